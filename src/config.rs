@@ -1,0 +1,364 @@
+//! Settings: `.env` of the n8n project directory, then the process environment, then the default that stands here.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use crate::dotenv;
+
+/// One setting: its name, its default as text, and what it means. The table in the docs is checked against this one.
+pub struct Setting {
+    /// The variable's name.
+    pub name: &'static str,
+    /// The value when it is not set or empty; an empty default stands for "none".
+    pub default: &'static str,
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// Every setting that is read.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "POSTGRES_USER",
+        default: "n8n",
+        help: "the database user that dumps and restores",
+    },
+    Setting {
+        name: "POSTGRES_DB",
+        default: "n8n",
+        help: "the database",
+    },
+    Setting {
+        name: "REDIS_PORT",
+        default: "6379",
+        help: "the port that Redis listens on in its container",
+    },
+    Setting {
+        name: "REDIS_PASSWORD",
+        default: "",
+        help: "the password of Redis; handed over by a pipe only",
+    },
+    Setting {
+        name: "BACKUP_POSTGRES_CONTAINER",
+        default: "n8n-postgres",
+        help: "PostgreSQL's container",
+    },
+    Setting {
+        name: "BACKUP_REDIS_CONTAINER",
+        default: "n8n-redis",
+        help: "Redis's container",
+    },
+    Setting {
+        name: "BACKUP_N8N_CONTAINERS",
+        default: "n8n-main n8n-worker",
+        help: "n8n's containers, blank-separated",
+    },
+    Setting {
+        name: "BACKUP_N8N_VOLUME",
+        default: "n8n_n8n_data",
+        help: "the volume with n8n's data",
+    },
+    Setting {
+        name: "BACKUP_RETENTION_DAYS",
+        default: "7",
+        help: "backups older than so many whole days are deleted",
+    },
+    Setting {
+        name: "BACKUP_MIN_FREE_KB",
+        default: "1048576",
+        help: "free space that a run asks for at least, in KiB",
+    },
+    Setting {
+        name: "BACKUP_LOCK_FILE",
+        default: "/tmp/n8n-backup.lock",
+        help: "the lock that backup-all and restores hold",
+    },
+    Setting {
+        name: "BACKUP_HELPER_IMAGE",
+        default: "alpine:latest",
+        help: "the image of the helper container; a local image of the stack where it is missing, never pulled",
+    },
+    Setting {
+        name: "BACKUP_STALL_SECONDS",
+        default: "600",
+        help: "a step that moves no byte and gives no answer for so long is ended and fails",
+    },
+    Setting {
+        name: "BACKUP_COMPRESSOR",
+        default: "auto",
+        help: "auto, or a gzip program with arguments",
+    },
+    Setting {
+        name: "BACKUP_JOBS",
+        default: "3",
+        help: "how many components backup-all backs up at the same time",
+    },
+];
+
+/// A value that no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, for the one who needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// The settings of one n8n project directory.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The n8n project directory.
+    pub project: PathBuf,
+    /// Whether it has a `.env`.
+    pub env_file_exists: bool,
+    /// `POSTGRES_USER`
+    pub postgres_user: String,
+    /// `POSTGRES_DB`
+    pub postgres_db: String,
+    /// `BACKUP_POSTGRES_CONTAINER`
+    pub postgres_container: String,
+    /// `BACKUP_REDIS_CONTAINER`
+    pub redis_container: String,
+    /// `REDIS_PORT`
+    pub redis_port: u16,
+    /// `REDIS_PASSWORD`
+    pub redis_password: Option<Secret>,
+    /// `BACKUP_N8N_CONTAINERS`
+    pub n8n_containers: Vec<String>,
+    /// `BACKUP_N8N_VOLUME`
+    pub n8n_volume: String,
+    /// `BACKUP_RETENTION_DAYS`
+    pub retention_days: u64,
+    /// `BACKUP_MIN_FREE_KB`
+    pub min_free_kb: u64,
+    /// `BACKUP_LOCK_FILE`
+    pub lock_file: PathBuf,
+    /// `BACKUP_HELPER_IMAGE`
+    pub helper_image: String,
+    /// `BACKUP_STALL_SECONDS`
+    pub stall: Duration,
+    /// `BACKUP_COMPRESSOR`
+    pub compressor: String,
+    /// `BACKUP_JOBS`
+    pub jobs: usize,
+    /// `PATH` of the process, where programs are looked for.
+    pub path: Option<OsString>,
+}
+
+impl Config {
+    /// Reads the settings of the project in `project`.
+    ///
+    /// # Errors
+    /// When `.env` cannot be read or understood, or a value cannot be what its setting is; the message names the file,
+    /// the line or the setting.
+    pub fn load(project: &Path) -> Result<Self> {
+        let file = env_file(project);
+        let (values, env_file_exists) = match fs::read(&file) {
+            Ok(text) => (dotenv::parse(&file, &text, &process_variable)?, true),
+            Err(error) if error.kind() == ErrorKind::NotFound => (BTreeMap::new(), false),
+            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", file.display())),
+        };
+        Self::from_values(project, env_file_exists, &values, &process_variable)
+            .with_context(|| format!("Bad setting (see {})", file.display()))
+    }
+
+    fn from_values(
+        project: &Path,
+        env_file_exists: bool,
+        values: &BTreeMap<String, String>,
+        outer: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let source = Source { values, outer };
+        Ok(Self {
+            project: project.to_owned(),
+            env_file_exists,
+            postgres_user: source.text("POSTGRES_USER")?,
+            postgres_db: source.text("POSTGRES_DB")?,
+            postgres_container: source.name("BACKUP_POSTGRES_CONTAINER")?,
+            redis_container: source.name("BACKUP_REDIS_CONTAINER")?,
+            redis_port: source.number("REDIS_PORT", 1, u16::MAX)?,
+            redis_password: source.secret("REDIS_PASSWORD")?,
+            n8n_containers: source.names("BACKUP_N8N_CONTAINERS")?,
+            n8n_volume: source.name("BACKUP_N8N_VOLUME")?,
+            retention_days: source.number("BACKUP_RETENTION_DAYS", 0, 36_500)?,
+            min_free_kb: source.number("BACKUP_MIN_FREE_KB", 0, u64::MAX / 1024)?,
+            lock_file: project.join(source.text("BACKUP_LOCK_FILE")?),
+            helper_image: source.image("BACKUP_HELPER_IMAGE")?,
+            stall: Duration::from_secs(source.number("BACKUP_STALL_SECONDS", 1, 7 * 86_400)?),
+            compressor: source.text("BACKUP_COMPRESSOR")?,
+            jobs: source.number("BACKUP_JOBS", 1, 16)?,
+            path: env::var_os("PATH"),
+        })
+    }
+
+    /// The project's `.env`.
+    pub fn env_file(&self) -> PathBuf {
+        env_file(&self.project)
+    }
+
+    /// The project's `backups/`.
+    pub fn backups(&self) -> PathBuf {
+        self.project.join("backups")
+    }
+}
+
+fn env_file(project: &Path) -> PathBuf {
+    project.join(".env")
+}
+
+/// A variable of the process; one that is not UTF-8 counts as not set.
+fn process_variable(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
+/// Where values come from.
+struct Source<'a> {
+    values: &'a BTreeMap<String, String>,
+    outer: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Source<'_> {
+    /// A value as text: from `.env`, else from the process, else the default. An empty value is no value.
+    fn text(&self, name: &str) -> Result<String> {
+        let set = self
+            .values
+            .get(name)
+            .cloned()
+            .or_else(|| (self.outer)(name))
+            .filter(|value| !value.is_empty());
+        let value = match set {
+            Some(value) => value,
+            None => SETTINGS
+                .iter()
+                .find(|setting| setting.name == name)
+                .map(|setting| setting.default.to_owned())
+                .with_context(|| format!("{name} is not in the table of settings"))?,
+        };
+        if value.contains('\0') {
+            bail!("{name} holds a NUL byte");
+        }
+        Ok(value)
+    }
+
+    fn secret(&self, name: &str) -> Result<Option<Secret>> {
+        Ok(Some(self.text(name)?).filter(|value| !value.is_empty()).map(Secret))
+    }
+
+    fn number<T: FromStr + PartialOrd + fmt::Display>(&self, name: &str, least: T, most: T) -> Result<T> {
+        let text = self.text(name)?;
+        match text.trim().parse() {
+            Ok(number) if number >= least && number <= most => Ok(number),
+            _ => bail!("{name} must be a whole number from {least} to {most}, not '{text}'"),
+        }
+    }
+
+    /// A name of a container or volume, by Docker's rule for names; so it is never read as an option.
+    fn name(&self, name: &str) -> Result<String> {
+        let text = self.text(name)?.trim().to_owned();
+        check_name(name, &text)?;
+        Ok(text)
+    }
+
+    fn names(&self, name: &str) -> Result<Vec<String>> {
+        let names: Vec<String> = self.text(name)?.split_whitespace().map(str::to_owned).collect();
+        for one in &names {
+            check_name(name, one)?;
+        }
+        Ok(names)
+    }
+
+    fn image(&self, name: &str) -> Result<String> {
+        let text = self.text(name)?.trim().to_owned();
+        let known = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+        if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(known) {
+            bail!("{name} must be the name of an image, not '{text}'");
+        }
+        Ok(text)
+    }
+}
+
+fn check_name(setting: &str, text: &str) -> Result<()> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(known) {
+        bail!("{setting} must be a name of letters, digits, '_', '.' and '-', not '{text}'");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(values: &[(&str, &str)], outer: &[(&str, &str)]) -> Result<Config> {
+        let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let outer = owned(outer);
+        Config::from_values(Path::new("/p"), true, &owned(values), &|name| outer.get(name).cloned())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let config = load(&[], &[]).unwrap();
+        assert_eq!(config.postgres_container, "n8n-postgres");
+        assert_eq!(config.n8n_containers, ["n8n-main", "n8n-worker"]);
+        assert_eq!(
+            (config.redis_port, config.retention_days, config.min_free_kb),
+            (6379, 7, 1_048_576)
+        );
+        assert_eq!(config.lock_file, Path::new("/tmp/n8n-backup.lock"));
+        assert!(config.redis_password.is_none());
+    }
+
+    #[test]
+    fn the_file_wins_over_the_environment_and_empty_is_not_set() {
+        let config = load(
+            &[("POSTGRES_DB", "file"), ("REDIS_PORT", "")],
+            &[("POSTGRES_DB", "outer"), ("POSTGRES_USER", "me")],
+        );
+        let config = config.unwrap();
+        assert_eq!(
+            (config.postgres_db.as_str(), config.postgres_user.as_str()),
+            ("file", "me")
+        );
+        assert_eq!(config.redis_port, 6379);
+    }
+
+    #[test]
+    fn bad_values_are_named_and_secrets_are_not_shown() {
+        for (name, value) in [
+            ("BACKUP_RETENTION_DAYS", "-1"),
+            ("BACKUP_RETENTION_DAYS", "7 days"),
+            ("REDIS_PORT", "65536"),
+            ("BACKUP_STALL_SECONDS", "0"),
+            ("BACKUP_N8N_VOLUME", "-v"),
+            ("BACKUP_N8N_VOLUME", "/etc"),
+            ("BACKUP_POSTGRES_CONTAINER", "a b"),
+            ("BACKUP_HELPER_IMAGE", "--privileged"),
+        ] {
+            let error = load(&[(name, value)], &[]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+        let config = load(&[("REDIS_PASSWORD", "hunter2")], &[]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,677 @@
+//! Reads a `.env` file as data: nothing in it is ever executed.
+//!
+//! The format is the one that Docker Compose reads (package `dotenv` of compose-go, and "Syntax for
+//! environment files in Docker Compose" in Docker's documentation), because the same file
+//! configures the running stack. The usual forms give what a shell's `source .env` gave. Where the
+//! two differ, Compose is followed:
+//!
+//! - Blanks around `=` are allowed, `KEY: value` is read, and an unquoted value runs to the end of
+//!   the line.
+//! - Only a `#` after a space ends an unquoted value, so that `KEY=a#b` and even `KEY= # x` have
+//!   values with a `#`.
+//! - Quotes count only at the start of a value: `KEY=a"b"` keeps them. A backslash is an escape
+//!   only within quotes; before a quote of the enclosing kind it is one in single quotes, too.
+//! - `$$` is a literal dollar sign (in a shell it is the process id); `$(command)` and backquotes
+//!   are plain text.
+//! - Within quotes, line ends stay as they are, CRLF included.
+//!
+//! This module differs from Compose, on purpose, where Compose guesses or where the environment
+//! must not win:
+//!
+//! - A variable that the file has defined hides the process environment, as with `source`; Compose
+//!   prefers the latter.
+//! - Text after a closing quote is an error; Compose reads it as a further statement.
+//! - A key without a name is an error, and a `KEY` alone on a last line without a line end is read
+//!   like any other.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+
+use anyhow::{bail, Result};
+
+/// Nesting of `${A:-${B:-...}}` beyond which a value is refused, so that a broken file cannot
+/// exhaust the stack.
+const MAX_NESTING: usize = 32;
+
+/// Parses `text`, the bytes of the file at `path`, which is used in messages only.
+///
+/// `outer` looks up the process environment: for `$VAR` that the file has not defined before, and
+/// for a `KEY` without a value. Gives the variables of the file; of duplicated keys the last wins.
+/// A `KEY` without a value that the environment does not have either is left out.
+///
+/// # Errors
+///
+/// One line that names the file, the line (from 1; for a value over several lines the one where it
+/// starts), what is wrong and what to do. It never shows a value, which may be a secret; only the
+/// text of `${VAR:?text}` is shown, as it is meant to be.
+pub fn parse(path: &Path, text: &[u8], outer: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>> {
+    let mut parser = Parser {
+        path,
+        rest: "",
+        line: 1,
+        outer,
+        vars: BTreeMap::new(),
+    };
+    parser.rest = parser.decode(text)?;
+    while parser.skip_to_statement() {
+        parser.statement()?;
+    }
+    Ok(parser.vars)
+}
+
+/// A cursor over the text: `rest` is what is still to be read, `line` the number of the line where
+/// it begins.
+struct Parser<'a> {
+    path: &'a Path,
+    rest: &'a str,
+    line: usize,
+    outer: &'a dyn Fn(&str) -> Option<String>,
+    vars: BTreeMap<String, String>,
+}
+
+impl<'a> Parser<'a> {
+    fn fail<T>(&self, line: usize, problem: impl Display) -> Result<T> {
+        bail!("{}, line {line}: {problem}", self.path.display())
+    }
+
+    /// The text without its byte order mark, once it is known to be UTF-8 without NUL bytes.
+    fn decode(&self, text: &'a [u8]) -> Result<&'a str> {
+        let line_of = |offset: usize| 1 + text.iter().take(offset).filter(|&&b| b == b'\n').count();
+        let decoded = match std::str::from_utf8(text) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                return self.fail(
+                    line_of(error.valid_up_to()),
+                    "the text is not UTF-8; save the file as UTF-8",
+                )
+            }
+        };
+        if let Some(offset) = decoded.find('\0') {
+            return self.fail(
+                line_of(offset),
+                "there is a NUL byte; remove it or save the file as UTF-8",
+            );
+        }
+        Ok(decoded.strip_prefix('\u{feff}').unwrap_or(decoded))
+    }
+
+    /// Moves over the first `bytes` of the rest, which it gives.
+    fn take(&mut self, bytes: usize) -> &'a str {
+        let (taken, rest) = self.rest.split_at(bytes);
+        self.line += taken.matches('\n').count();
+        self.rest = rest;
+        taken
+    }
+
+    /// Moves over the leading characters that satisfy `belongs`, which it gives.
+    fn take_while(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|c| !belongs(c));
+        self.take(end.unwrap_or(self.rest.len()))
+    }
+
+    /// Moves over blank and comment lines; false at the end of the text.
+    fn skip_to_statement(&mut self) -> bool {
+        loop {
+            self.take_while(char::is_whitespace);
+            if !self.rest.starts_with('#') {
+                return !self.rest.is_empty();
+            }
+            self.take_while(|c| c != '\n');
+        }
+    }
+
+    /// Reads `KEY=value`, `KEY: value` or `KEY` alone, each with or without `export`, to the end of
+    /// its last line.
+    fn statement(&mut self) -> Result<()> {
+        if let Some(after) = self.rest.strip_prefix("export") {
+            if after.starts_with(is_blank) {
+                self.take("export".len());
+                self.take_while(is_blank);
+            }
+        }
+        let line = self.line;
+        let key = self.take_while(is_key_char);
+        self.take_while(is_blank);
+        let separator = self.rest.chars().next();
+        // The text is not shown: a line that is no assignment may be a stray part of a secret.
+        if key.is_empty() {
+            return self.fail(
+                line,
+                "a variable name is expected; write KEY=value, or # before a comment",
+            );
+        }
+        match separator {
+            Some('=' | ':') => {
+                self.take(1);
+                self.take_while(is_blank);
+                let value = self.value(key)?;
+                self.vars.insert(key.to_string(), value);
+            }
+            None | Some('\n') => {
+                if let Some(value) = self.lookup(key) {
+                    self.vars.insert(key.to_string(), value);
+                }
+            }
+            Some(_) => {
+                return self.fail(
+                    line,
+                    "the variable name is invalid or = is missing; write KEY=value, with letters, digits and _ in KEY",
+                )
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the value of `key`, to the end of its last line.
+    fn value(&mut self, key: &str) -> Result<String> {
+        let line = self.line;
+        let scope = Scope {
+            parser: self,
+            key,
+            line,
+        };
+        match scope.parser.rest.chars().next() {
+            Some(quote @ ('"' | '\'')) => {
+                let Some((inner, length)) = quoted(scope.parser.rest, quote) else {
+                    return scope.fail(format_args!(
+                        "the quote {quote} is not closed; close it, or write \\{quote} for a quote within the value"
+                    ));
+                };
+                let value = if quote == '"' {
+                    scope.interpolate(&scope.unescape(&inner)?, 0)?
+                } else {
+                    inner
+                };
+                self.take(length);
+                self.take_while(is_blank);
+                match self.rest.chars().next() {
+                    None | Some('\n') => {}
+                    Some('#') => {
+                        self.take_while(|c| c != '\n');
+                    }
+                    Some(_) => {
+                        return self.fail(
+                            self.line,
+                            format_args!(
+                            "there is text after the closing quote of {}; remove it, or write \\{quote} for a quote \
+                                 within the value",
+                            key.escape_default()
+                        ),
+                        )
+                    }
+                }
+                Ok(value)
+            }
+            _ => {
+                let text = scope.parser.rest.split('\n').next().unwrap_or_default();
+                let value = text.split(" #").next().unwrap_or_default().trim_end();
+                let value = scope.interpolate(value, 0)?;
+                self.take(text.len());
+                Ok(value)
+            }
+        }
+    }
+
+    /// The value of a variable at this point of the file.
+    fn lookup(&self, name: &str) -> Option<String> {
+        self.vars.get(name).cloned().or_else(|| (self.outer)(name))
+    }
+}
+
+/// The value that is being read: what its interpolation may refer to, and where its errors are.
+struct Scope<'p, 'a> {
+    parser: &'p Parser<'a>,
+    key: &'p str,
+    line: usize,
+}
+
+impl Scope<'_, '_> {
+    fn fail<T>(&self, problem: impl Display) -> Result<T> {
+        let key = self.key.escape_default();
+        self.parser
+            .fail(self.line, format_args!("in the value of {key}: {problem}"))
+    }
+
+    /// Replaces the escape sequences of a double-quoted value. `\$` becomes `$$`, which
+    /// interpolation reads as a literal dollar sign; a backslash before any other character stays.
+    fn unescape(&self, text: &str) -> Result<String> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('\\') {
+            out.push_str(before);
+            let mut chars = after.chars();
+            match chars.next() {
+                Some('n') => out.push('\n'),
+                Some('r') => out.push('\r'),
+                Some('t') => out.push('\t'),
+                Some('a') => out.push('\x07'),
+                Some('b') => out.push('\x08'),
+                Some('f') => out.push('\x0c'),
+                Some('v') => out.push('\x0b'),
+                Some('$') => out.push_str("$$"),
+                Some(c @ ('"' | '\\')) => out.push(c),
+                Some('0') => match octal(chars.as_str()) {
+                    Some('\0') => return self.fail("\\0000 is a NUL byte, which no variable can hold; remove it"),
+                    Some(c) => {
+                        out.push(c);
+                        chars.nth(2);
+                    }
+                    None => out.push_str("\\0"),
+                },
+                Some(c) => out.extend(['\\', c]),
+                None => out.push('\\'),
+            }
+            rest = chars.as_str();
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    /// Replaces `$$`, `$VAR` and `${...}`; a `$` before anything else is plain text.
+    fn interpolate(&self, text: &str, depth: usize) -> Result<String> {
+        if depth > MAX_NESTING {
+            return self.fail("${ is nested too deeply; simplify the value");
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            out.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+            } else if after.starts_with('{') {
+                let Some(end) = closing_brace(after) else {
+                    return self.fail("${ is not closed; add the }, or write $${ for plain text");
+                };
+                out.push_str(&self.expand(&after[1..end], depth)?);
+                rest = &after[end + 1..];
+            } else {
+                let (name, after) = split_name(after);
+                if name.is_empty() {
+                    out.push('$');
+                } else {
+                    // An unset variable is an empty text, in Compose as in a shell.
+                    out.push_str(&self.parser.lookup(name).unwrap_or_default());
+                }
+                rest = after;
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    /// What `${body}` stands for.
+    fn expand(&self, body: &str, depth: usize) -> Result<String> {
+        let (name, operation) = split_name(body);
+        let value = self.parser.lookup(name);
+        // With a colon, an empty variable counts as an unset one.
+        let (present, operation) = match operation.strip_prefix(':') {
+            Some(operation) => (value.as_ref().is_some_and(|v| !v.is_empty()), operation),
+            None => (value.is_some(), operation),
+        };
+        let value = value.unwrap_or_default();
+        let mut chars = operation.chars();
+        match chars.next() {
+            None if !name.is_empty() && body == name => Ok(value),
+            // The word is read even where it is not used, so that a mistake in it does not wait for
+            // a bad day.
+            Some('-') if !name.is_empty() => {
+                let word = self.interpolate(chars.as_str(), depth + 1)?;
+                Ok(if present { value } else { word })
+            }
+            Some('+') if !name.is_empty() => {
+                let word = self.interpolate(chars.as_str(), depth + 1)?;
+                Ok(if present { word } else { String::new() })
+            }
+            Some('?') if !name.is_empty() => {
+                if present {
+                    return Ok(value);
+                }
+                let message = match chars.as_str() {
+                    "" => String::new(),
+                    message => format!(" ({})", message.escape_default()),
+                };
+                self.fail(format_args!(
+                    "the required variable {name} has no value{message}; set it above this line or in the environment"
+                ))
+            }
+            _ => self.fail(
+                "${ is not followed by a name and one of } - :- + :+ ? :?; correct it, or write $${ for plain text",
+            ),
+        }
+    }
+}
+
+/// The text within the quotes at the start of `text`, with `\` removed before quotes of that kind,
+/// and the length in bytes of the whole with both quotes; none when the closing quote is missing.
+fn quoted(text: &str, quote: char) -> Option<(String, usize)> {
+    let mut inner = String::new();
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        if c == quote {
+            return Some((inner, at + 1));
+        }
+        if c != '\\' {
+            inner.push(c);
+            continue;
+        }
+        let (_, escaped) = chars.next()?;
+        if escaped != quote {
+            inner.push('\\');
+        }
+        inner.push(escaped);
+    }
+    None
+}
+
+/// The character up to U+00FF whose code is the three octal digits at the start of `text`.
+fn octal(text: &str) -> Option<char> {
+    let digits = text.get(..3)?;
+    if !digits.starts_with(|c: char| c.is_digit(8)) {
+        return None; // a sign, which the conversion would take
+    }
+    u8::from_str_radix(digits, 8).ok().map(char::from)
+}
+
+/// Offset of the brace that closes the one at the start of `text`; braces within count in pairs.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 1 => return Some(at),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Splits off the variable name, which may be empty, at the start of `text`.
+fn split_name(text: &str) -> (&str, &str) {
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return ("", text);
+    }
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+/// Blanks within a line, as Compose has them; a carriage return is one, so that CRLF ends a line
+/// like LF.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\x0b' | '\x0c' | '\u{85}' | '\u{a0}')
+}
+
+/// Characters that Compose takes in a key; a shell takes fewer.
+fn is_key_char(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The environment of every test: `OUT` and `BOTH` have values, `EMPTY` is empty, nothing else
+    /// is set.
+    fn outer(name: &str) -> Option<String> {
+        match name {
+            "OUT" => Some("outer".to_string()),
+            "BOTH" => Some("from-environment".to_string()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn parse_here(text: impl AsRef<[u8]>) -> Result<BTreeMap<String, String>> {
+        parse(Path::new("dir/.env"), text.as_ref(), &outer)
+    }
+
+    /// Checks that every text gives exactly the listed variables.
+    fn check(cases: &[(&str, &[(&str, &str)])]) {
+        for (text, expected) in cases {
+            let expected: BTreeMap<String, String> =
+                expected.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            match parse_here(text) {
+                Ok(vars) => assert_eq!(vars, expected, "{text:?}"),
+                Err(error) => panic!("{text:?}: {error}"),
+            }
+        }
+    }
+
+    /// Checks the value of `K` in every text.
+    fn check_k(cases: &[(&str, &str)]) {
+        for (text, expected) in cases {
+            match parse_here(text) {
+                Ok(vars) => assert_eq!(vars.get("K").map(String::as_str), Some(*expected), "{text:?}"),
+                Err(error) => panic!("{text:?}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn statements() {
+        check(&[
+            ("", &[]),
+            (" \t\r\n\n", &[]),
+            ("# only\n  # comments", &[]),
+            ("K=v", &[("K", "v")]),
+            ("K=v\n", &[("K", "v")]),
+            ("\n \t K \t=\t v \t\n", &[("K", "v")]),
+            ("export K=v\n\texport\tL=w", &[("K", "v"), ("L", "w")]),
+            (
+                "export=v\nexported=w\nexport.x=y",
+                &[("export", "v"), ("exported", "w"), ("export.x", "y")],
+            ),
+            ("K: v\nL : w:x\nM:y", &[("K", "v"), ("L", "w:x"), ("M", "y")]),
+            ("K=a=b:c=", &[("K", "a=b:c=")]),
+            ("K=\nL=''\nM=\"\"\nN=", &[("K", ""), ("L", ""), ("M", ""), ("N", "")]),
+            (
+                "a.b=1\nc-d=2\ne[0]=3\n\u{df}=4\n_=5",
+                &[("a.b", "1"), ("c-d", "2"), ("e[0]", "3"), ("\u{df}", "4"), ("_", "5")],
+            ),
+            ("K=1\nL=2\nK=3", &[("K", "3"), ("L", "2")]),
+            ("\u{feff}K=v", &[("K", "v")]),
+            (
+                "\u{feff}# c\r\nK=v\r\n\r\nL='w'\r\nM=\"x\" # c\r\nN=\r\nO=y\r\n",
+                &[("K", "v"), ("L", "w"), ("M", "x"), ("N", ""), ("O", "y")],
+            ),
+            ("K=one two  three", &[("K", "one two  three")]),
+            ("K=gr\u{fc}n \u{5024}", &[("K", "gr\u{fc}n \u{5024}")]),
+        ]);
+    }
+
+    #[test]
+    fn a_key_alone_inherits() {
+        check(&[
+            ("OUT", &[("OUT", "outer")]),
+            ("OUT\nK=v", &[("OUT", "outer"), ("K", "v")]),
+            ("export OUT \r\nEMPTY\n", &[("OUT", "outer"), ("EMPTY", "")]),
+            ("UNSET\nK=v", &[("K", "v")]),
+            // The file comes first, as with `BOTH=file; export BOTH` in a shell.
+            ("BOTH=file\nexport BOTH", &[("BOTH", "file")]),
+        ]);
+    }
+
+    #[test]
+    fn comments() {
+        check_k(&[
+            ("K=v # c", "v"),
+            ("K=v   #c", "v"),
+            ("K=v# not", "v# not"),
+            ("K=a#b", "a#b"),
+            ("K=a#b # c # d", "a#b"),
+            ("K=v\t# not after a tab", "v\t# not after a tab"),
+            ("K=#not", "#not"),
+            ("K= # not at the start", "# not at the start"),
+            ("K='v' # c", "v"),
+            ("K='v'# c", "v"),
+            ("K=\"v # not\"\t#c", "v # not"),
+            ("K=v # it's \"open\n", "v"),
+            ("#K=no\nK=v", "v"),
+        ]);
+    }
+
+    #[test]
+    fn quotes() {
+        check_k(&[
+            ("K='a b'", "a b"),
+            ("K = ' a '", " a "),
+            (r"K='$A ${A} $$ \n \\ `x`'", r"$A ${A} $$ \n \\ `x`"),
+            (r"K='it\'s'", "it's"),
+            (r#"K='say "x"'"#, r#"say "x""#),
+            (r#"K="it's""#, "it's"),
+            (r#"K="say \"x\"""#, r#"say "x""#),
+            (r#"K="back\\""#, r"back\"),
+            (r#"K="\\\"""#, r#"\""#),
+            (r#"K="a\nb\rc\td""#, "a\nb\rc\td"),
+            (r#"K="\a\b\f\v""#, "\x07\x08\x0c\x0b"),
+            (r#"K="\0101\0377""#, "A\u{ff}"),
+            (r#"K="\0 \012 \0400 \0+12""#, r"\0 \012 \0400 \0+12"),
+            ("K=\"\\0\u{e4}\u{e4} \\\u{e4}\"", "\\0\u{e4}\u{e4} \\\u{e4}"),
+            (r#"K="\c \x41 \' C:\dir""#, r"\c \x41 \' C:\dir"),
+            (r#"K="\\n""#, r"\n"),
+            ("K='a\nb\n\nc'", "a\nb\n\nc"),
+            ("K=\"a\nb # no comment\n\"\nL=1", "a\nb # no comment\n"),
+            ("K=\"a\r\nb\"\r\n", "a\r\nb"),
+            ("K=\"a\\\nb\"", "a\\\nb"),
+            // Within an unquoted value, quotes and backslashes are plain text.
+            (r#"K=a"b"'c'"#, r#"a"b"'c'"#),
+            (r"K=C:\new\\x", r"C:\new\\x"),
+        ]);
+    }
+
+    #[test]
+    fn interpolation() {
+        let cases = [
+            ("$A", "file"),
+            ("${A}", "file"),
+            ("<$A>-${A}x", "<file>-filex"),
+            ("$A-b", "file-b"),
+            ("$Ab", ""),
+            ("$OUT ${OUT}", "outer outer"),
+            ("$BOTH", "in-file"),
+            ("[$UNSET${UNSET}]", "[]"),
+            ("${UNSET:-d}${EMPTY:-e}${A:-f}", "defile"),
+            ("${UNSET-d}${EMPTY-e}${A-f}", "dfile"),
+            ("[${UNSET:+d}${EMPTY:+e}${A:+f}]", "[f]"),
+            ("[${UNSET+d}${EMPTY+e}${A+f}]", "[ef]"),
+            ("${A:?m}${A?m}${EMPTY?m}", "filefile"),
+            ("${UNSET:-}${UNSET-}", ""),
+            ("${UNSET:-${OUT}}", "outer"),
+            ("${UNSET:-a${EMPTY:-b${UNSET-c$A}d}e}f", "abcfiledef"),
+            ("${UNSET:-:-?+x}", ":-?+x"),
+            ("${UNSET:-http://h:1/?a=b}", "http://h:1/?a=b"),
+            ("${UNSET:-{x}}", "{x}"),
+            ("${A:+{$A}}", "{file}"),
+            ("${UNSET:-a b}", "a b"),
+            ("$$A $${A} $$", "$A ${A} $"),
+            ("$ a$ $1 $- $. $", "$ a$ $1 $- $. $"),
+            ("p$(touch x)q `id`", "p$(touch x)q `id`"),
+            ("{$A}", "{file}"),
+        ];
+        for (value, expected) in cases {
+            for text in [
+                format!("A=file\nBOTH=in-file\nK={value}"),
+                format!("A=file\nBOTH=in-file\nK=\"{value}\""),
+            ] {
+                check_k(&[(&text, expected)]);
+            }
+        }
+        check_k(&[
+            (r#"K="\$OUT \${OUT} \\$OUT""#, r"$OUT ${OUT} \outer"),
+            // Unquoted, a backslash does not escape.
+            (r"K=\$OUT", r"\outer"),
+            ("K=$K\nK=${K}a\nK=${K}b", "ab"),
+            ("K=$L\nL=later", ""),
+            ("L='$OUT'\nK=$L", "$OUT"),
+            ("K=\"${UNSET:-a\nb}\"", "a\nb"),
+        ]);
+    }
+
+    #[test]
+    fn errors_name_file_and_line_and_never_the_value() {
+        let deep = format!("A=1\nK={}s3cret{}", "${A:-".repeat(40), "}".repeat(40));
+        let cases: &[(&[u8], usize, &str)] = &[
+            (b"A=1\nK='s3cret\nmore\n", 2, "the quote ' is not closed"),
+            (b"\n\nK=\"s3cret\\\"\nL=1\n", 3, "the quote \" is not closed"),
+            (b"K='s3cret\\'", 1, "the quote ' is not closed"),
+            (b"K=\"s3cret\\", 1, "the quote \" is not closed"),
+            (b"=s3cret", 1, "a variable name is expected"),
+            (b"export =s3cret", 1, "a variable name is expected"),
+            (b"A='\n\n'\n%s3cret=1", 4, "a variable name is expected"),
+            (b"A B=s3cret", 1, "the variable name is invalid"),
+            (b"s3cret$x=1", 1, "the variable name is invalid"),
+            (b"s3cret+/x==\n", 1, "the variable name is invalid"),
+            (b"K # s3cret", 1, "the variable name is invalid"),
+            (b"# c\r\n\r\nA=1\r\nK=s3cret\0", 4, "NUL byte"),
+            (b"K=\"s3cret\\0000\"", 1, "NUL byte"),
+            (b"A=1\nK=s3cret\xfc\nB=2", 2, "not UTF-8"),
+            (b"\xff\xfeK\0=\0", 1, "not UTF-8"),
+            (b"K='s3cret'x", 1, "text after the closing quote of K"),
+            (b"A=1\nK=\"a\ns3cret\" B=2", 3, "text after the closing quote of K"),
+            (b"K=\"s3cret\"\"x\"", 1, "text after the closing quote of K"),
+            (b"K=s3cret${", 1, "${ is not closed"),
+            (b"K=s3cret${A:-x # }", 1, "${ is not closed"),
+            (b"K=${A:-${B}s3cret", 1, "${ is not closed"),
+            (b"K=\"s3cret\n${A\"", 1, "in the value of K: ${ is not closed"),
+            (b"K=s3cret${}", 1, "${ is not followed by"),
+            (b"K=${ s3cret}", 1, "${ is not followed by"),
+            (b"K=${1s3cret}", 1, "${ is not followed by"),
+            (b"K=${:-s3cret}", 1, "${ is not followed by"),
+            (b"K=${-s3cret}", 1, "${ is not followed by"),
+            (b"K=${A:}s3cret", 1, "${ is not followed by"),
+            (b"K=${A:=s3cret}", 1, "${ is not followed by"),
+            (b"K=${A/s3cret/x}", 1, "${ is not followed by"),
+            (b"K=${OUT:-${s3cret!}}", 1, "${ is not followed by"),
+            (
+                b"A=1\nK=s3cret${UNSET:?}",
+                2,
+                "the required variable UNSET has no value; set it",
+            ),
+            (
+                b"K=s3cret${EMPTY:?set it, please}",
+                1,
+                "the required variable EMPTY has no value (set it, please);",
+            ),
+            (
+                b"P=s3cret\nK=${UNSET?see $P}",
+                2,
+                "the required variable UNSET has no value (see $P);",
+            ),
+            (
+                b"K=${UNSET:-s3cret${UNSET?}}",
+                1,
+                "the required variable UNSET has no value",
+            ),
+            (deep.as_bytes(), 2, "nested too deeply"),
+        ];
+        for (text, line, problem) in cases {
+            let shown = String::from_utf8_lossy(text);
+            let Err(error) = parse_here(text) else {
+                panic!("{shown:?} is accepted");
+            };
+            let message = format!("{error:#}");
+            assert!(
+                message.starts_with(&format!("dir/.env, line {line}: ")),
+                "{shown:?}: {message}"
+            );
+            assert!(message.contains(problem), "{shown:?}: {message}");
+            assert!(!message.contains("s3cret"), "{shown:?}: {message}");
+            assert!(!message.contains('\n') && message.is_ascii(), "{shown:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_never_panics() {
+        let text = "\u{feff}A=\"x\\0101\\\"${B:-${C+\u{fc}}}$$\" # c\r\nexport D='\u{fc}\\''\nE: ${F?m}\\\nG";
+        let mut accepted = 0;
+        for end in 0..=text.len() {
+            accepted += usize::from(parse_here(&text.as_bytes()[..end]).is_ok());
+        }
+        assert!(
+            accepted > 0 && accepted < text.len(),
+            "{accepted} prefixes are accepted"
+        );
+    }
+}
