@@ -1,0 +1,419 @@
+//! The Docker CLI: the one place where a docker command line is built.
+//!
+//! Bytes travel over docker's own streams (`exec`, `cp`), never over a bind mount of this host, so that a remote engine
+//! (`DOCKER_HOST`, contexts), rootless Docker and podman's docker-compatible command serve as they are.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail, Context, Result};
+
+use crate::pipeline::{self, Output};
+
+/// Where Docker's packages put the command, for the bare PATH that cron gives.
+const USUAL_PLACES: [&str; 7] = [
+    "/usr/bin",
+    "/usr/local/bin",
+    "/bin",
+    "/snap/bin",
+    "/opt/bin",
+    "/opt/homebrew/bin",
+    "/usr/sbin",
+];
+
+/// Runs a program in a container and ends it when standard input closes, so that it does not outlive the docker client
+/// that started it: `docker exec` leaves it running, with its locks. The program itself reads nothing.
+///
+/// Every child is waited for. A container's first process inherits what is left, and PostgreSQL as that process takes a
+/// stranger that dies by a signal for a crashed backend and restarts the database.
+const LEASH: &str = r#"exec 3<&0
+"$@" </dev/null 3<&- &
+program=$!
+(read -r _ <&3; kill -TERM "$program") >/dev/null 2>&1 &
+leash=$!
+wait "$program"
+status=$?
+kill "$leash" 2>/dev/null
+wait "$leash" 2>/dev/null
+exit "$status""#;
+
+/// The label that marks our helper containers; its value tells whose they are.
+const HELPER_LABEL: &str = "n8n-backup.helper";
+/// Where a helper container sees the volume. No image brings files there that a fresh volume would be filled with.
+const HELPER_MOUNT: &str = "/n8n-backup-volume";
+
+/// A docker client.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    program: PathBuf,
+    stall: Duration,
+}
+
+/// What the engine says about a container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// The name that it was asked for by.
+    pub name: String,
+    /// The image it was made from, as an ID.
+    pub image_id: String,
+    /// The image's name, as it stood on the command line.
+    pub image: String,
+    /// `running`, `exited`, `paused`, ...
+    pub status: String,
+    /// When it was started, as the engine writes it.
+    pub started_at: String,
+}
+
+/// How [`Docker::exec`] runs a program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exec<'a> {
+    /// Keeps standard input open.
+    pub interactive: bool,
+    /// Variables for the program; they show in the engine's records, so never a secret.
+    pub env: &'a [(&'a str, &'a str)],
+    /// The user to run as; the container's own when none.
+    pub user: Option<&'a str>,
+}
+
+impl Docker {
+    /// Finds the docker command on `PATH`, else where Docker's packages put it, else podman in its place. No question
+    /// is asked of the engine yet. Queries are given up after `stall` without an answer.
+    ///
+    /// # Errors
+    /// When no such program is on this host.
+    pub fn locate(path: Option<OsString>, stall: Duration) -> Result<Self> {
+        let path = path.unwrap_or_default();
+        let places: Vec<PathBuf> = env::split_paths(&path)
+            .filter(|dir| dir.is_absolute())
+            .chain(USUAL_PLACES.map(PathBuf::from))
+            .collect();
+        for name in ["docker", "podman"] {
+            if let Some(program) = places.iter().map(|dir| dir.join(name)).find(|file| is_executable(file)) {
+                return Ok(Self { program, stall });
+            }
+        }
+        bail!("Docker command not found: install Docker, or add the directory of the docker command to PATH")
+    }
+
+    /// The client's path, for messages.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// `docker ARGS`.
+    fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = pipeline::command(&self.program);
+        command.args(args);
+        command
+    }
+
+    /// Runs a short docker command and gives what it said, whatever its exit code.
+    fn query(&self, args: &[&str]) -> Result<Output> {
+        self.answer("docker", self.command(args), None)
+            .context("Docker engine does not answer")
+    }
+
+    /// Runs a docker command with little output, called `name` in messages, and gives what it said, whatever its exit
+    /// code.
+    ///
+    /// # Errors
+    /// When the client cannot be started or nothing moves for the stall limit.
+    pub fn answer(&self, name: &str, command: Command, input: Option<Vec<u8>>) -> Result<Output> {
+        pipeline::output(name, command, input, self.stall)
+    }
+
+    /// The engine's version.
+    ///
+    /// # Errors
+    /// When no engine answers.
+    pub fn engine_version(&self) -> Result<String> {
+        let said = self.query(&["version", "--format", "{{.Server.Version}}"])?;
+        if !said.success {
+            return Err(engine_error(&said.stderr));
+        }
+        Ok(said.text())
+    }
+
+    /// Looks a container up; `None` when there is no such one.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn container(&self, name: &str) -> Result<Option<Container>> {
+        const FORMAT: &str = "{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}";
+        let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", name])?;
+        if !said.success {
+            return absent(&said.stderr).map(|()| None);
+        }
+        let text = said.text();
+        let mut fields = text.split('|').map(str::to_owned);
+        match (fields.next(), fields.next(), fields.next(), fields.next()) {
+            (Some(status), Some(image_id), Some(image), Some(started_at)) => Ok(Some(Container {
+                name: name.to_owned(),
+                status,
+                image_id,
+                image,
+                started_at,
+            })),
+            _ => bail!("docker inspect {name} gave an answer that is not understood: {text}"),
+        }
+    }
+
+    /// A container that runs.
+    ///
+    /// # Errors
+    /// `Container {name} is not running`, with why and what to do; or that the engine does not answer.
+    pub fn running(&self, name: &str, setting: &str) -> Result<Container> {
+        let missing = || format!("Container {name} is not running");
+        match self.container(name)? {
+            None => Err(anyhow!(
+                "there is no container of this name; set {setting} in .env if yours is called otherwise"
+            ))
+            .with_context(missing),
+            Some(container) if container.status == "running" => Ok(container),
+            Some(container) if container.status == "paused" => {
+                Err(anyhow!("it is paused; try: docker unpause {name}")).with_context(missing)
+            }
+            Some(container) => {
+                Err(anyhow!("its state is '{}'; try: docker start {name}", container.status)).with_context(missing)
+            }
+        }
+    }
+
+    /// `docker exec` of a program in a container.
+    pub fn exec(&self, container: &str, how: Exec<'_>, argv: &[&str]) -> Command {
+        let mut command = self.command(["exec"]);
+        if how.interactive {
+            command.arg("-i");
+        }
+        if let Some(user) = how.user {
+            command.args(["-u", user]);
+        }
+        for (name, value) in how.env {
+            command.args(["-e", &format!("{name}={value}")]);
+        }
+        command.arg("--").arg(container).args(argv);
+        command
+    }
+
+    /// `docker exec` of a program that reads nothing and is ended, in the container too, when the standard input of the
+    /// docker client closes. To be started with [`pipeline::Input::Leash`].
+    pub fn exec_leashed(&self, container: &str, env: &[(&str, &str)], argv: &[&str]) -> Command {
+        let how = Exec {
+            interactive: true,
+            env,
+            user: None,
+        };
+        let mut leashed = vec!["sh", "-c", LEASH, "sh"];
+        leashed.extend_from_slice(argv);
+        self.exec(container, how, &leashed)
+    }
+
+    /// Whether a volume of this name exists.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn volume_exists(&self, name: &str) -> Result<bool> {
+        let said = self.query(&["volume", "inspect", "--format", "{{.Name}}", "--", name])?;
+        if said.success {
+            return Ok(true);
+        }
+        absent(&said.stderr).map(|()| false)
+    }
+
+    /// The ID of an image that is on this host; `None` when it is not.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn image(&self, name: &str) -> Result<Option<String>> {
+        let said = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
+        if said.success {
+            return Ok(Some(said.text()));
+        }
+        absent(&said.stderr).map(|()| None)
+    }
+
+    /// Makes a container that never runs and only shows `volume`, read-only, so that [`Docker::copy_out`] can read it.
+    /// Any image serves, since nothing of it is run; it is never pulled. `owner` marks it for [`Docker::sweep_helpers`].
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn volume_helper(&self, owner: &str, image: &str, volume: &str) -> Result<Helper> {
+        let mount = format!("{volume}:{HELPER_MOUNT}:ro");
+        let label = format!("{HELPER_LABEL}={owner}");
+        let said = self.query(&[
+            "create",
+            "--pull",
+            "never",
+            "--network",
+            "none",
+            "--label",
+            &label,
+            "-v",
+            &mount,
+            "--",
+            image,
+            "true",
+        ])?;
+        if !said.success {
+            bail!(
+                "could not make the helper container from image {image}: {}",
+                said.stderr
+            );
+        }
+        let id = said.text().lines().last().unwrap_or_default().trim().to_owned();
+        Ok(Helper {
+            docker: self.clone(),
+            id,
+        })
+    }
+
+    /// Removes the helper containers that a run of `owner` which was killed has left. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the engine does not answer or refuses.
+    pub fn sweep_helpers(&self, owner: &str) -> Result<usize> {
+        let filter = format!("label={HELPER_LABEL}={owner}");
+        let said = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        if !said.success {
+            return Err(engine_error(&said.stderr));
+        }
+        let text = said.text();
+        let ids: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        if !ids.is_empty() {
+            self.remove(&ids)?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Removes containers by force, with their anonymous volumes.
+    fn remove(&self, ids: &[&str]) -> Result<()> {
+        let said = self.answer(
+            "docker rm",
+            self.command(["rm", "--force", "--volumes", "--"].iter().chain(ids)),
+            None,
+        )?;
+        if !said.success && absent(&said.stderr).is_err() {
+            bail!("could not remove container {}: {}", ids.join(" "), said.stderr);
+        }
+        Ok(())
+    }
+
+    /// `docker cp` of a path in a container to standard output, as a tar stream.
+    pub fn copy_out(&self, container: &str, path: &str) -> Command {
+        self.command(["cp", "--", &format!("{container}:{path}"), "-"])
+    }
+}
+
+/// A container of ours that is removed when this goes out of scope.
+#[derive(Debug)]
+pub struct Helper {
+    docker: Docker,
+    id: String,
+}
+
+impl Helper {
+    /// `docker cp` of the whole volume to standard output; members are named `./...`.
+    pub fn archive(&self) -> Command {
+        self.docker.copy_out(&self.id, &format!("{HELPER_MOUNT}/."))
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by the next run.
+        let _ = self.docker.remove(&[&self.id]);
+    }
+}
+
+/// Tells "there is no such object" (fine) from an engine that does not answer.
+fn absent(stderr: &str) -> Result<()> {
+    let said = stderr.to_ascii_lowercase();
+    if said.contains("no such") || said.contains("not found") || said.contains("no container with name") {
+        Ok(())
+    } else {
+        Err(engine_error(stderr))
+    }
+}
+
+/// A failure of the engine as a whole.
+fn engine_error(stderr: &str) -> anyhow::Error {
+    let what = if stderr.contains("permission denied") {
+        "Docker engine refuses this user: run as a member of the group docker, or as root"
+    } else {
+        "Docker engine does not answer: is the daemon running?"
+    };
+    anyhow!("{}", if stderr.is_empty() { "no reason given" } else { stderr }).context(what)
+}
+
+/// Whether `file` can be run by somebody.
+pub fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn docker() -> Docker {
+        Docker {
+            program: PathBuf::from("/x/docker"),
+            stall: Duration::from_secs(1),
+        }
+    }
+
+    fn args(command: &Command) -> Vec<String> {
+        command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn exec_ends_docker_options_before_the_container() {
+        let how = Exec {
+            interactive: true,
+            env: &[("A", "b c")],
+            user: Some("999"),
+        };
+        let command = docker().exec("name", how, &["psql", "-c", "select 1; --"]);
+        assert_eq!(
+            args(&command),
+            [
+                "exec",
+                "-i",
+                "-u",
+                "999",
+                "-e",
+                "A=b c",
+                "--",
+                "name",
+                "psql",
+                "-c",
+                "select 1; --"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_leash_passes_arguments_as_they_are() {
+        let command = docker().exec_leashed("name", &[], &["pg_dump", "--dbname=a'b \"c\"; $(x)"]);
+        let args = args(&command);
+        assert_eq!(args[..6], ["exec", "-i", "--", "name", "sh", "-c"]);
+        assert_eq!(args[7..], ["sh", "pg_dump", "--dbname=a'b \"c\"; $(x)"]);
+    }
+
+    #[test]
+    fn the_engines_silence_is_not_an_absent_container() {
+        assert!(absent("Error: No such container: x").is_ok());
+        assert!(absent("Error response from daemon: get x: no such volume").is_ok());
+        let down = absent("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.").unwrap_err();
+        assert!(down.to_string().contains("does not answer"));
+        let denied = absent("permission denied while trying to connect").unwrap_err();
+        assert!(denied.to_string().contains("group docker"));
+    }
+}
