@@ -1,0 +1,186 @@
+//! One run at a time, by a lock that the kernel holds (`flock`): it goes with the process, whatever ends it.
+//!
+//! The file stays where it is. The process ID in it is for people; the file's existence means nothing.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+
+/// A lock that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    stale: bool,
+}
+
+/// What came of trying to take a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours.
+    Held(Lock),
+    /// Another process holds it; its PID as the file tells it, `unknown` when it does not.
+    Busy(String),
+}
+
+impl Lock {
+    /// Tries to take the lock at `path`, made with mode 600 when it is missing.
+    ///
+    /// # Errors
+    /// When the path is a symbolic link or no regular file (somebody may have planted it), or cannot be opened.
+    pub fn attempt(path: &Path) -> Result<Attempt> {
+        let mut file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(pid_in(&mut file))),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("Cannot lock {}", path.display()));
+            }
+        }
+        let stale = file.metadata().is_ok_and(|meta| meta.len() > 0);
+        let mut lock = Self { file, stale };
+        lock.write_pid()
+            .with_context(|| format!("Cannot write lock file {}", path.display()))?;
+        Ok(Attempt::Held(lock))
+    }
+
+    /// Takes the lock at `path`, waiting for it up to `limit`; `waiting` is called once, with the holder's PID, when it
+    /// is not free at once.
+    ///
+    /// # Errors
+    /// As [`Lock::attempt`], and when it is not free in time.
+    pub fn wait(path: &Path, limit: Duration, waiting: impl FnOnce(&str)) -> Result<Self> {
+        let deadline = Instant::now() + limit;
+        let mut waiting = Some(waiting);
+        loop {
+            match Self::attempt(path)? {
+                Attempt::Held(lock) => return Ok(lock),
+                Attempt::Busy(pid) if Instant::now() >= deadline => {
+                    bail!("Backup already in progress (PID: {pid})")
+                }
+                Attempt::Busy(pid) => {
+                    if let Some(waiting) = waiting.take() {
+                        waiting(&pid);
+                    }
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    /// Whether the last holder ended without giving the lock back.
+    pub fn was_stale(&self) -> bool {
+        self.stale
+    }
+
+    fn write_pid(&mut self) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // An empty file tells the next holder that this one ended in good order.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// Opens the lock file without following a link that somebody planted in a shared directory such as /tmp.
+fn open(path: &Path) -> Result<File> {
+    let context = || format!("Cannot open lock file {}", path.display());
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => return Ok(file),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(context),
+    }
+    let there = path.symlink_metadata().with_context(context)?;
+    if !there.is_file() {
+        bail!(
+            "Lock file {} is not a regular file: remove it, or set BACKUP_LOCK_FILE in .env",
+            path.display()
+        );
+    }
+    let file = options.open(path).with_context(context)?;
+    let opened = file.metadata().with_context(context)?;
+    if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) {
+        bail!("Lock file {} was replaced while it was opened", path.display());
+    }
+    Ok(file)
+}
+
+/// The decimal number in the file.
+fn pid_in(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.take(32).read_to_string(&mut text);
+    match text.trim().parse::<u32>() {
+        Ok(pid) => pid.to_string(),
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// The lock of one component's directory: two backups of the same component wait for each other.
+pub fn component_lock(dir: &Path) -> PathBuf {
+    dir.join(".lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn one_holder_at_a_time_and_a_trace_of_a_dead_one() {
+        let dir = TempDir::new();
+        let path = dir.path().join("lock");
+        let Attempt::Held(held) = Lock::attempt(&path).unwrap() else {
+            panic!("not free")
+        };
+        assert!(!held.was_stale());
+        let Attempt::Busy(pid) = Lock::attempt(&path).unwrap() else {
+            panic!("not busy")
+        };
+        assert_eq!(pid, std::process::id().to_string());
+        drop(held);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        std::fs::write(&path, "1\n").unwrap();
+        let Attempt::Held(held) = Lock::attempt(&path).unwrap() else {
+            panic!("not free")
+        };
+        assert!(held.was_stale());
+    }
+
+    #[test]
+    fn a_planted_link_is_neither_followed_nor_written() {
+        let dir = TempDir::new();
+        let (target, path) = (dir.path().join("target"), dir.path().join("lock"));
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(Lock::attempt(&path).is_err());
+        assert!(!target.exists());
+        std::fs::write(&target, "keep").unwrap();
+        assert!(Lock::attempt(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("not a regular file"));
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "keep");
+    }
+
+    #[test]
+    fn waiting_ends() {
+        let dir = TempDir::new();
+        let path = dir.path().join("lock");
+        let Attempt::Held(_held) = Lock::attempt(&path).unwrap() else {
+            panic!("not free")
+        };
+        let mut told = String::new();
+        let error = Lock::wait(&path, Duration::from_millis(150), |pid| told = pid.to_owned()).unwrap_err();
+        assert!(error.to_string().starts_with("Backup already in progress"));
+        assert_eq!(told, std::process::id().to_string());
+    }
+}

@@ -1,0 +1,236 @@
+//! The log line: `[LEVEL] YYYY-MM-DD HH:MM:SS [command] message`, to standard output and, appended, to the log file.
+//!
+//! Each event is one line of ASCII. A line is written once even when standard output is the log file already, as it is
+//! under the crontab line `... >> logs/backup.log 2>&1`.
+
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{bail, Context, Result};
+use log::Level;
+
+/// Marks a record of level INFO as SUCCESS, a level that the `log` crate does not have. It stands before the tag in the
+/// record's target.
+const SUCCESS: &str = "success:";
+
+/// What could not be written since the log was opened, for [`failure`].
+static FAILURE: Mutex<Option<String>> = Mutex::new(None);
+/// Set once the first line has gone out: from then on a broken standard output no longer stops a run.
+static STARTED: AtomicBool = AtomicBool::new(false);
+/// Set by [`set_verbose`].
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Writes the events of one command, tagged with its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Journal {
+    tag: &'static str,
+}
+
+impl Journal {
+    /// A journal for the command `tag`, such as `backup-postgres`.
+    pub const fn new(tag: &'static str) -> Self {
+        Self { tag }
+    }
+
+    /// Logs a step.
+    pub fn info(&self, message: impl Display) {
+        log::info!(target: self.tag, "{message}");
+    }
+
+    /// Logs that the work is done and proven.
+    pub fn success(&self, message: impl Display) {
+        log::info!(target: &format!("{SUCCESS}{}", self.tag), "{message}");
+    }
+
+    /// Logs what needs attention and does not stop the work.
+    pub fn warn(&self, message: impl Display) {
+        log::warn!(target: self.tag, "{message}");
+    }
+
+    /// Logs a failure.
+    pub fn error(&self, message: impl Display) {
+        log::error!(target: self.tag, "{message}");
+    }
+
+    /// Logs a failure and what led to it: the outermost message on a line of its own, the causes on the next.
+    pub fn failure(&self, error: &anyhow::Error) {
+        self.error(error);
+        let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        if !causes.is_empty() {
+            self.error(format_args!("Cause: {}", causes.join(": ")));
+        }
+    }
+}
+
+/// Where the lines go.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// The file that lines are appended to; made, mode 600, with its directory, when it is missing.
+    pub file: Option<&'a Path>,
+    /// Keeps INFO and SUCCESS lines off standard output; the file gets them all.
+    pub quiet: bool,
+}
+
+/// Opens the log. To be called once, before the first line.
+///
+/// # Errors
+/// When the log file cannot be opened for appending, naming it.
+pub fn init(options: &Options<'_>) -> Result<()> {
+    let file = options.file.map(open_append).transpose()?;
+    let stdout = !file.as_ref().is_some_and(is_stdout);
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Info)
+        .format(|out, record| {
+            let (level, tag) = match record.target().strip_prefix(SUCCESS) {
+                Some(tag) => ("SUCCESS", tag),
+                None => (name(record.level()), record.target()),
+            };
+            let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S");
+            writeln!(out, "[{level}] {now} [{tag}] {}", ascii(&record.args().to_string()))
+        })
+        .target(env_logger::Target::Pipe(Box::new(Sink {
+            stdout,
+            quiet: options.quiet,
+            file: file.map(|file| (file, options.file.unwrap_or(Path::new("")).display().to_string())),
+        })))
+        .try_init()
+        .context("could not start the log")
+}
+
+/// The first write that failed since [`init`], as a sentence, if one did. A log that cannot be written is a failure of
+/// the run, though not of its backups.
+pub fn failure() -> Option<String> {
+    FAILURE.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Checks that the first lines arrived: a standard output that is closed, or a log on a full disk, is told before work
+/// begins.
+///
+/// # Errors
+/// When nothing can be written any more.
+pub fn check_started() -> Result<()> {
+    STARTED.store(true, Ordering::Relaxed);
+    match failure() {
+        Some(what) => bail!("{what}"),
+        None => Ok(()),
+    }
+}
+
+/// Makes [`trace`] print.
+pub fn set_verbose(on: bool) {
+    VERBOSE.store(on, Ordering::Relaxed);
+}
+
+/// Prints a line for `-v` to standard error, not to the log.
+pub fn trace(message: impl FnOnce() -> String) {
+    if VERBOSE.load(Ordering::Relaxed) {
+        let _ = writeln!(io::stderr(), "+ {}", ascii(&message()));
+    }
+}
+
+/// Opens `path` for appending; directory and file are made when missing.
+fn open_append(path: &Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("Cannot create log directory {}", parent.display()))?;
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("Cannot write log file {}", path.display()))
+}
+
+/// Whether standard output is this very file.
+fn is_stdout(file: &File) -> bool {
+    let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+    let stdout = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .and_then(|stdout| id(&stdout));
+    matches!((stdout, id(file)), (Ok(a), Ok(b)) if a == b)
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARN",
+        _ => "INFO",
+    }
+}
+
+/// `text` as printable ASCII on one line; all else is escaped as in a Rust string (`\n`, `\u{e4}`).
+pub fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == ' ' || c.is_ascii_graphic() {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+/// Takes whole lines from env_logger and passes them on.
+struct Sink {
+    stdout: bool,
+    quiet: bool,
+    file: Option<(File, String)>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let chatter = line.starts_with(b"[INFO]") || line.starts_with(b"[SUCCESS]");
+        let mut stdout_failed = None;
+        if self.stdout && !(self.quiet && chatter) {
+            let mut stdout = io::stdout().lock();
+            if let Err(error) = stdout.write_all(line).and_then(|()| stdout.flush()) {
+                stdout_failed = Some(format!("Cannot write to standard output: {error}"));
+            }
+        }
+        if let Some((file, path)) = &mut self.file {
+            if let Err(error) = file.write_all(line) {
+                remember(format!("Cannot write log file {path}: {error}"));
+            }
+        }
+        // A reader that goes away later must not cost a backup that is under way.
+        if let Some(what) = stdout_failed {
+            if !STARTED.load(Ordering::Relaxed) || self.file.is_none() {
+                remember(what);
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps the first failure, and says it where it may still be read.
+fn remember(what: String) {
+    let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+    if failure.is_none() {
+        let _ = writeln!(io::stderr(), "[ERROR] {}", ascii(&what));
+        *failure = Some(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_of_ascii() {
+        assert_eq!(ascii("a b"), "a b");
+        assert_eq!(ascii("a\nb\r\u{1b}[31m\u{e4}"), "a\\nb\\r\\u{1b}[31m\\u{e4}");
+    }
+}

@@ -1,0 +1,285 @@
+//! Recovery points: what one run has backed up, in `backups/sets/YYYYMMDD_HHMMSS.sha256`.
+//!
+//! The file is a list that `cd backups && sha256sum -c sets/...` checks. Its comment lines (`# name: value`) carry the
+//! facts: versions, row counts, what failed, what has been proven since. Names and values are ASCII; whatever else a
+//! table's name holds is escaped as in a Rust string.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, Context, Result};
+
+use crate::logging::ascii;
+use crate::store::{make_dir, sync_dir, Kind, Stamp, Store};
+
+/// The directory of the manifests below `backups/`.
+const DIR: &str = "sets";
+const SUFFIX: &str = ".sha256";
+/// The first line, before the stamp.
+const TITLE: &str = "# n8n-backup recovery point ";
+
+/// One file of a recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it holds.
+    pub kind: Kind,
+    /// Its path below `backups/`.
+    pub name: String,
+    /// The SHA-256 of its contents, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its name, the time at which the run began.
+    pub stamp: Stamp,
+    /// Its files, in the order of the components; at most one of each kind.
+    pub members: Vec<Member>,
+    facts: Vec<(String, String)>,
+}
+
+impl Point {
+    /// An empty point.
+    pub fn new(stamp: Stamp) -> Self {
+        Self {
+            stamp,
+            members: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    /// The value of a fact.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All facts whose names begin with `prefix`, without it.
+    pub fn facts<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.facts
+            .iter()
+            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
+    }
+
+    /// Sets a fact, in place of an earlier one of this name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let (name, value) = (ascii(name).replace(": ", ":\\u{20}"), ascii(value));
+        match self.facts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.facts.push((name, value)),
+        }
+    }
+
+    /// The member of a kind.
+    pub fn member(&self, kind: Kind) -> Option<&Member> {
+        self.members.iter().find(|member| member.kind == kind)
+    }
+
+    /// Whether every component is in it.
+    pub fn is_complete(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.member(*kind).is_some())
+    }
+
+    /// Where the manifest lies.
+    pub fn path(&self, store: &Store) -> PathBuf {
+        store.root().join(DIR).join(format!("{}{SUFFIX}", self.stamp))
+    }
+
+    /// Writes the manifest, in place of an earlier one of the same point: whole, or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be brought to disk.
+    pub fn write(&self, store: &Store) -> Result<PathBuf> {
+        let path = self.path(store);
+        let dir = store.root().join(DIR);
+        make_dir(&dir)?;
+        let temporary = dir.join(format!(".{}.{}.partial", self.stamp, std::process::id()));
+        let written = (|| {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(self.text().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.with_context(|| format!("Cannot write {}", path.display()))?;
+        sync_dir(&dir)?;
+        Ok(path)
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{TITLE}{}\n", self.stamp);
+        for (name, value) in &self.facts {
+            text.push_str(&format!("# {name}: {value}\n"));
+        }
+        for member in &self.members {
+            text.push_str(&format!("{}  {}\n", member.sha256, member.name));
+        }
+        text
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not one of ours.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a recovery point", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut lines = text.lines();
+        let stamp = lines
+            .next()
+            .and_then(|line| line.strip_prefix(TITLE))
+            .and_then(Stamp::parse);
+        let mut point = Self::new(stamp.context("its first line does not say so")?);
+        for line in lines {
+            if let Some(fact) = line.strip_prefix("# ") {
+                let (name, value) = fact
+                    .split_once(": ")
+                    .with_context(|| format!("not understood: {line}"))?;
+                point.facts.push((name.to_owned(), value.to_owned()));
+                continue;
+            }
+            let (sha256, name) = line
+                .split_once("  ")
+                .with_context(|| format!("not understood: {line}"))?;
+            let kind = Kind::of_path(Path::new(name)).with_context(|| format!("no backup file: {name}"))?;
+            if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                bail!("no SHA-256: {sha256}");
+            }
+            point.members.push(Member {
+                kind,
+                name: name.to_owned(),
+                sha256: sha256.to_owned(),
+            });
+        }
+        Ok(point)
+    }
+
+    /// Removes the manifest.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, store: &Store) -> Result<()> {
+        let path = self.path(store);
+        fs::remove_file(&path).with_context(|| format!("Failed to delete: {}", path.display()))
+    }
+}
+
+/// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error.
+///
+/// # Errors
+/// When the directory cannot be read; one that does not exist is empty.
+pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
+    let dir = store.root().join(DIR);
+    let items = match fs::read_dir(&dir) {
+        Ok(items) => items,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("Cannot read {}", dir.display())),
+    };
+    let mut paths = Vec::new();
+    for item in items {
+        let name = item
+            .with_context(|| format!("Cannot read {}", dir.display()))?
+            .file_name();
+        let text = name.to_string_lossy();
+        if !text.starts_with('.') && text.ends_with(SUFFIX) {
+            paths.push(dir.join(name));
+        }
+    }
+    paths.sort();
+    Ok(paths
+        .into_iter()
+        .map(|path| (path.clone(), Point::load(&path)))
+        .collect())
+}
+
+/// The point that a backup file belongs to, if any, by its path.
+///
+/// # Errors
+/// When the manifests cannot be listed.
+pub fn point_of(store: &Store, file: &Path) -> Result<Option<(Point, Member)>> {
+    let Ok(file) = file.canonicalize() else { return Ok(None) };
+    for point in list(store)?.into_iter().rev().filter_map(|(_, point)| point.ok()) {
+        let found = point.members.iter().find(|member| {
+            store
+                .root()
+                .join(&member.name)
+                .canonicalize()
+                .is_ok_and(|path| path == file)
+        });
+        if let Some(member) = found.cloned() {
+            return Ok(Some((point, member)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn sample() -> Point {
+        let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+        point.set("tool", "n8n-backup 0");
+        point.set("postgres.rows.public.odd: \n\u{e4}", "3");
+        for kind in [Kind::Postgres, Kind::Env] {
+            let name = format!("{}/x{}", kind.dir(), kind.suffix());
+            point.members.push(Member {
+                kind,
+                name,
+                sha256: "0".repeat(64),
+            });
+        }
+        point
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let point = sample();
+        let path = point.write(&store).unwrap();
+        assert_eq!(Point::load(&path).unwrap(), point);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.is_ascii());
+        assert_eq!(list(&store).unwrap().len(), 1);
+        assert!(!point.is_complete());
+        point.remove(&store).unwrap();
+        assert!(list(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_later_fact_takes_the_place_of_an_earlier_one() {
+        let mut point = sample();
+        point.set("drill", "failed");
+        point.set("drill", "passed");
+        assert_eq!(point.fact("drill"), Some("passed"));
+        assert_eq!(point.facts("postgres.rows.").count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_a_manifest_is_refused() {
+        for text in [
+            "",
+            "x",
+            "# n8n-backup recovery point 2026",
+            "# n8n-backup recovery point 20260102_030405\nx y",
+        ] {
+            assert!(Point::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! The directory `backups/`: names, publication, listing, and what dead runs left.
+//!
+//! A file has its final name only once it is whole, verified and on disk. Until then it is a [`Partial`], a dot-file in
+//! the same directory, and only [`Partial::publish`] gives a final name.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{bail, Context, Result};
+use chrono::{Local, NaiveDateTime, TimeDelta};
+
+/// What a backup file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A plain SQL dump of the database, gzipped.
+    Postgres,
+    /// A Redis snapshot.
+    Redis,
+    /// A tar archive of the n8n data volume, gzipped.
+    N8n,
+    /// A copy of `.env`.
+    Env,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are backed up.
+    pub const ALL: [Self; 4] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env];
+
+    /// The directory below `backups/`, which is also the component's name.
+    pub const fn dir(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::N8n => "n8n",
+            Self::Env => "env",
+        }
+    }
+
+    /// How a file name starts.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Postgres => "n8n_",
+            Self::Redis => "dump_",
+            Self::N8n => "n8n_data_",
+            Self::Env => "env_",
+        }
+    }
+
+    /// The kind of a backup file, by the directory it lies in and its name.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let dir = path.parent()?.file_name()?;
+        let name = path.file_name()?.to_str()?;
+        Self::ALL
+            .into_iter()
+            .find(|kind| dir == kind.dir() && name.ends_with(kind.suffix()))
+    }
+
+    /// How a file name ends.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Postgres => ".sql.gz",
+            Self::Redis => ".rdb",
+            Self::N8n => ".tar.gz",
+            Self::Env => ".backup",
+        }
+    }
+}
+
+/// The local time in a file name, `YYYYMMDD_HHMMSS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stamp(NaiveDateTime);
+
+impl Stamp {
+    const FORMAT: &'static str = "%Y%m%d_%H%M%S";
+
+    /// The time now.
+    pub fn now() -> Self {
+        Self(Local::now().naive_local())
+    }
+
+    /// Reads a stamp as it stands in a file name.
+    pub fn parse(text: &str) -> Option<Self> {
+        // chrono alone would also take fewer digits.
+        (text.len() == 15)
+            .then(|| NaiveDateTime::parse_from_str(text, Self::FORMAT).ok().map(Self))
+            .flatten()
+    }
+
+    /// One second later.
+    fn next(self) -> Self {
+        Self(self.0.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(self.0))
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.format(Self::FORMAT))
+    }
+}
+
+/// A backup file under its final name.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The time in its name, when that can be read.
+    pub stamp: Option<Stamp>,
+    /// When it was last written.
+    pub modified: SystemTime,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What it occupies on disk, in bytes.
+    pub disk: u64,
+}
+
+/// The directory `backups/` of a project.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// The store at `root`; nothing is made yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// `backups/` itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of one kind.
+    pub fn dir(&self, kind: Kind) -> PathBuf {
+        self.root.join(kind.dir())
+    }
+
+    /// Makes the directory of one kind when it is missing, for its owner alone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_dir(&self, kind: Kind) -> Result<PathBuf> {
+        let dir = self.dir(kind);
+        make_dir(&dir)?;
+        Ok(dir)
+    }
+
+    /// The final path of a backup.
+    pub fn path(&self, kind: Kind, stamp: Stamp) -> PathBuf {
+        self.dir(kind)
+            .join(format!("{}{stamp}{}", kind.prefix(), kind.suffix()))
+    }
+
+    /// The time now, or the first second after it whose names are all free.
+    pub fn free_stamp(&self) -> Stamp {
+        let mut stamp = Stamp::now();
+        while Kind::ALL
+            .iter()
+            .any(|kind| self.path(*kind, stamp).symlink_metadata().is_ok())
+        {
+            stamp = stamp.next();
+        }
+        stamp
+    }
+
+    /// Opens a new file that is not yet a backup.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self, kind: Kind, stamp: Stamp) -> Result<Partial> {
+        let dir = self.make_dir(kind)?;
+        let temporary = dir.join(format!(".{}{stamp}.{}{PARTIAL}", kind.prefix(), std::process::id()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .with_context(|| format!("Cannot create {}", temporary.display()))?;
+        Ok(Partial {
+            store: self.clone(),
+            kind,
+            stamp,
+            temporary,
+            file,
+        })
+    }
+
+    /// The backups of one kind, oldest first. Other files are not in the list, nor is anything below the directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be read; one that does not exist is empty.
+    pub fn list(&self, kind: Kind) -> Result<Vec<Entry>> {
+        let dir = self.dir(kind);
+        let mut entries = Vec::new();
+        for item in read_dir(&dir)? {
+            let item = item.with_context(|| format!("Cannot read {}", dir.display()))?;
+            let name = item.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') || !name.ends_with(kind.suffix()) {
+                continue;
+            }
+            let meta = match item.metadata() {
+                Ok(meta) if meta.is_file() => meta,
+                Ok(_) => continue,
+                // Another run may have removed it since.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| format!("Cannot read {}", item.path().display())),
+            };
+            let stamp = name
+                .strip_prefix(kind.prefix())
+                .and_then(|rest| rest.strip_suffix(kind.suffix()));
+            entries.push(Entry {
+                path: item.path(),
+                stamp: stamp.and_then(Stamp::parse),
+                modified: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                bytes: meta.len(),
+                disk: meta.blocks() * 512,
+            });
+        }
+        entries.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
+        Ok(entries)
+    }
+
+    /// Removes what dead runs left in the directory of one kind; the caller holds its lock. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not be removed.
+    pub fn sweep(&self, kind: Kind) -> Result<usize> {
+        let dir = self.dir(kind);
+        let mut removed = 0;
+        for item in read_dir(&dir)? {
+            let item = item.with_context(|| format!("Cannot read {}", dir.display()))?;
+            let name = item.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(&format!(".{}", kind.prefix())) && name.ends_with(PARTIAL) {
+                fs::remove_file(item.path()).with_context(|| format!("Cannot remove {}", item.path().display()))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// How the name of an unfinished file ends.
+const PARTIAL: &str = ".partial";
+
+/// A file that is not yet a backup. It is removed when this is dropped without being published.
+#[derive(Debug)]
+pub struct Partial {
+    store: Store,
+    kind: Kind,
+    stamp: Stamp,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl Partial {
+    /// What writes to the file.
+    ///
+    /// # Errors
+    /// When no further handle is to be had.
+    pub fn writer(&self) -> Result<File> {
+        Ok(self.file.try_clone()?)
+    }
+
+    /// Opens the file anew, to read back what was written.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn reader(&self) -> Result<File> {
+        File::open(&self.temporary).with_context(|| format!("Cannot read {}", self.temporary.display()))
+    }
+
+    /// Where it is for now.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// A name for messages: the directory that it is written in.
+    pub fn dir(&self) -> PathBuf {
+        self.store.dir(self.kind)
+    }
+
+    /// Waits until the contents are on disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file
+            .flush()
+            .and_then(|()| self.file.sync_all())
+            .with_context(|| format!("Cannot write to {}", self.dir().display()))
+    }
+
+    /// Gives the file its final name, which becomes a later second's when the name is taken. The contents must have
+    /// been proven whole. Never replaces a file.
+    ///
+    /// # Errors
+    /// When the file cannot be brought to disk or named.
+    pub fn publish(mut self) -> Result<Entry> {
+        self.sync()?;
+        let dir = self.dir();
+        let (path, stamp) = self
+            .link()
+            .with_context(|| format!("Cannot name the backup in {}", dir.display()))?;
+        // A rename took the temporary name with it; a link did not.
+        let _ = fs::remove_file(&self.temporary);
+        sync_dir(&dir)?;
+        let meta = self.file.metadata()?;
+        Ok(Entry {
+            path,
+            stamp: Some(stamp),
+            modified: meta.modified()?,
+            bytes: meta.len(),
+            disk: meta.blocks() * 512,
+        })
+    }
+
+    fn link(&self) -> Result<(PathBuf, Stamp)> {
+        let mut stamp = self.stamp;
+        for _ in 0..3600 {
+            let path = self.store.path(self.kind, stamp);
+            match fs::hard_link(&self.temporary, &path) {
+                Ok(()) => return Ok((path, stamp)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => stamp = stamp.next(),
+                // A file system without hard links; the component's lock keeps other runs of ours away.
+                Err(_) if path.symlink_metadata().is_err() => {
+                    fs::rename(&self.temporary, &path)?;
+                    return Ok((path, stamp));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("no free name")
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Makes a directory and its parents when missing, for the owner alone.
+pub fn make_dir(dir: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("Cannot create directory {}", dir.display()))
+}
+
+/// Brings a directory's entries to disk.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|handle| handle.sync_all())
+        .with_context(|| format!("Cannot write directory {} to disk", dir.display()))
+}
+
+/// The items of a directory; none when it does not exist.
+fn read_dir(dir: &Path) -> Result<Vec<std::io::Result<fs::DirEntry>>> {
+    match fs::read_dir(dir) {
+        Ok(items) => Ok(items.collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", dir.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn store() -> (TempDir, Store) {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        (dir, store)
+    }
+
+    #[test]
+    fn only_publication_gives_a_final_name() {
+        let (_dir, store) = store();
+        let stamp = Stamp::parse("20260102_030405").unwrap();
+        let partial = store.create(Kind::Postgres, stamp).unwrap();
+        partial.writer().unwrap().write_all(b"whole").unwrap();
+        assert!(store.list(Kind::Postgres).unwrap().is_empty());
+        let entry = partial.publish().unwrap();
+        assert_eq!(entry.path, store.dir(Kind::Postgres).join("n8n_20260102_030405.sql.gz"));
+        assert_eq!(fs::read(&entry.path).unwrap(), b"whole");
+        let mode = fs::metadata(&entry.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(store.dir(Kind::Postgres)).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unfinished_file_goes_at_once_and_a_dead_runs_at_the_next_sweep() {
+        let (_dir, store) = store();
+        let stamp = Stamp::now();
+        drop(store.create(Kind::Redis, stamp).unwrap());
+        assert_eq!(fs::read_dir(store.dir(Kind::Redis)).unwrap().count(), 0);
+        std::mem::forget(store.create(Kind::Redis, stamp).unwrap());
+        fs::write(store.dir(Kind::Redis).join(".gitkeep"), "").unwrap();
+        assert_eq!(store.sweep(Kind::Redis).unwrap(), 1);
+        assert!(store.dir(Kind::Redis).join(".gitkeep").exists());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_never_overwritten() {
+        let (_dir, store) = store();
+        let stamp = Stamp::parse("20261231_235959").unwrap();
+        for text in ["first", "second"] {
+            let partial = store.create(Kind::Env, stamp).unwrap();
+            partial.writer().unwrap().write_all(text.as_bytes()).unwrap();
+            partial.publish().unwrap();
+        }
+        assert_eq!(fs::read(store.path(Kind::Env, stamp)).unwrap(), b"first");
+        assert_eq!(
+            fs::read(store.dir(Kind::Env).join("env_20270101_000000.backup")).unwrap(),
+            b"second"
+        );
+    }
+
+    #[test]
+    fn the_list_holds_backups_only() {
+        let (_dir, store) = store();
+        let dir = store.make_dir(Kind::N8n).unwrap();
+        for name in [
+            ".gitkeep",
+            ".n8n_data_20260101_000000.tar.gz",
+            "other.txt",
+            "mine.tar.gz",
+        ] {
+            fs::write(dir.join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.join("below.tar.gz")).unwrap();
+        let list = store.list(Kind::N8n).unwrap();
+        assert_eq!(list.len(), 1);
+        assert!(list[0].path.ends_with("mine.tar.gz") && list[0].stamp.is_none());
+    }
+
+    #[test]
+    fn stamps_are_read_strictly() {
+        assert!(Stamp::parse("20260229_000000").is_none());
+        assert!(Stamp::parse("2026010_0000000").is_none());
+        assert_eq!(Stamp::parse("20240229_235959").unwrap().to_string(), "20240229_235959");
+    }
+}
