@@ -1,0 +1,448 @@
+//! The command line: one table of commands, from which parser and help come. Parsing only validates; it does nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// What a command does, for the dispatch in `main`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Back up the database.
+    BackupPostgres,
+    /// Back up Redis.
+    BackupRedis,
+    /// Back up the n8n volume.
+    BackupN8n,
+    /// Back up everything.
+    BackupAll,
+    /// Apply the retention.
+    Cleanup,
+    /// Restore the database.
+    RestorePostgres,
+}
+
+/// An option.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Opt {
+    /// Its name, without the dashes.
+    pub long: &'static str,
+    /// Its one-letter form.
+    pub short: Option<char>,
+    /// The name of its value; none when it takes none.
+    pub value: Option<&'static str>,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// A command.
+#[derive(Debug)]
+pub struct Command {
+    /// The word on the command line, which is also the script's name.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub summary: &'static str,
+    /// What the help says more.
+    pub details: &'static str,
+    /// Its operand; all of ours take one or none.
+    pub operand: Option<&'static str>,
+    /// Its own options.
+    pub options: &'static [Opt],
+    /// The file below `logs/` that it writes to.
+    pub log: Option<&'static str>,
+    /// What `main` runs for it.
+    pub action: Action,
+}
+
+const BACKUP_LOG: Option<&str> = Some("backup.log");
+
+const YES: Opt = Opt {
+    long: "yes",
+    short: Some('y'),
+    value: None,
+    help: "do not ask for confirmation",
+};
+
+/// Every command.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "backup-all",
+        summary: "clean up, then back up PostgreSQL, Redis, the n8n volume and .env",
+        details:
+            "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a time.",
+        operand: None,
+        options: &[],
+        log: BACKUP_LOG,
+        action: Action::BackupAll,
+    },
+    Command {
+        name: "backup-postgres",
+        summary: "dump the database to backups/postgres/n8n_YYYYMMDD_HHMMSS.sql.gz",
+        details: "",
+        operand: None,
+        options: &[],
+        log: BACKUP_LOG,
+        action: Action::BackupPostgres,
+    },
+    Command {
+        name: "backup-redis",
+        summary: "save and copy the Redis snapshot to backups/redis/dump_YYYYMMDD_HHMMSS.rdb",
+        details: "",
+        operand: None,
+        options: &[],
+        log: BACKUP_LOG,
+        action: Action::BackupRedis,
+    },
+    Command {
+        name: "backup-n8n",
+        summary: "archive the n8n volume to backups/n8n/n8n_data_YYYYMMDD_HHMMSS.tar.gz",
+        details: "",
+        operand: None,
+        options: &[],
+        log: BACKUP_LOG,
+        action: Action::BackupN8n,
+    },
+    Command {
+        name: "cleanup-backups",
+        summary: "delete backups that are older than BACKUP_RETENTION_DAYS",
+        details: "The newest good backup of each component always stays.",
+        operand: None,
+        options: &[Opt {
+            long: "dry-run",
+            short: Some('n'),
+            value: None,
+            help: "only say what would be deleted",
+        }],
+        log: BACKUP_LOG,
+        action: Action::Cleanup,
+    },
+    Command {
+        name: "restore-postgres",
+        summary: "replace the database by the contents of a .sql.gz file",
+        details: "The file is verified and loaded beside the live database first; then the two are swapped.",
+        operand: Some("FILE"),
+        options: &[YES],
+        log: BACKUP_LOG,
+        action: Action::RestorePostgres,
+    },
+];
+
+/// Options that stand before the command or after it.
+const GLOBAL: &[Opt] = &[
+    Opt {
+        long: "project-dir",
+        short: Some('C'),
+        value: Some("DIR"),
+        help: "the n8n project directory",
+    },
+    Opt {
+        long: "quiet",
+        short: Some('q'),
+        value: None,
+        help: "print warnings and errors only; the log file gets all",
+    },
+    Opt {
+        long: "verbose",
+        short: Some('v'),
+        value: None,
+        help: "show each command that is run, on standard error",
+    },
+    Opt {
+        long: "help",
+        short: Some('h'),
+        value: None,
+        help: "show this help",
+    },
+    Opt {
+        long: "version",
+        short: Some('V'),
+        value: None,
+        help: "show the version",
+    },
+];
+
+/// A command as it was called.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The command.
+    pub command: &'static Command,
+    /// Its operand; there when the command has one.
+    pub operand: Option<OsString>,
+    flags: Vec<(&'static str, Option<OsString>)>,
+}
+
+impl Invocation {
+    /// Whether an option was given.
+    pub fn has(&self, long: &str) -> bool {
+        self.flags.iter().any(|(name, _)| *name == long)
+    }
+
+    /// The value of an option, the last one when it was given more than once.
+    pub fn value(&self, long: &str) -> Option<&OsStr> {
+        self.flags
+            .iter()
+            .rev()
+            .find(|(name, _)| *name == long)
+            .and_then(|(_, value)| value.as_deref())
+    }
+
+    /// The project directory, when it was named.
+    pub fn project_dir(&self) -> Option<PathBuf> {
+        self.value("project-dir").map(PathBuf::from)
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Print this text.
+    Show(String),
+    /// Run a command.
+    Run(Invocation),
+}
+
+/// A command line that cannot be run.
+#[derive(Debug)]
+pub struct UsageError {
+    /// What is wrong.
+    pub message: String,
+    /// How it is right.
+    pub usage: String,
+    /// The command and the project directory, as far as they were understood, so that the error can go to its log.
+    pub invocation: Option<Invocation>,
+}
+
+/// Reads a command line, without the program's name.
+///
+/// # Errors
+/// When there is no such command or option, or a value or operand is missing or too many.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
+    let mut args = args.into_iter();
+    let mut command: Option<&'static Command> = None;
+    let mut flags = Vec::new();
+    let mut operands = Vec::new();
+    let mut problem: Option<String> = None;
+    let mut options_end = false;
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        if options_end || !text.starts_with('-') || text == "-" {
+            match command {
+                None => match COMMANDS.iter().find(|known| known.name == text) {
+                    Some(known) => command = Some(known),
+                    None => {
+                        problem.get_or_insert(format!("unknown command: {text}"));
+                        break;
+                    }
+                },
+                Some(_) => operands.push(arg),
+            }
+        } else if text == "--" {
+            options_end = true;
+        } else {
+            let known = GLOBAL.iter().chain(command.map_or(&[][..], |command| command.options));
+            if let Err(what) = option(&text, &arg, known, &mut args, &mut flags) {
+                problem.get_or_insert(what);
+            }
+        }
+    }
+    let asked = |name: &str| flags.iter().any(|(long, _): &(&str, _)| *long == name);
+    if asked("help") {
+        return Ok(Request::Show(command.map_or_else(overview, help)));
+    }
+    if asked("version") {
+        return Ok(Request::Show(format!("n8n-backup {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    let Some(command) = command else {
+        let message = problem.unwrap_or_else(|| "no command given".to_owned());
+        return Err(UsageError {
+            message,
+            usage: overview(),
+            invocation: None,
+        });
+    };
+    if problem.is_none() {
+        problem = match (command.operand, operands.len()) {
+            (Some(name), 0) => Some(format!("{name} is missing")),
+            (Some(_), 1) | (None, 0) => None,
+            (Some(name), _) => Some(format!("one {name} expected, got {}", operands.len())),
+            (None, _) => Some(format!("unexpected argument: {}", operands[0].to_string_lossy())),
+        };
+    }
+    let invocation = Invocation {
+        command,
+        operand: operands.into_iter().next(),
+        flags,
+    };
+    match problem {
+        Some(message) => Err(UsageError {
+            message,
+            usage: usage(command),
+            invocation: Some(invocation),
+        }),
+        None => Ok(Request::Run(invocation)),
+    }
+}
+
+/// Reads one argument that starts with a dash, and its value.
+fn option<'a>(
+    text: &str,
+    arg: &OsStr,
+    mut known: impl Iterator<Item = &'a Opt>,
+    args: &mut impl Iterator<Item = OsString>,
+    flags: &mut Vec<(&'static str, Option<OsString>)>,
+) -> Result<(), String> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let (name, inline) = match text.split_once('=') {
+        Some((name, _)) if text.starts_with("--") => (
+            name,
+            Some(OsString::from_vec(arg.as_bytes()[name.len() + 1..].to_vec())),
+        ),
+        _ => (text, None),
+    };
+    let matches = |opt: &Opt| match name.strip_prefix("--") {
+        Some(long) => opt.long == long,
+        None => opt.short.is_some_and(|short| name[1..].chars().eq([short])),
+    };
+    let Some(found) = known.find(|opt| matches(opt)) else {
+        return Err(format!("unknown option: {name}"));
+    };
+    let value = match (found.value, inline) {
+        (None, None) => None,
+        (None, Some(_)) => return Err(format!("option {name} takes no value")),
+        (Some(_), Some(value)) => Some(value),
+        (Some(what), None) => Some(
+            args.next()
+                .ok_or_else(|| format!("option {name} needs a value: {what}"))?,
+        ),
+    };
+    flags.push((found.long, value));
+    Ok(())
+}
+
+/// The usage line of a command.
+fn usage(command: &Command) -> String {
+    let mut line = format!("Usage: n8n-backup {}", command.name);
+    for opt in command.options {
+        let value = opt.value.map_or_else(String::new, |value| format!(" {value}"));
+        let _ = write!(line, " [--{}{value}]", opt.long);
+    }
+    if let Some(operand) = command.operand {
+        let _ = write!(line, " {operand}");
+    }
+    line.push('\n');
+    let _ = writeln!(line, "   or: scripts/{}.sh with the same arguments", command.name);
+    line
+}
+
+/// The help of one command.
+pub fn help(command: &Command) -> String {
+    let mut text = format!("{}: {}\n\n{}", command.name, command.summary, usage(command));
+    if !command.details.is_empty() {
+        let _ = write!(text, "\n{}\n", command.details);
+    }
+    text.push_str("\nOptions:\n");
+    options(&mut text, command.options);
+    options(&mut text, GLOBAL);
+    text
+}
+
+/// The help of the whole.
+pub fn overview() -> String {
+    let mut text = String::from(
+        "n8n-backup: backs up and restores a self-hosted n8n stack in Docker\n\n\
+         Usage: n8n-backup [--project-dir DIR] COMMAND [ARGUMENTS]\n\nCommands:\n",
+    );
+    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
+    for command in COMMANDS {
+        let _ = writeln!(text, "  {:width$}  {}", command.name, command.summary);
+    }
+    text.push_str("\nOptions:\n");
+    options(&mut text, GLOBAL);
+    text.push_str(
+        "\nThe project directory is --project-dir, else N8N_DIR, else the parent of the directory that this program\n\
+         stands in, when that has scripts/, else the current directory. Settings are read from its .env.\n\
+         'n8n-backup COMMAND --help' tells more about a command.\n",
+    );
+    text
+}
+
+fn options(text: &mut String, options: &[Opt]) {
+    for opt in options {
+        let mut names = opt
+            .short
+            .map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        let _ = write!(names, "--{}", opt.long);
+        if let Some(value) = opt.value {
+            let _ = write!(names, " {value}");
+        }
+        let _ = writeln!(text, "  {names:24}  {}", opt.help);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Request, UsageError> {
+        parse(args.iter().map(OsString::from))
+    }
+
+    fn run(args: &[&str]) -> Invocation {
+        match parsed(args) {
+            Ok(Request::Run(invocation)) => invocation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_command() {
+        let call = run(&["--project-dir", "/a b", "cleanup-backups", "--dry-run"]);
+        assert_eq!(call.project_dir(), Some(PathBuf::from("/a b")));
+        assert!(call.has("dry-run") && call.command.action == Action::Cleanup);
+        assert_eq!(
+            run(&["backup-all", "--project-dir=/x=y"]).project_dir(),
+            Some(PathBuf::from("/x=y"))
+        );
+        assert_eq!(
+            run(&["-C", "/x", "backup-all", "-q"]).project_dir(),
+            Some(PathBuf::from("/x"))
+        );
+    }
+
+    #[test]
+    fn an_operand_may_look_like_an_option_after_two_dashes() {
+        let call = run(&["restore-postgres", "--yes", "--", "--dry-run"]);
+        assert_eq!(call.operand.as_deref(), Some(OsStr::new("--dry-run")));
+        assert!(call.has("yes"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for (args, message) in [
+            (&[][..], "no command given"),
+            (&["backup-everything"], "unknown command: backup-everything"),
+            (&["cleanup-backups", "--dryrun"], "unknown option: --dryrun"),
+            (&["cleanup-backups", "dry-run"], "unexpected argument: dry-run"),
+            (&["cleanup-backups", "--dry-run=no"], "option --dry-run takes no value"),
+            (&["backup-all", "--dry-run"], "unknown option: --dry-run"),
+            (&["restore-postgres"], "FILE is missing"),
+            (&["restore-postgres", "a", "b"], "one FILE expected, got 2"),
+            (
+                &["backup-all", "--project-dir"],
+                "option --project-dir needs a value: DIR",
+            ),
+        ] {
+            assert_eq!(parsed(args).unwrap_err().message, message);
+        }
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        for command in COMMANDS {
+            match parsed(&[command.name, "--help"]) {
+                Ok(Request::Show(text)) => assert!(text.contains(command.summary)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(parsed(&["--version"]), Ok(Request::Show(_))));
+    }
+}

@@ -1,0 +1,136 @@
+//! backup-all: cleanup, then every component, then the environment file.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{bail, Context as _, Result};
+
+use super::{cleanup, hold};
+use crate::component::{env, n8n, postgres, redis, Backup, Context};
+use crate::logging::Journal;
+use crate::pipeline;
+use crate::size;
+use crate::store::Stamp;
+
+const JOURNAL: Journal = Journal::new("backup-all");
+const RULE: &str = "==========================================";
+
+/// A component of the run: its script's name and what backs it up.
+type Step = (&'static str, Journal, fn(&Context, Stamp) -> Result<Backup>);
+
+/// The components, in the order in which they are begun.
+const STEPS: [Step; 3] = [
+    ("backup-postgres.sh", Journal::new("backup-postgres"), postgres::backup),
+    ("backup-redis.sh", Journal::new("backup-redis"), redis::backup),
+    ("backup-n8n.sh", Journal::new("backup-n8n"), n8n::backup),
+];
+
+/// Runs everything. A component that fails does not stop the others.
+///
+/// # Errors
+/// When the run cannot begin, or with the number of what failed.
+pub fn run(context: &Context) -> Result<()> {
+    let _lock = hold(context, JOURNAL)?;
+    JOURNAL.info(RULE);
+    JOURNAL.info("Starting full backup process");
+    JOURNAL.info(RULE);
+    check_space(context)?;
+
+    let mut failed = 0;
+    JOURNAL.info("Running: cleanup-backups.sh");
+    if let Err(error) = cleanup::run(context, false) {
+        cleanup_failed(&error);
+        failed += 1;
+    }
+    let stamp = context.store.free_stamp();
+    failed += components(context, stamp);
+    JOURNAL.info("Running: env file backup");
+    if let Err(error) = env::backup(context, stamp) {
+        JOURNAL.failure(&error);
+        failed += 1;
+    }
+
+    let total = STEPS.len() + 2;
+    JOURNAL.info(RULE);
+    if failed == 0 {
+        JOURNAL.success(format_args!("All backups completed successfully ({total}/{total})"));
+        return Ok(());
+    }
+    bail!(
+        "Backup completed with errors: {}/{total} succeeded, {failed} failed",
+        total - failed
+    )
+}
+
+fn cleanup_failed(error: &anyhow::Error) {
+    Journal::new("cleanup-backups").failure(error);
+    JOURNAL.error("cleanup-backups.sh failed with exit code 1");
+}
+
+/// Backs the components up, as many at a time as the settings say. Gives how many failed.
+fn components(context: &Context, stamp: Stamp) -> usize {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicUsize::new(0);
+    // The order in which components begin is that of their lines in the log.
+    let begin = Mutex::new(());
+    let work = || loop {
+        let step = {
+            let _turn = begin.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(step) = STEPS.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                return;
+            };
+            JOURNAL.info(format_args!("Running: {}", step.0));
+            step
+        };
+        let (script, journal, backup) = step;
+        if let Err(error) = backup(context, stamp) {
+            journal.failure(&error);
+            JOURNAL.error(format_args!("{script} failed with exit code 1"));
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..context.config.jobs.min(STEPS.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    failed.into_inner()
+}
+
+/// Refuses to begin on a disk that is nearly full.
+fn check_space(context: &Context) -> Result<()> {
+    crate::store::make_dir(context.store.root())?;
+    match available(context.store.root(), context.config.stall) {
+        Ok(bytes) => {
+            let text = size::available(bytes);
+            if bytes / 1024 < context.config.min_free_kb {
+                let required = match context.config.min_free_kb {
+                    1_048_576 => "1GiB".to_owned(),
+                    kb => size::amount(kb * 1024),
+                };
+                bail!("Insufficient disk space: {text} available, {required} required");
+            }
+            JOURNAL.info(format_args!("Disk space check passed: {text} available"));
+        }
+        Err(_) => JOURNAL.warn("Could not determine available disk space"),
+    }
+    Ok(())
+}
+
+/// The bytes that are free for us on the disk of `dir`, as `df` tells.
+fn available(dir: &Path, stall: Duration) -> Result<u64> {
+    let mut df = pipeline::command("df");
+    df.args(["-Pk", "--"]).arg(dir);
+    let said = pipeline::output("df", df, None, stall)?;
+    let kb = said
+        .text()
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split_whitespace().nth(3).map(str::to_owned));
+    let kb: u64 = kb.context("df gave no number")?.parse().context("df gave no number")?;
+    Ok(kb * 1024)
+}

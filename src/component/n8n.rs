@@ -1,0 +1,143 @@
+//! The n8n data volume: a tar archive of it, read through a helper container that never runs.
+
+use std::path::Path;
+
+use anyhow::{bail, Context as _, Result};
+
+use super::{observe, read_back, Backup, Context, Packed};
+use crate::docker::Docker;
+use crate::logging::Journal;
+use crate::pipeline::Input;
+use crate::store::{Kind, Stamp};
+use crate::tar;
+
+const JOURNAL: Journal = Journal::new("backup-n8n");
+
+/// How often the archive is begun anew when a file vanished at the moment it was read.
+const ATTEMPTS: u32 = 3;
+
+/// Archives the volume.
+///
+/// # Errors
+/// When it does not exist, no local image serves for the helper, or the archive is not whole.
+pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+    JOURNAL.info("Starting n8n data backup");
+    let docker = context.docker()?;
+    let volume = &context.config.n8n_volume;
+    if !docker.volume_exists(volume)? {
+        bail!("Docker volume {volume} does not exist");
+    }
+    let _lock = context.hold(Kind::N8n, JOURNAL)?;
+    let owner = owner(context);
+    let left = docker.sweep_helpers(&owner)?;
+    if left > 0 {
+        JOURNAL.warn(format_args!(
+            "Removed {left} helper container(s) that an interrupted run left"
+        ));
+    }
+    let image = helper_image(context, &docker)?;
+    let path = context.store.path(Kind::N8n, stamp);
+    JOURNAL.info(format_args!("Creating archive {}", path.display()));
+    let mut attempt = 1;
+    let backup = loop {
+        match archive(context, &docker, &owner, &image, stamp) {
+            Ok(backup) => break backup,
+            // The engine goes on past a file that vanishes while it is read, and spoils the archive.
+            Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Spoilt>().is_some() => {
+                attempt += 1;
+                JOURNAL.warn(format_args!(
+                    "The volume changed while it was read, trying again: {error:#}"
+                ));
+            }
+            Err(error) => return Err(error.context("tar backup failed")),
+        }
+    };
+    backup.report(JOURNAL);
+    Ok(backup)
+}
+
+/// The stream came to an end that is none.
+#[derive(Debug)]
+struct Spoilt;
+
+impl std::fmt::Display for Spoilt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the archive is not whole")
+    }
+}
+
+fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: Stamp) -> Result<Backup> {
+    let helper = docker.volume_helper(owner, image, &context.config.n8n_volume)?;
+    let mut chain = context.chain();
+    let (_, stream) = chain.spawn("docker cp", helper.archive(), Input::Null)?;
+    let packed = Packed::start(
+        context,
+        &mut chain,
+        Kind::N8n,
+        stamp,
+        stream,
+        tar::Scanner::new(),
+        JOURNAL,
+    )?;
+    chain.finish()?;
+    let (mut partial, bytes, scanner, sha256) = packed.get()?;
+    let summary = scanner.finish().context(Spoilt)?;
+    partial.sync()?;
+    read_back(context, &partial, bytes)?;
+    let entry = partial.publish()?;
+    let facts = vec![
+        ("n8n.members".to_owned(), summary.members.to_string()),
+        ("n8n.files".to_owned(), summary.files.to_string()),
+        ("n8n.bytes".to_owned(), summary.bytes.to_string()),
+    ];
+    Ok(Backup {
+        kind: Kind::N8n,
+        entry,
+        sha256,
+        facts,
+    })
+}
+
+/// Proves that an archive is whole: it unpacks, every header is right, and its end is there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, path: &Path) -> Result<tar::Summary> {
+    observe(context, path, tar::Scanner::new())?.finish()
+}
+
+/// Marks helper containers as those of this project on this host.
+fn owner(context: &Context) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let project = context.config.project.as_os_str().as_encoded_bytes();
+    // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
+    let hash = host
+        .trim()
+        .bytes()
+        .chain([0])
+        .chain(project.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!("{hash:016x}")
+}
+
+/// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
+fn helper_image(context: &Context, docker: &Docker) -> Result<String> {
+    let wanted = &context.config.helper_image;
+    if docker.image(wanted)?.is_some() {
+        return Ok(wanted.clone());
+    }
+    let config = &context.config;
+    for name in config
+        .n8n_containers
+        .iter()
+        .chain([&config.postgres_container, &config.redis_container])
+    {
+        if let Some(container) = docker.container(name)? {
+            JOURNAL.info(format_args!("Image {wanted} is not on this host, using that of {name}"));
+            return Ok(container.image_id);
+        }
+    }
+    bail!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
+}

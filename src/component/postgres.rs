@@ -1,0 +1,178 @@
+//! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
+
+pub mod restore;
+mod sql;
+
+use std::path::Path;
+
+use anyhow::{anyhow, bail, Context as _, Result};
+
+use super::{observe, read_back, Backup, Context, Packed};
+use crate::docker::{Docker, Exec};
+use crate::dump;
+use crate::logging::Journal;
+use crate::pipeline::Input;
+use crate::store::{Kind, Stamp};
+
+const JOURNAL: Journal = Journal::new("backup-postgres");
+
+/// Dumps the database.
+///
+/// # Errors
+/// When `.env` is missing, the container does not run, or the dump is not whole.
+pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+    JOURNAL.info("Starting PostgreSQL backup");
+    let config = &context.config;
+    if !config.env_file_exists {
+        bail!(".env file not found");
+    }
+    let docker = context.docker()?;
+    docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    let _lock = context.hold(Kind::Postgres, JOURNAL)?;
+    let path = context.store.path(Kind::Postgres, stamp);
+    JOURNAL.info(format_args!(
+        "Dumping database {} to {}",
+        config.postgres_db,
+        path.display()
+    ));
+    let backup = dump(context, &docker, stamp)?;
+    backup.report(JOURNAL);
+    Ok(backup)
+}
+
+fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
+    let config = &context.config;
+    let application = sql::application_name("dump", &config.postgres_db);
+    let target = format!(
+        "--dbname={}",
+        sql::conninfo(&config.postgres_user, &config.postgres_db, &application)?
+    );
+    let mut chain = context.chain();
+    let command = docker.exec_leashed(&config.postgres_container, &[], &["pg_dump", "--no-password", &target]);
+    let (_, stream) = chain.spawn("pg_dump", command, Input::Leash)?;
+    let packed = Packed::start(
+        context,
+        &mut chain,
+        Kind::Postgres,
+        stamp,
+        stream,
+        dump::Scanner::new(),
+        JOURNAL,
+    )?;
+    chain.finish().context("pg_dump failed")?;
+    let (mut partial, bytes, scanner, sha256) = packed.get().context("pg_dump failed")?;
+    if bytes == 0 {
+        bail!("Backup file is empty");
+    }
+    // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
+    let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
+    partial.sync()?;
+    read_back(context, &partial, bytes).context("pg_dump failed")?;
+    let entry = partial.publish()?;
+    Ok(Backup {
+        kind: Kind::Postgres,
+        entry,
+        sha256,
+        facts: facts(&summary),
+    })
+}
+
+/// Takes only a dump that pg_dump has brought to its end.
+fn whole(summary: dump::Summary) -> Result<dump::Summary> {
+    if !summary.is_dump {
+        bail!("this is not a dump that pg_dump made");
+    }
+    if !summary.complete {
+        let why = summary
+            .incomplete
+            .unwrap_or_else(|| "its last line is missing".to_owned());
+        bail!("the dump is cut off: {why}");
+    }
+    Ok(summary)
+}
+
+/// What a recovery point's manifest says of a dump.
+fn facts(summary: &dump::Summary) -> Vec<(String, String)> {
+    let mut facts = vec![
+        ("postgres.tables".to_owned(), summary.tables.len().to_string()),
+        (
+            "postgres.rows".to_owned(),
+            summary.copies.iter().map(|(_, rows)| rows).sum::<u64>().to_string(),
+        ),
+        ("postgres.bytes".to_owned(), summary.bytes.to_string()),
+    ];
+    facts.extend(
+        summary
+            .server_version
+            .iter()
+            .map(|version| ("postgres.version".to_owned(), version.clone())),
+    );
+    facts.extend(
+        summary
+            .copies
+            .iter()
+            .map(|(table, rows)| (format!("postgres.rows.{table}"), rows.to_string())),
+    );
+    facts
+}
+
+/// Proves that a dump is whole: it unpacks, pg_dump's last line is there, outside of any data.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, path: &Path) -> Result<dump::Summary> {
+    observe(context, path, dump::Scanner::new())?.finish().and_then(whole)
+}
+
+/// The server in its container, for scripts of SQL.
+struct Psql<'a> {
+    docker: &'a Docker,
+    context: &'a Context,
+}
+
+impl Psql<'_> {
+    /// Runs a script in `database` and gives its output. `task` marks the session.
+    ///
+    /// # Errors
+    /// What psql says.
+    fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
+        let said = self
+            .docker
+            .answer("psql", self.command(database, task)?, Some(script.into_bytes()))?;
+        if !said.success {
+            let code = said
+                .code
+                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+            return Err(anyhow!("psql: {} ({code})", said.stderr));
+        }
+        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    }
+
+    /// psql on `database`, with a script on its standard input.
+    fn command(&self, database: &str, task: &str) -> Result<std::process::Command> {
+        let config = &self.context.config;
+        let application = sql::application_name(task, &config.postgres_db);
+        let target = sql::conninfo(&config.postgres_user, database, &application)?;
+        let mut argv = vec!["psql"];
+        argv.extend(sql::PSQL_FLAGS);
+        argv.push(&target);
+        let how = Exec {
+            interactive: true,
+            env: &[("PGCLIENTENCODING", "UTF8")],
+            user: None,
+        };
+        Ok(self.docker.exec(&config.postgres_container, how, &argv))
+    }
+
+    /// The first database of `candidates` that lets us in.
+    fn reachable(&self, candidates: &[&'static str]) -> Result<&'static str> {
+        let mut reason = None;
+        for database in candidates.iter().copied() {
+            match self.run(database, "restore", "SELECT 1;\n".to_owned()) {
+                Ok(_) => return Ok(database),
+                Err(error) => reason = Some(error),
+            }
+        }
+        Err(reason.unwrap_or_else(|| anyhow!("no database to connect to"))).context("Cannot connect to PostgreSQL")
+    }
+}

@@ -1,0 +1,312 @@
+//! Redis: a snapshot made by BGSAVE, followed through `INFO persistence`, and copied out of the container.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Context as _, Result};
+
+use super::{observe, write, Backup, Context};
+use crate::docker::{Docker, Exec};
+use crate::logging::Journal;
+use crate::pipeline::Input;
+use crate::rdb;
+use crate::store::{Kind, Stamp};
+
+const JOURNAL: Journal = Journal::new("backup-redis");
+
+/// Makes and copies a snapshot.
+///
+/// # Errors
+/// When the container does not run, Redis does not save, or the copy is not whole.
+pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+    JOURNAL.info("Starting Redis backup");
+    let docker = context.docker()?;
+    let config = &context.config;
+    docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    let _lock = context.hold(Kind::Redis, JOURNAL)?;
+    let redis = Redis {
+        docker: &docker,
+        context,
+    };
+
+    let state = redis
+        .state()
+        .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
+    JOURNAL.info(format_args!("Current LASTSAVE: {}", state.last_save));
+    let saved = redis.save(state)?;
+    JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
+
+    let path = context.store.path(Kind::Redis, stamp);
+    JOURNAL.info(format_args!("Copying RDB file to {}", path.display()));
+    let mut partial = context.store.create(Kind::Redis, stamp)?;
+    let (bytes, sha256) = {
+        let mut chain = context.chain();
+        let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
+        let (_, stream) = chain.spawn("docker exec cat", copy, Input::Leash)?;
+        let written = write(&mut chain, &partial, stream, rdb::Scanner::new())?;
+        chain
+            .finish()
+            .and_then(|()| written.get())
+            .map(|(_, bytes, sha256)| (bytes, sha256))
+    }
+    .context("Failed to copy RDB file from container")?;
+    if bytes == 0 {
+        bail!("Backup file is empty");
+    }
+    partial.sync()?;
+    let summary = verify(context, partial.path()).context("Failed to copy RDB file from container")?;
+    if summary.checksum == rdb::Checksum::Absent {
+        JOURNAL.warn("The snapshot carries no checksum: set 'rdbchecksum yes' in Redis to have its contents proven");
+    }
+    let entry = partial.publish()?;
+    let mut facts = vec![("redis.rdb-version".to_owned(), summary.version.to_string())];
+    if let Some(version) = summary.aux.get("redis-ver") {
+        facts.push(("redis.version".to_owned(), version.clone()));
+    }
+    facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
+    let backup = Backup {
+        kind: Kind::Redis,
+        entry,
+        sha256,
+        facts,
+    };
+    backup.report(JOURNAL);
+    Ok(backup)
+}
+
+/// Proves that a snapshot is whole: magic, end and checksum.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, path: &Path) -> Result<rdb::Summary> {
+    observe(context, path, rdb::Scanner::new())?.finish()
+}
+
+/// The Redis in its container.
+struct Redis<'a> {
+    docker: &'a Docker,
+    context: &'a Context,
+}
+
+/// What Redis says about its snapshots.
+#[derive(Debug)]
+struct State {
+    /// `LASTSAVE`, in seconds since 1970.
+    last_save: String,
+    /// A save or a rewrite of the append-only file is under way.
+    busy: bool,
+    /// The last save succeeded.
+    good: bool,
+    /// Snapshots begun since the server started; Redis 7 and later.
+    saves: Option<u64>,
+    /// How many keys the save under way has written, so that a long one is not taken for a stalled one.
+    progress: Option<String>,
+    /// Where the snapshot lies in the container.
+    file: String,
+    /// Keys in all databases.
+    keys: Option<u64>,
+}
+
+impl Redis<'_> {
+    /// Sends commands to Redis in one session of redis-cli and gives each one's reply. They and the password go by
+    /// standard input, which nobody else can read.
+    fn ask(&self, commands: &[&str]) -> Result<Vec<String>> {
+        const END: &str = "n8n-backup-end-of-reply";
+        let config = &self.context.config;
+        let mut script = String::new();
+        if let Some(password) = &config.redis_password {
+            let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
+        }
+        let _ = writeln!(script, "ECHO {END}");
+        for command in commands {
+            let _ = writeln!(script, "{command}\nECHO {END}");
+        }
+        let port = config.redis_port.to_string();
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let call = self
+            .docker
+            .exec(&config.redis_container, how, &["redis-cli", "-p", &port]);
+        let said = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
+        let text = String::from_utf8_lossy(&said.stdout).replace('\r', "");
+        let mut replies = vec![String::new()];
+        for line in text.lines() {
+            if line == END {
+                replies.push(String::new());
+            } else if let Some(reply) = replies.last_mut() {
+                reply.push_str(line);
+                reply.push('\n');
+            }
+        }
+        // The reply to AUTH comes first, what follows the last end is nothing.
+        if replies.len() != commands.len() + 2 {
+            let last = replies.pop().unwrap_or_default();
+            let said = [last.trim(), said.stderr.trim()].join(" ");
+            bail!("redis-cli did not get through: {}", said.trim());
+        }
+        replies.remove(0);
+        replies.pop();
+        Ok(replies.into_iter().map(|reply| reply.trim_end().to_owned()).collect())
+    }
+
+    fn state(&self) -> Result<State> {
+        let commands = [
+            "LASTSAVE",
+            "INFO persistence",
+            "INFO keyspace",
+            "CONFIG GET dir",
+            "CONFIG GET dbfilename",
+        ];
+        let replies = self.ask(&commands)?;
+        let [last_save, info, keyspace, dir, name] = replies.as_slice() else {
+            bail!("too few replies from Redis")
+        };
+        if last_save.parse::<u64>().is_err() {
+            bail!("Redis replied: {last_save}{}", hint(last_save));
+        }
+        let info = fields(info);
+        let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
+        // A server where CONFIG is renamed or denied: what the official image is set to.
+        let dir = value_of(dir, "dir").unwrap_or("/data");
+        let name = value_of(name, "dbfilename").unwrap_or("dump.rdb");
+        Ok(State {
+            last_save: last_save.clone(),
+            busy: on("rdb_bgsave_in_progress") || on("aof_rewrite_in_progress"),
+            good: info.get("rdb_last_bgsave_status").is_none_or(|status| status == "ok"),
+            saves: info.get("rdb_saves").and_then(|count| count.parse().ok()),
+            progress: info.get("current_save_keys_processed").cloned(),
+            file: format!("{dir}/{name}"),
+            keys: keys(keyspace),
+        })
+    }
+
+    /// Has Redis save, after a save that is under way, and waits for the end.
+    fn save(&self, mut state: State) -> Result<State> {
+        if state.busy {
+            JOURNAL.info("Another save or rewrite is in progress, waiting for it first");
+            state = self.wait(|state| !state.busy)?;
+        }
+        JOURNAL.info("Triggering BGSAVE");
+        // SCHEDULE: a rewrite of the append-only file that begins just now only delays ours.
+        let reply = self.ask(&["BGSAVE SCHEDULE"])?.pop().unwrap_or_default();
+        if !reply.starts_with("Background saving") {
+            bail!("BGSAVE failed: {reply}");
+        }
+        JOURNAL.info("Waiting for BGSAVE to complete...");
+        let before = state;
+        let done = self.wait(|now| {
+            let begun = match (before.saves, now.saves) {
+                (Some(before), Some(now)) => now > before,
+                _ => true,
+            };
+            begun && !now.busy
+        })?;
+        if !done.good {
+            bail!("BGSAVE failed: rdb_last_bgsave_status:err (the Redis log says why, a full disk for one)");
+        }
+        Ok(done)
+    }
+
+    /// Asks again and again until `done`; gives up when the stall limit passes without progress.
+    fn wait(&self, done: impl Fn(&State) -> bool) -> Result<State> {
+        let limit = self.context.config.stall;
+        let mut moved = Instant::now();
+        let mut progress = None;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let state = self.state()?;
+            if done(&state) {
+                return Ok(state);
+            }
+            if state.progress != progress {
+                progress.clone_from(&state.progress);
+                moved = Instant::now();
+            }
+            if moved.elapsed() >= limit {
+                return Err(anyhow!("BGSAVE timeout after {} seconds", limit.as_secs()));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+/// What to do about an error reply.
+fn hint(reply: &str) -> &'static str {
+    if reply.starts_with("NOAUTH") || reply.starts_with("WRONGPASS") {
+        " (set REDIS_PASSWORD in .env)"
+    } else {
+        ""
+    }
+}
+
+/// An argument as redis-cli reads it from a script, whatever bytes it has.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for byte in text.bytes() {
+        let _ = write!(out, "\\x{byte:02x}");
+    }
+    out.push('"');
+    out
+}
+
+/// The `name:value` lines of an INFO reply.
+fn fields(info: &str) -> BTreeMap<String, String> {
+    info.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+/// The value in the reply to `CONFIG GET name`.
+fn value_of<'a>(reply: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = reply.lines();
+    (lines.next() == Some(name))
+        .then(|| lines.next())
+        .flatten()
+        .filter(|value| !value.is_empty())
+}
+
+/// The sum of keys over all databases of an `INFO keyspace` reply (`db0:keys=3,expires=0,avg_ttl=0`).
+fn keys(keyspace: &str) -> Option<u64> {
+    let mut sum = 0;
+    for (name, value) in fields(keyspace) {
+        if name
+            .strip_prefix("db")
+            .is_some_and(|number| number.parse::<u32>().is_ok())
+        {
+            let count = value.split(',').find_map(|field| field.strip_prefix("keys="))?;
+            sum += count.parse::<u64>().ok()?;
+        }
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_read() {
+        assert_eq!(
+            keys("# Keyspace\ndb0:keys=3,expires=1,avg_ttl=0\ndb12:keys=4,expires=0,avg_ttl=0"),
+            Some(7)
+        );
+        assert_eq!(keys("# Keyspace"), Some(0));
+        assert_eq!(keys("db0:expires=1"), None);
+        assert_eq!(value_of("dir\n/data x", "dir"), Some("/data x"));
+        assert_eq!(value_of("ERR unknown command 'CONFIG'", "dir"), None);
+        assert_eq!(value_of("", "dir"), None);
+        assert_eq!(fields("# P\nrdb_saves:4\nx:y:z")["x"], "y:z");
+    }
+
+    #[test]
+    fn any_password_is_one_argument() {
+        assert_eq!(quoted("a \"\n"), r#""\x61\x20\x22\x0a""#);
+    }
+}

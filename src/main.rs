@@ -1,0 +1,150 @@
+//! n8n-backup: backs up and restores a self-hosted n8n stack (PostgreSQL, Redis, the n8n volume, `.env`) through the
+//! Docker CLI. See `docs/architecture.md` for the rooms of this house.
+
+mod cli;
+mod command;
+mod component;
+mod config;
+mod docker;
+mod dotenv;
+mod dump;
+mod gzip;
+mod lock;
+mod logging;
+mod manifest;
+mod pipeline;
+mod rdb;
+mod retention;
+mod size;
+mod store;
+mod tar;
+#[cfg(test)]
+mod testing;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{bail, Context as _, Result};
+
+use cli::{Action, Invocation, Request, UsageError};
+use component::postgres::restore::Options;
+use component::{n8n, postgres, redis, Context};
+use config::Config;
+use logging::Journal;
+
+fn main() -> ExitCode {
+    let done = match cli::parse(env::args_os().skip(1)) {
+        Ok(Request::Show(text)) => return show(&text),
+        Ok(Request::Run(invocation)) => run(&invocation),
+        Err(error) => refuse(error),
+    };
+    match done {
+        Ok(()) if logging::failure().is_none() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Prints a text that was asked for.
+fn show(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Says what is wrong with the command line, in the log too where there is one, and how it is right.
+fn refuse(error: UsageError) -> Result<()> {
+    let journal = match &error.invocation {
+        Some(invocation) => {
+            // Without a log, standard output will do.
+            let _ = open_log(invocation);
+            Journal::new(invocation.command.name)
+        }
+        None => {
+            let _ = logging::init(&logging::Options::default());
+            Journal::new("n8n-backup")
+        }
+    };
+    journal.error(&error.message);
+    let _ = io::stderr().write_all(error.usage.as_bytes());
+    bail!(error.message)
+}
+
+/// Runs a command; what goes wrong has been logged when this returns.
+fn run(invocation: &Invocation) -> Result<()> {
+    let journal = Journal::new(invocation.command.name);
+    logging::set_verbose(invocation.has("verbose"));
+    let done = open_log(invocation).and_then(|project| dispatch(invocation, &project));
+    if let Err(error) = &done {
+        journal.failure(error);
+    }
+    done
+}
+
+/// Starts the log of a command and gives the project directory.
+fn open_log(invocation: &Invocation) -> Result<PathBuf> {
+    let project = project_dir(invocation);
+    let file = match (&project, invocation.command.log) {
+        (Ok(project), Some(name)) => Some(project.join("logs").join(name)),
+        _ => None,
+    };
+    let quiet = invocation.has("quiet");
+    if let Err(error) = logging::init(&logging::Options {
+        file: file.as_deref(),
+        quiet,
+    }) {
+        logging::init(&logging::Options::default())?;
+        return Err(error);
+    }
+    project
+}
+
+/// The n8n project directory, as an absolute path.
+fn project_dir(invocation: &Invocation) -> Result<PathBuf> {
+    let named = invocation
+        .project_dir()
+        .or_else(|| env::var_os("N8N_DIR").map(PathBuf::from));
+    let dir = match named.filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => dir,
+        None => match env::current_exe().ok().as_deref().and_then(installed_in) {
+            Some(dir) => dir,
+            None => env::current_dir().context("Cannot tell the current directory")?,
+        },
+    };
+    let dir = dir
+        .canonicalize()
+        .with_context(|| format!("No n8n project directory at {}", dir.display()))?;
+    if !dir.is_dir() {
+        bail!("No n8n project directory at {}", dir.display());
+    }
+    Ok(dir)
+}
+
+/// The project directory that holds `bin/n8n-backup`.
+fn installed_in(program: &Path) -> Option<PathBuf> {
+    let dir = program.parent()?.parent()?;
+    dir.join("scripts").is_dir().then(|| dir.to_owned())
+}
+
+fn dispatch(invocation: &Invocation, project: &Path) -> Result<()> {
+    let context = Context::new(Config::load(project)?);
+    let operand = invocation.operand.as_deref().unwrap_or_default();
+    match invocation.command.action {
+        Action::BackupAll => command::backup_all::run(&context),
+        Action::BackupPostgres => postgres::backup(&context, context.store.free_stamp()).map(drop),
+        Action::BackupRedis => redis::backup(&context, context.store.free_stamp()).map(drop),
+        Action::BackupN8n => n8n::backup(&context, context.store.free_stamp()).map(drop),
+        Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
+        Action::RestorePostgres => {
+            let options = Options {
+                keep_old: invocation.has("keep-old"),
+                create_roles: invocation.has("create-roles"),
+                in_place: invocation.has("in-place"),
+            };
+            command::restore::postgres(&context, operand, invocation.has("yes"), options)
+        }
+    }
+}
