@@ -1,0 +1,82 @@
+# Settings, all optional: N8N_DIR (the n8n project directory, else this checkout), FILE and
+# YES for restore, DRY_RUN for cleanup. They reach the scripts in scripts/make through the
+# environment and unexpanded, so that blanks, quotes and dollar signs in a path are safe.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+settings := N8N_DIR FILE YES DRY_RUN
+override N8N_DIR := $(value N8N_DIR)
+override FILE := $(value FILE)
+override YES := $(value YES)
+override DRY_RUN := $(value DRY_RUN)
+export N8N_DIR FILE YES DRY_RUN
+
+# A mistyped setting (DRYRUN=1) must not turn into a deletion.
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+unknown := $(filter-out $(settings) -%,$(given))
+$(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
+
+.PHONY: help build install uninstall install-cron uninstall-cron \
+  backup backup-postgres backup-redis backup-n8n cleanup restore \
+  check smoke test demo clean
+
+help: ## Show this list
+	@printf 'n8n-backup: make TARGET [N8N_DIR=/path/to/n8n]\n\n'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
+	  printf '  %-16s %s\n' "$$name" "$$text"; \
+	done
+
+build: ## Build the release binary as bin/n8n-backup
+	@scripts/make/build.sh
+
+# Everything else uses the binary as it is, unless its sources are newer: a restore or
+# `sudo make install` then needs no cargo.
+bin/n8n-backup: Cargo.toml $(wildcard Cargo.lock) $(shell find src -type f)
+	@scripts/make/build.sh
+
+install: bin/n8n-backup ## Build and install into N8N_DIR, keeping what is replaced as .orig
+	@scripts/make/install.sh
+
+uninstall: ## Put the original scripts of N8N_DIR back
+	@scripts/make/uninstall.sh
+
+install-cron: ## Add the nightly backup of N8N_DIR to your crontab, once
+	@scripts/make/cron.sh add
+
+uninstall-cron: ## Take that line out of your crontab again
+	@scripts/make/cron.sh remove
+
+backup: bin/n8n-backup ## Back up everything: PostgreSQL, Redis, n8n volume, .env
+	@scripts/make/run.sh backup-all
+
+backup-postgres: bin/n8n-backup ## Back up the PostgreSQL database
+	@scripts/make/run.sh backup-postgres
+
+backup-redis: bin/n8n-backup ## Back up the Redis data
+	@scripts/make/run.sh backup-redis
+
+backup-n8n: bin/n8n-backup ## Back up the n8n data volume
+	@scripts/make/run.sh backup-n8n
+
+cleanup: bin/n8n-backup ## Delete old backups (DRY_RUN=1 only lists them)
+	@scripts/make/run.sh cleanup-backups
+
+restore: bin/n8n-backup ## Restore PostgreSQL from FILE=...sql.gz (YES=1 does not ask)
+	@scripts/make/run.sh restore-postgres
+
+check: ## Check syntax, style and lints of scripts and sources
+	@scripts/make/check.sh
+
+smoke: bin/n8n-backup ## Run the crontab's command line on a throw-away stack
+	@scripts/make/smoke.sh
+
+test: bin/n8n-backup ## Run all tests, on throw-away stacks
+	@scripts/make/test.sh
+
+demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack
+	@scripts/make/demo.sh
+
+clean: ## Remove what was built
+	@rm -rf bin target

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# A throw-away n8n stack with data: backed up, destroyed, restored, compared. What is shown
+# of each part stands in four functions: count_PART, disaster_PART, restore_PART, and the
+# part's fingerprint, which tests/stack makes.
+set -euo pipefail
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+. "${BASH_SOURCE[0]%/*}/throwaway.sh"
+
+parts=(postgres)
+
+bold='' dim='' green='' red='' plain=''
+if [[ -t 1 && ${TERM:-dumb} != dumb && -z ${NO_COLOR:-} ]]; then
+  bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
+fi
+
+step() {
+  printf '\n%s== %s%s\n' "$bold" "$*" "$plain"
+}
+
+# shown COMMAND...: runs it in the n8n directory, with its output indented.
+shown() {
+  printf '   $ %s\n%s' "$*" "$dim"
+  local status=0
+  (cd -- "$dir" && "$@") </dev/null 2>&1 | sed -u 's/^/     /' || status=1
+  printf '%s' "$plain"
+  ((status == 0)) || die "failed: $*"
+}
+
+# now: milliseconds; seconds FROM: the time since then, like 1.3.
+now() {
+  date +%s%3N
+}
+seconds() {
+  local passed=$(($(now) - $1))
+  printf '%d.%d' $((passed / 1000)) $((passed % 1000 / 100))
+}
+
+# fingerprint PART WHEN: everything that the part holds, one line per thing.
+fingerprint() {
+  "$stack" "fingerprint-$1" "$prefix" >"$work/$1.$2"
+}
+
+# newest PATTERN: the newest backup file, relative to the n8n directory.
+newest() {
+  local found
+  found=$(cd -- "$dir" && find backups -name "$1" ! -name '.*' | sort | tail -n 1)
+  [[ -n $found ]] || die "no backup named $1"
+  printf '%s\n' "$found"
+}
+
+count_postgres() {
+  awk -F '|' '$1 == "rows" { tables++; rows += $(NF - 1) } END { printf "%d tables, %d rows", tables, rows }' "$work/postgres.$1"
+}
+
+disaster_postgres() {
+  docker exec -i "$prefix-postgres" psql -X -q -U n8n -d n8n -v ON_ERROR_STOP=1 2>/dev/null <<'END'
+DROP TABLE workflow_entity, credentials_entity CASCADE;
+DELETE FROM execution_data;
+UPDATE settings SET value = 'ruined';
+END
+  say '   workflows and credentials dropped, executions deleted, settings overwritten'
+}
+
+restore_postgres() {
+  shown scripts/restore-postgres.sh "$(newest 'n8n_*.sql.gz')"
+}
+
+step 'A throw-away n8n stack'
+throwaway demo --seed
+"$stack" seed-volume "$prefix"
+"$stack" seed-redis "$prefix"
+for part in "${parts[@]}"; do
+  fingerprint "$part" before
+  say "   $part: $(count_"$part" before)"
+done
+
+step 'Backup, as the crontab runs it'
+start=$(now)
+shown scripts/backup-all.sh
+backup_seconds=$(seconds "$start")
+
+step 'Disaster'
+for part in "${parts[@]}"; do
+  "disaster_$part"
+  fingerprint "$part" disaster
+  ! cmp -s "$work/$part.before" "$work/$part.disaster" || die "the disaster changed nothing in $part"
+  say "   $part: $(count_"$part" disaster) left"
+done
+
+step 'Restore'
+start=$(now)
+for part in "${parts[@]}"; do
+  "restore_$part"
+done
+restore_seconds=$(seconds "$start")
+
+step 'What was saved'
+differs=0
+for part in "${parts[@]}"; do
+  fingerprint "$part" after
+  if cmp -s "$work/$part.before" "$work/$part.after"; then
+    verdict="${green}identical to what it was$plain"
+  else
+    verdict="${red}differs from what it was$plain"
+    differs=1
+    diff -- "$work/$part.before" "$work/$part.after" | head -n 10 >&2 || true
+  fi
+  printf '   %-10s %s: %s\n' "$part" "$(count_"$part" after)" "$verdict"
+done
+(cd -- "$dir" && find backups -type f ! -name '.*' -printf '   %-52p %8s bytes\n' | sort)
+printf '   backup took %s seconds, restore %s seconds\n' "$backup_seconds" "$restore_seconds"
+((differs == 0))

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Lays bin/n8n-backup, the shims and the missing directories into the n8n project
+# directory N8N_DIR. A script that a shim replaces is kept as scripts/NAME.sh.orig.
+set -euo pipefail
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+n8n_dir
+[[ -x $root/bin/n8n-backup ]] || die 'bin/n8n-backup is missing: run make build'
+if [[ $dir -ef $root ]]; then
+  say "N8N_DIR is this checkout: bin/n8n-backup is built, there is nothing else to install"
+  exit 0
+fi
+for part in bin scripts; do
+  if [[ $dir/$part -ef $root/$part ]]; then
+    die "$dir/$part is this checkout's own directory: give an n8n directory with its own"
+  fi
+  [[ ! -e $dir/$part || -d $dir/$part ]] || die "not a directory: $dir/$part"
+done
+for part in . bin scripts; do
+  [[ ! -d $dir/$part || -w $dir/$part ]] || die "not writable for $(id -un): $dir/$part"
+done
+
+# Everything is looked at before anything is changed.
+shims=("$root"/scripts/*.sh)
+for shim in "${shims[@]}"; do
+  script=$dir/scripts/${shim##*/}
+  [[ ! -d $script ]] || die "a directory stands in the way: $script"
+  if [[ -e $script.orig && -e $script ]] && ! is_shim "$script" && ! cmp -s -- "$script" "$script.orig"; then
+    die "$script and $script.orig are two different scripts of yours: move one away, then install again"
+  fi
+done
+
+# Root leaves nothing behind that the directory's owner could not change.
+owner=
+if [[ $EUID -eq 0 ]]; then
+  owner=$(stat -c %u:%g -- "$dir")
+fi
+own() {
+  [[ -z $owner ]] || chown -h -- "$owner" "$@"
+}
+
+new=
+trap '[[ -z $new ]] || rm -f -- "$new"' EXIT
+# place SOURCE TARGET: a copy, mode 755, that appears under its name all at once.
+place() {
+  new=$2.new.$$
+  install -m 755 -- "$1" "$new"
+  own "$new"
+  mv -f -- "$new" "$2"
+  new=
+}
+
+for part in bin scripts logs backups backups/{postgres,redis,n8n,env,sets}; do
+  if [[ ! -d $dir/$part ]]; then
+    mkdir -- "$dir/$part"
+    own "$dir/$part"
+  fi
+done
+for part in "$root"/backups/*/.gitkeep "$root/logs/.gitkeep"; do
+  part=$dir${part#"$root"}
+  if [[ ! -e $part ]]; then
+    : >"$part"
+    own "$part"
+  fi
+done
+
+place "$root/bin/n8n-backup" "$dir/bin/n8n-backup"
+kept=0
+for shim in "${shims[@]}"; do
+  script=$dir/scripts/${shim##*/}
+  if [[ -e $script || -L $script ]] && ! is_shim "$script"; then
+    # A second name rather than a move: the crontab's path exists at every moment.
+    [[ -e $script.orig || -L $script.orig ]] ||
+      ln -P -- "$script" "$script.orig" 2>/dev/null || cp -a -- "$script" "$script.orig"
+    kept=$((kept + 1))
+  fi
+  place "$shim" "$script"
+done
+
+say "Installed $("$dir/bin/n8n-backup" --version) and ${#shims[@]} scripts in $dir"
+((kept == 0)) || say "Kept $kept scripts that were there as scripts/NAME.sh.orig (make uninstall puts them back)"
+[[ -e $dir/.env ]] || say "Note: $dir/.env does not exist yet; backups need it"

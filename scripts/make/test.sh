@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# All tests: packaging, unit and integration tests, the last on throw-away stacks. At the
+# end, the tests that did not run and why: each test that has to pass over something
+# appends a line "name: reason" to the file that N8N_BACKUP_SKIPPED names.
+set -euo pipefail
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+cd -- "$root"
+# Tests choose their own directories; the caller's must not reach them.
+unset N8N_DIR FILE YES DRY_RUN
+
+scripts/make/engine.sh
+optional=$(scripts/make/optional.sh)
+tests/stack/stack.sh images
+
+N8N_BACKUP_SKIPPED=$(mktemp "${TMPDIR:-/tmp}/n8n-backup-skipped.XXXXXX")
+export N8N_BACKUP_SKIPPED
+trap 'rm -f -- "$N8N_BACKUP_SKIPPED"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+failed=()
+tests/install.sh || failed+=(tests/install.sh)
+cargo test || failed+=('cargo test')
+
+say
+if [[ -s $N8N_BACKUP_SKIPPED ]]; then
+  say 'Tests that did not run here:'
+  sort -u -- "$N8N_BACKUP_SKIPPED" | sed 's/^/  /'
+else
+  say 'No test was passed over.'
+fi
+[[ -z $optional ]] || say "$optional"
+((${#failed[@]} == 0)) || die "failed: ${failed[*]}"
+say 'All tests passed.'
