@@ -1,0 +1,413 @@
+#!/usr/bin/env bash
+# Tests of make install, uninstall, install-cron and of the shims, in temporary
+# directories, with a stand-in for the binary where its arguments are looked at.
+# Needs neither Docker nor cron. Prints one line per test; exit status 1 if any failed.
+set -euo pipefail
+root=$(cd -- "${BASH_SOURCE[0]%/*}/.." && pwd -P)
+unset N8N_DIR FILE YES DRY_RUN MAKEFLAGS MFLAGS MAKELEVEL
+export LC_ALL=C
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-install.XXXXXX")
+trap 'rm -rf -- "$work"' EXIT
+failures=0
+tests=0
+# The words of the commands, one shim each.
+words=()
+for shim in "$root"/scripts/*.sh; do
+  shim=${shim##*/}
+  words+=("${shim%.sh}")
+done
+
+# A copy of the checkout's packaging, with a stand-in binary that shows what it was given.
+checkout=$work/checkout
+mkdir -p "$checkout/bin" "$checkout/tools"
+cp -R "$root/scripts" "$root/Makefile" "$checkout/"
+# Without the backups and logs of a checkout that is in use.
+for keep in "$root"/backups/*/.gitkeep "$root/logs/.gitkeep"; do
+  mkdir -p "$checkout/$(dirname -- "${keep#"$root/"}")"
+  : >"$checkout/${keep#"$root/"}"
+done
+: >"$checkout/Cargo.toml"
+mkdir "$checkout/src"
+cat >"$checkout/tools/stand-in" <<'END'
+#!/bin/bash
+if [[ $* == --version ]]; then
+  echo 'n8n-backup 0.0.0'
+else
+  printf '<%q>' "$PWD" "$@"
+  echo
+fi
+END
+# cargo build puts the stand-in where the release binary would be.
+cat >"$checkout/tools/cargo" <<'END'
+#!/bin/bash
+mkdir -p target/release
+cp tools/stand-in target/release/n8n-backup
+END
+# crontab with one table in a file; real ones exit with 1 when there is none.
+cat >"$checkout/tools/crontab" <<'END'
+#!/bin/bash
+table=${CRONTAB_FILE:?}
+case $1 in
+  -l) [[ ! -e $table.broken ]] || { echo 'cannot read the table' >&2; exit 1; }
+      [[ -e $table ]] || { echo 'no crontab for tester' >&2; exit 1; }
+      cat "$table" ;;
+  -r) rm "$table" ;;
+  -) cat >"$table" ;;
+  *) exit 2 ;;
+esac
+END
+chmod 755 "$checkout"/tools/*
+export CRONTAB_FILE=$work/crontab
+PATH=$checkout/tools:$PATH
+unset CARGO_TARGET_DIR
+
+# in_checkout TARGET [SETTING...]: make there; its output is kept in $work/out.
+in_checkout() {
+  make -C "$checkout" "$@" >"$work/out" 2>&1 </dev/null
+}
+
+# fresh NAME: sets `dir`, a new n8n directory of that name with three scripts of its owner.
+fresh() {
+  dir=$work/$1
+  rm -rf -- "$dir"
+  mkdir -p "$dir/scripts" "$dir/backups/postgres"
+  printf '#!/bin/sh\necho original all\n' >"$dir/scripts/backup-all.sh"
+  printf '#!/bin/sh\r\necho original without end' >"$dir/scripts/backup-redis.sh"
+  chmod 700 "$dir/scripts/backup-all.sh"
+  chmod 644 "$dir/scripts/backup-redis.sh"
+  ln -s ../elsewhere/restore.sh "$dir/scripts/restore-postgres.sh"
+  echo 'own tool' >"$dir/scripts/tool.sh"
+  echo 'POSTGRES_USER=n8n' >"$dir/.env"
+  echo 'kept' >"$dir/backups/postgres/n8n_20250101_020000.sql.gz"
+}
+
+# snapshot DIR: names, types, modes, link targets and contents of everything below it.
+snapshot() {
+  (
+    cd -- "$1"
+    find . -printf '%P %y %m %l\n' | sort
+    find . -type f -print0 | sort -z | xargs -0 sha256sum
+  )
+}
+
+# expect WHAT WANTED GOT
+expect() {
+  [[ $2 == "$3" ]] && return 0
+  printf '  %s\n    wanted: %q\n    got:    %q\n' "$1" "$2" "$3"
+  return 1
+}
+
+# has TEXT FILE: whether the file contains the text.
+has() {
+  grep -qF -- "$1" "$2" && return 0
+  printf '  no "%s" in: %s\n' "$1" "$(cat "$2")"
+  return 1
+}
+
+# log_line WORD MESSAGE FILE: whether the file is this one ERROR line.
+log_line() {
+  local text
+  text=$(cat "$3")
+  [[ $(wc -l <"$3") -eq 1 && $text =~ ^\[ERROR\]\ [0-9]{4}-[0-9]{2}-[0-9]{2}\ [0-9]{2}:[0-9]{2}:[0-9]{2}\ \["$1"\]\  && $text == *"$2"* ]] && return 0
+  printf '  not the one ERROR line of [%s] "%s": %s\n' "$1" "$2" "$text"
+  return 1
+}
+
+# check NAME: runs the function of that name in a subshell where any command that fails
+# makes the test fail.
+check() {
+  tests=$((tests + 1))
+  set +e
+  (
+    set -e
+    "$1"
+  ) >"$work/report" 2>&1
+  local status=$?
+  set -e
+  if ((status == 0)); then
+    printf 'test install::%s ... ok\n' "$1"
+  else
+    printf 'test install::%s ... FAILED\n' "$1"
+    sed 's/^/    /' "$work/report" "$work/out"
+    failures=$((failures + 1))
+  fi
+}
+
+hostile=$'a b\'c "d" $HOME $(id) ; # %e\n\nf\n'
+
+installs_and_keeps_originals() {
+  fresh "$hostile"
+  in_checkout install N8N_DIR="$dir"
+  cmp "$dir/bin/n8n-backup" "$checkout/tools/stand-in"
+  local word
+  for word in "${words[@]}"; do
+    cmp "$dir/scripts/$word.sh" "$root/scripts/$word.sh"
+    [[ -x $dir/scripts/$word.sh ]]
+  done
+  expect 'original' 'echo original all' "$(sed -n 2p "$dir/scripts/backup-all.sh.orig")"
+  expect 'link' '../elsewhere/restore.sh' "$(readlink "$dir/scripts/restore-postgres.sh.orig")"
+  [[ ! -e $dir/scripts/backup-n8n.sh.orig ]]
+  [[ ! -e $dir/scripts/make ]]
+  expect 'other script' 'own tool' "$(cat "$dir/scripts/tool.sh")"
+  expect '.env' 'POSTGRES_USER=n8n' "$(cat "$dir/.env")"
+  expect 'backup' 'kept' "$(cat "$dir/backups/postgres/n8n_20250101_020000.sql.gz")"
+  local part
+  for part in backups/{postgres,redis,n8n,env} logs; do
+    [[ -f $dir/$part/.gitkeep ]]
+  done
+}
+
+installing_twice_changes_nothing() {
+  fresh 'twice over'
+  in_checkout install N8N_DIR="$dir"
+  snapshot "$dir" >"$work/once"
+  in_checkout install N8N_DIR="$dir"
+  snapshot "$dir" | diff "$work/once" -
+}
+
+uninstall_restores_every_byte() {
+  fresh "$hostile"
+  in_checkout install N8N_DIR="$dir"
+  # Directories and .gitkeep may stay, so they are there before the comparison.
+  in_checkout uninstall N8N_DIR="$dir"
+  snapshot "$dir" >"$work/after"
+  cp -a "$dir" "$work/kept"
+  fresh "$hostile"
+  cp -a "$work/kept/backups" "$work/kept/logs" "$dir/"
+  rm -rf "$work/kept"
+  snapshot "$dir" | diff - "$work/after"
+}
+
+a_changed_original_is_never_overwritten() {
+  fresh 'changed'
+  in_checkout install N8N_DIR="$dir"
+  echo 'newer script of the owner' >"$dir/scripts/backup-all.sh"
+  snapshot "$dir" >"$work/before"
+  ! in_checkout install N8N_DIR="$dir" || return 1
+  has 'two different scripts of yours' "$work/out"
+  snapshot "$dir" | diff "$work/before" -
+  in_checkout uninstall N8N_DIR="$dir"
+  expect 'script' 'newer script of the owner' "$(cat "$dir/scripts/backup-all.sh")"
+  expect 'original' 'echo original all' "$(sed -n 2p "$dir/scripts/backup-all.sh.orig")"
+}
+
+originals_checked_out_again_are_replaced_again() {
+  fresh 'checked out'
+  in_checkout install N8N_DIR="$dir"
+  cp "$dir/scripts/backup-all.sh.orig" "$dir/scripts/backup-all.sh"
+  in_checkout install N8N_DIR="$dir"
+  cmp "$dir/scripts/backup-all.sh" "$root/scripts/backup-all.sh"
+  expect 'original' 'echo original all' "$(sed -n 2p "$dir/scripts/backup-all.sh.orig")"
+}
+
+bad_directories_are_refused() {
+  ! in_checkout install N8N_DIR="$work/no such" || return 1
+  has 'does not exist' "$work/out"
+  : >"$work/plain file"
+  ! in_checkout install N8N_DIR="$work/plain file" || return 1
+  has 'is not a directory' "$work/out"
+  fresh 'linked'
+  rm -r "$dir/scripts"
+  ln -s "$checkout/scripts" "$dir/scripts"
+  snapshot "$checkout/scripts" >"$work/before"
+  ! in_checkout install N8N_DIR="$dir" || return 1
+  ! in_checkout uninstall N8N_DIR="$dir" || return 1
+  snapshot "$checkout/scripts" | diff "$work/before" -
+}
+
+the_checkout_itself_is_only_built() {
+  in_checkout build
+  snapshot "$checkout" >"$work/before"
+  in_checkout install
+  ! in_checkout uninstall || return 1
+  has 'N8N_DIR is this checkout' "$work/out"
+  snapshot "$checkout" | diff "$work/before" -
+}
+
+root_leaves_the_files_to_their_owner() {
+  fresh 'owned'
+  chown -R 12345:23456 "$dir"
+  in_checkout install N8N_DIR="$dir"
+  expect 'foreign files' '' "$(find "$dir" ! -uid 12345 -o ! -gid 23456)"
+}
+
+an_unwritable_directory_is_refused() {
+  fresh 'read only'
+  chmod 555 "$dir"
+  ! setpriv --reuid 65534 --regid 65534 --clear-groups \
+    env N8N_DIR="$dir" "$checkout/scripts/make/install.sh" >"$work/out" 2>&1 || return 1
+  has 'not writable' "$work/out"
+  [[ ! -e $dir/bin ]]
+}
+
+mistyped_settings_stop_make() {
+  ! in_checkout cleanup DRYRUN=1 || return 1
+  has 'unknown setting DRYRUN' "$work/out"
+  in_checkout cleanup DRY_RUN=1
+  has '<cleanup-backups><--dry-run>' "$work/out"
+  in_checkout cleanup
+  has '<cleanup-backups>' "$work/out"
+  ! grep -q dry-run "$work/out"
+}
+
+make_passes_file_names_whole() {
+  fresh "$hostile"
+  local file=$'backups/postgres/x y\'$z.sql.gz'
+  : >"$dir/$file"
+  in_checkout restore N8N_DIR="$dir" FILE="$file" YES=1
+  printf '<%q>' --project-dir "$dir" restore-postgres "$dir/$file" --yes >"$work/wanted"
+  has "$(cat "$work/wanted")" "$work/out"
+  ! in_checkout restore || return 1
+  has 'make restore FILE=' "$work/out"
+}
+
+cron_line_is_added_once_and_removed() {
+  fresh 'cron'
+  in_checkout install N8N_DIR="$dir"
+  printf 'MAILTO=me\n# 0 2 * * * %s/scripts/backup-all.sh\n5 5 * * * true' "$dir" >"$CRONTAB_FILE"
+  in_checkout install-cron N8N_DIR="$dir"
+  in_checkout install-cron N8N_DIR="$dir"
+  local line="0 2 * * * $dir/scripts/backup-all.sh >> $dir/logs/backup.log 2>&1"
+  expect 'table' "$(printf 'MAILTO=me\n# 0 2 * * * %s/scripts/backup-all.sh\n5 5 * * * true\n%s' "$dir" "$line")" "$(cat "$CRONTAB_FILE")"
+  in_checkout uninstall-cron N8N_DIR="$dir"
+  expect 'table' "$(printf 'MAILTO=me\n# 0 2 * * * %s/scripts/backup-all.sh\n5 5 * * * true' "$dir")" "$(cat "$CRONTAB_FILE")"
+  rm "$CRONTAB_FILE"
+  in_checkout install-cron N8N_DIR="$dir"
+  expect 'new table' "$line" "$(cat "$CRONTAB_FILE")"
+  in_checkout uninstall-cron N8N_DIR="$dir"
+  [[ ! -e $CRONTAB_FILE ]]
+}
+
+cron_line_runs_in_a_directory_with_blanks() {
+  fresh "it's 100% mine"
+  in_checkout install N8N_DIR="$dir"
+  in_checkout install-cron N8N_DIR="$dir"
+  local command
+  command=$(cat "$CRONTAB_FILE")
+  command=${command#'0 2 * * * '}
+  # As cron hands it to the shell: a bare percent sign would end the command.
+  command=${command//\\%/$'\001'}
+  expect 'bare percent signs' '' "${command//[!%]/}"
+  env -i HOME="$work" PATH=/usr/bin:/bin SHELL=/bin/sh /bin/sh -c "${command//$'\001'/%}"
+  has '<backup-all>' "$dir/logs/backup.log"
+  in_checkout uninstall-cron N8N_DIR="$dir"
+}
+
+an_unreadable_crontab_is_not_replaced() {
+  fresh 'cron'
+  in_checkout install N8N_DIR="$dir"
+  echo 'precious' >"$CRONTAB_FILE"
+  : >"$CRONTAB_FILE.broken"
+  ! in_checkout install-cron N8N_DIR="$dir" || return 1
+  rm "$CRONTAB_FILE.broken"
+  expect 'table' 'precious' "$(cat "$CRONTAB_FILE")"
+  rm "$CRONTAB_FILE"
+}
+
+a_missing_crontab_program_is_named() {
+  fresh 'cron'
+  in_checkout install N8N_DIR="$dir"
+  mkdir -p "$work/without"
+  local program
+  for program in bash env make sed grep id cat dirname; do
+    ln -sf "$(command -v "$program")" "$work/without/$program"
+  done
+  ! PATH=$work/without N8N_DIR=$dir "$checkout/scripts/make/cron.sh" add >"$work/out" 2>&1 || return 1
+  has 'crontab is not installed' "$work/out"
+}
+
+a_missing_cargo_is_named() {
+  mkdir -p "$work/without"
+  ln -sf "$(command -v bash)" "$(command -v env)" "$work/without/"
+  ! PATH=$work/without "$checkout/scripts/make/build.sh" >"$work/out" 2>&1 || return 1
+  expect 'lines' 1 "$(wc -l <"$work/out")"
+  has 'cargo is not installed' "$work/out"
+}
+
+shims_pass_directory_word_and_arguments() {
+  fresh "$hostile"
+  in_checkout install N8N_DIR="$dir"
+  local word wanted
+  cd /
+  for word in "${words[@]}"; do
+    wanted=$(printf '<%q>' / --project-dir "$dir" "$word" 'a b' '' $'c\nd' '*')
+    expect "$word" "$wanted" "$(env -i PATH=/usr/bin:/bin "$dir/scripts/$word.sh" 'a b' '' $'c\nd' '*')"
+  done
+  # Through links from elsewhere, a relative path, and a search path of cd.
+  mkdir "$work/links"
+  ln -s "$dir/scripts/backup-all.sh" "$work/links/first"
+  ln -s first "$work/links/nightly"
+  wanted=$(printf '<%q>' / --project-dir "$dir" backup-all)
+  expect 'link' "$wanted" "$("$work/links/nightly")"
+  cd "$dir"
+  wanted=$(printf '<%q>' "$dir" --project-dir "$dir" backup-all)
+  expect 'relative' "$wanted" "$(CDPATH=$checkout bash scripts/backup-all.sh)"
+  cd scripts
+  wanted=$(printf '<%q>' "$dir/scripts" --project-dir "$dir" backup-all)
+  expect 'no slash' "$wanted" "$(bash backup-all.sh)"
+}
+
+a_missing_binary_is_one_log_line() {
+  local word problem
+  for problem in missing empty directory 'no run bit'; do
+    for word in backup-all restore-postgres; do
+      fresh 'no binary'
+      in_checkout install N8N_DIR="$dir"
+      rm "$dir/bin/n8n-backup"
+      case $problem in
+        empty) install -m 755 /dev/null "$dir/bin/n8n-backup" ;;
+        directory) mkdir "$dir/bin/n8n-backup" ;;
+        'no run bit') echo 'exit 0' >"$dir/bin/n8n-backup" ;;
+      esac
+      ! "$dir/scripts/$word.sh" >"$work/stdout" 2>"$work/stderr" || return 1
+      expect "stderr, $problem" '' "$(cat "$work/stderr")"
+      log_line "$word" 'make install' "$work/stdout"
+      cmp "$work/stdout" "$dir/logs/backup.log"
+      # As under the crontab line: standard output is the log.
+      rm "$dir/logs/backup.log"
+      ! "$dir/scripts/$word.sh" >>"$dir/logs/backup.log" 2>&1 || return 1
+      log_line "$word" 'make install' "$dir/logs/backup.log"
+    done
+  done
+}
+
+a_closed_standard_output_stops_the_shim() {
+  fresh 'closed'
+  in_checkout install N8N_DIR="$dir"
+  printf '#!/bin/sh\n: >"%s/was run"\n' "$work" >"$dir/bin/n8n-backup"
+  ! "$dir/scripts/backup-all.sh" 2>"$work/stderr" >&- || return 1
+  log_line backup-all 'Standard output is closed' "$work/stderr"
+  cmp "$work/stderr" "$dir/logs/backup.log"
+  [[ ! -e "$work/was run" ]]
+}
+
+check installs_and_keeps_originals
+check installing_twice_changes_nothing
+check uninstall_restores_every_byte
+check a_changed_original_is_never_overwritten
+check originals_checked_out_again_are_replaced_again
+check bad_directories_are_refused
+check the_checkout_itself_is_only_built
+check mistyped_settings_stop_make
+check make_passes_file_names_whole
+check cron_line_is_added_once_and_removed
+check cron_line_runs_in_a_directory_with_blanks
+check an_unreadable_crontab_is_not_replaced
+check a_missing_crontab_program_is_named
+check a_missing_cargo_is_named
+check shims_pass_directory_word_and_arguments
+check a_missing_binary_is_one_log_line
+check a_closed_standard_output_stops_the_shim
+if [[ $EUID -eq 0 ]]; then
+  # Another user must be able to reach the directory.
+  chmod 755 "$work"
+  check root_leaves_the_files_to_their_owner
+  check an_unwritable_directory_is_refused
+else
+  printf '%s\n' 'install::root_leaves_the_files_to_their_owner, install::an_unwritable_directory_is_refused: need root' \
+    >>"${N8N_BACKUP_SKIPPED:-/dev/stderr}"
+fi
+
+printf 'install: %d tests, %d failed\n' "$tests" "$failures"
+((failures == 0))
