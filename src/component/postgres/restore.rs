@@ -121,7 +121,7 @@ fn check_statements(summary: &dump::Summary) -> Result<()> {
         bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
     }
     if summary.standard_conforming_strings_off {
-        bail!("The dump turns standard_conforming_strings off, which pg_dump does not do: it is not run");
+        bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");
     }
     Ok(())
 }
