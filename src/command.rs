@@ -7,10 +7,13 @@ pub mod restore;
 use std::path::Path;
 
 use anyhow::{bail, Result};
+use chrono::{Local, SecondsFormat};
 
-use crate::component::Context;
+use crate::component::{Backup, Context};
 use crate::lock::{Attempt, Lock};
 use crate::logging::Journal;
+use crate::manifest::{Member, Point};
+use crate::store::Stamp;
 
 /// Takes the lock that backup-all and the restores share.
 ///
@@ -27,4 +30,66 @@ pub fn hold(context: &Context, journal: Journal) -> Result<Lock> {
         }
         Attempt::Busy(pid) => bail!("Backup already in progress (PID: {pid})"),
     }
+}
+
+/// Backs up one component by itself, and records it as a recovery point.
+///
+/// # Errors
+/// When the backup or its record fails.
+pub fn backup_one(context: &Context, journal: Journal, backup: fn(&Context, Stamp) -> Result<Backup>) -> Result<()> {
+    let stamp = context.store.free_stamp();
+    let begun = now();
+    let backup = backup(context, stamp)?;
+    record(context, journal, stamp, &begun, &[backup], &[])
+}
+
+/// Writes the recovery point of a run.
+///
+/// # Errors
+/// When it cannot be written; the backups are whole all the same.
+pub fn record(
+    context: &Context,
+    journal: Journal,
+    stamp: Stamp,
+    begun: &str,
+    backups: &[Backup],
+    failed: &[&str],
+) -> Result<()> {
+    let mut point = Point::new(stamp);
+    point.set("tool", concat!("n8n-backup ", env!("CARGO_PKG_VERSION")));
+    point.set("begun", begun);
+    point.set("finished", &now());
+    point.set(
+        "failed",
+        if failed.is_empty() {
+            "none".to_owned()
+        } else {
+            failed.join(" ")
+        }
+        .as_str(),
+    );
+    for backup in backups {
+        let name = backup
+            .entry
+            .path
+            .strip_prefix(context.store.root())
+            .unwrap_or(&backup.entry.path);
+        point.set(&format!("size.{}", backup.kind.dir()), &backup.entry.bytes.to_string());
+        for (fact, value) in &backup.facts {
+            point.set(fact, value);
+        }
+        point.members.push(Member {
+            kind: backup.kind,
+            name: name.display().to_string(),
+            sha256: backup.sha256.clone(),
+        });
+    }
+    let path = point.write(&context.store)?;
+    journal.info(format_args!("Recovery point written: {}", path.display()));
+    Ok(())
+}
+
+/// The time now with its offset, as a manifest tells it.
+pub fn now() -> String {
+    Local::now().to_rfc3339_opts(SecondsFormat::Secs, false)
 }

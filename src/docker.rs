@@ -98,11 +98,6 @@ impl Docker {
         bail!("Docker command not found: install Docker, or add the directory of the docker command to PATH")
     }
 
-    /// The client's path, for messages.
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
     /// `docker ARGS`.
     fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = pipeline::command(&self.program);

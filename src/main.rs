@@ -131,12 +131,13 @@ fn installed_in(program: &Path) -> Option<PathBuf> {
 
 fn dispatch(invocation: &Invocation, project: &Path) -> Result<()> {
     let context = Context::new(Config::load(project)?);
+    let journal = Journal::new(invocation.command.name);
     let operand = invocation.operand.as_deref().unwrap_or_default();
     match invocation.command.action {
         Action::BackupAll => command::backup_all::run(&context),
-        Action::BackupPostgres => postgres::backup(&context, context.store.free_stamp()).map(drop),
-        Action::BackupRedis => redis::backup(&context, context.store.free_stamp()).map(drop),
-        Action::BackupN8n => n8n::backup(&context, context.store.free_stamp()).map(drop),
+        Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup),
+        Action::BackupRedis => command::backup_one(&context, journal, redis::backup),
+        Action::BackupN8n => command::backup_one(&context, journal, n8n::backup),
         Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
         Action::RestorePostgres => {
             let options = Options {

@@ -12,11 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 
 use crate::logging::ascii;
-use crate::store::{make_dir, sync_dir, Kind, Stamp, Store};
+use crate::store::{make_dir, sync_dir, Kind, Stamp, Store, SET_SUFFIX};
 
-/// The directory of the manifests below `backups/`.
-const DIR: &str = "sets";
-const SUFFIX: &str = ".sha256";
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
 
@@ -87,7 +84,7 @@ impl Point {
 
     /// Where the manifest lies.
     pub fn path(&self, store: &Store) -> PathBuf {
-        store.root().join(DIR).join(format!("{}{SUFFIX}", self.stamp))
+        store.set_path(self.stamp)
     }
 
     /// Writes the manifest, in place of an earlier one of the same point: whole, or not at all.
@@ -96,7 +93,7 @@ impl Point {
     /// When it cannot be brought to disk.
     pub fn write(&self, store: &Store) -> Result<PathBuf> {
         let path = self.path(store);
-        let dir = store.root().join(DIR);
+        let dir = store.sets_dir();
         make_dir(&dir)?;
         let temporary = dir.join(format!(".{}.{}.partial", self.stamp, std::process::id()));
         let written = (|| {
@@ -183,7 +180,7 @@ impl Point {
 /// # Errors
 /// When the directory cannot be read; one that does not exist is empty.
 pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
-    let dir = store.root().join(DIR);
+    let dir = store.sets_dir();
     let items = match fs::read_dir(&dir) {
         Ok(items) => items,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -195,7 +192,7 @@ pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
             .with_context(|| format!("Cannot read {}", dir.display()))?
             .file_name();
         let text = name.to_string_lossy();
-        if !text.starts_with('.') && text.ends_with(SUFFIX) {
+        if !text.starts_with('.') && text.ends_with(SET_SUFFIX) {
             paths.push(dir.join(name));
         }
     }

@@ -158,13 +158,21 @@ impl Store {
     /// The time now, or the first second after it whose names are all free.
     pub fn free_stamp(&self) -> Stamp {
         let mut stamp = Stamp::now();
-        while Kind::ALL
-            .iter()
-            .any(|kind| self.path(*kind, stamp).symlink_metadata().is_ok())
-        {
+        let taken = |path: PathBuf| path.symlink_metadata().is_ok();
+        while taken(self.set_path(stamp)) || Kind::ALL.iter().any(|kind| taken(self.path(*kind, stamp))) {
             stamp = stamp.next();
         }
         stamp
+    }
+
+    /// Where the recovery points lie.
+    pub fn sets_dir(&self) -> PathBuf {
+        self.root.join("sets")
+    }
+
+    /// The manifest of a recovery point.
+    pub fn set_path(&self, stamp: Stamp) -> PathBuf {
+        self.sets_dir().join(format!("{stamp}{SET_SUFFIX}"))
     }
 
     /// Opens a new file that is not yet a backup.
@@ -246,6 +254,8 @@ impl Store {
     }
 }
 
+/// How the name of a recovery point's manifest ends.
+pub const SET_SUFFIX: &str = ".sha256";
 /// How the name of an unfinished file ends.
 const PARTIAL: &str = ".partial";
 

@@ -8,24 +8,44 @@ use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::{cleanup, hold};
+use super::{cleanup, hold, now, record};
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
-use crate::logging::Journal;
+use crate::logging::{self, Journal};
 use crate::pipeline;
 use crate::size;
-use crate::store::Stamp;
+use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-all");
 const RULE: &str = "==========================================";
 
-/// A component of the run: its script's name and what backs it up.
-type Step = (&'static str, Journal, fn(&Context, Stamp) -> Result<Backup>);
+/// A component of the run.
+struct Step {
+    kind: Kind,
+    script: &'static str,
+    journal: Journal,
+    backup: fn(&Context, Stamp) -> Result<Backup>,
+}
 
 /// The components, in the order in which they are begun.
 const STEPS: [Step; 3] = [
-    ("backup-postgres.sh", Journal::new("backup-postgres"), postgres::backup),
-    ("backup-redis.sh", Journal::new("backup-redis"), redis::backup),
-    ("backup-n8n.sh", Journal::new("backup-n8n"), n8n::backup),
+    Step {
+        kind: Kind::Postgres,
+        script: "backup-postgres.sh",
+        journal: Journal::new("backup-postgres"),
+        backup: postgres::backup,
+    },
+    Step {
+        kind: Kind::Redis,
+        script: "backup-redis.sh",
+        journal: Journal::new("backup-redis"),
+        backup: redis::backup,
+    },
+    Step {
+        kind: Kind::N8n,
+        script: "backup-n8n.sh",
+        journal: Journal::new("backup-n8n"),
+        backup: n8n::backup,
+    },
 ];
 
 /// Runs everything. A component that fails does not stop the others.
@@ -37,20 +57,33 @@ pub fn run(context: &Context) -> Result<()> {
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
+    logging::check_started()?;
     check_space(context)?;
 
-    let mut failed = 0;
+    let mut failed: usize = 0;
     JOURNAL.info("Running: cleanup-backups.sh");
     if let Err(error) = cleanup::run(context, false) {
         cleanup_failed(&error);
         failed += 1;
     }
     let stamp = context.store.free_stamp();
-    failed += components(context, stamp);
+    let begun = now();
+    let (mut backups, mut missing) = components(context, stamp);
     JOURNAL.info("Running: env file backup");
-    if let Err(error) = env::backup(context, stamp) {
-        JOURNAL.failure(&error);
-        failed += 1;
+    match env::backup(context, stamp) {
+        Ok(backup) => backups.push(backup),
+        Err(error) => {
+            JOURNAL.failure(&error);
+            missing.push("env");
+        }
+    }
+    failed += missing.len();
+    if !backups.is_empty() {
+        backups.sort_by_key(|backup| backup.kind);
+        if let Err(error) = record(context, JOURNAL, stamp, &begun, &backups, &missing) {
+            JOURNAL.failure(&error);
+            failed += 1;
+        }
     }
 
     let total = STEPS.len() + 2;
@@ -70,10 +103,10 @@ fn cleanup_failed(error: &anyhow::Error) {
     JOURNAL.error("cleanup-backups.sh failed with exit code 1");
 }
 
-/// Backs the components up, as many at a time as the settings say. Gives how many failed.
-fn components(context: &Context, stamp: Stamp) -> usize {
+/// Backs the components up, as many at a time as the settings say. Gives the backups, and what failed.
+fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
-    let failed = AtomicUsize::new(0);
+    let done = Mutex::new((Vec::new(), Vec::new()));
     // The order in which components begin is that of their lines in the log.
     let begin = Mutex::new(());
     let work = || loop {
@@ -82,14 +115,18 @@ fn components(context: &Context, stamp: Stamp) -> usize {
             let Some(step) = STEPS.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
-            JOURNAL.info(format_args!("Running: {}", step.0));
+            JOURNAL.info(format_args!("Running: {}", step.script));
             step
         };
-        let (script, journal, backup) = step;
-        if let Err(error) = backup(context, stamp) {
-            journal.failure(&error);
-            JOURNAL.error(format_args!("{script} failed with exit code 1"));
-            failed.fetch_add(1, Ordering::Relaxed);
+        let result = (step.backup)(context, stamp);
+        if let Err(error) = &result {
+            step.journal.failure(error);
+            JOURNAL.error(format_args!("{} failed with exit code 1", step.script));
+        }
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(backup) => done.0.push(backup),
+            Err(_) => done.1.push(step.kind.dir()),
         }
     };
     thread::scope(|scope| {
@@ -98,7 +135,7 @@ fn components(context: &Context, stamp: Stamp) -> usize {
         }
         work();
     });
-    failed.into_inner()
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses to begin on a disk that is nearly full.

@@ -16,6 +16,9 @@ const JOURNAL: Journal = Journal::new("backup-n8n");
 /// How often the archive is begun anew when a file vanished at the moment it was read.
 const ATTEMPTS: u32 = 3;
 
+/// n8n's `config` is a small JSON file.
+const MAX_CONFIG: usize = 64 << 10;
+
 /// Archives the volume.
 ///
 /// # Errors
@@ -70,22 +73,23 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
     let helper = docker.volume_helper(owner, image, &context.config.n8n_volume)?;
     let mut chain = context.chain();
     let (_, stream) = chain.spawn("docker cp", helper.archive(), Input::Null)?;
-    let packed = Packed::start(
-        context,
-        &mut chain,
-        Kind::N8n,
-        stamp,
-        stream,
-        tar::Scanner::new(),
-        JOURNAL,
-    )?;
+    let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG);
+    let packed = Packed::start(context, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
     chain.finish()?;
     let (mut partial, bytes, scanner, sha256) = packed.get()?;
     let summary = scanner.finish().context(Spoilt)?;
     partial.sync()?;
     read_back(context, &partial, bytes)?;
     let entry = partial.publish()?;
+    // Whether the volume itself holds n8n's key: without it, or that of .env, the stored credentials are lost.
+    let key = summary
+        .captured
+        .is_some_and(|config| String::from_utf8_lossy(&config).contains("\"encryptionKey\""));
     let facts = vec![
+        (
+            "n8n.key".to_owned(),
+            if key { "in the volume" } else { "none in the volume" }.to_owned(),
+        ),
         ("n8n.members".to_owned(), summary.members.to_string()),
         ("n8n.files".to_owned(), summary.files.to_string()),
         ("n8n.bytes".to_owned(), summary.bytes.to_string()),
