@@ -28,7 +28,7 @@ pub enum Attempt {
 }
 
 impl Lock {
-    /// Tries to take the lock at `path`, made with mode 600 when it is missing.
+    /// Tries to take the lock at `path`, made when it is missing.
     ///
     /// # Errors
     /// When the path is a symbolic link or no regular file (somebody may have planted it), or cannot be opened.
@@ -77,9 +77,13 @@ impl Lock {
         self.stale
     }
 
+    /// Another user's file can be locked and not written; the lock is as good without the number.
     fn write_pid(&mut self) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all(format!("{}\n", std::process::id()).as_bytes())
+        match self.file.set_len(0) {
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.file.write_all(format!("{}\n", std::process::id()).as_bytes()),
+        }
     }
 }
 
@@ -94,7 +98,8 @@ impl Drop for Lock {
 fn open(path: &Path) -> Result<File> {
     let context = || format!("Cannot open lock file {}", path.display());
     let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
+    // Others may read it, and so lock it: a file that root left must not stop the user's next run.
+    options.read(true).write(true).mode(0o644);
     match options.clone().create_new(true).open(path) {
         Ok(file) => return Ok(file),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -107,7 +112,11 @@ fn open(path: &Path) -> Result<File> {
             path.display()
         );
     }
-    let file = options.open(path).with_context(context)?;
+    let file = match options.open(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
+        other => other,
+    };
+    let file = file.with_context(context)?;
     let opened = file.metadata().with_context(context)?;
     if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) {
         bail!("Lock file {} was replaced while it was opened", path.display());
@@ -169,6 +178,20 @@ mod tests {
             .to_string()
             .contains("not a regular file"));
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "keep");
+    }
+
+    #[test]
+    fn a_file_that_may_only_be_read_serves() {
+        let dir = TempDir::new();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "1\n").unwrap();
+        let mut lock = Lock {
+            file: File::open(&path).unwrap(),
+            stale: false,
+        };
+        lock.file.try_lock().unwrap();
+        lock.write_pid().unwrap();
+        assert!(matches!(Lock::attempt(&path).unwrap(), Attempt::Busy(_)));
     }
 
     #[test]
