@@ -361,4 +361,27 @@ mod tests {
         let config = load(&[("REDIS_PASSWORD", "hunter2")], &[]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
     }
+
+    #[test]
+    fn the_table_in_the_docs_is_this_one() {
+        let docs = include_str!("../docs/settings.md");
+        for setting in SETTINGS {
+            let default = match setting.default {
+                "" => "none".to_owned(),
+                text => format!("`{text}`"),
+            };
+            let row = format!("| `{}` | {default} | {} |", setting.name, setting.help);
+            assert!(
+                docs.lines().any(|line| line == row),
+                "docs/settings.md lacks this row: {row}"
+            );
+        }
+        for line in docs.lines().filter(|line| line.matches('|').count() == 4) {
+            let name = line.strip_prefix("| `").and_then(|rest| rest.split('`').next());
+            assert!(
+                name.is_none_or(|name| SETTINGS.iter().any(|setting| setting.name == name)),
+                "docs/settings.md has a row for a setting that there is none of: {line}"
+            );
+        }
+    }
 }
