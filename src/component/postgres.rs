@@ -1,5 +1,6 @@
 //! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
 
+mod load;
 pub mod restore;
 mod sql;
 
@@ -124,13 +125,23 @@ pub fn verify(context: &Context, path: &Path) -> Result<dump::Summary> {
     observe(context, path, dump::Scanner::new())?.finish().and_then(whole)
 }
 
-/// The server in its container, for scripts of SQL.
+/// A server in its container, for scripts of SQL.
 struct Psql<'a> {
     docker: &'a Docker,
     context: &'a Context,
+    container: &'a str,
 }
 
-impl Psql<'_> {
+impl<'a> Psql<'a> {
+    /// The server of the stack.
+    fn live(context: &'a Context, docker: &'a Docker) -> Self {
+        Self {
+            docker,
+            context,
+            container: &context.config.postgres_container,
+        }
+    }
+
     /// Runs a script in `database` and gives its output. `task` marks the session.
     ///
     /// # Errors
@@ -161,7 +172,7 @@ impl Psql<'_> {
             env: &[("PGCLIENTENCODING", "UTF8")],
             user: None,
         };
-        Ok(self.docker.exec(&config.postgres_container, how, &argv))
+        Ok(self.docker.exec(self.container, how, &argv))
     }
 
     /// The first database of `candidates` that lets us in.

@@ -1,20 +1,17 @@
 //! Restore of the database. The dump is verified whole, loaded into a staged database, compared with what the dump
 //! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
 
-use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::thread;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::sql::{self, CountKind, Mark, Server};
-use super::{verify, Psql};
-use crate::component::{read, Context};
+use super::sql::{self, Mark, Server};
+use super::{load, verify, Psql};
+use crate::component::Context;
 use crate::docker::Docker;
-use crate::dump::{self, Filter, Strip, TableName};
+use crate::dump;
 use crate::logging::Journal;
-use crate::pipeline::{Input, Observer, BLOCK};
 use crate::store::Stamp;
 
 /// How a restore is to be done.
@@ -49,15 +46,12 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     let config = &context.config;
     journal.info("Verifying backup file integrity...");
     let summary = verify(context, file).context("Backup file is corrupted or not a valid gzip file")?;
-    check_statements(&summary)?;
+    load::check_statements(&summary)?;
     journal.info("Backup file integrity verified");
 
     let docker = context.docker()?;
     docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-    let psql = Psql {
-        docker: &docker,
-        context,
-    };
+    let psql = Psql::live(context, &docker);
     let live = &config.postgres_db;
     let maintenance = psql.reachable(sql::maintenance_databases(live)?)?;
     let server = sql::parse_server(&psql.run(maintenance, "restore", sql::server(live)?)?)?;
@@ -109,23 +103,6 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     })
 }
 
-/// Refuses what must not reach psql.
-fn check_statements(summary: &dump::Summary) -> Result<()> {
-    if let Some((line, command)) = summary.meta.first() {
-        bail!(
-            "The dump holds a psql command that pg_dump does not write (\\{command} in line {line}): it is not run. A dump \
-             made with --create is restored by psql alone"
-        );
-    }
-    if summary.creates_database {
-        bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
-    }
-    if summary.standard_conforming_strings_off {
-        bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");
-    }
-    Ok(())
-}
-
 /// The major version at the start of a version's text.
 fn major(version: &str) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -147,9 +124,16 @@ impl Plan<'_> {
         // What a dead restore left is cleared only after this: it may be the one that knows what a lost database was like.
         let database = self.create(&staged.name)?;
         self.sweep(&staged.name)?;
-        self.load(&staged.name)?;
+        self.journal.info("Restoring database from backup...");
+        load::load(
+            &self.psql(),
+            &staged.name,
+            self.file,
+            &self.summary,
+            self.server.version,
+        )?;
         self.journal.info("Verifying restore...");
-        self.compare(&staged.name)?;
+        load::compare(&self.psql(), &staged.name, &self.summary, self.journal)?;
         self.psql()
             .run(&staged.name, "restore", "ANALYZE;\n".to_owned())
             .context("Database restore failed")?;
@@ -160,10 +144,7 @@ impl Plan<'_> {
     }
 
     fn psql(&self) -> Psql<'_> {
-        Psql {
-            docker: &self.docker,
-            context: self.context,
-        }
+        Psql::live(self.context, &self.docker)
     }
 
     fn live(&self) -> &str {
@@ -193,60 +174,6 @@ impl Plan<'_> {
         psql.run(self.maintenance, "restore", sql::script(&database.create))
             .context("Database restore failed")?;
         Ok(database)
-    }
-
-    /// Streams the dump into the staged database.
-    fn load(&self, staged: &str) -> Result<()> {
-        self.journal.info("Restoring database from backup...");
-        let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
-        let mut chain = self.context.chain();
-        let contents = read(self.context, &mut chain, self.file)?;
-        let (stdin, stdout) = chain.spawn("psql", self.psql().command(staged, "load")?, Input::Piped)?;
-        let stdin = stdin.context("psql has no input")?;
-        let strip = Strip {
-            restrict: true,
-            settings: unknown_settings(self.server.version),
-        };
-        let epilogue = sql::load_epilogue(&marker)?;
-        let loaded = chain.task("loading", move |clock| {
-            let mut to = stdin;
-            to.write_all(sql::load_prelude().as_bytes())?;
-            let summary = feed(contents, Filter::new(strip), &mut to, || clock.tick())?;
-            to.write_all(epilogue.as_bytes())?;
-            Ok(summary)
-        });
-        let said = chain.pump("reading from psql", stdout, io::sink(), LastBytes::default());
-        chain.finish().context("Database restore failed")?;
-        let loaded = loaded.get().context("Database restore failed")?;
-        if !said.get()?.has_line(&marker) {
-            bail!("Database restore failed: psql ended before the last line of the dump");
-        }
-        if loaded != self.summary {
-            bail!("Database restore failed: the file changed while it was loaded");
-        }
-        Ok(())
-    }
-
-    /// Compares tables, rows and sequences of the staged database with the dump.
-    fn compare(&self, staged: &str) -> Result<()> {
-        let counts = sql::parse_counts(&self.psql().run(staged, "restore", sql::table_counts())?)
-            .context("Database restore failed")?;
-        let tables = counts
-            .iter()
-            .filter(|count| matches!(count.kind, CountKind::Table | CountKind::Partitioned));
-        self.journal
-            .info(format_args!("Found {} tables in restored database", tables.count()));
-        let differences = differences(&self.summary, &counts);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let first: Vec<&str> = differences.iter().take(5).map(String::as_str).collect();
-        Err(anyhow!(
-            "the loaded database differs from the dump in {} point(s): {}",
-            differences.len(),
-            first.join("; ")
-        ))
-        .context("Database restore failed")
     }
 
     /// Puts the staged database in the live one's place.
@@ -350,101 +277,4 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
         ));
     }
     Ok(())
-}
-
-/// Settings that newer versions of pg_dump write and a server of `version` does not know.
-fn unknown_settings(version: u32) -> Vec<String> {
-    if version < 170_000 {
-        vec!["transaction_timeout".to_owned()]
-    } else {
-        Vec::new()
-    }
-}
-
-/// Passes a dump through the filter.
-fn feed(mut from: impl Read, mut filter: Filter, to: &mut impl Write, tick: impl Fn()) -> Result<dump::Summary> {
-    let mut block = vec![0; BLOCK];
-    loop {
-        match from.read(&mut block) {
-            Ok(0) => break,
-            Ok(n) => {
-                tick();
-                filter.feed(&block[..n], to)?;
-                tick();
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let summary = filter.finish(to)?;
-    to.flush()?;
-    Ok(summary)
-}
-
-/// Where the loaded database is not what the dump holds.
-fn differences(summary: &dump::Summary, counts: &[sql::Count]) -> Vec<String> {
-    let name = |count: &sql::Count| TableName {
-        schema: count.schema.clone(),
-        name: count.name.clone(),
-    };
-    let mut rows = BTreeMap::new();
-    let mut sequences = BTreeMap::new();
-    for count in counts {
-        if count.kind == CountKind::Sequence {
-            sequences.insert(name(count), (count.value, count.called));
-        } else {
-            rows.insert(name(count), (count.kind, count.value));
-        }
-    }
-    let mut found = Vec::new();
-    for table in &summary.tables {
-        if !rows.contains_key(table) {
-            found.push(format!("table {table} is missing"));
-        }
-    }
-    let mut copied: BTreeMap<&TableName, u64> = BTreeMap::new();
-    for (table, count) in &summary.copies {
-        *copied.entry(table).or_default() += count;
-    }
-    for (table, expected) in copied {
-        match rows.get(table) {
-            None => found.push(format!("table {table} is missing")),
-            // Of an extension's table, the dump holds a part of the rows.
-            Some((CountKind::Extension | CountKind::Partitioned, _)) | Some((_, None)) => {}
-            Some((_, Some(there))) if u64::try_from(*there) == Ok(expected) => {}
-            Some((_, Some(there))) => found.push(format!("table {table} has {there} rows instead of {expected}")),
-        }
-    }
-    for (sequence, value, called) in &summary.sequences {
-        match sequences.get(sequence) {
-            None => found.push(format!("sequence {sequence} is missing")),
-            Some((Some(there), there_called)) if (there, there_called) != (value, called) => {
-                found.push(format!("sequence {sequence} is at {there} instead of {value}"));
-            }
-            Some(_) => {}
-        }
-    }
-    found
-}
-
-/// Keeps the end of what psql says.
-#[derive(Default)]
-struct LastBytes(Vec<u8>);
-
-impl LastBytes {
-    fn has_line(&self, line: &str) -> bool {
-        self.0
-            .split(|byte| *byte == b'\n')
-            .any(|there| there == line.as_bytes())
-    }
-}
-
-impl Observer for LastBytes {
-    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
-        const KEPT: usize = 4096;
-        self.0.extend_from_slice(&chunk[chunk.len().saturating_sub(KEPT)..]);
-        let excess = self.0.len().saturating_sub(KEPT);
-        self.0.drain(..excess);
-        Ok(())
-    }
 }

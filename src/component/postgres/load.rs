@@ -1,0 +1,191 @@
+//! Loading a dump into an empty database, and comparing the two: what a restore and a drill have in common.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+
+use anyhow::{anyhow, bail, Context as _, Result};
+
+use super::sql::{self, CountKind};
+use super::Psql;
+use crate::component::read;
+use crate::dump::{self, Filter, Strip, TableName};
+use crate::logging::Journal;
+use crate::pipeline::{Input, Observer, BLOCK};
+use crate::store::Stamp;
+
+/// Refuses what must not reach psql.
+///
+/// # Errors
+/// What it is.
+pub fn check_statements(summary: &dump::Summary) -> Result<()> {
+    if let Some((line, command)) = summary.meta.first() {
+        bail!(
+            "The dump holds a psql command that pg_dump does not write (\\{command} in line {line}): it is not run. A dump \
+             made with --create is restored by psql alone"
+        );
+    }
+    if summary.creates_database {
+        bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
+    }
+    if summary.standard_conforming_strings_off {
+        bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");
+    }
+    Ok(())
+}
+
+/// Streams the dump into `database`, which is empty and of a server of `version` (`server_version_num`). `summary` is
+/// what the file held when it was verified.
+///
+/// # Errors
+/// `Database restore failed`, and why.
+pub fn load(psql: &Psql<'_>, database: &str, file: &Path, summary: &dump::Summary, version: u32) -> Result<()> {
+    let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
+    let mut chain = psql.context.chain();
+    let contents = read(psql.context, &mut chain, file)?;
+    let (stdin, stdout) = chain.spawn("psql", psql.command(database, "load")?, Input::Piped)?;
+    let stdin = stdin.context("psql has no input")?;
+    let strip = Strip {
+        restrict: true,
+        settings: unknown_settings(version),
+    };
+    let epilogue = sql::load_epilogue(&marker)?;
+    let loaded = chain.task("loading", move |clock| {
+        let mut to = stdin;
+        to.write_all(sql::load_prelude().as_bytes())?;
+        let summary = feed(contents, Filter::new(strip), &mut to, || clock.tick())?;
+        to.write_all(epilogue.as_bytes())?;
+        Ok(summary)
+    });
+    let said = chain.pump("reading from psql", stdout, io::sink(), LastBytes::default());
+    chain.finish().context("Database restore failed")?;
+    let loaded = loaded.get().context("Database restore failed")?;
+    if !said.get()?.has_line(&marker) {
+        bail!("Database restore failed: psql ended before the last line of the dump");
+    }
+    if loaded != *summary {
+        bail!("Database restore failed: the file changed while it was loaded");
+    }
+    Ok(())
+}
+
+/// Compares tables, rows and sequences of the loaded `database` with what the dump holds.
+///
+/// # Errors
+/// `Database restore failed`, and the first differences.
+pub fn compare(psql: &Psql<'_>, database: &str, summary: &dump::Summary, journal: Journal) -> Result<Vec<sql::Count>> {
+    let counts =
+        sql::parse_counts(&psql.run(database, "restore", sql::table_counts())?).context("Database restore failed")?;
+    let tables = counts
+        .iter()
+        .filter(|count| matches!(count.kind, CountKind::Table | CountKind::Partitioned));
+    journal.info(format_args!("Found {} tables in restored database", tables.count()));
+    let differences = differences(summary, &counts);
+    if differences.is_empty() {
+        return Ok(counts);
+    }
+    let first: Vec<&str> = differences.iter().take(5).map(String::as_str).collect();
+    Err(anyhow!(
+        "the loaded database differs from the dump in {} point(s): {}",
+        differences.len(),
+        first.join("; ")
+    ))
+    .context("Database restore failed")
+}
+
+/// Settings that newer versions of pg_dump write and a server of `version` does not know.
+fn unknown_settings(version: u32) -> Vec<String> {
+    if version < 170_000 {
+        vec!["transaction_timeout".to_owned()]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Passes a dump through the filter.
+fn feed(mut from: impl Read, mut filter: Filter, to: &mut impl Write, tick: impl Fn()) -> Result<dump::Summary> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        match from.read(&mut block) {
+            Ok(0) => break,
+            Ok(n) => {
+                tick();
+                filter.feed(&block[..n], to)?;
+                tick();
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let summary = filter.finish(to)?;
+    to.flush()?;
+    Ok(summary)
+}
+
+/// Where the loaded database is not what the dump holds.
+fn differences(summary: &dump::Summary, counts: &[sql::Count]) -> Vec<String> {
+    let name = |count: &sql::Count| TableName {
+        schema: count.schema.clone(),
+        name: count.name.clone(),
+    };
+    let mut rows = BTreeMap::new();
+    let mut sequences = BTreeMap::new();
+    for count in counts {
+        if count.kind == CountKind::Sequence {
+            sequences.insert(name(count), (count.value, count.called));
+        } else {
+            rows.insert(name(count), (count.kind, count.value));
+        }
+    }
+    let mut found = Vec::new();
+    for table in &summary.tables {
+        if !rows.contains_key(table) {
+            found.push(format!("table {table} is missing"));
+        }
+    }
+    let mut copied: BTreeMap<&TableName, u64> = BTreeMap::new();
+    for (table, count) in &summary.copies {
+        *copied.entry(table).or_default() += count;
+    }
+    for (table, expected) in copied {
+        match rows.get(table) {
+            None => found.push(format!("table {table} is missing")),
+            // Of an extension's table, the dump holds a part of the rows.
+            Some((CountKind::Extension | CountKind::Partitioned, _)) | Some((_, None)) => {}
+            Some((_, Some(there))) if u64::try_from(*there) == Ok(expected) => {}
+            Some((_, Some(there))) => found.push(format!("table {table} has {there} rows instead of {expected}")),
+        }
+    }
+    for (sequence, value, called) in &summary.sequences {
+        match sequences.get(sequence) {
+            None => found.push(format!("sequence {sequence} is missing")),
+            Some((Some(there), there_called)) if (there, there_called) != (value, called) => {
+                found.push(format!("sequence {sequence} is at {there} instead of {value}"));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+/// Keeps the end of what psql says.
+#[derive(Default)]
+struct LastBytes(Vec<u8>);
+
+impl LastBytes {
+    fn has_line(&self, line: &str) -> bool {
+        self.0
+            .split(|byte| *byte == b'\n')
+            .any(|there| there == line.as_bytes())
+    }
+}
+
+impl Observer for LastBytes {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        const KEPT: usize = 4096;
+        self.0.extend_from_slice(&chunk[chunk.len().saturating_sub(KEPT)..]);
+        let excess = self.0.len().saturating_sub(KEPT);
+        self.0.drain(..excess);
+        Ok(())
+    }
+}
