@@ -5,13 +5,13 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, Context, Result};
 
-use crate::pipeline::{self, Output};
+use crate::pipeline::{self, is_executable, Output};
 
 /// Where Docker's packages put the command, for the bare PATH that cron gives.
 const USUAL_PLACES: [&str; 7] = [
@@ -341,13 +341,6 @@ fn engine_error(stderr: &str) -> anyhow::Error {
         "Docker engine does not answer: is the daemon running?"
     };
     anyhow!("{}", if stderr.is_empty() { "no reason given" } else { stderr }).context(what)
-}
-
-/// Whether `file` can be run by somebody.
-pub fn is_executable(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! Compression: which program packs and unpacks, and how. Whatever is chosen, the result is a standard .gz file.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +12,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::docker::is_executable;
-use crate::pipeline::{self, Chain, Clock, Input, Observer, Pending};
+use crate::pipeline::{self, find, Chain, Clock, Input, Observer, Pending};
 
 /// How much of the stream one of the parallel gzip processes takes. Each makes a gzip member of its own; a file of
 /// several members is a standard .gz file (RFC 1952, section 2.2).
@@ -241,11 +238,15 @@ impl Read for Joined {
     }
 }
 
-/// Unpacks `file` by the fastest program on this host, whatever packed it.
+/// Unpacks `from` (a file or a pipe) by the fastest program on this host, whatever packed it.
 ///
 /// # Errors
 /// When there is none.
-pub fn decompress(chain: &mut Chain, file: File, path: Option<&OsString>) -> Result<impl Read + Send + 'static> {
+pub fn decompress(
+    chain: &mut Chain,
+    from: impl Into<Stdio>,
+    path: Option<&OsString>,
+) -> Result<impl Read + Send + 'static> {
     let program = ["igzip", "pigz", "gzip"].into_iter().find_map(|name| find(name, path));
     let program = program.context("No gzip program found: install gzip")?;
     let mut command = pipeline::command(&program);
@@ -253,21 +254,8 @@ pub fn decompress(chain: &mut Chain, file: File, path: Option<&OsString>) -> Res
     let name = program
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let (_, stdout) = chain.spawn(format!("{name} -dc"), command, Input::From(Stdio::from(file)))?;
+    let (_, stdout) = chain.spawn(format!("{name} -dc"), command, Input::From(from.into()))?;
     Ok(stdout)
-}
-
-/// Finds `name` (or a path to a program) on `path`, else in the directories that every host has.
-fn find(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
-    if name.contains('/') {
-        return Some(PathBuf::from(name)).filter(|file| is_executable(file));
-    }
-    let path = path.cloned().unwrap_or_default();
-    env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .chain(["/usr/bin", "/usr/local/bin", "/bin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| is_executable(Path::new(file)))
 }
 
 #[cfg(test)]

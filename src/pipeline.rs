@@ -8,9 +8,12 @@
 //! completion in the stream itself, as an [`Observer`].
 
 use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -47,6 +50,26 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Finds `name` (or a path to a program) on `path`, else in the directories that every host has.
+pub fn find(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|file| is_executable(file));
+    }
+    let path = path.cloned().unwrap_or_default();
+    env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .chain(["/usr/bin", "/usr/local/bin", "/bin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| is_executable(Path::new(file)))
+}
+
+/// Whether `file` can be run by somebody.
+pub fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Looks at every byte that a pump moves.
@@ -196,7 +219,7 @@ impl Process {
 /// Ends what a killed child has left in its process group. std can signal a single process only, so this asks the
 /// shell; a group that is gone already is no failure.
 fn kill_group(group: u32) {
-    let _ = Command::new("sh")
+    let _ = command("sh")
         .args(["-c", "kill -s KILL -- \"-$1\"", "sh", &group.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
