@@ -19,6 +19,8 @@ pub enum Action {
     Cleanup,
     /// Restore the database.
     RestorePostgres,
+    /// Prove backup files at rest.
+    Verify,
 }
 
 /// An option.
@@ -43,7 +45,7 @@ pub struct Command {
     pub summary: &'static str,
     /// What the help says more.
     pub details: &'static str,
-    /// Its operand; all of ours take one or none.
+    /// Its operand; all of ours take one or none. In brackets when it may be left out.
     pub operand: Option<&'static str>,
     /// Its own options.
     pub options: &'static [Opt],
@@ -124,6 +126,22 @@ pub const COMMANDS: &[Command] = &[
         log: BACKUP_LOG,
         action: Action::RestorePostgres,
     },
+    Command {
+        name: "verify",
+        summary: "prove that backup files are whole, without docker",
+        details: "FILE is a backup file, SET a recovery point: its stamp (YYYYMMDD_HHMMSS), its manifest or 'latest'. Without\n\
+                  either, it is the newest point. Each file is compared with the SHA-256 in the manifest and read to its end.\n\
+                  Exits 1 when anything is wrong; a point that is well is marked as verified.",
+        operand: Some("[FILE|SET]"),
+        options: &[Opt {
+            long: "all",
+            short: Some('a'),
+            value: None,
+            help: "every recovery point and every file besides",
+        }],
+        log: BACKUP_LOG,
+        action: Action::Verify,
+    },
 ];
 
 /// Options that stand before the command or after it.
@@ -165,7 +183,7 @@ const GLOBAL: &[Opt] = &[
 pub struct Invocation {
     /// The command.
     pub command: &'static Command,
-    /// Its operand; there when the command has one.
+    /// Its operand; there when the command has one that may not be left out.
     pub operand: Option<OsString>,
     flags: Vec<(&'static str, Option<OsString>)>,
 }
@@ -261,7 +279,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
     };
     if problem.is_none() {
         problem = match (command.operand, operands.len()) {
-            (Some(name), 0) => Some(format!("{name} is missing")),
+            (Some(name), 0) if !name.starts_with('[') => Some(format!("{name} is missing")),
+            (Some(_), 0) => None,
             (Some(_), 1) | (None, 0) => None,
             (Some(name), _) => Some(format!("one {name} expected, got {}", operands.len())),
             (None, _) => Some(format!("unexpected argument: {}", operands[0].to_string_lossy())),
@@ -426,6 +445,7 @@ mod tests {
             (&["backup-all", "--dry-run"], "unknown option: --dry-run"),
             (&["restore-postgres"], "FILE is missing"),
             (&["restore-postgres", "a", "b"], "one FILE expected, got 2"),
+            (&["verify", "a", "b"], "one [FILE|SET] expected, got 2"),
             (
                 &["backup-all", "--project-dir"],
                 "option --project-dir needs a value: DIR",

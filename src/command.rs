@@ -3,6 +3,7 @@
 pub mod backup_all;
 pub mod cleanup;
 pub mod restore;
+pub mod verify;
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use chrono::{Local, SecondsFormat};
 use crate::component::{Backup, Context};
 use crate::lock::{Attempt, Lock};
 use crate::logging::Journal;
-use crate::manifest::{Member, Point};
+use crate::manifest::{Member, Point, NONE};
 use crate::store::Stamp;
 
 /// Takes the lock that backup-all and the restores share.
@@ -62,7 +63,7 @@ pub fn record(
     point.set(
         "failed",
         if failed.is_empty() {
-            "none".to_owned()
+            NONE.to_owned()
         } else {
             failed.join(" ")
         }

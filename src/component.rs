@@ -20,7 +20,7 @@ use crate::logging::Journal;
 use crate::pipeline::{self, Chain, Count, Input, Observer, Pending};
 use crate::size;
 use crate::store::{Entry, Kind, Partial, Stamp, Store};
-use crate::{dump, rdb, tar};
+use crate::{dump, manifest, rdb, tar};
 
 /// What every command works with.
 #[derive(Clone, Debug)]
@@ -123,11 +123,7 @@ impl<O> Written<O> {
     /// When a step did not come to its end.
     pub fn get(self) -> Result<(O, u64, String)> {
         let (observer, (count, _)) = self.seen.get()?;
-        let line = String::from_utf8(self.sha256.get()?).context("sha256sum gave no text")?;
-        match line.split_whitespace().next() {
-            Some(sum) if sum.len() == 64 => Ok((observer, count.0, sum.to_owned())),
-            _ => bail!("sha256sum gave no checksum"),
-        }
+        Ok((observer, count.0, checksum(self.sha256.get()?)?))
     }
 }
 
@@ -240,6 +236,61 @@ pub fn observe<O: Observer>(context: &Context, path: &Path, observer: O) -> Resu
     let seen = chain.pump(format!("reading {}", path.display()), contents, io::sink(), observer);
     chain.finish()?;
     seen.get()
+}
+
+/// Proves that a backup file is whole, by what its kind of contents must be like from beginning to end.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, kind: Kind, path: &Path) -> Result<()> {
+    match kind {
+        Kind::Postgres => postgres::verify(context, path).map(drop),
+        Kind::Redis => redis::verify(context, path).map(drop),
+        Kind::N8n => n8n::verify(context, path).map(drop),
+        Kind::Env => env::verify(context, path),
+    }
+}
+
+/// The SHA-256 of a file as it lies on disk, in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(context: &Context, path: &Path) -> Result<String> {
+    let file = File::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let mut chain = context.chain();
+    let (digest, sha256) = Digest::start(&mut chain)?;
+    let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);
+    chain.finish()?;
+    seen.get()?;
+    checksum(sha256.get()?)
+}
+
+/// Compares a backup file with what the manifest of its recovery point says, when it belongs to one.
+///
+/// # Errors
+/// When its contents are not those that were recorded.
+pub fn check_recorded(context: &Context, path: &Path) -> Result<()> {
+    let Some((point, member)) = manifest::point_of(&context.store, path)? else {
+        return Ok(());
+    };
+    let sum = sha256(context, path)?;
+    if sum != member.sha256 {
+        bail!(
+            "its SHA-256 is {sum}, but recovery point {} recorded {}",
+            point.stamp,
+            member.sha256
+        );
+    }
+    Ok(())
+}
+
+/// What `sha256sum` says of its standard input.
+fn checksum(said: Vec<u8>) -> Result<String> {
+    let line = String::from_utf8(said).context("sha256sum gave no text")?;
+    match line.split_whitespace().next() {
+        Some(sum) if sum.len() == 64 => Ok(sum.to_owned()),
+        _ => bail!("sha256sum gave no checksum"),
+    }
 }
 
 /// Reads an unpublished file back from the start and proves that it unpacks to `bytes` bytes.

@@ -63,6 +63,8 @@ pub struct Container {
     pub image: String,
     /// `running`, `exited`, `paused`, ...
     pub status: String,
+    /// The version in the image's label `org.opencontainers.image.version`; empty when it has none.
+    pub version: String,
     /// When it was started, as the engine writes it.
     pub started_at: String,
 }
@@ -137,7 +139,8 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub fn container(&self, name: &str) -> Result<Option<Container>> {
-        const FORMAT: &str = "{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}";
+        const FORMAT: &str = "{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
+                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
         let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", name])?;
         if !said.success {
             return absent(&said.stderr).map(|()| None);
@@ -150,6 +153,7 @@ impl Docker {
                 status,
                 image_id,
                 image,
+                version: fields.collect(),
                 started_at,
             })),
             _ => bail!("docker inspect {name} gave an answer that is not understood: {text}"),

@@ -138,6 +138,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<()> {
         Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup),
         Action::BackupRedis => command::backup_one(&context, journal, redis::backup),
         Action::BackupN8n => command::backup_one(&context, journal, n8n::backup),
+        Action::Verify => command::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
         Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
         Action::RestorePostgres => {
             let options = Options {

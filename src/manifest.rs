@@ -8,14 +8,18 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
+use crate::lock::{component_lock, Lock};
 use crate::logging::ascii;
 use crate::store::{make_dir, sync_dir, Kind, Stamp, Store, SET_SUFFIX};
 
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
+/// A list of components that is empty.
+pub const NONE: &str = "none";
 
 /// One file of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +74,22 @@ impl Point {
             Some((_, old)) => *old = value,
             None => self.facts.push((name, value)),
         }
+    }
+
+    /// Takes a fact away.
+    pub fn unset(&mut self, name: &str) {
+        self.facts.retain(|(known, _)| known != name);
+    }
+
+    /// The words of a fact that lists components, such as `failed`; none when it says `none`.
+    pub fn listed(&self, name: &str) -> Vec<&str> {
+        let words = self.fact(name).unwrap_or_default().split_whitespace();
+        words.filter(|word| *word != NONE).collect()
+    }
+
+    /// The length in bytes that the file of a kind had when it was made, where the manifest tells it.
+    pub fn size(&self, kind: Kind) -> Option<u64> {
+        self.fact(&format!("size.{}", kind.dir()))?.parse().ok()
     }
 
     /// The member of a kind.
@@ -152,7 +172,14 @@ impl Point {
             let (sha256, name) = line
                 .split_once("  ")
                 .with_context(|| format!("not understood: {line}"))?;
-            let kind = Kind::of_path(Path::new(name)).with_context(|| format!("no backup file: {name}"))?;
+            // A name leads to the component's directory and nowhere else, whoever wrote the manifest.
+            let kind = Kind::of_path(Path::new(name))
+                .filter(|kind| {
+                    name.strip_prefix(kind.dir())
+                        .and_then(|rest| rest.strip_prefix('/'))
+                        .is_some_and(|file| !file.contains('/') && !file.starts_with('.'))
+                })
+                .with_context(|| format!("no backup file: {name}"))?;
             if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
                 bail!("no SHA-256: {sha256}");
             }
@@ -174,6 +201,25 @@ impl Point {
         fs::remove_file(&path).with_context(|| format!("Failed to delete: {}", path.display()))
     }
 }
+
+/// Changes the facts of a point, if it is still there: reads its manifest anew, applies `change`, writes it. Whoever
+/// marks a point (as verified, drilled, copied off-site) does it this way, so that no mark is lost to another's.
+///
+/// # Errors
+/// When the manifest cannot be locked, read or written.
+pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> Result<()> {
+    let path = store.set_path(stamp);
+    if !path.exists() {
+        return Ok(());
+    }
+    let _lock = Lock::wait(&component_lock(&store.sets_dir()), UPDATE_LIMIT, |_| ())?;
+    let mut point = Point::load(&path)?;
+    change(&mut point);
+    point.write(store).map(drop)
+}
+
+/// How long another's change of a manifest, which takes milliseconds, is waited for.
+const UPDATE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error.
 ///
@@ -199,7 +245,15 @@ pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
     paths.sort();
     Ok(paths
         .into_iter()
-        .map(|path| (path.clone(), Point::load(&path)))
+        .map(|path| {
+            let point = Point::load(&path).and_then(|point| {
+                if point.path(store) != path {
+                    bail!("{} tells of another point, {}", path.display(), point.stamp);
+                }
+                Ok(point)
+            });
+            (path, point)
+        })
         .collect())
 }
 
@@ -278,5 +332,57 @@ mod tests {
         ] {
             assert!(Point::parse(text).is_err(), "{text}");
         }
+        for name in [
+            "/etc/postgres/x.sql.gz",
+            "../postgres/x.sql.gz",
+            "postgres/../../x.sql.gz",
+            "postgres/a/x.sql.gz",
+            "n8n/postgres/x.sql.gz",
+            "postgres/.x.sql.gz",
+            "postgres/x.rdb",
+        ] {
+            let text = format!("{TITLE}20260102_030405\n{}  {name}\n", "0".repeat(64));
+            assert!(Point::parse(&text).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn marks_are_made_on_what_is_on_disk_now() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let point = sample();
+        point.write(&store).unwrap();
+        update(&store, point.stamp, |point| point.set("drill", "passed")).unwrap();
+        update(&store, point.stamp, |point| point.set("verified", "now")).unwrap();
+        update(&store, point.stamp, |point| point.unset("tool")).unwrap();
+        let now = Point::load(&point.path(&store)).unwrap();
+        assert_eq!(
+            (now.fact("drill"), now.fact("verified"), now.fact("tool")),
+            (Some("passed"), Some("now"), None)
+        );
+        now.remove(&store).unwrap();
+        update(&store, point.stamp, |point| point.set("verified", "again")).unwrap();
+        assert!(list(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_manifest_under_another_points_name_is_not_taken_for_it() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let path = sample().write(&store).unwrap();
+        fs::rename(path, store.set_path(Stamp::parse("20270102_030405").unwrap())).unwrap();
+        assert!(list(&store).unwrap()[0].1.is_err());
+    }
+
+    #[test]
+    fn lists_of_components_are_read() {
+        let mut point = sample();
+        assert!(point.listed("failed").is_empty());
+        point.set("failed", NONE);
+        assert!(point.listed("failed").is_empty());
+        point.set("failed", "redis env");
+        assert_eq!(point.listed("failed"), ["redis", "env"]);
+        point.set("size.env", "12");
+        assert_eq!((point.size(Kind::Env), point.size(Kind::Redis)), (Some(12), None));
     }
 }

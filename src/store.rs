@@ -59,6 +59,12 @@ impl Kind {
             .find(|kind| dir == kind.dir() && name.ends_with(kind.suffix()))
     }
 
+    /// The kind of a backup file by the end of its name alone, wherever it lies.
+    pub fn of_name(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        Self::ALL.into_iter().find(|kind| name.ends_with(kind.suffix()))
+    }
+
     /// How a file name ends.
     pub const fn suffix(self) -> &'static str {
         match self {

@@ -1,16 +1,21 @@
 //! The environment file: a copy of `.env`, which holds n8n's encryption key.
 
 use std::fs::File;
+use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::{write, Backup, Context};
+use super::{read, write, Backup, Context};
+use crate::dotenv;
 use crate::logging::Journal;
 use crate::size;
 use crate::store::{Kind, Stamp};
 
 /// It has no script of its own; it is a step of backup-all.
 const JOURNAL: Journal = Journal::new("backup-all");
+
+/// The longest environment file that is read.
+const LIMIT: usize = 16 << 20;
 
 /// Copies `.env`.
 ///
@@ -29,6 +34,19 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
         backup.entry.path.display()
     ));
     Ok(backup)
+}
+
+/// Proves that a copy can be read as an environment file.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, path: &Path) -> Result<()> {
+    let mut chain = context.chain();
+    let contents = read(context, &mut chain, path)?;
+    let text = chain.collect("reading the environment file", contents, LIMIT);
+    chain.finish()?;
+    // What the file asks of the environment is there, whatever it is: only its form is judged.
+    dotenv::parse(path, &text.get()?, &|_| Some("set".to_owned())).map(drop)
 }
 
 fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {

@@ -42,7 +42,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let path = context.store.path(Kind::N8n, stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     let mut attempt = 1;
-    let backup = loop {
+    let mut backup = loop {
         match archive(context, &docker, &owner, &image, stamp) {
             Ok(backup) => break backup,
             // The engine goes on past a file that vanishes while it is read, and spoils the archive.
@@ -55,8 +55,25 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             Err(error) => return Err(error.context("tar backup failed")),
         }
     };
+    backup.facts.extend(versions(context, &docker));
     backup.report(JOURNAL);
     Ok(backup)
+}
+
+/// The images that n8n's containers were made from. What the engine does not tell is left out.
+fn versions(context: &Context, docker: &Docker) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    for name in &context.config.n8n_containers {
+        let Ok(Some(container)) = docker.container(name) else {
+            continue;
+        };
+        let image = format!("{} {}", container.image, container.image_id);
+        facts.push((format!("n8n.image.{name}"), image));
+        if !container.version.is_empty() {
+            facts.push((format!("n8n.version.{name}"), container.version));
+        }
+    }
+    facts
 }
 
 /// The stream came to an end that is none.

@@ -92,7 +92,8 @@ fn whole(summary: dump::Summary) -> Result<dump::Summary> {
     Ok(summary)
 }
 
-/// What a recovery point's manifest says of a dump.
+/// What a recovery point's manifest says of a dump: versions, rows of each table (`postgres.rows.TABLE`), and the value
+/// of each sequence, with whether it is in use already or comes next.
 fn facts(summary: &dump::Summary) -> Vec<(String, String)> {
     let mut facts = vec![
         ("postgres.tables".to_owned(), summary.tables.len().to_string()),
@@ -108,6 +109,17 @@ fn facts(summary: &dump::Summary) -> Vec<(String, String)> {
             .iter()
             .map(|version| ("postgres.version".to_owned(), version.clone())),
     );
+    facts.extend(
+        summary
+            .dump_version
+            .iter()
+            .map(|version| ("postgres.pg_dump".to_owned(), version.clone())),
+    );
+    facts.push(("postgres.sequences".to_owned(), summary.sequences.len().to_string()));
+    facts.extend(summary.sequences.iter().map(|(sequence, last, used)| {
+        let used = if *used { "used" } else { "next" };
+        (format!("postgres.sequence.{sequence}"), format!("{last} {used}"))
+    }));
     facts.extend(
         summary
             .copies

@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::sql::{self, Mark, Server};
 use super::{load, verify, Psql};
-use crate::component::Context;
+use crate::component::{check_recorded, Context};
 use crate::docker::Docker;
 use crate::dump;
 use crate::logging::Journal;
@@ -45,7 +45,9 @@ pub struct Plan<'a> {
 pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
     let config = &context.config;
     journal.info("Verifying backup file integrity...");
-    let summary = verify(context, file).context("Backup file is corrupted or not a valid gzip file")?;
+    let summary = check_recorded(context, file)
+        .and_then(|()| verify(context, file))
+        .context("Backup file is corrupted or not a valid gzip file")?;
     load::check_statements(&summary)?;
     journal.info("Backup file integrity verified");
 
