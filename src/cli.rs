@@ -122,7 +122,29 @@ pub const COMMANDS: &[Command] = &[
         summary: "replace the database by the contents of a .sql.gz file",
         details: "The file is verified and loaded beside the live database first; then the two are swapped.",
         operand: Some("FILE"),
-        options: &[YES],
+        options: &[
+            YES,
+            Opt {
+                long: "keep-old",
+                short: None,
+                value: None,
+                help: "keep the database that is replaced, as n8n_old_YYYYMMDD_HHMMSS",
+            },
+            Opt {
+                long: "create-roles",
+                short: None,
+                value: None,
+                help: "create roles that the dump names and the server lacks, without login",
+            },
+            Opt {
+                long: "in-place",
+                short: None,
+                value: None,
+                help:
+                    "where there is no room for two databases: dump the live one, drop it, then load; a failure after \
+                       the drop leaves no database but that dump",
+            },
+        ],
         log: BACKUP_LOG,
         action: Action::RestorePostgres,
     },

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail, Context, Result};
 
 use crate::pipeline::{self, is_executable, Output};
+use crate::size;
 
 /// Where Docker's packages put the command, for the bare PATH that cron gives.
 const USUAL_PLACES: [&str; 7] = [
@@ -208,6 +209,16 @@ impl Docker {
         let mut leashed = vec!["sh", "-c", LEASH, "sh"];
         leashed.extend_from_slice(argv);
         self.exec(container, how, &leashed)
+    }
+
+    /// The free bytes of the file system that holds `dir` in a container; `None` when it does not tell.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn free_space(&self, container: &str, dir: &str) -> Result<Option<u64>> {
+        let df = self.exec(container, Exec::default(), &["df", "-Pk", "--", dir]);
+        let said = self.answer("df", df, None)?;
+        Ok(size::free(&said.text()).filter(|_| said.success))
     }
 
     /// Whether a volume of this name exists.

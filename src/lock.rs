@@ -91,6 +91,8 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // An empty file tells the next holder that this one ended in good order.
         let _ = self.file.set_len(0);
+        // A child that another thread has forked and that does not run its program yet has the descriptor too.
+        let _ = self.file.unlock();
     }
 }
 
@@ -120,6 +122,13 @@ fn open(path: &Path) -> Result<File> {
     let opened = file.metadata().with_context(context)?;
     if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) {
         bail!("Lock file {} was replaced while it was opened", path.display());
+    }
+    // A second name may be that of a file which somebody wants to see emptied.
+    if opened.nlink() != 1 {
+        bail!(
+            "Lock file {} has another name as well: remove it, or set BACKUP_LOCK_FILE in .env",
+            path.display()
+        );
     }
     Ok(file)
 }
@@ -192,6 +201,16 @@ mod tests {
         lock.file.try_lock().unwrap();
         lock.write_pid().unwrap();
         assert!(matches!(Lock::attempt(&path).unwrap(), Attempt::Busy(_)));
+    }
+
+    #[test]
+    fn a_second_name_of_another_file_is_not_emptied() {
+        let dir = TempDir::new();
+        let (target, path) = (dir.path().join("target"), dir.path().join("lock"));
+        std::fs::write(&target, "keep").unwrap();
+        std::fs::hard_link(&target, &path).unwrap();
+        assert!(Lock::attempt(&path).unwrap_err().to_string().contains("another name"));
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "keep");
     }
 
     #[test]

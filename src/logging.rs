@@ -110,12 +110,14 @@ pub fn failure() -> Option<String> {
 }
 
 /// Checks that the first lines arrived: a standard output that is closed, or a log on a full disk, is told before work
-/// begins.
+/// begins. Only the first call checks; what fails later must not cost a backup.
 ///
 /// # Errors
-/// When nothing can be written any more.
+/// When standard output or the log file does not take what is written.
 pub fn check_started() -> Result<()> {
-    STARTED.store(true, Ordering::Relaxed);
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     match failure() {
         Some(what) => bail!("{what}"),
         None => Ok(()),

@@ -326,6 +326,21 @@ impl Chain {
         Ok((stdin, stdout))
     }
 
+    /// Has `alive` asked, when nothing has moved for half of the stall limit, whether the work goes on all the same (a
+    /// server that builds an index moves no byte); its yes counts as movement.
+    pub fn pulse(&self, alive: impl Fn() -> bool + Send + 'static) {
+        let (shared, stall) = (Arc::downgrade(&self.shared), self.stall);
+        thread::spawn(move || loop {
+            thread::sleep((stall / 20).clamp(Duration::from_millis(10), Duration::from_secs(1)));
+            let Some(shared) = shared.upgrade().filter(|shared| !shared.clock.ended()) else {
+                return;
+            };
+            if shared.clock.idle() >= stall / 2 && alive() {
+                shared.clock.tick();
+            }
+        });
+    }
+
     /// Runs `work` in a thread of the chain. Its failure ends the chain.
     pub fn task<T: Send + 'static>(
         &mut self,
@@ -528,6 +543,8 @@ impl Drop for Chain {
             self.shared.kill_all();
             self.wait();
         }
+        // For the pulse, which may be asking just now.
+        self.shared.clock.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -580,8 +597,15 @@ impl Output {
 /// # Errors
 /// When it cannot be started, or gives no answer for `stall`.
 pub fn output(name: &str, command: Command, input: Option<Vec<u8>>, stall: Duration) -> Result<Output> {
+    output_of(Chain::new(stall), name, command, input)
+}
+
+/// As [`output`], in a chain that the caller has made, with a [`Chain::pulse`] perhaps.
+///
+/// # Errors
+/// As [`output`].
+pub fn output_of(mut chain: Chain, name: &str, command: Command, input: Option<Vec<u8>>) -> Result<Output> {
     const LIMIT: usize = 32 << 20;
-    let mut chain = Chain::new(stall);
     let stdin = if input.is_some() { Input::Piped } else { Input::Null };
     let (stdin, stdout) = chain.spawn(name, command, stdin)?;
     if let (Some(stdin), Some(input)) = (stdin, input) {
@@ -757,6 +781,19 @@ mod tests {
         let error = format!("{:#}", chain.finish().unwrap_err());
         assert!(error.starts_with("nothing moved"), "{error}");
         assert!(start.elapsed() < GRACE, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_pulse_tells_slow_work_from_a_stall() {
+        let run = |alive: bool| {
+            let mut chain = Chain::new(Duration::from_millis(300));
+            chain.pulse(move || alive);
+            let (_, from) = chain.spawn("source", sh("sleep 1; echo x"), Input::Null).unwrap();
+            chain.pump("reading", from, io::sink(), ());
+            chain.finish()
+        };
+        run(true).unwrap();
+        assert!(format!("{:#}", run(false).unwrap_err()).starts_with("nothing moved"));
     }
 
     #[test]

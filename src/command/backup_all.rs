@@ -58,6 +58,7 @@ pub fn run(context: &Context) -> Result<()> {
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
     logging::check_started()?;
+    logging::check_started()?;
     check_space(context)?;
 
     let mut failed: usize = 0;
@@ -130,6 +131,12 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
         }
     };
     thread::scope(|scope| {
+        scope.spawn(|| {
+            // A server that does not answer is told by the backup itself.
+            if let Err(error) = postgres::restore::clear(context, JOURNAL) {
+                logging::trace(|| format!("no look at what restores left: {error:#}"));
+            }
+        });
         for _ in 1..context.config.jobs.min(STEPS.len()) {
             scope.spawn(work);
         }
@@ -138,17 +145,23 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Refuses to begin on a disk that is nearly full.
+/// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.
 fn check_space(context: &Context) -> Result<()> {
     crate::store::make_dir(context.store.root())?;
     match available(context.store.root(), context.config.stall) {
         Ok(bytes) => {
             let text = size::available(bytes);
-            if bytes / 1024 < context.config.min_free_kb {
+            let least = context.config.min_free_kb * 1024;
+            if bytes < least {
                 let required = match context.config.min_free_kb {
                     1_048_576 => "1GiB".to_owned(),
-                    kb => size::amount(kb * 1024),
+                    _ => size::amount(least),
                 };
+                bail!("Insufficient disk space: {text} available, {required} required");
+            }
+            let expected = expected(context);
+            if bytes.saturating_add(cleanup::reclaimable(context)) < expected {
+                let required = size::amount(expected);
                 bail!("Insufficient disk space: {text} available, {required} required");
             }
             JOURNAL.info(format_args!("Disk space check passed: {text} available"));
@@ -158,16 +171,17 @@ fn check_space(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// What this run will take: the last backup of each kind, and a quarter more.
+fn expected(context: &Context) -> u64 {
+    let newest = |kind| context.store.list(kind).ok()?.pop().map(|entry| entry.disk);
+    let sum: u64 = Kind::ALL.into_iter().filter_map(newest).sum();
+    sum + sum / 4
+}
+
 /// The bytes that are free for us on the disk of `dir`, as `df` tells.
 fn available(dir: &Path, stall: Duration) -> Result<u64> {
     let mut df = pipeline::command("df");
     df.args(["-Pk", "--"]).arg(dir);
     let said = pipeline::output("df", df, None, stall)?;
-    let kb = said
-        .text()
-        .lines()
-        .nth(1)
-        .and_then(|line| line.split_whitespace().nth(3).map(str::to_owned));
-    let kb: u64 = kb.context("df gave no number")?.parse().context("df gave no number")?;
-    Ok(kb * 1024)
+    size::free(&said.text()).context("df gave no number")
 }

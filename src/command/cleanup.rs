@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{bail, Result};
 
 use crate::component::Context;
-use crate::logging::Journal;
+use crate::logging::{self, Journal};
 use crate::retention::{self, Candidate, Verdict};
 use crate::size;
 use crate::store::{Entry, Kind};
@@ -21,6 +21,7 @@ const JOURNAL: Journal = Journal::new("cleanup-backups");
 pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     let days = context.config.retention_days;
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {days} days)"));
+    logging::check_started()?;
     if dry_run {
         JOURNAL.info("Running in dry-run mode (no files will be deleted)");
     }
@@ -75,6 +76,22 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
         bail!("{failed} item(s) could not be cleaned up");
     }
     Ok(())
+}
+
+/// The bytes on disk that the cleanup will free; none in a directory that cannot be read.
+pub fn reclaimable(context: &Context) -> u64 {
+    let mut bytes = 0;
+    for kind in Kind::ALL {
+        let entries = context.store.list(kind).unwrap_or_default();
+        let verdicts = decide(&entries, context.config.retention_days);
+        bytes += entries
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, verdict)| *verdict == Verdict::Delete)
+            .map(|(entry, _)| entry.disk)
+            .sum::<u64>();
+    }
+    bytes
 }
 
 /// The verdict on each of one component's files.

@@ -10,7 +10,7 @@ use anyhow::{bail, Result};
 use super::hold;
 use crate::component::postgres::restore::{prepare, Options};
 use crate::component::Context;
-use crate::logging::Journal;
+use crate::logging::{self, Journal};
 use crate::store::Kind;
 
 const JOURNAL: Journal = Journal::new("restore-postgres");
@@ -22,6 +22,7 @@ const JOURNAL: Journal = Journal::new("restore-postgres");
 pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) -> Result<()> {
     let path = Path::new(file);
     JOURNAL.info(format_args!("Starting PostgreSQL restore from: {}", path.display()));
+    logging::check_started()?;
     if !context.config.env_file_exists {
         bail!(".env file not found");
     }

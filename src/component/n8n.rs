@@ -6,7 +6,7 @@ use anyhow::{bail, Context as _, Result};
 
 use super::{observe, read_back, Backup, Context, Packed};
 use crate::docker::Docker;
-use crate::logging::Journal;
+use crate::logging::{self, Journal};
 use crate::pipeline::Input;
 use crate::store::{Kind, Stamp};
 use crate::tar;
@@ -25,6 +25,7 @@ const MAX_CONFIG: usize = 64 << 10;
 /// When it does not exist, no local image serves for the helper, or the archive is not whole.
 pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting n8n data backup");
+    logging::check_started()?;
     let docker = context.docker()?;
     let volume = &context.config.n8n_volume;
     if !docker.volume_exists(volume)? {

@@ -11,8 +11,8 @@ use anyhow::{anyhow, bail, Context as _, Result};
 use super::{observe, read_back, Backup, Context, Packed};
 use crate::docker::{Docker, Exec};
 use crate::dump;
-use crate::logging::Journal;
-use crate::pipeline::Input;
+use crate::logging::{self, Journal};
+use crate::pipeline::{self, Chain, Input};
 use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-postgres");
@@ -23,6 +23,7 @@ const JOURNAL: Journal = Journal::new("backup-postgres");
 /// When `.env` is missing, the container does not run, or the dump is not whole.
 pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting PostgreSQL backup");
+    logging::check_started()?;
     let config = &context.config;
     if !config.env_file_exists {
         bail!(".env file not found");
@@ -159,9 +160,41 @@ impl<'a> Psql<'a> {
     /// # Errors
     /// What psql says.
     fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
-        let said = self
-            .docker
-            .answer("psql", self.command(database, task)?, Some(script.into_bytes()))?;
+        self.run_in(self.context.chain(), database, task, script)
+    }
+
+    /// As [`Psql::run`], for what may take the server long: no stall is a stall while the session works.
+    ///
+    /// # Errors
+    /// As [`Psql::run`].
+    fn run_long(&self, database: &str, task: &str, script: String) -> Result<String> {
+        let chain = self.context.chain();
+        chain.pulse(self.works(database, task)?);
+        self.run_in(chain, database, task, script)
+    }
+
+    /// Asks the server, on a connection of its own to `database`, whether the sessions of `task` work.
+    ///
+    /// # Errors
+    /// None that a valid setting could cause.
+    fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
+        let script = sql::works(&sql::application_name(task, &self.context.config.postgres_db))?;
+        let (docker, context) = (self.docker.clone(), self.context.clone());
+        let (container, database) = (self.container.to_owned(), database.to_owned());
+        Ok(move || {
+            let psql = Psql {
+                docker: &docker,
+                context: &context,
+                container: &container,
+            };
+            psql.run(&database, "pulse", script.clone())
+                .is_ok_and(|said| said.trim() == "t")
+        })
+    }
+
+    fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
+        let command = self.command(database, task)?;
+        let said = pipeline::output_of(chain, "psql", command, Some(script.into_bytes()))?;
         if !said.success {
             let code = said
                 .code
@@ -185,6 +218,17 @@ impl<'a> Psql<'a> {
             user: None,
         };
         Ok(self.docker.exec(self.container, how, &argv))
+    }
+
+    /// Whether psql can be told to take no meta-command from its input.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    fn knows_restrict(&self) -> Result<bool> {
+        let version = self
+            .docker
+            .exec(self.container, Exec::default(), &["psql", "--version"]);
+        Ok(sql::knows_restrict(&self.docker.answer("psql", version, None)?.text()))
     }
 
     /// The first database of `candidates` that lets us in.

@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail, Context as _, Result};
 
 use super::{observe, write, Backup, Context};
 use crate::docker::{Docker, Exec};
-use crate::logging::Journal;
+use crate::logging::{self, Journal};
 use crate::pipeline::Input;
 use crate::rdb;
 use crate::store::{Kind, Stamp};
@@ -23,6 +23,7 @@ const JOURNAL: Journal = Journal::new("backup-redis");
 /// When the container does not run, Redis does not save, or the copy is not whole.
 pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting Redis backup");
+    logging::check_started()?;
     let docker = context.docker()?;
     let config = &context.config;
     docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;

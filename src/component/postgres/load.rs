@@ -1,6 +1,7 @@
 //! Loading a dump into an empty database, and comparing the two: what a restore and a drill have in common.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -41,18 +42,21 @@ pub fn check_statements(summary: &dump::Summary) -> Result<()> {
 /// `Database restore failed`, and why.
 pub fn load(psql: &Psql<'_>, database: &str, file: &Path, summary: &dump::Summary, version: u32) -> Result<()> {
     let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
-    let mut chain = psql.context.chain();
-    let contents = read(psql.context, &mut chain, file)?;
-    let (stdin, stdout) = chain.spawn("psql", psql.command(database, "load")?, Input::Piped)?;
-    let stdin = stdin.context("psql has no input")?;
     let strip = Strip {
         restrict: true,
         settings: unknown_settings(version),
     };
-    let epilogue = sql::load_epilogue(&marker)?;
+    let token = if psql.knows_restrict()? { Some(token()?) } else { None };
+    let prelude = sql::load_prelude(token.as_deref());
+    let epilogue = sql::load_epilogue(&marker, token.as_deref())?;
+    let mut chain = psql.context.chain();
+    chain.pulse(psql.works(database, "load")?);
+    let contents = read(psql.context, &mut chain, file)?;
+    let (stdin, stdout) = chain.spawn("psql", psql.command(database, "load")?, Input::Piped)?;
+    let stdin = stdin.context("psql has no input")?;
     let loaded = chain.task("loading", move |clock| {
         let mut to = stdin;
-        to.write_all(sql::load_prelude().as_bytes())?;
+        to.write_all(prelude.as_bytes())?;
         let summary = feed(contents, Filter::new(strip), &mut to, || clock.tick())?;
         to.write_all(epilogue.as_bytes())?;
         Ok(summary)
@@ -74,8 +78,10 @@ pub fn load(psql: &Psql<'_>, database: &str, file: &Path, summary: &dump::Summar
 /// # Errors
 /// `Database restore failed`, and the first differences.
 pub fn compare(psql: &Psql<'_>, database: &str, summary: &dump::Summary, journal: Journal) -> Result<Vec<sql::Count>> {
-    let counts =
-        sql::parse_counts(&psql.run(database, "restore", sql::table_counts())?).context("Database restore failed")?;
+    let counts = psql
+        .run_long(database, "restore", sql::table_counts())
+        .and_then(|said| sql::parse_counts(&said))
+        .context("Database restore failed")?;
     let tables = counts
         .iter()
         .filter(|count| matches!(count.kind, CountKind::Table | CountKind::Partitioned));
@@ -91,6 +97,15 @@ pub fn compare(psql: &Psql<'_>, database: &str, summary: &dump::Summary, journal
         first.join("; ")
     ))
     .context("Database restore failed")
+}
+
+/// A word that nobody can guess, for `\restrict`.
+fn token() -> Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .context("Cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Settings that newer versions of pg_dump write and a server of `version` does not know.

@@ -1,7 +1,7 @@
 //! Restore of the database. The dump is verified whole, loaded into a staged database, compared with what the dump
 //! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
@@ -12,7 +12,11 @@ use crate::component::{check_recorded, Context};
 use crate::docker::Docker;
 use crate::dump;
 use crate::logging::Journal;
+use crate::size;
 use crate::store::Stamp;
+
+/// How often the swap is tried when clients hinder it.
+const SWAP_ATTEMPTS: u32 = 3;
 
 /// How a restore is to be done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +47,10 @@ pub struct Plan<'a> {
 /// # Errors
 /// What is wrong with the file, or why this server cannot take it.
 pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+    ensure!(
+        !(options.in_place && options.keep_old),
+        "--in-place drops the database that --keep-old would keep: choose one of them"
+    );
     let config = &context.config;
     journal.info("Verifying backup file integrity...");
     let summary = check_recorded(context, file)
@@ -92,6 +100,12 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
             ));
         }
     }
+    check_room(context, &docker, &server, summary.bytes, options, journal)?;
+    if options.in_place && server.exists {
+        journal.warn(format_args!(
+            "--in-place: {live} is dumped and dropped before the load. A failure after that leaves no database but the dump"
+        ));
+    }
     Ok(Plan {
         context,
         docker,
@@ -105,6 +119,51 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     })
 }
 
+/// Refuses a restore that would fill the server's disk.
+fn check_room(
+    context: &Context,
+    docker: &Docker,
+    server: &Server,
+    bytes: u64,
+    options: Options,
+    journal: Journal,
+) -> Result<()> {
+    let free = match server.directory.as_str() {
+        "" => None,
+        directory => docker.free_space(&context.config.postgres_container, directory)?,
+    };
+    let Some(free) = free else {
+        journal.warn("Could not determine the disk space that is free for the database");
+        return Ok(());
+    };
+    let freed = if options.in_place { server.size } else { 0 };
+    let needed = room(bytes, server.wal);
+    if free.saturating_add(freed) >= needed {
+        return Ok(());
+    }
+    let hint = if options.in_place || !server.exists {
+        "make room there, or use a larger disk"
+    } else {
+        "make room there, or add --in-place, which drops the live database before the load"
+    };
+    Err(anyhow!("{hint}")).with_context(|| {
+        format!(
+            "Insufficient disk space in container {} at {}: {} available, {} required",
+            context.config.postgres_container,
+            server.directory,
+            size::available(free),
+            size::amount(needed)
+        )
+    })
+}
+
+/// What loading a dump of `bytes` takes at most: rows and indexes, a quarter more than their text, and the log of the
+/// load, which the server keeps to about `wal` bytes.
+fn room(bytes: u64, wal: u64) -> u64 {
+    let data = bytes.saturating_add(bytes / 4);
+    data.saturating_add(wal.min(data))
+}
+
 /// The major version at the start of a version's text.
 fn major(version: &str) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -114,35 +173,95 @@ impl Plan<'_> {
     /// Loads the dump beside the live database and swaps the two.
     ///
     /// # Errors
-    /// When a step fails; the live database is then the one from before.
+    /// When a step fails; the live database is then the one from before, unless it had to make room.
     pub fn run(&self) -> Result<()> {
         self.create_roles()?;
+        let safety = if self.options.in_place && self.server.exists {
+            Some(self.safety_dump()?)
+        } else {
+            None
+        };
         let stamp = Stamp::now().to_string();
-        let staged = Staged {
+        let mut staged = Staged {
             plan: self,
             name: sql::staged_name(&stamp),
-            done: false,
+            keep: false,
         };
         // What a dead restore left is cleared only after this: it may be the one that knows what a lost database was like.
         let database = self.create(&staged.name)?;
         self.sweep(&staged.name)?;
+        let Some(safety) = safety else {
+            self.fill(&staged.name)?;
+            self.apply(&staged.name, &database)?;
+            return self.swap(&mut staged, &sql::old_name(&stamp));
+        };
+        // What the live database is like must be with the staged one before the live one goes.
+        self.apply(&staged.name, &database)?;
+        self.drop_live().context("Database restore failed")?;
+        // From here on the staged database is all that knows it, so it stays when the load fails.
+        staged.keep = true;
+        self.fill(&staged.name)
+            .and_then(|()| self.swap(&mut staged, &sql::old_name(&stamp)))
+            .with_context(|| {
+                format!(
+                    "{} as it was before is in {}: restore that file to go back",
+                    self.live(),
+                    safety.display()
+                )
+            })
+            .context("Database restore failed")
+    }
+
+    /// Dumps the live database before it is dropped.
+    fn safety_dump(&self) -> Result<PathBuf> {
+        self.journal
+            .info(format_args!("Dumping database {} before it is dropped", self.live()));
+        let backup = super::dump(self.context, &self.docker, self.context.store.free_stamp())
+            .context("The live database cannot be dumped, so it is not dropped")?;
+        self.journal
+            .info(format_args!("Safety dump completed: {}", backup.entry.path.display()));
+        Ok(backup.entry.path)
+    }
+
+    /// Drops the live database, in a restore that has no room for two.
+    fn drop_live(&self) -> Result<()> {
+        self.journal.info("Terminating existing database connections...");
+        self.journal.info("Dropping existing database...");
+        self.psql()
+            .run(self.maintenance, "restore", sql::drop_database(self.live())?)
+            .map(drop)
+    }
+
+    /// Loads the dump into the staged database and proves that all of it is there.
+    fn fill(&self, staged: &str) -> Result<()> {
+        let psql = self.psql();
         self.journal.info("Restoring database from backup...");
-        load::load(
-            &self.psql(),
-            &staged.name,
-            self.file,
-            &self.summary,
-            self.server.version,
-        )?;
+        load::load(&psql, staged, self.file, &self.summary, self.server.version)?;
         self.journal.info("Verifying restore...");
-        load::compare(&self.psql(), &staged.name, &self.summary, self.journal)?;
-        self.psql()
-            .run(&staged.name, "restore", "ANALYZE;\n".to_owned())
+        load::compare(&psql, staged, &self.summary, self.journal)?;
+        psql.run_long(staged, "restore", "ANALYZE;\n".to_owned())
+            .context("Database restore failed")
+            .map(drop)
+    }
+
+    /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
+    /// them all.
+    fn apply(&self, staged: &str, database: &sql::Description) -> Result<()> {
+        let psql = self.psql();
+        psql.run(self.maintenance, "restore", sql::script(&database.apply))
             .context("Database restore failed")?;
-        self.psql()
-            .run(self.maintenance, "restore", sql::script(&database.apply))
-            .context("Database restore failed")?;
-        self.swap(staged, &sql::old_name(&stamp))
+        if !self.server.exists {
+            return Ok(());
+        }
+        let differences = psql.run(self.maintenance, "restore", sql::differences(self.live(), staged)?)?;
+        if !differences.is_empty() {
+            let names: Vec<&str> = differences.lines().collect();
+            self.journal.warn(format_args!(
+                "The restored database will differ from the replaced one in: {}",
+                names.join(", ")
+            ));
+        }
+        Ok(())
     }
 
     fn psql(&self) -> Psql<'_> {
@@ -179,7 +298,7 @@ impl Plan<'_> {
     }
 
     /// Puts the staged database in the live one's place.
-    fn swap(&self, mut staged: Staged<'_>, old: &str) -> Result<()> {
+    fn swap(&self, staged: &mut Staged<'_>, old: &str) -> Result<()> {
         let live = self.live();
         let mark = if self.options.keep_old {
             Mark::Kept
@@ -187,28 +306,25 @@ impl Plan<'_> {
             Mark::Replaced
         };
         self.journal.info("Terminating existing database connections...");
-        let swap = sql::swap(live, &staged.name, old, mark)?;
-        let terminate = sql::terminate(live, &staged.name, &sql::application_name("swap", live))?;
-        let swapped = thread::scope(|scope| {
-            // Ends the sessions that the swap waits for, while its lock keeps new ones out.
-            let helper = scope.spawn(|| self.psql().run(self.maintenance, "terminate", terminate));
-            let swapped = self.psql().run(self.maintenance, "swap", swap);
-            let _ = helper.join();
-            swapped
-        });
-        match swapped {
-            Ok(said) if said.lines().any(|line| line == "swapped") => staged.done = true,
+        let mut attempt = 1;
+        while let Err(error) = self.try_swap(&staged.name, old, mark) {
             // The answer may have been lost on its way; what the server says now is what counts.
-            other => match self.oid_of(&staged.name)? {
-                None => staged.done = true,
-                Some(_) => {
-                    let reason = other.err().unwrap_or_else(|| anyhow!("the swap gave no answer"));
-                    return Err(reason.context("Database restore failed"));
+            let there = self.psql().run(self.maintenance, "restore", sql::exists(&staged.name)?);
+            match there.context("Whether the databases were swapped could not be found out") {
+                Ok(there) if there.trim() == "f" => break,
+                Ok(_) if attempt < SWAP_ATTEMPTS => {
+                    self.journal.warn(format_args!(
+                        "The databases could not be swapped, trying again: {error:#}"
+                    ));
+                    attempt += 1;
                 }
-            },
+                Ok(_) => return Err(error.context("Database restore failed")),
+                Err(unknown) => return Err(unknown.context("Database restore failed")),
+            }
         }
+        staged.keep = true;
         self.journal.success("Database restored successfully");
-        if !self.server.exists {
+        if !self.server.exists || self.options.in_place {
             return Ok(());
         }
         if self.options.keep_old {
@@ -231,14 +347,20 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Whether a database is there.
-    fn oid_of(&self, database: &str) -> Result<Option<String>> {
-        let script = format!(
-            "SELECT oid FROM pg_database WHERE datname = {};\n",
-            sql::literal(database)?
-        );
-        let said = self.psql().run(self.maintenance, "restore", script)?;
-        Ok(said.lines().next().map(str::to_owned))
+    /// Swaps once.
+    fn try_swap(&self, staged: &str, old: &str, mark: Mark) -> Result<()> {
+        let live = self.live();
+        let swap = sql::swap(live, staged, old, mark)?;
+        let terminate = sql::terminate(live, staged, &sql::application_name("swap", live))?;
+        let said = thread::scope(|scope| {
+            // Ends the sessions that the swap waits for, while its lock keeps new ones out.
+            let helper = scope.spawn(|| self.psql().run(self.maintenance, "terminate", terminate));
+            let said = self.psql().run(self.maintenance, "swap", swap);
+            let _ = helper.join();
+            said
+        })?;
+        ensure!(said.lines().any(|line| line == "swapped"), "the swap gave no answer");
+        Ok(())
     }
 }
 
@@ -246,12 +368,13 @@ impl Plan<'_> {
 struct Staged<'a> {
     plan: &'a Plan<'a>,
     name: String,
-    done: bool,
+    /// It has become the live one, or must not go for another reason.
+    keep: bool,
 }
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.keep {
             // What cannot be dropped now is swept by the next run.
             let _ = sql::drop_database(&self.name)
                 .and_then(|script| self.plan.psql().run(self.plan.maintenance, "restore", script));
@@ -277,6 +400,32 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
         journal.warn(format_args!(
             "Dropped database {name} ({kind}) that an interrupted restore left"
         ));
+    }
+    Ok(())
+}
+
+/// Clears what a restore that died has left, for a backup: the caller holds the lock that restores hold. Nothing is
+/// cleared while the live database is missing, since a staged one may be all that is left of it.
+///
+/// # Errors
+/// When the server does not answer.
+pub fn clear(context: &Context, journal: Journal) -> Result<()> {
+    let docker = context.docker()?;
+    let psql = Psql::live(context, &docker);
+    let live = &context.config.postgres_db;
+    let Some(maintenance) = sql::maintenance_databases(live)?.first() else {
+        return Ok(());
+    };
+    let said = psql.run(maintenance, "restore", sql::exists(live)? + &sql::sweep_list(live)?)?;
+    let Some(("t", list)) = said.split_once('\n') else {
+        return Ok(());
+    };
+    if sql::parse_named(list)?.iter().any(|(kind, _)| kind != "kept") {
+        if let Err(error) = sweep(&psql, maintenance, live, None, journal) {
+            journal.warn(format_args!(
+                "What an interrupted restore left could not be cleared: {error:#}"
+            ));
+        }
     }
     Ok(())
 }

@@ -467,6 +467,26 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     ))
 }
 
+/// Asks whether a session called `application` works: `t` or `f`. One that waits for its client or for a lock does not.
+/// A server that is paused or hangs gives no answer at all.
+pub fn works(application: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = {} AND state = 'active'
+    AND coalesce(wait_event_type, '') NOT IN ('Client', 'Lock'));
+",
+        literal(application)?
+    ))
+}
+
+/// Asks whether a database is there: `t` or `f`.
+pub fn exists(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_database WHERE datname = {});\n",
+        name_literal(database)?
+    ))
+}
+
 /// Asks which databases of ours belong to `live`: lines of `staged`, `replaced` or `kept` and hex name, oldest first.
 /// Staged and replaced ones may be dropped, kept ones not. Read by [`parse_named`].
 ///
@@ -538,8 +558,11 @@ pub fn parse_names(output: &str) -> Result<Vec<String>> {
 ///
 /// `synchronous_commit` off is safe: the swap's commit is synchronous and comes later in the same log. The others
 /// undo what the settings of a role (or database) could do to the load.
-pub fn load_prelude() -> String {
-    r#"SET statement_timeout = 0;
+///
+/// Under a `restrict` token `psql` takes no meta-command until [`load_epilogue`] gives the token back: whatever the dump
+/// holds, nothing of it is run on the client's side. Only for a `psql` that [`knows_restrict`].
+pub fn load_prelude(restrict: Option<&str>) -> String {
+    let settings = r#"SET statement_timeout = 0;
 SET default_transaction_read_only = off;
 SET client_min_messages = warning;
 SET ROLE NONE;
@@ -554,15 +577,41 @@ BEGIN
     JOIN pg_catalog.pg_settings s ON s.name = v.name AND s.context IN ('user', 'superuser')
     WHERE s.enumvals IS NULL OR v.value = ANY (s.enumvals) OR v.name <> 'default_toast_compression';
 END $load$;
-"#
-    .to_owned()
+"#;
+    match restrict {
+        Some(token) => format!("{settings}\\restrict {token}\n"),
+        None => settings.to_owned(),
+    }
+}
+
+/// Whether `psql` has `\restrict`, by the answer to `psql --version`: since the minor releases of August 2025.
+pub fn knows_restrict(version: &str) -> bool {
+    let number = version
+        .split_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        .unwrap_or_default();
+    let mut parts = number.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(13)), Some(Ok(minor))) => minor >= 22,
+        (Some(Ok(14)), Some(Ok(minor))) => minor >= 19,
+        (Some(Ok(15)), Some(Ok(minor))) => minor >= 14,
+        (Some(Ok(16)), Some(Ok(minor))) => minor >= 10,
+        (Some(Ok(17)), Some(Ok(minor))) => minor >= 6,
+        (Some(Ok(major)), _) => major >= 18,
+        _ => false,
+    }
 }
 
 /// What stands after the dump's last byte: prints `marker`, which `psql` never reaches when the stream was cut or a statement
 /// failed. The marker must be new in each run, and its printing on a line of its own is the only proof of a whole
-/// load: exit status 0 is none. Two line feeds first, for a dump that lacks its last one.
-pub fn load_epilogue(marker: &str) -> Result<String> {
-    Ok(format!("\n\n\\echo\nSELECT pg_catalog.concat({});\n", literal(marker)?))
+/// load: exit status 0 is none. Two line feeds first, for a dump that lacks its last one. `restrict` is the token of
+/// [`load_prelude`].
+pub fn load_epilogue(marker: &str, restrict: Option<&str>) -> Result<String> {
+    let unrestrict = restrict.map_or_else(String::new, |token| format!("\\unrestrict {token}\n"));
+    Ok(format!(
+        "\n\n{unrestrict}\\echo\nSELECT pg_catalog.concat({});\n",
+        literal(marker)?
+    ))
 }
 
 /// What [`table_counts`] found in one relation.
@@ -788,6 +837,33 @@ mod tests {
         ] {
             assert!(parse_counts(&format!("{bad}\n")).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn restrict_came_with_minor_releases() {
+        for (version, known) in [
+            ("psql (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)", true),
+            ("psql (PostgreSQL) 15.13", false),
+            ("psql (PostgreSQL) 16.10", true),
+            ("psql (PostgreSQL) 16.9 (Debian 16.9-1.pgdg120+1)", false),
+            ("psql (PostgreSQL) 12.22", false),
+            ("psql (PostgreSQL) 17.6", true),
+            ("psql (PostgreSQL) 18.0", true),
+            ("psql (PostgreSQL) 18beta1", false),
+            ("", false),
+        ] {
+            assert_eq!(knows_restrict(version), known, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_restriction_is_lifted_before_the_marker() {
+        assert!(load_prelude(Some("T")).ends_with("\n\\restrict T\n"));
+        assert!(!load_prelude(None).contains("restrict"));
+        assert!(load_epilogue("m", Some("T"))
+            .unwrap()
+            .starts_with("\n\n\\unrestrict T\n\\echo\n"));
+        assert!(!load_epilogue("m", None).unwrap().contains("restrict"));
     }
 
     #[test]
