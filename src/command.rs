@@ -38,6 +38,7 @@ pub fn hold(context: &Context, journal: Journal) -> Result<Lock> {
 /// # Errors
 /// When the backup or its record fails.
 pub fn backup_one(context: &Context, journal: Journal, backup: fn(&Context, Stamp) -> Result<Backup>) -> Result<()> {
+    context.check_encryption(journal)?;
     let stamp = context.store.free_stamp();
     let begun = now();
     let backup = backup(context, stamp)?;

@@ -12,15 +12,19 @@ use std::process::ChildStdin;
 
 use anyhow::{bail, Context as _, Result};
 
-use crate::config::Config;
+use crate::config::{Config, Encryption};
 use crate::docker::Docker;
+use crate::gpg::{self, Gpg};
 use crate::gzip::{self, Compressor};
 use crate::lock::{component_lock, Lock};
 use crate::logging::Journal;
 use crate::pipeline::{self, Chain, Count, Input, Observer, Pending};
 use crate::size;
-use crate::store::{Entry, Kind, Partial, Stamp, Store};
+use crate::store::{Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
 use crate::{dump, manifest, rdb, tar};
+
+/// Shorter passphrases are warned about: what lies off-site can be guessed at for years.
+const SHORTEST_PASSPHRASE: usize = 12;
 
 /// What every command works with.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ pub struct Context {
 impl Context {
     /// The context of a project.
     pub fn new(config: Config) -> Self {
-        let store = Store::new(config.backups());
+        let store = Store::new(config.backups()).with_encryption(config.encryption.is_some());
         Self { config, store }
     }
 
@@ -44,6 +48,34 @@ impl Context {
     /// When there is none on this host.
     pub fn docker(&self) -> Result<Docker> {
         Docker::locate(self.config.path.clone(), self.config.stall)
+    }
+
+    /// The gpg of this host.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn gpg(&self) -> Result<Gpg> {
+        Gpg::locate(self.config.path.as_ref(), self.config.stall)
+    }
+
+    /// Makes sure that what is to be encrypted can be, before anything begins.
+    ///
+    /// # Errors
+    /// When there is no gpg, or the recipient's key cannot be used.
+    pub fn check_encryption(&self, journal: Journal) -> Result<()> {
+        let Some(encryption) = &self.config.encryption else {
+            return Ok(());
+        };
+        self.gpg()?.check(encryption)?;
+        if let Encryption::Passphrase(passphrase) = encryption {
+            let length = passphrase.reveal().chars().count();
+            if length < SHORTEST_PASSPHRASE {
+                journal.warn(format_args!(
+                    "BACKUP_GPG_PASSPHRASE is short ({length} characters): take {SHORTEST_PASSPHRASE} or more"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A chain with the stall limit of the settings.
@@ -96,33 +128,55 @@ impl Backup {
 
 /// What has been seen of a file while it was written.
 pub struct Written<O> {
-    seen: Pending<(O, (Count, Digest))>,
+    seen: Seen<O>,
     sha256: Pending<Vec<u8>>,
 }
 
-/// Leads `stream` into `partial`, past `observer`, and takes length and SHA-256 on the way.
+/// Where the stream and the file were looked at: in one pump, or before and after encryption.
+enum Seen<O> {
+    Plain(Pending<((O, Count), Digest)>),
+    Encrypted(Pending<(O, Count)>, Pending<Digest>),
+}
+
+/// Leads `stream` into `partial`, past `observer`, encrypted when the settings say so. Takes the stream's length and the
+/// file's SHA-256 on the way.
 ///
 /// # Errors
-/// When the checksum program cannot be started.
+/// When the checksum program or gpg cannot be started.
 pub fn write<O: Observer>(
+    context: &Context,
     chain: &mut Chain,
     partial: &Partial,
     stream: impl Read + Send + 'static,
     observer: O,
 ) -> Result<Written<O>> {
+    let observer = (observer, Count::default());
     let (digest, sha256) = Digest::start(chain)?;
     let name = format!("writing to {}", partial.dir().display());
-    let seen = chain.pump(name, stream, partial.writer()?, (observer, (Count::default(), digest)));
+    let file = partial.writer()?;
+    let seen = match &context.config.encryption {
+        None => Seen::Plain(chain.pump(name, stream, file, (observer, digest))),
+        Some(encryption) => {
+            let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
+            Seen::Encrypted(seen, chain.pump(name, stream, file, digest))
+        }
+    };
     Ok(Written { seen, sha256 })
 }
 
 impl<O> Written<O> {
-    /// The observer, the file's length and its SHA-256; after [`Chain::finish`].
+    /// The observer, the stream's length and the file's SHA-256; after [`Chain::finish`].
     ///
     /// # Errors
     /// When a step did not come to its end.
     pub fn get(self) -> Result<(O, u64, String)> {
-        let (observer, (count, _)) = self.seen.get()?;
+        let (observer, count) = match self.seen {
+            Seen::Plain(seen) => seen.get()?.0,
+            Seen::Encrypted(seen, stored) => {
+                stored.get()?;
+                seen.get()?
+            }
+        };
         Ok((observer, count.0, checksum(self.sha256.get()?)?))
     }
 }
@@ -194,7 +248,7 @@ impl<O: Observer> Packed<O> {
         journal.info(format_args!("Compressing with {}", compressor.label()));
         let partial = context.store.create(kind, stamp)?;
         let (packed, observer) = compressor.compress(chain, stream, (Count::default(), observer))?;
-        let written = write(chain, &partial, packed, ())?;
+        let written = write(context, chain, &partial, packed, ())?;
         Ok(Self {
             partial,
             observer,
@@ -213,17 +267,36 @@ impl<O: Observer> Packed<O> {
     }
 }
 
-/// The contents of a backup file as they were before it was packed: what its name says was done is undone.
+/// The contents of a backup file as they were before it was packed and encrypted: what its name says was done is undone.
 ///
 /// # Errors
-/// When the file cannot be opened or a program to unpack it is missing.
+/// When the file cannot be opened, a program to unpack it is missing, or it cannot be decrypted ([`gpg::Locked`]).
 pub fn read(context: &Context, chain: &mut Chain, path: &Path) -> Result<Box<dyn Read + Send>> {
     let file = File::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
-    if path.to_string_lossy().ends_with(".gz") {
-        Ok(Box::new(gzip::decompress(chain, file, context.config.path.as_ref())?))
-    } else {
-        Ok(Box::new(file))
-    }
+    undo(context, chain, file, path)
+}
+
+/// Undoes what was done to a file that is called, or will be called, `name`.
+fn undo(context: &Context, chain: &mut Chain, file: File, name: &Path) -> Result<Box<dyn Read + Send>> {
+    let path = context.config.path.as_ref();
+    let text = name.to_string_lossy();
+    let Some(inner) = text.strip_suffix(ENCRYPTED) else {
+        return Ok(match is_packed(&text) {
+            true => Box::new(gzip::decompress(chain, file, path)?),
+            false => Box::new(file),
+        });
+    };
+    let stream = context
+        .gpg()?
+        .decrypt(chain, context.config.encryption.as_ref(), file, name)?;
+    Ok(match is_packed(inner) {
+        true => Box::new(gzip::decompress(chain, stream, path)?),
+        false => Box::new(stream),
+    })
+}
+
+fn is_packed(name: &str) -> bool {
+    name.ends_with(".gz")
 }
 
 /// Leads the contents of a backup file past `observer`, and gives it back.
@@ -293,18 +366,34 @@ fn checksum(said: Vec<u8>) -> Result<String> {
     }
 }
 
-/// Reads an unpublished file back from the start and proves that it unpacks to `bytes` bytes.
+/// Reads an unpublished file back from the start and proves that it holds the `bytes` bytes that went into it. What was
+/// neither packed nor encrypted, and what only a private key opens that is not here, is compared by its `sha256`.
 ///
 /// # Errors
 /// When it does not.
-fn read_back(context: &Context, partial: &Partial, bytes: u64) -> Result<()> {
+fn read_back(context: &Context, partial: &Partial, bytes: u64, sha256: &str) -> Result<()> {
     let mut chain = context.chain();
-    let unpacked = gzip::decompress(&mut chain, partial.reader()?, context.config.path.as_ref())?;
-    let count = chain.pump("reading back", unpacked, io::sink(), Count::default());
+    let name = partial.final_path();
+    let file = partial.reader()?;
+    let told_by_contents = match &context.config.encryption {
+        Some(encryption) => gpg::can_read(encryption),
+        None => is_packed(&name.to_string_lossy()),
+    };
+    if told_by_contents {
+        let contents = undo(context, &mut chain, file, &name)?;
+        let count = chain.pump("reading back", contents, io::sink(), Count::default());
+        chain.finish()?;
+        let read = count.get()?.0;
+        if read != bytes {
+            bail!("the file unpacks to {read} bytes, and {bytes} were packed");
+        }
+        return Ok(());
+    }
+    let (digest, sum) = Digest::start(&mut chain)?;
+    chain.pump("reading back", file, io::sink(), digest);
     chain.finish()?;
-    let read = count.get()?.0;
-    if read != bytes {
-        bail!("the file unpacks to {read} bytes, and {bytes} were packed");
+    if checksum(sum.get()?)? != sha256 {
+        bail!("the file reads back as something else than was written");
     }
     Ok(())
 }

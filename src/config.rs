@@ -101,6 +101,16 @@ pub const SETTINGS: &[Setting] = &[
         default: "3",
         help: "how many components backup-all backs up at the same time",
     },
+    Setting {
+        name: "BACKUP_GPG_PASSPHRASE",
+        default: "",
+        help: "encrypts every backup with this passphrase; keep it elsewhere too",
+    },
+    Setting {
+        name: "BACKUP_GPG_RECIPIENT",
+        default: "",
+        help: "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)",
+    },
 ];
 
 /// A value that no message shows.
@@ -108,6 +118,11 @@ pub const SETTINGS: &[Setting] = &[
 pub struct Secret(String);
 
 impl Secret {
+    #[cfg(test)]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The value, for the one who needs it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -118,6 +133,24 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// How backups are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// With `BACKUP_GPG_PASSPHRASE`.
+    Passphrase(Secret),
+    /// To the public key that `BACKUP_GPG_RECIPIENT` names, so that this host cannot read them.
+    Recipient(Recipient),
+}
+
+/// Whose public key encrypts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// A key of the user's keyring, by fingerprint, number or address.
+    Key(String),
+    /// The key in a file.
+    File(PathBuf),
 }
 
 /// The settings of one n8n project directory.
@@ -157,6 +190,8 @@ pub struct Config {
     pub compressor: String,
     /// `BACKUP_JOBS`
     pub jobs: usize,
+    /// `BACKUP_GPG_PASSPHRASE` or `BACKUP_GPG_RECIPIENT`
+    pub encryption: Option<Encryption>,
     /// `PATH` of the process, where programs are looked for.
     pub path: Option<OsString>,
 }
@@ -203,6 +238,7 @@ impl Config {
             stall: Duration::from_secs(source.number("BACKUP_STALL_SECONDS", 1, 7 * 86_400)?),
             compressor: source.text("BACKUP_COMPRESSOR")?,
             jobs: source.number("BACKUP_JOBS", 1, 16)?,
+            encryption: source.encryption(project)?,
             path: env::var_os("PATH"),
         })
     }
@@ -258,6 +294,27 @@ impl Source<'_> {
 
     fn secret(&self, name: &str) -> Result<Option<Secret>> {
         Ok(Some(self.text(name)?).filter(|value| !value.is_empty()).map(Secret))
+    }
+
+    fn encryption(&self, project: &Path) -> Result<Option<Encryption>> {
+        const PASSPHRASE: &str = "BACKUP_GPG_PASSPHRASE";
+        const RECIPIENT: &str = "BACKUP_GPG_RECIPIENT";
+        let passphrase = self.secret(PASSPHRASE)?;
+        let recipient = self.text(RECIPIENT)?;
+        let recipient = recipient.trim();
+        match passphrase {
+            Some(_) if !recipient.is_empty() => bail!("{PASSPHRASE} and {RECIPIENT} are both set: keep one of them"),
+            Some(passphrase) if passphrase.reveal().contains(['\n', '\r']) => {
+                bail!("{PASSPHRASE} must be one line")
+            }
+            Some(passphrase) => Ok(Some(Encryption::Passphrase(passphrase))),
+            None if recipient.is_empty() => Ok(None),
+            None if recipient.contains('/') => {
+                Ok(Some(Encryption::Recipient(Recipient::File(project.join(recipient)))))
+            }
+            None if recipient.contains(['\n', '\r']) => bail!("{RECIPIENT} must be one line"),
+            None => Ok(Some(Encryption::Recipient(Recipient::Key(recipient.to_owned())))),
+        }
     }
 
     fn number<T: FromStr + PartialOrd + fmt::Display>(&self, name: &str, least: T, most: T) -> Result<T> {
@@ -360,6 +417,26 @@ mod tests {
         }
         let config = load(&[("REDIS_PASSWORD", "hunter2")], &[]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn encryption_is_by_one_means() {
+        let read = |values| load(values, &[]).map(|config| config.encryption);
+        assert_eq!(read(&[]).unwrap(), None);
+        assert_eq!(
+            read(&[("BACKUP_GPG_PASSPHRASE", " a b ")]).unwrap(),
+            Some(Encryption::Passphrase(Secret::new(" a b ")))
+        );
+        assert_eq!(
+            read(&[("BACKUP_GPG_RECIPIENT", "keys/me.asc")]).unwrap(),
+            Some(Encryption::Recipient(Recipient::File(PathBuf::from("/p/keys/me.asc"))))
+        );
+        assert_eq!(
+            read(&[("BACKUP_GPG_RECIPIENT", "me@example.org")]).unwrap(),
+            Some(Encryption::Recipient(Recipient::Key("me@example.org".to_owned())))
+        );
+        assert!(read(&[("BACKUP_GPG_PASSPHRASE", "a\nb")]).is_err());
+        assert!(read(&[("BACKUP_GPG_PASSPHRASE", "a"), ("BACKUP_GPG_RECIPIENT", "b")]).is_err());
     }
 
     #[test]

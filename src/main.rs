@@ -8,6 +8,7 @@ mod config;
 mod docker;
 mod dotenv;
 mod dump;
+mod gpg;
 mod gzip;
 mod lock;
 mod logging;

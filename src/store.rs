@@ -56,16 +56,30 @@ impl Kind {
         let name = path.file_name()?.to_str()?;
         Self::ALL
             .into_iter()
-            .find(|kind| dir == kind.dir() && name.ends_with(kind.suffix()))
+            .find(|kind| dir == kind.dir() && kind.is_name(name))
     }
 
     /// The kind of a backup file by the end of its name alone, wherever it lies.
     pub fn of_name(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
-        Self::ALL.into_iter().find(|kind| name.ends_with(kind.suffix()))
+        Self::ALL.into_iter().find(|kind| kind.is_name(name))
     }
 
-    /// How a file name ends.
+    /// Whether a file of this kind may be called so: plain or encrypted.
+    pub fn is_name(self, name: &str) -> bool {
+        name.strip_suffix(ENCRYPTED).unwrap_or(name).ends_with(self.suffix())
+    }
+
+    /// The time in a file's name, plain or encrypted; none when the name is not as we write it.
+    pub fn stamp_in(self, name: &str) -> Option<Stamp> {
+        name.strip_suffix(ENCRYPTED)
+            .unwrap_or(name)
+            .strip_suffix(self.suffix())?
+            .strip_prefix(self.prefix())
+            .and_then(Stamp::parse)
+    }
+
+    /// How a file name ends, before it is encrypted.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Postgres => ".sql.gz",
@@ -127,12 +141,19 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    encrypted: bool,
 }
 
 impl Store {
     /// The store at `root`; nothing is made yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, encrypted: false }
+    }
+
+    /// The same store, where what is written from now on has the name of an encrypted file, or has not. Both forms are
+    /// found and listed.
+    pub fn with_encryption(self, encrypted: bool) -> Self {
+        Self { encrypted, ..self }
     }
 
     /// `backups/` itself.
@@ -155,17 +176,30 @@ impl Store {
         Ok(dir)
     }
 
-    /// The final path of a backup.
+    /// The final path of a backup that is written now.
     pub fn path(&self, kind: Kind, stamp: Stamp) -> PathBuf {
+        self.path_as(kind, stamp, self.encrypted)
+    }
+
+    fn path_as(&self, kind: Kind, stamp: Stamp, encrypted: bool) -> PathBuf {
+        let end = if encrypted { ENCRYPTED } else { "" };
         self.dir(kind)
-            .join(format!("{}{stamp}{}", kind.prefix(), kind.suffix()))
+            .join(format!("{}{stamp}{}{end}", kind.prefix(), kind.suffix()))
+    }
+
+    /// Whether there is a backup of this time, plain or encrypted.
+    fn is_taken(&self, kind: Kind, stamp: Stamp) -> bool {
+        [false, true]
+            .into_iter()
+            .any(|encrypted| self.path_as(kind, stamp, encrypted).symlink_metadata().is_ok())
     }
 
     /// The time now, or the first second after it whose names are all free.
     pub fn free_stamp(&self) -> Stamp {
         let mut stamp = Stamp::now();
-        let taken = |path: PathBuf| path.symlink_metadata().is_ok();
-        while taken(self.set_path(stamp)) || Kind::ALL.iter().any(|kind| taken(self.path(*kind, stamp))) {
+        while self.set_path(stamp).symlink_metadata().is_ok()
+            || Kind::ALL.iter().any(|kind| self.is_taken(*kind, stamp))
+        {
             stamp = stamp.next();
         }
         stamp
@@ -215,7 +249,7 @@ impl Store {
             let item = item.with_context(|| format!("Cannot read {}", dir.display()))?;
             let name = item.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with('.') || !name.ends_with(kind.suffix()) {
+            if name.starts_with('.') || !kind.is_name(&name) {
                 continue;
             }
             let meta = match item.metadata() {
@@ -225,12 +259,9 @@ impl Store {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).with_context(|| format!("Cannot read {}", item.path().display())),
             };
-            let stamp = name
-                .strip_prefix(kind.prefix())
-                .and_then(|rest| rest.strip_suffix(kind.suffix()));
             entries.push(Entry {
                 path: item.path(),
-                stamp: stamp.and_then(Stamp::parse),
+                stamp: kind.stamp_in(&name),
                 modified: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
                 bytes: meta.len(),
                 disk: meta.blocks() * 512,
@@ -262,6 +293,8 @@ impl Store {
 
 /// How the name of a recovery point's manifest ends.
 pub const SET_SUFFIX: &str = ".sha256";
+/// What an encrypted file's name ends with besides.
+pub const ENCRYPTED: &str = ".gpg";
 /// How the name of an unfinished file ends.
 const PARTIAL: &str = ".partial";
 
@@ -295,6 +328,11 @@ impl Partial {
     /// Where it is for now.
     pub fn path(&self) -> &Path {
         &self.temporary
+    }
+
+    /// The name that it is to have, which tells what is in it.
+    pub fn final_path(&self) -> PathBuf {
+        self.store.path(self.kind, self.stamp)
     }
 
     /// A name for messages: the directory that it is written in.
@@ -341,6 +379,11 @@ impl Partial {
         let mut stamp = self.stamp;
         for _ in 0..3600 {
             let path = self.store.path(self.kind, stamp);
+            // The other form of the same name would be taken for the same backup.
+            if self.store.is_taken(self.kind, stamp) {
+                stamp = stamp.next();
+                continue;
+            }
             match fs::hard_link(&self.temporary, &path) {
                 Ok(()) => return Ok((path, stamp)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => stamp = stamp.next(),
@@ -459,6 +502,31 @@ mod tests {
         let list = store.list(Kind::N8n).unwrap();
         assert_eq!(list.len(), 1);
         assert!(list[0].path.ends_with("mine.tar.gz") && list[0].stamp.is_none());
+    }
+
+    #[test]
+    fn both_forms_of_a_backup_are_one_kind() {
+        let (_dir, store) = store();
+        let stamp = Stamp::parse("20260102_030405").unwrap();
+        let names: Vec<PathBuf> = [false, true]
+            .into_iter()
+            .map(|encrypted| {
+                let partial = store
+                    .clone()
+                    .with_encryption(encrypted)
+                    .create(Kind::Redis, stamp)
+                    .unwrap();
+                partial.publish().unwrap().path
+            })
+            .collect();
+        assert!(names[0].ends_with("redis/dump_20260102_030405.rdb"));
+        assert!(names[1].ends_with("redis/dump_20260102_030406.rdb.gpg"));
+        for name in &names {
+            assert_eq!(Kind::of_path(name), Some(Kind::Redis));
+        }
+        let list = store.list(Kind::Redis).unwrap();
+        assert_eq!(list.iter().filter(|entry| entry.stamp.is_some()).count(), 2);
+        assert!(!Kind::Redis.is_name("dump_20260102_030405.gpg") && !Kind::Redis.is_name("x.rdb.gpg.gpg"));
     }
 
     #[test]

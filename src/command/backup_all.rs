@@ -58,7 +58,7 @@ pub fn run(context: &Context) -> Result<()> {
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
     logging::check_started()?;
-    logging::check_started()?;
+    context.check_encryption(JOURNAL)?;
     check_space(context)?;
 
     let mut failed: usize = 0;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{bail, Result};
@@ -29,7 +28,7 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
     if !path.exists() {
         bail!("Backup file not found: {}", path.display());
     }
-    if !file.as_bytes().ends_with(Kind::Postgres.suffix().as_bytes()) || !path.is_file() {
+    if !Kind::Postgres.is_name(&path.to_string_lossy()) || !path.is_file() {
         bail!("Backup file must be a .sql.gz file");
     }
     let _lock = hold(context, JOURNAL)?;

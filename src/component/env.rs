@@ -5,11 +5,12 @@ use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::{read, write, Backup, Context};
+use super::{read, read_back, write, Backup, Context};
+use crate::config::Encryption;
 use crate::dotenv;
 use crate::logging::Journal;
 use crate::size;
-use crate::store::{Kind, Stamp};
+use crate::store::{Kind, Stamp, ENCRYPTED};
 
 /// It has no script of its own; it is a step of backup-all.
 const JOURNAL: Journal = Journal::new("backup-all");
@@ -51,13 +52,21 @@ pub fn verify(context: &Context, path: &Path) -> Result<()> {
 
 fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
     let _lock = context.hold(Kind::Env, JOURNAL)?;
+    if matches!(context.config.encryption, Some(Encryption::Passphrase(_))) && !has_encrypted(context)? {
+        JOURNAL.warn(
+            "The copy of .env is encrypted with the passphrase that stands in .env: keep BACKUP_GPG_PASSPHRASE in another \
+             place too, or no backup can be read once .env is lost",
+        );
+    }
     let source = context.config.env_file();
     let file = File::open(&source).with_context(|| format!("Cannot read {}", source.display()))?;
-    let partial = context.store.create(Kind::Env, stamp)?;
+    let mut partial = context.store.create(Kind::Env, stamp)?;
     let mut chain = context.chain();
-    let written = write(&mut chain, &partial, file, ())?;
+    let written = write(context, &mut chain, &partial, file, ())?;
     chain.finish()?;
-    let ((), _, sha256) = written.get()?;
+    let ((), bytes, sha256) = written.get()?;
+    partial.sync()?;
+    read_back(context, &partial, bytes, &sha256)?;
     let entry = partial.publish()?;
     Ok(Backup {
         kind: Kind::Env,
@@ -65,4 +74,12 @@ fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
         sha256,
         facts: Vec::new(),
     })
+}
+
+/// Whether there is an encrypted copy already; what is said of the first one need not be said each night.
+fn has_encrypted(context: &Context) -> Result<bool> {
+    let copies = context.store.list(Kind::Env)?;
+    Ok(copies
+        .iter()
+        .any(|copy| copy.path.to_string_lossy().ends_with(ENCRYPTED)))
 }

@@ -97,7 +97,7 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
     let (mut partial, bytes, scanner, sha256) = packed.get()?;
     let summary = scanner.finish().context(Spoilt)?;
     partial.sync()?;
-    read_back(context, &partial, bytes)?;
+    read_back(context, &partial, bytes, &sha256)?;
     let entry = partial.publish()?;
     // Whether the volume itself holds n8n's key: without it, or that of .env, the stored credentials are lost.
     let key = summary

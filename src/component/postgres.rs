@@ -69,7 +69,7 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
     // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
     let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
     partial.sync()?;
-    read_back(context, &partial, bytes).context("pg_dump failed")?;
+    read_back(context, &partial, bytes, &sha256).context("pg_dump failed")?;
     let entry = partial.publish()?;
     Ok(Backup {
         kind: Kind::Postgres,

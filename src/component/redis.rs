@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
-use super::{observe, write, Backup, Context};
+use super::{observe, read_back, write, Backup, Context};
 use crate::docker::{Docker, Exec};
 use crate::logging::{self, Journal};
 use crate::pipeline::Input;
@@ -43,22 +43,20 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let path = context.store.path(Kind::Redis, stamp);
     JOURNAL.info(format_args!("Copying RDB file to {}", path.display()));
     let mut partial = context.store.create(Kind::Redis, stamp)?;
-    let (bytes, sha256) = {
+    let (scanner, bytes, sha256) = {
         let mut chain = context.chain();
         let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
         let (_, stream) = chain.spawn("docker exec cat", copy, Input::Leash)?;
-        let written = write(&mut chain, &partial, stream, rdb::Scanner::new())?;
-        chain
-            .finish()
-            .and_then(|()| written.get())
-            .map(|(_, bytes, sha256)| (bytes, sha256))
+        let written = write(context, &mut chain, &partial, stream, rdb::Scanner::new())?;
+        chain.finish().and_then(|()| written.get())
     }
     .context("Failed to copy RDB file from container")?;
     if bytes == 0 {
         bail!("Backup file is empty");
     }
+    let summary = scanner.finish().context("Failed to copy RDB file from container")?;
     partial.sync()?;
-    let summary = verify(context, partial.path()).context("Failed to copy RDB file from container")?;
+    read_back(context, &partial, bytes, &sha256).context("Failed to copy RDB file from container")?;
     if summary.checksum == rdb::Checksum::Absent {
         JOURNAL.warn("The snapshot carries no checksum: set 'rdbchecksum yes' in Redis to have its contents proven");
     }
