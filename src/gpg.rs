@@ -46,11 +46,15 @@ const PROBE: u64 = 64 << 10;
 
 /// A file that cannot be decrypted here; whether its contents are whole is not known.
 #[derive(Debug)]
-pub struct Locked(String);
+pub struct Locked {
+    message: String,
+    /// It takes a private key, which a host that only makes backups does not have.
+    pub private_key: bool,
+}
 
 impl fmt::Display for Locked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
@@ -141,11 +145,14 @@ impl Gpg {
         let passphrase = match (lock, encryption) {
             (Lock::PrivateKey, _) => None,
             (Lock::Passphrase, Some(Encryption::Passphrase(passphrase))) => Some(passphrase),
-            (Lock::Passphrase, _) => bail!(Locked(format!(
-                "Cannot decrypt {}: set BACKUP_GPG_PASSPHRASE in .env to the passphrase that it was encrypted with{}",
-                name.display(),
-                encryption.map_or("", |_| ", and BACKUP_GPG_RECIPIENT to nothing")
-            ))),
+            (Lock::Passphrase, _) => bail!(Locked {
+                message: format!(
+                    "Cannot decrypt {}: set BACKUP_GPG_PASSPHRASE in .env to the passphrase that it was encrypted with{}",
+                    name.display(),
+                    encryption.map_or("", |_| ", and BACKUP_GPG_RECIPIENT to nothing")
+                ),
+                private_key: false,
+            }),
         };
         self.probe(passphrase, &start, name)?;
         let Some(passphrase) = passphrase else {
@@ -172,11 +179,10 @@ impl Gpg {
             Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
             None => "its private key must be in the keyring of the user who runs this, and unlocked",
         };
-        bail!(Locked(format!(
-            "Cannot decrypt {}: {hint} ({})",
-            name.display(),
-            said.stderr
-        )))
+        bail!(Locked {
+            message: format!("Cannot decrypt {}: {hint} ({})", name.display(), said.stderr),
+            private_key: passphrase.is_none(),
+        })
     }
 
     fn encrypting(&self, encryption: &Encryption) -> Command {

@@ -11,6 +11,7 @@ use super::{load, verify, Psql};
 use crate::component::{check_recorded, Context};
 use crate::docker::Docker;
 use crate::dump;
+use crate::gpg::Locked;
 use crate::logging::Journal;
 use crate::size;
 use crate::store::Stamp;
@@ -55,7 +56,10 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     journal.info("Verifying backup file integrity...");
     let summary = check_recorded(context, file)
         .and_then(|()| verify(context, file))
-        .context("Backup file is corrupted or not a valid gzip file")?;
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not a valid gzip file"),
+        })?;
     load::check_statements(&summary)?;
     journal.info("Backup file integrity verified");
 
