@@ -312,6 +312,22 @@ impl Sandbox {
         self.write(".env", text);
     }
 
+    /// A stand-in for docker that runs `script` first, with the arguments for docker, and the real one after it when the
+    /// script has not left by then.
+    pub fn stand_in_docker(&self, script: &str) -> PathBuf {
+        let real = std::env::var_os("PATH")
+            .into_iter()
+            .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+            .map(|dir| dir.join("docker"))
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| panic!("docker is not on the PATH"));
+        let real = shell_quoted(&real.to_string_lossy());
+        self.stand_in(
+            "docker",
+            &format!("#!/bin/bash\nreal={real}\n{script}\nexec \"$real\" \"$@\"\n"),
+        )
+    }
+
     /// A directory with an executable `name` of this text, for [`Call::path_first`].
     pub fn stand_in(&self, name: &str, script: &str) -> PathBuf {
         let dir = self.aside(format!("stand-in-{}", self.calls.fetch_add(1, Ordering::Relaxed)));
@@ -342,6 +358,7 @@ impl Sandbox {
             env: Vec::new(),
             path: CRON_PATH.into(),
             cwd: "/".into(),
+            under: Vec::new(),
             terminal: None,
             into_log: false,
             limit: LIMIT,
@@ -410,7 +427,12 @@ impl Sandbox {
 
     fn log_from(&self, offset: u64) -> String {
         let mut bytes = Vec::new();
-        if let Ok(mut file) = File::open(self.path("logs/backup.log")) {
+        let log = self.path("logs/backup.log");
+        // A test may have put something without an end there.
+        if !log.is_file() {
+            return String::new();
+        }
+        if let Ok(mut file) = File::open(log) {
             let _ = file
                 .seek(SeekFrom::Start(offset))
                 .and_then(|_| file.read_to_end(&mut bytes));
@@ -478,6 +500,11 @@ impl Sandbox {
         fingerprint(self.stack(&["fingerprint-postgres", &self.prefix]))
     }
 
+    /// Everything that another database of the same server holds, as text.
+    pub fn fingerprint_postgres_of(&self, database: &str) -> String {
+        fingerprint(self.stack(&["fingerprint-postgres", &self.prefix, database]))
+    }
+
     /// Everything that Redis holds, as text.
     pub fn fingerprint_redis(&self) -> String {
         fingerprint(self.stack(&["fingerprint-redis", &self.prefix]))
@@ -509,21 +536,34 @@ impl Sandbox {
         command
     }
 
+    /// The settings that lead to the sandbox's stack and to nothing else, as they stand in its `.env`. A test without
+    /// that file gives them by the environment: the defaults are names that this machine may use in earnest.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("POSTGRES_USER", self.postgres_user.clone()),
+            ("POSTGRES_DB", self.postgres_db.clone()),
+            ("REDIS_PORT", REDIS_PORT.to_owned()),
+            ("REDIS_PASSWORD", self.redis_password.clone()),
+            ("BACKUP_POSTGRES_CONTAINER", self.container("postgres")),
+            ("BACKUP_REDIS_CONTAINER", self.container("redis")),
+            (
+                "BACKUP_N8N_CONTAINERS",
+                [self.container("n8n-main"), self.container("n8n-worker")].join(" "),
+            ),
+            ("BACKUP_N8N_VOLUME", self.volume()),
+            ("BACKUP_LOCK_FILE", self.lock_file().to_string_lossy().into_owned()),
+        ]
+    }
+
+    /// The lock of backup-all and the restores.
+    pub fn lock_file(&self) -> PathBuf {
+        self.aside("lock")
+    }
+
     fn env_file_text(&self) -> String {
         let mut text = String::from("# Settings of a throw-away stack\n");
-        let containers = [self.container("n8n-main"), self.container("n8n-worker")].join(" ");
-        for (name, value) in [
-            ("POSTGRES_USER", self.postgres_user.as_str()),
-            ("POSTGRES_DB", &self.postgres_db),
-            ("REDIS_PORT", REDIS_PORT),
-            ("REDIS_PASSWORD", &self.redis_password),
-            ("BACKUP_POSTGRES_CONTAINER", &self.container("postgres")),
-            ("BACKUP_REDIS_CONTAINER", &self.container("redis")),
-            ("BACKUP_N8N_CONTAINERS", &containers),
-            ("BACKUP_N8N_VOLUME", &self.volume()),
-            ("BACKUP_LOCK_FILE", &self.aside("lock").to_string_lossy()),
-        ] {
-            let _ = writeln!(text, "{}", env_line(name, value));
+        for (name, value) in self.settings() {
+            let _ = writeln!(text, "{}", env_line(name, &value));
         }
         text
     }
@@ -584,6 +624,7 @@ pub struct Call<'a> {
     env: Vec<(OsString, OsString)>,
     path: OsString,
     cwd: PathBuf,
+    under: Vec<OsString>,
     terminal: Option<String>,
     into_log: bool,
     limit: Duration,
@@ -629,6 +670,20 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Runs it by way of another command, such as `["sh", "-c", "exec \"$@\" >&-", "sh"]`, which gets the call's words as
+    /// further arguments.
+    pub fn under<S: AsRef<OsStr>>(mut self, words: &[S]) -> Self {
+        self.under = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Variables of the environment.
+    pub fn envs(mut self, variables: &[(&str, String)]) -> Self {
+        self.env
+            .extend(variables.iter().map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
     /// Runs on a terminal, where `answer` is typed. Standard error is then part of standard output.
     pub fn terminal(mut self, answer: &str) -> Self {
         self.terminal = Some(answer.to_owned());
@@ -660,17 +715,17 @@ impl<'a> Call<'a> {
         let sandbox = self.sandbox;
         let number = sandbox.calls.fetch_add(1, Ordering::Relaxed);
         let [stdout, stderr] = ["out", "err"].map(|name| sandbox.aside(format!("{name}-{number}")));
+        let words = self.under.iter().map(OsString::as_os_str);
+        let words = words.chain([self.program.as_os_str()]);
+        let mut words = words.chain(self.args.iter().map(OsString::as_os_str));
         let mut command = match &self.terminal {
             None => {
-                let mut command = Command::new(&self.program);
-                command.args(&self.args);
+                let mut command = Command::new(words.next().unwrap_or_default());
+                command.args(words);
                 command
             }
             Some(_) => {
-                let words: Vec<String> = std::iter::once(self.program.as_os_str())
-                    .chain(self.args.iter().map(OsString::as_os_str))
-                    .map(|word| shell_quoted(&word.to_string_lossy()))
-                    .collect();
+                let words: Vec<String> = words.map(|word| shell_quoted(&word.to_string_lossy())).collect();
                 let mut command = Command::new("script");
                 command.args(["-q", "-e", "-f", "-c", &words.join(" "), "/dev/null"]);
                 command
@@ -1074,6 +1129,13 @@ pub fn skip(test: &str, reason: &str) {
     if let Some(file) = std::env::var_os("N8N_BACKUP_SKIPPED") {
         let _ = writeln!(append(Path::new(&file)), "{test}: {reason}");
     }
+}
+
+/// Whether a test may mount over files in a mount namespace of its own.
+pub fn can_mount() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "mount", "--bind", "/", "/"]);
+    command.output().is_ok_and(|said| said.status.success())
 }
 
 /// Whether a program is on the PATH.

@@ -1,0 +1,278 @@
+//! Bad input: one clear ERROR line, exit code 1, nothing changed.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Outcome, Sandbox};
+
+/// Every script.
+const SCRIPTS: [&str; 6] = [
+    "backup-all",
+    "backup-postgres",
+    "backup-redis",
+    "backup-n8n",
+    "cleanup-backups",
+    "restore-postgres",
+];
+
+/// Fails unless there is one ERROR line in standard output and the log alike, with `text`.
+#[track_caller]
+fn assert_refused(outcome: &Outcome, text: &str) {
+    let errors: Vec<&str> = outcome
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("[ERROR] "))
+        .collect();
+    assert_eq!(
+        (outcome.code, errors.len(), outcome.stdout.lines().count()),
+        (Some(1), 1, 1),
+        "{outcome}"
+    );
+    assert!(errors[0].contains(text), "'{text}' expected: {outcome}");
+    outcome.assert_logged_as_printed();
+}
+
+#[test]
+fn unknown_options_and_arguments_are_refused_with_usage() {
+    let sandbox = Sandbox::new("options").build();
+    let before = sandbox.listing();
+    for script in SCRIPTS {
+        for option in ["--no-such-option", "-Z", "--", "--help=no"] {
+            if option == "--" && script != "restore-postgres" {
+                continue;
+            }
+            let outcome = sandbox.run(script, &[option]);
+            assert_refused(&outcome, if option == "--" { "FILE is missing" } else { "option" });
+            assert!(
+                outcome.stderr.starts_with(&format!("Usage: n8n-backup {script}")),
+                "{outcome}"
+            );
+        }
+    }
+    assert_refused(&sandbox.run("backup-all", &["now"]), "unexpected argument: now");
+    for args in [&[][..], &["a.sql.gz", "b.sql.gz"]] {
+        let outcome = sandbox.run("restore-postgres", args);
+        assert_refused(&outcome, "FILE");
+        assert!(
+            outcome.stderr.starts_with("Usage: n8n-backup restore-postgres"),
+            "{outcome}"
+        );
+    }
+    assert_eq!(sandbox.listing(), before);
+}
+
+#[test]
+fn an_unknown_command_is_refused_with_the_list_of_commands() {
+    let sandbox = Sandbox::new("word").build();
+    let before = sandbox.listing();
+    for args in [
+        &["backup-everything"][..],
+        &["--project-dir"],
+        &[],
+        &["--frobnicate", "backup-all"],
+    ] {
+        let outcome = sandbox.binary().args(args).cwd(sandbox.dir()).run();
+        let errors = outcome
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("[ERROR] "))
+            .count();
+        assert_eq!((outcome.code, errors), (Some(1), 1), "{outcome}");
+        assert!(outcome.stderr.contains("Usage: n8n-backup"), "{outcome}");
+    }
+    let outcome = sandbox
+        .binary()
+        .args(&["--project-dir", "/no/such/directory", "backup-all"])
+        .run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(
+        outcome
+            .stdout
+            .contains("No n8n project directory at /no/such/directory"),
+        "{outcome}"
+    );
+    assert_eq!(sandbox.listing(), before);
+}
+
+#[test]
+fn an_env_file_that_cannot_be_read_is_named_with_its_line() {
+    let sandbox = Sandbox::new("dotenv").build();
+    let secret = "hunter2-is-secret";
+    for (text, line) in [
+        (format!("A=1\nPOSTGRES_PASSWORD=\"{secret}\nB=2\n"), 2),
+        (format!("A=1\n\n'{secret}'\n"), 3),
+        (format!("A=1\nPASSWORD=${{{secret}\n"), 2),
+        (format!("A='{secret}' more\n"), 1),
+    ] {
+        sandbox.write(".env", &text);
+        let before = sandbox.listing();
+        for script in SCRIPTS {
+            let args: &[&str] = if script == "restore-postgres" {
+                &["x.sql.gz"]
+            } else {
+                &[]
+            };
+            let outcome = sandbox.run(script, args);
+            assert_refused(&outcome, &format!("/my n8n/.env, line {line}: "));
+            outcome.assert_never_says(secret);
+        }
+        assert_eq!(sandbox.listing(), before);
+    }
+    for bytes in [&b"A=\xff\n"[..], b"A=1\nB=\0\n", b"\xff\xfeA\0=\0"] {
+        sandbox.write(".env", bytes);
+        assert_refused(&sandbox.run("backup-all", &[]), "/my n8n/.env");
+    }
+    fs::remove_file(sandbox.path(".env")).unwrap();
+    fs::create_dir(sandbox.path(".env")).unwrap();
+    let outcome = sandbox.run("backup-all", &[]);
+    outcome.assert_error("Cannot read {}/my n8n/.env");
+}
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    let sandbox = Sandbox::new("settings").build();
+    for (name, value) in [
+        ("REDIS_PORT", "6379x"),
+        ("BACKUP_N8N_VOLUME", "/etc"),
+        ("BACKUP_POSTGRES_CONTAINER", "--privileged"),
+        ("BACKUP_STALL_SECONDS", "0"),
+        ("BACKUP_HELPER_IMAGE", "-v"),
+    ] {
+        let whole = fs::read_to_string(sandbox.path(".env")).unwrap();
+        sandbox.set(name, value);
+        let before = sandbox.listing();
+        let outcome = sandbox.run("backup-all", &[]);
+        assert_eq!((outcome.code, outcome.errors().len()), (Some(1), 1), "{outcome}");
+        assert!(
+            outcome.stdout.contains(name) && outcome.stdout.contains(value),
+            "{outcome}"
+        );
+        assert_eq!(sandbox.listing(), before);
+        sandbox.write(".env", whole);
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_before_anything_is_done() {
+    let sandbox = Sandbox::new("log").build();
+    let log = sandbox.path("logs/backup.log");
+    fs::create_dir(&log).unwrap();
+    let before = sandbox.listing();
+    let refused = |what: &str| {
+        for script in SCRIPTS {
+            let args: &[&str] = if script == "restore-postgres" {
+                &["x.sql.gz"]
+            } else {
+                &[]
+            };
+            let outcome = sandbox.run(script, args);
+            // Where standard output is the log, standard error is what remains.
+            let said = [&outcome.stdout, &outcome.stderr].map(|text| -> Vec<&str> {
+                let errors = text.lines().filter(|line| line.starts_with("[ERROR] "));
+                errors.filter(|line| !line.contains("] Cause: ")).collect()
+            });
+            assert!(outcome.code == Some(1) && said.concat().len() >= 1, "{what}: {outcome}");
+            for errors in said {
+                assert!(errors.len() <= 1, "{what}: {outcome}");
+                assert!(
+                    errors.iter().all(|line| line.contains("logs/backup.log")),
+                    "{what}: {outcome}"
+                );
+            }
+        }
+        assert_eq!(sandbox.listing(), before, "{what}");
+    };
+    refused("a directory");
+    fs::remove_dir(&log).unwrap();
+    // A disk that is full.
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    refused("full");
+    fs::remove_file(&log).unwrap();
+    fs::remove_file(sandbox.path("logs/.gitkeep")).unwrap();
+    fs::remove_dir(sandbox.path("logs")).unwrap();
+    fs::write(sandbox.path("logs"), "in the way").unwrap();
+    let outcome = sandbox.run("backup-all", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert_eq!(fs::read_to_string(sandbox.path("logs")).unwrap(), "in the way");
+}
+
+#[test]
+fn a_standard_output_that_cannot_be_written_stops_before_anything_is_done() {
+    let sandbox = Sandbox::new("stdout").build();
+    let before = sandbox.listing();
+    for (what, script) in [
+        ("closed", r#"exec "$@" >&-"#),
+        ("full", r#"exec "$@" >/dev/full"#),
+        ("without a reader", r#""$@" | true; exit "${PIPESTATUS[0]}""#),
+    ] {
+        let under = ["bash", "-c", script, "bash"];
+        for name in ["backup-all", "cleanup-backups", "restore-postgres"] {
+            let args: &[&str] = if name == "restore-postgres" { &["x.sql.gz"] } else { &[] };
+            let outcome = sandbox.call(name).args(args).under(&under).run();
+            assert_eq!(outcome.code, Some(1), "{what}: {outcome}");
+            let errors = outcome
+                .stderr
+                .lines()
+                .filter(|line| line.starts_with("[ERROR] "))
+                .count();
+            if what != "without a reader" {
+                assert_eq!(errors, 1, "{what}: {outcome}");
+            }
+            assert!(!outcome.stderr.contains("panicked"), "{what}: {outcome}");
+            // A reader that left may have done so after the first lines, when the run was under way.
+            assert_eq!(sandbox.listing(), before, "{what}: {outcome}");
+        }
+    }
+}
+
+#[test]
+fn files_that_are_no_backups_are_not_restored() {
+    let sandbox = Sandbox::new("nofile").build();
+    let file = |name: &str| -> PathBuf { sandbox.aside(name) };
+    fs::create_dir(file("directory.sql.gz")).unwrap();
+    fs::write(file("dump.sql"), "SELECT 1;").unwrap();
+    fs::write(file("dump.rdb"), "REDIS0011").unwrap();
+    fs::write(file("empty.sql.gz"), "").unwrap();
+    fs::write(file("plain.sql.gz"), "SELECT 1;").unwrap();
+    std::os::unix::fs::symlink("nowhere.sql.gz", file("dangling.sql.gz")).unwrap();
+    let before = sandbox.listing();
+    for (name, message) in [
+        ("no such.sql.gz", "Backup file not found: {}/no such.sql.gz"),
+        ("no such", "Backup file not found: {}/no such"),
+        ("two\nlines.sql.gz", "Backup file not found: {}/two\\nlines.sql.gz"),
+        ("dangling.sql.gz", "Backup file not found: {}/dangling.sql.gz"),
+        ("", "Backup file must be a .sql.gz file"),
+        ("directory.sql.gz", "Backup file must be a .sql.gz file"),
+        ("dump.sql", "Backup file must be a .sql.gz file"),
+        ("dump.rdb", "Backup file must be a .sql.gz file"),
+        ("empty.sql.gz", "Backup file is corrupted or not a valid gzip file"),
+        ("plain.sql.gz", "Backup file is corrupted or not a valid gzip file"),
+    ] {
+        let outcome = sandbox.call("restore-postgres").arg(file(name)).run();
+        outcome.assert_error(message).assert_logged_as_printed();
+        outcome.assert_log_has("restore-postgres", "INFO Starting PostgreSQL restore from: {}");
+        assert_eq!(sandbox.listing(), before, "{name}");
+    }
+    sandbox
+        .run("restore-postgres", &[""])
+        .assert_error("Backup file not found: ");
+}
+
+#[test]
+fn without_an_env_file_the_database_is_not_touched() {
+    let sandbox = Sandbox::new("noenv").no_env_file().build();
+    let before = sandbox.listing();
+    let outcome = sandbox.call("backup-postgres").envs(&sandbox.settings()).run();
+    outcome.assert_error(".env file not found");
+    let file = sandbox.aside("x.sql.gz");
+    fs::write(&file, "x").unwrap();
+    let outcome = sandbox
+        .call("restore-postgres")
+        .arg(&file)
+        .envs(&sandbox.settings())
+        .run();
+    outcome.assert_error(".env file not found");
+    assert_eq!(sandbox.listing(), before);
+}
