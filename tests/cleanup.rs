@@ -14,12 +14,11 @@ const DAY: u64 = 86_400;
 fn aged(sandbox: &Sandbox, relative: &str, age: Duration, bytes: usize) -> PathBuf {
     let path = sandbox.write(relative, vec![b'x'; bytes]);
     let taken = SystemTime::now() - age;
-    fs::File::options()
+    let dated = fs::File::options()
         .append(true)
         .open(&path)
-        .unwrap()
-        .set_modified(taken)
-        .unwrap();
+        .and_then(|file| file.set_modified(taken));
+    dated.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path
 }
 
