@@ -143,15 +143,6 @@ fn a_whole_run_its_files_and_its_log() {
         assert!(found.iter().all(|file| mode(file) == 0o600));
     }
 
-    // Small stacks take less than two seconds, docker's own time included; the best of four, as others use the machine.
-    let mut took = outcome.took;
-    for _ in 0..3 {
-        if took >= Duration::from_secs(2) {
-            took = took.min(sandbox.run("backup-all", &[]).assert_success().took);
-        }
-    }
-    assert!(took < Duration::from_secs(2), "{took:?}");
-
     // A component that fails does not stop the others.
     for kind in KINDS {
         fs::remove_dir_all(sandbox.path("backups").join(kind)).unwrap();
