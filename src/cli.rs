@@ -19,6 +19,8 @@ pub enum Action {
     Cleanup,
     /// Restore the database.
     RestorePostgres,
+    /// List the recovery points.
+    List,
     /// Prove backup files at rest.
     Verify,
 }
@@ -147,6 +149,21 @@ pub const COMMANDS: &[Command] = &[
         ],
         log: BACKUP_LOG,
         action: Action::RestorePostgres,
+    },
+    Command {
+        name: "list",
+        summary: "list the recovery points, oldest first",
+        details: "For each: age, size of each component, whether it is complete, and when it was verified, proven by a drill and\n\
+                  copied off-site; then the files that belong to no recovery point. Reads no backup and needs no docker.",
+        operand: None,
+        options: &[Opt {
+            long: "json",
+            short: None,
+            value: None,
+            help: "as JSON, for other programs",
+        }],
+        log: None,
+        action: Action::List,
     },
     Command {
         name: "verify",

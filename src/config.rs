@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 
 use crate::dotenv;
+use crate::retention::Rules;
 
 /// One setting: its name, its default as text, and what it means. The table in the docs is checked against this one.
 pub struct Setting {
@@ -70,6 +71,31 @@ pub const SETTINGS: &[Setting] = &[
         name: "BACKUP_RETENTION_DAYS",
         default: "7",
         help: "backups older than so many whole days are deleted",
+    },
+    Setting {
+        name: "BACKUP_KEEP_LAST",
+        default: "0",
+        help: "the last so many backups of each component are kept, whatever their age",
+    },
+    Setting {
+        name: "BACKUP_KEEP_DAILY",
+        default: "0",
+        help: "the newest backup of each of the last so many days that have one is kept",
+    },
+    Setting {
+        name: "BACKUP_KEEP_WEEKLY",
+        default: "0",
+        help: "the same by weeks",
+    },
+    Setting {
+        name: "BACKUP_KEEP_MONTHLY",
+        default: "0",
+        help: "the same by months",
+    },
+    Setting {
+        name: "BACKUP_KEEP_YEARLY",
+        default: "0",
+        help: "the same by years",
     },
     Setting {
         name: "BACKUP_MIN_FREE_KB",
@@ -176,8 +202,8 @@ pub struct Config {
     pub n8n_containers: Vec<String>,
     /// `BACKUP_N8N_VOLUME`
     pub n8n_volume: String,
-    /// `BACKUP_RETENTION_DAYS`
-    pub retention_days: u64,
+    /// `BACKUP_RETENTION_DAYS` and `BACKUP_KEEP_*`
+    pub retention: Rules,
     /// `BACKUP_MIN_FREE_KB`
     pub min_free_kb: u64,
     /// `BACKUP_LOCK_FILE`
@@ -231,7 +257,14 @@ impl Config {
             redis_password: source.secret("REDIS_PASSWORD")?,
             n8n_containers: source.names("BACKUP_N8N_CONTAINERS")?,
             n8n_volume: source.name("BACKUP_N8N_VOLUME")?,
-            retention_days: source.number("BACKUP_RETENTION_DAYS", 0, 36_500)?,
+            retention: Rules {
+                days: source.number("BACKUP_RETENTION_DAYS", 0, 36_500)?,
+                last: source.number("BACKUP_KEEP_LAST", 0, 100_000)?,
+                daily: source.number("BACKUP_KEEP_DAILY", 0, 100_000)?,
+                weekly: source.number("BACKUP_KEEP_WEEKLY", 0, 100_000)?,
+                monthly: source.number("BACKUP_KEEP_MONTHLY", 0, 100_000)?,
+                yearly: source.number("BACKUP_KEEP_YEARLY", 0, 100_000)?,
+            },
             min_free_kb: source.number("BACKUP_MIN_FREE_KB", 0, u64::MAX / 1024)?,
             lock_file: project.join(source.text("BACKUP_LOCK_FILE")?),
             helper_image: source.image("BACKUP_HELPER_IMAGE")?,
@@ -379,7 +412,7 @@ mod tests {
         assert_eq!(config.postgres_container, "n8n-postgres");
         assert_eq!(config.n8n_containers, ["n8n-main", "n8n-worker"]);
         assert_eq!(
-            (config.redis_port, config.retention_days, config.min_free_kb),
+            (config.redis_port, config.retention.days, config.min_free_kb),
             (6379, 7, 1_048_576)
         );
         assert_eq!(config.lock_file, Path::new("/tmp/n8n-backup.lock"));
@@ -405,6 +438,7 @@ mod tests {
         for (name, value) in [
             ("BACKUP_RETENTION_DAYS", "-1"),
             ("BACKUP_RETENTION_DAYS", "7 days"),
+            ("BACKUP_KEEP_YEARLY", "all"),
             ("REDIS_PORT", "65536"),
             ("BACKUP_STALL_SECONDS", "0"),
             ("BACKUP_N8N_VOLUME", "-v"),

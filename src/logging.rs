@@ -168,6 +168,16 @@ fn name(level: Level) -> &'static str {
     }
 }
 
+/// `text` with each of its lines as [`ascii`] makes it.
+pub fn ascii_lines(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => ascii(line) + "\n",
+            None => ascii(line),
+        })
+        .collect()
+}
+
 /// `text` as printable ASCII on one line; all else is escaped as in a Rust string (`\n`, `\u{e4}`).
 pub fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

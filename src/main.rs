@@ -10,6 +10,7 @@ mod dotenv;
 mod dump;
 mod gpg;
 mod gzip;
+mod json;
 mod lock;
 mod logging;
 mod manifest;
@@ -139,6 +140,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<()> {
         Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup),
         Action::BackupRedis => command::backup_one(&context, journal, redis::backup),
         Action::BackupN8n => command::backup_one(&context, journal, n8n::backup),
+        Action::List => command::list::run(&context, invocation.has("json")),
         Action::Verify => command::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
         Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
         Action::RestorePostgres => {

@@ -4,6 +4,7 @@
 //! facts: versions, row counts, what failed, what has been proven since. Names and values are ASCII; whatever else a
 //! table's name holds is escaped as in a Rust string.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,7 +15,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::lock::{component_lock, Lock};
 use crate::logging::ascii;
-use crate::store::{make_dir, sync_dir, Kind, Stamp, Store, SET_SUFFIX};
+use crate::store::{make_dir, sync_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
 
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
@@ -112,9 +113,21 @@ impl Point {
     /// # Errors
     /// When it cannot be brought to disk.
     pub fn write(&self, store: &Store) -> Result<PathBuf> {
+        let _lock = lock(store)?;
+        self.save(store)
+    }
+
+    /// Writes the manifest under the lock, after removing what a run that died in here has left.
+    fn save(&self, store: &Store) -> Result<PathBuf> {
         let path = self.path(store);
         let dir = store.sets_dir();
-        make_dir(&dir)?;
+        for item in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = item.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(".partial") {
+                let _ = fs::remove_file(item.path());
+            }
+        }
         let temporary = dir.join(format!(".{}.{}.partial", self.stamp, std::process::id()));
         let written = (|| {
             let mut file = OpenOptions::new()
@@ -212,14 +225,127 @@ pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> R
     if !path.exists() {
         return Ok(());
     }
-    let _lock = Lock::wait(&component_lock(&store.sets_dir()), UPDATE_LIMIT, |_| ())?;
+    let _lock = lock(store)?;
     let mut point = Point::load(&path)?;
     change(&mut point);
-    point.write(store).map(drop)
+    point.save(store).map(drop)
 }
 
-/// How long another's change of a manifest, which takes milliseconds, is waited for.
-const UPDATE_LIMIT: Duration = Duration::from_secs(60);
+/// Holds the manifests. Another's change of one takes milliseconds.
+fn lock(store: &Store) -> Result<Lock> {
+    let dir = store.sets_dir();
+    make_dir(&dir)?;
+    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| ())
+}
+
+/// What has become of a file of a recovery point, as far as can be told without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is there, as long as it was.
+    Present,
+    /// It is gone.
+    Missing,
+    /// Its length is not that of the backup.
+    Changed,
+    /// It is there, and a verification has found other contents than those of the backup.
+    Damaged,
+}
+
+impl State {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// A recovery point with its files.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The point.
+    pub point: Point,
+    /// Its members, and the file of each that is there.
+    pub files: Vec<(Member, Option<Entry>)>,
+}
+
+impl Held {
+    /// What has become of a member's file.
+    pub fn state(&self, member: &Member, entry: Option<&Entry>) -> State {
+        let Some(entry) = entry else { return State::Missing };
+        let recorded = self.point.size(member.kind).unwrap_or(entry.bytes);
+        if recorded != entry.bytes {
+            State::Changed
+        } else if self.point.listed("damaged").contains(&member.kind.dir()) {
+            State::Damaged
+        } else {
+            State::Present
+        }
+    }
+
+    /// Whether every component is in it, and every file as it was, as far as can be told without reading them.
+    pub fn is_complete(&self) -> bool {
+        self.point.is_complete()
+            && self
+                .files
+                .iter()
+                .all(|(member, entry)| self.state(member, entry.as_ref()) == State::Present)
+    }
+}
+
+/// Everything in `backups/`.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The recovery points, oldest first.
+    pub points: Vec<Held>,
+    /// The files that belong to none, by kind, oldest first.
+    pub loose: Vec<(Kind, Entry)>,
+    /// Manifests that cannot be read.
+    pub unreadable: Vec<(PathBuf, anyhow::Error)>,
+}
+
+/// Sees what there is, given the listings of the directories.
+///
+/// # Errors
+/// When the manifests cannot be listed.
+pub fn survey(store: &Store, listings: &[(Kind, Vec<Entry>)]) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let mut files: BTreeMap<PathBuf, (Kind, Entry, bool)> = listings
+        .iter()
+        .flat_map(|(kind, entries)| entries.iter().map(|entry| (*kind, entry)))
+        .map(|(kind, entry)| (entry.path.clone(), (kind, entry.clone(), false)))
+        .collect();
+    for (path, point) in list(store)? {
+        let point = match point {
+            Ok(point) => point,
+            Err(error) => {
+                survey.unreadable.push((path, error));
+                continue;
+            }
+        };
+        let held = point.members.iter().map(|member| {
+            let entry = files.get_mut(&store.root().join(&member.name)).map(|found| {
+                found.2 = true;
+                found.1.clone()
+            });
+            (member.clone(), entry)
+        });
+        let held = held.collect();
+        survey.points.push(Held { point, files: held });
+    }
+    survey.loose = files
+        .into_values()
+        .filter(|(_, _, recorded)| !recorded)
+        .map(|(kind, entry, _)| (kind, entry))
+        .collect();
+    survey
+        .loose
+        .sort_by(|(a, x), (b, y)| (a, x.modified, &x.path).cmp(&(b, y.modified, &y.path)));
+    Ok(survey)
+}
 
 /// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error.
 ///

@@ -1,141 +1,432 @@
-//! Which backup files retention lets go: a pure function of a listing and a clock.
+//! Which backups the retention lets go: a pure function of what there is, a clock and the rules.
 //!
-//! A file goes when its age in whole days is greater than the retention, as with `find -mtime +N`.
-//! One file of every component always stays, so that a backup that has failed for weeks does not
-//! end with nothing to restore from.
+//! The files of one recovery point live and die together; a file that belongs to none stands for itself. Either is a
+//! [`Unit`]. A unit stays when any rule wants it, for any of its files:
+//!
+//! - its age in whole days is not greater than the retention, as with `find -mtime +N`;
+//! - it holds the newest good backup of a component, or the newest at all where none is known to be good, so that
+//!   backups that have failed for weeks do not end with nothing to restore from;
+//! - it is among the last, or the newest of its day, week, month or year, as far as the settings ask for it;
+//! - it is the newest verified one, or the newest that a drill has proven;
+//! - the newest backup has shrunk to less than half of it, which may mean that data were lost before they were saved.
+//!
+//! A clock that cannot be right lets nothing go.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::fmt;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-const SECONDS_PER_DAY: u64 = 86_400;
+use chrono::{Datelike, NaiveDateTime};
 
-/// One backup file as retention sees it.
+use crate::size;
+use crate::store::Kind;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// A newest recovery point that is older than this says that the clock has jumped ahead, or that nothing was backed up for a
+/// year; in either case old backups are what one wants to have.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
+/// One backup file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Where the file is.
+pub struct File {
+    /// Where it is.
     pub path: PathBuf,
-    /// Index of the component that the file belongs to.
-    pub component: usize,
-    /// When the backup was taken: the modification time of the file.
-    pub taken: SystemTime,
-    /// Size of the file in bytes.
+    /// What it holds.
+    pub kind: Kind,
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Whether the file is known to be a whole, restorable backup.
+    /// Whether it is taken for a whole, restorable backup.
     pub good: bool,
 }
 
-/// What becomes of a file, and why.
+/// What lives and dies together: the files of a recovery point, or one file that belongs to none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its files; at most one of each kind. None when all of a point's files are gone.
+    pub files: Vec<File>,
+    /// The time that its age is counted from.
+    pub taken: SystemTime,
+    /// That time by the calendar on the wall, for the rules of days, weeks, months and years.
+    pub local: NaiveDateTime,
+    /// The time that its name vouches for, where it does: the clock stood there once.
+    pub dated: Option<SystemTime>,
+    /// Whether it is a recovery point.
+    pub recorded: bool,
+    /// Whether its files have been verified at rest.
+    pub verified: bool,
+    /// Whether a drill has restored it.
+    pub proven: bool,
+}
+
+/// What is to be kept. A number of 0 keeps nothing by that rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Everything that is not older than so many whole days.
+    pub days: u64,
+    /// The last so many of each component.
+    pub last: usize,
+    /// The newest of each of the last so many days that have a backup.
+    pub daily: usize,
+    /// The same by ISO weeks.
+    pub weekly: usize,
+    /// The same by months.
+    pub monthly: usize,
+    /// The same by years.
+    pub yearly: usize,
+}
+
+/// A stretch of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Older than the retention, and not the last resort of its component.
-    Delete,
-    /// Not older than the retention.
-    KeepYoung,
-    /// Older than the retention, but the newest good backup of its component; where no backup of
-    /// the component is known to be good, the newest of them.
-    KeepNewestGood,
+pub enum Period {
+    /// A day.
+    Day,
+    /// A week, from Monday, as ISO 8601 counts them.
+    Week,
+    /// A month.
+    Month,
+    /// A year.
+    Year,
 }
 
-/// Decides what becomes of each of `files` at the time `now`, when backups are kept for `days`
-/// days.
-///
-/// Gives one verdict per file, in the order of `files`.
-pub fn decide(files: &[Candidate], now: SystemTime, days: u64) -> Vec<Verdict> {
-    let mut last_resort: BTreeMap<usize, &Candidate> = BTreeMap::new();
-    for file in files {
-        last_resort
-            .entry(file.component)
-            .and_modify(|best| {
-                if preference(file, best) == Ordering::Greater {
-                    *best = file;
-                }
-            })
-            .or_insert(file);
+impl Period {
+    const ALL: [Self; 4] = [Self::Day, Self::Week, Self::Month, Self::Year];
+
+    /// What is equal for two times exactly when they lie in the same period.
+    fn of(self, time: NaiveDateTime) -> (i32, u32) {
+        match self {
+            Self::Day => (time.year(), time.ordinal()),
+            Self::Week => (time.iso_week().year(), time.iso_week().week()),
+            Self::Month => (time.year(), time.month()),
+            Self::Year => (time.year(), 0),
+        }
     }
-    files
-        .iter()
-        .map(|file| {
-            if age_in_days(file.taken, now) <= days {
-                Verdict::KeepYoung
-            } else if last_resort
-                .get(&file.component)
-                .is_some_and(|best| std::ptr::eq(*best, file))
-            {
-                Verdict::KeepNewestGood
-            } else {
-                Verdict::Delete
+
+    fn wanted(self, rules: &Rules) -> usize {
+        match self {
+            Self::Day => rules.daily,
+            Self::Week => rules.weekly,
+            Self::Month => rules.monthly,
+            Self::Year => rules.yearly,
+        }
+    }
+}
+
+/// Why a unit stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its age in days is not greater than the retention.
+    Young(u64),
+    /// It holds the newest good backup of a component.
+    NewestGood(Kind),
+    /// It holds the newest backup of a component of which none is known to be good.
+    Newest(Kind),
+    /// It is among the last of a component.
+    Last(Kind),
+    /// It is the newest of its period for a component.
+    Periodic(Period, Kind),
+    /// It is the newest verified one that holds a component.
+    Verified(Kind),
+    /// It is the newest proven one that holds a component.
+    Proven(Kind),
+    /// The newest backup of a component is less than half as large.
+    Larger(Kind),
+    /// The clock cannot be right.
+    Clock,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Young(days) => write!(f, "{days} day(s) old, which is not over the retention"),
+            Self::NewestGood(kind) => write!(f, "newest good backup of {}", kind.dir()),
+            Self::Newest(kind) => write!(f, "newest backup of {}, none of which is known to be good", kind.dir()),
+            Self::Last(kind) => write!(f, "among the last of {}", kind.dir()),
+            Self::Periodic(period, kind) => {
+                let name = match period {
+                    Period::Day => "daily",
+                    Period::Week => "weekly",
+                    Period::Month => "monthly",
+                    Period::Year => "yearly",
+                };
+                write!(f, "{name} backup of {}", kind.dir())
             }
+            Self::Verified(kind) => write!(f, "newest verified backup of {}", kind.dir()),
+            Self::Proven(kind) => write!(f, "newest backup of {} that a drill has proven", kind.dir()),
+            Self::Larger(kind) => write!(f, "the newest backup of {} is less than half as large", kind.dir()),
+            Self::Clock => f.write_str("the clock cannot be right"),
+        }
+    }
+}
+
+/// What is wrong with the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jump {
+    /// The unit at this index is from the future, by more than a day.
+    Ahead(usize),
+    /// The newest backup is older than a year.
+    LongAgo,
+}
+
+/// What becomes of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its age in whole days.
+    pub age: u64,
+    /// Why it stays; nothing when it goes.
+    pub reasons: Vec<Reason>,
+}
+
+impl Verdict {
+    /// Whether it goes.
+    pub fn is_deletion(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+/// Decides what becomes of each of `units` at the time `now`. Gives one verdict per unit, in their order.
+pub fn decide(units: &[Unit], now: SystemTime, rules: &Rules) -> Vec<Verdict> {
+    let mistrusted = clock(units, now).is_some();
+    let mut verdicts: Vec<Verdict> = units
+        .iter()
+        .map(|unit| {
+            let age = age_in_days(unit.taken, now);
+            let mut reasons = Vec::new();
+            if mistrusted {
+                reasons.push(Reason::Clock);
+            }
+            if age <= rules.days {
+                reasons.push(Reason::Young(age));
+            }
+            Verdict { age, reasons }
         })
-        .collect()
+        .collect();
+    for kind in Kind::ALL {
+        for (index, reason) in wanted(units, rules, kind) {
+            verdicts[index].reasons.push(reason);
+        }
+    }
+    verdicts
 }
 
-/// Which of two backups of one component is the better last resort: a good one, then the newer one.
-/// File names carry the time of the backup, so that they settle equal times (a copy without `-p`)
-/// and the order of a listing does not.
-fn preference(a: &Candidate, b: &Candidate) -> Ordering {
-    (a.good, a.taken, &a.path).cmp(&(b.good, b.taken, &b.path))
+/// The units that the rules want for the sake of one component.
+fn wanted(units: &[Unit], rules: &Rules, kind: Kind) -> Vec<(usize, Reason)> {
+    let series = series(units, kind);
+    let good: Vec<(usize, &File)> = series.iter().filter(|(_, file)| file.good).copied().collect();
+    let Some((newest, newest_file)) = good.first().copied() else {
+        return series
+            .first()
+            .map(|(index, _)| (*index, Reason::Newest(kind)))
+            .into_iter()
+            .collect();
+    };
+    let mut wanted = vec![(newest, Reason::NewestGood(kind))];
+    wanted.extend(
+        good.iter()
+            .take(rules.last)
+            .map(|(index, _)| (*index, Reason::Last(kind))),
+    );
+    for period in Period::ALL {
+        let mut seen = Vec::new();
+        for (index, _) in &good {
+            if seen.len() == period.wanted(rules) {
+                break;
+            }
+            let key = period.of(units[*index].local);
+            if seen.last() != Some(&key) && !seen.contains(&key) {
+                seen.push(key);
+                wanted.push((*index, Reason::Periodic(period, kind)));
+            }
+        }
+    }
+    let first = |is: &dyn Fn(&Unit) -> bool| good.iter().find(|(index, _)| is(&units[*index]));
+    wanted.extend(first(&|unit| unit.verified).map(|(index, _)| (*index, Reason::Verified(kind))));
+    wanted.extend(first(&|unit| unit.proven).map(|(index, _)| (*index, Reason::Proven(kind))));
+    // Only among files whose sizes were recorded when they were made; of others nobody knows what they were.
+    if units[newest].recorded {
+        let larger = good
+            .iter()
+            .find(|(index, file)| units[*index].recorded && is_shrunk(kind, file.bytes, newest_file.bytes));
+        wanted.extend(larger.map(|(index, _)| (*index, Reason::Larger(kind))));
+    }
+    wanted
 }
 
-/// Age in whole days, rounded down; 0 for a file from the future, which a clock that was set back
-/// leaves behind.
+/// The files of one kind with the index of their unit, newest first. File names carry the time of the backup, so that they
+/// settle equal times (a copy without `-p`) and the order of a listing does not.
+fn series(units: &[Unit], kind: Kind) -> Vec<(usize, &File)> {
+    let mut series: Vec<(usize, &File)> = units
+        .iter()
+        .enumerate()
+        .flat_map(|(index, unit)| unit.files.iter().map(move |file| (index, file)))
+        .filter(|(_, file)| file.kind == kind)
+        .collect();
+    series.sort_by_key(|(index, file)| Reverse((units[*index].taken, &file.path)));
+    series
+}
+
+/// What is wrong with a clock that says `now`, judged by the backups that it has dated before.
+pub fn clock(units: &[Unit], now: SystemTime) -> Option<Jump> {
+    let ahead = units
+        .iter()
+        .enumerate()
+        .filter(|(_, unit)| unit.dated.is_some_and(|dated| dated > now + DAY))
+        .max_by_key(|(_, unit)| unit.dated);
+    if let Some((index, _)) = ahead {
+        return Some(Jump::Ahead(index));
+    }
+    // Files of other programs may well be of another age.
+    let recorded = units.iter().any(|unit| unit.recorded);
+    let newest = units.iter().map(|unit| unit.taken).max()?;
+    (recorded && newest + YEAR < now).then_some(Jump::LongAgo)
+}
+
+/// A backup that is much smaller than the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shrunk {
+    /// What it holds.
+    pub kind: Kind,
+    /// The length in bytes of the newest good backup.
+    pub newest: u64,
+    /// The length in bytes of the good backup before it.
+    pub before: u64,
+}
+
+impl fmt::Display for Shrunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "The newest backup of {} is much smaller than the one before it ({} after {}): see whether something is missing",
+            self.kind.dir(),
+            size::amount(self.newest),
+            size::amount(self.before)
+        )
+    }
+}
+
+/// The components whose newest good backup is less than half as large as the one before it.
+pub fn shrunk(units: &[Unit]) -> Vec<Shrunk> {
+    let mut found = Vec::new();
+    for kind in Kind::ALL {
+        let mut good = series(units, kind)
+            .into_iter()
+            .filter(|(_, file)| file.good)
+            .map(|(_, file)| file.bytes);
+        if let (Some(newest), Some(before)) = (good.next(), good.next()) {
+            if is_shrunk(kind, before, newest) {
+                found.push(Shrunk { kind, newest, before });
+            }
+        }
+    }
+    found
+}
+
+/// Whether a size is less than half of that before. Redis holds jobs that come and go: a small queue tells nothing.
+fn is_shrunk(kind: Kind, before: u64, newest: u64) -> bool {
+    let slack = match kind {
+        Kind::Redis => 64 << 10,
+        _ => 0,
+    };
+    before > newest.saturating_mul(2).saturating_add(slack)
+}
+
+/// Age in whole days, rounded down; 0 for what is from the future.
 fn age_in_days(taken: SystemTime, now: SystemTime) -> u64 {
-    now.duration_since(taken)
-        .map_or(0, |age| age.as_secs() / SECONDS_PER_DAY)
+    now.duration_since(taken).map_or(0, |age| age.as_secs() / DAY.as_secs())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Delete, KeepNewestGood, KeepYoung};
     use super::*;
-    use std::time::Duration;
+    use chrono::DateTime;
 
-    /// Any fixed moment far enough from the epoch.
+    /// Any fixed moment far enough from the epoch: 2023-11-14 22:13:20 UTC, a Tuesday.
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
     }
 
-    fn file(component: usize, age_seconds: u64, good: bool) -> Candidate {
-        Candidate {
-            path: PathBuf::from(format!("{component}/{age_seconds}")),
-            component,
-            taken: now() - Duration::from_secs(age_seconds),
-            bytes: 1,
-            good,
+    fn days(n: u64) -> u64 {
+        n * DAY.as_secs()
+    }
+
+    fn local(time: SystemTime) -> NaiveDateTime {
+        let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        DateTime::from_timestamp(seconds as i64, 0).unwrap().naive_utc()
+    }
+
+    /// A file without a recovery point.
+    fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
+        let taken = now() - Duration::from_secs(age_seconds);
+        Unit {
+            files: vec![File {
+                path: PathBuf::from(format!("{}/{:020}", kind.dir(), u64::MAX - age_seconds)),
+                kind,
+                bytes: 1000,
+                good,
+            }],
+            taken,
+            local: local(taken),
+            dated: None,
+            recorded: false,
+            verified: false,
+            proven: false,
         }
     }
 
-    fn days(n: u64) -> u64 {
-        n * SECONDS_PER_DAY
+    /// A recovery point with good files of these sizes.
+    fn point(age_seconds: u64, files: &[(Kind, u64)]) -> Unit {
+        let mut unit = loose(Kind::Env, age_seconds, true);
+        unit.dated = Some(unit.taken);
+        unit.recorded = true;
+        unit.files = files
+            .iter()
+            .map(|(kind, bytes)| File {
+                path: PathBuf::from(format!("{}/{:020}", kind.dir(), u64::MAX - age_seconds)),
+                kind: *kind,
+                bytes: *bytes,
+                good: true,
+            })
+            .collect();
+        unit
+    }
+
+    fn full(age_days: u64) -> Unit {
+        point(days(age_days), &Kind::ALL.map(|kind| (kind, 1000)))
+    }
+
+    fn keep(days: u64) -> Rules {
+        Rules {
+            days,
+            ..Rules::default()
+        }
+    }
+
+    /// Which units go.
+    fn gone(units: &[Unit], rules: &Rules) -> Vec<bool> {
+        decide(units, now(), rules).iter().map(Verdict::is_deletion).collect()
     }
 
     #[test]
     fn ages_count_in_whole_days() {
-        // (age in seconds, retention in days, verdict); a fresh good file keeps the last-resort
-        // rule out of the way.
+        // (age in seconds, retention in days, whether it goes); a fresh good file keeps the last-resort rule out of the way.
         let cases = [
-            (0, 0, KeepYoung),
-            (days(1) - 1, 0, KeepYoung),
-            (days(1), 0, Delete),
-            (days(7), 7, KeepYoung),
-            (days(8) - 1, 7, KeepYoung),
-            (days(8), 7, Delete),
-            (days(9000), 7, Delete),
-            (days(9000), u64::MAX, KeepYoung),
-            (days(9000), u64::MAX / SECONDS_PER_DAY, KeepYoung),
+            (0, 0, false),
+            (days(1) - 1, 0, false),
+            (days(1), 0, true),
+            (days(7), 7, false),
+            (days(8) - 1, 7, false),
+            (days(8), 7, true),
+            (days(9000), 7, true),
+            (days(9000), u64::MAX, false),
+            (days(9000), u64::MAX / DAY.as_secs(), false),
         ];
-        for (age, retention, verdict) in cases {
-            let files = [
-                file(0, age, true),
-                Candidate {
-                    taken: now() + Duration::from_secs(5),
-                    ..file(0, 0, true)
-                },
-            ];
+        for (age, retention, goes) in cases {
+            let mut fresh = loose(Kind::Redis, 0, true);
+            fresh.taken = now() + Duration::from_secs(5);
+            let units = [loose(Kind::Redis, age, true), fresh];
             assert_eq!(
-                decide(&files, now(), retention),
-                [verdict, KeepYoung],
+                gone(&units, &keep(retention)),
+                [goes, false],
                 "age {age}, retention {retention}"
             );
         }
@@ -145,80 +436,154 @@ mod tests {
     fn a_part_of_a_second_does_not_make_a_day() {
         let taken = now() - Duration::from_secs(days(8)) + Duration::from_nanos(1);
         assert_eq!(age_in_days(taken, now()), 7);
+        assert_eq!(age_in_days(now() + DAY, now()), 0);
     }
 
     #[test]
-    fn a_file_from_the_future_is_young() {
-        let future = Candidate {
-            taken: now() + Duration::from_secs(days(100)),
-            ..file(0, 0, false)
+    fn one_good_backup_of_each_component_stays() {
+        let of = |list: &[(Kind, u64, bool)]| -> Vec<bool> {
+            let units: Vec<Unit> = list
+                .iter()
+                .map(|(kind, age, good)| loose(*kind, days(*age), *good))
+                .collect();
+            gone(&units, &keep(7))
         };
+        use Kind::{Postgres, Redis};
+        assert_eq!(of(&[]), [false; 0]);
+        assert_eq!(of(&[(Postgres, 99, true)]), [false]);
         assert_eq!(
-            decide(&[future, file(0, days(20), true)], now(), 0),
-            [KeepYoung, KeepNewestGood]
+            of(&[(Postgres, 30, true), (Postgres, 10, true), (Postgres, 20, true)]),
+            [true, false, true]
+        );
+        assert_eq!(
+            of(&[(Postgres, 10, false), (Postgres, 20, true), (Postgres, 30, true)]),
+            [true, false, true],
+            "a good one before a newer bad one"
+        );
+        assert_eq!(of(&[(Postgres, 0, false), (Postgres, 20, true)]), [false, false]);
+        assert_eq!(
+            of(&[
+                (Postgres, 10, false),
+                (Redis, 9, true),
+                (Postgres, 20, false),
+                (Redis, 0, true)
+            ]),
+            [false, true, true, false],
+            "by component; the newest of all where none is good"
         );
     }
 
     #[test]
-    fn the_newest_good_backup_of_each_component_stays() {
-        let cases: [(&str, Vec<Candidate>, Vec<Verdict>); 6] = [
-            ("nothing", vec![], vec![]),
-            ("a single old one", vec![file(0, days(99), true)], vec![KeepNewestGood]),
-            (
-                "the newest of several good ones",
-                vec![
-                    file(0, days(30), true),
-                    file(0, days(10), true),
-                    file(0, days(20), true),
-                ],
-                vec![Delete, KeepNewestGood, Delete],
-            ),
-            (
-                "a good one before a newer bad one",
-                vec![
-                    file(0, days(10), false),
-                    file(0, days(20), true),
-                    file(0, days(30), true),
-                ],
-                vec![Delete, KeepNewestGood, Delete],
-            ),
-            (
-                "young bad ones do not replace the old good one",
-                vec![file(0, 0, false), file(0, days(20), true)],
-                vec![KeepYoung, KeepNewestGood],
-            ),
-            (
-                "the newest of all where none is good, by component",
-                vec![
-                    file(0, days(10), false),
-                    file(1, days(9), true),
-                    file(0, days(20), false),
-                    file(1, 0, true),
-                ],
-                vec![KeepNewestGood, Delete, Delete, KeepYoung],
-            ),
-        ];
-        for (name, files, verdicts) in cases {
-            assert_eq!(decide(&files, now(), 7), verdicts, "{name}");
-        }
+    fn equal_times_keep_one_file_whatever_the_order_of_the_listing() {
+        let named = |name: &str| {
+            let mut unit = loose(Kind::Postgres, days(10), true);
+            unit.files[0].path = PathBuf::from(name);
+            unit
+        };
+        let (a, b) = (named("n8n_20240101_000000.sql.gz"), named("n8n_20240102_000000.sql.gz"));
+        assert_eq!(gone(&[a.clone(), b.clone()], &keep(7)), [true, false]);
+        assert_eq!(gone(&[b, a], &keep(7)), [false, true]);
     }
 
     #[test]
-    fn equal_times_keep_one_file_whatever_the_order_of_the_listing() {
-        let a = Candidate {
-            path: PathBuf::from("n8n_20240101_000000.sql.gz"),
-            ..file(0, days(10), true)
-        };
-        let b = Candidate {
-            path: PathBuf::from("n8n_20240102_000000.sql.gz"),
-            ..file(0, days(10), true)
-        };
-        assert_eq!(decide(&[a.clone(), b.clone()], now(), 7), [Delete, KeepNewestGood]);
-        assert_eq!(decide(&[b, a], now(), 7), [KeepNewestGood, Delete]);
+    fn a_point_lives_and_dies_whole() {
+        let mut partial = full(10);
+        partial.files.retain(|file| file.kind != Kind::Redis);
+        // The newest point has no Redis: the last one that has stays with all its files.
+        assert_eq!(gone(&[full(12), full(11), partial], &keep(7)), [true, false, false]);
+        // A point all of whose files are gone protects nothing.
+        assert_eq!(gone(&[point(days(9), &[]), full(10)], &keep(7)), [true, false]);
     }
 
-    /// Linear congruential generator (constants of Knuth's MMIX), seeded, so that a failure
-    /// repeats.
+    #[test]
+    fn the_calendar_rules_keep_the_newest_of_each_period() {
+        let units: Vec<Unit> = (0..800).map(full).collect();
+        let kept = |rules: Rules| -> Vec<usize> {
+            let gone = gone(&units, &rules);
+            (0..units.len()).filter(|index| !gone[*index]).collect()
+        };
+        let none = Rules::default();
+        assert_eq!(kept(none), [0], "retention 0 keeps what is not a day old");
+        assert_eq!(kept(Rules { last: 3, ..none }), [0, 1, 2]);
+        assert_eq!(kept(Rules { daily: 3, ..none }), [0, 1, 2]);
+        // Tuesday, then the Sundays before.
+        assert_eq!(kept(Rules { weekly: 3, ..none }), [0, 2, 9]);
+        // 14 November, 31 October, 30 September.
+        assert_eq!(kept(Rules { monthly: 3, ..none }), [0, 14, 45]);
+        // 2023, 31 December 2022, 2021.
+        assert_eq!(kept(Rules { yearly: 3, ..none }), [0, 318, 683]);
+        assert_eq!(
+            kept(Rules {
+                days: 2,
+                weekly: 2,
+                monthly: 2,
+                ..none
+            }),
+            [0, 1, 2, 14]
+        );
+    }
+
+    #[test]
+    fn periods_without_a_backup_do_not_count() {
+        let units = [full(0), full(100), full(101), full(300)];
+        let rules = Rules {
+            daily: 3,
+            ..Rules::default()
+        };
+        assert_eq!(gone(&units, &rules), [false, false, false, true]);
+    }
+
+    #[test]
+    fn what_was_verified_or_proven_last_stays() {
+        let mut units = [full(1), full(20), full(30), full(40), full(50)];
+        units[2].verified = true;
+        units[3].verified = true;
+        units[4].proven = true;
+        assert_eq!(gone(&units, &keep(7)), [false, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_backup_that_shrank_protects_the_last_large_one() {
+        let sized = |age: u64, bytes: u64| point(days(age), &[(Kind::Postgres, bytes)]);
+        let units = [sized(0, 400), sized(9, 450), sized(10, 1000), sized(11, 1001)];
+        assert_eq!(gone(&units, &keep(7)), [false, true, false, true]);
+        assert_eq!(shrunk(&units), [], "the one before is not larger");
+        let units = [sized(0, 400), sized(1, 801)];
+        let found = shrunk(&units);
+        assert_eq!((found.len(), found[0].newest, found[0].before), (1, 400, 801));
+        let units = [sized(0, 400), sized(9, 800)];
+        assert_eq!((gone(&units, &keep(7)), shrunk(&units).len()), (vec![false, true], 0));
+        // Jobs that Redis is done with are no loss.
+        let jobs = |age: u64, bytes: u64| point(days(age), &[(Kind::Redis, bytes)]);
+        assert_eq!(gone(&[jobs(0, 100), jobs(9, 9000)], &keep(7)), [false, true]);
+        assert_eq!(gone(&[jobs(0, 100), jobs(9, 900_000)], &keep(7)), [false, false]);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_lets_nothing_go() {
+        // Set back: there are points from what is now the future.
+        let mut units = vec![full(100), full(90), full(0)];
+        units[2].dated = Some(now() + DAY + Duration::from_secs(1));
+        assert_eq!(clock(&units, now()), Some(Jump::Ahead(2)));
+        assert_eq!(gone(&units, &keep(7)), [false; 3]);
+        units[2].dated = Some(now() + DAY);
+        assert_eq!(
+            (clock(&units, now()), gone(&units, &keep(7))),
+            (None, vec![true, true, false])
+        );
+        // Set ahead: the newest point is long ago.
+        let units = [full(400), full(380), full(370)];
+        assert_eq!(clock(&units, now()), Some(Jump::LongAgo));
+        assert_eq!(gone(&units, &keep(7)), [false; 3]);
+        // Files of the scripts of old tell nothing of that.
+        let units = [loose(Kind::Env, days(4000), true), loose(Kind::Env, days(3000), true)];
+        assert_eq!(
+            (clock(&units, now()), gone(&units, &keep(7))),
+            (None, vec![true, false])
+        );
+    }
+
+    /// Linear congruential generator (constants of Knuth's MMIX), seeded, so that a failure repeats.
     struct Lcg(u64);
 
     impl Lcg {
@@ -229,58 +594,139 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             (self.0 >> 33) % bound
         }
+
+        fn unit(&mut self, number: u64) -> Unit {
+            let mut unit = loose(Kind::Env, self.below(days(60)), true);
+            unit.recorded = self.below(2) == 0;
+            unit.verified = unit.recorded && self.below(6) == 0;
+            unit.proven = unit.recorded && self.below(9) == 0;
+            unit.dated = unit.recorded.then_some(unit.taken);
+            unit.files.clear();
+            let one = self.below(4) as usize;
+            for (index, kind) in Kind::ALL.into_iter().enumerate() {
+                if (unit.recorded && self.below(5) > 0) || (!unit.recorded && index == one) {
+                    unit.files.push(File {
+                        path: PathBuf::from(format!("{number}")),
+                        kind,
+                        bytes: 1 + self.below(3000),
+                        good: self.below(3) > 0,
+                    });
+                }
+            }
+            unit
+        }
+
+        fn rules(&mut self) -> Rules {
+            let mut number = |bound| {
+                if self.below(2) == 0 {
+                    0
+                } else {
+                    self.below(bound) as usize
+                }
+            };
+            Rules {
+                last: number(5),
+                daily: number(8),
+                weekly: number(5),
+                monthly: number(3),
+                yearly: number(2),
+                days: self.below(12),
+            }
+        }
     }
 
     #[test]
-    fn random_listings_lose_neither_a_young_nor_a_newest_good_file() {
+    fn random_histories_keep_every_promise() {
         let mut random = Lcg(20_240_229);
         let (mut deleted, mut rescued) = (0, 0);
-        for round in 0..2_000 {
-            let retention = random.below(12);
-            let files: Vec<Candidate> = (0..random.below(14))
-                .map(|i| Candidate {
-                    path: PathBuf::from(format!("{i}")),
-                    component: random.below(4) as usize,
-                    taken: now() + Duration::from_secs(days(1)) - Duration::from_secs(random.below(days(20))),
-                    bytes: random.below(1000),
-                    good: random.below(3) == 0,
-                })
-                .collect();
-            let verdicts = decide(&files, now(), retention);
-            assert_eq!(verdicts.len(), files.len());
-
-            for (file, verdict) in files.iter().zip(&verdicts) {
-                // Stated without division: older than the retention means at least retention + 1
-                // full days old.
-                let old = file.taken + Duration::from_secs(days(retention + 1)) <= now();
-                assert_eq!(*verdict == KeepYoung, !old, "round {round}: {file:?}");
-                deleted += usize::from(*verdict == Delete);
-                rescued += usize::from(*verdict == KeepNewestGood);
-            }
-            for component in 0..4 {
-                let of_component = || files.iter().zip(&verdicts).filter(|(f, _)| f.component == component);
-                let any_good = of_component().any(|(f, _)| f.good);
-                let newest = of_component()
-                    .filter(|(f, _)| f.good || !any_good)
-                    .map(|(f, _)| f.taken)
-                    .max();
-                if let Some(newest) = newest {
-                    let kept = of_component().any(|(f, v)| f.taken == newest && (f.good || !any_good) && *v != Delete);
-                    assert!(
-                        kept,
-                        "round {round}: component {component} lost its newest good backup: {files:?}"
-                    );
-                }
-                let rescues = of_component().filter(|(_, v)| **v == KeepNewestGood).count();
+        for round in 0..3_000 {
+            let units: Vec<Unit> = (0..random.below(16)).map(|number| random.unit(number)).collect();
+            let rules = random.rules();
+            let verdicts = decide(&units, now(), &rules);
+            assert_eq!(verdicts.len(), units.len());
+            let kept = |index: usize| !verdicts[index].is_deletion();
+            for (unit, verdict) in units.iter().zip(&verdicts) {
+                // Stated without division: older than the retention means at least retention + 1 full days old.
+                let old = unit.taken + Duration::from_secs(days(rules.days + 1)) <= now();
                 assert!(
-                    rescues <= 1,
-                    "round {round}: component {component} kept {rescues} last resorts"
+                    old || !verdict.is_deletion(),
+                    "round {round}: a young one goes: {unit:?}"
                 );
+                deleted += usize::from(verdict.is_deletion());
+                rescued += usize::from(old && !verdict.is_deletion());
             }
+            for kind in Kind::ALL {
+                let holding = |is: &dyn Fn(&Unit, &File) -> bool| -> Vec<usize> {
+                    let mut found: Vec<usize> = (0..units.len())
+                        .filter(|index| {
+                            let unit = &units[*index];
+                            unit.files.iter().any(|file| file.kind == kind && is(unit, file))
+                        })
+                        .collect();
+                    found.sort_by_key(|index| Reverse((units[*index].taken, &units[*index].files[0].path)));
+                    found
+                };
+                let good = holding(&|_, file| file.good);
+                let all = holding(&|_, _| true);
+                let resort = good.first().or(all.first());
+                assert!(
+                    resort.is_none_or(|index| kept(*index)),
+                    "round {round}: {kind:?} lost its last resort"
+                );
+                for of in [
+                    good.iter().take(rules.last).copied().collect(),
+                    holding(&|unit, file| file.good && unit.verified)
+                        .into_iter()
+                        .take(1)
+                        .collect(),
+                    holding(&|unit, file| file.good && unit.proven)
+                        .into_iter()
+                        .take(1)
+                        .collect::<Vec<_>>(),
+                ] {
+                    assert!(of.iter().all(|index| kept(*index)), "round {round}: {kind:?} {of:?}");
+                }
+                for period in Period::ALL {
+                    let mut periods: Vec<_> = good.iter().map(|index| period.of(units[*index].local)).collect();
+                    periods.dedup();
+                    for key in periods.into_iter().take(period.wanted(&rules)) {
+                        let newest = good.iter().find(|index| period.of(units[**index].local) == key);
+                        assert!(
+                            newest.is_some_and(|index| kept(*index)),
+                            "round {round}: {kind:?} {period:?}"
+                        );
+                    }
+                }
+            }
+            // Once it has been applied, the same rules let nothing more go.
+            let left: Vec<Unit> = (0..units.len())
+                .filter(|i| kept(*i))
+                .map(|i| units[i].clone())
+                .collect();
+            assert!(
+                gone(&left, &rules).iter().all(|goes| !goes),
+                "round {round}: not at rest"
+            );
+            // The order of a listing does not matter.
+            let mut reversed: Vec<Unit> = units.clone();
+            reversed.reverse();
+            let mut back = gone(&reversed, &rules);
+            back.reverse();
+            assert_eq!(back, gone(&units, &rules), "round {round}: the order matters");
+            // To keep more by one rule never costs what another keeps.
+            let more = Rules {
+                daily: rules.daily + 1,
+                ..rules
+            };
+            let lost = gone(&units, &more)
+                .iter()
+                .zip(&verdicts)
+                .any(|(goes, was)| *goes && !was.is_deletion());
+            assert!(!lost, "round {round}: more kept, and something lost");
         }
         assert!(
-            deleted > 1_000 && rescued > 100,
-            "the listings exercise both: {deleted} deleted, {rescued} rescued"
+            deleted > 2_000 && rescued > 1_000,
+            "the histories exercise both: {deleted} deleted, {rescued} rescued"
         );
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{bail, Context, Result};
-use chrono::{Local, NaiveDateTime, TimeDelta};
+use chrono::{Local, NaiveDateTime, TimeDelta, TimeZone};
 
 /// What a backup file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +108,21 @@ impl Stamp {
         (text.len() == 15)
             .then(|| NaiveDateTime::parse_from_str(text, Self::FORMAT).ok().map(Self))
             .flatten()
+    }
+
+    /// The moment that it stands for; the later one of two where clocks were set back.
+    pub fn time(self) -> SystemTime {
+        // Where clocks were set forward, the time that they would have shown.
+        let skipped = || Local.from_local_datetime(&(self.0 + TimeDelta::hours(1))).latest();
+        match Local.from_local_datetime(&self.0).latest().or_else(skipped) {
+            Some(time) => time.into(),
+            None => self.0.and_utc().into(),
+        }
+    }
+
+    /// The date and time itself.
+    pub fn local(self) -> NaiveDateTime {
+        self.0
     }
 
     /// One second later.

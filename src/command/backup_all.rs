@@ -86,6 +86,7 @@ pub fn run(context: &Context) -> Result<()> {
             failed += 1;
         }
     }
+    cleanup::warn_if_shrunk(context, JOURNAL);
 
     let total = STEPS.len() + 2;
     JOURNAL.info(RULE);

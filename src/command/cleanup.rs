@@ -1,31 +1,64 @@
 //! cleanup-backups: the retention applied to `backups/`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Result};
+use chrono::{DateTime, Local};
 
-use crate::component::Context;
+use crate::component::{self, Context};
+use crate::gpg::Locked;
 use crate::logging::{self, Journal};
-use crate::retention::{self, Candidate, Verdict};
+use crate::manifest::{self, Held, State};
+use crate::retention::{self, File, Jump, Rules, Unit, Verdict};
 use crate::size;
-use crate::store::{Entry, Kind};
+use crate::store::{Entry, Kind, Store};
 
 const JOURNAL: Journal = Journal::new("cleanup-backups");
 
-/// Deletes what the retention lets go, or says what it would delete.
+/// How far the time of a file may lie after the name of its recovery point: a run takes its time, and clocks change twice a
+/// year.
+const TOLERANCE: Duration = Duration::from_secs(86_400);
+/// How many bytes of a component's files without a recovery point are read to find a good one; the rest is believed.
+const READ_LIMIT: u64 = 1 << 30;
+
+/// Deletes what the retention lets go, or says what it would delete, and why.
 ///
 /// # Errors
 /// When a directory cannot be read or a file not be deleted; the others are deleted all the same.
 pub fn run(context: &Context, dry_run: bool) -> Result<()> {
-    let days = context.config.retention_days;
-    JOURNAL.info(format_args!("Starting backup cleanup (retention: {days} days)"));
+    let rules = context.config.retention;
+    JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
     logging::check_started()?;
     if dry_run {
         JOURNAL.info("Running in dry-run mode (no files will be deleted)");
     }
-    let (mut deleted, mut freed, mut failed) = (0_u64, 0_u64, 0_u64);
+    tell_rules(&rules);
+    let mut failed = 0_u64;
+    let mut listings = Vec::new();
+    for kind in Kind::ALL {
+        let dir = context.store.dir(kind);
+        if dir.is_dir() {
+            match context.store.list(kind) {
+                Ok(entries) => listings.push((kind, entries)),
+                Err(error) => {
+                    JOURNAL.failure(&error);
+                    failed += 1;
+                }
+            }
+        }
+    }
+    let now = SystemTime::now();
+    let mut plan = Plan::new(context, &listings)?;
+    plan.judge_loose(context, now, &rules);
+    let verdicts = retention::decide(&plan.units, now, &rules);
+    plan.warn(now);
+    let kept = plan.kept(&verdicts);
+
+    let (mut deleted, mut freed) = (0_u64, 0_u64);
     for kind in Kind::ALL {
         let dir = context.store.dir(kind);
         if !dir.is_dir() {
@@ -33,21 +66,20 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
             continue;
         }
         JOURNAL.info(format_args!("Scanning {}...", dir.display()));
-        let entries = match context.store.list(kind) {
-            Ok(entries) => entries,
-            Err(error) => {
-                JOURNAL.failure(&error);
-                failed += 1;
-                continue;
-            }
-        };
-        for (entry, verdict) in entries.iter().zip(decide(&entries, days)) {
-            if verdict != Verdict::Delete {
-                continue;
-            }
+        let entries = listings
+            .iter()
+            .filter(|(listed, _)| *listed == kind)
+            .flat_map(|(_, entries)| entries);
+        for entry in entries {
             let (path, size) = (entry.path.display(), size::du(entry.disk));
             if dry_run {
-                JOURNAL.info(format_args!("[DRY-RUN] Would delete: {path} ({size})"));
+                if !kept.contains(entry.path.as_path()) {
+                    JOURNAL.info(format_args!("[DRY-RUN] Would delete: {path} ({size})"));
+                }
+                plan.explain(entry, &verdicts);
+                continue;
+            }
+            if kept.contains(entry.path.as_path()) {
                 continue;
             }
             match fs::remove_file(&entry.path) {
@@ -64,6 +96,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
             }
         }
     }
+    failed += plan.forget(context, &verdicts, dry_run);
     if dry_run {
         JOURNAL.success("Dry-run completed");
     } else {
@@ -80,31 +113,292 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
 
 /// The bytes on disk that the cleanup will free; none in a directory that cannot be read.
 pub fn reclaimable(context: &Context) -> u64 {
-    let mut bytes = 0;
-    for kind in Kind::ALL {
-        let entries = context.store.list(kind).unwrap_or_default();
-        let verdicts = decide(&entries, context.config.retention_days);
-        bytes += entries
-            .iter()
-            .zip(verdicts)
-            .filter(|(_, verdict)| *verdict == Verdict::Delete)
-            .map(|(entry, _)| entry.disk)
-            .sum::<u64>();
-    }
-    bytes
+    let listings = listings(context);
+    let Ok(survey) = manifest::survey(&context.store, &listings) else {
+        return 0;
+    };
+    let plan = Plan::from(context, survey);
+    let kept = plan.kept(&retention::decide(
+        &plan.units,
+        SystemTime::now(),
+        &context.config.retention,
+    ));
+    let entries = listings.iter().flat_map(|(_, entries)| entries);
+    entries
+        .filter(|entry| !kept.contains(&entry.path))
+        .map(|entry| entry.disk)
+        .sum()
 }
 
-/// The verdict on each of one component's files.
-fn decide(entries: &[Entry], days: u64) -> Vec<Verdict> {
-    let candidates: Vec<Candidate> = entries
+/// Warns when the newest backup of a component is much smaller than the one before it.
+pub fn warn_if_shrunk(context: &Context, journal: Journal) {
+    // What cannot be read has been told by the cleanup of the same run.
+    if let Ok(survey) = manifest::survey(&context.store, &listings(context)) {
+        for shrunk in retention::shrunk(&Plan::from(context, survey).units) {
+            journal.warn(shrunk);
+        }
+    }
+}
+
+/// The files of each directory that can be read.
+fn listings(context: &Context) -> Vec<(Kind, Vec<Entry>)> {
+    Kind::ALL
+        .into_iter()
+        .filter_map(|kind| Some((kind, context.store.list(kind).ok()?)))
+        .collect()
+}
+
+fn tell_rules(rules: &Rules) {
+    let counts = [
+        (rules.last, "last"),
+        (rules.daily, "daily"),
+        (rules.weekly, "weekly"),
+        (rules.monthly, "monthly"),
+        (rules.yearly, "yearly"),
+    ];
+    let set: Vec<String> = counts
         .iter()
-        .map(|entry| Candidate {
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    if !set.is_empty() {
+        JOURNAL.info(format_args!("Kept besides: {}", set.join(", ")));
+    }
+}
+
+/// What there is, as the retention sees it.
+struct Plan {
+    units: Vec<Unit>,
+    /// The point that each unit is; none for a file that belongs to none.
+    points: Vec<Option<Held>>,
+}
+
+impl Plan {
+    fn new(context: &Context, listings: &[(Kind, Vec<Entry>)]) -> Result<Self> {
+        let survey = manifest::survey(&context.store, listings)?;
+        for (path, error) in &survey.unreadable {
+            JOURNAL.warn(format_args!("Recovery point left out: {}: {error:#}", path.display()));
+        }
+        Ok(Self::from(context, survey))
+    }
+
+    fn from(context: &Context, survey: manifest::Survey) -> Self {
+        let mut plan = Self {
+            units: Vec::new(),
+            points: Vec::new(),
+        };
+        for held in survey.points {
+            plan.units.push(recorded(&context.store, &held));
+            plan.points.push(Some(held));
+        }
+        for (kind, entry) in &survey.loose {
+            plan.units.push(loose(*kind, entry));
+            plan.points.push(None);
+        }
+        plan
+    }
+
+    /// Reads files without a recovery point, newest first, until a good backup of the component is found: a dump that is
+    /// cut off must not be the last one left. Nothing is read while nothing is old enough to go.
+    fn judge_loose(&mut self, context: &Context, now: SystemTime, rules: &Rules) {
+        for kind in Kind::ALL {
+            let mut left = READ_LIMIT;
+            let holds = |unit: &Unit| unit.files.iter().any(|file| file.kind == kind);
+            let old = now - Duration::from_secs(rules.days * 86_400);
+            if !self.units.iter().any(|unit| holds(unit) && unit.taken <= old) {
+                continue;
+            }
+            let mut order: Vec<usize> = (0..self.units.len())
+                .filter(|index| holds(&self.units[*index]))
+                .collect();
+            order.sort_by_key(|index| std::cmp::Reverse(self.units[*index].taken));
+            for index in order {
+                let unit = &mut self.units[index];
+                let recorded = unit.recorded;
+                let Some(file) = unit.files.iter_mut().find(|file| file.kind == kind) else {
+                    continue;
+                };
+                if !file.good {
+                    continue;
+                }
+                if recorded || file.bytes > left {
+                    break;
+                }
+                left -= file.bytes;
+                match component::verify(context, kind, &file.path) {
+                    Ok(()) => break,
+                    // What cannot be opened here cannot be judged either.
+                    Err(error) if error.downcast_ref::<Locked>().is_some() => break,
+                    Err(error) => {
+                        file.good = false;
+                        JOURNAL.warn(format_args!("Not a good backup: {}: {error:#}", file.path.display()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what is odd about the whole.
+    fn warn(&self, now: SystemTime) {
+        match retention::clock(&self.units, now) {
+            Some(Jump::Ahead(index)) => JOURNAL.warn(format_args!(
+                "The clock cannot be right: {} is from the future. Nothing is deleted until the clock or the name is right",
+                self.name(index)
+            )),
+            Some(Jump::LongAgo) => JOURNAL.warn(
+                "The newest backup is more than a year old: the clock may have jumped, or no backup was made. \
+                 Nothing is deleted before a new one is there",
+            ),
+            None => {}
+        }
+        for shrunk in retention::shrunk(&self.units) {
+            JOURNAL.warn(shrunk);
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        match (&self.points[index], self.units[index].files.first()) {
+            (Some(held), _) => format!("recovery point {}", held.point.stamp),
+            (None, Some(file)) => file.path.display().to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The files that stay.
+    fn kept(&self, verdicts: &[Verdict]) -> HashSet<PathBuf> {
+        self.units
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, verdict)| !verdict.is_deletion())
+            .flat_map(|(unit, _)| unit.files.iter().map(|file| file.path.clone()))
+            .collect()
+    }
+
+    /// Says why a file stays or goes.
+    fn explain(&self, entry: &Entry, verdicts: &[Verdict]) {
+        let holds = |unit: &Unit| unit.files.iter().any(|file| file.path == entry.path);
+        for (index, unit) in self.units.iter().enumerate().filter(|(_, unit)| holds(unit)) {
+            let mut of = String::new();
+            if let Some(held) = &self.points[index] {
+                of = format!(", recovery point {}", held.point.stamp);
+                if unit.taken != held.point.stamp.time() {
+                    of.push_str(" (a file of it was written later than it says, and that time counts)");
+                }
+            }
+            let verdict = &verdicts[index];
+            if verdict.is_deletion() {
+                JOURNAL.info(format_args!(
+                    "[DRY-RUN] Reason: {} day(s) old, and no rule keeps it{of}",
+                    verdict.age
+                ));
+                continue;
+            }
+            let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+            reasons.dedup();
+            JOURNAL.info(format_args!(
+                "[DRY-RUN] Would keep: {} ({}): {}{of}",
+                entry.path.display(),
+                size::du(entry.disk),
+                reasons.join("; ")
+            ));
+        }
+    }
+
+    /// Brings the manifests of the points that went up to date. Gives how many could not be.
+    fn forget(&self, context: &Context, verdicts: &[Verdict], dry_run: bool) -> u64 {
+        let mut failed = 0;
+        for (held, verdict) in self.points.iter().zip(verdicts) {
+            let Some(held) = held.as_ref().filter(|_| verdict.is_deletion()) else {
+                continue;
+            };
+            let stamp = held.point.stamp;
+            if dry_run {
+                JOURNAL.info(format_args!("[DRY-RUN] Would remove recovery point: {stamp}"));
+                continue;
+            }
+            if let Err(error) = forget(&context.store, held) {
+                JOURNAL.failure(&error.context(format!("Cannot remove recovery point {stamp}")));
+                failed += 1;
+            }
+        }
+        failed
+    }
+}
+
+/// Removes the manifest of a point whose files are gone; where some could not be deleted, it goes on to tell of those.
+fn forget(store: &Store, held: &Held) -> Result<()> {
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    // A directory that is not there (a medium that is not mounted) says nothing of its files.
+    let unknown = |kind: Kind| !store.dir(kind).is_dir();
+    let left = held
+        .point
+        .members
+        .iter()
+        .any(|member| unknown(member.kind) || is_there(&store.root().join(&member.name)));
+    if !left {
+        held.point.remove(store)?;
+        JOURNAL.info(format_args!("Removed recovery point: {}", held.point.stamp));
+        return Ok(());
+    }
+    manifest::update(store, held.point.stamp, |point| {
+        let mut deleted: Vec<&str> = Vec::new();
+        for (member, entry) in &held.files {
+            if entry.is_some() && !is_there(&store.root().join(&member.name)) {
+                point.members.retain(|known| known.name != member.name);
+                deleted.push(member.kind.dir());
+            }
+        }
+        if !deleted.is_empty() {
+            point.set("deleted", &deleted.join(" "));
+        }
+    })
+}
+
+/// A recovery point as the retention sees it: its name tells its age, unless one of its files is younger.
+fn recorded(store: &Store, held: &Held) -> Unit {
+    let point = &held.point;
+    let named = point.stamp.time();
+    let touched = held
+        .files
+        .iter()
+        .filter_map(|(_, entry)| Some(entry.as_ref()?.modified))
+        .max();
+    let taken = touched.filter(|time| *time > named + TOLERANCE).unwrap_or(named);
+    let files = held.files.iter().filter_map(|(member, entry)| {
+        let entry = entry.as_ref()?;
+        Some(File {
+            path: store.root().join(&member.name),
+            kind: member.kind,
+            bytes: entry.bytes,
+            good: entry.bytes > 0 && held.state(member, Some(entry)) == State::Present,
+        })
+    });
+    Unit {
+        files: files.collect(),
+        taken,
+        local: point.stamp.local(),
+        dated: Some(named),
+        recorded: true,
+        verified: point.fact("verified").is_some(),
+        proven: point.fact("drill").is_some_and(|drill| drill.starts_with("passed")),
+    }
+}
+
+/// A file that belongs to no recovery point: the time at which it was written tells its age, as with find.
+fn loose(kind: Kind, entry: &Entry) -> Unit {
+    Unit {
+        files: vec![File {
             path: entry.path.clone(),
-            component: 0,
-            taken: entry.modified,
+            kind,
             bytes: entry.bytes,
             good: entry.bytes > 0,
-        })
-        .collect();
-    retention::decide(&candidates, SystemTime::now(), days)
+        }],
+        taken: entry.modified,
+        local: DateTime::<Local>::from(entry.modified).naive_local(),
+        // A file that was touched, or named by hand, is no witness; one whose name and time agree is.
+        dated: entry.stamp.map(|stamp| stamp.time().min(entry.modified)),
+        recorded: false,
+        verified: false,
+        proven: false,
+    }
 }
