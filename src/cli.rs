@@ -23,6 +23,19 @@ pub enum Action {
     List,
     /// Prove backup files at rest.
     Verify,
+    /// Tell how the backups are.
+    Status,
+}
+
+impl Action {
+    /// The exit code when the command could not do its work.
+    pub const fn failure_code(self) -> u8 {
+        match self {
+            // "Unknown" to monitoring.
+            Self::Status => 3,
+            _ => 1,
+        }
+    }
 }
 
 /// An option.
@@ -180,6 +193,28 @@ pub const COMMANDS: &[Command] = &[
         }],
         log: BACKUP_LOG,
         action: Action::Verify,
+    },
+    Command {
+        name: "status",
+        summary: "tell how old, whole, proven and safe the backups are",
+        details: "Exit codes and first line are those of a monitoring plugin: 0 ok, 1 warning, 2 critical, 3 unknown.",
+        operand: None,
+        options: &[
+            Opt {
+                long: "json",
+                short: None,
+                value: None,
+                help: "print JSON",
+            },
+            Opt {
+                long: "max-age",
+                short: None,
+                value: Some("AGE"),
+                help: "the newest recovery point is critical when older, as in 26h (default), 90m, 2d",
+            },
+        ],
+        log: None,
+        action: Action::Status,
     },
 ];
 

@@ -4,7 +4,9 @@ pub mod backup_all;
 pub mod cleanup;
 pub mod list;
 pub mod restore;
+pub mod status;
 pub mod verify;
+pub mod watched;
 
 use std::path::Path;
 

@@ -137,6 +137,21 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         help: "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)",
     },
+    Setting {
+        name: "BACKUP_METRICS_FILE",
+        default: "",
+        help: "where backup-all leaves metrics for Prometheus' node_exporter (*.prom in its textfile directory)",
+    },
+    Setting {
+        name: "BACKUP_PING_URL",
+        default: "",
+        help: "an address that backup-all pings as healthchecks.io takes it: /start, success, /fail with the last log lines",
+    },
+    Setting {
+        name: "BACKUP_NOTIFY_COMMAND",
+        default: "",
+        help: "a program, with arguments parted by blanks, that backup-all runs at its end",
+    },
 ];
 
 /// A value that no message shows.
@@ -218,6 +233,12 @@ pub struct Config {
     pub jobs: usize,
     /// `BACKUP_GPG_PASSPHRASE` or `BACKUP_GPG_RECIPIENT`
     pub encryption: Option<Encryption>,
+    /// `BACKUP_METRICS_FILE`
+    pub metrics_file: Option<PathBuf>,
+    /// `BACKUP_PING_URL`
+    pub ping_url: Option<Secret>,
+    /// `BACKUP_NOTIFY_COMMAND`; empty for none.
+    pub notify_command: String,
     /// `PATH` of the process, where programs are looked for.
     pub path: Option<OsString>,
 }
@@ -272,6 +293,9 @@ impl Config {
             compressor: source.text("BACKUP_COMPRESSOR")?,
             jobs: source.number("BACKUP_JOBS", 1, 16)?,
             encryption: source.encryption(project)?,
+            metrics_file: source.path("BACKUP_METRICS_FILE")?.map(|path| project.join(path)),
+            ping_url: source.url("BACKUP_PING_URL")?,
+            notify_command: source.text("BACKUP_NOTIFY_COMMAND")?,
             path: env::var_os("PATH"),
         })
     }
@@ -348,6 +372,25 @@ impl Source<'_> {
             None if recipient.contains(['\n', '\r']) => bail!("{RECIPIENT} must be one line"),
             None => Ok(Some(Encryption::Recipient(Recipient::Key(recipient.to_owned())))),
         }
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>> {
+        Ok(Some(self.text(name)?)
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from))
+    }
+
+    /// An address, which may hold a secret, so no message shows it.
+    fn url(&self, name: &str) -> Result<Option<Secret>> {
+        let url = self.secret(name)?;
+        let known = |url: &Secret| {
+            let text = url.reveal();
+            (text.starts_with("http://") || text.starts_with("https://")) && text.chars().all(|c| c.is_ascii_graphic())
+        };
+        if url.as_ref().is_some_and(|url| !known(url)) {
+            bail!("{name} must be an address that begins with http:// or https://");
+        }
+        Ok(url)
     }
 
     fn number<T: FromStr + PartialOrd + fmt::Display>(&self, name: &str, least: T, most: T) -> Result<T> {

@@ -3,6 +3,7 @@
 //! Each event is one line of ASCII. A line is written once even when standard output is the log file already, as it is
 //! under the crontab line `... >> logs/backup.log 2>&1`.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -23,6 +24,10 @@ const SUCCESS: &str = "success:";
 static FAILURE: Mutex<Option<String>> = Mutex::new(None);
 /// Set once the first line has gone out: from then on a broken standard output no longer stops a run.
 static STARTED: AtomicBool = AtomicBool::new(false);
+/// The last lines, for [`recent`].
+static RECENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+/// How many lines [`recent`] gives.
+const RECENT_LINES: usize = 100;
 /// Set by [`set_verbose`].
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
@@ -124,6 +129,12 @@ pub fn check_started() -> Result<()> {
     }
 }
 
+/// The last lines that were logged, oldest first.
+pub fn recent() -> Vec<String> {
+    let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.iter().cloned().collect()
+}
+
 /// Makes [`trace`] print.
 pub fn set_verbose(on: bool) {
     VERBOSE.store(on, Ordering::Relaxed);
@@ -201,6 +212,13 @@ struct Sink {
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let chatter = line.starts_with(b"[INFO]") || line.starts_with(b"[SUCCESS]");
+        {
+            let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent.len() == RECENT_LINES {
+                recent.pop_front();
+            }
+            recent.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
+        }
         let mut stdout_failed = None;
         if self.stdout && !(self.quiet && chatter) {
             let mut stdout = io::stdout().lock();

@@ -14,6 +14,8 @@ mod json;
 mod lock;
 mod logging;
 mod manifest;
+mod metrics;
+mod notify;
 mod pipeline;
 mod rdb;
 mod retention;
@@ -37,14 +39,14 @@ use config::Config;
 use logging::Journal;
 
 fn main() -> ExitCode {
-    let done = match cli::parse(env::args_os().skip(1)) {
+    let code = match cli::parse(env::args_os().skip(1)) {
         Ok(Request::Show(text)) => return show(&text),
         Ok(Request::Run(invocation)) => run(&invocation),
         Err(error) => refuse(error),
     };
-    match done {
-        Ok(()) if logging::failure().is_none() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+    match code {
+        0 if logging::failure().is_some() => ExitCode::FAILURE,
+        code => ExitCode::from(code),
     }
 }
 
@@ -57,8 +59,8 @@ fn show(text: &str) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the command line, in the log too where there is one, and how it is right.
-fn refuse(error: UsageError) -> Result<()> {
+/// Says what is wrong with the command line, in the log too where there is one, and how it is right. Gives the exit code.
+fn refuse(error: UsageError) -> u8 {
     let journal = match &error.invocation {
         Some(invocation) => {
             // Without a log, standard output will do.
@@ -72,18 +74,23 @@ fn refuse(error: UsageError) -> Result<()> {
     };
     journal.error(&error.message);
     let _ = io::stderr().write_all(error.usage.as_bytes());
-    bail!(error.message)
+    error
+        .invocation
+        .map_or(1, |invocation| invocation.command.action.failure_code())
 }
 
-/// Runs a command; what goes wrong has been logged when this returns.
-fn run(invocation: &Invocation) -> Result<()> {
+/// Runs a command and gives its exit code; what goes wrong has been logged when this returns.
+fn run(invocation: &Invocation) -> u8 {
     let journal = Journal::new(invocation.command.name);
     logging::set_verbose(invocation.has("verbose"));
     let done = open_log(invocation).and_then(|project| dispatch(invocation, &project));
-    if let Err(error) = &done {
-        journal.failure(error);
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            journal.failure(&error);
+            invocation.command.action.failure_code()
+        }
     }
-    done
 }
 
 /// Starts the log of a command and gives the project directory.
@@ -131,12 +138,16 @@ fn installed_in(program: &Path) -> Option<PathBuf> {
     dir.join("scripts").is_dir().then(|| dir.to_owned())
 }
 
-fn dispatch(invocation: &Invocation, project: &Path) -> Result<()> {
+/// Runs a command and gives its exit code.
+fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let context = Context::new(Config::load(project)?);
     let journal = Journal::new(invocation.command.name);
     let operand = invocation.operand.as_deref().unwrap_or_default();
-    match invocation.command.action {
-        Action::BackupAll => command::backup_all::run(&context),
+    let done = match invocation.command.action {
+        Action::Status => {
+            return command::status::run(&context, invocation.value("max-age"), invocation.has("json"));
+        }
+        Action::BackupAll => return Ok(command::watched::run(&context, journal, command::backup_all::run)),
         Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup),
         Action::BackupRedis => command::backup_one(&context, journal, redis::backup),
         Action::BackupN8n => command::backup_one(&context, journal, n8n::backup),
@@ -151,5 +162,6 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<()> {
             };
             command::restore::postgres(&context, operand, invocation.has("yes"), options)
         }
-    }
+    };
+    done.map(|()| 0)
 }

@@ -33,12 +33,13 @@ const STDERR_LINE_BYTES: usize = 400;
 /// How long an ended or killed process may take to let go of its pipes.
 const GRACE: Duration = Duration::from_secs(5);
 /// Settings that no child inherits: what is secret goes to the one process that needs it, by a pipe.
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 6] = [
     "REDIS_PASSWORD",
     "REDISCLI_AUTH",
     "BACKUP_GPG_PASSPHRASE",
     "N8N_ENCRYPTION_KEY",
     "POSTGRES_PASSWORD",
+    "BACKUP_PING_URL",
 ];
 
 /// A command for `program` in the C locale, in a process group of its own (a terminal's Ctrl-C ends us, and our end ends
@@ -216,6 +217,21 @@ impl Process {
     }
 }
 
+/// Program and arguments as a shell would take them.
+fn shown(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let quoted = words.map(|word| {
+        let word = word.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 /// Ends what a killed child has left in its process group. std can signal a single process only, so this asks the
 /// shell; a group that is gone already is no failure.
 fn kill_group(group: u32) {
@@ -293,7 +309,7 @@ impl Chain {
             Input::From(from) => from,
             Input::Piped | Input::Leash => Stdio::piped(),
         });
-        logging::trace(|| format!("{command:?}"));
+        logging::trace(|| shown(&command));
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -640,7 +656,7 @@ fn lost_its_reader(status: ExitStatus) -> bool {
 }
 
 /// Whether `error` only says that a reader went away, which is the consequence of another fault.
-fn is_broken_pipe(error: &Error) -> bool {
+pub fn is_broken_pipe(error: &Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
@@ -794,6 +810,13 @@ mod tests {
         };
         run(true).unwrap();
         assert!(format!("{:#}", run(false).unwrap_err()).starts_with("nothing moved"));
+    }
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_takes_it() {
+        let mut command = command("/bin/echo");
+        command.args(["--x=1", "a b", "", "it's $(x)"]);
+        assert_eq!(shown(&command), r"/bin/echo --x=1 'a b' '' 'it'\''s $(x)'");
     }
 
     #[test]

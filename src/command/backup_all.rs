@@ -180,7 +180,7 @@ fn expected(context: &Context) -> u64 {
 }
 
 /// The bytes that are free for us on the disk of `dir`, as `df` tells.
-fn available(dir: &Path, stall: Duration) -> Result<u64> {
+pub(super) fn available(dir: &Path, stall: Duration) -> Result<u64> {
     let mut df = pipeline::command("df");
     df.args(["-Pk", "--"]).arg(dir);
     let said = pipeline::output("df", df, None, stall)?;

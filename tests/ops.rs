@@ -1,0 +1,272 @@
+//! What an operator watches: status, pings, metrics, the notify command. The HTTP server is a real one on loopback.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use common::{has_program, mode, skip, Sandbox};
+
+/// A request as the server has got it.
+#[derive(Debug)]
+struct Request {
+    /// `POST /path`.
+    line: String,
+    body: String,
+}
+
+/// Serves HTTP on loopback and passes each request on. The first `failures` requests are answered with 503.
+fn serve(failures: usize) -> (String, Receiver<Request>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, requests) = mpsc::channel();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let request = read(&mut stream);
+            let status = if number < failures { "503 Busy" } else { "200 OK" };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            if sender.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    (address, requests)
+}
+
+fn read(stream: &mut TcpStream) -> Request {
+    let mut reader = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    reader.read_line(&mut first).unwrap();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    Request {
+        line: first.rsplit_once(' ').unwrap().0.to_owned(),
+        body: String::from_utf8(body).unwrap(),
+    }
+}
+
+fn next(requests: &Receiver<Request>) -> Request {
+    requests.recv_timeout(Duration::from_secs(20)).unwrap()
+}
+
+/// The value of a metric in a textfile.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Checks a textfile with Prometheus' own program, where it is installed.
+fn promtool(test: &str, text: &str) {
+    if !has_program("promtool") {
+        skip(test, "promtool is not installed (Debian: prometheus)");
+        return;
+    }
+    let mut child = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = child.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert!(said.status.success() && words.trim().is_empty(), "{words}\n{text}");
+}
+
+const HOOK: &str = "#!/bin/sh\n(env | grep ^N8N_BACKUP_ | sort; echo \"args: $*\"; echo \"leaks: $BACKUP_PING_URL$REDIS_PASSWORD\"; cat) >told\n";
+
+#[test]
+fn a_good_run_is_told_to_those_who_watch_and_status_agrees() {
+    let sandbox = Sandbox::new("watch").stack().seeded().build();
+    let (address, requests) = serve(0);
+    sandbox.set("BACKUP_PING_URL", &format!("{address}/secret-uuid?create=1"));
+    sandbox.set("BACKUP_METRICS_FILE", "n8n.prom");
+    sandbox.set("BACKUP_NOTIFY_COMMAND", "./hook --to ops $(id)");
+    sandbox.write("hook", HOOK);
+    fs::set_permissions(
+        sandbox.path("hook"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    // Shows what curl is given as arguments.
+    let arguments = sandbox.aside("arguments");
+    let curl = sandbox.stand_in(
+        "curl",
+        &format!(
+            "#!/bin/sh\necho \"$@\" >>'{}'\nexec /usr/bin/curl \"$@\"\n",
+            arguments.display()
+        ),
+    );
+
+    let critical = sandbox.binary().arg("status").run();
+    assert_eq!(critical.code, Some(2), "{critical}");
+    assert!(
+        critical
+            .stdout
+            .starts_with("BACKUP CRITICAL - age: no recovery point yet"),
+        "{critical}"
+    );
+
+    let outcome = sandbox.call("backup-all").arg("-v").path_first(&curl).run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert!(outcome.stderr.contains("\n+ curl --disable --config -\n"), "{outcome}");
+    outcome.assert_never_says("secret-uuid");
+
+    let (start, end) = (next(&requests), next(&requests));
+    assert_eq!(start.line, "POST /secret-uuid/start?create=1");
+    assert_eq!(start.body, "");
+    assert_eq!(end.line, "POST /secret-uuid?create=1");
+    assert!(
+        end.body.contains("[backup-all] All backups completed successfully"),
+        "{end:?}"
+    );
+    assert!(requests.try_recv().is_err());
+    let arguments = fs::read_to_string(arguments).unwrap();
+    assert_eq!(arguments, "--disable --config -\n".repeat(2));
+
+    let text = fs::read_to_string(sandbox.path("n8n.prom")).unwrap();
+    assert_eq!(mode(&sandbox.path("n8n.prom")), 0o644);
+    assert_eq!(metric(&text, "n8n_backup_last_run_success"), Some(1.0));
+    assert_eq!(metric(&text, "n8n_backup_points"), Some(1.0));
+    let dump = fs::metadata(sandbox.backup("postgres")).unwrap().len();
+    let (_, of_postgres) = text.split_once("component_size_bytes{").unwrap();
+    assert!(of_postgres.starts_with("project=") && of_postgres.contains(&format!("component=\"postgres\"}} {dump}\n")));
+    promtool("a_good_run_is_told_to_those_who_watch_and_status_agrees", &text);
+
+    let told = fs::read_to_string(sandbox.path("told")).unwrap();
+    for line in [
+        "N8N_BACKUP_RESULT=success",
+        "N8N_BACKUP_FAILED=",
+        "args: --to ops $(id)",
+        "leaks: ",
+    ] {
+        assert!(told.lines().any(|said| said == line), "{line} in {told}");
+    }
+    assert!(
+        told.contains(&format!("N8N_BACKUP_PROJECT={}\n", sandbox.dir().display())),
+        "{told}"
+    );
+    assert!(told.contains("[SUCCESS]"), "{told}");
+
+    let status = sandbox.binary().arg("status").run();
+    assert_eq!(status.code, Some(0), "{status}");
+    assert!(status.stdout.starts_with("BACKUP OK - recovery point 2"), "{status}");
+    assert!(
+        status.stdout.is_ascii() && status.stdout.contains(" | age="),
+        "{status}"
+    );
+    let json = sandbox.binary().args(&["status", "--json"]).run();
+    assert!(json.stdout.starts_with("{\"status\": \"ok\", \"code\": 0, "), "{json}");
+    if has_program("python3") {
+        let file = sandbox.aside("status.json");
+        fs::write(&file, &json.stdout).unwrap();
+        common::sh("python3 -m json.tool \"$1\"", &[file.as_os_str()]);
+    }
+
+    // An old point, then one that has lost a byte, then an age that is none.
+    thread::sleep(Duration::from_millis(1100));
+    let old = sandbox.binary().args(&["status", "--max-age", "0s"]).run();
+    assert_eq!(old.code, Some(2), "{old}");
+    assert!(old.stdout.contains("more than 0 s"), "{old}");
+    let env = sandbox.backup("env");
+    let contents = fs::read(&env).unwrap();
+    fs::write(&env, &contents[1..]).unwrap();
+    let broken = sandbox.binary().arg("status").run();
+    assert_eq!(broken.code, Some(2), "{broken}");
+    assert!(
+        broken
+            .stdout
+            .starts_with("BACKUP CRITICAL - files: missing or of another size: env/env_"),
+        "{broken}"
+    );
+    let unknown = sandbox.binary().args(&["status", "--max-age", "soon"]).run();
+    assert_eq!(unknown.code, Some(3), "{unknown}");
+    assert!(
+        unknown.stdout.starts_with("BACKUP UNKNOWN - Bad --max-age: "),
+        "{unknown}"
+    );
+    assert_eq!(sandbox.binary().args(&["status", "--nonsense"]).run().code, Some(3));
+}
+
+#[test]
+fn a_failed_run_is_told_with_its_last_lines() {
+    let sandbox = Sandbox::new("fails").build();
+    // The first try of the start ping is answered with an error and not repeated.
+    let (address, requests) = serve(1);
+    sandbox.set("BACKUP_PING_URL", &address);
+    sandbox.set("BACKUP_METRICS_FILE", "n8n.prom");
+    sandbox.set("BACKUP_NOTIFY_COMMAND", "./hook");
+    sandbox.write("hook", HOOK);
+    fs::set_permissions(
+        sandbox.path("hook"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+
+    let outcome = sandbox.run("backup-all", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has("backup-all", "WARN BACKUP_PING_URL was not reached: {}503");
+    assert_eq!(next(&requests).line, "POST /start");
+    let fail = next(&requests);
+    assert_eq!(fail.line, "POST /fail");
+    assert!(fail.body.contains("[backup-postgres] Container"), "{fail:?}");
+    assert!(
+        fail.body.contains("[backup-all] Backup completed with errors: "),
+        "{fail:?}"
+    );
+
+    let text = fs::read_to_string(sandbox.path("n8n.prom")).unwrap();
+    assert_eq!(metric(&text, "n8n_backup_last_run_success"), Some(0.0));
+    assert_eq!(metric(&text, "n8n_backup_newest_timestamp_seconds"), None);
+    promtool("a_failed_run_is_told_with_its_last_lines", &text);
+    let told = fs::read_to_string(sandbox.path("told")).unwrap();
+    assert!(told.contains("N8N_BACKUP_RESULT=failure\n"), "{told}");
+    assert!(told.contains("N8N_BACKUP_FAILED=postgres redis n8n\n"), "{told}");
+}
+
+#[test]
+fn a_monitor_that_is_away_costs_no_backup() {
+    let sandbox = Sandbox::new("away").stack().build();
+    // A port where nobody listens, a metrics directory that is missing, a command that fails.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    sandbox.set("BACKUP_PING_URL", &format!("http://{closed}/secret-uuid"));
+    sandbox.set("BACKUP_METRICS_FILE", "/nonexistent/n8n.prom");
+    sandbox.set("BACKUP_NOTIFY_COMMAND", "false");
+    let outcome = sandbox.run("backup-all", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has("backup-all", "WARN BACKUP_PING_URL was not reached: {}");
+    outcome.assert_log_has(
+        "backup-all",
+        "WARN BACKUP_METRICS_FILE was not written: Cannot write /nonexistent/n8n.prom: {}",
+    );
+    outcome.assert_log_has("backup-all", "WARN BACKUP_NOTIFY_COMMAND failed: {}");
+    outcome.assert_never_says("secret-uuid");
+    assert!(outcome.took < Duration::from_secs(45), "{outcome}");
+
+    sandbox.set("BACKUP_PING_URL", "file:///etc/passwd");
+    let refused = sandbox.run("backup-all", &[]);
+    refused.assert_error("Bad setting {}");
+    refused.assert_never_says("passwd");
+}
