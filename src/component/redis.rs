@@ -144,7 +144,12 @@ impl Redis<'_> {
         }
         // The reply to AUTH comes first, what follows the last end is nothing.
         if replies.len() != commands.len() + 2 {
+            // Without any end, every command was refused for the reason that the first one gives.
+            let refused = replies.len() == 1;
             let last = replies.pop().unwrap_or_default();
+            if let Some(first) = last.lines().map(str::trim).find(|line| refused && !line.is_empty()) {
+                bail!("Redis replied: {first}{}", hint(first));
+            }
             let said = [last.trim(), said.stderr.trim()].join(" ");
             bail!("redis-cli did not get through: {}", said.trim());
         }

@@ -1,0 +1,207 @@
+//! backup-redis: the save that is followed, and the snapshot that is copied.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{assert_same, name, Sandbox};
+
+/// Puts a snapshot into the data directory of a sandbox's Redis and starts that anew.
+fn load(sandbox: &Sandbox, snapshot: &Path) {
+    let container = sandbox.container("redis");
+    sandbox.docker(&["stop", "-t", "5", &container]);
+    let target = format!("{container}:/data/dump.rdb");
+    sandbox.docker(&["cp".as_ref(), snapshot.as_os_str(), target.as_ref()]);
+    sandbox.docker(&["start", &container]);
+    let ping = ["exec", &container, "redis-cli", "-p", common::REDIS_PORT, "ping"];
+    for _ in 0..400 {
+        let mut command = std::process::Command::new("docker");
+        command.args(ping);
+        if command.output().is_ok_and(|said| said.stdout == b"PONG\n") {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!(
+        "Redis does not take the snapshot: {}",
+        sandbox.docker(&["logs", &container])
+    );
+}
+
+#[test]
+fn a_snapshot_loads_into_a_fresh_redis() {
+    let password = r#"p w"d'$x\`;&|%*#=é-"#;
+    let sandbox = Sandbox::new("rdb")
+        .redis()
+        .seeded()
+        .redis_password(password)
+        .redis_arg("--dir")
+        .redis_arg("/tmp")
+        .redis_arg("--dbfilename")
+        .redis_arg("odd name;$(x).rdb")
+        .build();
+    let before = sandbox.fingerprint_redis();
+    // What docker is given, by arguments and environment.
+    let record = sandbox.aside("record");
+    let shown = record.display();
+    let watch = sandbox.stand_in_docker(&format!("{{ printf '<%s>\\n' \"$@\"; env; }} >>'{shown}'"));
+    let outcome = sandbox.call("backup-redis").path_first(&watch).run();
+    outcome.assert_success().assert_logged_as_printed();
+    outcome.assert_messages(
+        "backup-redis",
+        &[
+            "INFO Starting Redis backup",
+            "INFO Current LASTSAVE: {}",
+            "INFO Triggering BGSAVE",
+            "INFO Waiting for BGSAVE to complete...",
+            "INFO BGSAVE completed. New LASTSAVE: {}",
+            "INFO Copying RDB file to {}/backups/redis/dump_{}.rdb",
+            "SUCCESS Backup completed: {}/backups/redis/dump_{}.rdb ({})",
+        ],
+    );
+    outcome.assert_never_says(password);
+    let record = fs::read_to_string(&record).unwrap();
+    assert!(record.contains("<redis-cli>"), "{record}");
+    assert!(!record.contains(r#"p w"d"#) && !record.contains("REDIS"), "{record}");
+
+    let fresh = Sandbox::new("fresh").redis().build();
+    load(&fresh, &sandbox.backup("redis"));
+    assert_same(&before, &fresh.fingerprint_redis());
+    // The directory by its own name, not that of the image.
+    assert!(!sandbox
+        .docker(&["exec", &sandbox.container("redis"), "ls", "/data"])
+        .contains("rdb"));
+
+    for (setting, value, said) in [
+        ("REDIS_PASSWORD", "wrong; password", "set REDIS_PASSWORD in .env"),
+        ("REDIS_PASSWORD", "", "set REDIS_PASSWORD in .env"),
+        ("REDIS_PORT", "6387", "Connection refused"),
+    ] {
+        sandbox.set("REDIS_PASSWORD", password);
+        sandbox.set(setting, value);
+        let outcome = sandbox.run("backup-redis", &[]);
+        outcome.assert_error("Failed to get LASTSAVE from Redis (port {})");
+        assert!(outcome.log.contains(said), "{outcome}");
+        outcome.assert_never_says("wrong; password");
+        outcome.assert_never_says(password);
+    }
+    assert_eq!(sandbox.backups("redis").len(), 1);
+}
+
+#[test]
+fn runs_within_one_second_all_have_their_snapshot() {
+    let sandbox = Sandbox::new("second").redis().build();
+    sandbox.redis(&["SET", "key", "value"]);
+    let running: Vec<_> = (0..3).map(|_| sandbox.spawn("backup-redis", &[])).collect();
+    for one in running {
+        let outcome = one.wait();
+        assert_eq!(outcome.code, Some(0), "{outcome}");
+        assert!(outcome.took < Duration::from_secs(20), "{outcome}");
+    }
+    let found = sandbox.backups("redis");
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(sandbox.leftovers("redis").is_empty());
+    for file in &found {
+        assert!(
+            fs::read(file).unwrap().windows(5).any(|bytes| bytes == b"value"),
+            "{}",
+            name(file)
+        );
+    }
+}
+
+#[test]
+fn a_save_in_progress_is_waited_for_and_then_ours_is_made() {
+    let sandbox = Sandbox::new("busy").redis().build();
+    sandbox.redis(&["EVAL", "for i = 1, 3000 do redis.call('SET', 'key:' .. i, i) end", "0"]);
+    sandbox.redis(&["CONFIG", "SET", "rdb-key-save-delay", "400"]);
+    sandbox.redis(&["BGSAVE"]);
+    // Not in the save that runs, so in the backup only when a further one was made.
+    sandbox.redis(&["SET", "late", "too-late-for-the-first"]);
+    assert!(sandbox
+        .redis(&["INFO", "persistence"])
+        .contains("rdb_bgsave_in_progress:1"));
+    let mut running = sandbox.spawn("backup-redis", &[]);
+    running.await_log("Another save or rewrite is in progress");
+    let outcome = running.wait();
+    outcome.assert_success().assert_messages(
+        "backup-redis",
+        &[
+            "INFO Current LASTSAVE: {}",
+            "INFO Another save or rewrite is in progress, waiting for it first",
+            "INFO Triggering BGSAVE",
+            "INFO Waiting for BGSAVE to complete...",
+            "INFO BGSAVE completed. New LASTSAVE: {}",
+        ],
+    );
+    let bytes = fs::read(sandbox.backup("redis")).unwrap();
+    assert!(bytes.windows(22).any(|window| window == b"too-late-for-the-first"));
+
+    // A save that writes nothing for the stall limit is given up.
+    sandbox.redis(&["CONFIG", "SET", "rdb-key-save-delay", "60000000"]);
+    sandbox.set("BACKUP_STALL_SECONDS", "1");
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_error("BGSAVE timeout after 1 seconds");
+    assert!(outcome.took < Duration::from_secs(15), "{outcome}");
+    assert_eq!(sandbox.backups("redis").len(), 1);
+}
+
+#[test]
+fn a_save_that_fails_is_an_error_at_once() {
+    let sandbox = Sandbox::new("fail")
+        .redis()
+        .redis_arg("--dir")
+        .redis_arg("/tmp")
+        .build();
+    sandbox.redis(&["SET", "key", "value"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let before = sandbox.listing();
+    let container = sandbox.container("redis");
+    // Redis runs as a user of its own; what it may not write to, it cannot save to.
+    sandbox.docker(&["exec", "-u", "0", &container, "chmod", "755", "/tmp"]);
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_error("BGSAVE failed: {}");
+    let waiting = outcome.took;
+    assert!(waiting < Duration::from_secs(2) || busy(), "{outcome}");
+    assert_eq!(sandbox.listing(), before);
+    // And once more, now that the last save is known to have failed.
+    sandbox.run("backup-redis", &[]).assert_error("BGSAVE failed: {}");
+    sandbox.docker(&["exec", "-u", "0", &container, "chmod", "1777", "/tmp"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    assert_eq!(sandbox.backups("redis").len(), 2);
+
+    // A command that is refused.
+    sandbox.redis(&["ACL", "SETUSER", "default", "-bgsave"]);
+    sandbox.run("backup-redis", &[]).assert_error("BGSAVE failed: NOPERM{}");
+    sandbox.redis(&["ACL", "SETUSER", "default", "+bgsave"]);
+
+    // A copy that is not whole.
+    let listing = sandbox.listing();
+    for script in [
+        r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@" | head -c 60; exit 0; fi"#,
+        r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@"; exit 1; fi"#,
+        r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@" | tr v w; exit 0; fi"#,
+    ] {
+        let stand_in = sandbox.stand_in_docker(script);
+        let outcome = sandbox.call("backup-redis").path_first(&stand_in).run();
+        outcome.assert_error("Failed to copy RDB file from container");
+        assert_eq!(sandbox.listing(), listing, "{script}");
+    }
+    let stand_in = sandbox.stand_in_docker(r#"[[ " $* " != *" cat "* ]] || exit 0"#);
+    let outcome = sandbox.call("backup-redis").path_first(&stand_in).run();
+    outcome.assert_error("Backup file is empty");
+    assert_eq!(sandbox.listing(), listing);
+}
+
+/// Whether other work keeps this machine from being quick.
+fn busy() -> bool {
+    let start = Instant::now();
+    thread::sleep(Duration::from_millis(1));
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    start.elapsed() > Duration::from_millis(20) || load > 1.5 * cores as f64
+}
