@@ -15,7 +15,7 @@ use anyhow::{bail, Context as _, Result};
 use crate::config::{Config, Encryption};
 use crate::docker::Docker;
 use crate::gpg::{self, Gpg};
-use crate::gzip::{self, Compressor};
+use crate::gzip::{self, Compressor, Unpacking};
 use crate::lock::{component_lock, Lock};
 use crate::logging::Journal;
 use crate::pipeline::{self, Chain, Count, Input, Observer, Pending};
@@ -227,7 +227,8 @@ impl Observer for rdb::Scanner {
 pub struct Packed<O> {
     partial: Partial,
     observer: Pending<(Count, O)>,
-    written: Written<()>,
+    unpacked: Pending<Count>,
+    written: Written<Unpacking>,
 }
 
 impl<O: Observer> Packed<O> {
@@ -248,10 +249,12 @@ impl<O: Observer> Packed<O> {
         journal.info(format_args!("Compressing with {}", compressor.label()));
         let partial = context.store.create(kind, stamp)?;
         let (packed, observer) = compressor.compress(chain, stream, (Count::default(), observer))?;
-        let written = write(context, chain, &partial, packed, ())?;
+        let (unpacking, unpacked) = Unpacking::start(chain, context.config.path.as_ref())?;
+        let written = write(context, chain, &partial, packed, unpacking)?;
         Ok(Self {
             partial,
             observer,
+            unpacked,
             written,
         })
     }
@@ -259,10 +262,14 @@ impl<O: Observer> Packed<O> {
     /// Takes the results; after [`Chain::finish`].
     ///
     /// # Errors
-    /// When a step did not come to its end.
+    /// When a step did not come to its end, or the packed stream does not unpack to as many bytes as were packed.
     pub fn get(self) -> Result<(Partial, u64, O, String)> {
         let (count, observer) = self.observer.get()?;
-        let ((), _, sha256) = self.written.get()?;
+        let (_, _, sha256) = self.written.get()?;
+        let unpacked = self.unpacked.get()?.0;
+        if unpacked != count.0 {
+            bail!("the file unpacks to {unpacked} bytes, and {} were packed", count.0);
+        }
         Ok((self.partial, count.0, observer, sha256))
     }
 }
@@ -329,7 +336,14 @@ pub fn verify(context: &Context, kind: Kind, path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(context: &Context, path: &Path) -> Result<String> {
-    let file = File::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    digest(
+        context,
+        path,
+        File::open(path).with_context(|| format!("Cannot read {}", path.display()))?,
+    )
+}
+
+fn digest(context: &Context, path: &Path, file: File) -> Result<String> {
     let mut chain = context.chain();
     let (digest, sha256) = Digest::start(&mut chain)?;
     let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);
@@ -366,20 +380,17 @@ fn checksum(said: Vec<u8>) -> Result<String> {
     }
 }
 
-/// Reads an unpublished file back from the start and proves that it holds the `bytes` bytes that went into it. What was
-/// neither packed nor encrypted, and what only a private key opens that is not here, is compared by its `sha256`.
+/// Reads an unpublished file back from the start and proves that it holds what was written, by its `sha256`: the packed
+/// stream has been unpacked as it went by. What was encrypted to a key that is here is opened, and must give the `bytes`
+/// bytes that went in.
 ///
 /// # Errors
 /// When it does not.
 fn read_back(context: &Context, partial: &Partial, bytes: u64, sha256: &str) -> Result<()> {
-    let mut chain = context.chain();
     let name = partial.final_path();
     let file = partial.reader()?;
-    let told_by_contents = match &context.config.encryption {
-        Some(encryption) => gpg::can_read(encryption),
-        None => is_packed(&name.to_string_lossy()),
-    };
-    if told_by_contents {
+    if context.config.encryption.as_ref().is_some_and(gpg::can_read) {
+        let mut chain = context.chain();
         let contents = undo(context, &mut chain, file, &name)?;
         let count = chain.pump("reading back", contents, io::sink(), Count::default());
         chain.finish()?;
@@ -389,11 +400,9 @@ fn read_back(context: &Context, partial: &Partial, bytes: u64, sha256: &str) -> 
         }
         return Ok(());
     }
-    let (digest, sum) = Digest::start(&mut chain)?;
-    chain.pump("reading back", file, io::sink(), digest);
-    chain.finish()?;
-    if checksum(sum.get()?)? != sha256 {
-        bail!("the file reads back as something else than was written");
+    let read = digest(context, &name, file)?;
+    if read != sha256 {
+        bail!("the file reads back with the SHA-256 {read}, and {sha256} was written");
     }
     Ok(())
 }

@@ -1,10 +1,9 @@
 //! Compression: which program packs and unpacks, and how. Whatever is chosen, the result is a standard .gz file.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,24 +11,40 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::pipeline::{self, find, Chain, Clock, Input, Observer, Pending};
+use crate::pipeline::{self, find, find_on_path, Chain, Clock, Count, Input, Observer, Pending};
 
-/// How much of the stream one of the parallel gzip processes takes. Each makes a gzip member of its own; a file of
-/// several members is a standard .gz file (RFC 1952, section 2.2).
-const PART: usize = 4 << 20;
+/// How much of the stream one of the parallel processes takes. Each makes a gzip member of its own; a file of several
+/// members is a standard .gz file (RFC 1952, section 2.2).
+const PART: usize = 2 << 20;
+/// What is cut out of a part to try programs on: so many pieces of so many bytes. A piece holds two of deflate's windows.
+const SAMPLE: (usize, usize) = (2, 64 << 10);
+/// How much larger than the most thorough program's a sample may come out of a faster one, in percent, for that to do.
+const TOLERANCE: usize = 1;
+/// The programs that unpack, the fastest first.
+const DECOMPRESSORS: [&str; 3] = ["igzip", "pigz", "gzip"];
+/// At most so many parts are packed by what one sample has told.
+const LONGEST_TRUST: u32 = 16;
 
 /// A program that packs standard input to standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compressor {
+struct Tool {
     program: PathBuf,
     args: Vec<String>,
-    /// How many processes share the work, each with a part of the stream; 1 for a program that does it alone.
+}
+
+/// How streams are packed on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compressor {
+    /// The program. Those before the last are faster and take its place for the parts that they pack as well.
+    tools: Vec<Tool>,
+    /// How many processes share the work, each with a part of the stream; 0 for a program that does it alone, as one
+    /// stream.
     processes: usize,
 }
 
 impl Compressor {
-    /// Chooses by the setting `BACKUP_COMPRESSOR`: `auto` (the fastest on this host), or a program, by name or path,
-    /// with arguments. No shell reads it: blanks part the words.
+    /// Chooses by the setting `BACKUP_COMPRESSOR`: `auto` (the fastest programs on this host whose archives are no larger
+    /// than those of `gzip -6`), or a program, by name or path, with arguments. No shell reads it: blanks part the words.
     ///
     /// # Errors
     /// When the named program is not on this host, or there is none at all.
@@ -38,59 +53,82 @@ impl Compressor {
         let name = words.next().unwrap_or_else(|| "auto".to_owned());
         let args: Vec<String> = words.collect();
         if name == "auto" {
-            for name in ["igzip", "pigz", "gzip"] {
-                if let Some(program) = find(name, path) {
-                    return Ok(Self::of(program, Vec::new()));
-                }
-            }
-            bail!("No gzip program found: install gzip, or name one as BACKUP_COMPRESSOR in .env");
+            return Self::auto(&|name| find_on_path(name, path))
+                .context("No gzip program found: install gzip, or name one as BACKUP_COMPRESSOR in .env");
         }
         match find(&name, path) {
-            Some(program) => Ok(Self::of(program, args)),
+            Some(program) => Ok(Self::named(program, args)),
             None => bail!("Compressor {name} not found: install it, or set BACKUP_COMPRESSOR=auto in .env"),
         }
     }
 
-    /// `program` with its usual level unless the arguments name one.
-    fn of(program: PathBuf, mut args: Vec<String>) -> Self {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+    /// The best of what `find` finds. Levels are those that docs/performance.md has measured: the thorough ones all come
+    /// within half a percent of `gzip -6`.
+    fn auto(find: &dyn Fn(&str) -> Option<PathBuf>) -> Option<Self> {
+        let tool = |name: &str, args: &str| {
+            find(name).map(|program| Tool {
+                program,
+                args: args.split_whitespace().map(str::to_owned).collect(),
+            })
+        };
+        let fastest = tool("igzip", "-1");
+        let mut tools = Vec::new();
+        if let Some(thorough) = tool("libdeflate-gzip", "-6") {
+            tools.extend(fastest);
+            tools.push(thorough);
+        } else if let Some(thorough) = tool("pigz", "-6 -p 1").or_else(|| tool("gzip", "-6")) {
+            tools.extend(fastest.or_else(|| tool("gzip", "-1")));
+            tools.push(thorough);
+        } else {
+            return fastest.map(|tool| Self {
+                tools: vec![tool],
+                processes: 0,
+            });
+        }
+        Some(Self {
+            tools,
+            processes: cores(),
+        })
+    }
+
+    /// `program`, with its usual level unless the arguments name one.
+    fn named(program: PathBuf, mut args: Vec<String>) -> Self {
         let (level, processes) = match program.file_name().and_then(|name| name.to_str()) {
-            Some("igzip") => ("-1", 1),
-            Some("pigz") => ("-6", 1),
-            Some("gzip") => ("-6", cores.clamp(1, 8)),
-            _ => ("", 1),
+            Some("igzip") => ("-1", 0),
+            Some("pigz") => ("-6", 0),
+            // The second holds its whole input in memory, so that it must never see a whole stream.
+            Some("gzip" | "libdeflate-gzip") => ("-6", cores()),
+            _ => ("", 0),
         };
         if args.is_empty() && !level.is_empty() {
             args.push(level.to_owned());
         }
         Self {
-            program,
-            args,
+            tools: vec![Tool { program, args }],
             processes,
         }
     }
 
-    /// What the log says is used: `igzip -1`, `gzip -6 in 2 processes`.
+    /// The program that packs best.
+    fn thorough(&self) -> Result<&Tool> {
+        self.tools.last().context("no compressor has been chosen")
+    }
+
+    /// What the log says is used: `igzip -1`, `gzip -6 in 2 processes (gzip -1 for what it packs as well)`.
     pub fn label(&self) -> String {
-        let mut label = self
-            .program
-            .file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        for arg in &self.args {
-            label.push(' ');
-            label.push_str(arg);
-        }
+        let labels: Vec<String> = self.tools.iter().map(Tool::label).collect();
+        let Some((thorough, faster)) = labels.split_last() else {
+            return String::new();
+        };
+        let mut label = thorough.clone();
         if self.processes > 1 {
             label.push_str(&format!(" in {} processes", self.processes));
         }
+        match faster {
+            [] => {}
+            faster => label.push_str(&format!(" ({} for what it packs as well)", faster.join(", "))),
+        }
         label
-    }
-
-    fn command(&self) -> std::process::Command {
-        let mut command = pipeline::command(&self.program);
-        // Both would change what the program does.
-        command.args(&self.args).arg("-c").env_remove("GZIP").env_remove("PIGZ");
-        command
     }
 
     /// Packs `from`, which passes `observer` on its way. Gives the packed stream, and the observer when all is done.
@@ -103,91 +141,223 @@ impl Compressor {
         from: impl Read + Send + 'static,
         observer: O,
     ) -> Result<(Box<dyn Read + Send>, Pending<O>)> {
-        if self.processes > 1 {
+        if self.processes > 0 {
             return Ok(self.compress_in_parts(chain, from, observer));
         }
-        let (stdin, stdout) = chain.spawn(self.label(), self.command(), Input::Piped)?;
+        let (stdin, stdout) = chain.spawn(self.label(), self.thorough()?.command(), Input::Piped)?;
         let stdin = stdin.context("the compressor has no input")?;
         let observer = chain.pump("packing", from, stdin, observer);
         Ok((Box::new(stdout), observer))
     }
 
-    /// Packs parts of the stream in processes side by side and joins the members in order. At most two parts for each
-    /// process are held in memory.
+    /// Packs parts of the stream in processes side by side and joins the members in order. Two parts more than there are
+    /// processes are held in memory at most, packed or not: one that is read and one that is written.
     fn compress_in_parts<O: Observer>(
         &self,
         chain: &mut Chain,
         mut from: impl Read + Send + 'static,
         mut observer: O,
     ) -> (Box<dyn Read + Send>, Pending<O>) {
-        let (parts, queue) = mpsc::sync_channel::<(u64, Vec<u8>)>(0);
+        let (parts, queue) = mpsc::sync_channel::<Part>(0);
         let queue = Arc::new(Mutex::new(queue));
-        let (members, packed) = mpsc::sync_channel::<(u64, Vec<u8>)>(0);
+        let buffers = Buffers::default();
         for _ in 0..self.processes {
-            let (queue, members, compressor) = (Arc::clone(&queue), members.clone(), self.clone());
-            chain.task("packing a part", move |clock| {
-                compressor.pack_parts(clock, &queue, &members)
-            });
+            let (queue, buffers) = (Arc::clone(&queue), buffers.clone());
+            chain.task("packing a part", move |clock| pack_parts(clock, &queue, &buffers));
         }
+        // The members' places in the file, in order. The queue's length is what bounds the memory.
+        let (places, members) = mpsc::sync_channel(self.processes);
+        let mut chooser = Chooser::new(self.tools.clone());
+        let spare = buffers.clone();
         let observer = chain.task("packing", move |clock| {
-            let mut number = 0;
+            let mut first = true;
             loop {
-                let part = read_part(&mut from, &mut observer, clock)?;
+                let data = read_part(&mut from, &mut observer, spare.take(), clock)?;
+                let last = data.len() < PART;
                 // An empty stream still makes one (empty) member.
-                if part.is_empty() && number > 0 {
-                    observer.end()?;
-                    return Ok(observer);
-                }
-                let last = part.len() < PART;
-                if parts.send((number, part)).is_err() {
-                    return Err(io::Error::from(ErrorKind::BrokenPipe).into());
+                if first || !data.is_empty() {
+                    let (member, place) = mpsc::sync_channel(1);
+                    let tool = chooser.choose(&data)?;
+                    let sent = places.send(place).is_ok() && parts.send(Part { data, tool, member }).is_ok();
+                    if !sent {
+                        return Err(io::Error::from(ErrorKind::BrokenPipe).into());
+                    }
                 }
                 if last {
                     observer.end()?;
                     return Ok(observer);
                 }
-                number += 1;
+                first = false;
             }
         });
         let joined = Joined {
-            packed,
-            waiting: BTreeMap::new(),
-            next: 0,
+            members,
             current: io::Cursor::new(Vec::new()),
+            buffers,
         };
         (Box::new(joined), observer)
     }
+}
 
-    /// Takes parts off the queue and packs each in a process of its own.
-    fn pack_parts(
-        &self,
-        clock: &Clock,
-        queue: &Mutex<Receiver<(u64, Vec<u8>)>>,
-        members: &SyncSender<(u64, Vec<u8>)>,
-    ) -> Result<()> {
-        loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((number, part)) = next else { return Ok(()) };
-            let mut chain = Chain::new(STALL_OF_A_PART);
-            let (stdin, stdout) = chain.spawn(self.label(), self.command(), Input::Piped)?;
-            let stdin = stdin.context("the compressor has no input")?;
-            chain.pump("packing a part", io::Cursor::new(part), stdin, ());
-            let member = chain.collect("reading a packed part", stdout, 2 * PART);
-            chain.finish()?;
-            clock.tick();
-            if members.send((number, member.get()?)).is_err() {
-                return Err(io::Error::from(ErrorKind::BrokenPipe).into());
+/// How many processes share a stream.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).clamp(1, 8)
+}
+
+impl Tool {
+    fn label(&self) -> String {
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
+        [&[name.into_owned()], self.args.as_slice()].concat().join(" ")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = pipeline::command(&self.program);
+        // Both would change what the program does.
+        command.args(&self.args).arg("-c").env_remove("GZIP").env_remove("PIGZ");
+        command
+    }
+
+    /// Packs a part that is in memory into `member`, which is empty. Gives the part back, and the member.
+    fn pack(&self, part: Vec<u8>, mut member: Vec<u8>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut chain = Chain::new(STALL_OF_A_PART);
+        let (stdin, mut stdout) = chain.spawn(self.label(), self.command(), Input::Piped)?;
+        let mut stdin = stdin.context("the compressor has no input")?;
+        let part = chain.task("packing a part", move |clock| {
+            for block in part.chunks(pipeline::BLOCK) {
+                stdin.write_all(block)?;
+                clock.tick();
             }
+            Ok(part)
+        });
+        let member = chain.task("reading a packed part", move |clock| {
+            stdout.read_to_end(&mut member)?;
+            clock.tick();
+            Ok(member)
+        });
+        chain.finish()?;
+        Ok((part.get()?, member.get()?))
+    }
+
+    /// How long `sample` is when packed.
+    fn try_on(&self, sample: &[u8]) -> Result<usize> {
+        Ok(self.pack(sample.to_vec(), Vec::new())?.1.len())
+    }
+}
+
+/// Buffers for parts and members, used again and again: what is allocated and freed in many threads is not given back to
+/// the system.
+#[derive(Clone, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    /// An empty buffer with room for a part, or for one that did not get smaller.
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(PART + PART / 64))
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() >= PART {
+            buffer.clear();
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
     }
+}
+
+/// A part on its way to one of the processes, and where its member is to go.
+struct Part {
+    data: Vec<u8>,
+    tool: Tool,
+    member: SyncSender<Vec<u8>>,
 }
 
 /// A part is in memory and goes to a local program, which has no reason to stop for long.
 const STALL_OF_A_PART: Duration = Duration::from_secs(120);
 
-/// Reads up to [`PART`] bytes; fewer only at the end of the stream.
-fn read_part(from: &mut impl Read, observer: &mut impl Observer, clock: &Clock) -> Result<Vec<u8>> {
-    let mut part = vec![0; PART];
+/// Takes parts off the queue and packs each in a process of its own.
+fn pack_parts(clock: &Clock, queue: &Mutex<Receiver<Part>>, buffers: &Buffers) -> Result<()> {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(part) = next else { return Ok(()) };
+        let (data, member) = part.tool.pack(part.data, buffers.take())?;
+        buffers.give(data);
+        clock.tick();
+        if part.member.send(member).is_err() {
+            return Err(io::Error::from(ErrorKind::BrokenPipe).into());
+        }
+    }
+}
+
+/// Chooses the program for each part. How much less a fast program packs depends on the data (nothing where they are noise
+/// or repeat themselves nearby, a fifth in prose), so it is tried on samples: on every part while the answer changes, ever
+/// more seldom while it stays the same.
+struct Chooser {
+    tools: Vec<Tool>,
+    /// The last answer, for how many parts it holds, and for how many of them it has been used.
+    answer: usize,
+    trust: u32,
+    used: u32,
+}
+
+impl Chooser {
+    fn new(tools: Vec<Tool>) -> Self {
+        Self {
+            tools,
+            answer: 0,
+            trust: 0,
+            used: 0,
+        }
+    }
+
+    fn choose(&mut self, part: &[u8]) -> Result<Tool> {
+        if self.used >= self.trust {
+            let answer = self.ask(part)?;
+            let again = self.trust > 0 && answer == self.answer;
+            self.trust = if again { (self.trust * 2).min(LONGEST_TRUST) } else { 1 };
+            self.answer = answer;
+            self.used = 0;
+        }
+        self.used += 1;
+        self.tools
+            .get(self.answer)
+            .cloned()
+            .context("no compressor has been chosen")
+    }
+
+    /// The first tool that packs a sample about as small as the last one does. A short part is not worth the question.
+    fn ask(&self, part: &[u8]) -> Result<usize> {
+        let last = self.tools.len().saturating_sub(1);
+        let (Some((thorough, faster)), Some(sample)) = (self.tools.split_last(), sample(part)) else {
+            return Ok(last);
+        };
+        if faster.is_empty() {
+            return Ok(last);
+        }
+        let limit = thorough.try_on(&sample)?;
+        for (number, tool) in faster.iter().enumerate() {
+            if tool.try_on(&sample)? <= limit + limit * TOLERANCE / 100 {
+                return Ok(number);
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// Pieces from all over a part; none of a part that is hardly larger.
+fn sample(part: &[u8]) -> Option<Vec<u8>> {
+    let (pieces, bytes) = SAMPLE;
+    let step = part.len() / pieces;
+    (step > bytes).then(|| {
+        (0..pieces)
+            .flat_map(|n| &part[n * step..n * step + bytes])
+            .copied()
+            .collect()
+    })
+}
+
+/// Reads up to [`PART`] bytes into `part`, which is empty; fewer only at the end of the stream.
+fn read_part(from: &mut impl Read, observer: &mut impl Observer, mut part: Vec<u8>, clock: &Clock) -> Result<Vec<u8>> {
+    part.resize(PART, 0);
     let mut filled = 0;
     while filled < PART {
         let end = PART.min(filled + pipeline::BLOCK);
@@ -206,12 +376,11 @@ fn read_part(from: &mut impl Read, observer: &mut impl Observer, clock: &Clock) 
     Ok(part)
 }
 
-/// The packed members in the order of their parts.
+/// The packed members, in the order of their parts.
 struct Joined {
-    packed: Receiver<(u64, Vec<u8>)>,
-    waiting: BTreeMap<u64, Vec<u8>>,
-    next: u64,
+    members: Receiver<Receiver<Vec<u8>>>,
     current: io::Cursor<Vec<u8>>,
+    buffers: Buffers,
 }
 
 impl Read for Joined {
@@ -221,19 +390,11 @@ impl Read for Joined {
             if n > 0 || out.is_empty() {
                 return Ok(n);
             }
-            if let Some(member) = self.waiting.remove(&self.next) {
-                self.next += 1;
-                self.current = io::Cursor::new(member);
-                continue;
-            }
-            match self.packed.recv() {
-                Ok((number, member)) => {
-                    self.waiting.insert(number, member);
-                }
-                Err(_) if self.waiting.is_empty() => return Ok(0),
-                // A worker died with its part; what follows it must not close the gap.
-                Err(_) => return Err(ErrorKind::UnexpectedEof.into()),
-            }
+            let Ok(place) = self.members.recv() else { return Ok(0) };
+            // A worker died with its part; what follows it must not close the gap.
+            let member = place.recv().map_err(|_| io::Error::from(ErrorKind::UnexpectedEof))?;
+            let written = std::mem::replace(&mut self.current, io::Cursor::new(member));
+            self.buffers.give(written.into_inner());
         }
     }
 }
@@ -247,34 +408,79 @@ pub fn decompress(
     from: impl Into<Stdio>,
     path: Option<&OsString>,
 ) -> Result<impl Read + Send + 'static> {
-    let program = ["igzip", "pigz", "gzip"].into_iter().find_map(|name| find(name, path));
-    let program = program.context("No gzip program found: install gzip")?;
+    Ok(spawn_decompressor(chain, Input::From(from.into()), path)?.1)
+}
+
+fn spawn_decompressor(
+    chain: &mut Chain,
+    input: Input,
+    path: Option<&OsString>,
+) -> Result<(Option<ChildStdin>, ChildStdout)> {
+    let program = DECOMPRESSORS.into_iter().find_map(|name| find_on_path(name, path));
+    let program = program
+        .or_else(|| find("gzip", path))
+        .context("No gzip program found: install gzip")?;
     let mut command = pipeline::command(&program);
     command.arg("-dc").env_remove("GZIP").env_remove("PIGZ");
-    let name = program
-        .file_name()
-        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let (_, stdout) = chain.spawn(format!("{name} -dc"), command, Input::From(from.into()))?;
-    Ok(stdout)
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    chain.spawn(format!("{name} -dc"), command, input)
+}
+
+/// Unpacks a packed stream that passes by, so that its proof takes no time of its own: the program checks each member's
+/// checksum and length, and the bytes that come out are counted.
+pub struct Unpacking {
+    to: Option<ChildStdin>,
+}
+
+impl Unpacking {
+    /// Starts the decompressor. What it unpacks is counted until the chain has finished.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Pending<Count>)> {
+        let (to, unpacked) = spawn_decompressor(chain, Input::Piped, path)?;
+        let count = chain.pump("unpacking", unpacked, io::sink(), Count::default());
+        Ok((Self { to }, count))
+    }
+}
+
+impl Observer for Unpacking {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        match &mut self.to {
+            Some(to) => Ok(to.write_all(chunk)?),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.to = None;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Count;
+    use crate::testing::TempDir;
 
     const STALL: Duration = Duration::from_secs(20);
 
+    fn tool(name: &str, arg: &str) -> Tool {
+        Tool {
+            program: PathBuf::from("/bin").join(name),
+            args: vec![arg.to_owned()],
+        }
+    }
+
     fn gzip(processes: usize) -> Compressor {
         Compressor {
-            program: PathBuf::from("/bin/gzip"),
-            args: vec!["-1".to_owned()],
+            tools: vec![tool("gzip", "-1")],
             processes,
         }
     }
 
     /// Bytes that pack neither well nor badly.
-    fn sample(len: usize) -> Vec<u8> {
+    fn noise(len: usize) -> Vec<u8> {
         let mut state = 1_u32;
         (0..len)
             .map(|_| {
@@ -311,25 +517,27 @@ mod tests {
     #[test]
     fn parts_come_back_in_order() {
         for len in [0, 1, PART - 1, PART, PART + 1, 3 * PART + 17] {
-            let data = sample(len);
-            assert!(round_trip(&gzip(3), data.clone()) == data, "{len}");
+            let data = noise(len);
+            for processes in [1, 3] {
+                assert!(round_trip(&gzip(processes), data.clone()) == data, "{len} {processes}");
+            }
         }
     }
 
     #[test]
     fn one_process_packs_alone() {
-        let data = sample(1 << 20);
-        assert!(round_trip(&gzip(1), data.clone()) == data);
+        let data = noise(1 << 20);
+        assert!(round_trip(&gzip(0), data.clone()) == data);
     }
 
     #[test]
     fn a_compressor_that_fails_is_a_failure() {
         let bad = Compressor {
-            args: vec!["--no-such-option".to_owned()],
+            tools: vec![tool("gzip", "--no-such-option")],
             ..gzip(2)
         };
         let mut chain = Chain::new(STALL);
-        let (packed, _) = bad.compress(&mut chain, io::Cursor::new(sample(3 * PART)), ()).unwrap();
+        let (packed, _) = bad.compress(&mut chain, io::Cursor::new(noise(3 * PART)), ()).unwrap();
         chain.pump("writing", packed, io::sink(), ());
         let error = format!("{:#}", chain.finish().unwrap_err());
         assert!(
@@ -341,7 +549,7 @@ mod tests {
     #[test]
     fn the_setting_names_a_program_with_arguments() {
         let chosen = Compressor::choose("gzip -3", None).unwrap();
-        assert_eq!(chosen.args, ["-3"]);
+        assert_eq!(chosen.tools[0].args, ["-3"]);
         assert!(chosen.label().starts_with("gzip -3"));
         assert!(Compressor::choose("/bin/gzip", None).is_ok());
         let missing = Compressor::choose("no-such-program-here", None)
@@ -349,5 +557,98 @@ mod tests {
             .to_string();
         assert!(missing.contains("no-such-program-here not found"), "{missing}");
         assert!(!Compressor::choose("auto", None).unwrap().label().is_empty());
+    }
+
+    #[test]
+    fn auto_takes_the_best_of_what_is_there() {
+        let auto = |there: &[&str]| {
+            let find = |name: &str| there.contains(&name).then(|| PathBuf::from("/x").join(name));
+            Compressor::auto(&find).map(|chosen| {
+                Compressor {
+                    processes: chosen.processes.min(1),
+                    ..chosen
+                }
+                .label()
+            })
+        };
+        assert_eq!(auto(&["gzip"]).unwrap(), "gzip -6 (gzip -1 for what it packs as well)");
+        assert_eq!(
+            auto(&["gzip", "pigz"]).unwrap(),
+            "pigz -6 -p 1 (gzip -1 for what it packs as well)"
+        );
+        assert_eq!(
+            auto(&["gzip", "igzip"]).unwrap(),
+            "gzip -6 (igzip -1 for what it packs as well)"
+        );
+        assert_eq!(
+            auto(&["gzip", "pigz", "igzip", "libdeflate-gzip"]).unwrap(),
+            "libdeflate-gzip -6 (igzip -1 for what it packs as well)"
+        );
+        assert_eq!(auto(&["igzip"]).unwrap(), "igzip -1");
+        assert_eq!(auto(&[]), None);
+    }
+
+    #[test]
+    fn path_decides_among_the_programs() {
+        let dir = TempDir::new();
+        std::os::unix::fs::symlink("/bin/gzip", dir.path().join("gzip")).unwrap();
+        let path = dir.path().as_os_str().to_owned();
+        let chosen = Compressor::choose("auto", Some(&path)).unwrap();
+        assert_eq!(chosen.thorough().unwrap().program, dir.path().join("gzip"));
+        assert!(chosen.tools.iter().all(|tool| tool.program.starts_with(dir.path())));
+    }
+
+    #[test]
+    fn the_fast_program_packs_only_what_it_packs_as_well() {
+        // Two levels of one program, so that any host can run this: the fast one does for noise, not for text.
+        let both = Compressor {
+            tools: vec![tool("gzip", "-1"), tool("gzip", "-9")],
+            processes: 2,
+        };
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(PART)
+        .collect();
+        let text: Vec<u8> = (0..)
+            .flat_map(|n: u32| {
+                format!("{{\"n\":{},\"user\":\"u{}@example.org\"}}\n", n * 7919 % 10007, n % 977).into_bytes()
+            })
+            .take(PART)
+            .collect();
+        let mut chooser = Chooser::new(both.tools.clone());
+        let mut answers = Vec::new();
+        for part in [&noise, &noise, &noise, &text, &text, &noise, &noise] {
+            answers.push(chooser.choose(part).unwrap() == tool("gzip", "-1"));
+        }
+        // The third is packed by what the second has told, and the sixth by what the fifth has.
+        assert_eq!(answers, [true, true, true, false, false, false, true]);
+        assert_eq!(
+            Chooser::new(both.tools.clone()).choose(b"short").unwrap(),
+            tool("gzip", "-9")
+        );
+        let data = [noise, text].concat();
+        assert!(round_trip(&both, data.clone()) == data);
+    }
+
+    #[test]
+    fn what_passes_by_is_unpacked_and_a_damaged_stream_is_a_failure() {
+        let packed = pipeline::output("gzip", Tool::command(&tool("gzip", "-1")), Some(noise(100_000)), STALL).unwrap();
+        for (stream, whole) in [
+            (packed.stdout.clone(), true),
+            (packed.stdout[..packed.stdout.len() - 1].to_vec(), false),
+            ([packed.stdout.as_slice(), packed.stdout.as_slice()].concat(), true),
+        ] {
+            let mut chain = Chain::new(STALL);
+            let times = stream.len() / packed.stdout.len();
+            let (unpacking, count) = Unpacking::start(&mut chain, None).unwrap();
+            chain.pump("writing", io::Cursor::new(stream), io::sink(), unpacking);
+            assert_eq!(chain.finish().is_ok(), whole);
+            if whole {
+                assert_eq!(count.get().unwrap().0, 100_000 * times as u64);
+            }
+        }
     }
 }

@@ -53,17 +53,32 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// Where programs are on every host.
+const USUAL_PLACES: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
+
 /// Finds `name` (or a path to a program) on `path`, else in the directories that every host has.
 pub fn find(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|file| is_executable(file));
     }
-    let path = path.cloned().unwrap_or_default();
-    env::split_paths(&path)
+    path.and_then(|path| find_in(name, env::split_paths(path)))
+        .or_else(|| find_in(name, USUAL_PLACES.map(PathBuf::from)))
+}
+
+/// Finds `name` on `path`; only where that is not set, in the directories that every host has. For a program that is one of
+/// several, so that `path` decides.
+pub fn find_on_path(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
+    match path {
+        Some(path) => find_in(name, env::split_paths(path)),
+        None => find_in(name, USUAL_PLACES.map(PathBuf::from)),
+    }
+}
+
+fn find_in(name: &str, dirs: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    dirs.into_iter()
         .filter(|dir| dir.is_absolute())
-        .chain(["/usr/bin", "/usr/local/bin", "/bin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
-        .find(|file| is_executable(Path::new(file)))
+        .find(|file| is_executable(file))
 }
 
 /// Whether `file` can be run by somebody.
