@@ -1,0 +1,641 @@
+//! Recovery points: what a run leaves, and what verify, list, the restores and the retention make of it.
+
+// The helpers are test code as well.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Local, NaiveDateTime};
+use common::{done, has_program, name, output, sh, skip, Outcome, Sandbox};
+
+const DAY: u64 = 86_400;
+const KINDS: [(&str, &str, &str); 4] = [
+    ("postgres", "n8n_", ".sql.gz"),
+    ("redis", "dump_", ".rdb"),
+    ("n8n", "n8n_data_", ".tar.gz"),
+    ("env", "env_", ".backup"),
+];
+
+/// Runs a command of the binary where no docker engine can be reached.
+fn offline(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    let call = sandbox.binary().args(args);
+    call.env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run()
+}
+
+/// The only recovery point's manifest.
+fn manifest(sandbox: &Sandbox) -> PathBuf {
+    sandbox.backup("sets")
+}
+
+/// The value of a fact in a manifest.
+fn fact(manifest: &Path, name: &str) -> Option<String> {
+    let text = fs::read_to_string(manifest).unwrap();
+    let value = |line: &str| Some(line.strip_prefix(&format!("# {name}: "))?.to_owned());
+    text.lines().find_map(value)
+}
+
+/// Whether GNU sha256sum finds every file of a point as it was recorded.
+fn sha256sum_agrees(sandbox: &Sandbox, manifest: &Path) -> bool {
+    let mut check = Command::new("sha256sum");
+    check
+        .args(["--check", "--strict", "--quiet"])
+        .arg(format!("sets/{}", name(manifest)));
+    check.current_dir(sandbox.path("backups"));
+    output(check).status.success()
+}
+
+/// Evaluates a jq expression on JSON; none, and told, where there is no jq.
+fn jq(test: &str, json: &str, expression: &str) -> Option<String> {
+    if !has_program("jq") {
+        skip(test, "no jq");
+        return None;
+    }
+    let script = "printf '%s' \"$1\" | jq -rc \"$2\"";
+    Some(
+        sh(script, &[OsStr::new(json), OsStr::new(expression)])
+            .trim_end()
+            .to_owned(),
+    )
+}
+
+/// Adds 1 to the byte in the middle of a file, whose time stays.
+fn damage(path: &Path) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] = bytes[middle].wrapping_add(1);
+    fs::write(path, bytes).unwrap();
+    touch(path, modified);
+}
+
+fn touch(path: &Path, time: SystemTime) {
+    File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+}
+
+fn days_ago(days: u64) -> SystemTime {
+    SystemTime::now() - Duration::from_secs(days * DAY + 60)
+}
+
+fn stamp(time: SystemTime) -> String {
+    DateTime::<Local>::from(time).format("%Y%m%d_%H%M%S").to_string()
+}
+
+#[test]
+fn a_run_leaves_a_point_that_proves_its_files() {
+    let sandbox = Sandbox::new("points").stack().n8n().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let set = manifest(&sandbox);
+    assert!(sha256sum_agrees(&sandbox, &set));
+    facts_are_true(&sandbox, &set);
+
+    let point = name(&set).replace(".sha256", "");
+    let list = offline(&sandbox, &["list"]);
+    list.assert_success();
+    let row = list.stdout.lines().nth(1).unwrap_or_default();
+    assert!(row.starts_with(&point) && row.ends_with(" complete"), "{list}");
+    assert!(list.log.is_empty(), "a list is no event");
+
+    for args in [
+        &["verify"][..],
+        &["verify", &point],
+        &["verify", &set.to_string_lossy()],
+        &["verify", "--all"],
+    ] {
+        let outcome = offline(&sandbox, args);
+        outcome.assert_success();
+        outcome.assert_log_has("verify", "SUCCESS Verification completed: 4 file(s) are good");
+        assert!(fact(&set, "verified").is_some());
+        assert!(sha256sum_agrees(&sandbox, &set));
+    }
+    let list = offline(&sandbox, &["list"]);
+    assert!(list.stdout.contains(" complete, verified 20"), "{list}");
+    let json = offline(&sandbox, &["list", "--json"]).stdout;
+    let expression = "[.points[0].stamp, .points[0].complete, .points[0].verified != null, .points[0].drill, \
+                      (.points[0].files | map(.component + .state)), (.loose | length), .points[0].age_seconds < 900]";
+    if let Some(said) = jq("list --json", &json, expression) {
+        let expected = format!(
+            r#"["{point}",true,true,null,["postgrespresent","redispresent","n8npresent","envpresent"],0,true]"#
+        );
+        assert_eq!(said, expected);
+    }
+
+    damage_is_found(&sandbox, &set);
+    a_dump_that_is_not_the_recorded_one_is_refused(&sandbox);
+    what_failed_and_what_shrank_is_told(&sandbox);
+}
+
+/// The comment lines of the manifest against the stack.
+fn facts_are_true(sandbox: &Sandbox, set: &Path) {
+    let there = |name: &str| fact(set, name).unwrap_or_else(|| panic!("no fact {name}"));
+    assert_eq!(there("failed"), "none");
+    assert!(there("tool").starts_with("n8n-backup "));
+    for time in ["begun", "finished"] {
+        assert!(DateTime::parse_from_rfc3339(&there(time)).is_ok(), "{time}");
+    }
+    for (kind, _, _) in KINDS {
+        let bytes = fs::metadata(sandbox.backup(kind)).unwrap().len();
+        assert_eq!(there(&format!("size.{kind}")), bytes.to_string());
+    }
+    let server = sandbox.psql("SHOW server_version");
+    assert_eq!(there("postgres.version"), server.trim());
+    assert!(!there("postgres.pg_dump").is_empty());
+    let info = sandbox.redis(&["INFO", "server"]);
+    assert!(info.contains(&format!("redis_version:{}", there("redis.version"))));
+    for worker in ["n8n-main", "n8n-worker"] {
+        let container = sandbox.container(worker);
+        let image = sandbox.docker(&["inspect", "--format", "{{.Config.Image}} {{.Image}}", &container]);
+        assert_eq!(there(&format!("n8n.image.{container}")), image.trim());
+    }
+    let rows = sandbox.psql("SELECT count(*) FROM public.execution_entity");
+    assert_eq!(there("postgres.rows.public.execution_entity"), rows.trim());
+    let sequence = sandbox.psql(
+        "SELECT schemaname || '.' || sequencename, coalesce(last_value, start_value), last_value IS NOT NULL \
+         FROM pg_sequences WHERE schemaname = 'public' ORDER BY last_value IS NULL, 1 LIMIT 1",
+    );
+    let [sequence, value, used] = sequence.trim().split('|').collect::<Vec<_>>()[..] else {
+        panic!("no sequence: {sequence}")
+    };
+    let used = if used == "t" { "used" } else { "next" };
+    assert_eq!(
+        there(&format!("postgres.sequence.{sequence}")),
+        format!("{value} {used}")
+    );
+}
+
+/// Each kind of damage is found, told with the file's name, and taken back once the file is well again.
+fn damage_is_found(sandbox: &Sandbox, set: &Path) {
+    let verify = || offline(sandbox, &["verify"]);
+    for (kind, _, _) in KINDS {
+        let file = sandbox.backup(kind);
+        let whole = fs::read(&file).unwrap();
+        let keep = |bytes: &[u8]| fs::write(&file, bytes).unwrap();
+
+        damage(&file);
+        let outcome = verify();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        let bad: Vec<String> = outcome
+            .errors()
+            .into_iter()
+            .filter(|line| line.starts_with("Bad: "))
+            .collect();
+        assert_eq!(bad.len(), 1, "{outcome}");
+        assert!(bad[0].contains(&name(&file)) && bad[0].contains("SHA-256"), "{outcome}");
+        outcome.assert_log_has("verify", "ERROR Verification failed: 1 of 4 file(s) are bad");
+        assert_eq!(fact(set, "damaged").as_deref(), Some(kind));
+        assert_eq!(fact(set, "verified"), None);
+        assert!(offline(sandbox, &["list"]).stdout.contains(" damaged "), "{kind}");
+        // The file alone, named by its path, is as bad.
+        let alone = offline(sandbox, &["verify", &file.to_string_lossy()]);
+        assert_eq!(alone.code, Some(1), "{alone}");
+
+        keep(&whole[..whole.len() - 1]);
+        assert_eq!(verify().code, Some(1));
+        assert!(offline(sandbox, &["list"]).stdout.contains(" changed "), "{kind}");
+        keep(&[]);
+        assert_eq!(verify().code, Some(1));
+        fs::remove_file(&file).unwrap();
+        let outcome = verify();
+        assert!(
+            outcome.errors().iter().any(|line| line.contains("it is missing")),
+            "{outcome}"
+        );
+        assert!(offline(sandbox, &["list"]).stdout.contains(" partial"), "{kind}");
+
+        keep(&whole);
+        offline(sandbox, &["verify", &file.to_string_lossy()]).assert_success();
+        assert_eq!(
+            (fact(set, "damaged"), fact(set, "verified")),
+            (None, None),
+            "one file is not the point"
+        );
+        verify().assert_success();
+        assert!(fact(set, "verified").is_some() && sha256sum_agrees(sandbox, set));
+    }
+}
+
+/// Only the manifest can tell a whole dump from the one that was made.
+fn a_dump_that_is_not_the_recorded_one_is_refused(sandbox: &Sandbox) {
+    let file = sandbox.backup("postgres");
+    let whole = fs::read(&file).unwrap();
+    let before = sandbox.psql("SELECT oid FROM pg_database WHERE datname = current_database()");
+    sh(
+        "gunzip -c \"$1\" | sed 's/^-- Dumped by/-- dumped by/' | gzip > \"$1.new\" && mv \"$1.new\" \"$1\"",
+        &[file.as_os_str()],
+    );
+    let outcome = sandbox.run("restore-postgres", &[&file.to_string_lossy()]);
+    outcome.assert_error("Backup file is corrupted or not a valid gzip file");
+    outcome.assert_log_has(
+        "restore-postgres",
+        "ERROR Cause: its SHA-256 is {}, but recovery point {} recorded {}",
+    );
+    outcome.assert_log_has("restore-postgres", "INFO Verifying backup file integrity...");
+    let after = sandbox.psql("SELECT oid FROM pg_database WHERE datname = current_database()");
+    assert_eq!(before, after);
+    fs::write(&file, whole).unwrap();
+    sandbox
+        .run("restore-postgres", &[&file.to_string_lossy()])
+        .assert_success();
+}
+
+/// A component that fails makes a partial point; a dump that lost most of its rows is warned about.
+fn what_failed_and_what_shrank_is_told(sandbox: &Sandbox) {
+    sandbox.docker(&["stop", "-t", "0", &sandbox.container("redis")]);
+    sandbox.psql("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    let outcome = sandbox.run("backup-all", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has(
+        "backup-all",
+        "WARN The newest backup of postgres is much smaller than the one before it ({} after {}): see whether something is missing",
+    );
+    let newest = sandbox.backups("sets").pop().unwrap();
+    assert_eq!(fact(&newest, "failed").as_deref(), Some("redis"));
+    assert!(sha256sum_agrees(sandbox, &newest));
+    let list = offline(sandbox, &["list"]);
+    let row = list.stdout.lines().last().unwrap_or_default();
+    assert!(row.contains(" failed ") && row.ends_with(" partial"), "{list}");
+    let outcome = offline(sandbox, &["verify"]);
+    outcome.assert_success();
+    outcome.assert_log_has("verify", "WARN Recovery point {} holds no redis: its backup failed");
+    let json = offline(sandbox, &["list", "--json"]).stdout;
+    if let Some(said) = jq("list --json", &json, "[.points[1].complete, .points[1].failed]") {
+        assert_eq!(said, r#"[false,["redis"]]"#);
+    }
+}
+
+/// A recovery point made by hand: files of these kinds and lengths, as old as their names say.
+fn point(sandbox: &Sandbox, age: u64, kinds: &[(&str, usize)], facts: &[&str]) -> String {
+    let time = days_ago(age);
+    let stamp = stamp(time);
+    let mut text = format!("# n8n-backup recovery point {stamp}\n# failed: none\n");
+    let mut lines = String::new();
+    for (kind, prefix, suffix) in KINDS {
+        let Some((_, length)) = kinds.iter().find(|(wanted, _)| *wanted == kind) else {
+            continue;
+        };
+        let file = format!("{kind}/{prefix}{stamp}{suffix}");
+        let path = sandbox.path("backups").join(&file);
+        fs::write(&path, vec![b'x'; *length]).unwrap();
+        touch(&path, time);
+        let sum = sh("sha256sum <\"$1\" | cut -c -64", &[path.as_os_str()]);
+        lines.push_str(&format!("{}  {file}\n", sum.trim()));
+        text.push_str(&format!("# size.{kind}: {length}\n"));
+    }
+    for fact in facts {
+        text.push_str(&format!("# {fact}\n"));
+    }
+    fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
+    sandbox.write(&format!("backups/sets/{stamp}.sha256"), text + &lines);
+    stamp
+}
+
+fn whole(length: usize) -> [(&'static str, usize); 4] {
+    KINDS.map(|(kind, _, _)| (kind, length))
+}
+
+/// The stamps of the points that are left.
+fn points(sandbox: &Sandbox) -> Vec<String> {
+    let sets = sandbox.backups("sets");
+    sets.iter().map(|path| name(path).replace(".sha256", "")).collect()
+}
+
+/// A file without a recovery point, with the age of its name and that of its contents apart.
+fn loose(sandbox: &Sandbox, kind: &str, named: u64, written: u64, contents: &[u8]) -> PathBuf {
+    let (_, prefix, suffix) = KINDS.into_iter().find(|(known, _, _)| *known == kind).unwrap();
+    let path = sandbox.write(
+        &format!("backups/{kind}/{prefix}{}{suffix}", stamp(days_ago(named))),
+        contents,
+    );
+    touch(&path, days_ago(written));
+    path
+}
+
+#[test]
+fn a_point_goes_with_all_its_files_and_its_manifest() {
+    let sandbox = Sandbox::new("retention").build();
+    let old = point(&sandbox, 9, &whole(100), &[]);
+    let older = point(&sandbox, 30, &whole(100), &[]);
+    let young = point(&sandbox, 7, &whole(100), &[]);
+    let before = sandbox.listing();
+    let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+    dry.assert_success();
+    assert_eq!(before, sandbox.listing(), "a dry run changes nothing");
+    for stamp in [&old, &older] {
+        dry.assert_log_has(
+            "cleanup-backups",
+            &format!("INFO [DRY-RUN] Would remove recovery point: {stamp}"),
+        );
+        dry.assert_log_has(
+            "cleanup-backups",
+            &format!("INFO [DRY-RUN] Would delete: {{}}/postgres/n8n_{stamp}.sql.gz ({{}})"),
+        );
+        dry.assert_log_has(
+            "cleanup-backups",
+            &format!("INFO [DRY-RUN] Reason: {{}} day(s) old, and no rule keeps it, recovery point {stamp}"),
+        );
+    }
+    dry.assert_log_has(
+        "cleanup-backups",
+        &format!("INFO [DRY-RUN] Would keep: {{}}/env/env_{young}.backup ({{}}): 7 day(s) old, which is not over the retention; {{}}"),
+    );
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        "SUCCESS Cleanup completed: 8 files deleted, 800B freed",
+    );
+    assert_eq!(points(&sandbox), [young]);
+    for (kind, _, _) in KINDS {
+        sandbox.backup(kind);
+    }
+    assert!(sha256sum_agrees(&sandbox, &manifest(&sandbox)));
+}
+
+#[test]
+fn the_younger_of_name_and_file_counts_for_a_point_and_the_file_alone_without_one() {
+    let sandbox = Sandbox::new("ages").build();
+    let newest = point(&sandbox, 0, &whole(100), &[]);
+    // Its files were touched to look old.
+    let touched = point(&sandbox, 2, &whole(100), &[]);
+    for (kind, _, _) in KINDS {
+        for file in sandbox.backups(kind) {
+            touch(&file, days_ago(40));
+        }
+    }
+    // One of its files was copied back yesterday.
+    let returned = point(&sandbox, 20, &whole(100), &[]);
+    touch(&sandbox.path(format!("backups/redis/dump_{returned}.rdb")), days_ago(1));
+    let aged = point(&sandbox, 21, &whole(100), &[]);
+    // Without a recovery point it is as with find -mtime +7.
+    let gone = loose(&sandbox, "postgres", 1, 8, b"x");
+    let kept = loose(&sandbox, "postgres", 2000, 7, b"x");
+
+    let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+    let counts = "a file of it was written later than it says, and that time counts";
+    assert!(
+        dry.log
+            .lines()
+            .any(|line| line.contains(&returned) && line.contains(counts)),
+        "{dry}"
+    );
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), [returned, touched, newest]);
+    assert!(!gone.exists() && kept.exists());
+    assert!(!sandbox.path(format!("backups/env/env_{aged}.backup")).exists());
+}
+
+#[test]
+fn what_is_kept_for_years_is_kept_by_point() {
+    let mut sandbox = Sandbox::new("years").env("BACKUP_RETENTION_DAYS", "2");
+    for (setting, count) in [
+        ("LAST", "2"),
+        ("DAILY", "4"),
+        ("WEEKLY", "3"),
+        ("MONTHLY", "3"),
+        ("YEARLY", "2"),
+    ] {
+        sandbox = sandbox.env(&format!("BACKUP_KEEP_{setting}"), count);
+    }
+    let sandbox = sandbox.build();
+    let mut all: Vec<String> = (0..60).map(|age| point(&sandbox, age, &[("env", 10)], &[])).collect();
+    all.extend((2..30).map(|month| point(&sandbox, month * 31, &[("env", 10)], &[])));
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        "INFO Kept besides: 2 last, 4 daily, 3 weekly, 3 monthly, 2 yearly",
+    );
+    // The newest of each period, from the newest point on, said by its stamp.
+    let dates: Vec<NaiveDateTime> = all
+        .iter()
+        .map(|stamp| NaiveDateTime::parse_from_str(stamp, "%Y%m%d_%H%M%S").unwrap())
+        .collect();
+    let mut expected: Vec<String> = all[..4].to_vec();
+    for (format, count) in [("%G-%V", 3), ("%Y-%m", 3), ("%Y", 2)] {
+        let mut seen = Vec::new();
+        for (date, stamp) in dates.iter().zip(&all) {
+            let period = date.format(format).to_string();
+            if !seen.contains(&period) && seen.len() < count {
+                seen.push(period);
+                expected.push(stamp.clone());
+            }
+        }
+        assert_eq!(seen.len(), count);
+    }
+    expected.sort();
+    expected.dedup();
+    assert_eq!(points(&sandbox), expected);
+    // What stays now stays the next time.
+    let again = sandbox.run("cleanup-backups", &[]);
+    again.assert_log_has(
+        "cleanup-backups",
+        "SUCCESS Cleanup completed: 0 files deleted, 0B freed",
+    );
+}
+
+#[test]
+fn proven_verified_and_larger_points_stay() {
+    let sandbox = Sandbox::new("proven").build();
+    let newest = point(&sandbox, 1, &whole(100), &[]);
+    let plain = point(&sandbox, 20, &whole(100), &[]);
+    let failed_drill = point(&sandbox, 25, &whole(100), &["drill: failed 2026-01-01"]);
+    let verified = point(&sandbox, 30, &whole(100), &["verified: 2026-01-01T00:00:00+00:00"]);
+    let proven = point(&sandbox, 40, &whole(100), &["drill: passed 2026-01-01T00:00:00+00:00"]);
+    let larger = point(&sandbox, 50, &[("n8n", 201), ("env", 1)], &[]);
+    let large = point(&sandbox, 60, &[("n8n", 999)], &[]);
+    let damaged = point(&sandbox, 70, &[("n8n", 9999)], &["damaged: n8n", "verified: x"]);
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    assert_eq!(points(&sandbox), [larger, proven, verified, newest]);
+    for gone in [plain, failed_drill, large, damaged] {
+        outcome.assert_log_has("cleanup-backups", &format!("INFO Removed recovery point: {gone}"));
+    }
+}
+
+#[test]
+fn a_backup_that_is_not_as_it_was_is_no_last_resort() {
+    let sandbox = Sandbox::new("resort").build();
+    let good = point(&sandbox, 40, &[("postgres", 500)], &[]);
+    let cut = point(&sandbox, 20, &[("postgres", 500)], &[]);
+    let file = sandbox.path(format!("backups/postgres/n8n_{cut}.sql.gz"));
+    fs::write(&file, "x").unwrap();
+    touch(&file, days_ago(20));
+    let older = point(&sandbox, 50, &[("postgres", 500)], &[]);
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), [good], "neither {cut} nor {older}");
+}
+
+#[test]
+fn a_cut_dump_without_a_point_does_not_cost_the_whole_one_before_it() {
+    let sandbox = Sandbox::new("cut").build();
+    let text = "--\n-- PostgreSQL database dump\n--\n\nSET a = 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
+    let whole = loose(&sandbox, "postgres", 30, 30, b"");
+    sh(
+        "printf '%s' \"$2\" | gzip >\"$1\"",
+        &[whole.as_os_str(), OsStr::new(text)],
+    );
+    let bytes = fs::read(&whole).unwrap();
+    touch(&whole, days_ago(30));
+    let older = loose(&sandbox, "postgres", 40, 40, &bytes);
+    let cut = loose(&sandbox, "postgres", 20, 20, &bytes[..bytes.len() - 9]);
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        &format!("WARN Not a good backup: {}: {{}}", cut.display()),
+    );
+    assert_eq!(sandbox.backups("postgres"), [whole]);
+    assert!(!older.exists());
+}
+
+#[test]
+fn a_clock_that_jumped_deletes_nothing() {
+    let sandbox = Sandbox::new("clock").build();
+    for age in [20, 30] {
+        point(&sandbox, age, &whole(10), &[]);
+    }
+    let ahead = stamp(SystemTime::now() + Duration::from_secs(3 * DAY));
+    sandbox.write(
+        &format!("backups/sets/{ahead}.sha256"),
+        format!("# n8n-backup recovery point {ahead}\n"),
+    );
+    let before = sandbox.listing();
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        &format!("WARN The clock cannot be right: recovery point {ahead} is from the future. {{}}"),
+    );
+    assert_eq!(before, sandbox.listing());
+    fs::remove_file(sandbox.path(format!("backups/sets/{ahead}.sha256"))).unwrap();
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox).len(), 1);
+
+    let sandbox = Sandbox::new("clock").build();
+    for age in [400, 500] {
+        point(&sandbox, age, &whole(10), &[]);
+    }
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_log_has("cleanup-backups", "WARN The newest backup is more than a year old: {}");
+    assert_eq!(points(&sandbox).len(), 2);
+}
+
+#[test]
+fn a_manifest_leads_nowhere_but_to_backups() {
+    let sandbox = Sandbox::new("evil").build();
+    let precious = sandbox.write("postgres.sql.gz", "precious");
+    touch(&precious, days_ago(90));
+    let stamp = stamp(days_ago(80));
+    let sum = "0".repeat(64);
+    point(&sandbox, 1, &whole(10), &[]);
+    for evil in [
+        "../postgres.sql.gz",
+        &precious.to_string_lossy(),
+        "postgres/../../postgres.sql.gz",
+    ] {
+        sandbox.write(
+            &format!("backups/sets/{stamp}.sha256"),
+            format!("# n8n-backup recovery point {stamp}\n{sum}  {evil}\n"),
+        );
+        let outcome = sandbox.run("cleanup-backups", &[]);
+        outcome.assert_success();
+        outcome.assert_log_has("cleanup-backups", "WARN Recovery point left out: {}no backup file: {}");
+        assert!(precious.exists());
+        let outcome = offline(&sandbox, &["verify", &stamp]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        let list = offline(&sandbox, &["list"]);
+        list.assert_success();
+        assert!(list.stdout.contains("Cannot be read: "), "{list}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_deleted_keeps_its_line_and_the_point_is_partial() {
+    let sandbox = Sandbox::new("stuck").build();
+    point(&sandbox, 1, &whole(10), &[]);
+    let old = point(&sandbox, 20, &whole(10), &[]);
+    let stuck = sandbox.path(format!("backups/redis/dump_{old}.rdb"));
+    let mut hold = Command::new("chattr");
+    hold.arg("+i").arg(&stuck);
+    if !hold.output().is_ok_and(|said| said.status.success()) {
+        skip("a file that cannot be deleted", "chattr +i does not work here");
+        return;
+    }
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    sh("chattr -i \"$1\"", &[stuck.as_os_str()]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has(
+        "cleanup-backups",
+        &format!("ERROR Failed to delete: {}", stuck.display()),
+    );
+    let set = sandbox.path(format!("backups/sets/{old}.sha256"));
+    assert!(
+        sha256sum_agrees(&sandbox, &set),
+        "only the line of the file that is left"
+    );
+    assert_eq!(fact(&set, "deleted").as_deref(), Some("postgres n8n env"));
+    let list = offline(&sandbox, &["list"]);
+    assert!(
+        list.stdout
+            .lines()
+            .any(|row| row.starts_with(&old) && row.ends_with(" partial")),
+        "{list}"
+    );
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert!(!set.exists() && !stuck.exists());
+}
+
+#[test]
+fn verify_says_what_it_cannot_do() {
+    let sandbox = Sandbox::new("verify").build();
+    for (args, error) in [
+        (
+            &["verify"][..],
+            "There is no recovery point yet: name a file, or take --all",
+        ),
+        (
+            &["verify", "20260102_030405"],
+            "There is no recovery point 20260102_030405",
+        ),
+        (&["verify", "/nowhere/x.rdb"], "Backup file not found: /nowhere/x.rdb"),
+        (
+            &["verify", "/etc/hostname"],
+            "/etc/hostname has no name of a backup file (.sql.gz, .rdb, ...)",
+        ),
+        (
+            &["verify", "--all", "latest"],
+            "--all takes neither a file nor a recovery point",
+        ),
+    ] {
+        offline(&sandbox, args).assert_error(error);
+    }
+    offline(&sandbox, &["verify", "--all"]).assert_success();
+    let list = offline(&sandbox, &["list"]);
+    assert_eq!(list.stdout, "There is no recovery point yet.\n");
+    // A file that belongs to no point is proven by its form alone.
+    let file = loose(&sandbox, "redis", 1, 1, b"REDIS0011\xff");
+    let outcome = offline(&sandbox, &["verify", "--all"]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.log.contains(&format!("Bad: {}: ", file.display())), "{outcome}");
+    let list = offline(&sandbox, &["list"]);
+    assert!(list.stdout.contains(&format!("{}  10 ", file.display())), "{list}");
+    let mut tool = Command::new("python3");
+    tool.args(["-m", "json.tool", "--json-lines"]);
+    let json = sandbox.write("list.json", offline(&sandbox, &["list", "--json"]).stdout);
+    tool.arg(json);
+    if has_program("python3") {
+        assert!(done(tool).contains("\"loose\""));
+    } else {
+        skip("list --json", "no python3");
+    }
+}
