@@ -1,5 +1,8 @@
 //! The command line: one table of commands, from which parser and help come. Parsing only validates; it does nothing.
 
+mod completions;
+mod man;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -25,6 +28,10 @@ pub enum Action {
     Verify,
     /// Tell how the backups are.
     Status,
+    /// Print a shell's completions.
+    Completions,
+    /// Print the manual page.
+    Man,
 }
 
 impl Action {
@@ -68,6 +75,13 @@ pub struct Command {
     pub log: Option<&'static str>,
     /// What `main` runs for it.
     pub action: Action,
+}
+
+impl Command {
+    /// Whether there is a script of its name: those that act on backups have one, those that only tell have not.
+    pub fn has_script(&self) -> bool {
+        self.name.contains('-')
+    }
 }
 
 const BACKUP_LOG: Option<&str> = Some("backup.log");
@@ -215,6 +229,24 @@ pub const COMMANDS: &[Command] = &[
         ],
         log: None,
         action: Action::Status,
+    },
+    Command {
+        name: "completions",
+        summary: "print the completions for bash, zsh or fish",
+        details: "For bash: n8n-backup completions bash >~/.local/share/bash-completion/completions/n8n-backup",
+        operand: Some("SHELL"),
+        options: &[],
+        log: None,
+        action: Action::Completions,
+    },
+    Command {
+        name: "man",
+        summary: "print the manual page",
+        details: "To read it: n8n-backup man | man -l -",
+        operand: None,
+        options: &[],
+        log: None,
+        action: Action::Man,
     },
 ];
 
@@ -365,13 +397,29 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
         operand: operands.into_iter().next(),
         flags,
     };
-    match problem {
-        Some(message) => Err(UsageError {
+    let shown = match command.action {
+        Action::Man => Some(man::page()),
+        Action::Completions => {
+            let shell = invocation.operand.as_deref().unwrap_or_default().to_string_lossy();
+            let script = completions::script(&shell);
+            if script.is_none() {
+                problem.get_or_insert(format!(
+                    "no completions for {shell}: {}",
+                    completions::SHELLS.join(", ")
+                ));
+            }
+            script
+        }
+        _ => None,
+    };
+    match (problem, shown) {
+        (Some(message), _) => Err(UsageError {
             message,
             usage: usage(command),
             invocation: Some(invocation),
         }),
-        None => Ok(Request::Run(invocation)),
+        (None, Some(text)) => Ok(Request::Show(text)),
+        (None, None) => Ok(Request::Run(invocation)),
     }
 }
 
@@ -422,7 +470,9 @@ fn usage(command: &Command) -> String {
         let _ = write!(line, " {operand}");
     }
     line.push('\n');
-    let _ = writeln!(line, "   or: scripts/{}.sh with the same arguments", command.name);
+    if command.has_script() {
+        let _ = writeln!(line, "   or: scripts/{}.sh with the same arguments", command.name);
+    }
     line
 }
 
@@ -526,6 +576,15 @@ mod tests {
             ),
         ] {
             assert_eq!(parsed(args).unwrap_err().message, message);
+        }
+    }
+
+    #[test]
+    fn a_script_is_named_only_where_there_is_one() {
+        let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+        for command in COMMANDS {
+            let file = scripts.join(format!("{}.sh", command.name));
+            assert_eq!(command.has_script(), file.exists(), "{}", command.name);
         }
     }
 

@@ -144,6 +144,8 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let journal = Journal::new(invocation.command.name);
     let operand = invocation.operand.as_deref().unwrap_or_default();
     let done = match invocation.command.action {
+        // Texts that the parser gives; it never asks to run these.
+        Action::Man | Action::Completions => return Ok(0),
         Action::Status => {
             return command::status::run(&context, invocation.value("max-age"), invocation.has("json"));
         }

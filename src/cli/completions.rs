@@ -1,0 +1,235 @@
+//! Completions for bash, zsh and fish, from the table of commands.
+
+use std::fmt::Write;
+
+use super::{Opt, COMMANDS, GLOBAL};
+
+/// The shells that there is a script for.
+pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
+
+/// The script for a shell; `None` for one that is not known.
+pub fn script(shell: &str) -> Option<String> {
+    match shell {
+        "bash" => Some(bash()),
+        "zsh" => Some(zsh()),
+        "fish" => Some(fish()),
+        _ => None,
+    }
+}
+
+/// What a value or an operand is, by its name in the help.
+enum Value {
+    Directory,
+    File,
+    Shell,
+    Other,
+}
+
+impl Value {
+    fn of(name: &str) -> Self {
+        match name {
+            "DIR" => Self::Directory,
+            "SHELL" => Self::Shell,
+            name if name.contains("FILE") => Self::File,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// `--long` and `-s` of options.
+fn flags<'a>(options: impl Iterator<Item = &'a Opt>) -> Vec<String> {
+    options
+        .flat_map(|opt| {
+            let short = opt.short.map(|short| format!("-{short}"));
+            short.into_iter().chain([format!("--{}", opt.long)])
+        })
+        .collect()
+}
+
+fn bash() -> String {
+    let valued: Vec<&Opt> = COMMANDS
+        .iter()
+        .flat_map(|command| command.options)
+        .chain(GLOBAL)
+        .filter(|opt| opt.value.is_some())
+        .collect();
+    let mut text = String::from(
+        "# bash completion for n8n-backup\n_n8n_backup() {\n  local current=${COMP_WORDS[COMP_CWORD]} command='' word i\n  \
+         COMPREPLY=()\n  for ((i = 1; i < COMP_CWORD; i++)); do\n    word=${COMP_WORDS[i]}\n    case $word in\n",
+    );
+    let _ = writeln!(text, "      {}) ((i++)) ;;", flags(valued.iter().copied()).join(" | "));
+    text.push_str(
+        "      -*) ;;\n      *) command=$word; break ;;\n    esac\n  done\n  case ${COMP_WORDS[COMP_CWORD - 1]} in\n",
+    );
+    for opt in &valued {
+        let pattern = flags([*opt].into_iter()).join(" | ");
+        let action = match Value::of(opt.value.unwrap_or_default()) {
+            Value::Directory => "_n8n_backup_paths -d",
+            Value::File => "_n8n_backup_paths -f",
+            _ => ":",
+        };
+        let _ = writeln!(text, "    {pattern}) {action}; return ;;");
+    }
+    let global = flags(GLOBAL.iter()).join(" ");
+    text.push_str("  esac\n  case $command in\n");
+    let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
+    let _ = writeln!(text, "    '') _n8n_backup_words '{} {global}' ;;", names.join(" "));
+    for command in COMMANDS {
+        let own = flags(command.options.iter().chain(GLOBAL)).join(" ");
+        let operand = match Value::of(command.operand.unwrap_or_default()) {
+            Value::File => "_n8n_backup_paths -f".to_owned(),
+            Value::Shell => format!("_n8n_backup_words '{}'", SHELLS.join(" ")),
+            _ => format!("_n8n_backup_words '{own}'"),
+        };
+        let _ = writeln!(
+            text,
+            "    {})\n      if [[ $current == -* ]]; then _n8n_backup_words '{own}'; else {operand}; fi ;;",
+            command.name
+        );
+    }
+    text.push_str(
+        "  esac\n}\n_n8n_backup_words() {\n  mapfile -t COMPREPLY < <(compgen -W \"$1\" -- \"$current\")\n}\n\
+         _n8n_backup_paths() {\n  compopt -o filenames 2>/dev/null\n  mapfile -t COMPREPLY < <(compgen \"$1\" -- \"$current\")\n}\n\
+         complete -F _n8n_backup n8n-backup\n",
+    );
+    text
+}
+
+/// Text within single quotes of a shell.
+fn quoted(text: &str) -> String {
+    text.replace('\'', "'\\''")
+}
+
+/// An option as `_arguments` of zsh takes it.
+fn zsh_option(opt: &Opt) -> String {
+    let help = quoted(opt.help)
+        .replace('[', "\\[")
+        .replace(']', "\\]")
+        .replace(':', "\\:");
+    let value = opt.value.map_or_else(String::new, |name| {
+        let action = match Value::of(name) {
+            Value::Directory => "_files -/",
+            Value::File => "_files",
+            _ => " ",
+        };
+        format!(":{name}:{action}")
+    });
+    let long = if opt.value.is_some() {
+        format!("--{}=", opt.long)
+    } else {
+        format!("--{}", opt.long)
+    };
+    match opt.short {
+        Some(short) => format!("'(-{short} --{})'{{-{short},{long}}}'[{help}]{value}'", opt.long),
+        None => format!("'{long}[{help}]{value}'"),
+    }
+}
+
+fn zsh() -> String {
+    let mut text = String::from(
+        "#compdef n8n-backup\n_n8n_backup() {\n  local curcontext=$curcontext state line\n  local -a commands\n  commands=(\n",
+    );
+    for command in COMMANDS {
+        let _ = writeln!(
+            text,
+            "    '{}:{}'",
+            command.name,
+            quoted(command.summary).replace(':', "\\:")
+        );
+    }
+    text.push_str("  )\n  _arguments -C \\\n");
+    for opt in GLOBAL {
+        let _ = writeln!(text, "    {} \\", zsh_option(opt));
+    }
+    text.push_str("    '1:command:->command' '*::argument:->argument'\n  case $state in\n");
+    text.push_str("    command) _describe command commands ;;\n    argument)\n      case $words[1] in\n");
+    for command in COMMANDS {
+        let mut arguments: Vec<String> = command.options.iter().chain(GLOBAL).map(zsh_option).collect();
+        arguments.extend(command.operand.map(|name| match Value::of(name) {
+            Value::File => "'1:file:_files'".to_owned(),
+            Value::Shell => format!("'1:shell:({})'", SHELLS.join(" ")),
+            _ => "'1:argument: '".to_owned(),
+        }));
+        let _ = writeln!(
+            text,
+            "        {})\n          _arguments \\\n            {} ;;",
+            command.name,
+            arguments.join(" \\\n            ")
+        );
+    }
+    text.push_str("      esac ;;\n  esac\n}\n");
+    text.push_str(
+        "if [[ $funcstack[1] == _n8n-backup ]]; then _n8n_backup \"$@\"; else compdef _n8n_backup n8n-backup; fi\n",
+    );
+    text
+}
+
+/// Text within single quotes of fish, which knows a backslash there.
+fn fish_quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
+}
+
+fn fish_option(text: &mut String, condition: &str, opt: &Opt) {
+    let short = opt.short.map_or_else(String::new, |short| format!(" -s {short}"));
+    let value = match opt.value.map(Value::of) {
+        None => "",
+        Some(Value::Directory) => " -x -a '(__fish_complete_directories)'",
+        Some(Value::File) => " -r -F",
+        Some(_) => " -x",
+    };
+    let _ = writeln!(
+        text,
+        "complete -c n8n-backup{condition}{short} -l {}{value} -d '{}'",
+        opt.long,
+        fish_quoted(opt.help)
+    );
+}
+
+fn fish() -> String {
+    let mut text = String::from("# fish completion for n8n-backup\ncomplete -c n8n-backup -f\n");
+    for opt in GLOBAL {
+        fish_option(&mut text, "", opt);
+    }
+    for command in COMMANDS {
+        let _ = writeln!(
+            text,
+            "complete -c n8n-backup -n __fish_use_subcommand -a {} -d '{}'",
+            command.name,
+            fish_quoted(command.summary)
+        );
+        let seen = format!(" -n '__fish_seen_subcommand_from {}'", command.name);
+        for opt in command.options {
+            fish_option(&mut text, &seen, opt);
+        }
+        match Value::of(command.operand.unwrap_or_default()) {
+            Value::File => {
+                let _ = writeln!(text, "complete -c n8n-backup{seen} -F");
+            }
+            Value::Shell => {
+                let _ = writeln!(text, "complete -c n8n-backup{seen} -a '{}'", SHELLS.join(" "));
+            }
+            _ => {}
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shell_knows_every_command_and_option() {
+        for shell in SHELLS {
+            let text = script(shell).unwrap();
+            assert!(text.is_ascii());
+            for command in COMMANDS {
+                assert!(text.contains(command.name), "{shell}: {}", command.name);
+                for opt in command.options.iter().chain(GLOBAL) {
+                    assert!(text.contains(opt.long), "{shell}: {}", opt.long);
+                }
+            }
+        }
+        assert!(script("tcsh").is_none());
+    }
+}

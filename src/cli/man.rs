@@ -1,0 +1,110 @@
+//! The manual page, in the man macros of groff (groff_man(7)), from the tables of commands and settings.
+
+use std::fmt::Write;
+
+use super::{Opt, COMMANDS, GLOBAL};
+use crate::config::SETTINGS;
+
+/// The page `n8n-backup(1)`.
+pub fn page() -> String {
+    let mut text = format!(
+        ".TH N8N\\-BACKUP 1 \"\" \"n8n\\-backup {}\" \"User Commands\"\n.SH NAME\n\
+         n8n\\-backup \\- back up and restore a self\\-hosted n8n stack in Docker\n.SH SYNOPSIS\n\
+         .B n8n\\-backup\n[\\fIOPTION\\fR]... \\fICOMMAND\\fR [\\fIARGUMENT\\fR]...\n.SH DESCRIPTION\n",
+        escaped(env!("CARGO_PKG_VERSION"))
+    );
+    text.push_str(
+        "Backs up PostgreSQL, Redis, the data volume and the environment file of an n8n that runs in Docker, and restores\n\
+         them. The n8n project directory is \\fB\\-\\-project\\-dir\\fR, else \\fBN8N_DIR\\fR, else the parent of the directory\n\
+         that this program stands in, when that has\n.IR scripts/ ,\nelse the current directory. Settings are read from its\n\
+         .IR .env .\n.SH COMMANDS\n",
+    );
+    for command in COMMANDS {
+        let operand = command.operand.map_or_else(String::new, |name| format!(" {name}"));
+        let _ = writeln!(text, ".SS {}", escaped(&format!("{}{operand}", command.name)));
+        let _ = writeln!(text, "{}.", escaped(&capitalized(command.summary)));
+        if !command.details.is_empty() {
+            let _ = writeln!(text, "{}", escaped(command.details));
+        }
+        options(&mut text, command.options);
+    }
+    text.push_str(".SH OPTIONS\nThey stand before the command or after it.\n");
+    options(&mut text, GLOBAL);
+    text.push_str(
+        ".SH EXIT STATUS\n0 for success, 1 for any failure; of \\fBstatus\\fR those of a monitoring plugin: 0 ok, 1 warning,\n\
+         2 critical, 3 unknown.\n.SH SETTINGS\nIn the\n.I .env\nof the project directory, else in the environment.\n",
+    );
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => String::new(),
+            value => format!(" (default: {value})"),
+        };
+        let _ = writeln!(
+            text,
+            ".TP\n.B {}\n{}",
+            escaped(setting.name),
+            escaped(&format!("{}{default}", capitalized(setting.help)))
+        );
+    }
+    text.push_str(
+        ".SH FILES\nBelow the project directory:\n.TP\n.I backups/\nWhat was backed up, by kind, and in\n.I sets/\n\
+         a list of each recovery point that \\fBsha256sum \\-c\\fR reads.\n.TP\n.I logs/backup.log\nThe log.\n\
+         .SH SEE ALSO\n.BR docker (1),\n.BR pg_dump (1),\n.BR sha256sum (1)\n",
+    );
+    text
+}
+
+fn options(text: &mut String, options: &[Opt]) {
+    for opt in options {
+        let short = opt.short.map_or_else(String::new, |short| format!("-{short}, "));
+        let value = opt.value.map_or_else(String::new, |value| format!(" {value}"));
+        let names = escaped(&format!("{short}--{}{value}", opt.long));
+        let _ = writeln!(text, ".TP\n.B {names}\n{}.", escaped(&capitalized(opt.help)));
+    }
+}
+
+/// Text that groff takes as text: a line that begins with a dot or a quote would be a request.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let lines = text.lines().map(|line| match line.trim_start() {
+        line if line.starts_with(['.', '\'']) => format!("\\&{line}"),
+        line => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_ascii_uppercase().to_string() + chars.as_str()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_on_the_page_and_nothing_is_a_request_by_mistake() {
+        let page = page();
+        for command in COMMANDS {
+            assert!(
+                page.contains(&format!("\n.SS {}", escaped(command.name))),
+                "{}",
+                command.name
+            );
+        }
+        for setting in SETTINGS {
+            assert!(page.contains(&format!("\n.B {}\n", setting.name)));
+        }
+        for line in page.lines().filter(|line| line.starts_with('.')) {
+            let request = line.split(' ').next().unwrap();
+            assert!(
+                [".TH", ".SH", ".SS", ".TP", ".B", ".I", ".BR", ".IR"].contains(&request),
+                "{line}"
+            );
+        }
+        assert!(page.is_ascii());
+        assert_eq!(escaped("a-b\\\n.env 'x'\n'y"), "a\\-b\\e\n\\&.env 'x'\n\\&'y");
+    }
+}
