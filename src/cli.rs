@@ -32,6 +32,8 @@ pub enum Action {
     Completions,
     /// Print the manual page.
     Man,
+    /// Recover a backup into throw-away containers.
+    TestRecovery,
 }
 
 impl Action {
@@ -40,6 +42,8 @@ impl Action {
         match self {
             // "Unknown" to monitoring.
             Self::Status => 3,
+            // 1 says that a test has failed.
+            Self::TestRecovery => 2,
             _ => 1,
         }
     }
@@ -92,6 +96,16 @@ const YES: Opt = Opt {
     value: None,
     help: "do not ask for confirmation",
 };
+
+/// A choice of test-recovery.
+const fn part(long: &'static str, help: &'static str) -> Opt {
+    Opt {
+        long,
+        short: None,
+        value: None,
+        help,
+    }
+}
 
 /// Every command.
 pub const COMMANDS: &[Command] = &[
@@ -247,6 +261,24 @@ pub const COMMANDS: &[Command] = &[
         options: &[],
         log: None,
         action: Action::Man,
+    },
+    Command {
+        name: "test-recovery",
+        summary: "recover a recovery point into throw-away containers, and compare",
+        details: "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to be\n\
+                  tested. Nothing of the live stack is touched: the containers are made from its images, have no network and\n\
+                  none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be made. One of\n\
+                  --postgres, --redis, --n8n, --full and --list has to be given.",
+        operand: Some("[SET]"),
+        options: &[
+            part("postgres", "load the dump, compare, and decrypt the credentials with the point's key"),
+            part("redis", "load the snapshot and compare its keys"),
+            part("n8n", "unpack the archive and compare its members"),
+            part("full", "all of these, and the environment file"),
+            part("list", "list the recovery points and what the last test of each has shown"),
+        ],
+        log: Some("recovery-test.log"),
+        action: Action::TestRecovery,
     },
 ];
 

@@ -1,5 +1,6 @@
 //! What the components share: the verbs `backup` and `verify`, and the way of a stream into a published file.
 
+pub mod drill;
 pub mod env;
 pub mod n8n;
 pub mod postgres;

@@ -123,6 +123,21 @@ pub const SETTINGS: &[Setting] = &[
         help: "auto, or a gzip program with arguments",
     },
     Setting {
+        name: "BACKUP_DRILL",
+        default: "off",
+        help: "what backup-all tests at its end: off, postgres or full",
+    },
+    Setting {
+        name: "BACKUP_DRILL_MEMORY",
+        default: "1g",
+        help: "the memory that a throw-away container of the recovery test may use",
+    },
+    Setting {
+        name: "BACKUP_DRILL_CPUS",
+        default: "1",
+        help: "the processors that a throw-away container of the recovery test may use",
+    },
+    Setting {
         name: "BACKUP_JOBS",
         default: "3",
         help: "how many components backup-all backs up at the same time",
@@ -159,7 +174,7 @@ pub const SETTINGS: &[Setting] = &[
 pub struct Secret(String);
 
 impl Secret {
-    #[cfg(test)]
+    /// Hides `text`.
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
@@ -192,6 +207,17 @@ pub enum Recipient {
     Key(String),
     /// The key in a file.
     File(PathBuf),
+}
+
+/// What backup-all tests at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drill {
+    /// Nothing.
+    Off,
+    /// That the dump loads, and the key.
+    Postgres,
+    /// Everything.
+    Full,
 }
 
 /// The settings of one n8n project directory.
@@ -229,6 +255,12 @@ pub struct Config {
     pub stall: Duration,
     /// `BACKUP_COMPRESSOR`
     pub compressor: String,
+    /// `BACKUP_DRILL`
+    pub drill: Drill,
+    /// `BACKUP_DRILL_MEMORY`, as docker takes it
+    pub drill_memory: String,
+    /// `BACKUP_DRILL_CPUS`, as docker takes it
+    pub drill_cpus: String,
     /// `BACKUP_JOBS`
     pub jobs: usize,
     /// `BACKUP_GPG_PASSPHRASE` or `BACKUP_GPG_RECIPIENT`
@@ -291,6 +323,9 @@ impl Config {
             helper_image: source.image("BACKUP_HELPER_IMAGE")?,
             stall: Duration::from_secs(source.number("BACKUP_STALL_SECONDS", 1, 7 * 86_400)?),
             compressor: source.text("BACKUP_COMPRESSOR")?,
+            drill: source.drill("BACKUP_DRILL")?,
+            drill_memory: source.memory("BACKUP_DRILL_MEMORY")?,
+            drill_cpus: source.cpus("BACKUP_DRILL_CPUS")?,
             jobs: source.number("BACKUP_JOBS", 1, 16)?,
             encryption: source.encryption(project)?,
             metrics_file: source.path("BACKUP_METRICS_FILE")?.map(|path| project.join(path)),
@@ -416,6 +451,38 @@ impl Source<'_> {
         Ok(names)
     }
 
+    fn drill(&self, name: &str) -> Result<Drill> {
+        match self.text(name)?.trim() {
+            "off" => Ok(Drill::Off),
+            "postgres" => Ok(Drill::Postgres),
+            "full" => Ok(Drill::Full),
+            other => bail!("{name} must be off, postgres or full, not '{other}'"),
+        }
+    }
+
+    /// An amount of memory as docker takes it: a number with a unit, or of bytes.
+    fn memory(&self, name: &str) -> Result<String> {
+        let text = self.text(name)?.trim().to_ascii_lowercase();
+        let number = text.strip_suffix(['b', 'k', 'm', 'g']).unwrap_or(&text);
+        if !number.bytes().all(|b| b.is_ascii_digit())
+            || number.parse::<u64>().is_ok_and(|n| n == 0)
+            || number.is_empty()
+        {
+            bail!("{name} must be an amount of memory such as 512m or 2g, not '{text}'");
+        }
+        Ok(text)
+    }
+
+    /// A number of processors as docker takes it.
+    fn cpus(&self, name: &str) -> Result<String> {
+        let text = self.text(name)?.trim().to_owned();
+        let known = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if !known || !text.parse::<f64>().is_ok_and(|n| n >= 0.01) {
+            bail!("{name} must be a number of processors such as 1 or 0.5, not '{text}'");
+        }
+        Ok(text)
+    }
+
     fn image(&self, name: &str) -> Result<String> {
         let text = self.text(name)?.trim().to_owned();
         let known = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
@@ -488,6 +555,12 @@ mod tests {
             ("BACKUP_N8N_VOLUME", "/etc"),
             ("BACKUP_POSTGRES_CONTAINER", "a b"),
             ("BACKUP_HELPER_IMAGE", "--privileged"),
+            ("BACKUP_DRILL", "yes"),
+            ("BACKUP_DRILL_MEMORY", "1 g"),
+            ("BACKUP_DRILL_MEMORY", "0g"),
+            ("BACKUP_DRILL_MEMORY", "lots"),
+            ("BACKUP_DRILL_CPUS", "0"),
+            ("BACKUP_DRILL_CPUS", "1e3"),
         ] {
             let error = load(&[(name, value)], &[]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

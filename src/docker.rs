@@ -3,6 +3,8 @@
 //! Bytes travel over docker's own streams (`exec`, `cp`), never over a bind mount of this host, so that a remote engine
 //! (`DOCKER_HOST`, contexts), rootless Docker and podman's docker-compatible command serve as they are.
 
+mod throwaway;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use anyhow::{anyhow, bail, Context, Result};
 
 use crate::pipeline::{self, is_executable, Output};
 use crate::size;
+
+pub use throwaway::{Recipe, ThrowAway};
 
 /// Where Docker's packages put the command, for the bare PATH that cron gives.
 const USUAL_PLACES: [&str; 7] = [
@@ -285,7 +289,12 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer or refuses.
     pub fn sweep_helpers(&self, owner: &str) -> Result<usize> {
-        let filter = format!("label={HELPER_LABEL}={owner}");
+        self.sweep(HELPER_LABEL, owner)
+    }
+
+    /// Removes the containers that bear `label` with the value `owner`. Gives how many there were.
+    fn sweep(&self, label: &str, owner: &str) -> Result<usize> {
+        let filter = format!("label={label}={owner}");
         let said = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
         if !said.success {
             return Err(engine_error(&said.stderr));
@@ -305,7 +314,9 @@ impl Docker {
             self.command(["rm", "--force", "--volumes", "--"].iter().chain(ids)),
             None,
         )?;
-        if !said.success && absent(&said.stderr).is_err() {
+        // A container that ends just now removes itself.
+        let going = said.stderr.contains("already in progress");
+        if !said.success && !going && absent(&said.stderr).is_err() {
             bail!("could not remove container {}: {}", ids.join(" "), said.stderr);
         }
         Ok(())

@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod component;
 mod config;
+mod credentials;
 mod docker;
 mod dotenv;
 mod dump;
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 use anyhow::{bail, Context as _, Result};
 
 use cli::{Action, Invocation, Request, UsageError};
+use command::drill::Parts;
 use component::postgres::restore::Options;
 use component::{n8n, postgres, redis, Context};
 use config::Config;
@@ -154,6 +156,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         Action::BackupRedis => command::backup_one(&context, journal, redis::backup),
         Action::BackupN8n => command::backup_one(&context, journal, n8n::backup),
         Action::List => command::list::run(&context, invocation.has("json")),
+        Action::TestRecovery => return test_recovery(&context, invocation),
         Action::Verify => command::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
         Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
         Action::RestorePostgres => {
@@ -166,4 +169,24 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         }
     };
     done.map(|()| 0)
+}
+
+/// Runs the test that the options name. Gives 0, or 1 when it has failed.
+fn test_recovery(context: &Context, invocation: &Invocation) -> Result<u8> {
+    let choices = [
+        ("postgres", Some(Parts::POSTGRES)),
+        ("redis", Some(Parts::REDIS)),
+        ("n8n", Some(Parts::N8N)),
+        ("full", Some(Parts::FULL)),
+        ("list", None),
+    ];
+    let chosen: Vec<Option<Parts>> = choices
+        .into_iter()
+        .filter_map(|(name, parts)| invocation.has(name).then_some(parts))
+        .collect();
+    match chosen[..] {
+        [None] => command::drill::list(context).map(|()| 0),
+        [Some(parts)] => command::drill::run(context, parts, invocation.operand.as_deref()).map(u8::from),
+        _ => bail!("one of --postgres, --redis, --n8n, --full and --list has to be given"),
+    }
 }

@@ -1,4 +1,6 @@
-//! Sizes as people read them, in the three notations that the log has always used.
+//! Sizes as people read them, in the three notations that the log has always used, and durations.
+
+use std::time::Duration;
 
 /// What `du -h` prints for a file that occupies `bytes` on disk: `4.0K`, `7.2M`, `0`.
 ///
@@ -29,6 +31,18 @@ pub fn free(df: &str) -> Option<u64> {
     })?;
     let kb: u64 = fields.get(used.checked_sub(1)?)?.parse().ok()?;
     kb.checked_mul(1024)
+}
+
+/// A duration in its two largest units: `850 ms`, `12.3 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`.
+pub fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{} ms", duration.as_millis()),
+        1..60 => format!("{seconds}.{} s", duration.subsec_millis() / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
 }
 
 /// Rounds up to a power of 1024, as GNU du and numfmt do; `infix` follows the unit's letter.
@@ -93,6 +107,20 @@ mod tests {
         assert_eq!(free(&format!("{head}tmpfs 10 10 0 100% /x\n")), Some(0));
         for bad in ["", head, "a\nb", "a\n50%"] {
             assert_eq!(free(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_duration_has_at_most_two_units() {
+        for (millis, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (12_399, "12.3 s"),
+            (185_000, "3 min 5 s"),
+            (7_800_000, "2 h 10 min"),
+            (442_800_000, "5 d 3 h"),
+        ] {
+            assert_eq!(span(Duration::from_millis(millis)), text);
         }
     }
 

@@ -35,6 +35,38 @@ pub struct Summary {
     pub captured: Option<Vec<u8>>,
 }
 
+/// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
+///
+/// # Errors
+/// When the name is longer than 100 bytes, or the file larger than 8 GiB, which such a header cannot tell.
+pub fn file_header(name: &str, bytes: u64, mode: u32) -> Result<Vec<u8>> {
+    let mut block = vec![0_u8; BLOCK];
+    let size = format!("{bytes:011o}");
+    if name.len() > 100 || size.len() > 11 {
+        bail!("{name} of {bytes} bytes is too long for a tar header");
+    }
+    let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, &format!("{mode:07o}"));
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &size);
+    put(136, "00000000000");
+    // The checksum is taken with blanks in its place.
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    Ok(block)
+}
+
+/// What follows the contents of the last file, `bytes` long: padding and the two blocks of zeros that end an archive.
+pub fn end_of_file(bytes: u64) -> Vec<u8> {
+    let padding = (BLOCK as u64 - bytes % BLOCK as u64) % BLOCK as u64;
+    vec![0; padding as usize + 2 * BLOCK]
+}
+
 /// What the bytes of the current member are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
@@ -845,6 +877,23 @@ mod tests {
         }
         let dangling = [member("p", b'x', record("path=./a").as_bytes()), end()].concat();
         assert!(scan(&dangling).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for len in [0, 1, 511, 512, 513] {
+            let mut archive = file_header("a name", len as u64, 0o644).unwrap();
+            archive.extend(vec![b'x'; len]);
+            archive.extend(end_of_file(len as u64));
+            assert_eq!(archive.len() % BLOCK, 0);
+            let mut scanner = Scanner::new().capture("a name", 1000);
+            scanner.feed(&archive).unwrap();
+            let summary = scanner.finish().unwrap();
+            assert_eq!((summary.members, summary.files, summary.bytes), (1, 1, len as u64));
+            assert_eq!(summary.captured.unwrap().len(), len);
+        }
+        assert!(file_header(&"n".repeat(101), 1, 0o644).is_err());
+        assert!(file_header("n", 8 << 30, 0o644).is_err());
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::{cleanup, hold, now, record};
+use super::{cleanup, drill, hold, now, record};
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
+use crate::config::Drill;
 use crate::logging::{self, Journal};
 use crate::pipeline;
 use crate::size;
@@ -87,8 +88,18 @@ pub fn run(context: &Context) -> Result<()> {
         }
     }
     cleanup::warn_if_shrunk(context, JOURNAL);
+    warn_if_no_key(&backups);
+    let mut total = STEPS.len() + 2;
+    if context.config.drill != Drill::Off {
+        total += 1;
+        JOURNAL.info("Running: test-recovery.sh");
+        if let Err(error) = drill::after_backup(context, stamp) {
+            drill::JOURNAL.failure(&error);
+            JOURNAL.error("test-recovery.sh failed with exit code 1");
+            failed += 1;
+        }
+    }
 
-    let total = STEPS.len() + 2;
     JOURNAL.info(RULE);
     if failed == 0 {
         JOURNAL.success(format_args!("All backups completed successfully ({total}/{total})"));
@@ -98,6 +109,22 @@ pub fn run(context: &Context) -> Result<()> {
         "Backup completed with errors: {}/{total} succeeded, {failed} failed",
         total - failed
     )
+}
+
+/// Warns when neither `.env` nor the volume holds n8n's key, though both were backed up.
+fn warn_if_no_key(backups: &[Backup]) {
+    let facts: Vec<&str> = backups
+        .iter()
+        .flat_map(|backup| &backup.facts)
+        .filter(|(name, _)| name == "env.key" || name == "n8n.key")
+        .map(|(_, value)| value.as_str())
+        .collect();
+    if facts.len() == 2 && facts.iter().all(|value| value.starts_with("none")) {
+        JOURNAL.warn(
+            "The recovery point holds no encryption key: there is no N8N_ENCRYPTION_KEY in .env, and none in the volume's \
+             config. Without n8n's key its stored credentials are lost",
+        );
+    }
 }
 
 fn cleanup_failed(error: &anyhow::Error) {

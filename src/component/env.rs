@@ -1,12 +1,14 @@
 //! The environment file: a copy of `.env`, which holds n8n's encryption key.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
+use super::drill::{Bench, Drilled, Watch};
 use super::{read, read_back, write, Backup, Context};
-use crate::config::Encryption;
+use crate::config::{Encryption, Secret};
+use crate::credentials;
 use crate::dotenv;
 use crate::logging::Journal;
 use crate::size;
@@ -42,12 +44,31 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 /// # Errors
 /// What is wrong with it.
 pub fn verify(context: &Context, path: &Path) -> Result<()> {
+    let text = text(context, path)?;
+    // What the file asks of the environment is there, whatever it is: only its form is judged.
+    dotenv::parse(path, &text, &|_| Some("set".to_owned())).map(drop)
+}
+
+/// Reads the copy as n8n would, and gives n8n's key, where it holds one.
+///
+/// # Errors
+/// When it cannot be read as an environment file, or holds no setting.
+pub fn drill(bench: &Bench<'_>, file: &Path) -> Result<(Drilled, Option<Secret>)> {
+    let watch = Watch::start();
+    let text = text(bench.context, file)?;
+    let settings = credentials::count_settings(file, &text)?;
+    ensure!(settings > 0, "{} holds no setting", file.display());
+    let key = credentials::key_of_env(file, &text)?;
+    Ok((watch.drilled(format!("{settings} settings")), key))
+}
+
+/// The contents of a copy.
+fn text(context: &Context, path: &Path) -> Result<Vec<u8>> {
     let mut chain = context.chain();
     let contents = read(context, &mut chain, path)?;
     let text = chain.collect("reading the environment file", contents, LIMIT);
     chain.finish()?;
-    // What the file asks of the environment is there, whatever it is: only its form is judged.
-    dotenv::parse(path, &text.get()?, &|_| Some("set".to_owned())).map(drop)
+    text.get()
 }
 
 fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
@@ -68,11 +89,16 @@ fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
     partial.sync()?;
     read_back(context, &partial, bytes, &sha256)?;
     let entry = partial.publish()?;
+    let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
+    let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));
     Ok(Backup {
         kind: Kind::Env,
         entry,
         sha256,
-        facts: Vec::new(),
+        facts: vec![(
+            "env.key".to_owned(),
+            if key { "in .env" } else { "none in .env" }.to_owned(),
+        )],
     })
 }
 

@@ -1,10 +1,13 @@
 //! The n8n data volume: a tar archive of it, read through a helper container that never runs.
 
+pub mod drill;
+
 use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
 
 use super::{observe, read_back, Backup, Context, Packed};
+use crate::credentials;
 use crate::docker::Docker;
 use crate::logging::{self, Journal};
 use crate::pipeline::Input;
@@ -39,7 +42,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             "Removed {left} helper container(s) that an interrupted run left"
         ));
     }
-    let image = helper_image(context, &docker)?;
+    let image = helper_image(context, &docker, JOURNAL)?;
     let path = context.store.path(Kind::N8n, stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     let mut attempt = 1;
@@ -99,11 +102,23 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
     partial.sync()?;
     read_back(context, &partial, bytes, &sha256)?;
     let entry = partial.publish()?;
-    // Whether the volume itself holds n8n's key: without it, or that of .env, the stored credentials are lost.
+    let facts = facts(&summary);
+    Ok(Backup {
+        kind: Kind::N8n,
+        entry,
+        sha256,
+        facts,
+    })
+}
+
+/// What a recovery point's manifest says of an archive; among it, whether the volume itself holds n8n's key: without it,
+/// or that of `.env`, the stored credentials are lost.
+fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
     let key = summary
         .captured
-        .is_some_and(|config| String::from_utf8_lossy(&config).contains("\"encryptionKey\""));
-    let facts = vec![
+        .as_deref()
+        .is_some_and(|config| matches!(credentials::key_of_config(config), Ok(Some(_))));
+    vec![
         (
             "n8n.key".to_owned(),
             if key { "in the volume" } else { "none in the volume" }.to_owned(),
@@ -111,13 +126,7 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
         ("n8n.members".to_owned(), summary.members.to_string()),
         ("n8n.files".to_owned(), summary.files.to_string()),
         ("n8n.bytes".to_owned(), summary.bytes.to_string()),
-    ];
-    Ok(Backup {
-        kind: Kind::N8n,
-        entry,
-        sha256,
-        facts,
-    })
+    ]
 }
 
 /// Proves that an archive is whole: it unpacks, every header is right, and its end is there.
@@ -129,7 +138,7 @@ pub fn verify(context: &Context, path: &Path) -> Result<tar::Summary> {
 }
 
 /// Marks helper containers as those of this project on this host.
-fn owner(context: &Context) -> String {
+pub fn owner(context: &Context) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let project = context.config.project.as_os_str().as_encoded_bytes();
     // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
@@ -145,7 +154,7 @@ fn owner(context: &Context) -> String {
 }
 
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
-fn helper_image(context: &Context, docker: &Docker) -> Result<String> {
+fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
     let wanted = &context.config.helper_image;
     if docker.image(wanted)?.is_some() {
         return Ok(wanted.clone());
@@ -157,7 +166,7 @@ fn helper_image(context: &Context, docker: &Docker) -> Result<String> {
         .chain([&config.postgres_container, &config.redis_container])
     {
         if let Some(container) = docker.container(name)? {
-            JOURNAL.info(format_args!("Image {wanted} is not on this host, using that of {name}"));
+            journal.info(format_args!("Image {wanted} is not on this host, using that of {name}"));
             return Ok(container.image_id);
         }
     }

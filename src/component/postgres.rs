@@ -1,5 +1,6 @@
 //! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
 
+pub mod drill;
 mod load;
 pub mod restore;
 mod sql;

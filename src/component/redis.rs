@@ -1,5 +1,7 @@
 //! Redis: a snapshot made by BGSAVE, followed through `INFO persistence`, and copied out of the container.
 
+pub mod drill;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, Context as _, Result};
 
 use super::{observe, read_back, write, Backup, Context};
+use crate::config::Secret;
 use crate::docker::{Docker, Exec};
 use crate::logging::{self, Journal};
 use crate::pipeline::Input;
@@ -28,10 +31,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let config = &context.config;
     docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;
     let _lock = context.hold(Kind::Redis, JOURNAL)?;
-    let redis = Redis {
-        docker: &docker,
-        context,
-    };
+    let redis = Redis::live(context, &docker);
 
     let state = redis
         .state()
@@ -61,10 +61,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
         JOURNAL.warn("The snapshot carries no checksum: set 'rdbchecksum yes' in Redis to have its contents proven");
     }
     let entry = partial.publish()?;
-    let mut facts = vec![("redis.rdb-version".to_owned(), summary.version.to_string())];
-    if let Some(version) = summary.aux.get("redis-ver") {
-        facts.push(("redis.version".to_owned(), version.clone()));
-    }
+    let mut facts = facts(&summary);
     facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
     let backup = Backup {
         kind: Kind::Redis,
@@ -76,6 +73,15 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     Ok(backup)
 }
 
+/// What a recovery point's manifest says of a snapshot.
+fn facts(summary: &rdb::Summary) -> Vec<(String, String)> {
+    let mut facts = vec![("redis.rdb-version".to_owned(), summary.version.to_string())];
+    if let Some(version) = summary.aux.get("redis-ver") {
+        facts.push(("redis.version".to_owned(), version.clone()));
+    }
+    facts
+}
+
 /// Proves that a snapshot is whole: magic, end and checksum.
 ///
 /// # Errors
@@ -84,10 +90,13 @@ pub fn verify(context: &Context, path: &Path) -> Result<rdb::Summary> {
     observe(context, path, rdb::Scanner::new())?.finish()
 }
 
-/// The Redis in its container.
+/// A Redis in its container.
 struct Redis<'a> {
     docker: &'a Docker,
     context: &'a Context,
+    container: &'a str,
+    port: u16,
+    password: Option<&'a Secret>,
 }
 
 /// What Redis says about its snapshots.
@@ -109,28 +118,37 @@ struct State {
     keys: Option<u64>,
 }
 
-impl Redis<'_> {
+impl<'a> Redis<'a> {
+    /// The Redis of the stack.
+    fn live(context: &'a Context, docker: &'a Docker) -> Self {
+        let config = &context.config;
+        Self {
+            docker,
+            context,
+            container: &config.redis_container,
+            port: config.redis_port,
+            password: config.redis_password.as_ref(),
+        }
+    }
+
     /// Sends commands to Redis in one session of redis-cli and gives each one's reply. They and the password go by
     /// standard input, which nobody else can read.
     fn ask(&self, commands: &[&str]) -> Result<Vec<String>> {
         const END: &str = "n8n-backup-end-of-reply";
-        let config = &self.context.config;
         let mut script = String::new();
-        if let Some(password) = &config.redis_password {
+        if let Some(password) = self.password {
             let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
         }
         let _ = writeln!(script, "ECHO {END}");
         for command in commands {
             let _ = writeln!(script, "{command}\nECHO {END}");
         }
-        let port = config.redis_port.to_string();
+        let port = self.port.to_string();
         let how = Exec {
             interactive: true,
             ..Exec::default()
         };
-        let call = self
-            .docker
-            .exec(&config.redis_container, how, &["redis-cli", "-p", &port]);
+        let call = self.docker.exec(self.container, how, &["redis-cli", "-p", &port]);
         let said = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
         let text = String::from_utf8_lossy(&said.stdout).replace('\r', "");
         let mut replies = vec![String::new()];

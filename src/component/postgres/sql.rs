@@ -553,6 +553,33 @@ pub fn parse_names(output: &str) -> Result<Vec<String>> {
     output.lines().map(unhex).collect()
 }
 
+/// Asks, connected to a database of n8n's, for its stored credentials: lines of hex ID and hex data. The table may stand
+/// in any schema, and its name may have a prefix. Read by [`parse_pairs`].
+pub fn credentials() -> String {
+    format!(
+        r#"{PRELUDE}
+SELECT format('SELECT concat_ws(E''\t'', encode(convert_to(id::text, ''UTF8''), ''hex''), encode(convert_to(data::text, ''UTF8''), ''hex'')) FROM %s ORDER BY 1',
+    c.oid::regclass)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity'
+AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname IN ('id', 'data') AND NOT a.attisdropped) = 2
+ORDER BY c.oid \gexec
+"#
+    )
+}
+
+/// Reads lines of two hex texts, the answer to [`credentials`].
+pub fn parse_pairs(output: &str) -> Result<Vec<(String, String)>> {
+    output
+        .lines()
+        .map(|line| match line.split_once('\t') {
+            Some((left, right)) => Ok((unhex(left)?, unhex(right)?)),
+            None => bail!("unexpected line from psql"),
+        })
+        .collect()
+}
+
 /// What stands before the dump in the stream to `psql`, connected to the staged database. Settings that the server
 /// does not know are left out; the dump's own SET lines touch none that matters here.
 ///
