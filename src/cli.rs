@@ -194,7 +194,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "list",
         summary: "list the recovery points, oldest first",
-        details: "For each: age, size of each component, whether it is complete, and when it was verified, proven by a drill and\n\
+        details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was verified, proven by a drill and\n\
                   copied off-site; then the files that belong to no recovery point. Reads no backup and needs no docker.",
         operand: None,
         options: &[Opt {

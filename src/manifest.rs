@@ -288,7 +288,12 @@ impl Held {
 
     /// Whether every component is in it, and every file as it was, as far as can be told without reading them.
     pub fn is_complete(&self) -> bool {
-        self.point.is_complete()
+        self.point.is_complete() && self.is_sound()
+    }
+
+    /// Whether every file that was in it is as it was, as far as can be told without reading them.
+    pub fn is_sound(&self) -> bool {
+        self.point.listed("deleted").is_empty()
             && self
                 .files
                 .iter()

@@ -135,27 +135,24 @@ pub enum Reason {
     Clock,
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Young(days) => write!(f, "{days} day(s) old, which is not over the retention"),
-            Self::NewestGood(kind) => write!(f, "newest good backup of {}", kind.dir()),
-            Self::Newest(kind) => write!(f, "newest backup of {}, none of which is known to be good", kind.dir()),
-            Self::Last(kind) => write!(f, "among the last of {}", kind.dir()),
-            Self::Periodic(period, kind) => {
-                let name = match period {
-                    Period::Day => "daily",
-                    Period::Week => "weekly",
-                    Period::Month => "monthly",
-                    Period::Year => "yearly",
-                };
-                write!(f, "{name} backup of {}", kind.dir())
-            }
-            Self::Verified(kind) => write!(f, "newest verified backup of {}", kind.dir()),
-            Self::Proven(kind) => write!(f, "newest backup of {} that a drill has proven", kind.dir()),
-            Self::Larger(kind) => write!(f, "the newest backup of {} is less than half as large", kind.dir()),
-            Self::Clock => f.write_str("the clock cannot be right"),
-        }
+impl Reason {
+    /// The reason in words, and the component that it is about.
+    fn words(self) -> (String, Option<Kind>) {
+        let (words, kind) = match self {
+            Self::Young(days) => return (format!("{days} day(s) old, which is not over the retention"), None),
+            Self::Clock => return ("the clock cannot be right".to_owned(), None),
+            Self::NewestGood(kind) => ("newest good backup of", kind),
+            Self::Newest(kind) => ("newest backup, though not known to be good, of", kind),
+            Self::Last(kind) => ("among the last backups of", kind),
+            Self::Periodic(Period::Day, kind) => ("daily backup of", kind),
+            Self::Periodic(Period::Week, kind) => ("weekly backup of", kind),
+            Self::Periodic(Period::Month, kind) => ("monthly backup of", kind),
+            Self::Periodic(Period::Year, kind) => ("yearly backup of", kind),
+            Self::Verified(kind) => ("newest verified backup of", kind),
+            Self::Proven(kind) => ("newest backup that a drill has proven of", kind),
+            Self::Larger(kind) => ("more than twice as large as the newest backup of", kind),
+        };
+        (words.to_owned(), Some(kind))
     }
 }
 
@@ -181,6 +178,35 @@ impl Verdict {
     /// Whether it goes.
     pub fn is_deletion(&self) -> bool {
         self.reasons.is_empty()
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// Why the unit stays or goes; the components that share a reason stand together.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_deletion() {
+            return write!(f, "{} day(s) old, and no rule keeps it", self.age);
+        }
+        let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+        for (words, kind) in self.reasons.iter().map(|reason| reason.words()) {
+            let kind = kind.map(Kind::dir);
+            match groups.iter_mut().find(|(known, _)| *known == words) {
+                Some((_, kinds)) => kinds.extend(kind),
+                None => groups.push((words, kind.into_iter().collect())),
+            }
+        }
+        let groups: Vec<String> = groups
+            .into_iter()
+            .map(|(words, kinds)| {
+                let of = kinds.join(", ");
+                if of.is_empty() {
+                    words
+                } else {
+                    format!("{words} {of}")
+                }
+            })
+            .collect();
+        f.write_str(&groups.join("; "))
     }
 }
 
@@ -557,6 +583,27 @@ mod tests {
         let jobs = |age: u64, bytes: u64| point(days(age), &[(Kind::Redis, bytes)]);
         assert_eq!(gone(&[jobs(0, 100), jobs(9, 9000)], &keep(7)), [false, true]);
         assert_eq!(gone(&[jobs(0, 100), jobs(9, 900_000)], &keep(7)), [false, false]);
+    }
+
+    #[test]
+    fn verdicts_are_told_in_words() {
+        let mut units = [full(0), full(9)];
+        units[0].files.retain(|file| file.kind != Kind::N8n);
+        let said: Vec<String> = decide(&units, now(), &keep(7))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "0 day(s) old, which is not over the retention; newest good backup of postgres, redis, env",
+                "newest good backup of n8n"
+            ]
+        );
+        assert_eq!(
+            decide(&[full(0), full(9)], now(), &keep(7))[1].to_string(),
+            "9 day(s) old, and no rule keeps it"
+        );
     }
 
     #[test]

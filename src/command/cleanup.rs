@@ -287,20 +287,14 @@ impl Plan {
             }
             let verdict = &verdicts[index];
             if verdict.is_deletion() {
+                JOURNAL.info(format_args!("[DRY-RUN] Reason: {verdict}{of}"));
+            } else {
                 JOURNAL.info(format_args!(
-                    "[DRY-RUN] Reason: {} day(s) old, and no rule keeps it{of}",
-                    verdict.age
+                    "[DRY-RUN] Would keep: {} ({}): {verdict}{of}",
+                    entry.path.display(),
+                    size::du(entry.disk)
                 ));
-                continue;
             }
-            let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
-            reasons.dedup();
-            JOURNAL.info(format_args!(
-                "[DRY-RUN] Would keep: {} ({}): {}{of}",
-                entry.path.display(),
-                size::du(entry.disk),
-                reasons.join("; ")
-            ));
         }
     }
 

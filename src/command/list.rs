@@ -43,9 +43,11 @@ fn as_table(survey: &Survey, now: SystemTime) -> String {
     if survey.points.is_empty() {
         text.push_str("There is no recovery point yet.\n");
     } else {
-        let mut rows = vec![["POINT", "AGE", "POSTGRES", "REDIS", "N8N", "ENV", "STATE"]
-            .map(str::to_owned)
-            .to_vec()];
+        let mut rows = vec![[
+            "POINT", "AGE", "POSTGRES", "ROWS", "REDIS", "KEYS", "N8N", "ENV", "STATE",
+        ]
+        .map(str::to_owned)
+        .to_vec()];
         rows.extend(survey.points.iter().map(|held| row(held, now)));
         table(&mut text, &rows);
     }
@@ -85,8 +87,14 @@ fn row(held: &Held, now: SystemTime) -> Vec<String> {
             None if failed.contains(&kind.dir()) => "failed".to_owned(),
             None => "-".to_owned(),
         });
+        let count = match kind {
+            Kind::Postgres => "postgres.rows",
+            Kind::Redis => "redis.keys",
+            Kind::N8n | Kind::Env => continue,
+        };
+        cells.push(held.point.fact(count).unwrap_or("-").to_owned());
     }
-    let mut state = vec![if held.is_complete() { "complete" } else { "partial" }.to_owned()];
+    let mut state = vec![completeness(held)];
     if let Some(time) = held.point.fact("verified") {
         state.push(format!("verified {}", date(time)));
     }
@@ -98,6 +106,18 @@ fn row(held: &Held, now: SystemTime) -> Vec<String> {
     }
     cells.push(state.join(", "));
     cells
+}
+
+/// Whether a point is whole; one that was meant to hold less, from a single command, says what.
+fn completeness(held: &Held) -> String {
+    let kinds: Vec<&str> = held.point.members.iter().map(|member| member.kind.dir()).collect();
+    if held.is_complete() {
+        "complete".to_owned()
+    } else if held.is_sound() && !kinds.is_empty() && held.point.listed("failed").is_empty() {
+        format!("{} only", kinds.join(", "))
+    } else {
+        "partial".to_owned()
+    }
 }
 
 /// The date of a time in a manifest.
@@ -155,6 +175,12 @@ fn as_json(context: &Context, survey: &Survey, now: SystemTime) -> String {
 fn point(context: &Context, held: &Held, now: SystemTime) -> Json {
     let point = &held.point;
     let fact = |name: &str| Json::maybe(point.fact(name));
+    let number = |name: &str| {
+        let value = point.fact(name).and_then(|value| value.parse().ok());
+        value.map_or(Json::Null, Json::count)
+    };
+    let image = point.facts("n8n.image.").next();
+    let image = Json::maybe(image.map(|(_, image)| image.split(' ').next().unwrap_or(image)));
     let files = held.files.iter().map(|(member, entry)| {
         let bytes = entry.as_ref().map(|entry| Json::count(entry.bytes));
         Json::Object(vec![
@@ -175,6 +201,12 @@ fn point(context: &Context, held: &Held, now: SystemTime) -> Json {
             "failed",
             Json::List(point.listed("failed").into_iter().map(Json::text).collect()),
         ),
+        ("postgres_version", fact("postgres.version")),
+        ("postgres_rows", number("postgres.rows")),
+        ("redis_version", fact("redis.version")),
+        ("redis_keys", number("redis.keys")),
+        ("n8n_files", number("n8n.files")),
+        ("n8n_image", image),
         ("verified", fact("verified")),
         ("drill", fact("drill")),
         ("offsite", fact("offsite")),
