@@ -158,13 +158,14 @@ impl Server {
     }
 }
 
-/// Asks for the server's version, the user's powers and the live database's size. Read by [`parse_server`].
+/// Asks for the server's version, the user's powers and the live database's size. Read by [`parse_server`]. No field may
+/// be NULL, which concat_ws would leave out.
 pub fn server(live: &str) -> Result<String> {
     Ok(format!(
         "{PRELUDE}\
 SELECT concat_ws(E'\\t', current_setting('server_version_num'), r.rolsuper, r.rolcreatedb, d.oid IS NOT NULL,
     coalesce(pg_has_role(d.datdba, 'MEMBER'), false),
-    CASE WHEN r.rolsuper OR has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) ELSE 0 END,
+    coalesce(CASE WHEN r.rolsuper OR has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) END, 0),
     pg_size_bytes(current_setting('max_wal_size')),
     encode(convert_to(coalesce(nullif(pg_tablespace_location(d.dattablespace), ''),
         CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER') THEN current_setting('data_directory') END, ''),
@@ -189,7 +190,6 @@ pub fn parse_server(output: &str) -> Result<Server> {
         createdb: truth(createdb)?,
         exists: truth(exists)?,
         owns: truth(owns)?,
-        // concat_ws leaves no NULL here: CASE gives 0 for a database that is not there.
         size: number(size)?,
         wal: number(wal)?,
         directory: unhex(directory)?,
