@@ -1,12 +1,12 @@
 # Settings, all optional: N8N_DIR (the n8n project directory, else this checkout), FILE and
-# YES for restore, DRY_RUN for cleanup. They reach the scripts in scripts/make through the
+# YES for restore, DRY_RUN for cleanup, BENCH_... for bench. They reach the scripts in scripts/make through the
 # environment and unexpanded, so that blanks, quotes and dollar signs in a path are safe.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE YES DRY_RUN
+settings := N8N_DIR FILE YES DRY_RUN BENCH_MB BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
 override YES := $(value YES)
@@ -20,7 +20,7 @@ $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
 .PHONY: help build install uninstall install-cron uninstall-cron \
   backup backup-postgres backup-redis backup-n8n cleanup restore \
-  check smoke test demo clean
+  check smoke test demo bench clean
 
 help: ## Show this list
 	@printf 'n8n-backup: make TARGET [N8N_DIR=/path/to/n8n]\n\n'
@@ -77,6 +77,9 @@ test: bin/n8n-backup ## Run all tests, on throw-away stacks
 
 demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack
 	@scripts/make/demo.sh
+
+bench: bin/n8n-backup ## Measure against the scripts' pipelines (BENCH_MB, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)
+	@scripts/make/bench.sh
 
 clean: ## Remove what was built
 	@rm -rf bin target

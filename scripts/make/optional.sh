@@ -5,7 +5,7 @@ set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 # program:Debian package
-wanted=(igzip:isal pigz:pigz gpg:gpg openssl:openssl rclone:rclone script:bsdutils podman:podman
+wanted=(igzip:isal pigz:pigz libdeflate-gzip:libdeflate-tools gpg:gpg openssl:openssl rclone:rclone script:bsdutils podman:podman
   curl:curl)
 
 missing() {
