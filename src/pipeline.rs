@@ -537,7 +537,7 @@ impl Chain {
                 }
             }
             thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            pause = (pause * 2).min(Duration::from_millis(5));
         }
         for process in self.shared.processes().iter_mut() {
             process.leash = None;

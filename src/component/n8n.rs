@@ -3,8 +3,9 @@
 pub mod drill;
 
 use std::path::Path;
+use std::thread;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{anyhow, bail, Context as _, Result};
 
 use super::{observe, read_back, Backup, Context, Packed};
 use crate::credentials;
@@ -36,13 +37,20 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     }
     let _lock = context.hold(Kind::N8n, JOURNAL)?;
     let owner = owner(context);
-    let left = docker.sweep_helpers(&owner)?;
+    // Each question takes the engine some time; none waits for another's answer.
+    let (left, image, versions) = thread::scope(|scope| {
+        let left = scope.spawn(|| docker.sweep_helpers(&owner));
+        let versions = scope.spawn(|| versions(context, &docker));
+        let image = helper_image(context, &docker, JOURNAL);
+        (left.join(), image, versions.join())
+    });
+    let left = left.map_err(|_| anyhow!("a thread panicked"))??;
     if left > 0 {
         JOURNAL.warn(format_args!(
             "Removed {left} helper container(s) that an interrupted run left"
         ));
     }
-    let image = helper_image(context, &docker, JOURNAL)?;
+    let image = image?;
     let path = context.store.path(Kind::N8n, stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     let mut attempt = 1;
@@ -59,7 +67,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             Err(error) => return Err(error.context("tar backup failed")),
         }
     };
-    backup.facts.extend(versions(context, &docker));
+    backup.facts.extend(versions.unwrap_or_default());
     backup.report(JOURNAL);
     Ok(backup)
 }
@@ -99,9 +107,13 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
     chain.finish()?;
     let (mut partial, bytes, scanner, sha256) = packed.get()?;
     let summary = scanner.finish().context(Spoilt)?;
-    partial.sync()?;
-    read_back(context, &partial, bytes, &sha256)?;
-    let entry = partial.publish()?;
+    let entry = thread::scope(|scope| {
+        // The engine takes as long to remove it as the disk to take the file.
+        scope.spawn(move || drop(helper));
+        partial.sync()?;
+        read_back(context, &partial, bytes, &sha256)?;
+        partial.publish()
+    })?;
     let facts = facts(&summary);
     Ok(Backup {
         kind: Kind::N8n,

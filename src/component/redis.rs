@@ -20,6 +20,10 @@ use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-redis");
 
+/// Commands that let a session wait a few milliseconds: for a replica more than most servers have. Where there is one, or
+/// the command is denied, they return at once, which does no harm.
+const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
+
 /// Makes and copies a snapshot.
 ///
 /// # Errors
@@ -118,6 +122,41 @@ struct State {
     keys: Option<u64>,
 }
 
+impl State {
+    /// What is asked, in one session.
+    const QUESTIONS: [&'static str; 5] = [
+        "LASTSAVE",
+        "INFO persistence",
+        "INFO keyspace",
+        "CONFIG GET dir",
+        "CONFIG GET dbfilename",
+    ];
+
+    /// Reads the replies to the questions.
+    fn read(replies: &[String]) -> Result<Self> {
+        let [last_save, info, keyspace, dir, name] = replies else {
+            bail!("too few replies from Redis")
+        };
+        if last_save.parse::<u64>().is_err() {
+            bail!("Redis replied: {last_save}{}", hint(last_save));
+        }
+        let info = fields(info);
+        let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
+        // A server where CONFIG is renamed or denied: what the official image is set to.
+        let dir = value_of(dir, "dir").unwrap_or("/data");
+        let name = value_of(name, "dbfilename").unwrap_or("dump.rdb");
+        Ok(Self {
+            last_save: last_save.clone(),
+            busy: on("rdb_bgsave_in_progress") || on("aof_rewrite_in_progress"),
+            good: info.get("rdb_last_bgsave_status").is_none_or(|status| status == "ok"),
+            saves: info.get("rdb_saves").and_then(|count| count.parse().ok()),
+            progress: info.get("current_save_keys_processed").cloned(),
+            file: format!("{dir}/{name}"),
+            keys: keys(keyspace),
+        })
+    }
+}
+
 impl<'a> Redis<'a> {
     /// The Redis of the stack.
     fn live(context: &'a Context, docker: &'a Docker) -> Self {
@@ -177,34 +216,7 @@ impl<'a> Redis<'a> {
     }
 
     fn state(&self) -> Result<State> {
-        let commands = [
-            "LASTSAVE",
-            "INFO persistence",
-            "INFO keyspace",
-            "CONFIG GET dir",
-            "CONFIG GET dbfilename",
-        ];
-        let replies = self.ask(&commands)?;
-        let [last_save, info, keyspace, dir, name] = replies.as_slice() else {
-            bail!("too few replies from Redis")
-        };
-        if last_save.parse::<u64>().is_err() {
-            bail!("Redis replied: {last_save}{}", hint(last_save));
-        }
-        let info = fields(info);
-        let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
-        // A server where CONFIG is renamed or denied: what the official image is set to.
-        let dir = value_of(dir, "dir").unwrap_or("/data");
-        let name = value_of(name, "dbfilename").unwrap_or("dump.rdb");
-        Ok(State {
-            last_save: last_save.clone(),
-            busy: on("rdb_bgsave_in_progress") || on("aof_rewrite_in_progress"),
-            good: info.get("rdb_last_bgsave_status").is_none_or(|status| status == "ok"),
-            saves: info.get("rdb_saves").and_then(|count| count.parse().ok()),
-            progress: info.get("current_save_keys_processed").cloned(),
-            file: format!("{dir}/{name}"),
-            keys: keys(keyspace),
-        })
+        State::read(&self.ask(&State::QUESTIONS)?)
     }
 
     /// Has Redis save, after a save that is under way, and waits for the end.
@@ -215,19 +227,34 @@ impl<'a> Redis<'a> {
         }
         JOURNAL.info("Triggering BGSAVE");
         // SCHEDULE: a rewrite of the append-only file that begins just now only delays ours.
-        let reply = self.ask(&["BGSAVE SCHEDULE"])?.pop().unwrap_or_default();
+        // A small save is over in no time: the session that triggers it also sees its end, which saves another one.
+        let mut commands = vec!["BGSAVE SCHEDULE"];
+        for pause in PAUSES {
+            commands.push(pause);
+            commands.extend(State::QUESTIONS);
+        }
+        let replies = self.ask(&commands)?;
+        let (reply, states) = replies.split_first().context("too few replies from Redis")?;
         if !reply.starts_with("Background saving") {
             bail!("BGSAVE failed: {reply}");
         }
         JOURNAL.info("Waiting for BGSAVE to complete...");
         let before = state;
-        let done = self.wait(|now| {
+        let is_done = |now: &State| {
             let begun = match (before.saves, now.saves) {
                 (Some(before), Some(now)) => now > before,
                 _ => true,
             };
             begun && !now.busy
-        })?;
+        };
+        let seen = states
+            .chunks(1 + State::QUESTIONS.len())
+            .filter_map(|answers| State::read(answers.get(1..)?).ok())
+            .find(is_done);
+        let done = match seen {
+            Some(state) => state,
+            None => self.wait(is_done)?,
+        };
         if !done.good {
             bail!("BGSAVE failed: rdb_last_bgsave_status:err (the Redis log says why, a full disk for one)");
         }
