@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use log::Level;
@@ -100,7 +103,7 @@ pub fn init(options: &Options<'_>) -> Result<()> {
             writeln!(out, "[{level}] {now} [{tag}] {}", ascii(&record.args().to_string()))
         })
         .target(env_logger::Target::Pipe(Box::new(Sink {
-            stdout,
+            stdout: stdout.then(Printer::start),
             quiet: options.quiet,
             file: file.map(|file| (file, options.file.unwrap_or(Path::new("")).display().to_string())),
         })))
@@ -202,9 +205,43 @@ pub fn ascii(text: &str) -> String {
     out
 }
 
+/// How long standard output may take a line: a pipe that is full and that nobody reads must not hold a run and its lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes to standard output in a thread of its own, which alone stands still with it.
+struct Printer {
+    lines: Sender<Vec<u8>>,
+    written: Receiver<io::Result<()>>,
+}
+
+impl Printer {
+    fn start() -> Self {
+        let (lines, queue) = mpsc::channel::<Vec<u8>>();
+        let (outcome, written) = mpsc::channel();
+        thread::spawn(move || {
+            for line in queue {
+                let mut stdout = io::stdout().lock();
+                let done = stdout.write_all(&line).and_then(|()| stdout.flush());
+                if outcome.send(done).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { lines, written }
+    }
+
+    fn print(&self, line: &[u8]) -> io::Result<()> {
+        let _ = self.lines.send(line.to_owned());
+        self.written.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let what = format!("nobody took a line for {} s", PATIENCE.as_secs());
+            Err(io::Error::new(ErrorKind::TimedOut, what))
+        })
+    }
+}
+
 /// Takes whole lines from env_logger and passes them on.
 struct Sink {
-    stdout: bool,
+    stdout: Option<Printer>,
     quiet: bool,
     file: Option<(File, String)>,
 }
@@ -220,10 +257,12 @@ impl Write for Sink {
             recent.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
         }
         let mut stdout_failed = None;
-        if self.stdout && !(self.quiet && chatter) {
-            let mut stdout = io::stdout().lock();
-            if let Err(error) = stdout.write_all(line).and_then(|()| stdout.flush()) {
+        if let Some(printer) = self.stdout.as_ref().filter(|_| !(self.quiet && chatter)) {
+            if let Err(error) = printer.print(line) {
                 stdout_failed = Some(format!("Cannot write to standard output: {error}"));
+                if error.kind() == ErrorKind::TimedOut {
+                    self.stdout = None;
+                }
             }
         }
         if let Some((file, path)) = &mut self.file {

@@ -1,0 +1,179 @@
+//! Signals to us, to our children and to the container, over the whole length of a run.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::common::{assert_same, Sandbox};
+use crate::{
+    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
+    clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
+};
+
+const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
+
+/// Whatever ends us whenever: no file under a final name that is not whole, and the next run succeeds.
+#[test]
+fn a_signal_at_any_point_of_a_backup_leaves_no_broken_backup() {
+    let sandbox = Sandbox::new("killb").stack().seeded().build();
+    let length = sandbox.run("backup-all", &[]).assert_success().took;
+    clear_backups(&sandbox);
+    let points = few_or_many(6, 24);
+    for point in 0..points {
+        let signal = SIGNALS[point % SIGNALS.len()];
+        let delay = length.mul_f64(point as f64 / points as f64);
+        case(&format!("SIG{signal} to backup-all at {point}/{points}"), || {
+            let running = sandbox.spawn("backup-all", &[]);
+            thread::sleep(delay);
+            running.signal(signal);
+            let outcome = running.wait();
+            assert!(outcome.code != Some(1), "{outcome}");
+            assert_backups_whole(&sandbox);
+            assert_lock_free(&sandbox);
+            assert_no_sessions(&sandbox);
+            assert_next_run_succeeds(&sandbox);
+            clear_backups(&sandbox);
+        });
+    }
+}
+
+/// Whatever ends a restore whenever: the old database or the new one, whole, under the live name, serving.
+#[test]
+fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
+    let sandbox = Sandbox::new("killr").stack().seeded().build();
+    let new = sandbox.fingerprint_postgres();
+    let dump = dump_of(&sandbox);
+    sandbox.psql("CREATE TABLE after_the_dump AS SELECT 1 AS n");
+    let old = sandbox.fingerprint_postgres();
+    let operand = dump.to_str().unwrap();
+    let length = {
+        let outcome = sandbox.run("restore-postgres", &[operand]);
+        outcome.assert_success().took
+    };
+    assert_same(&new, &sandbox.fingerprint_postgres());
+    let points = few_or_many(6, 24);
+    let mut swapped = 0;
+    for point in 0..points {
+        let signal = SIGNALS[point % SIGNALS.len()];
+        let delay = length.mul_f64(point as f64 / points as f64);
+        case(&format!("SIG{signal} to restore-postgres at {point}/{points}"), || {
+            sandbox.psql("CREATE TABLE IF NOT EXISTS after_the_dump AS SELECT 1 AS n");
+            let running = sandbox.spawn("restore-postgres", &[operand]);
+            thread::sleep(delay);
+            running.signal(signal);
+            let log = running.wait().log;
+            assert_lock_free(&sandbox);
+            let said_restored = log.contains("Database restored successfully");
+            assert_no_sessions(&sandbox);
+            let now = sandbox.fingerprint_postgres();
+            if now == new {
+                swapped += 1;
+            } else {
+                assert!(!said_restored, "{log}");
+                assert_same(&old, &now);
+            }
+            let left = staged_databases(&sandbox);
+            let next = assert_next_run_succeeds(&sandbox);
+            for name in left {
+                next.assert_log_has(
+                    "backup-all",
+                    &format!("WARN Dropped database {name} ({{}}) that an interrupted restore left"),
+                );
+            }
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        });
+    }
+    eprintln!("the new database was live after {swapped} of {points}");
+    // And a restore after all of that.
+    sandbox.run("restore-postgres", &[operand]).assert_success();
+    assert_same(&new, &sandbox.fingerprint_postgres());
+}
+
+/// A child that dies, by whatever signal, is a failure of its component and of no other.
+#[test]
+fn a_killed_child_is_a_failure_of_its_component() {
+    // The stand-in is slow enough to be hit.
+    let sandbox = Sandbox::new("killc")
+        .stack()
+        .seeded()
+        .env("BACKUP_COMPRESSOR", "gzip -9")
+        .build();
+    sandbox.psql("CREATE TABLE long AS SELECT md5(n::text) AS text FROM generate_series(1, 400000) n");
+    let children = [
+        ("backup-postgres", "pg_dump", "pg_dump failed"),
+        ("backup-postgres", "gzip -9", "pg_dump failed"),
+        ("backup-postgres", "sha256sum", "pg_dump failed"),
+        ("backup-n8n", " cp ", "tar backup failed"),
+        ("backup-n8n", "sha256sum", "tar backup failed"),
+        ("backup-redis", "sha256sum", "Failed to copy RDB file from container"),
+    ];
+    let signals = few_or_many(2, 4);
+    for (command, child, message) in children {
+        for signal in SIGNALS.iter().take(signals) {
+            case(
+                &format!("SIG{signal} to the child '{}' of {command}", child.trim()),
+                || {
+                    let running = sandbox.spawn(command, &[]);
+                    assert!(kill_child(&running, child, signal), "no such child was seen");
+                    let outcome = running.wait();
+                    let kind = command.trim_start_matches("backup-");
+                    // A child that had done its work already is no fault.
+                    if outcome.code == Some(0) {
+                        assert_eq!(sandbox.backups(kind).len(), 1);
+                    } else {
+                        outcome.assert_error(message);
+                        assert!(sandbox.backups(kind).is_empty());
+                    }
+                    assert!(sandbox.leftovers(kind).is_empty(), "{:?}", sandbox.leftovers(kind));
+                    assert_backups_whole(&sandbox);
+                    assert_no_sessions(&sandbox);
+                    assert_no_helpers(&sandbox);
+                    clear_backups(&sandbox);
+                },
+            );
+        }
+    }
+    assert_next_run_succeeds(&sandbox);
+}
+
+/// The server goes in the middle of a dump: an error, the other components all the same, and no file.
+#[test]
+fn a_killed_container_costs_its_own_component_only() {
+    let sandbox = Sandbox::new("killd").stack().seeded().build();
+    sandbox.psql("CREATE TABLE slow AS SELECT n FROM generate_series(1, 3000000) n");
+    case("docker kill in the middle of a dump", || {
+        let mut running = sandbox.spawn("backup-all", &[]);
+        running.await_that("the dump grows", |_| {
+            sandbox
+                .leftovers("postgres")
+                .iter()
+                .any(|path| path.metadata().is_ok_and(|meta| meta.len() > 1000))
+        });
+        sandbox.docker(&["kill", &sandbox.container("postgres")]);
+        let outcome = running.wait();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has("backup-postgres", "ERROR pg_dump failed");
+        outcome.assert_log_has(
+            "backup-all",
+            "ERROR Backup completed with errors: 4/5 succeeded, 1 failed",
+        );
+        assert!(sandbox.backups("postgres").is_empty() && sandbox.leftovers("postgres").is_empty());
+        assert_eq!(sandbox.backups("n8n").len(), 1);
+        assert_backups_whole(&sandbox);
+    });
+    start_postgres(&sandbox);
+    assert_next_run_succeeds(&sandbox);
+    case("docker kill in the middle of a restore", || {
+        let before = sandbox.fingerprint_postgres();
+        let dump = sandbox.backup("postgres");
+        let mut running = sandbox.spawn("restore-postgres", &[dump.to_str().unwrap()]);
+        running.await_log("Restoring database from backup...");
+        thread::sleep(Duration::from_millis(300));
+        sandbox.docker(&["kill", &sandbox.container("postgres")]);
+        let outcome = running.wait();
+        outcome.assert_error("Database restore failed");
+        start_postgres(&sandbox);
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        assert_next_run_succeeds(&sandbox);
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+    });
+}

@@ -1,0 +1,134 @@
+//! The lock: what is planted at its path, who holds it, who starts beside whom.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::common::{assert_same, Sandbox};
+use crate::{assert_backups_whole, assert_lock_free, case, dump_of};
+
+/// What somebody plants at the lock's path is neither followed nor emptied, and said.
+#[test]
+fn a_planted_lock_file_is_refused() {
+    let sandbox = Sandbox::new("lockp").build();
+    let (lock, victim) = (sandbox.aside("lock"), sandbox.aside("victim"));
+    fs::write(&victim, "keep").unwrap();
+    let plant: [(&str, &dyn Fn()); 4] = [
+        ("a symbolic link", &|| symlink(&victim, &lock).unwrap()),
+        ("a link to nothing", &|| {
+            symlink(sandbox.aside("nothing"), &lock).unwrap()
+        }),
+        ("a second name of a file", &|| fs::hard_link(&victim, &lock).unwrap()),
+        ("a pipe", &|| {
+            let mut mkfifo = Command::new("mkfifo");
+            mkfifo.arg(&lock);
+            crate::common::done(mkfifo);
+        }),
+    ];
+    for (what, plant) in plant {
+        case(&format!("{what} at the lock's path"), || {
+            plant();
+            let outcome = sandbox.run("backup-all", &[]);
+            outcome.assert_error("Lock file {}");
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "keep");
+            assert!(!sandbox.aside("nothing").exists());
+            fs::remove_file(&lock).unwrap();
+        });
+    }
+}
+
+/// The process ID in the file means nothing: one that runs, and one that does not, hold nobody up.
+#[test]
+fn a_reused_process_id_holds_nobody_up() {
+    let sandbox = Sandbox::new("lockr").stack().build();
+    for pid in [
+        std::process::id().to_string(),
+        "1".to_owned(),
+        "999999".to_owned(),
+        "no number".to_owned(),
+    ] {
+        case(
+            &format!(
+                "a lock file of a dead run with the PID {}",
+                if pid.len() == 1 { "1" } else { "of another" }
+            ),
+            || {
+                fs::write(sandbox.aside("lock"), format!("{pid}\n")).unwrap();
+                let outcome = sandbox.run("backup-all", &[]);
+                outcome
+                    .assert_success()
+                    .assert_log_has("backup-all", "WARN Stale lock file found, removing");
+            },
+        );
+    }
+}
+
+/// Of four starts at once, one works and three say who does.
+#[test]
+fn four_starts_at_once_are_one_run() {
+    let sandbox = Sandbox::new("lockf").stack().seeded().build();
+    case("four starts of backup-all at once", || {
+        let runs: Vec<_> = (0..4).map(|_| sandbox.spawn("backup-all", &[])).collect();
+        let pids: Vec<u32> = runs.iter().map(|run| run.pid()).collect();
+        let codes: Vec<_> = runs.into_iter().map(|run| run.wait().code).collect();
+        let winners: Vec<u32> = pids
+            .iter()
+            .zip(&codes)
+            .filter(|(_, code)| **code == Some(0))
+            .map(|(pid, _)| *pid)
+            .collect();
+        assert_eq!(winners.len(), 1, "{codes:?}");
+        assert_eq!(codes.iter().filter(|code| **code == Some(1)).count(), 3, "{codes:?}");
+        let refusal = format!("Backup already in progress (PID: {})", winners[0]);
+        assert_eq!(sandbox.log().matches(&refusal).count(), 3, "{}", sandbox.log());
+        for kind in ["postgres", "redis", "n8n", "env"] {
+            assert_eq!(sandbox.backups(kind).len(), 1, "{kind}");
+        }
+        assert_backups_whole(&sandbox);
+    });
+    case("four starts of backup-postgres at once", || {
+        crate::clear_backups(&sandbox);
+        let runs: Vec<_> = (0..4).map(|_| sandbox.spawn("backup-postgres", &[])).collect();
+        for run in runs {
+            run.wait().assert_success();
+        }
+        assert_eq!(sandbox.backups("postgres").len(), 4);
+        assert_backups_whole(&sandbox);
+    });
+}
+
+/// A restore and a backup never run at the same time, whoever came first.
+#[test]
+fn a_restore_and_a_backup_exclude_each_other() {
+    let sandbox = Sandbox::new("lockx")
+        .stack()
+        .seeded()
+        .env("BACKUP_STALL_SECONDS", "3")
+        .build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    case("a backup while a restore runs", || {
+        let slow = crate::edited(&sandbox, &dump, "slow.sql.gz", |text| {
+            crate::before_end(&text, "SELECT pg_sleep(6);")
+        });
+        let mut restore = sandbox.call("restore-postgres").arg(&slow).spawn();
+        restore.await_log("Restoring database from backup...");
+        let outcome = sandbox.run("backup-all", &[]);
+        outcome.assert_error("Backup already in progress (PID: {})");
+        let single = sandbox.run("backup-postgres", &[]);
+        single.assert_error("Backup already in progress (PID: {})");
+        assert!(sandbox.backups("postgres").is_empty());
+        restore.wait().assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+    case("a restore while a backup runs", || {
+        let mut backup = sandbox.spawn("backup-all", &[]);
+        backup.await_log("Starting full backup process");
+        let outcome = sandbox.call("restore-postgres").arg(&dump).run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has("restore-postgres", "ERROR Backup already in progress (PID: {})");
+        backup.wait().assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+    assert_lock_free(&sandbox);
+}

@@ -1,0 +1,286 @@
+//! The fault suite: each fault is produced for real and judged by what is left. `docs/reliability.md` says which promise
+//! each test stands for.
+//!
+//! `FAULTS=all` runs it in full, with signals at many points of a run; otherwise at a few. Each case that held appends a
+//! line to the file that `FAULTS_REPORT` names.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod disks;
+mod dumps;
+mod engine;
+mod kills;
+mod locks;
+mod output;
+mod restores;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{name, output as run_command, Outcome, Running, Sandbox};
+
+/// Whether the suite runs in full.
+pub fn all() -> bool {
+    std::env::var_os("FAULTS").is_some_and(|value| value == "all")
+}
+
+/// `some` in the short form of the suite, `many` in the full one.
+pub fn few_or_many(some: usize, many: usize) -> usize {
+    if all() {
+        many
+    } else {
+        some
+    }
+}
+
+/// Runs one case; `name` goes into the report when it begins and when it held.
+pub fn case<T>(name: &str, check: impl FnOnce() -> T) -> T {
+    report("begin", name);
+    eprintln!("case: {name}");
+    let value = check();
+    report("held", name);
+    value
+}
+
+fn report(what: &str, name: &str) {
+    if let Some(path) = std::env::var_os("FAULTS_REPORT") {
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        writeln!(file, "{what} {name}").unwrap();
+    }
+}
+
+/// Every file under a final name must be whole, by other programs than the one under test.
+#[track_caller]
+pub fn assert_backups_whole(sandbox: &Sandbox) {
+    for path in sandbox.backups("postgres") {
+        shell(
+            "gzip -t -- \"$1\"; gzip -dc -- \"$1\" | tail -c 4096 | grep -q '^-- PostgreSQL database dump complete$'",
+            &path,
+        );
+    }
+    for path in sandbox.backups("n8n") {
+        shell("gzip -t -- \"$1\"; tar -tzf \"$1\" >/dev/null; gzip -dc -- \"$1\" | tail -c 1024 | tr -d '\\0' | wc -c | grep -qx 0", &path);
+    }
+    for path in sandbox.backups("redis") {
+        let bytes = fs::read(&path).unwrap();
+        // The opcode of the end stands before a checksum of 8 bytes.
+        assert!(
+            bytes.starts_with(b"REDIS") && bytes.len() > 18 && bytes[bytes.len() - 9] == 0xff,
+            "{} is not whole",
+            path.display()
+        );
+    }
+    for path in sandbox.backups("env") {
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            fs::read(sandbox.path(".env")).unwrap(),
+            "{path:?}"
+        );
+    }
+    for path in sandbox.backups("sets") {
+        let mut check = Command::new("sha256sum");
+        check
+            .args(["--quiet", "-c", "--"])
+            .arg(&path)
+            .current_dir(sandbox.path("backups"));
+        let said = run_command(check);
+        assert!(said.status.success(), "{path:?}: {said:?}");
+    }
+}
+
+/// Runs a check of `path` that fails when any of its commands does.
+#[track_caller]
+fn shell(script: &str, path: &Path) {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script, "bash"]).arg(path);
+    let said = run_command(command);
+    assert!(said.status.success(), "{}: {script}: {said:?}", path.display());
+}
+
+/// Nobody holds the lock of backup-all and the restores.
+#[track_caller]
+pub fn assert_lock_free(sandbox: &Sandbox) {
+    let lock = sandbox.aside("lock");
+    if lock.exists() {
+        let mut flock = Command::new("flock");
+        flock.arg("-n").arg(&lock).arg("true");
+        assert!(run_command(flock).status.success(), "the lock is held");
+    }
+}
+
+/// Within a few seconds, no program of ours works in the database.
+#[track_caller]
+pub fn assert_no_sessions(sandbox: &Sandbox) {
+    let ask = "SELECT pid, application_name, state FROM pg_stat_activity WHERE application_name LIKE 'n8n-backup%'";
+    await_true("sessions are left", || {
+        sandbox.psql_in("postgres", ask).trim().is_empty()
+    });
+    let ps = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep -c '^pg_dump\\|^psql.*n8n-backup' || true";
+    await_true("programs are left in the container", || {
+        sandbox
+            .docker(&["exec", &sandbox.container("postgres"), "sh", "-c", ps])
+            .trim()
+            == "0"
+    });
+}
+
+/// Waits for up to ten seconds.
+#[track_caller]
+pub fn await_true(what: &str, reached: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !reached() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// The next run succeeds, and then nothing is left of the one that died.
+#[track_caller]
+pub fn assert_next_run_succeeds(sandbox: &Sandbox) -> Outcome {
+    let next = sandbox.run("backup-all", &[]);
+    next.assert_success();
+    for kind in ["postgres", "redis", "n8n", "env", "sets"] {
+        assert!(
+            sandbox.leftovers(kind).is_empty(),
+            "{kind}: {:?}",
+            sandbox.leftovers(kind)
+        );
+    }
+    assert_backups_whole(sandbox);
+    assert_no_helpers(sandbox);
+    next
+}
+
+/// No helper container holds the volume.
+#[track_caller]
+pub fn assert_no_helpers(sandbox: &Sandbox) {
+    let filter = format!("volume={}", sandbox.volume());
+    let all = sandbox.docker(&["ps", "-aq", "--filter", &filter, "--filter", "label=n8n-backup.helper"]);
+    assert_eq!(all.trim(), "", "helper containers are left");
+}
+
+/// Removes what the last runs have published, so that the next judgement is about the next run.
+pub fn clear_backups(sandbox: &Sandbox) {
+    for kind in ["postgres", "redis", "n8n", "env", "sets"] {
+        for path in sandbox.backups(kind) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// Databases that a restore makes.
+pub fn staged_databases(sandbox: &Sandbox) -> Vec<String> {
+    let mut names = sandbox.databases();
+    names.retain(|name| name.starts_with("n8n_restore_") || name.starts_with("n8n_old_"));
+    names
+}
+
+/// A child of `pid`, or a child's child, whose command line holds `what`.
+pub fn child_of(pid: u32, what: &str) -> Option<u32> {
+    let processes: Vec<(u32, u32, String)> = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|item| {
+            let child: u32 = item.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(item.path().join("stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let parent: u32 = fields.nth(1)?.parse().ok()?;
+            let line = fs::read(item.path().join("cmdline")).ok()?;
+            Some((child, parent, String::from_utf8_lossy(&line).replace('\0', " ")))
+        })
+        .collect();
+    processes
+        .iter()
+        .find(|(_, parent, line)| *parent == pid && line.contains(what))
+        .map(|(child, ..)| *child)
+}
+
+/// Sends a signal to a process by its number.
+pub fn kill(signal: &str, pid: u32) {
+    let mut command = Command::new("kill");
+    command.args([format!("-{signal}"), pid.to_string()]);
+    let _ = run_command(command);
+}
+
+/// Waits for a child whose command line holds `what`, sends it `signal`, and tells whether it was there in time.
+pub fn kill_child(running: &Running<'_>, what: &str, signal: &str) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) && Path::new(&format!("/proc/{}", running.pid())).exists() {
+        if let Some(child) = child_of(running.pid(), what) {
+            kill(signal, child);
+            return true;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+/// A dump of the sandbox's database in a directory beside the project.
+pub fn dump_of(sandbox: &Sandbox) -> PathBuf {
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let made = sandbox.backups("postgres").pop().unwrap();
+    let kept = sandbox.aside(name(&made));
+    fs::rename(&made, &kept).unwrap();
+    clear_backups(sandbox);
+    kept
+}
+
+/// Unpacks a dump, has `edit` change it, and packs it as `name` beside the project.
+pub fn edited(sandbox: &Sandbox, dump: &Path, name: &str, edit: impl FnOnce(String) -> String) -> PathBuf {
+    let mut unpack = Command::new("gzip");
+    unpack.arg("-dc").arg(dump);
+    let text = String::from_utf8(run_command(unpack).stdout).unwrap();
+    pack(sandbox, name, edit(text).as_bytes())
+}
+
+/// Packs `text` as `name` beside the project.
+pub fn pack(sandbox: &Sandbox, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let plain = sandbox.aside("plain");
+    fs::write(&plain, text).unwrap();
+    let packed = sandbox.aside(name);
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-1", "-c"]).arg(&plain);
+    fs::write(&packed, run_command(gzip).stdout).unwrap();
+    packed
+}
+
+/// Restores `file` by the script.
+pub fn restore(sandbox: &Sandbox, file: &Path) -> Outcome {
+    sandbox.call("restore-postgres").arg(file).run()
+}
+
+/// Before the last line that pg_dump writes, where a statement of a test can stand.
+pub fn before_end(text: &str, statement: &str) -> String {
+    // The seed holds such a line as data, too.
+    let end = text.rfind("--\n-- PostgreSQL database dump complete").unwrap();
+    format!("{}{statement}\n\n{}", &text[..end], &text[end..])
+}
+
+/// Starts the sandbox's PostgreSQL again and waits for it.
+pub fn start_postgres(sandbox: &Sandbox) {
+    sandbox.docker(&["start", &sandbox.container("postgres")]);
+    await_true("the server does not start", || {
+        let mut docker = Command::new("docker");
+        docker.args(["exec", &sandbox.container("postgres"), "pg_isready", "-q"]);
+        run_command(docker).status.success()
+    });
+}
+
+/// Where the real docker command is.
+pub fn real_docker() -> String {
+    common::sh("command -v docker", &[]).trim().to_owned()
+}
+
+/// A stand-in for docker: `script` sees the arguments and may pass them on to `$docker`.
+pub fn docker_stand_in(sandbox: &Sandbox, script: &str) -> PathBuf {
+    let text = format!(
+        "#!/bin/bash\ndocker={}\n{script}\nexec \"$docker\" \"$@\"\n",
+        real_docker()
+    );
+    sandbox.stand_in("docker", &text)
+}

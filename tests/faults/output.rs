@@ -1,0 +1,103 @@
+//! Standard output and the log: closed, full, never read.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::Sandbox;
+use crate::{assert_backups_whole, case};
+
+fn backup_all(sandbox: &Sandbox, stdout: Stdio) -> std::process::Child {
+    let mut command = Command::new(sandbox.path("scripts/backup-all.sh"));
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// A standard output that takes nothing ends the run before it begins: nobody would read that it failed.
+#[test]
+fn an_output_that_takes_nothing_ends_the_run_before_it_begins() {
+    let sandbox = Sandbox::new("outc").stack().build();
+    case("standard output is a closed pipe", || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = backup_all(&sandbox, writer.into());
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+    });
+    case("standard output is a full device", || {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let child = backup_all(&sandbox, full.into());
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+    });
+    let log = sandbox.log();
+    assert_eq!(log.matches("[ERROR]").count(), 2, "{log}");
+    assert_eq!(log.matches("Cannot write to standard output").count(), 2, "{log}");
+    for kind in ["postgres", "redis", "n8n", "env"] {
+        assert!(sandbox.backups(kind).is_empty());
+    }
+}
+
+/// A reader that goes away in the middle costs nothing: the log file has it all.
+#[test]
+fn a_reader_that_goes_away_costs_no_backup() {
+    let sandbox = Sandbox::new("outg").stack().seeded().build();
+    case("the reader goes away in the middle", || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let child = backup_all(&sandbox, writer.into());
+        crate::await_true("no log", || sandbox.log().contains("Running: backup-postgres.sh"));
+        drop(reader);
+        let said = child.wait_with_output().unwrap();
+        assert_eq!(said.status.code(), Some(0), "{}", sandbox.log());
+        assert!(sandbox.log().contains("All backups completed successfully (5/5)"));
+        assert_backups_whole(&sandbox);
+    });
+}
+
+/// A reader that never reads does not hold a run, with its lock, for ever.
+#[test]
+fn a_pipe_that_nobody_reads_does_not_hold_a_run() {
+    let sandbox = Sandbox::new("outp").stack().env("BACKUP_STALL_SECONDS", "2").build();
+    case("standard output is a full pipe", || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut fill = writer.try_clone().unwrap();
+        let filler = std::thread::spawn(move || {
+            // The pipe is full when this stands still.
+            let _ = fill.write_all(&[b'x'; 1 << 20]);
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        let start = Instant::now();
+        let child = backup_all(&sandbox, writer.into());
+        let said = child.wait_with_output().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert_eq!(said.status.code(), Some(1), "{}", sandbox.log());
+        crate::assert_lock_free(&sandbox);
+        drop(reader);
+        filler.join().unwrap();
+    });
+}
+
+/// A log directory that is no directory, or may not be written, is an error before anything is done.
+#[test]
+fn a_log_that_cannot_be_opened_ends_the_run_before_it_begins() {
+    let sandbox = Sandbox::new("outl").stack().build();
+    case("logs is a file", || {
+        fs::remove_dir_all(sandbox.path("logs")).unwrap();
+        fs::write(sandbox.path("logs"), "").unwrap();
+        let child = backup_all(&sandbox, Stdio::piped());
+        let said = child.wait_with_output().unwrap();
+        assert_eq!(said.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert_eq!(
+            text.matches("[ERROR]").count(),
+            text.matches("Cause: ").count() + 1,
+            "{text}"
+        );
+        assert!(text.contains("Cannot create log directory"), "{text}");
+        assert!(sandbox.backups("postgres").is_empty());
+    });
+}
