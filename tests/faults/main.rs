@@ -4,6 +4,9 @@
 //! `FAULTS=all` runs it in full, with signals at many points of a run; otherwise at a few. Each case that held appends a
 //! line to the file that `FAULTS_REPORT` names.
 
+// A test that cannot go on is to panic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

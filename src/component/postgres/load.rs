@@ -137,24 +137,72 @@ fn feed(mut from: impl Read, mut filter: Filter, to: &mut impl Write, tick: impl
     Ok(summary)
 }
 
+/// What is known by name: a name of the dump, which is read as UTF-8 whatever its encoding, finds a name of the server.
+struct Named<T>(BTreeMap<TableName, T>);
+
+/// What a name of the dump finds.
+enum Found<'a, T> {
+    One(&'a T),
+    /// More than one could be meant.
+    Several,
+    None,
+}
+
+impl<T> Named<T> {
+    fn find(&self, name: &TableName) -> Found<'_, T> {
+        if let Some(value) = self.0.get(name) {
+            return Found::One(value);
+        }
+        if name.schema.is_ascii() && name.name.is_ascii() {
+            return Found::None;
+        }
+        let alike = ascii_only(name);
+        let mut values = self.0.iter().filter(|(there, _)| ascii_only(there) == alike);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) => Found::One(value),
+            (Some(_), Some(_)) => Found::Several,
+            (None, _) => Found::None,
+        }
+    }
+}
+
+/// A name with one mark for each run of characters beyond ASCII, which other encodings than UTF-8 spell otherwise.
+fn ascii_only(name: &TableName) -> TableName {
+    let fold = |text: &str| {
+        let mut out = String::with_capacity(text.len());
+        for c in text.chars() {
+            if c.is_ascii() {
+                out.push(c);
+            } else if !out.ends_with(char::REPLACEMENT_CHARACTER) {
+                out.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        out
+    };
+    TableName {
+        schema: fold(&name.schema),
+        name: fold(&name.name),
+    }
+}
+
 /// Where the loaded database is not what the dump holds.
 fn differences(summary: &dump::Summary, counts: &[sql::Count]) -> Vec<String> {
     let name = |count: &sql::Count| TableName {
         schema: count.schema.clone(),
         name: count.name.clone(),
     };
-    let mut rows = BTreeMap::new();
-    let mut sequences = BTreeMap::new();
+    let mut rows = Named(BTreeMap::new());
+    let mut sequences = Named(BTreeMap::new());
     for count in counts {
         if count.kind == CountKind::Sequence {
-            sequences.insert(name(count), (count.value, count.called));
+            sequences.0.insert(name(count), (count.value, count.called));
         } else {
-            rows.insert(name(count), (count.kind, count.value));
+            rows.0.insert(name(count), (count.kind, count.value));
         }
     }
     let mut found = Vec::new();
     for table in &summary.tables {
-        if !rows.contains_key(table) {
+        if matches!(rows.find(table), Found::None) {
             found.push(format!("table {table} is missing"));
         }
     }
@@ -163,21 +211,23 @@ fn differences(summary: &dump::Summary, counts: &[sql::Count]) -> Vec<String> {
         *copied.entry(table).or_default() += count;
     }
     for (table, expected) in copied {
-        match rows.get(table) {
-            None => found.push(format!("table {table} is missing")),
+        match rows.find(table) {
+            Found::None => found.push(format!("table {table} is missing")),
             // Of an extension's table, the dump holds a part of the rows.
-            Some((CountKind::Extension | CountKind::Partitioned, _)) | Some((_, None)) => {}
-            Some((_, Some(there))) if u64::try_from(*there) == Ok(expected) => {}
-            Some((_, Some(there))) => found.push(format!("table {table} has {there} rows instead of {expected}")),
+            Found::One((CountKind::Extension | CountKind::Partitioned, _) | (_, None)) | Found::Several => {}
+            Found::One((_, Some(there))) if u64::try_from(*there) == Ok(expected) => {}
+            Found::One((_, Some(there))) => {
+                found.push(format!("table {table} has {there} rows instead of {expected}"));
+            }
         }
     }
     for (sequence, value, called) in &summary.sequences {
-        match sequences.get(sequence) {
-            None => found.push(format!("sequence {sequence} is missing")),
-            Some((Some(there), there_called)) if (there, there_called) != (value, called) => {
+        match sequences.find(sequence) {
+            Found::None => found.push(format!("sequence {sequence} is missing")),
+            Found::One((Some(there), there_called)) if (there, there_called) != (value, called) => {
                 found.push(format!("sequence {sequence} is at {there} instead of {value}"));
             }
-            Some(_) => {}
+            Found::One(_) | Found::Several => {}
         }
     }
     found
@@ -202,5 +252,52 @@ impl Observer for LastBytes {
         let excess = self.0.len().saturating_sub(KEPT);
         self.0.drain(..excess);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str) -> TableName {
+        TableName {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn count(name: &str, rows: i64) -> sql::Count {
+        sql::Count {
+            kind: CountKind::Table,
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            value: Some(rows),
+            called: false,
+        }
+    }
+
+    #[test]
+    fn names_of_other_encodings_find_their_tables() {
+        let mut summary = dump::Summary::default();
+        summary.tables.push(table("stra\u{fffd}e"));
+        summary.copies.push((table("stra\u{fffd}e"), 3));
+        assert!(differences(&summary, &[count("stra\u{df}e", 3)]).is_empty());
+        assert_eq!(differences(&summary, &[count("stra\u{df}e", 2)]).len(), 1);
+        // Two that could be meant prove nothing, none proves that it is missing.
+        assert!(differences(&summary, &[count("stra\u{df}e", 2), count("stra\u{e4}e", 1)]).is_empty());
+        assert_eq!(differences(&summary, &[count("strase", 3)]).len(), 2);
+    }
+
+    #[test]
+    fn a_missing_row_or_table_is_told() {
+        let mut summary = dump::Summary::default();
+        summary.tables.push(table("a"));
+        summary.copies.push((table("a"), 2));
+        assert!(differences(&summary, &[count("a", 2)]).is_empty());
+        assert_eq!(
+            differences(&summary, &[count("a", 1)]),
+            ["table public.a has 1 rows instead of 2"]
+        );
+        assert!(differences(&summary, &[]).contains(&"table public.a is missing".to_owned()));
     }
 }

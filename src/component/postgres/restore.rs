@@ -74,7 +74,9 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
         "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
         config.postgres_user
     );
-    let roles: Vec<String> = summary.roles.iter().cloned().collect();
+    // A name in another encoding than UTF-8 cannot be asked for.
+    let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
+    let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
     let missing_roles = sql::parse_names(&psql.run(maintenance, "restore", sql::missing_roles(&roles)?)?)?;
     if !missing_roles.is_empty() && !options.create_roles {
         bail!(
