@@ -297,11 +297,13 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
         });
         key_fact = run.take(KEY, "Encryption key", outcome);
     }
-    JOURNAL.info(format_args!(
-        "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
-        size::span(run.took),
-        size::span(age(point.stamp))
-    ));
+    if run.failed.is_empty() && run.unready == 0 {
+        JOURNAL.info(format_args!(
+            "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
+            size::span(run.took),
+            size::span(age(point.stamp))
+        ));
+    }
     conclude(context, point, parts, &run, key_fact)
 }
 

@@ -122,7 +122,7 @@ fn ready(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u32> {
         sql::conninfo(user, MAINTENANCE, "n8n-backup drill")?
     );
     let argv = ["psql", "-XAtqw", "-d", &target, "-c", "SHOW server_version_num"];
-    let version = server.wait(Duration::from_millis(100), |server| {
+    let version = server.wait(Duration::from_millis(200), |server| {
         let ask = bench.docker.exec(server.id(), Exec::default(), &argv);
         let said = bench.docker.answer("psql", ask, None)?;
         Ok(said.text().trim().parse().ok().filter(|_| said.success))
