@@ -1,5 +1,7 @@
 //! test-recovery: recovery points, whole and damaged, recovered into throw-away containers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::ffi::OsStr;

@@ -13,6 +13,7 @@ use crate::component::drill::{check_file, Bench, Drilled, Unready};
 use crate::component::{env, n8n, postgres, redis, Context};
 use crate::config::{Drill, Secret};
 use crate::credentials::{self, Stored};
+use crate::gpg::Locked;
 use crate::lock::{Attempt, Lock};
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Member, Point};
@@ -211,7 +212,8 @@ impl Run {
             }
             Err(error) => error,
         };
-        if error.downcast_ref::<Unready>().is_some() {
+        // A file that this host cannot decrypt may be as whole as any.
+        if error.downcast_ref::<Unready>().is_some() || error.downcast_ref::<Locked>().is_some() {
             self.unready += 1;
             JOURNAL.failure(&error.context(format!("{title} could not be tested")));
         } else {
