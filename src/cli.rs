@@ -149,7 +149,8 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "cleanup-backups",
         summary: "delete backups that are older than BACKUP_RETENTION_DAYS",
-        details: "The newest good backup of each component always stays.",
+        details: "BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY and _YEARLY keep more. The newest good backup of each component\n\
+                  always stays, and so does what was verified or proven last; the files of a recovery point stay or go together.",
         operand: None,
         options: &[Opt {
             long: "dry-run",

@@ -4,7 +4,7 @@
 //! [`Unit`]. A unit stays when any rule wants it, for any of its files:
 //!
 //! - its age in whole days is not greater than the retention, as with `find -mtime +N`;
-//! - it holds the newest good backup of a component, or the newest at all where none is known to be good, so that
+//! - it holds the newest good backup of a component, or the best there is where none is known to be good, so that
 //!   backups that have failed for weeks do not end with nothing to restore from;
 //! - it is among the last, or the newest of its day, week, month or year, as far as the settings ask for it;
 //! - it is the newest verified one, or the newest that a drill has proven;
@@ -27,6 +27,19 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// year; in either case old backups are what one wants to have.
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
+/// What is known of a file as a backup, from the worst to the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// There is nothing in it.
+    Empty,
+    /// There is something in it, and it is not known to be whole.
+    Unproven,
+    /// It unpacks to its end, though what is in it is not what we write.
+    Unpacks,
+    /// It is taken for a whole, restorable backup.
+    Good,
+}
+
 /// One backup file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -36,8 +49,8 @@ pub struct File {
     pub kind: Kind,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Whether it is taken for a whole, restorable backup.
-    pub good: bool,
+    /// What it is worth.
+    pub grade: Grade,
 }
 
 /// What lives and dies together: the files of a recovery point, or one file that belongs to none.
@@ -119,8 +132,8 @@ pub enum Reason {
     Young(u64),
     /// It holds the newest good backup of a component.
     NewestGood(Kind),
-    /// It holds the newest backup of a component of which none is known to be good.
-    Newest(Kind),
+    /// It holds the best backup of a component of which none is known to be good.
+    Best(Kind),
     /// It is among the last of a component.
     Last(Kind),
     /// It is the newest of its period for a component.
@@ -142,7 +155,7 @@ impl Reason {
             Self::Young(days) => return (format!("{days} day(s) old, which is not over the retention"), None),
             Self::Clock => return ("the clock cannot be right".to_owned(), None),
             Self::NewestGood(kind) => ("newest good backup of", kind),
-            Self::Newest(kind) => ("newest backup, though not known to be good, of", kind),
+            Self::Best(kind) => ("the best there is, though not known to be good, of", kind),
             Self::Last(kind) => ("among the last backups of", kind),
             Self::Periodic(Period::Day, kind) => ("daily backup of", kind),
             Self::Periodic(Period::Week, kind) => ("weekly backup of", kind),
@@ -238,11 +251,12 @@ pub fn decide(units: &[Unit], now: SystemTime, rules: &Rules) -> Vec<Verdict> {
 /// The units that the rules want for the sake of one component.
 fn wanted(units: &[Unit], rules: &Rules, kind: Kind) -> Vec<(usize, Reason)> {
     let series = series(units, kind);
-    let good: Vec<(usize, &File)> = series.iter().filter(|(_, file)| file.good).copied().collect();
+    let good: Vec<(usize, &File)> = series.iter().filter(|(_, file)| is_good(file)).copied().collect();
     let Some((newest, newest_file)) = good.first().copied() else {
-        return series
-            .first()
-            .map(|(index, _)| (*index, Reason::Newest(kind)))
+        // The last of those that are equal is taken, hence from the oldest on.
+        let best = series.iter().rev().max_by_key(|(_, file)| file.grade);
+        return best
+            .map(|(index, _)| (*index, Reason::Best(kind)))
             .into_iter()
             .collect();
     };
@@ -276,6 +290,10 @@ fn wanted(units: &[Unit], rules: &Rules, kind: Kind) -> Vec<(usize, Reason)> {
         wanted.extend(larger.map(|(index, _)| (*index, Reason::Larger(kind))));
     }
     wanted
+}
+
+fn is_good(file: &File) -> bool {
+    file.grade == Grade::Good
 }
 
 /// The files of one kind with the index of their unit, newest first. File names carry the time of the backup, so that they
@@ -336,7 +354,7 @@ pub fn shrunk(units: &[Unit]) -> Vec<Shrunk> {
     for kind in Kind::ALL {
         let mut good = series(units, kind)
             .into_iter()
-            .filter(|(_, file)| file.good)
+            .filter(|(_, file)| is_good(file))
             .map(|(_, file)| file.bytes);
         if let (Some(newest), Some(before)) = (good.next(), good.next()) {
             if is_shrunk(kind, before, newest) {
@@ -388,7 +406,7 @@ mod tests {
                 path: PathBuf::from(format!("{}/{:020}", kind.dir(), u64::MAX - age_seconds)),
                 kind,
                 bytes: 1000,
-                good,
+                grade: if good { Grade::Good } else { Grade::Unproven },
             }],
             taken,
             local: local(taken),
@@ -410,7 +428,7 @@ mod tests {
                 path: PathBuf::from(format!("{}/{:020}", kind.dir(), u64::MAX - age_seconds)),
                 kind: *kind,
                 bytes: *bytes,
-                good: true,
+                grade: Grade::Good,
             })
             .collect();
         unit
@@ -497,6 +515,20 @@ mod tests {
             [false, true, true, false],
             "by component; the newest of all where none is good"
         );
+    }
+
+    #[test]
+    fn where_none_is_good_the_best_stays() {
+        let graded = |age: u64, grade: Grade| {
+            let mut unit = loose(Kind::N8n, days(age), false);
+            unit.files[0].grade = grade;
+            unit
+        };
+        use Grade::{Empty, Unpacks, Unproven};
+        let units = [graded(20, Empty), graded(30, Unproven), graded(40, Unproven)];
+        assert_eq!(gone(&units, &keep(7)), [true, false, true]);
+        let units = [graded(20, Unproven), graded(30, Unpacks), graded(40, Unpacks)];
+        assert_eq!(gone(&units, &keep(7)), [true, false, true]);
     }
 
     #[test]
@@ -656,7 +688,12 @@ mod tests {
                         path: PathBuf::from(format!("{number}")),
                         kind,
                         bytes: 1 + self.below(3000),
-                        good: self.below(3) > 0,
+                        grade: match self.below(6) {
+                            0 => Grade::Empty,
+                            1 => Grade::Unproven,
+                            2 => Grade::Unpacks,
+                            _ => Grade::Good,
+                        },
                     });
                 }
             }
@@ -713,20 +750,28 @@ mod tests {
                     found.sort_by_key(|index| Reverse((units[*index].taken, &units[*index].files[0].path)));
                     found
                 };
-                let good = holding(&|_, file| file.good);
+                let good = holding(&|_, file| is_good(file));
                 let all = holding(&|_, _| true);
-                let resort = good.first().or(all.first());
+                let grade = |index: &usize| {
+                    units[*index]
+                        .files
+                        .iter()
+                        .find(|file| file.kind == kind)
+                        .map(|file| file.grade)
+                };
+                let best = all.iter().map(grade).max();
+                let resort = all.iter().find(|index| Some(grade(index)) == best);
                 assert!(
                     resort.is_none_or(|index| kept(*index)),
                     "round {round}: {kind:?} lost its last resort"
                 );
                 for of in [
                     good.iter().take(rules.last).copied().collect(),
-                    holding(&|unit, file| file.good && unit.verified)
+                    holding(&|unit, file| is_good(file) && unit.verified)
                         .into_iter()
                         .take(1)
                         .collect(),
-                    holding(&|unit, file| file.good && unit.proven)
+                    holding(&|unit, file| is_good(file) && unit.proven)
                         .into_iter()
                         .take(1)
                         .collect::<Vec<_>>(),

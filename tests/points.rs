@@ -502,6 +502,20 @@ fn a_cut_dump_without_a_point_does_not_cost_the_whole_one_before_it() {
 }
 
 #[test]
+fn where_none_is_a_dump_the_one_that_unpacks_stays() {
+    let sandbox = Sandbox::new("unpacks").build();
+    let intact = loose(&sandbox, "postgres", 30, 30, b"");
+    sh("echo 'SELECT 1;' | gzip >\"$1\"", &[intact.as_os_str()]);
+    let bytes = fs::read(&intact).unwrap();
+    touch(&intact, days_ago(30));
+    loose(&sandbox, "postgres", 20, 20, &bytes[..bytes.len() - 9]);
+    loose(&sandbox, "postgres", 19, 19, b"");
+    loose(&sandbox, "postgres", 40, 40, &bytes);
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(sandbox.backups("postgres"), [intact]);
+}
+
+#[test]
 fn a_clock_that_jumped_deletes_nothing() {
     let sandbox = Sandbox::new("clock").build();
     for age in [20, 30] {
@@ -536,15 +550,16 @@ fn a_clock_that_jumped_deletes_nothing() {
 #[test]
 fn a_manifest_leads_nowhere_but_to_backups() {
     let sandbox = Sandbox::new("evil").build();
-    let precious = sandbox.write("postgres.sql.gz", "precious");
+    fs::create_dir(sandbox.path("postgres")).unwrap();
+    let precious = sandbox.write("postgres/n8n.sql.gz", "precious");
     touch(&precious, days_ago(90));
     let stamp = stamp(days_ago(80));
     let sum = "0".repeat(64);
     point(&sandbox, 1, &whole(10), &[]);
     for evil in [
-        "../postgres.sql.gz",
+        "../postgres/n8n.sql.gz",
         &precious.to_string_lossy(),
-        "postgres/../../postgres.sql.gz",
+        "postgres/../../postgres/n8n.sql.gz",
     ] {
         sandbox.write(
             &format!("backups/sets/{stamp}.sha256"),

@@ -13,7 +13,8 @@ use crate::component::{self, Context};
 use crate::gpg::Locked;
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Held, State};
-use crate::retention::{self, File, Jump, Rules, Unit, Verdict};
+use crate::pipeline::Count;
+use crate::retention::{self, File, Grade, Jump, Rules, Unit, Verdict};
 use crate::size;
 use crate::store::{Entry, Kind, Store};
 
@@ -218,7 +219,7 @@ impl Plan {
                 let Some(file) = unit.files.iter_mut().find(|file| file.kind == kind) else {
                     continue;
                 };
-                if !file.good {
+                if file.grade != Grade::Good {
                     continue;
                 }
                 if recorded || file.bytes > left {
@@ -230,7 +231,7 @@ impl Plan {
                     // What cannot be opened here cannot be judged either.
                     Err(error) if error.downcast_ref::<Locked>().is_some() => break,
                     Err(error) => {
-                        file.good = false;
+                        file.grade = lesser(context, &file.path);
                         JOURNAL.warn(format_args!("Not a good backup: {}: {error:#}", file.path.display()));
                     }
                 }
@@ -348,6 +349,18 @@ fn forget(store: &Store, held: &Held) -> Result<()> {
     })
 }
 
+/// What a file is worth that is not what we write: something that unpacks may still be a backup of another's making.
+fn lesser(context: &Context, path: &Path) -> Grade {
+    let packed = path
+        .extension()
+        .is_some_and(|extension| extension == "gz" || extension == "gpg");
+    if packed && component::observe(context, path, Count::default()).is_ok() {
+        Grade::Unpacks
+    } else {
+        Grade::Unproven
+    }
+}
+
 /// A recovery point as the retention sees it: its name tells its age, unless one of its files is younger.
 fn recorded(store: &Store, held: &Held) -> Unit {
     let point = &held.point;
@@ -364,7 +377,11 @@ fn recorded(store: &Store, held: &Held) -> Unit {
             path: store.root().join(&member.name),
             kind: member.kind,
             bytes: entry.bytes,
-            good: entry.bytes > 0 && held.state(member, Some(entry)) == State::Present,
+            grade: match held.state(member, Some(entry)) {
+                _ if entry.bytes == 0 => Grade::Empty,
+                State::Present => Grade::Good,
+                _ => Grade::Unproven,
+            },
         })
     });
     Unit {
@@ -385,7 +402,7 @@ fn loose(kind: Kind, entry: &Entry) -> Unit {
             path: entry.path.clone(),
             kind,
             bytes: entry.bytes,
-            good: entry.bytes > 0,
+            grade: if entry.bytes > 0 { Grade::Good } else { Grade::Empty },
         }],
         taken: entry.modified,
         local: DateTime::<Local>::from(entry.modified).naive_local(),
