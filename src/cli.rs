@@ -26,6 +26,10 @@ pub enum Action {
     List,
     /// Prove backup files at rest.
     Verify,
+    /// Send recovery points elsewhere.
+    BackupOffsite,
+    /// Bring a recovery point back from elsewhere.
+    FetchOffsite,
     /// Tell how the backups are.
     Status,
     /// Print a shell's completions.
@@ -222,6 +226,32 @@ pub const COMMANDS: &[Command] = &[
         }],
         log: BACKUP_LOG,
         action: Action::Verify,
+    },
+    Command {
+        name: "backup-offsite",
+        summary: "send the recovery points that are not elsewhere yet to RCLONE_REMOTE:RCLONE_BUCKET",
+        details: "By rclone, newest first; each is compared there and then marked. Nothing is deleted there because it was\n\
+                  deleted here; BACKUP_OFFSITE_KEEP_DAYS alone decides. Exits 0 when done, 1 on failure, 2 when there was\n\
+                  nothing to send.",
+        operand: None,
+        options: &[Opt {
+            long: "dry-run",
+            short: Some('n'),
+            value: None,
+            help: "only say what would be sent and deleted",
+        }],
+        log: BACKUP_LOG,
+        action: Action::BackupOffsite,
+    },
+    Command {
+        name: "fetch-offsite",
+        summary: "bring a recovery point back from RCLONE_REMOTE:RCLONE_BUCKET",
+        details: "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', which is the default. Each file gets its name only when its\n\
+                  SHA-256 is the recorded one; what is here already is neither fetched nor replaced.",
+        operand: Some("[SET]"),
+        options: &[],
+        log: BACKUP_LOG,
+        action: Action::FetchOffsite,
     },
     Command {
         name: "status",

@@ -4,6 +4,7 @@ pub mod backup_all;
 pub mod cleanup;
 pub mod drill;
 pub mod list;
+pub mod offsite;
 pub mod restore;
 pub mod status;
 pub mod verify;

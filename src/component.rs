@@ -151,18 +151,40 @@ pub fn write<O: Observer>(
     stream: impl Read + Send + 'static,
     observer: O,
 ) -> Result<Written<O>> {
-    let observer = (observer, Count::default());
-    let (digest, sha256) = Digest::start(chain)?;
-    let name = format!("writing to {}", partial.dir().display());
-    let file = partial.writer()?;
-    let seen = match &context.config.encryption {
-        None => Seen::Plain(chain.pump(name, stream, file, (observer, digest))),
-        Some(encryption) => {
-            let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
-            Seen::Encrypted(seen, chain.pump(name, stream, file, digest))
-        }
+    let Some(encryption) = &context.config.encryption else {
+        return write_as_is(chain, partial, stream, observer);
     };
-    Ok(Written { seen, sha256 })
+    let (digest, sha256) = Digest::start(chain)?;
+    let observer = (observer, Count::default());
+    let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
+    let stored = chain.pump(writing(partial), stream, partial.writer()?, digest);
+    Ok(Written {
+        seen: Seen::Encrypted(seen, stored),
+        sha256,
+    })
+}
+
+/// As [`write`], whatever the settings say of encryption.
+///
+/// # Errors
+/// When the checksum program cannot be started.
+pub fn write_as_is<O: Observer>(
+    chain: &mut Chain,
+    partial: &Partial,
+    stream: impl Read + Send + 'static,
+    observer: O,
+) -> Result<Written<O>> {
+    let (digest, sha256) = Digest::start(chain)?;
+    let observer = ((observer, Count::default()), digest);
+    let seen = chain.pump(writing(partial), stream, partial.writer()?, observer);
+    Ok(Written {
+        seen: Seen::Plain(seen),
+        sha256,
+    })
+}
+
+fn writing(partial: &Partial) -> String {
+    format!("writing to {}", partial.dir().display())
 }
 
 impl<O> Written<O> {

@@ -153,6 +153,36 @@ pub const SETTINGS: &[Setting] = &[
         help: "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)",
     },
     Setting {
+        name: "BACKUP_OFFSITE",
+        default: "false",
+        help: "true: backup-all sends its recovery point elsewhere at its end, as backup-offsite does",
+    },
+    Setting {
+        name: "RCLONE_REMOTE",
+        default: "n8n-backup",
+        help: "the remote of rclone that recovery points are sent to",
+    },
+    Setting {
+        name: "RCLONE_BUCKET",
+        default: "n8n-backups",
+        help: "the bucket or directory there",
+    },
+    Setting {
+        name: "RCLONE_CONFIG",
+        default: "",
+        help: "rclone's configuration file, where it is not in rclone's own place",
+    },
+    Setting {
+        name: "RCLONE_SYNC_ENCRYPTED_ONLY",
+        default: "true",
+        help: "only encrypted files leave this host; false sends them as they are",
+    },
+    Setting {
+        name: "BACKUP_OFFSITE_KEEP_DAYS",
+        default: "0",
+        help: "recovery points so many whole days older than the newest one there are deleted there; 0 keeps all",
+    },
+    Setting {
         name: "BACKUP_METRICS_FILE",
         default: "",
         help: "where backup-all leaves metrics for Prometheus' node_exporter (*.prom in its textfile directory)",
@@ -263,6 +293,18 @@ pub struct Config {
     pub drill_cpus: String,
     /// `BACKUP_JOBS`
     pub jobs: usize,
+    /// `BACKUP_OFFSITE`
+    pub offsite: bool,
+    /// `RCLONE_REMOTE`
+    pub rclone_remote: String,
+    /// `RCLONE_BUCKET`
+    pub rclone_bucket: String,
+    /// `RCLONE_CONFIG`
+    pub rclone_config: Option<PathBuf>,
+    /// `RCLONE_SYNC_ENCRYPTED_ONLY`
+    pub encrypted_only: bool,
+    /// `BACKUP_OFFSITE_KEEP_DAYS`; 0 keeps all.
+    pub offsite_keep_days: u64,
     /// `BACKUP_GPG_PASSPHRASE` or `BACKUP_GPG_RECIPIENT`
     pub encryption: Option<Encryption>,
     /// `BACKUP_METRICS_FILE`
@@ -327,6 +369,12 @@ impl Config {
             drill_memory: source.memory("BACKUP_DRILL_MEMORY")?,
             drill_cpus: source.cpus("BACKUP_DRILL_CPUS")?,
             jobs: source.number("BACKUP_JOBS", 1, 16)?,
+            offsite: source.switch("BACKUP_OFFSITE")?,
+            rclone_remote: source.remote("RCLONE_REMOTE")?,
+            rclone_bucket: source.text("RCLONE_BUCKET")?.trim_matches('/').to_owned(),
+            rclone_config: source.path("RCLONE_CONFIG")?.map(|path| project.join(path)),
+            encrypted_only: source.switch("RCLONE_SYNC_ENCRYPTED_ONLY")?,
+            offsite_keep_days: source.number("BACKUP_OFFSITE_KEEP_DAYS", 0, 36_500)?,
             encryption: source.encryption(project)?,
             metrics_file: source.path("BACKUP_METRICS_FILE")?.map(|path| project.join(path)),
             ping_url: source.url("BACKUP_PING_URL")?,
@@ -338,6 +386,11 @@ impl Config {
     /// The project's `.env`.
     pub fn env_file(&self) -> PathBuf {
         env_file(&self.project)
+    }
+
+    /// The directory elsewhere that recovery points are sent to, as rclone names it.
+    pub fn remote(&self) -> String {
+        format!("{}:{}", self.rclone_remote, self.rclone_bucket)
     }
 
     /// The project's `backups/`.
@@ -386,6 +439,26 @@ impl Source<'_> {
 
     fn secret(&self, name: &str) -> Result<Option<Secret>> {
         Ok(Some(self.text(name)?).filter(|value| !value.is_empty()).map(Secret))
+    }
+
+    fn switch(&self, name: &str) -> Result<bool> {
+        let text = self.text(name)?;
+        match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(true),
+            "false" | "no" | "off" | "0" => Ok(false),
+            _ => bail!("{name} must be true or false, not '{text}'"),
+        }
+    }
+
+    /// A remote's name, by rclone's rule for names; so it is never read as an option or a path.
+    fn remote(&self, name: &str) -> Result<String> {
+        let text = self.text(name)?;
+        let remote = text.trim().trim_end_matches(':');
+        let known = |c: char| c.is_alphanumeric() || "_-.+@ ".contains(c);
+        if remote.is_empty() || remote.starts_with(['-', ' ']) || !remote.chars().all(known) {
+            bail!("{name} must be the name of a remote of rclone, not '{text}'");
+        }
+        Ok(remote.to_owned())
     }
 
     fn encryption(&self, project: &Path) -> Result<Option<Encryption>> {
@@ -561,6 +634,9 @@ mod tests {
             ("BACKUP_DRILL_MEMORY", "lots"),
             ("BACKUP_DRILL_CPUS", "0"),
             ("BACKUP_DRILL_CPUS", "1e3"),
+            ("RCLONE_REMOTE", "--dump"),
+            ("RCLONE_REMOTE", ":local"),
+            ("RCLONE_SYNC_ENCRYPTED_ONLY", "flase"),
         ] {
             let error = load(&[(name, value)], &[]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

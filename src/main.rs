@@ -18,6 +18,7 @@ mod manifest;
 mod metrics;
 mod notify;
 mod pipeline;
+mod rclone;
 mod rdb;
 mod retention;
 mod size;
@@ -151,6 +152,8 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         Action::Status => {
             return command::status::run(&context, invocation.value("max-age"), invocation.has("json"));
         }
+        Action::BackupOffsite => return command::offsite::run(&context, invocation.has("dry-run")),
+        Action::FetchOffsite => command::offsite::fetch(&context, invocation.operand.as_deref()),
         Action::BackupAll => return Ok(command::watched::run(&context, journal, command::backup_all::run)),
         Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup),
         Action::BackupRedis => command::backup_one(&context, journal, redis::backup),

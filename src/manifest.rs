@@ -93,6 +93,11 @@ impl Point {
         self.fact(&format!("size.{}", kind.dir()))?.parse().ok()
     }
 
+    /// Takes out all facts whose names begin with `prefix`.
+    pub fn unset_all(&mut self, prefix: &str) {
+        self.facts.retain(|(name, _)| !name.starts_with(prefix));
+    }
+
     /// The member of a kind.
     pub fn member(&self, kind: Kind) -> Option<&Member> {
         self.members.iter().find(|member| member.kind == kind)
@@ -147,7 +152,8 @@ impl Point {
         Ok(path)
     }
 
-    fn text(&self) -> String {
+    /// The manifest's contents.
+    pub fn text(&self) -> String {
         let mut text = format!("{TITLE}{}\n", self.stamp);
         for (name, value) in &self.facts {
             text.push_str(&format!("# {name}: {value}\n"));
@@ -167,7 +173,11 @@ impl Point {
         Self::parse(&text).with_context(|| format!("{} is not a recovery point", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads the contents of a manifest.
+    ///
+    /// # Errors
+    /// When it is not one of ours.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let stamp = lines
             .next()

@@ -203,7 +203,7 @@ impl Store {
     }
 
     /// Whether there is a backup of this time, plain or encrypted.
-    fn is_taken(&self, kind: Kind, stamp: Stamp) -> bool {
+    pub fn is_taken(&self, kind: Kind, stamp: Stamp) -> bool {
         [false, true]
             .into_iter()
             .any(|encrypted| self.path_as(kind, stamp, encrypted).symlink_metadata().is_ok())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::{cleanup, drill, hold, now, record};
+use super::{cleanup, drill, hold, now, offsite, record};
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
@@ -54,7 +54,7 @@ const STEPS: [Step; 3] = [
 /// # Errors
 /// When the run cannot begin, or with the number of what failed.
 pub fn run(context: &Context) -> Result<()> {
-    let _lock = hold(context, JOURNAL)?;
+    let lock = hold(context, JOURNAL)?;
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
@@ -100,6 +100,12 @@ pub fn run(context: &Context) -> Result<()> {
         }
     }
 
+    if context.config.offsite {
+        // The backups are whole and recorded; a slow way out must not keep a restore or the next run waiting.
+        drop(lock);
+        total += 1;
+        failed += usize::from(!offsite_done(context));
+    }
     JOURNAL.info(RULE);
     if failed == 0 {
         JOURNAL.success(format_args!("All backups completed successfully ({total}/{total})"));
@@ -125,6 +131,17 @@ fn warn_if_no_key(backups: &[Backup]) {
              config. Without n8n's key its stored credentials are lost",
         );
     }
+}
+
+/// Sends what there is to elsewhere. Gives whether that succeeded.
+fn offsite_done(context: &Context) -> bool {
+    JOURNAL.info("Running: backup-offsite.sh");
+    let sent = offsite::run(context, false);
+    if let Err(error) = &sent {
+        offsite::JOURNAL.failure(error);
+        JOURNAL.error("backup-offsite.sh failed with exit code 1");
+    }
+    sent.is_ok()
 }
 
 fn cleanup_failed(error: &anyhow::Error) {

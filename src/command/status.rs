@@ -165,6 +165,7 @@ impl State {
             free: available(&config.backups(), config.stall).ok(),
             reserve: config.min_free_kb * 1024,
             kept_days: kept_days(&config.retention),
+            offsite_wanted: config.offsite,
             ..Self::default()
         };
         for (_, point) in manifest::list(&context.store)? {

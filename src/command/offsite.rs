@@ -1,0 +1,492 @@
+//! backup-offsite and fetch-offsite: recovery points to a place elsewhere, and back.
+//!
+//! Elsewhere, files have the same paths as below `backups/`. A point's files are sent and compared first, its manifest
+//! last: where the manifest is, the point is whole. Nothing is deleted there because it was deleted here; age alone
+//! decides.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use chrono::TimeDelta;
+
+use super::now;
+use crate::component::{self, sha256, Context};
+use crate::lock::{Attempt, Lock};
+use crate::logging::Journal;
+use crate::manifest::{self, Member, Point};
+use crate::rclone::{Proof, Rclone};
+use crate::size;
+use crate::store::{make_dir, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
+
+/// The journal of the copy to elsewhere, for those who run it as a step of theirs.
+pub const JOURNAL: Journal = Journal::new("backup-offsite");
+const FETCH: Journal = Journal::new("fetch-offsite");
+/// The exit code when everything is there already.
+const NOTHING_TO_SEND: u8 = 2;
+/// The fact that marks a point: when, where to, how it was compared.
+const MARK: &str = "offsite";
+/// The directory of the manifests, there as here.
+const SETS: &str = "sets";
+/// A manifest is some kilobytes.
+const MANIFEST_LIMIT: usize = 16 << 20;
+/// Facts that hold names of tables and stay here, when only what is encrypted may leave.
+const PRIVATE_FACTS: &str = "postgres.rows.";
+
+/// Sends the recovery points that are not elsewhere yet, newest first, and applies the retention there. Gives the exit
+/// code: 0, or 2 when there was nothing to send.
+///
+/// # Errors
+/// When a point cannot be sent or proven there; it is not marked, and the next run completes it.
+pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
+    let remote = context.config.remote();
+    JOURNAL.info(format_args!("Starting off-site copy to {remote}"));
+    if dry_run {
+        JOURNAL.info("Running in dry-run mode (nothing will be sent or deleted)");
+    }
+    let rclone = rclone(context)?;
+    let _lock = if dry_run { None } else { Some(hold(context)?) };
+    let there = rclone.list()?;
+    let mut points = Vec::new();
+    for (path, point) in manifest::list(&context.store)? {
+        match point {
+            Ok(point) => points.push(point),
+            Err(error) => JOURNAL.warn(format_args!("Not sent: {}: {error:#}", path.display())),
+        }
+    }
+    let plan = plan(context, &points, &there, &remote)?;
+
+    let (mut sent, mut bytes) = (0_u64, 0_u64);
+    for point in plan {
+        let size = length(context, point);
+        if dry_run {
+            JOURNAL.info(format_args!(
+                "[DRY-RUN] Would send: recovery point {} ({})",
+                point.stamp,
+                size::amount(size)
+            ));
+        } else {
+            JOURNAL.info(format_args!(
+                "Sending recovery point {} ({})",
+                point.stamp,
+                size::amount(size)
+            ));
+            let proof = send(context, &rclone, point, size)
+                .with_context(|| format!("Recovery point {} could not be sent to {remote}", point.stamp))?;
+            manifest::update(&context.store, point.stamp, |point| {
+                point.set(MARK, &format!("{} {remote} ({proof})", now()));
+            })?;
+            JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
+        }
+        sent += 1;
+        bytes += size;
+    }
+    clear(context, &rclone, dry_run)?;
+    if sent == 0 {
+        JOURNAL.info(format_args!("Nothing to send to {remote}"));
+        return Ok(NOTHING_TO_SEND);
+    }
+    JOURNAL.success(match dry_run {
+        true => "Dry-run completed".to_owned(),
+        false => format!(
+            "Off-site copy completed: {sent} recovery point(s), {}, to {remote}",
+            size::amount(bytes)
+        ),
+    });
+    Ok(0)
+}
+
+fn rclone(context: &Context) -> Result<Rclone> {
+    let config = &context.config;
+    Rclone::locate(
+        config.path.as_ref(),
+        config.rclone_config.clone(),
+        config.remote(),
+        config.stall,
+    )
+}
+
+/// One copy at a time; a backup may run meanwhile.
+fn hold(context: &Context) -> Result<Lock> {
+    make_dir(context.store.root())?;
+    match Lock::attempt(&context.store.root().join(".offsite.lock"))? {
+        Attempt::Held(lock) => Ok(lock),
+        Attempt::Busy(pid) => bail!("An off-site copy is already in progress (PID: {pid})"),
+    }
+}
+
+/// The points to send, newest first. Says which ones cannot be, and why.
+fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &str) -> Result<Vec<&'a Point>> {
+    let newest = points.last().map(|point| point.stamp);
+    let mut plan = Vec::new();
+    let (mut plain, mut incomplete) = (0, 0);
+    for point in points.iter().rev() {
+        let marked = point.fact(MARK).is_some_and(|mark| is_mark_of(mark, remote));
+        if marked && there.contains(&set_name(point.stamp)) {
+            continue;
+        }
+        if newest.is_some_and(|newest| is_expired(point.stamp, newest, context.config.offsite_keep_days)) {
+            continue;
+        }
+        if context.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
+            ensure!(
+                Some(point.stamp) != newest,
+                "The newest recovery point ({}) holds unencrypted files and is not sent: set BACKUP_GPG_PASSPHRASE or \
+                 BACKUP_GPG_RECIPIENT in .env, or RCLONE_SYNC_ENCRYPTED_ONLY=false to send them as they are",
+                point.stamp
+            );
+            plain += 1;
+        } else if !is_here(context, point) {
+            incomplete += 1;
+        } else {
+            plan.push(point);
+        }
+    }
+    if plain > 0 {
+        JOURNAL.info(format_args!(
+            "{plain} older recovery point(s) hold unencrypted files and are not sent (RCLONE_SYNC_ENCRYPTED_ONLY)"
+        ));
+    }
+    if incomplete > 0 {
+        JOURNAL.warn(format_args!(
+            "{incomplete} recovery point(s) lack a file or hold one that has changed, and are not sent: n8n-backup verify --all \
+             tells more"
+        ));
+    }
+    Ok(plan)
+}
+
+/// Whether a mark tells of this remote.
+fn is_mark_of(mark: &str, remote: &str) -> bool {
+    mark.split_once(' ')
+        .and_then(|(_, rest)| rest.strip_prefix(remote))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
+}
+
+/// Whether every file of a point is there and as long as it was.
+fn is_here(context: &Context, point: &Point) -> bool {
+    point.members.iter().all(|member| {
+        let meta = context.store.root().join(&member.name).symlink_metadata();
+        meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
+    })
+}
+
+fn length(context: &Context, point: &Point) -> u64 {
+    let file = |member: &Member| context.store.root().join(&member.name).metadata();
+    point
+        .members
+        .iter()
+        .filter_map(|member| file(member).ok())
+        .map(|meta| meta.len())
+        .sum()
+}
+
+fn set_name(stamp: Stamp) -> String {
+    format!("{SETS}/{stamp}{SET_SUFFIX}")
+}
+
+/// Sends a point: its files, the proof, and the manifest.
+fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64) -> Result<Proof> {
+    let names: Vec<String> = point.members.iter().map(|member| member.name.clone()).collect();
+    let root = context.store.root();
+    for member in &point.members {
+        // What has rotted here must not take the place of a good copy.
+        let sum = sha256(context, &root.join(&member.name))?;
+        ensure!(
+            sum == member.sha256,
+            "{} is not what was backed up: its SHA-256 is {sum}",
+            member.name
+        );
+    }
+    rclone.copy(root, &names)?;
+    let proof = rclone.check(root, &names, bytes)?;
+    let mut public = point.clone();
+    public.unset(MARK);
+    if context.config.encrypted_only {
+        public.unset_all(PRIVATE_FACTS);
+    }
+    let text = public.text();
+    let temporary = Temporary::write(&context.store.sets_dir(), point.stamp, &text)?;
+    rclone.copy_one(&temporary.0, &set_name(point.stamp))?;
+    let back = fetch_text(context, rclone, point.stamp)?;
+    ensure!(back == text, "the manifest reads back as something else than was sent");
+    Ok(proof)
+}
+
+/// A file that goes when this is dropped.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn write(dir: &Path, stamp: Stamp, text: &str) -> Result<Self> {
+        let path = dir.join(format!(".{stamp}.{}.offsite.partial", std::process::id()));
+        let temporary = Self(path);
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary.0)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("Cannot write {}", temporary.0.display()))?;
+        Ok(temporary)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Whether `stamp` is more than `days` whole days older than the newest point; never with 0 days. Counted from the newest
+/// point and not from now, so that a clock that jumps takes nothing away.
+fn is_expired(stamp: Stamp, newest: Stamp, days: u64) -> bool {
+    let limit = i64::try_from(days).unwrap_or(i64::MAX).saturating_add(1);
+    days > 0 && newest.local() - stamp.local() >= TimeDelta::try_days(limit).unwrap_or(TimeDelta::MAX)
+}
+
+/// The point that a manifest's path there stands for.
+fn stamp_of_set(name: &str) -> Option<Stamp> {
+    name.strip_prefix(SETS)?
+        .strip_prefix('/')?
+        .strip_suffix(SET_SUFFIX)
+        .and_then(Stamp::parse)
+}
+
+/// The time of a backup file there, when it has the path that we give.
+fn stamp_of_file(name: &str) -> Option<(Kind, Stamp)> {
+    let (dir, file) = name.split_once('/')?;
+    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == dir)?;
+    Some((kind, kind.stamp_in(file)?))
+}
+
+/// What the retention there lets go: manifests, and files. A file of a point is never older than the point, so that none
+/// goes before its manifest.
+fn expired(there: &[String], days: u64) -> (Vec<String>, Vec<String>) {
+    let Some(newest) = there.iter().filter_map(|name| stamp_of_set(name)).max() else {
+        return (Vec::new(), Vec::new());
+    };
+    let old = |stamp: Option<Stamp>| stamp.is_some_and(|stamp| is_expired(stamp, newest, days));
+    let pick = |is: &dyn Fn(&str) -> bool| there.iter().filter(|name| is(name)).cloned().collect();
+    (
+        pick(&|name| old(stamp_of_set(name))),
+        pick(&|name| old(stamp_of_file(name).map(|(_, stamp)| stamp))),
+    )
+}
+
+/// Applies `BACKUP_OFFSITE_KEEP_DAYS`.
+fn clear(context: &Context, rclone: &Rclone, dry_run: bool) -> Result<()> {
+    let days = context.config.offsite_keep_days;
+    if days == 0 {
+        return Ok(());
+    }
+    let (sets, files) = expired(&rclone.list()?, days);
+    for name in sets.iter().chain(&files) {
+        let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
+        JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
+    }
+    // The manifests first: a point without one is not taken for whole.
+    for names in [sets, files] {
+        if !dry_run && !names.is_empty() {
+            rclone.delete(&names)?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings a recovery point back: the newest there, or the one that `operand` names by its stamp.
+///
+/// # Errors
+/// When there is none, or a file is not the one that was backed up; what has been proven until then stays.
+pub fn fetch(context: &Context, operand: Option<&OsStr>) -> Result<()> {
+    let remote = context.config.remote();
+    FETCH.info(format_args!("Starting fetch from {remote}"));
+    let wanted =
+        match operand.map(|operand| operand.to_string_lossy()) {
+            None => None,
+            Some(name) if name == "latest" => None,
+            Some(name) => {
+                let stamp = Stamp::parse(&name);
+                Some(stamp.with_context(|| {
+                    format!("'{name}' is no recovery point: name one as YYYYMMDD_HHMMSS, or latest")
+                })?)
+            }
+        };
+    let rclone = rclone(context)?;
+    let mut stamps: Vec<Stamp> = rclone.list()?.iter().filter_map(|name| stamp_of_set(name)).collect();
+    stamps.sort();
+    let newest = *stamps
+        .last()
+        .with_context(|| format!("There is no recovery point at {remote}"))?;
+    let stamp = match wanted {
+        None => newest,
+        Some(stamp) => {
+            ensure!(
+                stamps.contains(&stamp),
+                "There is no recovery point {stamp} at {remote}; the newest one is {newest}"
+            );
+            stamp
+        }
+    };
+    let text = fetch_text(context, &rclone, stamp)?;
+    let mut point = Point::parse(&text)
+        .and_then(|point| check(&point, stamp).map(|()| point))
+        .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;
+    FETCH.info(format_args!(
+        "Fetching recovery point {stamp}, {} file(s)",
+        point.members.len()
+    ));
+    for member in &point.members {
+        fetch_file(context, &rclone, member).with_context(|| format!("{} could not be fetched", member.name))?;
+    }
+    if !context.store.set_path(stamp).exists() {
+        point.set(MARK, &format!("{} {remote}", now()));
+        point.write(&context.store)?;
+    }
+    FETCH.success(format_args!(
+        "Recovery point {stamp} is in {}",
+        context.store.root().display()
+    ));
+    Ok(())
+}
+
+/// Refuses a manifest that is cut off, or that names files where ours do not lie.
+fn check(point: &Point, stamp: Stamp) -> Result<()> {
+    ensure!(point.stamp == stamp, "it is that of {}", point.stamp);
+    ensure!(!point.members.is_empty(), "it names no file");
+    for kind in Kind::ALL {
+        ensure!(
+            point.size(kind).is_none() || point.member(kind).is_some(),
+            "it is cut off: it tells the size of {} and not its name",
+            kind.dir()
+        );
+    }
+    for member in &point.members {
+        let known = stamp_of_file(&member.name);
+        ensure!(
+            known.is_some_and(|(kind, _)| kind == member.kind),
+            "no backup file: {}",
+            member.name
+        );
+    }
+    Ok(())
+}
+
+fn fetch_text(context: &Context, rclone: &Rclone, stamp: Stamp) -> Result<String> {
+    let mut chain = context.chain();
+    let stream = rclone.read(&mut chain, &set_name(stamp))?;
+    let text = chain.collect("reading a manifest", stream, MANIFEST_LIMIT);
+    chain.finish()?;
+    String::from_utf8(text.get()?).context("the manifest is no text")
+}
+
+/// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
+fn fetch_file(context: &Context, rclone: &Rclone, member: &Member) -> Result<()> {
+    let (kind, stamp) = stamp_of_file(&member.name).context("no backup file")?;
+    let _lock = context.hold(kind, FETCH)?;
+    let path = context.store.root().join(&member.name);
+    if path.symlink_metadata().is_ok() {
+        let sum = sha256(context, &path)?;
+        ensure!(
+            sum == member.sha256,
+            "{} is here with other contents: move it away first",
+            path.display()
+        );
+        FETCH.info(format_args!("Already here: {}", path.display()));
+        return Ok(());
+    }
+    let store = context.store.clone().with_encryption(member.name.ends_with(ENCRYPTED));
+    ensure!(
+        !store.is_taken(kind, stamp),
+        "another backup of {stamp} is here: move it away first"
+    );
+    let partial = store.create(kind, stamp)?;
+    let mut chain = context.chain();
+    let stream: Box<dyn Read + Send> = Box::new(rclone.read(&mut chain, &member.name)?);
+    let written = component::write_as_is(&mut chain, &partial, stream, ())?;
+    chain.finish()?;
+    let ((), bytes, sum) = written.get()?;
+    ensure!(
+        sum == member.sha256,
+        "the copy is damaged: its SHA-256 is {sum}, and {} was recorded",
+        member.sha256
+    );
+    let entry = partial.publish()?;
+    FETCH.info(format_args!(
+        "Fetched: {} ({})",
+        entry.path.display(),
+        size::amount(bytes)
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(text: &str) -> Stamp {
+        Stamp::parse(text).unwrap()
+    }
+
+    #[test]
+    fn age_there_counts_from_the_newest_point() {
+        let there: Vec<String> = [
+            "sets/20260101_020000.sha256",
+            "env/env_20260101_020000.backup.gpg",
+            "postgres/n8n_20260101_020001.sql.gz.gpg",
+            "sets/20260109_015959.sha256",
+            "env/env_20260109_020000.backup.gpg",
+            "sets/20260131_020000.sha256",
+            "env/env_20260131_020000.backup.gpg",
+            "env/mine.backup.gpg",
+            "other/n8n_20200101_000000.sql.gz",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let (sets, files) = expired(&there, 29);
+        assert_eq!(sets, there[..1]);
+        // One second younger than 30 days: it goes with the next run, after its manifest.
+        assert_eq!(files, there[1..2]);
+        let (sets, files) = expired(&there, 1);
+        assert_eq!((sets.len(), files.len()), (2, 3));
+        assert_eq!(expired(&there, 0), (Vec::new(), Vec::new()));
+        assert_eq!(expired(&there[7..], 1), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_mark_is_that_of_one_remote() {
+        let mark = "2026-01-02T03:04:05+00:00 nas:backups (compared by size)";
+        assert!(is_mark_of(mark, "nas:backups"));
+        assert!(is_mark_of("2026-01-02T03:04:05+00:00 nas:backups", "nas:backups"));
+        for other in ["nas:backup", "nas:backups2", "nas:"] {
+            assert!(!is_mark_of(mark, other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_from_elsewhere_is_not_trusted() {
+        let point = |text: &str| {
+            let text = format!("# n8n-backup recovery point 20260102_030405\n{text}");
+            Point::parse(&text).and_then(|point| check(&point, stamp("20260102_030405")))
+        };
+        let sum = "0".repeat(64);
+        let good = format!("# size.env: 3\n{sum}  env/env_20260102_030405.backup.gpg\n");
+        point(&good).unwrap();
+        for bad in [
+            String::new(),
+            "# size.env: 3\n".to_owned(),
+            format!("# size.redis: 3\n{good}"),
+            format!("{sum}  ../env/env_20260102_030405.backup\n"),
+            format!("{sum}  /etc/env/env_20260102_030405.backup\n"),
+            format!("{sum}  env/../../x.backup\n"),
+            format!("{sum}  redis/env_20260102_030405.backup\n"),
+        ] {
+            assert!(point(&bad).is_err(), "{bad}");
+        }
+        let other = format!("# n8n-backup recovery point 20260102_030406\n{good}");
+        assert!(check(&Point::parse(&other).unwrap(), stamp("20260102_030405")).is_err());
+    }
+}
