@@ -543,6 +543,76 @@ fn owner_of(project: &Path) -> String {
     format!("{hash:016x}")
 }
 
+/// An image that goes when the test ends.
+struct Image(String);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "-f", &self.0]).output();
+    }
+}
+
+#[test]
+fn a_server_that_makes_its_cluster_first_is_waited_for() {
+    let sandbox = Sandbox::new("dinit").postgres().postgres_user("odd user").build();
+    sandbox.psql("CREATE TABLE things AS SELECT generate_series(1, 30) AS id");
+    sandbox.run("backup-postgres", &[]).assert_success();
+
+    // As the official image does it: a first server, for the set-up, on the socket only, which is ended again.
+    let entry = sandbox.write(
+        "entry.sh",
+        r#"#!/bin/sh
+set -e
+[ "$1" = postgres ] && [ "$POSTGRES_HOST_AUTH_METHOD" = trust ] && [ "$POSTGRES_DB" = postgres ]
+if [ "$(id -u)" = 0 ]; then
+  mkdir -p "$PGDATA" /run/postgresql
+  chown postgres "$PGDATA" /run/postgresql
+  exec setpriv --reuid=postgres --regid=postgres --clear-groups "$0" "$@"
+fi
+initdb -D "$PGDATA" -U "$POSTGRES_USER" --no-sync
+echo 'host all all all trust' >>"$PGDATA/pg_hba.conf"
+shift
+pg_ctl -D "$PGDATA" -o "$* -c listen_addresses=''" -w start
+sleep 2
+pg_ctl -D "$PGDATA" -m fast -w stop
+exec postgres "$@"
+"#,
+    );
+    sh("chmod 755 \"$1\"", &[entry.as_os_str()]);
+    let base = sandbox.docker(&["inspect", "--format", "{{.Image}}", &sandbox.container("postgres")]);
+    let source = format!("{}-source", sandbox.prefix());
+    let mut create = vec!["create".to_owned(), "--name".to_owned(), source.clone()];
+    create.extend(sandbox.labels());
+    create.push(base.trim().to_owned());
+    sandbox.docker(&create);
+    let target = format!("{source}:/usr/local/bin/entry");
+    sandbox.docker(&["cp".as_ref(), entry.as_os_str(), target.as_ref()]);
+    let image = Image(format!("{}-official:1", sandbox.prefix().to_lowercase()));
+    sandbox.docker(&[
+        "commit",
+        "-c",
+        r#"ENTRYPOINT ["/usr/local/bin/entry"]"#,
+        &source,
+        &image.0,
+    ]);
+
+    // The stack's container need not run: its image is asked for, and no more.
+    let live = format!("{}-official", sandbox.prefix());
+    let mut create = vec!["create".to_owned(), "--name".to_owned(), live.clone()];
+    create.extend(sandbox.labels());
+    create.push(image.0.clone());
+    sandbox.docker(&create);
+    sandbox.set("BACKUP_POSTGRES_CONTAINER", &live);
+    let outcome = sandbox.run("test-recovery", &["--postgres"]);
+    outcome.assert_success();
+    assert_says(
+        &outcome,
+        "SUCCESS PostgreSQL: 1 tables, 30 rows, 0 sequences recovered in {}",
+    );
+    // The image goes only after what was made from it.
+    drop(sandbox);
+}
+
 #[test]
 fn backup_all_can_end_with_the_test() {
     let sandbox = Sandbox::new("dafter").stack().env("BACKUP_DRILL", "full").build();

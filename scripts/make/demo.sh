@@ -79,6 +79,9 @@ start=$(now)
 shown scripts/backup-all.sh
 backup_seconds=$(seconds "$start")
 
+step 'The recovery test: is it worth anything?'
+shown scripts/test-recovery.sh --full
+
 step 'Disaster'
 for part in "${parts[@]}"; do
   "disaster_$part"
