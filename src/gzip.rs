@@ -13,9 +13,11 @@ use anyhow::{bail, Context, Result};
 
 use crate::pipeline::{self, find, find_on_path, Chain, Clock, Count, Input, Observer, Pending};
 
-/// How much of the stream one of the parallel processes takes. Each makes a gzip member of its own; a file of several
-/// members is a standard .gz file (RFC 1952, section 2.2).
-const PART: usize = 2 << 20;
+/// What the parts of one stream may take in memory, so that it does not grow with the number of processors.
+const MEMORY: usize = 10 << 20;
+/// The most and the least of the stream that one of the parallel processes takes. Each makes a gzip member of its own; a
+/// file of several members is a standard .gz file (RFC 1952, section 2.2).
+const PART: (usize, usize) = (2 << 20, 256 << 10);
 /// What is cut out of a part to try programs on: so many pieces of so many bytes. A piece holds two of deflate's windows.
 const SAMPLE: (usize, usize) = (2, 64 << 10);
 /// How much larger than the most thorough program's a sample may come out of a faster one, in percent, for that to do.
@@ -150,8 +152,8 @@ impl Compressor {
         Ok((Box::new(stdout), observer))
     }
 
-    /// Packs parts of the stream in processes side by side and joins the members in order. Two parts more than there are
-    /// processes are held in memory at most, packed or not: one that is read and one that is written.
+    /// Packs parts of the stream in processes side by side and joins the members in order. In memory are at most, for each
+    /// process, a part and its member, and besides the part that is read and the members that wait and are written.
     fn compress_in_parts<O: Observer>(
         &self,
         chain: &mut Chain,
@@ -160,7 +162,7 @@ impl Compressor {
     ) -> (Box<dyn Read + Send>, Pending<O>) {
         let (parts, queue) = mpsc::sync_channel::<Part>(0);
         let queue = Arc::new(Mutex::new(queue));
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(part_size(self.processes));
         for _ in 0..self.processes {
             let (queue, buffers) = (Arc::clone(&queue), buffers.clone());
             chain.task("packing a part", move |clock| pack_parts(clock, &queue, &buffers));
@@ -172,8 +174,8 @@ impl Compressor {
         let observer = chain.task("packing", move |clock| {
             let mut first = true;
             loop {
-                let data = read_part(&mut from, &mut observer, spare.take(), clock)?;
-                let last = data.len() < PART;
+                let data = read_part(&mut from, &mut observer, &spare, clock)?;
+                let last = data.len() < spare.part;
                 // An empty stream still makes one (empty) member.
                 if first || !data.is_empty() {
                     let (member, place) = mpsc::sync_channel(1);
@@ -197,6 +199,12 @@ impl Compressor {
         };
         (Box::new(joined), observer)
     }
+}
+
+/// How much of the stream each of so many processes takes at a time.
+fn part_size(processes: usize) -> usize {
+    let (most, least) = PART;
+    (MEMORY / (2 * processes + 4)).clamp(least, most)
 }
 
 /// How many processes share a stream.
@@ -246,20 +254,31 @@ impl Tool {
 
 /// Buffers for parts and members, used again and again: what is allocated and freed in many threads is not given back to
 /// the system.
-#[derive(Clone, Default)]
-struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+#[derive(Clone)]
+struct Buffers {
+    /// The size of a part.
+    part: usize,
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+}
 
 impl Buffers {
+    fn new(part: usize) -> Self {
+        Self {
+            part,
+            spare: Arc::default(),
+        }
+    }
+
     /// An empty buffer with room for a part, or for one that did not get smaller.
     fn take(&self) -> Vec<u8> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(PART + PART / 64))
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(self.part + self.part / 64))
     }
 
     fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() >= PART {
+        if buffer.capacity() >= self.part {
             buffer.clear();
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
     }
 }
@@ -355,12 +374,13 @@ fn sample(part: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Reads up to [`PART`] bytes into `part`, which is empty; fewer only at the end of the stream.
-fn read_part(from: &mut impl Read, observer: &mut impl Observer, mut part: Vec<u8>, clock: &Clock) -> Result<Vec<u8>> {
-    part.resize(PART, 0);
+/// Reads a part into one of `buffers`; it is shorter than their size only at the end of the stream.
+fn read_part(from: &mut impl Read, observer: &mut impl Observer, buffers: &Buffers, clock: &Clock) -> Result<Vec<u8>> {
+    let mut part = buffers.take();
+    part.resize(buffers.part, 0);
     let mut filled = 0;
-    while filled < PART {
-        let end = PART.min(filled + pipeline::BLOCK);
+    while filled < part.len() {
+        let end = part.len().min(filled + pipeline::BLOCK);
         match from.read(&mut part[filled..end]) {
             Ok(0) => break,
             Ok(n) => {
@@ -516,11 +536,21 @@ mod tests {
 
     #[test]
     fn parts_come_back_in_order() {
-        for len in [0, 1, PART - 1, PART, PART + 1, 3 * PART + 17] {
-            let data = noise(len);
-            for processes in [1, 3] {
+        for processes in [1, 3] {
+            let part = part_size(processes);
+            for len in [0, 1, part - 1, part, part + 1, 3 * part + 17] {
+                let data = noise(len);
                 assert!(round_trip(&gzip(processes), data.clone()) == data, "{len} {processes}");
             }
+        }
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_the_processors() {
+        for processes in 1..=8 {
+            let part = part_size(processes);
+            assert!((2 * processes + 4) * part <= MEMORY, "{processes}");
+            assert!(sample(&vec![0; part]).is_some(), "{processes}");
         }
     }
 
@@ -537,7 +567,9 @@ mod tests {
             ..gzip(2)
         };
         let mut chain = Chain::new(STALL);
-        let (packed, _) = bad.compress(&mut chain, io::Cursor::new(noise(3 * PART)), ()).unwrap();
+        let (packed, _) = bad
+            .compress(&mut chain, io::Cursor::new(noise(3 * PART.0)), ())
+            .unwrap();
         chain.pump("writing", packed, io::sink(), ());
         let error = format!("{:#}", chain.finish().unwrap_err());
         assert!(
@@ -610,13 +642,13 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         })
-        .take(PART)
+        .take(PART.0)
         .collect();
         let text: Vec<u8> = (0..)
             .flat_map(|n: u32| {
                 format!("{{\"n\":{},\"user\":\"u{}@example.org\"}}\n", n * 7919 % 10007, n % 977).into_bytes()
             })
-            .take(PART)
+            .take(PART.0)
             .collect();
         let mut chooser = Chooser::new(both.tools.clone());
         let mut answers = Vec::new();
