@@ -1,6 +1,6 @@
 //! cleanup-backups: the retention applied to `backups/`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     let verdicts = retention::decide(&plan.units, now, &rules);
     plan.warn(now);
     let kept = plan.kept(&verdicts);
+    let owners = plan.owners();
 
     let (mut deleted, mut freed) = (0_u64, 0_u64);
     for kind in Kind::ALL {
@@ -77,7 +78,9 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
                 if !kept.contains(entry.path.as_path()) {
                     JOURNAL.info(format_args!("[DRY-RUN] Would delete: {path} ({size})"));
                 }
-                plan.explain(entry, &verdicts);
+                for index in owners.get(entry.path.as_path()).into_iter().flatten() {
+                    plan.explain(entry, *index, &verdicts[*index]);
+                }
                 continue;
             }
             if kept.contains(entry.path.as_path()) {
@@ -275,27 +278,34 @@ impl Plan {
             .collect()
     }
 
+    /// The units that each file belongs to; more than one only where manifests were copied.
+    fn owners(&self) -> HashMap<&Path, Vec<usize>> {
+        let mut owners: HashMap<&Path, Vec<usize>> = HashMap::new();
+        for (index, unit) in self.units.iter().enumerate() {
+            for file in &unit.files {
+                owners.entry(&file.path).or_default().push(index);
+            }
+        }
+        owners
+    }
+
     /// Says why a file stays or goes.
-    fn explain(&self, entry: &Entry, verdicts: &[Verdict]) {
-        let holds = |unit: &Unit| unit.files.iter().any(|file| file.path == entry.path);
-        for (index, unit) in self.units.iter().enumerate().filter(|(_, unit)| holds(unit)) {
-            let mut of = String::new();
-            if let Some(held) = &self.points[index] {
-                of = format!(", recovery point {}", held.point.stamp);
-                if unit.taken != held.point.stamp.time() {
-                    of.push_str(" (a file of it was written later than it says, and that time counts)");
-                }
+    fn explain(&self, entry: &Entry, index: usize, verdict: &Verdict) {
+        let mut of = String::new();
+        if let Some(held) = &self.points[index] {
+            of = format!(", recovery point {}", held.point.stamp);
+            if self.units[index].taken != held.point.stamp.time() {
+                of.push_str(" (a file of it was written later than it says, and that time counts)");
             }
-            let verdict = &verdicts[index];
-            if verdict.is_deletion() {
-                JOURNAL.info(format_args!("[DRY-RUN] Reason: {verdict}{of}"));
-            } else {
-                JOURNAL.info(format_args!(
-                    "[DRY-RUN] Would keep: {} ({}): {verdict}{of}",
-                    entry.path.display(),
-                    size::du(entry.disk)
-                ));
-            }
+        }
+        if verdict.is_deletion() {
+            JOURNAL.info(format_args!("[DRY-RUN] Reason: {verdict}{of}"));
+        } else {
+            JOURNAL.info(format_args!(
+                "[DRY-RUN] Would keep: {} ({}): {verdict}{of}",
+                entry.path.display(),
+                size::du(entry.disk)
+            ));
         }
     }
 

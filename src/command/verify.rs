@@ -1,5 +1,6 @@
 //! verify: proves backup files at rest. It needs no docker and no running stack.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -92,7 +93,7 @@ fn set(context: &Context, name: &OsStr) -> Result<Option<PathBuf>> {
 }
 
 fn verify_all(context: &Context, tally: &mut Tally) -> Result<()> {
-    let mut recorded = Vec::new();
+    let mut recorded = HashSet::new();
     for (path, point) in manifest::list(&context.store)? {
         if let Ok(point) = &point {
             recorded.extend(
