@@ -256,9 +256,17 @@ impl Docker {
     /// Makes a container that never runs and only shows `volume`, read-only, so that [`Docker::copy_out`] can read it.
     /// Any image serves, since nothing of it is run; it is never pulled. `owner` marks it for [`Docker::sweep_helpers`].
     ///
+    /// podman gives all that it copies out of a container to root, so there the volume itself is exported instead.
+    ///
     /// # Errors
     /// When the engine refuses.
     pub fn volume_helper(&self, owner: &str, image: &str, volume: &str) -> Result<Helper> {
+        if self.is_podman()? {
+            return Ok(Helper {
+                docker: self.clone(),
+                source: Source::Volume(volume.to_owned()),
+            });
+        }
         let mount = format!("{volume}:{HELPER_MOUNT}:ro");
         let label = format!("{HELPER_LABEL}={owner}");
         let said = self.query(&[
@@ -284,8 +292,13 @@ impl Docker {
         let id = said.text().lines().last().unwrap_or_default().trim().to_owned();
         Ok(Helper {
             docker: self.clone(),
-            id,
+            source: Source::Container(id),
         })
+    }
+
+    /// Whether the client is podman, perhaps under docker's name. The engine is not asked.
+    fn is_podman(&self) -> Result<bool> {
+        Ok(self.query(&["--version"])?.text().contains("podman"))
     }
 
     /// Removes the helper containers that a run of `owner` which was killed has left. Gives how many there were.
@@ -332,31 +345,48 @@ impl Docker {
     }
 }
 
-/// A container of ours that is removed when this goes out of scope.
+/// What reads a volume. A container of ours is removed when this goes out of scope.
 #[derive(Debug)]
 pub struct Helper {
     docker: Docker,
-    id: String,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A container that shows the volume, by its ID.
+    Container(String),
+    /// The volume itself, by its name.
+    Volume(String),
 }
 
 impl Helper {
-    /// `docker cp` of the whole volume to standard output; members are named `./...`.
+    /// The whole volume to standard output, as a tar stream. Members are named `./...`, by podman without the dot.
     pub fn archive(&self) -> Command {
-        self.docker.copy_out(&self.id, &format!("{HELPER_MOUNT}/."))
+        match &self.source {
+            Source::Container(id) => self.docker.copy_out(id, &format!("{HELPER_MOUNT}/.")),
+            Source::Volume(name) => self.docker.command(["volume", "export", "--", name]),
+        }
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // What cannot be removed now is swept by the next run.
-        let _ = self.docker.remove(&[&self.id]);
+        if let Source::Container(id) = &self.source {
+            // What cannot be removed now is swept by the next run.
+            let _ = self.docker.remove(&[id]);
+        }
     }
 }
 
 /// Tells "there is no such object" (fine) from an engine that does not answer.
 fn absent(stderr: &str) -> Result<()> {
     let said = stderr.to_ascii_lowercase();
-    if said.contains("no such") || said.contains("not found") || said.contains("no container with name") {
+    if said.contains("no such")
+        || said.contains("not found")
+        || said.contains("no container with name")
+        || said.contains("image not known")
+    {
         Ok(())
     } else {
         Err(engine_error(stderr))
@@ -429,6 +459,7 @@ mod tests {
     fn the_engines_silence_is_not_an_absent_container() {
         assert!(absent("Error: No such container: x").is_ok());
         assert!(absent("Error response from daemon: get x: no such volume").is_ok());
+        assert!(absent("Error: inspecting object: alpine:latest: image not known").is_ok());
         let down = absent("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.").unwrap_err();
         assert!(down.to_string().contains("does not answer"));
         let denied = absent("permission denied while trying to connect").unwrap_err();
