@@ -22,6 +22,14 @@ pub enum Action {
     Cleanup,
     /// Restore the database.
     RestorePostgres,
+    /// Restore Redis.
+    RestoreRedis,
+    /// Restore the n8n volume.
+    RestoreN8n,
+    /// Restore `.env`.
+    RestoreEnv,
+    /// Restore everything.
+    RestoreAll,
     /// List the recovery points.
     List,
     /// Prove backup files at rest.
@@ -110,6 +118,19 @@ const fn part(long: &'static str, help: &'static str) -> Opt {
         help,
     }
 }
+const EMPTY_QUEUE: Opt = Opt {
+    long: "empty-queue",
+    short: None,
+    value: None,
+    help: "leave out the jobs of n8n's queue, so that none runs again",
+};
+
+const CREATE_ROLES: Opt = Opt {
+    long: "create-roles",
+    short: None,
+    value: None,
+    help: "create roles that the dump names and the server lacks, without login",
+};
 
 /// Every command.
 pub const COMMANDS: &[Command] = &[
@@ -178,12 +199,7 @@ pub const COMMANDS: &[Command] = &[
                 value: None,
                 help: "keep the database that is replaced, as n8n_old_YYYYMMDD_HHMMSS",
             },
-            Opt {
-                long: "create-roles",
-                short: None,
-                value: None,
-                help: "create roles that the dump names and the server lacks, without login",
-            },
+            CREATE_ROLES,
             Opt {
                 long: "in-place",
                 short: None,
@@ -195,6 +211,69 @@ pub const COMMANDS: &[Command] = &[
         ],
         log: BACKUP_LOG,
         action: Action::RestorePostgres,
+    },
+    Command {
+        name: "restore-redis",
+        summary: "replace all that Redis holds by the snapshot in a .rdb file",
+        details: "The file is verified and loaded by a server of its own first; the append-only file, where Redis keeps one, is\n\
+                  written anew from it. n8n is stopped meanwhile. Waiting jobs of n8n's queue may run again.",
+        operand: Some("FILE"),
+        options: &[YES, EMPTY_QUEUE],
+        log: BACKUP_LOG,
+        action: Action::RestoreRedis,
+    },
+    Command {
+        name: "restore-n8n",
+        summary: "replace the contents of the n8n volume by a .tar.gz file",
+        details: "The file is verified, unpacked beside the data and read back first. n8n is stopped meanwhile, and what was there\n\
+                  is backed up. The volume needs room for both.",
+        operand: Some("FILE"),
+        options: &[YES],
+        log: BACKUP_LOG,
+        action: Action::RestoreN8n,
+    },
+    Command {
+        name: "restore-env",
+        summary: "replace .env by a .backup file",
+        details: "Tells by name which settings differ. The present file is kept as .env.before-restore-YYYYMMDD_HHMMSS.",
+        operand: Some("FILE"),
+        options: &[YES],
+        log: BACKUP_LOG,
+        action: Action::RestoreEnv,
+    },
+    Command {
+        name: "restore-all",
+        summary: "restore PostgreSQL, Redis, the n8n volume and .env from one recovery point",
+        details: "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', the newest one that holds every part asked\n\
+                  for. All is verified before anything is touched. n8n is stopped first and started last; containers that did not\n\
+                  run are stopped again. A run that was interrupted goes on where it was when it is called again.\n\
+                  Parts: postgres, redis, n8n, env.",
+        operand: Some("[SET]"),
+        options: &[
+            YES,
+            Opt {
+                long: "only",
+                short: None,
+                value: Some("PARTS"),
+                help: "restore these parts, comma-separated",
+            },
+            Opt {
+                long: "skip",
+                short: None,
+                value: Some("PARTS"),
+                help: "leave these parts as they are",
+            },
+            Opt {
+                long: "start",
+                short: None,
+                value: None,
+                help: "start the whole stack at the end, whatever ran before",
+            },
+            EMPTY_QUEUE,
+            CREATE_ROLES,
+        ],
+        log: BACKUP_LOG,
+        action: Action::RestoreAll,
     },
     Command {
         name: "list",

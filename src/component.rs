@@ -2,6 +2,7 @@
 
 pub mod drill;
 pub mod env;
+pub mod exchange;
 pub mod n8n;
 pub mod postgres;
 pub mod redis;

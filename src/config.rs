@@ -48,6 +48,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "the password of Redis; handed over by a pipe only",
     },
     Setting {
+        name: "QUEUE_BULL_PREFIX",
+        default: "bull",
+        help: "what n8n's queue keys in Redis begin with; restore-redis --empty-queue deletes those",
+    },
+    Setting {
         name: "BACKUP_POSTGRES_CONTAINER",
         default: "n8n-postgres",
         help: "PostgreSQL's container",
@@ -269,6 +274,8 @@ pub struct Config {
     pub redis_port: u16,
     /// `REDIS_PASSWORD`
     pub redis_password: Option<Secret>,
+    /// `QUEUE_BULL_PREFIX`
+    pub queue_prefix: String,
     /// `BACKUP_N8N_CONTAINERS`
     pub n8n_containers: Vec<String>,
     /// `BACKUP_N8N_VOLUME`
@@ -350,6 +357,7 @@ impl Config {
             redis_container: source.name("BACKUP_REDIS_CONTAINER")?,
             redis_port: source.number("REDIS_PORT", 1, u16::MAX)?,
             redis_password: source.secret("REDIS_PASSWORD")?,
+            queue_prefix: source.text("QUEUE_BULL_PREFIX")?,
             n8n_containers: source.names("BACKUP_N8N_CONTAINERS")?,
             n8n_volume: source.name("BACKUP_N8N_VOLUME")?,
             retention: Rules {

@@ -52,7 +52,7 @@ exit "$status""#;
 /// The label that marks our helper containers; its value tells whose they are.
 const HELPER_LABEL: &str = "n8n-backup.helper";
 /// Where a helper container sees the volume. No image brings files there that a fresh volume would be filled with.
-const HELPER_MOUNT: &str = "/n8n-backup-volume";
+pub const HELPER_MOUNT: &str = "/n8n-backup-volume";
 
 /// A docker client.
 #[derive(Clone, Debug)]
@@ -78,11 +78,22 @@ pub struct Container {
     pub started_at: String,
 }
 
+/// What a [`Docker::workshop`] shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// A volume.
+    Volume(&'a str),
+    /// All that another container has mounted.
+    Of(&'a str),
+}
+
 /// How [`Docker::exec`] runs a program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exec<'a> {
     /// Keeps standard input open.
     pub interactive: bool,
+    /// Returns at once, while the program runs on.
+    pub detached: bool,
     /// Variables for the program; they show in the engine's records, so never a secret.
     pub env: &'a [(&'a str, &'a str)],
     /// The user to run as; the container's own when none.
@@ -169,6 +180,19 @@ impl Docker {
         }
     }
 
+    /// A container that is there, whatever its state.
+    ///
+    /// # Errors
+    /// That there is none; or that the engine does not answer.
+    pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
+        self.container(name)?.with_context(|| {
+            format!(
+                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if yours is \
+                 called otherwise"
+            )
+        })
+    }
+
     /// A container that runs.
     ///
     /// # Errors
@@ -196,6 +220,9 @@ impl Docker {
         if how.interactive {
             command.arg("-i");
         }
+        if how.detached {
+            command.arg("-d");
+        }
         if let Some(user) = how.user {
             command.args(["-u", user]);
         }
@@ -212,7 +239,7 @@ impl Docker {
         let how = Exec {
             interactive: true,
             env,
-            user: None,
+            ..Exec::default()
         };
         let mut leashed = vec!["sh", "-c", LEASH, "sh"];
         leashed.extend_from_slice(argv);
@@ -227,6 +254,59 @@ impl Docker {
         let df = self.exec(container, Exec::default(), &["df", "-Pk", "--", dir]);
         let said = self.answer("df", df, None)?;
         Ok(size::free(&said.text()).filter(|_| said.success))
+    }
+
+    /// The directories of a container that lie on volumes or on the host, and so outlive it.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn mounts(&self, name: &str) -> Result<Vec<String>> {
+        self.list(name, "{{range .Mounts}}{{println .Destination}}{{end}}")
+    }
+
+    /// The arguments of a container's program.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn arguments(&self, name: &str) -> Result<Vec<String>> {
+        self.list(name, "{{range .Args}}{{println .}}{{end}}")
+    }
+
+    fn list(&self, name: &str, format: &str) -> Result<Vec<String>> {
+        let said = self.query(&["inspect", "--type", "container", "--format", format, "--", name])?;
+        if !said.success {
+            bail!("docker inspect {name}: {}", said.stderr);
+        }
+        let lines = said.text();
+        Ok(lines
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Starts a container; one that runs is left as it is.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn start(&self, name: &str) -> Result<()> {
+        self.drive("start", name)
+    }
+
+    /// Stops a container in good order, within the time that it was given when it was made.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        self.drive("stop", name)
+    }
+
+    fn drive(&self, verb: &str, name: &str) -> Result<()> {
+        let said = self.query(&[verb, "--", name])?;
+        if !said.success {
+            bail!("docker {verb} {name}: {}", said.stderr);
+        }
+        Ok(())
     }
 
     /// Whether a volume of this name exists.
@@ -293,6 +373,50 @@ impl Docker {
         Ok(Helper {
             docker: self.clone(),
             source: Source::Container(id),
+        })
+    }
+
+    /// Starts a container that does nothing but show data, writable, for programs that [`Docker::exec`] runs as root in it.
+    /// It has no network. The image needs `sleep` and what is to be run; it is never pulled. A volume is seen at
+    /// [`HELPER_MOUNT`], the data of another container where that one sees them.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn workshop(&self, owner: &str, image: &str, data: Data<'_>) -> Result<Workshop> {
+        let label = format!("{HELPER_LABEL}={owner}");
+        let mut args: Vec<String> = [
+            "run",
+            "--detach",
+            "--pull",
+            "never",
+            "--network",
+            "none",
+            "--no-healthcheck",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        args.extend(["--user", "0", "--label", &label].map(str::to_owned));
+        args.extend(match data {
+            Data::Volume(volume) => ["--volume".to_owned(), format!("{volume}:{HELPER_MOUNT}")],
+            Data::Of(container) => ["--volumes-from".to_owned(), container.to_owned()],
+        });
+        // It ends by itself after a day, should nobody come to remove it.
+        args.extend(["--entrypoint", "sleep", "--", image, "86400"].map(str::to_owned));
+        let said = self.answer("docker run", self.command(&args), None)?;
+        let id = said.text().lines().last().unwrap_or_default().trim().to_owned();
+        if !said.success {
+            if !id.is_empty() {
+                // It was made, and could not be started.
+                self.remove(&[&id])?;
+            }
+            bail!(
+                "could not start the helper container from image {image}: {}",
+                said.stderr
+            );
+        }
+        Ok(Workshop {
+            docker: self.clone(),
+            id,
         })
     }
 
@@ -379,6 +503,42 @@ impl Drop for Helper {
     }
 }
 
+/// A container of [`Docker::workshop`] that is removed when this goes out of scope.
+#[derive(Debug)]
+pub struct Workshop {
+    docker: Docker,
+    id: String,
+}
+
+impl Workshop {
+    /// The container, for [`Docker::exec`].
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The client that made it.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// `docker cp` of a tar archive on standard input into a directory: owners, modes and times are those of the members.
+    pub fn unpack(&self, dir: &str) -> Command {
+        self.docker.command(["cp", "--", "-", &format!("{}:{dir}", self.id)])
+    }
+
+    /// `docker cp` of what a directory holds to standard output; members are named `./...`.
+    pub fn pack(&self, dir: &str) -> Command {
+        self.docker.copy_out(&self.id, &format!("{dir}/."))
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by the next run.
+        let _ = self.docker.remove(&[&self.id]);
+    }
+}
+
 /// Tells "there is no such object" (fine) from an engine that does not answer.
 fn absent(stderr: &str) -> Result<()> {
     let said = stderr.to_ascii_lowercase();
@@ -427,6 +587,7 @@ mod tests {
             interactive: true,
             env: &[("A", "b c")],
             user: Some("999"),
+            ..Exec::default()
         };
         let command = docker().exec("name", how, &["psql", "-c", "select 1; --"]);
         assert_eq!(

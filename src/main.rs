@@ -36,7 +36,6 @@ use anyhow::{bail, Context as _, Result};
 
 use cli::{Action, Invocation, Request, UsageError};
 use command::drill::Parts;
-use component::postgres::restore::Options;
 use component::{n8n, postgres, redis, Context};
 use config::Config;
 use logging::Journal;
@@ -146,6 +145,15 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let context = Context::new(Config::load(project)?);
     let journal = Journal::new(invocation.command.name);
     let operand = invocation.operand.as_deref().unwrap_or_default();
+    let yes = invocation.has("yes");
+    let database = postgres::restore::Options {
+        keep_old: invocation.has("keep-old"),
+        create_roles: invocation.has("create-roles"),
+        in_place: invocation.has("in-place"),
+    };
+    let redis = redis::restore::Options {
+        empty_queue: invocation.has("empty-queue"),
+    };
     let done = match invocation.command.action {
         // Texts that the parser gives; it never asks to run these.
         Action::Man | Action::Completions => return Ok(0),
@@ -162,13 +170,25 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         Action::TestRecovery => return test_recovery(&context, invocation),
         Action::Verify => command::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
         Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
-        Action::RestorePostgres => {
-            let options = Options {
-                keep_old: invocation.has("keep-old"),
-                create_roles: invocation.has("create-roles"),
-                in_place: invocation.has("in-place"),
+        Action::RestorePostgres => command::restore::postgres(&context, operand, yes, database),
+        Action::RestoreRedis => command::restore::redis(&context, operand, yes, redis),
+        Action::RestoreN8n => command::restore::n8n(&context, operand, yes),
+        Action::RestoreEnv => command::restore::env(&context, operand, yes),
+        Action::RestoreAll => {
+            let text = |name| {
+                invocation
+                    .value(name)
+                    .map(|value: &std::ffi::OsStr| value.to_string_lossy().into_owned())
             };
-            command::restore::postgres(&context, operand, invocation.has("yes"), options)
+            let options = command::restore_all::Options {
+                yes,
+                only: text("only"),
+                skip: text("skip"),
+                start: invocation.has("start"),
+                redis,
+                postgres: database,
+            };
+            command::restore_all::run(&context, invocation.operand.as_deref(), &options)
         }
     };
     done.map(|()| 0)

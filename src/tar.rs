@@ -7,6 +7,9 @@
 //!
 //! Memory: names of up to 64 KiB each, and the content of the one file that is captured.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use anyhow::{bail, Result};
 
 const BLOCK: usize = 512;
@@ -33,6 +36,71 @@ pub struct Summary {
     /// Content of the file that [`Scanner::capture`] asked for; none when there is no such regular file or when it is
     /// larger than asked for. Of several files with that name it is the last, as when the archive is unpacked.
     pub captured: Option<Vec<u8>>,
+    /// What the member `.` says of the directory that was archived.
+    pub root: Option<Properties>,
+    /// A digest of all members but `.`, where [`Scanner::listed`] asked for it: names, types, modes, owners, times in
+    /// seconds, links and contents, in whatever order they stand. It is comparable within one process. None when there
+    /// are sparse files, whose contents stand in the archive in another form.
+    pub listing: Option<u64>,
+}
+
+/// Owner, mode and time of a member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Properties {
+    /// Numeric owner.
+    pub uid: u64,
+    /// Numeric group.
+    pub gid: u64,
+    /// Permission bits, with set-user-ID and the like.
+    pub mode: u64,
+    /// Time of the last change, in seconds since 1970; 0 when it lies before.
+    pub mtime: u64,
+}
+
+/// What is known of each member, by a hash of its name.
+#[derive(Default)]
+struct Listing {
+    members: HashMap<u64, Known>,
+    current: Option<(u64, DefaultHasher)>,
+    sparse: bool,
+}
+
+enum Known {
+    /// A digest of the member.
+    Member(u64),
+    /// A hard link: the hash of the name that it leads to.
+    Link(u64),
+}
+
+impl Listing {
+    /// Ends the member before the next one.
+    fn end_member(&mut self) {
+        if let Some((name, hasher)) = self.current.take() {
+            self.members.insert(name, Known::Member(hasher.finish()));
+        }
+    }
+
+    /// The digest of all: a sum, so that the order makes no difference.
+    fn digest(mut self) -> Option<u64> {
+        self.end_member();
+        let resolved = |known: &Known| match known {
+            Known::Member(digest) => *digest,
+            Known::Link(target) => match self.members.get(target) {
+                Some(Known::Member(digest)) => *digest,
+                _ => 0,
+            },
+        };
+        let sum = self.members.iter().fold(0_u64, |sum, (name, known)| {
+            sum.wrapping_add(hash_of(&(name, resolved(known))))
+        });
+        (!self.sparse).then_some(sum)
+    }
+}
+
+fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
@@ -101,6 +169,9 @@ struct Extended {
     size: Option<u64>,
     sparse_name: Option<Vec<u8>>,
     sparse_size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    mtime: Option<u64>,
 }
 
 /// Reads pax records, `LENGTH KEYWORD=VALUE\n`, as they come.
@@ -141,6 +212,7 @@ pub struct Scanner {
     max: usize,
     summary: Summary,
     all_dot_slash: bool,
+    listing: Option<Listing>,
     /// Bytes read so far.
     offset: u64,
 }
@@ -168,6 +240,7 @@ impl Scanner {
             max: 0,
             summary: Summary::default(),
             all_dot_slash: true,
+            listing: None,
             offset: 0,
         }
     }
@@ -178,6 +251,13 @@ impl Scanner {
     pub fn capture(mut self, name: &str, max: usize) -> Self {
         self.wanted = Some(plain(name.as_bytes()).to_vec());
         self.max = max;
+        self
+    }
+
+    /// Asks for [`Summary::listing`]. It takes about 40 bytes of memory for each member.
+    #[must_use]
+    pub fn listed(mut self) -> Self {
+        self.listing = Some(Listing::default());
         self
     }
 
@@ -323,10 +403,26 @@ impl Scanner {
         };
         self.summary.members += 1;
         self.all_dot_slash &= name == b"." || name.starts_with(b"./");
+        let link = match kind {
+            b'1' | b'2' => next
+                .link
+                .or_else(|| global.link.clone())
+                .unwrap_or_else(|| until_nul(&block[157..257]).to_vec()),
+            _ => Vec::new(),
+        };
+        let properties = Properties {
+            uid: next.uid.or(global.uid).or(number(&block[108..116])).unwrap_or_default(),
+            gid: next.gid.or(global.gid).or(number(&block[116..124])).unwrap_or_default(),
+            mode: number(&block[100..108]).unwrap_or_default() & 0o7777,
+            mtime: next
+                .mtime
+                .or(global.mtime)
+                .or(number(&block[136..148]))
+                .unwrap_or_default(),
+        };
         self.note_unsafe(&name);
         if kind == b'1' {
-            let link = next.link.or_else(|| self.global.link.clone());
-            self.note_unsafe(&link.unwrap_or_else(|| until_nul(&block[157..257]).to_vec()));
+            self.note_unsafe(&link);
         }
         // Before POSIX a directory was a file whose name ends with a slash.
         let regular = matches!(kind, b'0' | 0 | b'7' | b'S') && !(kind != b'S' && name.ends_with(b"/"));
@@ -349,8 +445,45 @@ impl Scanner {
                     self.summary.captured = Some(Vec::new());
                 }
             }
+            if let Some(listing) = &mut self.listing {
+                listing.sparse |= sparse.is_some();
+            }
         }
+        // Nobody keeps the same bits for the members that have no permissions of their own.
+        let properties = match kind {
+            b'2' => Properties {
+                mode: 0o777,
+                ..properties
+            },
+            _ => properties,
+        };
+        self.list(&name, kind, &link, properties, regular, stored);
         Ok(stored)
+    }
+
+    fn list(&mut self, name: &[u8], kind: u8, link: &[u8], properties: Properties, regular: bool, size: u64) {
+        let name = bare(name);
+        if name.is_empty() {
+            self.summary.root = Some(properties);
+        }
+        let Some(listing) = &mut self.listing else { return };
+        listing.end_member();
+        if name.is_empty() {
+            return;
+        }
+        let hashed = hash_of(&name);
+        if kind == b'1' {
+            listing.members.insert(hashed, Known::Link(hash_of(&bare(link))));
+            return;
+        }
+        let mut hasher = DefaultHasher::new();
+        let kind = match kind {
+            _ if regular => b'0',
+            0 | b'0' | b'7' => b'5',
+            kind => kind,
+        };
+        (kind, link, properties, if regular { size } else { 0 }).hash(&mut hasher);
+        listing.current = Some((hashed, hasher));
     }
 
     fn note_unsafe(&mut self, name: &[u8]) {
@@ -364,6 +497,11 @@ impl Scanner {
     }
 
     fn content(&mut self, bytes: &[u8]) -> Result<()> {
+        if let (Content::Skip | Content::Capture, Some(listing)) = (self.content, &mut self.listing) {
+            if let Some((_, hasher)) = &mut listing.current {
+                hasher.write(bytes);
+            }
+        }
         match self.content {
             Content::Skip => {}
             Content::Capture => {
@@ -405,6 +543,7 @@ impl Scanner {
         let inside = match self.state {
             State::End => {
                 self.summary.dot_slash = self.all_dot_slash && self.summary.members > 0;
+                self.summary.listing = self.listing.take().and_then(Listing::digest);
                 return Ok(self.summary);
             }
             _ if offset == 0 => bail!("the archive is empty"),
@@ -481,7 +620,15 @@ impl Records {
     fn is_of_interest(&self) -> bool {
         matches!(
             self.keyword.as_slice(),
-            b"path" | b"linkpath" | b"size" | b"GNU.sparse.name" | b"GNU.sparse.realsize" | b"GNU.sparse.size"
+            b"path"
+                | b"linkpath"
+                | b"size"
+                | b"uid"
+                | b"gid"
+                | b"mtime"
+                | b"GNU.sparse.name"
+                | b"GNU.sparse.realsize"
+                | b"GNU.sparse.size"
         )
     }
 
@@ -501,11 +648,20 @@ impl Records {
             let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
             match number {
                 Some(_) => Ok(number),
-                None => bail!("byte {offset}: a pax record with a size that cannot be read; the archive is damaged"),
+                None => bail!("byte {offset}: a pax record with a number that cannot be read; the archive is damaged"),
             }
         };
         match self.keyword.as_slice() {
             b"size" => into.size = number()?,
+            b"uid" => into.uid = number()?,
+            b"gid" => into.gid = number()?,
+            // With a fraction, or before 1970; only whole seconds are kept.
+            b"mtime" => {
+                into.mtime = text
+                    .as_deref()
+                    .and_then(|text| std::str::from_utf8(text).ok())
+                    .map(|text| text.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0));
+            }
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => into.sparse_size = number()?,
             b"path" => into.path = text,
             b"linkpath" => into.link = text,
@@ -523,6 +679,17 @@ fn within(length: usize, left: u64) -> usize {
 
 fn plain(name: &[u8]) -> &[u8] {
     name.strip_prefix(b"./").unwrap_or(name)
+}
+
+/// A name without what makes no difference: `./` before it and a slash after it. Empty for `.` itself.
+fn bare(name: &[u8]) -> &[u8] {
+    let name = plain(name);
+    let name = name.strip_suffix(b"/").unwrap_or(name);
+    if name == b"." {
+        b""
+    } else {
+        name
+    }
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -674,7 +841,50 @@ mod tests {
                 dot_slash: true,
                 unsafe_names: Vec::new(),
                 captured: Some(b"{\"encryptionKey\":\"k\"}".to_vec()),
+                root: Some(Properties {
+                    mode: 0o644,
+                    ..Properties::default()
+                }),
+                listing: None,
             }
+        );
+    }
+
+    #[test]
+    fn a_listing_tells_archives_apart_but_not_by_their_order() {
+        let list = |members: &[Vec<u8>]| {
+            let mut scanner = Scanner::new().listed();
+            scanner.feed(&[members.concat(), end()].concat()).unwrap();
+            scanner.finish().unwrap().listing.unwrap()
+        };
+        let link = |name: &str, target: &str| {
+            let mut block = header(name, b'1', 0);
+            block[157..157 + target.len()].copy_from_slice(target.as_bytes());
+            seal(&mut block);
+            block
+        };
+        let (root, a, b) = (
+            member("./", b'5', b""),
+            member("./a", b'0', b"1"),
+            member("./b", b'0', b"2"),
+        );
+        let plain = list(&[root, a.clone(), b.clone()]);
+        assert_eq!(plain, list(&[b.clone(), a.clone()]));
+        assert_eq!(plain, list(&[member("a", b'0', b"1"), b.clone()]));
+        for other in [
+            vec![a.clone()],
+            vec![a.clone(), member("./b", b'0', b"3")],
+            vec![a.clone(), member("./c", b'0', b"2")],
+            vec![a.clone(), member("./b", b'5', b"")],
+            vec![a.clone(), link("./b", "./a")],
+        ] {
+            assert_ne!(plain, list(&other));
+        }
+        // Which of two names of a file comes first makes no difference.
+        let x = |name| member(name, b'0', b"x");
+        assert_eq!(
+            list(&[x("./a"), link("./b", "./a")]),
+            list(&[link("./a", "./b"), x("./b")])
         );
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::{cleanup, drill, hold, now, offsite, record};
+use super::{cleanup, drill, hold, now, offsite, pause, record};
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
@@ -59,6 +59,9 @@ pub fn run(context: &Context) -> Result<()> {
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
     logging::check_started()?;
+    if let Some(what) = pause::interrupted(context) {
+        JOURNAL.warn(what);
+    }
     context.check_encryption(JOURNAL)?;
     check_space(context)?;
 

@@ -1,4 +1,4 @@
-//! The restores: what is asked, checked and locked around a component's own restore.
+//! The restores of one component: what is asked, checked, locked and stopped around the component's own restore.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -6,31 +6,28 @@ use std::path::Path;
 
 use anyhow::{bail, Result};
 
-use super::hold;
+use super::pause::Pause;
+use super::{backup_one, hold};
 use crate::component::postgres::restore::{prepare, Options};
-use crate::component::Context;
+use crate::component::{env, n8n, redis, Context};
 use crate::logging::{self, Journal};
 use crate::store::Kind;
-
-const JOURNAL: Journal = Journal::new("restore-postgres");
 
 /// Replaces the database by the contents of `file`. `yes` answers the question beforehand.
 ///
 /// # Errors
 /// When the file is not a whole dump, or the server cannot take it; the live database is then the one from before.
 pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) -> Result<()> {
-    let path = Path::new(file);
-    JOURNAL.info(format_args!("Starting PostgreSQL restore from: {}", path.display()));
+    const JOURNAL: Journal = Journal::new("restore-postgres");
+    JOURNAL.info(format_args!(
+        "Starting PostgreSQL restore from: {}",
+        Path::new(file).display()
+    ));
     logging::check_started()?;
     if !context.config.env_file_exists {
         bail!(".env file not found");
     }
-    if !path.exists() {
-        bail!("Backup file not found: {}", path.display());
-    }
-    if !Kind::Postgres.is_name(&path.to_string_lossy()) || !path.is_file() {
-        bail!("Backup file must be a .sql.gz file");
-    }
+    let path = backup_file(file, Kind::Postgres)?;
     let _lock = hold(context, JOURNAL)?;
     let _component = context.hold(Kind::Postgres, JOURNAL)?;
     let plan = prepare(context, path, options, JOURNAL)?;
@@ -38,9 +35,7 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
         "This will drop and recreate the database {}",
         context.config.postgres_db
     ));
-    JOURNAL.warn("All existing data will be replaced with backup data");
-    if !confirmed(yes) {
-        JOURNAL.info("Restore cancelled by user");
+    if !confirmed(JOURNAL, yes) {
         return Ok(());
     }
     plan.run()?;
@@ -48,14 +43,134 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
     Ok(())
 }
 
-/// Asks on a terminal; goes on where nobody can be asked.
-fn confirmed(yes: bool) -> bool {
+/// Replaces all that Redis holds by the snapshot in `file`. n8n is stopped meanwhile.
+///
+/// # Errors
+/// When the file is not a whole snapshot, or Redis cannot take it; Redis then holds what it held before.
+pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore::Options) -> Result<()> {
+    const JOURNAL: Journal = Journal::new("restore-redis");
+    JOURNAL.info(format_args!(
+        "Starting Redis restore from: {}",
+        Path::new(file).display()
+    ));
+    logging::check_started()?;
+    let path = backup_file(file, Kind::Redis)?;
+    let _lock = hold(context, JOURNAL)?;
+    let _component = context.hold(Kind::Redis, JOURNAL)?;
+    let plan = redis::restore::prepare(context, path, options, JOURNAL)?;
+    JOURNAL.warn(format_args!(
+        "This will replace all that Redis in {} holds, and stop n8n meanwhile",
+        plan.target()
+    ));
+    if !options.empty_queue {
+        JOURNAL.warn("Jobs of n8n's queue that wait in the snapshot may run again; --empty-queue leaves them out");
+    }
+    if !confirmed(JOURNAL, yes) {
+        return Ok(());
+    }
+    let docker = context.docker()?;
+    let pause = Pause::begin(context, &docker, JOURNAL, &[plan.target()])?;
+    pause.end(plan.run(), false)?;
+    JOURNAL.success(format_args!("Redis restore completed from: {}", path.display()));
+    Ok(())
+}
+
+/// Replaces the contents of the n8n volume by the archive in `file`. n8n is stopped meanwhile, and what was there is
+/// backed up first.
+///
+/// # Errors
+/// When the file is not a whole archive, or the volume cannot take it; it then holds what it held before.
+pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
+    const JOURNAL: Journal = Journal::new("restore-n8n");
+    JOURNAL.info(format_args!(
+        "Starting n8n data restore from: {}",
+        Path::new(file).display()
+    ));
+    logging::check_started()?;
+    let path = backup_file(file, Kind::N8n)?;
+    let _lock = hold(context, JOURNAL)?;
+    let plan = n8n::restore::prepare(context, path, JOURNAL)?;
+    JOURNAL.warn(format_args!(
+        "This will replace the contents of the volume {}, and stop n8n meanwhile",
+        plan.target()
+    ));
+    if !confirmed(JOURNAL, yes) {
+        return Ok(());
+    }
+    let docker = context.docker()?;
+    let pause = Pause::begin(context, &docker, JOURNAL, &[])?;
+    pause.end(plan.run(|| keep_volume(context)), false)?;
+    JOURNAL.success(format_args!("n8n data restore completed from: {}", path.display()));
+    Ok(())
+}
+
+/// Backs the volume up as it is before it is replaced.
+///
+/// # Errors
+/// As for the backup.
+pub fn keep_volume(context: &Context) -> Result<()> {
+    backup_one(context, Journal::new("backup-n8n"), n8n::backup)
+}
+
+/// Replaces `.env` by the copy in `file`; the one that was there stays beside it.
+///
+/// # Errors
+/// When the file is no environment file or cannot be put in place; `.env` is then the one from before.
+pub fn env(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
+    const JOURNAL: Journal = Journal::new("restore-env");
+    JOURNAL.info(format_args!(
+        "Starting environment file restore from: {}",
+        Path::new(file).display()
+    ));
+    logging::check_started()?;
+    let path = backup_file(file, Kind::Env)?;
+    let _lock = hold(context, JOURNAL)?;
+    let _component = context.hold(Kind::Env, JOURNAL)?;
+    let plan = env::restore::prepare(context, path, JOURNAL)?;
+    plan.report();
+    if !plan.is_same() && !plan.is_missing() {
+        JOURNAL.warn(format_args!("This will replace {}", plan.target().display()));
+        if !confirmed(JOURNAL, yes) {
+            return Ok(());
+        }
+    }
+    plan.run()?;
+    JOURNAL.success(format_args!(
+        "Environment file restore completed from: {}",
+        path.display()
+    ));
+    if !plan.is_same() {
+        JOURNAL.info("Containers keep the values that they were made with, until docker compose up -d makes them anew");
+    }
+    Ok(())
+}
+
+/// The operand, as a backup file of a kind.
+fn backup_file(file: &OsStr, kind: Kind) -> Result<&Path> {
+    let path = Path::new(file);
+    if !path.exists() {
+        bail!("Backup file not found: {}", path.display());
+    }
+    if !kind.is_name(&path.to_string_lossy()) || !path.is_file() {
+        bail!("Backup file must be a {} file", kind.suffix());
+    }
+    Ok(path)
+}
+
+/// Warns, and asks on a terminal; goes on where nobody can be asked. Says so when the answer is not `yes`.
+pub fn confirmed(journal: Journal, yes: bool) -> bool {
+    journal.warn("All existing data will be replaced with backup data");
     if yes || !io::stdin().is_terminal() {
-        JOURNAL.info("Running non-interactively, proceeding with restore");
+        journal.info("Running non-interactively, proceeding with restore");
         return true;
     }
     let mut out = io::stdout().lock();
     let _ = write!(out, "Are you sure you want to continue? (yes/no): ").and_then(|()| out.flush());
+    drop(out);
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim() == "yes"
+    let agreed = io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim() == "yes";
+    if !agreed {
+        journal.info("Restore cancelled by user");
+    }
+    agreed
 }

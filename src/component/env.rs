@@ -1,5 +1,7 @@
 //! The environment file: a copy of `.env`, which holds n8n's encryption key.
 
+pub mod restore;
+
 use std::fs::{self, File};
 use std::path::Path;
 

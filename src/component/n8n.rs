@@ -1,6 +1,7 @@
 //! The n8n data volume: a tar archive of it, read through a helper container that never runs.
 
 pub mod drill;
+pub mod restore;
 
 use std::path::Path;
 use std::thread;

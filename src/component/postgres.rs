@@ -216,7 +216,7 @@ impl<'a> Psql<'a> {
         let how = Exec {
             interactive: true,
             env: &[("PGCLIENTENCODING", "UTF8")],
-            user: None,
+            ..Exec::default()
         };
         Ok(self.docker.exec(self.container, how, &argv))
     }

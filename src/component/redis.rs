@@ -1,6 +1,7 @@
 //! Redis: a snapshot made by BGSAVE, followed through `INFO persistence`, and copied out of the container.
 
 pub mod drill;
+pub mod restore;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -94,13 +95,14 @@ pub fn verify(context: &Context, path: &Path) -> Result<rdb::Summary> {
     observe(context, path, rdb::Scanner::new())?.finish()
 }
 
-/// A Redis in its container.
+/// A Redis in a container.
 struct Redis<'a> {
     docker: &'a Docker,
-    context: &'a Context,
     container: &'a str,
-    port: u16,
+    /// How redis-cli reaches it.
+    at: [String; 2],
     password: Option<&'a Secret>,
+    stall: Duration,
 }
 
 /// What Redis says about its snapshots.
@@ -163,10 +165,10 @@ impl<'a> Redis<'a> {
         let config = &context.config;
         Self {
             docker,
-            context,
             container: &config.redis_container,
-            port: config.redis_port,
+            at: ["-p".to_owned(), config.redis_port.to_string()],
             password: config.redis_password.as_ref(),
+            stall: config.stall,
         }
     }
 
@@ -182,12 +184,12 @@ impl<'a> Redis<'a> {
         for command in commands {
             let _ = writeln!(script, "{command}\nECHO {END}");
         }
-        let port = self.port.to_string();
         let how = Exec {
             interactive: true,
             ..Exec::default()
         };
-        let call = self.docker.exec(self.container, how, &["redis-cli", "-p", &port]);
+        let [option, value] = &self.at;
+        let call = self.docker.exec(self.container, how, &["redis-cli", option, value]);
         let said = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
         let text = String::from_utf8_lossy(&said.stdout).replace('\r', "");
         let mut replies = vec![String::new()];
@@ -263,7 +265,7 @@ impl<'a> Redis<'a> {
 
     /// Asks again and again until `done`; gives up when the stall limit passes without progress.
     fn wait(&self, done: impl Fn(&State) -> bool) -> Result<State> {
-        let limit = self.context.config.stall;
+        let limit = self.stall;
         let mut moved = Instant::now();
         let mut progress = None;
         let mut pause = Duration::from_millis(20);

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
@@ -123,6 +124,33 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
         missing_roles,
         options,
     })
+}
+
+/// Waits until a server that was just started takes connections. One that makes its first database still listens on no
+/// address, and is going to end once more.
+///
+/// # Errors
+/// When it ends, or is not ready within the stall limit.
+pub fn await_ready(context: &Context, docker: &Docker) -> Result<()> {
+    const ASK: &str = "SELECT 'ready' WHERE current_setting('listen_addresses') <> '';\n";
+    let config = &context.config;
+    let psql = Psql::live(context, docker);
+    let deadline = Instant::now() + config.stall;
+    loop {
+        let reason = match psql
+            .reachable(sql::maintenance_databases(&config.postgres_db)?)
+            .and_then(|database| psql.run(database, "restore", ASK.to_owned()))
+        {
+            Ok(said) if said.lines().any(|line| line == "ready") => return Ok(()),
+            Ok(_) => anyhow!("it listens on no address yet"),
+            Err(error) => error,
+        };
+        docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+        if Instant::now() >= deadline {
+            return Err(reason.context("PostgreSQL is not ready"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Refuses a restore that would fill the server's disk.

@@ -93,10 +93,10 @@ fn loaded(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u64> {
     let keyspace = server.wait(Duration::from_millis(50), |server| {
         let redis = Redis {
             docker: &bench.docker,
-            context: bench.context,
             container: server.id(),
-            port: PORT,
+            at: ["-p".to_owned(), PORT.to_string()],
             password: None,
+            stall: bench.context.config.stall,
         };
         // While it does not listen yet, there is no answer.
         let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace"]) else {

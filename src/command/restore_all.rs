@@ -1,0 +1,359 @@
+//! restore-all: every part of one recovery point, in the order in which they need each other.
+//!
+//! First everything is verified, and nothing is touched before. `.env` comes first only where there is none, because the
+//! settings stand in it; else it comes last, so that the containers that run now are reached by what is true of them now.
+//! n8n is stopped before the first part and started after the last.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use super::hold;
+use super::pause::Pause;
+use super::restore::{confirmed, keep_volume};
+use crate::component::{env, n8n, postgres, redis, Context};
+use crate::config::Config;
+use crate::docker::Docker;
+use crate::logging::{self, Journal};
+use crate::manifest::{self, Point};
+use crate::store::{Kind, Stamp};
+
+const JOURNAL: Journal = Journal::new("restore-all");
+const RULE: &str = "==========================================";
+const POSTGRES: Journal = Journal::new("restore-postgres");
+const REDIS: Journal = Journal::new("restore-redis");
+const N8N: Journal = Journal::new("restore-n8n");
+const ENV: Journal = Journal::new("restore-env");
+
+/// How a restore is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Answers the question beforehand.
+    pub yes: bool,
+    /// The parts to restore, comma-separated; all without it.
+    pub only: Option<String>,
+    /// The parts to leave as they are.
+    pub skip: Option<String>,
+    /// Start the whole stack at the end, whatever ran before.
+    pub start: bool,
+    /// How Redis is restored.
+    pub redis: redis::restore::Options,
+    /// How the database is restored.
+    pub postgres: postgres::restore::Options,
+}
+
+/// Restores the recovery point that `operand` names: its stamp, or `latest`, as without one.
+///
+/// # Errors
+/// When the point is not whole, or a part cannot be restored; a part that fails holds what it held before, and those
+/// after it are not begun.
+pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Result<()> {
+    JOURNAL.info(RULE);
+    JOURNAL.info("Starting full restore");
+    JOURNAL.info(RULE);
+    logging::check_started()?;
+    let parts = parts(options)?;
+    let point = point(context, operand, &parts)?;
+    JOURNAL.info(format_args!(
+        "Recovery point {}: {}",
+        point.stamp,
+        parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(" ")
+    ));
+    for kind in Kind::ALL.iter().filter(|kind| !parts.contains(kind)) {
+        JOURNAL.warn(format_args!("Left as it is: {}", kind.dir()));
+    }
+    let _lock = hold(context, JOURNAL)?;
+    let file = |kind: Kind| point.member(kind).map(|member| context.store.root().join(&member.name));
+    let env_file = file(Kind::Env).filter(|_| parts.contains(&Kind::Env));
+    let mut times = Vec::new();
+    if context.config.env_file_exists {
+        restore(context, &point, &parts, env_file.as_deref(), options, &mut times)?;
+    } else {
+        // Everything else needs its settings.
+        let Some(path) = env_file else {
+            bail!(".env file not found")
+        };
+        let begun = Instant::now();
+        {
+            let _component = context.hold(Kind::Env, ENV)?;
+            let plan = env::restore::prepare(context, &path, ENV)?;
+            plan.report();
+            plan.run()?;
+        }
+        times.push((Kind::Env, begun.elapsed()));
+        let context = Context::new(Config::load(&context.config.project)?);
+        restore(&context, &point, &parts, None, options, &mut times)?;
+    }
+    JOURNAL.info(RULE);
+    let total: Duration = times.iter().map(|(_, took)| *took).sum();
+    for (kind, took) in &times {
+        JOURNAL.info(format_args!("{}: {:.1} s", kind.dir(), took.as_secs_f64()));
+    }
+    JOURNAL.success(format_args!(
+        "Full restore completed from: {} ({}/{} parts in {:.1} s)",
+        point.stamp,
+        times.len(),
+        parts.len(),
+        total.as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// The parts that are asked for.
+fn parts(options: &Options) -> Result<Vec<Kind>> {
+    let kinds = |list: &Option<String>| -> Result<Vec<Kind>> {
+        list.as_deref()
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .map(|word| {
+                Kind::ALL
+                    .into_iter()
+                    .find(|kind| kind.dir() == word)
+                    .with_context(|| format!("There is no part '{word}': they are postgres, redis, n8n and env"))
+            })
+            .collect()
+    };
+    let (only, skip) = (kinds(&options.only)?, kinds(&options.skip)?);
+    let parts: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| (options.only.is_none() || only.contains(kind)) && !skip.contains(kind))
+        .collect();
+    ensure!(!parts.is_empty(), "No part is left to restore");
+    Ok(parts)
+}
+
+/// The point that is asked for, when it holds the parts, whole.
+fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
+    let name = operand.map_or_else(|| "latest".into(), OsStr::to_string_lossy);
+    if name != "latest" {
+        let name = Path::new(name.as_ref());
+        let name = name.file_name().unwrap_or_default().to_string_lossy();
+        let stamp = Stamp::parse(name.strip_suffix(crate::store::SET_SUFFIX).unwrap_or(&name))
+            .with_context(|| format!("{name} is no recovery point: name one as YYYYMMDD_HHMMSS, or 'latest'"))?;
+        let path = context.store.set_path(stamp);
+        ensure!(path.exists(), "There is no recovery point {stamp}");
+        let point = Point::load(&path)?;
+        if let Some(missing) = lacks(&point, parts) {
+            bail!(
+                "Recovery point {stamp} is not complete: {missing}. Restore what it has with --only or --skip, and the rest \
+                 from another one"
+            );
+        }
+        return Ok(point);
+    }
+    for (path, point) in manifest::list(&context.store)?.into_iter().rev() {
+        match point {
+            Ok(point) => match lacks(&point, parts) {
+                None => return Ok(point),
+                Some(missing) => JOURNAL.warn(format_args!(
+                    "Passing over the newer recovery point {}: {missing}",
+                    point.stamp
+                )),
+            },
+            Err(error) => JOURNAL.warn(format_args!("Passing over {}: {error:#}", path.display())),
+        }
+    }
+    bail!("There is no recovery point that holds all of these parts; name one, with --only or --skip")
+}
+
+/// What a point lacks of the parts.
+fn lacks(point: &Point, parts: &[Kind]) -> Option<String> {
+    let damaged = point.listed("damaged");
+    let missing: Vec<String> = parts
+        .iter()
+        .filter_map(|kind| match point.member(*kind) {
+            None => Some(format!("it holds no {}", kind.dir())),
+            Some(_) if damaged.contains(&kind.dir()) => Some(format!("its {} is damaged", kind.dir())),
+            Some(_) => None,
+        })
+        .collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
+}
+
+/// Restores all parts but an environment file that is in place already.
+fn restore(
+    context: &Context,
+    point: &Point,
+    parts: &[Kind],
+    env_file: Option<&Path>,
+    options: &Options,
+    times: &mut Vec<(Kind, Duration)>,
+) -> Result<()> {
+    let docker = context.docker()?;
+    let file = |kind: Kind| -> Option<PathBuf> {
+        let member = point.member(kind).filter(|_| parts.contains(&kind))?;
+        Some(context.store.root().join(&member.name))
+    };
+    let (dump, snapshot, archive) = (file(Kind::Postgres), file(Kind::Redis), file(Kind::N8n));
+    let redis = snapshot
+        .as_deref()
+        .map(|path| redis::restore::prepare(context, path, options.redis, REDIS))
+        .transpose()?;
+    let n8n = archive
+        .as_deref()
+        .map(|path| n8n::restore::prepare(context, path, N8N))
+        .transpose()?;
+    let env = env_file
+        .map(|path| env::restore::prepare(context, path, ENV))
+        .transpose()?;
+    if let Some(env) = &env {
+        env.report();
+    }
+    let database = dump.as_ref().map(|_| Database::start(context, &docker)).transpose()?;
+    let postgres = dump
+        .as_deref()
+        .map(|path| postgres::restore::prepare(context, path, options.postgres, POSTGRES))
+        .transpose()?;
+    JOURNAL.info("Everything is verified, nothing was changed so far");
+    JOURNAL.warn(format_args!(
+        "This will replace {} by recovery point {}, and stop n8n meanwhile",
+        parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
+        point.stamp
+    ));
+    if !confirmed(JOURNAL, options.yes) {
+        bail!("Nothing was restored");
+    }
+
+    let others: Vec<&str> = redis.iter().map(redis::restore::Plan::target).collect();
+    let mut pause = Pause::begin(context, &docker, JOURNAL, &others)?;
+    let new_key = env
+        .as_ref()
+        .is_some_and(|env| env.changes("N8N_ENCRYPTION_KEY") && !env.is_missing());
+    let done = (|| {
+        let done = pause.resume(point.stamp)?;
+        let mut part = |kind: Kind, work: &dyn Fn() -> Result<()>| -> Result<()> {
+            if done.contains(&kind) {
+                JOURNAL.info(format_args!("Already restored by the interrupted run: {}", kind.dir()));
+            } else {
+                JOURNAL.info(format_args!("Restoring: {}", kind.dir()));
+                let begun = Instant::now();
+                work().with_context(|| format!("Full restore failed at {}; run it again to go on", kind.dir()))?;
+                pause.done(kind)?;
+                times.push((kind, begun.elapsed()));
+            }
+            Ok(())
+        };
+        if let Some(plan) = &postgres {
+            part(Kind::Postgres, &|| {
+                let _component = context.hold(Kind::Postgres, POSTGRES)?;
+                plan.run()
+            })?;
+        }
+        if let Some(plan) = &redis {
+            part(Kind::Redis, &|| {
+                let _component = context.hold(Kind::Redis, REDIS)?;
+                plan.run()
+            })?;
+        }
+        if let Some(plan) = &n8n {
+            part(Kind::N8n, &|| plan.run(|| keep_volume(context)))?;
+        }
+        if let Some(plan) = &env {
+            part(Kind::Env, &|| {
+                let _component = context.hold(Kind::Env, ENV)?;
+                plan.run()
+            })?;
+        }
+        Ok(())
+    })();
+    let runs_again = pause.starts_n8n();
+    let done = done.and_then(|()| match options.start {
+        true => docker.start(&context.config.redis_container),
+        false => Ok(()),
+    });
+    if new_key && done.is_ok() {
+        JOURNAL.warn(
+            "N8N_ENCRYPTION_KEY is another one now, and containers keep the value that they were made with: \
+             docker compose up -d makes them anew",
+        );
+    }
+    pause.end(done, options.start)?;
+    if let Some(database) = database {
+        database.end(options.start)?;
+    }
+    if !options.start && !runs_again {
+        JOURNAL
+            .info("n8n did not run before, so it was not started: docker compose up -d does it, or --start next time");
+    }
+    Ok(())
+}
+
+/// The database server, which must run to be restored.
+struct Database<'a> {
+    docker: &'a Docker,
+    container: &'a str,
+    started: bool,
+}
+
+impl<'a> Database<'a> {
+    /// Starts it when it does not run, and waits until it takes connections.
+    fn start(context: &'a Context, docker: &'a Docker) -> Result<Self> {
+        let name = &context.config.postgres_container;
+        let container = docker.existing(name, "BACKUP_POSTGRES_CONTAINER")?;
+        let started = matches!(container.status.as_str(), "created" | "exited");
+        let database = Self {
+            docker,
+            container: name,
+            started,
+        };
+        if started {
+            JOURNAL.info(format_args!("Starting {name}..."));
+            docker.start(name)?;
+            if let Err(error) = postgres::restore::await_ready(context, docker) {
+                database.end(false)?;
+                return Err(error);
+            }
+        }
+        Ok(database)
+    }
+
+    /// Stops it again when it did not run, unless it is to run.
+    fn end(mut self, run: bool) -> Result<()> {
+        let stop = self.started && !run;
+        self.started = false;
+        if stop {
+            JOURNAL.info(format_args!("Stopping {}, which did not run before", self.container));
+            self.docker.stop(self.container)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Database<'_> {
+    fn drop(&mut self) {
+        if self.started {
+            // After a failure elsewhere, which is what is told.
+            let _ = self.docker.stop(self.container);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(only: Option<&str>, skip: Option<&str>) -> Result<Vec<Kind>> {
+        parts(&Options {
+            only: only.map(str::to_owned),
+            skip: skip.map(str::to_owned),
+            ..Options::default()
+        })
+    }
+
+    #[test]
+    fn parts_are_chosen_by_name() {
+        assert_eq!(asked(None, None).unwrap(), Kind::ALL);
+        assert_eq!(asked(Some("redis, env"), None).unwrap(), [Kind::Redis, Kind::Env]);
+        assert_eq!(
+            asked(None, Some("env")).unwrap(),
+            [Kind::Postgres, Kind::Redis, Kind::N8n]
+        );
+        assert!(asked(Some("everything"), None).is_err());
+        assert!(asked(Some("env"), Some("env")).is_err());
+        assert!(asked(Some(""), None).is_err());
+    }
+}

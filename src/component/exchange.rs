@@ -1,0 +1,188 @@
+//! The exchange of what a directory of a volume holds for something new, by renaming: quick, and to be taken back.
+//!
+//! Everything stands in one directory of our own in there, [`WORK`], until the exchange is done. Whatever the state is in
+//! which a run was killed, the next one can tell it by that directory and set it right.
+
+use anyhow::{anyhow, bail, Result};
+
+use crate::docker::{Exec, Workshop};
+
+/// Our directory within the one that is exchanged.
+pub const WORK: &str = ".n8n-backup-restore";
+
+/// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
+///
+/// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory itself),
+/// `names`, and the marks `begun` and `moved`, which tell how far the exchange has come.
+const SCRIPT: &str = r#"set -eu
+cd -- "$1"
+verb=$2
+shift 2
+work=.n8n-backup-restore
+# pass FROM TO [NAME...]: moves the entries
+pass() {
+  from=$1 to=$2
+  shift 2
+  [ $# -gt 0 ] || set -- "$from"/* "$from"/.[!.]* "$from"/..?*
+  for name; do
+    name=${name##*/}
+    case $name in .n8n-backup-*) continue ;; esac
+    [ -e "$from/$name" ] || [ -L "$from/$name" ] || continue
+    if [ "$to" = none ]; then rm -rf -- "${from:?}/$name"; else mv -- "$from/$name" "$to/"; fi
+  done
+}
+# named FROM TO: the same for the names that were given to begin
+named() {
+  set -- "$1" "$2"
+  if [ -e "$work/names" ]; then
+    while IFS= read -r name; do set -- "$@" "$name"; done <"$work/names"
+  fi
+  pass "$@"
+}
+# close: removes our directory, and gives the directory the properties in $properties
+close() {
+  rm -rf -- "$work"
+  set -- $properties
+  chown "$1:$2" .
+  chmod "$3" .
+  touch -d "@$4" .
+}
+case $verb in
+  state)
+    if [ ! -e "$work" ]; then echo none
+    elif [ ! -e "$work/begun" ]; then echo staged
+    elif [ -e "$work/moved" ] && [ -z "$(ls -A "$work/new")" ]; then echo exchanged
+    else echo broken
+    fi ;;
+  begin)
+    properties=$(stat -c '%u %g %a %Y' .)
+    mkdir "$work"
+    chmod 700 "$work"
+    printf '%s\n' "$properties" >"$work/root"
+    [ $# -eq 0 ] || printf '%s\n' "$@" >"$work/names"
+    mkdir "$work/new" "$work/old"
+    set -- $properties
+    chown "$1:$2" "$work" "$work/new"
+    printf '%s:%s\n' "$1" "$2" ;;
+  exchange)
+    rm -rf -- "$work/new"/.n8n-backup-*
+    sync
+    : >"$work/begun"
+    named . "$work/old"
+    : >"$work/moved"
+    pass "$work/new" . ;;
+  back)
+    if [ -e "$work/begun" ]; then
+      if [ -e "$work/moved" ]; then
+        named . none
+        rm -f -- "$work/moved"
+      fi
+      pass "$work/old" .
+    fi
+    if [ -s "$work/root" ]; then properties=$(cat "$work/root"); else properties=$(stat -c '%u %g %a %Y' .); fi
+    close ;;
+  finish)
+    sync
+    properties="${*:-$(stat -c '%u %g %a %Y' .)}"
+    close ;;
+esac"#;
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is none.
+    None,
+    /// Something new is in preparation, and what was there is untouched.
+    Staged,
+    /// It was begun and is not complete.
+    Broken,
+    /// All that is new is in place, and what was there is kept.
+    Exchanged,
+}
+
+/// A directory that a helper container sees.
+pub struct Exchange<'a> {
+    helper: &'a Workshop,
+    dir: &'a str,
+}
+
+impl<'a> Exchange<'a> {
+    /// The directory `dir`.
+    pub fn new(helper: &'a Workshop, dir: &'a str) -> Self {
+        Self { helper, dir }
+    }
+
+    /// Where what comes is to be laid, after [`Exchange::begin`].
+    pub fn new_dir(&self) -> String {
+        format!("{}/{WORK}/new", self.dir)
+    }
+
+    /// How far an exchange has come that an earlier run began.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn state(&self) -> Result<State> {
+        match self.run("state", &[])?.as_str() {
+            "none" => Ok(State::None),
+            "staged" => Ok(State::Staged),
+            "broken" => Ok(State::Broken),
+            "exchanged" => Ok(State::Exchanged),
+            other => bail!("the state of {} is not understood: {other}", self.dir),
+        }
+    }
+
+    /// Makes room for what comes. Only the entries `names` will be exchanged, or all without any. Gives the owner of the
+    /// directory, as `UID:GID`.
+    ///
+    /// # Errors
+    /// When an earlier run's exchange is there, or nothing can be written.
+    pub fn begin(&self, names: &[&str]) -> Result<String> {
+        self.run("begin", names)
+    }
+
+    /// Moves what is there aside and what is new into its place.
+    ///
+    /// # Errors
+    /// When a step fails; [`Exchange::back`] then puts back what was there.
+    pub fn exchange(&self) -> Result<()> {
+        self.run("exchange", &[]).map(drop)
+    }
+
+    /// Puts back what was there, from any state.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn back(&self) -> Result<()> {
+        self.run("back", &[]).map(drop)
+    }
+
+    /// Ends the exchange: what was there is removed. `root` is what the directory itself is to be like: owner, group,
+    /// mode in octal, time of change in seconds since 1970.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn finish(&self, root: &[&str]) -> Result<()> {
+        self.run("finish", root).map(drop)
+    }
+
+    fn run(&self, verb: &str, names: &[&str]) -> Result<String> {
+        let mut argv = vec!["sh", "-c", SCRIPT, "sh", self.dir, verb];
+        argv.extend_from_slice(names);
+        let docker = self.helper.docker();
+        let said = docker.answer("sh", docker.exec(self.helper.id(), Exec::default(), &argv), None)?;
+        if !said.success {
+            return Err(anyhow!("{}", said.stderr).context(format!("could not {verb} the exchange in {}", self.dir)));
+        }
+        Ok(said.text())
+    }
+}
+
+/// A failed restore after which what was there could not be put back either, so that nothing should be started on it.
+#[derive(Debug)]
+pub struct NotPutBack;
+
+impl std::fmt::Display for NotPutBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("What was there before could not be put back; run the same restore again, which does it first")
+    }
+}

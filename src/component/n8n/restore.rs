@@ -1,0 +1,172 @@
+//! Restore of the n8n volume. The archive is unpacked beside what the volume holds and read back from there; then the two
+//! are exchanged by renaming, after a last backup of what was there.
+
+use std::path::Path;
+
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
+
+use super::{helper_image, owner};
+use crate::component::exchange::{Exchange, NotPutBack, State};
+use crate::component::{check_recorded, observe, read, Context};
+use crate::docker::{Data, Docker, Workshop, HELPER_MOUNT};
+use crate::gpg::Locked;
+use crate::logging::Journal;
+use crate::pipeline::{Count, Input};
+use crate::store::Kind;
+use crate::tar;
+
+/// An archive that has been verified, and the volume that it is for.
+pub struct Plan<'a> {
+    context: &'a Context,
+    docker: Docker,
+    journal: Journal,
+    file: &'a Path,
+    archive: tar::Summary,
+}
+
+/// Verifies the archive and looks the volume up. Changes nothing.
+///
+/// # Errors
+/// What is wrong with the file, or that there is no volume.
+pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
+    journal.info("Verifying backup file integrity...");
+    let archive = check_recorded(context, file)
+        .and_then(|()| observe(context, file, tar::Scanner::new().listed())?.finish())
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not a tar.gz archive"),
+        })?;
+    if let Some(name) = archive.unsafe_names.first() {
+        bail!("The archive holds names that lead out of the volume ({name}): it is not unpacked");
+    }
+    journal.info("Backup file integrity verified");
+    let docker = context.docker()?;
+    let volume = &context.config.n8n_volume;
+    ensure!(
+        docker.volume_exists(volume)?,
+        "Docker volume {volume} does not exist: make it (docker compose up --no-start), or set BACKUP_N8N_VOLUME in .env \
+         if yours is called otherwise"
+    );
+    Ok(Plan {
+        context,
+        docker,
+        journal,
+        file,
+        archive,
+    })
+}
+
+impl Plan<'_> {
+    /// What is going to be replaced, for the warning before the question.
+    pub fn target(&self) -> &str {
+        &self.context.config.n8n_volume
+    }
+
+    /// Unpacks the archive beside what is there and exchanges the two. n8n must be stopped. `safety` makes a backup of
+    /// what was there, right before the exchange.
+    ///
+    /// # Errors
+    /// When a step fails; the volume then holds what it held before, unless the error is [`NotPutBack`].
+    pub fn run(&self, safety: impl FnOnce() -> Result<()>) -> Result<()> {
+        let owner = format!("{}-restore-n8n", owner(self.context));
+        self.docker.sweep_helpers(&owner)?;
+        let image = helper_image(self.context, &self.docker, self.journal)?;
+        let helper = self
+            .docker
+            .workshop(&owner, &image, Data::Volume(&self.context.config.n8n_volume))?;
+        let exchange = Exchange::new(&helper, HELPER_MOUNT);
+        {
+            let _lock = self.context.hold(Kind::N8n, self.journal)?;
+            self.recover(&exchange)?;
+        }
+        // A backup like any other, which takes the lock itself.
+        safety().context("The volume was not touched, because what is in it could not be backed up first")?;
+        let _lock = self.context.hold(Kind::N8n, self.journal)?;
+        let staged = exchange
+            .begin(&[])
+            .and_then(|_| self.stage(&helper, &exchange.new_dir()));
+        if let Err(error) = staged {
+            // What cannot be removed now is removed by the next restore.
+            let _ = exchange.back();
+            return Err(error.context("n8n data restore failed"));
+        }
+        self.journal.info("Exchanging the contents of the volume...");
+        if let Err(error) = exchange.exchange() {
+            self.journal.warn("Putting back what was there before");
+            return Err(match exchange.back() {
+                Ok(()) => error.context("n8n data restore failed"),
+                Err(worse) => error.context(format!("{worse:#}")).context(NotPutBack),
+            });
+        }
+        let root: Vec<String> = self.archive.root.iter().flat_map(properties).collect();
+        let root: Vec<&str> = root.iter().map(String::as_str).collect();
+        exchange
+            .finish(&root)
+            .context("The data are restored, and what was there before could not be removed from the volume")
+    }
+
+    /// Sets right what a killed restore has left.
+    fn recover(&self, exchange: &Exchange<'_>) -> Result<()> {
+        match exchange.state()? {
+            State::None => return Ok(()),
+            State::Staged | State::Broken => exchange.back()?,
+            State::Exchanged => exchange.finish(&[])?,
+        }
+        self.journal
+            .warn("An interrupted restore of the volume had left its traces; they are set right");
+        Ok(())
+    }
+
+    /// Unpacks the archive and reads back what came of it.
+    fn stage(&self, helper: &Workshop, dir: &str) -> Result<()> {
+        self.journal.info("Unpacking the archive beside the data...");
+        let mut chain = self.context.chain();
+        let contents = read(self.context, &mut chain, self.file)?;
+        let (stdin, stdout) = chain.spawn("docker cp", helper.unpack(dir), Input::Piped)?;
+        let stdin = stdin.context("docker cp has no input")?;
+        chain.pump("unpacking", contents, stdin, Count::default());
+        chain.collect("reading from docker cp", stdout, 64 << 10);
+        chain.finish()?;
+
+        self.journal.info("Verifying restore...");
+        let mut chain = self.context.chain();
+        let (_, stream) = chain.spawn("docker cp", helper.pack(dir), Input::Null)?;
+        let seen = chain.pump("reading back", stream, std::io::sink(), tar::Scanner::new().listed());
+        chain.finish()?;
+        let there = seen.get()?.finish().context("what was unpacked cannot be read back")?;
+        // The directory itself is a member of what is read back, and not always of the archive.
+        let members = |summary: &tar::Summary| summary.members - u64::from(summary.root.is_some());
+        let counts = |summary: &tar::Summary| (members(summary), summary.files, summary.bytes);
+        let (wanted, found) = (counts(&self.archive), counts(&there));
+        if wanted != found {
+            return Err(anyhow!(
+                "the archive holds {} members, {} files and {} bytes, and the volume now {}, {} and {}",
+                wanted.0,
+                wanted.1,
+                wanted.2,
+                found.0,
+                found.1,
+                found.2
+            ));
+        }
+        if let (Some(wanted), Some(found)) = (self.archive.listing, there.listing) {
+            ensure!(
+                wanted == found,
+                "names, owners, modes, times or contents of what was unpacked are not those of the archive"
+            );
+        }
+        self.journal
+            .info(format_args!("Found {} files in the restored volume", there.files));
+        Ok(())
+    }
+}
+
+/// The properties of a directory as [`Exchange::finish`] takes them.
+fn properties(root: &tar::Properties) -> [String; 4] {
+    [
+        root.uid.to_string(),
+        root.gid.to_string(),
+        format!("{:o}", root.mode),
+        root.mtime.to_string(),
+    ]
+}

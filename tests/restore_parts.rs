@@ -1,0 +1,452 @@
+//! restore-redis, restore-n8n and restore-env on real containers.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{assert_same, mode, Sandbox, REDIS_PORT};
+
+/// A state of a container that a restore must leave as it was: whether it runs.
+fn runs(sandbox: &Sandbox, name: &str) -> bool {
+    let format = ["inspect", "--format", "{{.State.Running}}"];
+    sandbox
+        .docker(&[&format[..], &[&sandbox.container(name)]].concat())
+        .trim()
+        == "true"
+}
+
+/// Waits until Redis answers.
+fn await_redis(sandbox: &Sandbox) {
+    let container = sandbox.container("redis");
+    for _ in 0..400 {
+        let mut ping = std::process::Command::new("docker");
+        ping.args(["exec", &container, "redis-cli", "-p", REDIS_PORT, "ping"]);
+        if ping.output().is_ok_and(|said| said.status.success()) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("Redis does not answer: {}", sandbox.docker(&["logs", &container]));
+}
+
+/// What lies in Redis's data directory.
+fn redis_files(sandbox: &Sandbox) -> String {
+    sandbox.docker(&["exec", &sandbox.container("redis"), "ls", "-A", "/data"])
+}
+
+/// A stand-in for docker whose call number `nth` that matches the shell pattern `pattern` fails, and every other is real.
+fn failing_docker(sandbox: &Sandbox, pattern: &str, nth: u32) -> std::path::PathBuf {
+    let count = sandbox.aside("count");
+    let _ = fs::remove_file(&count);
+    let count = count.display();
+    sandbox.stand_in_docker(&format!(
+        "case \" $* \" in {pattern}) echo x >>'{count}'; \
+         if [ \"$(wc -l <'{count}')\" = {nth} ]; then echo 'stand-in: refused' >&2; exit 1; fi ;; esac"
+    ))
+}
+
+/// Redis with the seed, a snapshot of it, and other data since.
+fn changed_redis(builder: common::Builder) -> (Sandbox, String, String, String) {
+    let sandbox = builder.redis().seeded().build();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis").display().to_string();
+    let saved = sandbox.fingerprint_redis();
+    sandbox.redis(&["flushall"]);
+    sandbox.redis(&["set", "since", "then"]);
+    let changed = sandbox.fingerprint_redis();
+    assert_ne!(saved, changed);
+    (sandbox, file, saved, changed)
+}
+
+#[test]
+fn a_snapshot_wins_over_the_append_only_file() {
+    let builder = Sandbox::new("aof").redis_arg("--appendonly").redis_arg("yes").n8n();
+    let (sandbox, file, saved, _) = changed_redis(builder);
+    sandbox.docker(&["stop", &sandbox.container("n8n-worker")]);
+    let outcome = sandbox.run("restore-redis", &[&file]);
+    outcome.assert_success().assert_logged_as_printed();
+    outcome.assert_messages(
+        "restore-redis",
+        &[
+            "INFO Starting Redis restore from: {}",
+            "INFO Verifying backup file integrity...",
+            "INFO Backup file integrity verified",
+            "WARN This will replace all that Redis in {} holds, and stop n8n meanwhile",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Running non-interactively, proceeding with restore",
+            "INFO Stopping n8n: {}-n8n-main",
+            "INFO Found {} keys in the snapshot, {} of them with an expiry",
+            "INFO Writing the append-only file from the snapshot...",
+            "INFO Verifying restore...",
+            "INFO Starting n8n: {}-n8n-main",
+            "SUCCESS Redis restore completed from: {}",
+        ],
+    );
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert_eq!(redis_files(&sandbox), "appendonlydir\ndump.rdb\n");
+    assert!(runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    // It is the append-only file that is kept from now on.
+    assert!(sandbox.redis(&["info", "persistence"]).contains("aof_enabled:1"));
+    sandbox.redis(&["set", "after", "restore"]);
+    let after = sandbox.fingerprint_redis();
+    sandbox.docker(&["kill", &sandbox.container("redis")]);
+    sandbox.docker(&["start", &sandbox.container("redis")]);
+    await_redis(&sandbox);
+    assert_same(&after, &sandbox.fingerprint_redis());
+    assert!(!sandbox.path("backups/.restore").exists());
+}
+
+#[test]
+fn redis_with_a_password_and_other_names_comes_back() {
+    let password = r#"p w"d'$x\`;&|%*#"#;
+    let mut builder = Sandbox::new("names").redis_password(password);
+    for arg in [
+        "--dbfilename",
+        "n8n queue.rdb",
+        "--databases",
+        "20",
+        "--appendonly",
+        "no",
+    ] {
+        builder = builder.redis_arg(arg);
+    }
+    let (sandbox, file, saved, _) = changed_redis(builder);
+    let outcome = sandbox.run("restore-redis", &["--yes", &file]);
+    outcome.assert_success().assert_never_says(password);
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert_eq!(redis_files(&sandbox), "n8n queue.rdb\n");
+    let owner = sandbox.docker(&[
+        "exec",
+        &sandbox.container("redis"),
+        "stat",
+        "-c",
+        "%u:%g",
+        "/data/n8n queue.rdb",
+        "/data",
+    ]);
+    assert_eq!(owner, "999:999\n999:999\n");
+}
+
+#[test]
+fn the_queue_can_be_left_out() {
+    let sandbox = Sandbox::new("queue")
+        .redis()
+        .redis_arg("--appendonly")
+        .redis_arg("yes")
+        .build();
+    sandbox.redis(&["rpush", "bull:jobs:wait", "1", "2", "3"]);
+    sandbox.redis(&["rpush", "bull:jobs:active", "4"]);
+    sandbox.redis(&["hset", "bull:jobs:1", "data", "{}"]);
+    sandbox.redis(&["set", "bulletin", "stays"]);
+    sandbox.redis(&["-n", "1", "set", "bull:jobs:id", "9"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis").display().to_string();
+    let outcome = sandbox.run("restore-redis", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-redis",
+        "WARN 4 job(s) of n8n's queue wait or were running in the snapshot{}",
+    );
+    let outcome = sandbox.run("restore-redis", &["--empty-queue", &file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-redis", "INFO Deleted 4 keys of n8n's queue (bull:*)");
+    assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "bulletin");
+    assert_eq!(sandbox.redis(&["-n", "1", "dbsize"]).trim(), "0");
+}
+
+#[test]
+fn a_failed_redis_restore_puts_back_what_was_there() {
+    for (append_only, name) in [("yes", "aofback"), ("no", "rdbback")] {
+        let builder = Sandbox::new(name)
+            .redis_arg("--appendonly")
+            .redis_arg(append_only)
+            .n8n();
+        let (sandbox, file, _, changed) = changed_redis(builder);
+        let files = || {
+            let found = redis_files(&sandbox);
+            // Redis itself saves when it is stopped.
+            found
+                .lines()
+                .filter(|line| *line != "dump.rdb")
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let before = files();
+        for (pattern, nth) in [
+            ("*' run '*", 1),
+            ("*' begin '*", 1),
+            ("*' begin '*' redis-check-rdb '*|*' redis-check-rdb '*", 1),
+            ("*' redis-server '*", 1),
+            ("*' stop '*n8n-main*", 1),
+            ("*' stop '*-redis*", 1),
+            ("*' exchange '*", 1),
+            // The first start is that of a server that runs already.
+            ("*' start '*-redis*", 2),
+        ] {
+            let docker = failing_docker(&sandbox, pattern, nth);
+            let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+            assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
+            await_redis(&sandbox);
+            assert_same(&changed, &sandbox.fingerprint_redis());
+            assert_eq!(files(), before, "{pattern}");
+            assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"), "{pattern}");
+            assert!(!sandbox.path("backups/.restore").exists(), "{pattern}");
+        }
+        let helpers = sandbox.docker(&[
+            "ps",
+            "-aq",
+            "--filter",
+            &format!("volume={}_redis_data", sandbox.prefix()),
+        ]);
+        assert_eq!(helpers.lines().count(), 1, "only Redis itself uses its volume");
+    }
+}
+
+#[test]
+fn a_killed_redis_restore_is_set_right_by_the_next() {
+    let builder = Sandbox::new("kill").redis_arg("--appendonly").redis_arg("yes").n8n();
+    let (sandbox, file, saved, _) = changed_redis(builder);
+    let mut running = sandbox.spawn("restore-redis", &[&file]);
+    running.await_log("Stopping ");
+    running.await_log("-redis...");
+    running.signal("KILL");
+    running.wait();
+    let outcome = sandbox.run("backup-redis", &[]);
+    drop(outcome);
+    let outcome = sandbox.run("restore-redis", &[&file]);
+    outcome.assert_success();
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused_before_anything_is_touched() {
+    let sandbox = Sandbox::new("norestore").redis().build();
+    sandbox.redis(&["set", "a", "b"]);
+    let started = sandbox.docker(&[
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}}",
+        &sandbox.container("redis"),
+    ]);
+    let bad = sandbox.write("bad.rdb", "REDIS0010 and no more");
+    sandbox
+        .run("restore-redis", &[&bad.display().to_string()])
+        .assert_error("Backup file is corrupted or not a Redis snapshot");
+    sandbox
+        .run("restore-redis", &["/nonexistent.rdb"])
+        .assert_error("Backup file not found: /nonexistent.rdb");
+    let other = sandbox.write("x.sql.gz", "");
+    sandbox
+        .run("restore-redis", &[&other.display().to_string()])
+        .assert_error("Backup file must be a .rdb file");
+    let now = sandbox.docker(&[
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}}",
+        &sandbox.container("redis"),
+    ]);
+    assert_eq!(started, now);
+    assert_eq!(sandbox.redis(&["get", "a"]).trim(), "b");
+}
+
+/// A seeded volume with n8n's containers, an archive of it, and other contents since.
+fn changed_volume(name: &'static str) -> (Sandbox, String, String, String) {
+    let sandbox = Sandbox::new(name).n8n().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backup("n8n").display().to_string();
+    let saved = sandbox.fingerprint_volume();
+    let spoil = "cd /home/node/.n8n && rm -rf odd config && echo new >config && mkdir -p binaryData/new && echo x >-x \
+                 && chmod 700 . && touch -d '2001-01-01 00:00:00' .";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", spoil]);
+    let changed = sandbox.fingerprint_volume();
+    assert_ne!(saved, changed);
+    (sandbox, file, saved, changed)
+}
+
+#[test]
+fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
+    let (sandbox, file, saved, changed) = changed_volume("vol");
+    sandbox.docker(&["stop", "-t", "1", &sandbox.container("n8n-worker")]);
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success().assert_logged_as_printed();
+    outcome.assert_messages(
+        "restore-n8n",
+        &[
+            "INFO Starting n8n data restore from: {}",
+            "INFO Verifying backup file integrity...",
+            "INFO Backup file integrity verified",
+            "WARN This will replace the contents of the volume {}, and stop n8n meanwhile",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Running non-interactively, proceeding with restore",
+            "INFO Stopping n8n: {}-n8n-main",
+            "INFO Unpacking the archive beside the data...",
+            "INFO Verifying restore...",
+            "INFO Exchanging the contents of the volume...",
+            "INFO Starting n8n: {}-n8n-main",
+            "SUCCESS n8n data restore completed from: {}",
+        ],
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert!(runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    // The archive of what was there leads back.
+    let backups = sandbox.backups("n8n");
+    assert_eq!(backups.len(), 2);
+    let safety = backups.iter().find(|path| path.display().to_string() != file).unwrap();
+    sandbox
+        .run("restore-n8n", &[&safety.display().to_string()])
+        .assert_success();
+    assert_same(&changed, &sandbox.fingerprint_volume());
+}
+
+#[test]
+fn a_failed_volume_restore_puts_back_what_was_there() {
+    let (sandbox, file, _, changed) = changed_volume("volback");
+    for (pattern, nth) in [
+        ("*' run '*", 1),
+        ("*' create '*", 1),
+        ("*' begin '*", 1),
+        ("*' cp -- - '*", 1),
+        ("*' cp '*/new/.*", 1),
+        ("*' exchange '*", 1),
+        ("*' stop '*n8n-worker*", 1),
+    ] {
+        let docker = failing_docker(&sandbox, pattern, nth);
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+        assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
+        assert_same(&changed, &sandbox.fingerprint_volume());
+        assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"), "{pattern}");
+        assert!(!sandbox.path("backups/.restore").exists(), "{pattern}");
+    }
+}
+
+#[test]
+fn a_volume_restore_that_is_killed_in_the_exchange_is_set_right_by_the_next() {
+    let (sandbox, file, saved, changed) = changed_volume("volkill");
+    // As it is when half of what was there has been moved aside.
+    let half =
+        "cd /home/node/.n8n && mkdir -p .n8n-backup-restore/new .n8n-backup-restore/old && cd .n8n-backup-restore \
+                && echo '1000 1000 700 978307200' >root && : >begun && mv ../config ../-x old/";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", half]);
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-n8n",
+        "WARN An interrupted restore of the volume had left its traces; {}",
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    let safety = sandbox
+        .backups("n8n")
+        .into_iter()
+        .find(|path| path.display().to_string() != file)
+        .unwrap();
+    sandbox
+        .run("restore-n8n", &[&safety.display().to_string()])
+        .assert_success();
+    assert_same(&changed, &sandbox.fingerprint_volume());
+}
+
+#[test]
+fn archives_of_other_tools_are_taken_and_unsafe_ones_are_not() {
+    let sandbox = Sandbox::new("tars").n8n().seeded().build();
+    let saved = sandbox.fingerprint_volume();
+    let tar = |name: &str, script: &str| {
+        let path = sandbox.path(format!("backups/n8n/{name}"));
+        let archive = common::sh(
+            "mkdir -p \"$(dirname \"$1\")\"; docker run --rm --network none -v \"$2:/v\" --entrypoint sh \
+             n8n-backup-test/busybox:1 -c \"$3\" >\"$1\"",
+            &[path.as_os_str(), sandbox.volume().as_ref(), script.as_ref()],
+        );
+        drop(archive);
+        path.display().to_string()
+    };
+    // As the shell scripts did it.
+    let plain = tar("n8n_data_20250101_000000.tar.gz", "tar -C /v -czf - .");
+    sandbox.run("restore-n8n", &[&plain]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    let outside = sandbox.path("backups/n8n/n8n_data_20250101_000001.tar.gz");
+    common::sh(
+        "cd \"$(dirname \"$1\")\" && echo x >evil && tar -czPf \"$1\" --transform 's,^,../../,' evil && rm evil",
+        &[outside.as_os_str()],
+    );
+    let before = sandbox.backups("n8n").len();
+    sandbox
+        .run("restore-n8n", &[&outside.display().to_string()])
+        .assert_error("The archive holds names that lead out of the volume ({}): it is not unpacked");
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert_eq!(sandbox.backups("n8n").len(), before);
+}
+
+#[test]
+fn the_environment_file_is_compared_by_name_and_kept() {
+    let sandbox = Sandbox::new("envs")
+        .env("SECRET_A", "hidden-a")
+        .env("SECRET_B", "hidden-b")
+        .build();
+    let old = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let file = sandbox.path("backups/env/env_20250101_000000.backup");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let new = old.replace("hidden-a", "hidden-x").replace("SECRET_B", "SECRET_C");
+    fs::write(&file, &new).unwrap();
+    let outcome = sandbox.run("restore-env", &[&file.display().to_string()]);
+    outcome.assert_success().assert_logged_as_printed();
+    for text in ["hidden-a", "hidden-b", "hidden-x"] {
+        outcome.assert_never_says(text);
+    }
+    outcome.assert_messages(
+        "restore-env",
+        &[
+            "INFO Starting environment file restore from: {}",
+            "INFO Verifying backup file integrity...",
+            "INFO Backup file integrity verified",
+            "INFO Settings only in the backup: SECRET_C",
+            "INFO Settings only in the present .env: SECRET_B",
+            "INFO Settings with another value: SECRET_A",
+            "WARN This will replace {}/.env",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Running non-interactively, proceeding with restore",
+            "INFO The present file is kept as {}/.env.before-restore-{}",
+            "SUCCESS Environment file restore completed from: {}",
+        ],
+    );
+    let path = sandbox.path(".env");
+    assert_eq!(fs::read_to_string(&path).unwrap(), new);
+    assert_eq!(mode(&path), 0o600);
+    let kept = kept(sandbox.dir());
+    assert_eq!(kept.len(), 1);
+    assert_eq!(fs::read_to_string(&kept[0]).unwrap(), old);
+    assert_eq!(mode(&kept[0]), 0o600);
+    // Once more: it is the same already.
+    let outcome = sandbox.run("restore-env", &[&file.display().to_string()]);
+    outcome.assert_success();
+    assert_eq!(self::kept(sandbox.dir()).len(), 1);
+}
+
+/// The files that restores of `.env` kept.
+fn kept(dir: &Path) -> Vec<std::path::PathBuf> {
+    let items = fs::read_dir(dir).into_iter().flatten().flatten();
+    items
+        .map(|item| item.path())
+        .filter(|path| common::name(path).starts_with(".env.before-restore-"))
+        .collect()
+}
+
+#[test]
+fn a_no_on_the_terminal_leaves_everything() {
+    let sandbox = Sandbox::new("no").redis().n8n().build();
+    sandbox.redis(&["set", "a", "b"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    for kind in ["redis", "n8n"] {
+        let file = sandbox.backup(kind);
+        let outcome = sandbox
+            .call(&format!("restore-{kind}"))
+            .arg(&file)
+            .terminal("no\n")
+            .run();
+        assert_eq!(outcome.code, Some(0), "{outcome}");
+        outcome.assert_log_has(&format!("restore-{kind}"), "INFO Restore cancelled by user");
+        assert!(runs(&sandbox, "n8n-main"));
+    }
+}
