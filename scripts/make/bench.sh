@@ -203,6 +203,11 @@ sizes_beside_scripts() {
     "$(percent "$dump" "${bytes[scripts dump]}")" "$(percent "$volume" "${bytes[scripts volume]}")"
 }
 
+# version_of PROGRAM: its name and version; restic knows no --version.
+version_of() {
+  { "$1" --version 2>/dev/null || "$1" version; } | head -n 1 | cut -d' ' -f1,2
+}
+
 percent() {
   awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", (a / b - 1) * 100 }'
 }
@@ -227,7 +232,7 @@ report() {
     row "backup-postgres, $variant" "dump $variant" scripts-dump "$(in_mb "${bytes[dump $variant]}")"
   done
   for other in restic borg; do
-    [[ -z ${wall[$other]:-} ]] || row "\`docker exec pg_dump\` into $("$other" --version | head -n 1 | cut -d' ' -f1,2 | tr -d ,)" "$other" scripts-dump "$(in_mb "${bytes[$other]}")"
+    [[ -z ${wall[$other]:-} ]] || row "\`docker exec pg_dump\` into $(version_of "$other")" "$other" scripts-dump "$(in_mb "${bytes[$other]}")"
   done
   printf '\nA small stack (the seed of the tests): backup-all takes %s s, the scripts'"'"' pipelines %s s (%s times).\n' \
     "$(seconds small)" "$(seconds small-scripts)" "$(ratio "$(seconds small-scripts)" "$(seconds small)")"

@@ -55,8 +55,14 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     );
     let config = &context.config;
     journal.info("Verifying backup file integrity...");
-    let summary = check_recorded(context, file)
-        .and_then(|()| verify(context, file))
+    let (recorded, verified) = thread::scope(|scope| {
+        let recorded = scope.spawn(|| check_recorded(context, file));
+        let verified = verify(context, file);
+        (recorded.join(), verified)
+    });
+    let summary = recorded
+        .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+        .and(verified)
         .map_err(|error| match error.downcast_ref::<Locked>() {
             Some(_) => error,
             None => error.context("Backup file is corrupted or not a valid gzip file"),
@@ -272,10 +278,14 @@ impl Plan<'_> {
         self.journal.info("Restoring database from backup...");
         load::load(&psql, staged, self.file, &self.summary, self.server.version)?;
         self.journal.info("Verifying restore...");
-        load::compare(&psql, staged, &self.summary, self.journal)?;
-        psql.run_long(staged, "restore", "ANALYZE;\n".to_owned())
-            .context("Database restore failed")
-            .map(drop)
+        thread::scope(|scope| {
+            // Both read every table: the second then finds it in memory.
+            let analyzed = scope.spawn(|| psql.run_long(staged, "restore", "ANALYZE;\n".to_owned()));
+            let compared = load::compare(&psql, staged, &self.summary, self.journal);
+            let analyzed = analyzed.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")));
+            compared?;
+            analyzed.context("Database restore failed").map(drop)
+        })
     }
 
     /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
