@@ -166,6 +166,10 @@ impl Builder {
         sandbox.install();
         if self.env_file {
             let mut text = sandbox.env_file_text();
+            if let Some(passphrase) = std::env::var_os("TEST_PASSPHRASE") {
+                let line = env_line("BACKUP_GPG_PASSPHRASE", &passphrase.to_string_lossy());
+                let _ = writeln!(text, "{line}");
+            }
             for line in &self.lines {
                 let _ = writeln!(text, "{line}");
             }
@@ -1136,6 +1140,45 @@ pub fn can_mount() -> bool {
     let mut command = Command::new("unshare");
     command.args(["-m", "mount", "--bind", "/", "/"]);
     command.output().is_ok_and(|said| said.status.success())
+}
+
+/// A backup file as it was before it was encrypted: itself, or a copy beside the project, by gpg alone and the passphrase
+/// of `TEST_PASSPHRASE`.
+pub fn plain(sandbox: &Sandbox, path: &Path) -> PathBuf {
+    let file = name(path);
+    let Some(inner) = file.strip_suffix(".gpg") else {
+        return path.to_owned();
+    };
+    let copy = sandbox.aside(format!("plain-{inner}"));
+    let _ = fs::remove_file(&copy);
+    let mut gpg = Command::new("gpg");
+    gpg.args([
+        "--batch",
+        "--quiet",
+        "--homedir",
+        "/nonexistent",
+        "--no-keyring",
+        "--no-autostart",
+    ])
+    .args(["--pinentry-mode", "loopback", "--passphrase-fd", "0", "--output"])
+    .arg(&copy)
+    .arg("--decrypt")
+    .arg(path)
+    .stdin(Stdio::piped())
+    .stderr(Stdio::piped());
+    let mut child = gpg.spawn().unwrap_or_else(|error| panic!("gpg: {error}"));
+    let passphrase = std::env::var_os("TEST_PASSPHRASE").unwrap_or_default();
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(passphrase.as_encoded_bytes());
+    }
+    let said = child.wait_with_output().unwrap_or_else(|error| panic!("gpg: {error}"));
+    assert!(
+        said.status.success(),
+        "{}: {}",
+        path.display(),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    copy
 }
 
 /// Whether a program is on the PATH.

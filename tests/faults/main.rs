@@ -2,7 +2,7 @@
 //! each test stands for.
 //!
 //! `FAULTS=all` runs it in full, with signals at many points of a run; otherwise at a few. Each case that held appends a
-//! line to the file that `FAULTS_REPORT` names.
+//! line to the file that `FAULTS_REPORT` names. With `TEST_PASSPHRASE`, every sandbox encrypts its backups with it.
 
 // A test that cannot go on is to panic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -25,7 +25,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{name, output as run_command, Outcome, Running, Sandbox};
+use common::{name, output as run_command, plain, Outcome, Running, Sandbox};
 
 /// Whether the suite runs in full.
 pub fn all() -> bool {
@@ -63,14 +63,14 @@ pub fn assert_backups_whole(sandbox: &Sandbox) {
     for path in sandbox.backups("postgres") {
         shell(
             "gzip -t -- \"$1\"; gzip -dc -- \"$1\" | tail -c 4096 | grep -q '^-- PostgreSQL database dump complete$'",
-            &path,
+            &plain(sandbox, &path),
         );
     }
     for path in sandbox.backups("n8n") {
-        shell("gzip -t -- \"$1\"; tar -tzf \"$1\" >/dev/null; gzip -dc -- \"$1\" | tail -c 1024 | tr -d '\\0' | wc -c | grep -qx 0", &path);
+        shell("gzip -t -- \"$1\"; tar -tzf \"$1\" >/dev/null; gzip -dc -- \"$1\" | tail -c 1024 | tr -d '\\0' | wc -c | grep -qx 0", &plain(sandbox, &path));
     }
     for path in sandbox.backups("redis") {
-        let bytes = fs::read(&path).unwrap();
+        let bytes = fs::read(plain(sandbox, &path)).unwrap();
         // The opcode of the end stands before a checksum of 8 bytes.
         assert!(
             bytes.starts_with(b"REDIS") && bytes.len() > 18 && bytes[bytes.len() - 9] == 0xff,
@@ -80,7 +80,7 @@ pub fn assert_backups_whole(sandbox: &Sandbox) {
     }
     for path in sandbox.backups("env") {
         assert_eq!(
-            fs::read(&path).unwrap(),
+            fs::read(plain(sandbox, &path)).unwrap(),
             fs::read(sandbox.path(".env")).unwrap(),
             "{path:?}"
         );
@@ -236,7 +236,7 @@ pub fn dump_of(sandbox: &Sandbox) -> PathBuf {
 /// Unpacks a dump, has `edit` change it, and packs it as `name` beside the project.
 pub fn edited(sandbox: &Sandbox, dump: &Path, name: &str, edit: impl FnOnce(String) -> String) -> PathBuf {
     let mut unpack = Command::new("gzip");
-    unpack.arg("-dc").arg(dump);
+    unpack.arg("-dc").arg(plain(sandbox, dump));
     let text = String::from_utf8(run_command(unpack).stdout).unwrap();
     pack(sandbox, name, edit(text).as_bytes())
 }
