@@ -1,1 +1,209 @@
+//! Full disks: for the backups, for the log, in the server.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::{assert_same, output, repository, Sandbox};
+use crate::{
+    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, before_end, case, dump_of, edited, restore,
+    staged_databases,
+};
+
+/// A small file system at a directory, gone when this is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    /// Mounts one of `size` (as tmpfs takes it); none where that is not allowed.
+    fn mount(test: &str, dir: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(dir).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
+            .arg(dir);
+        let said = output(mount);
+        if said.status.success() {
+            return Some(Self(dir.to_owned()));
+        }
+        crate::common::skip(test, "mounting a small file system needs root");
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let mut umount = Command::new("umount");
+        umount.arg("-l").arg(&self.0);
+        let _ = output(umount);
+    }
+}
+
+/// One component's directory is full: an error that names it, no file, and the other components all the same.
+#[test]
+fn a_full_backup_directory_costs_its_component_only() {
+    let sandbox = Sandbox::new("full").stack().seeded().build();
+    for (kind, size, message) in [
+        ("postgres", "64k", "pg_dump failed"),
+        ("n8n", "64k", "tar backup failed"),
+        ("redis", "16k", "Failed to copy RDB file from container"),
+        ("env", "4k", "Failed to backup environment file"),
+    ] {
+        case(&format!("a full disk under backups/{kind}"), || {
+            let dir = sandbox.path("backups").join(kind);
+            let Some(_small) = Small::mount("faults: full disk", &dir, size) else {
+                return;
+            };
+            if kind == "env" {
+                fs::write(dir.join("other"), vec![b'x'; 4096]).unwrap();
+            }
+            let outcome = sandbox.call("backup-all").run();
+            assert_eq!(outcome.code, Some(1), "{outcome}");
+            assert_eq!(outcome.errors()[0], message, "{outcome}");
+            assert!(outcome.log.contains("No space left on device"), "{outcome}");
+            assert!(outcome.log.contains(&format!("backups/{kind}")), "{outcome}");
+            outcome.assert_log_has(
+                "backup-all",
+                "ERROR Backup completed with errors: 4/5 succeeded, 1 failed",
+            );
+            let mut left = sandbox.backups(kind);
+            left.retain(|path| path.file_name().is_some_and(|name| name != "other"));
+            assert!(left.is_empty() && sandbox.leftovers(kind).is_empty(), "{left:?}");
+            for other in ["postgres", "n8n", "redis", "env"] {
+                assert!(other == kind || !sandbox.backups(other).is_empty(), "{other}");
+            }
+            assert_lock_free(&sandbox);
+        });
+    }
+    for path in sandbox.backups("sets") {
+        fs::remove_file(path).unwrap();
+    }
+    assert_backups_whole(&sandbox);
+    assert_next_run_succeeds(&sandbox);
+}
+
+/// Less room than the last backups took: said before anything is begun.
+#[test]
+fn a_run_that_would_not_fit_does_not_begin() {
+    let sandbox = Sandbox::new("room").stack().build();
+    case("less room than the last backups took", || {
+        let Some(_small) = Small::mount("faults: no room", &sandbox.path("backups"), "8m") else {
+            return;
+        };
+        sandbox.set("BACKUP_MIN_FREE_KB", "1");
+        fs::create_dir_all(sandbox.path("backups/postgres")).unwrap();
+        let last = sandbox.path("backups/postgres/n8n_20260101_000000.sql.gz");
+        fs::write(&last, vec![b'x'; 5 << 20]).unwrap();
+        let outcome = sandbox.run("backup-all", &[]);
+        outcome.assert_error("Insufficient disk space: {}Mi available, {}MiB required");
+        assert!(!sandbox.path("backups/env").exists());
+        // What the cleanup is about to free counts.
+        let older = sandbox.path("backups/postgres/n8n_20250101_000000.sql.gz");
+        fs::rename(&last, &older).unwrap();
+        fs::write(&last, vec![b'x'; 1 << 20]).unwrap();
+        crate::common::sh("touch -d '30 days ago' \"$1\"", &[older.as_os_str()]);
+        sandbox.run("backup-all", &[]).assert_success();
+        assert!(!older.exists());
+    });
+}
+
+/// The log's disk is full at the start: nothing is done. It becomes full later: the backups are made, and the run fails.
+#[test]
+fn a_full_log_is_told_and_costs_no_backup() {
+    let sandbox = Sandbox::new("flog").stack().seeded().build();
+    let logs = sandbox.path("logs");
+    case("a log that is full at the start", || {
+        let Some(_small) = Small::mount("faults: full log", &logs, "4k") else {
+            return;
+        };
+        fs::write(logs.join("backup.log"), vec![b'x'; 4096]).unwrap();
+        let outcome = sandbox.run("backup-all", &[]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stdout.contains("Cannot write log file"), "{outcome}");
+        assert_eq!(outcome.stdout.matches("[ERROR]").count(), 1, "{outcome}");
+        assert!(sandbox.backups("postgres").is_empty() && sandbox.backups("env").is_empty());
+        assert_lock_free(&sandbox);
+    });
+    case("a log that becomes full", || {
+        let Some(_small) = Small::mount("faults: full log", &logs, "8k") else {
+            return;
+        };
+        fs::write(logs.join("backup.log"), vec![b'x'; 7500]).unwrap();
+        let outcome = sandbox.run("backup-all", &[]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stderr.contains("Cannot write log file"), "{outcome}");
+        for kind in ["postgres", "redis", "n8n", "env"] {
+            assert_eq!(sandbox.backups(kind).len(), 1, "{kind}: {outcome}");
+        }
+        assert_backups_whole(&sandbox);
+    });
+}
+
+/// The server's disk: a restore that will not fit is refused, one that fills it all the same leaves the live database as
+/// it was, and `--in-place` makes room.
+#[test]
+fn a_full_disk_in_the_server_leaves_the_live_database() {
+    let sandbox = Sandbox::new("fserv").volume().build();
+    let volume = format!("{}_postgres_data", sandbox.prefix());
+    let mut create: Vec<String> = [
+        "volume",
+        "create",
+        "--opt",
+        "type=tmpfs",
+        "--opt",
+        "device=tmpfs",
+        "--opt",
+        "o=size=170m",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    create.extend(sandbox.labels());
+    create.push(volume);
+    sandbox.docker(&create);
+    let mut up = Command::new(repository().join("tests/stack/stack.sh"));
+    up.args(["up", sandbox.prefix(), "--no-redis", "--no-n8n", "--seed"]);
+    up.args([
+        "--pg-arg",
+        "-c",
+        "--pg-arg",
+        "max_wal_size=32MB",
+        "--pg-arg",
+        "-c",
+        "--pg-arg",
+        "min_wal_size=32MB",
+    ]);
+    crate::common::done(up);
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    case("a load that fills the server's disk", || {
+        // Unlogged: a log that cannot grow stops the server itself, which is PostgreSQL's way with a full disk.
+        let statement =
+            "CREATE UNLOGGED TABLE public.filler AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 300000);";
+        let path = edited(&sandbox, &dump, "filler.sql.gz", |text| before_end(&text, statement));
+        let outcome = restore(&sandbox, &path);
+        outcome.assert_error("Database restore failed");
+        let told = ["No space left on device", "Check free disk space"];
+        assert!(told.iter().any(|text| outcome.log.contains(text)), "{outcome}");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        sandbox.run("backup-postgres", &[]).assert_success();
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+    });
+    let ballast = "CREATE TABLE ballast AS SELECT n, md5(n::text) || md5((n + 1)::text) AS text FROM generate_series(1, 500000) n";
+    case(
+        "a restore that will not fit is refused and --in-place is offered",
+        || {
+            sandbox.psql(ballast);
+            sandbox.psql("CHECKPOINT");
+            let big = dump_of(&sandbox);
+            let now = sandbox.fingerprint_postgres();
+            let outcome = restore(&sandbox, &big);
+            outcome.assert_error("Insufficient disk space in container {}: {} available, {} required");
+            assert!(outcome.log.contains("--in-place"), "{outcome}");
+            assert_same(&now, &sandbox.fingerprint_postgres());
+            let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&big).run();
+            outcome.assert_success();
+            assert_same(&now, &sandbox.fingerprint_postgres());
+            assert!(!sandbox.backups("postgres").is_empty(), "no safety dump");
+            assert_backups_whole(&sandbox);
+        },
+    );
+}

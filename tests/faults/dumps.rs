@@ -167,7 +167,7 @@ fn no_command_of_psql_is_run() {
     case("the same text where it is data", || {
         let body = "CREATE FUNCTION public.harmless() RETURNS text LANGUAGE sql AS $body$\n\\! touch /tmp/planted\nSELECT 'x'::text\n$body$;".replace("\\!", "-- \\!");
         let text = "CREATE TABLE public.harmless (line text);\nCOPY public.harmless (line) FROM stdin;\n\\\\! touch /tmp/planted\nx\n\\.\n";
-        let quoted = "INSERT INTO public.harmless VALUES ('\n\\! touch /tmp/planted\n');";
+        let quoted = "CREATE TABLE public.quoted AS SELECT '\n\\! touch /tmp/planted\n' AS line;";
         let path = edited(&sandbox, &dump, "harmless.sql.gz", |dump| {
             before_end(&dump, &format!("{body}\n{text}\n{quoted}"))
         });
@@ -175,7 +175,7 @@ fn no_command_of_psql_is_run() {
         absent();
         assert_eq!(
             sandbox
-                .psql("SELECT count(*) FROM harmless WHERE line LIKE '%touch%'")
+                .psql("SELECT count(*) FROM (TABLE harmless UNION ALL TABLE quoted) x WHERE line LIKE '%touch%'")
                 .trim(),
             "2"
         );
@@ -290,25 +290,23 @@ fn other_encodings_come_back() {
                 "postgres",
                 &format!("CREATE DATABASE n8n TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE '{locale}' LC_CTYPE '{locale}'"),
             );
+            // Spelled in ASCII, which the server turns into its own encoding.
             let (table, value) = match encoding {
-                "LATIN1" => ("stra\u{df}e", "\u{e4}\u{f6}\u{fc}"),
-                "SQL_ASCII" => ("stra\u{df}e", "\u{65e5}"),
-                _ => ("\u{65e5}\u{672c}", "\u{8a9e}"),
+                "LATIN1" => (r#"U&"stra\00dfe""#, r"U&'\00e4\00f6'"),
+                "EUC_JP" => (r#"U&"\65e5\672c""#, r"U&'\8a9e'"),
+                _ => ("plain", r"E'\xff\xfe'"),
             };
+            let client = if encoding == "SQL_ASCII" { encoding } else { "UTF8" };
             sandbox.psql(&format!(
-                "SET client_encoding = 'UTF8'; CREATE TABLE \"{table}\" (id serial, t text); INSERT INTO \"{table}\" (t) VALUES ('{value}')"
+                "SET client_encoding = '{client}'; CREATE TABLE {table} (id serial, t text); INSERT INTO {table} (t) VALUES ({value})"
             ));
             if encoding == "SQL_ASCII" {
-                sandbox.psql(&format!(
-                    "SET client_encoding = 'SQL_ASCII'; INSERT INTO \"{table}\" (t) VALUES (E'\\xff\\xfe')"
-                ));
-                sandbox.psql("SET client_encoding = 'SQL_ASCII'; DO $$ BEGIN EXECUTE E'CREATE TABLE \"t\\xe4\" AS SELECT 1 AS n'; END $$");
+                sandbox.psql(r#"DO $$ BEGIN EXECUTE E'CREATE TABLE "t\xe4" AS SELECT 1 AS n'; END $$"#);
             }
-            let client = if encoding == "SQL_ASCII" { encoding } else { "UTF8" };
             // As bytes, which no conversion bends.
             let print = || {
                 let names = sandbox.psql("SELECT encode(textsend(relname::text), 'hex') FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1");
-                let values = format!("SELECT encode(textsend(t), 'hex') FROM \"{table}\" ORDER BY id");
+                let values = format!("SELECT encode(textsend(t), 'hex') FROM {table} ORDER BY id");
                 names + &sandbox.psql(&format!("SET client_encoding = '{client}'; {values}"))
             };
             let dump = dump_of(&sandbox);

@@ -1,1 +1,286 @@
+//! Restores: what goes wrong in them, what they keep, and what hinders them.
 
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::{assert_same, Sandbox};
+use crate::{
+    assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, dump_of, edited, restore,
+    staged_databases,
+};
+
+/// A statement fails in the middle: the live database is untouched and lets everybody in meanwhile.
+#[test]
+fn an_error_in_the_dump_leaves_the_live_database() {
+    let sandbox = Sandbox::new("sqlerr").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    for (what, statement) in [
+        ("a statement that fails", "INSERT INTO public.no_such_table VALUES (1);"),
+        ("a syntax error", "SELEC 1;"),
+        (
+            "a session that is ended from within",
+            "SELECT pg_terminate_backend(pg_backend_pid());",
+        ),
+        ("rows that go after the COPY", "DELETE FROM public.settings;"),
+        (
+            "a table that goes after its CREATE",
+            "DROP TABLE public.settings CASCADE;",
+        ),
+    ] {
+        case(what, || {
+            let path = edited(&sandbox, &dump, "error.sql.gz", |text| before_end(&text, statement));
+            let mut running = sandbox.call("restore-postgres").arg(&path).spawn();
+            running.await_log("Restoring database from backup...");
+            assert_eq!(sandbox.psql("SELECT 1").trim(), "1", "the live database serves");
+            running.wait().assert_error("Database restore failed");
+            assert_same(&before, &sandbox.fingerprint_postgres());
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        });
+    }
+    case("a transaction that is never committed", || {
+        let path = edited(&sandbox, &dump, "open.sql.gz", |text| {
+            before_end(&text, "BEGIN;\nDELETE FROM public.settings;")
+        });
+        // It counts as never begun.
+        restore(&sandbox, &path).assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+    assert_no_sessions(&sandbox);
+    restore(&sandbox, &dump).assert_success();
+    assert_same(&before, &sandbox.fingerprint_postgres());
+}
+
+/// Owner, privileges, comment, settings, connection limit of the live database are those of the restored one.
+#[test]
+fn the_properties_of_the_database_are_kept() {
+    let sandbox = Sandbox::new("props").postgres().seeded().build();
+    sandbox.psql_in(
+        "postgres",
+        "CREATE ROLE somebody; ALTER DATABASE n8n OWNER TO somebody; ALTER DATABASE n8n SET work_mem = '7MB'; \
+         ALTER DATABASE n8n SET search_path = public, \"odd, one\"; ALTER DATABASE n8n CONNECTION LIMIT 33",
+    );
+    sandbox.psql_in(
+        "postgres",
+        "GRANT CREATE ON DATABASE n8n TO n8n_reader; REVOKE TEMPORARY ON DATABASE n8n FROM PUBLIC; \
+         ALTER ROLE n8n_reader IN DATABASE n8n SET statement_timeout = '5s'; COMMENT ON DATABASE n8n IS 'it''s ours'; \
+         ALTER DATABASE n8n SET default_transaction_read_only = on",
+    );
+    let before = sandbox.fingerprint_postgres();
+    assert!(before.lines().filter(|line| line.starts_with("database|")).count() > 6);
+    let dump = dump_of(&sandbox);
+    for option in ["--yes", "--in-place"] {
+        case(
+            &format!("a restore with {option} keeps the database's properties"),
+            || {
+                let outcome = sandbox.call("restore-postgres").arg(option).arg(&dump).run();
+                outcome.assert_success();
+                assert!(!outcome.log.contains("will differ"), "{outcome}");
+                assert_same(&before, &sandbox.fingerprint_postgres());
+            },
+        );
+    }
+    case("--keep-old keeps the replaced database", || {
+        sandbox.psql("BEGIN READ WRITE; CREATE TABLE mark AS SELECT 1 AS n; COMMIT");
+        let outcome = sandbox.call("restore-postgres").arg("--keep-old").arg(&dump).run();
+        outcome.assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        let old = staged_databases(&sandbox);
+        assert_eq!(old.len(), 1);
+        assert!(outcome.log.contains(&old[0]), "{outcome}");
+        assert_eq!(sandbox.psql_in(&old[0], "SELECT n FROM mark").trim(), "1");
+        // No later run takes it for a leftover.
+        restore(&sandbox, &dump).assert_success();
+        sandbox.run("backup-all", &[]);
+        assert_eq!(staged_databases(&sandbox), old);
+    });
+}
+
+/// Clients that reconnect in a loop do not stop the swap.
+#[test]
+fn clients_that_reconnect_do_not_stop_the_swap() {
+    let sandbox = Sandbox::new("loop").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    sandbox.psql("CREATE TABLE mark AS SELECT 1 AS n");
+    case("eight clients that reconnect in a loop", || {
+        let script = "for i in 1 2 3 4 5 6 7 8; do (while [ -e /tmp/loop ]; do \
+                      echo 'SELECT pg_sleep(0.2) FROM settings LIMIT 1;' | psql -qXAt -U n8n >/dev/null 2>&1; done) & done; wait";
+        let container = sandbox.container("postgres");
+        sandbox.docker(&["exec", &container, "touch", "/tmp/loop"]);
+        let mut clients = Command::new("docker")
+            .args(["exec", &container, "sh", "-c", script])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(500));
+        let outcome = restore(&sandbox, &dump);
+        sandbox.docker(&["exec", &container, "rm", "/tmp/loop"]);
+        clients.wait().unwrap();
+        outcome.assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+    });
+}
+
+/// A prepared transaction would hold the database: refused before anything happens, saying which.
+#[test]
+fn a_prepared_transaction_is_told_before_anything_happens() {
+    let sandbox = Sandbox::new("prep")
+        .postgres()
+        .seeded()
+        .pg_arg("-c")
+        .pg_arg("max_prepared_transactions=4")
+        .build();
+    let dump = dump_of(&sandbox);
+    sandbox.psql("CREATE TABLE p (n int)");
+    let before = sandbox.fingerprint_postgres();
+    let mut prepare = Command::new("docker");
+    prepare.args([
+        "exec",
+        &sandbox.container("postgres"),
+        "psql",
+        "-U",
+        "n8n",
+        "-c",
+        "BEGIN",
+    ]);
+    prepare.args(["-c", "INSERT INTO p VALUES (1)", "-c", "PREPARE TRANSACTION 'held'"]);
+    crate::common::done(prepare);
+    case("a prepared transaction", || {
+        for option in ["--yes", "--in-place"] {
+            let outcome = sandbox.call("restore-postgres").arg(option).arg(&dump).run();
+            outcome.assert_error("Database n8n has a prepared transaction (held): {}");
+            assert_same(&before, &sandbox.fingerprint_postgres());
+        }
+    });
+    sandbox.psql("ROLLBACK PREPARED 'held'");
+    restore(&sandbox, &dump).assert_success();
+}
+
+/// The database is lost: a restore makes it anew.
+#[test]
+fn a_lost_database_is_made_anew() {
+    let sandbox = Sandbox::new("lost").stack().seeded().build();
+    let before = sandbox.fingerprint_postgres();
+    let dump = dump_of(&sandbox);
+    let contents = |text: &str| -> String {
+        text.lines()
+            .filter(|line| !line.starts_with("database|"))
+            .fold(String::new(), |all, line| all + line + "\n")
+    };
+    case("the live database is gone", || {
+        sandbox.psql_in("postgres", "DROP DATABASE n8n WITH (FORCE)");
+        let outcome = sandbox.run("backup-all", &[]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has("backup-postgres", "ERROR pg_dump failed");
+        restore(&sandbox, &dump).assert_success();
+        assert_same(&contents(&before), &contents(&sandbox.fingerprint_postgres()));
+    });
+    case("a restore in place dies after the drop", || {
+        sandbox.psql_in("postgres", "ALTER DATABASE n8n SET work_mem = '9MB'");
+        let before = sandbox.fingerprint_postgres();
+        let slow = edited(&sandbox, &dump, "slow.sql.gz", |text| {
+            before_end(&text, "SELECT pg_sleep(5);")
+        });
+        let mut running = sandbox.call("restore-postgres").arg("--in-place").arg(&slow).spawn();
+        running.await_log("Restoring database from backup...");
+        running.signal("KILL");
+        let _ = running.wait();
+        assert!(!sandbox.databases().contains(&"n8n".to_owned()));
+        // A backup must not clear what still knows the settings of the lost database.
+        sandbox.run("backup-all", &[]);
+        assert_eq!(staged_databases(&sandbox).len(), 1);
+        let safety = sandbox.backups("postgres").remove(0);
+        restore(&sandbox, &safety).assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+    });
+    case("a restore in place fails after the drop", || {
+        let before = sandbox.fingerprint_postgres();
+        crate::clear_backups(&sandbox);
+        let bad = edited(&sandbox, &dump, "bad.sql.gz", |text| {
+            before_end(&text, "SELECT no_such_thing;")
+        });
+        let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&bad).run();
+        outcome.assert_error("Database restore failed");
+        let safety = sandbox.backup("postgres");
+        assert!(outcome.log.contains(safety.to_str().unwrap()), "{outcome}");
+        assert_backups_whole(&sandbox);
+        restore(&sandbox, &safety).assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+    assert_next_run_succeeds(&sandbox);
+}
+
+/// Roles: a restore without superuser, and a dump of roles that are not there.
+#[test]
+fn roles_that_are_missing_or_weak_are_told() {
+    let sandbox = Sandbox::new("roles").postgres().build();
+    sandbox.psql("CREATE TABLE t AS SELECT 1 AS n; CREATE ROLE gone; ALTER TABLE t OWNER TO gone");
+    let dump = dump_of(&sandbox);
+    sandbox.psql("ALTER TABLE t OWNER TO n8n; DROP ROLE gone");
+    case("a dump whose owner is not there", || {
+        let outcome = restore(&sandbox, &dump);
+        outcome.assert_error("The dump names roles that the server does not have: gone. {}");
+        assert!(outcome.log.contains("--create-roles"));
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        let outcome = sandbox.call("restore-postgres").arg("--create-roles").arg(&dump).run();
+        outcome
+            .assert_success()
+            .assert_log_has("restore-postgres", "INFO Created role gone without login");
+        let owner = sandbox.psql("SELECT tableowner FROM pg_tables WHERE tablename = 't'");
+        assert_eq!(owner.trim(), "gone");
+    });
+    case("a user that may not create databases", || {
+        sandbox.psql("CREATE ROLE weak LOGIN; CREATE ROLE owner LOGIN CREATEDB");
+        sandbox.set("POSTGRES_USER", "weak");
+        restore(&sandbox, &dump).assert_error("PostgreSQL user weak may not restore: {}");
+    });
+    case(
+        "a user that owns the database and may create some, and is no superuser",
+        || {
+            sandbox.psql("ALTER DATABASE n8n OWNER TO owner; ALTER TABLE t OWNER TO owner");
+            sandbox.set("POSTGRES_USER", "owner");
+            let dump = dump_of(&sandbox);
+            restore(&sandbox, &dump).assert_success();
+            assert_eq!(sandbox.psql("SELECT n FROM t").trim(), "1");
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        },
+    );
+}
+
+/// Names that a shell, psql or docker would take for something else.
+#[test]
+fn hostile_names_are_only_names() {
+    let name = "n'8\"n $(touch /tmp/n8nbt-planted) =;--\u{e4}";
+    let sandbox = Sandbox::new("names")
+        .postgres()
+        .postgres_db(name)
+        .postgres_user("u'ser \"x\" = \\")
+        .seeded()
+        .build();
+    let before = sandbox.fingerprint_postgres();
+    case("a database and a user with hostile names", || {
+        let dump = dump_of(&sandbox);
+        sandbox.psql("CREATE TABLE mark AS SELECT 1 AS n");
+        restore(&sandbox, &dump).assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        assert!(!std::path::Path::new("/tmp/n8nbt-planted").exists());
+    });
+    for file in ["--help.sql.gz", "-rf.sql.gz", "a b'c\"$(x)\n.sql.gz"] {
+        case(&format!("a file called {file:?}"), || {
+            let dump = dump_of(&sandbox);
+            let dir = sandbox.aside("operands");
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::rename(dump, dir.join(file)).unwrap();
+            let mut call = sandbox.call("restore-postgres").cwd(&dir);
+            if file.starts_with('-') {
+                call = call.arg("--");
+            }
+            call.arg(file).run().assert_success();
+            assert_same(&before, &sandbox.fingerprint_postgres());
+        });
+    }
+}

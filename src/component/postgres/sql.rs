@@ -672,9 +672,12 @@ pub enum CountKind {
 
 /// Asks, connected to the database in question, for the rows of each table and the state of each sequence of one
 /// snapshot. System relations, temporary ones and those of extensions are left out. Read by [`parse_counts`].
+///
+/// `textsend` gives names in the client's encoding; what SQL_ASCII holds goes as it is, since it may be anything.
 pub fn table_counts() -> String {
     format!(
         r#"{PRELUDE}
+SELECT 'SET client_encoding = ''SQL_ASCII''' WHERE current_setting('server_encoding') = 'SQL_ASCII' \gexec
 SET row_security = off;
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT CASE
@@ -685,7 +688,7 @@ SELECT CASE
             CASE WHEN kind = 'p' THEN '' ELSE 'ONLY ' END, oid::regclass)
     ELSE format('SELECT concat_ws(E''\t'', %L, %L, %L, ''?'', false)', kind, hexschema, hexname) END
 FROM (
-    SELECT c.oid, encode(convert_to(n.nspname, 'UTF8'), 'hex') AS hexschema, encode(convert_to(c.relname, 'UTF8'), 'hex') AS hexname,
+    SELECT c.oid, encode(textsend(n.nspname::text), 'hex') AS hexschema, encode(textsend(c.relname::text), 'hex') AS hexname,
         CASE WHEN c.relkind = 'S' THEN 's' WHEN e.oid IS NOT NULL THEN 'e' ELSE c.relkind::text END AS kind,
         e.oid IS NULL OR c.oid = ANY (e.extconfig) AS wanted
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The fault suite in full, FAULT_ROUNDS times (1 unless set): every case on the real
+# engine, and at the end how many of them held.
+set -euo pipefail
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+cd -- "$root"
+unset N8N_DIR FILE YES DRY_RUN
+rounds=${FAULT_ROUNDS:-1}
+[[ $rounds =~ ^[1-9][0-9]*$ ]] || die "FAULT_ROUNDS must be a number, not '$rounds'"
+
+scripts/make/engine.sh
+scripts/make/optional.sh >/dev/null
+tests/stack/stack.sh images
+cargo test --no-run --test faults
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-faults.XXXXXX")
+trap 'rm -rf -- "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+export FAULTS=all FAULTS_REPORT=$work/report N8N_BACKUP_SKIPPED=$work/skipped
+: >"$N8N_BACKUP_SKIPPED"
+
+failed=0
+for ((round = 1; round <= rounds; round++)); do
+  : >"$FAULTS_REPORT"
+  # One test at a time: what one of them measures, another must not slow down.
+  cargo test --test faults -- --test-threads=1 || failed=1
+  begun=$(grep -c '^begin ' "$FAULTS_REPORT" || true)
+  held=$(grep -c '^held ' "$FAULTS_REPORT" || true)
+  say "Round $round of $rounds: $held of $begun faults held."
+  [[ $held == "$begun" && $begun != 0 ]] || failed=1
+done
+if [[ -s $N8N_BACKUP_SKIPPED ]]; then
+  say 'Faults that were not produced here:'
+  sort -u -- "$N8N_BACKUP_SKIPPED" | sed 's/^/  /'
+fi
+((failed == 0)) || die 'Not every fault held.'
