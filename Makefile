@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE YES DRY_RUN BENCH_MB BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE
+settings := N8N_DIR FILE YES DRY_RUN BENCH_MB BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
 override YES := $(value YES)
@@ -20,7 +20,7 @@ $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
 .PHONY: help build install uninstall install-cron uninstall-cron \
   backup backup-postgres backup-redis backup-n8n cleanup restore \
-  check smoke test demo bench clean
+  check smoke test faults demo bench clean
 
 help: ## Show this list
 	@printf 'n8n-backup: make TARGET [N8N_DIR=/path/to/n8n]\n\n'
@@ -74,6 +74,9 @@ smoke: bin/n8n-backup ## Run the crontab's command line on a throw-away stack
 
 test: bin/n8n-backup ## Run all tests, on throw-away stacks
 	@scripts/make/test.sh
+
+faults: ## Run the fault suite in full, FAULT_ROUNDS times
+	@scripts/make/faults.sh
 
 demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack
 	@scripts/make/demo.sh
