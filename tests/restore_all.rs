@@ -1,0 +1,208 @@
+//! restore-all on a real stack.
+
+mod common;
+
+use std::fs;
+
+use common::{assert_same, Sandbox, REDIS_PORT};
+
+const PARTS: [&str; 4] = ["postgres", "redis", "n8n-main", "n8n-worker"];
+
+/// The state of a container, as docker tells it.
+fn status(sandbox: &Sandbox, name: &str) -> String {
+    let format = ["inspect", "--format", "{{.State.Status}}"];
+    let said = sandbox.docker(&[&format[..], &[&sandbox.container(name)]].concat());
+    said.trim().to_owned()
+}
+
+/// What the whole stack holds, but for what belongs to the database itself: a dump does not hold that, and where the
+/// database is gone nothing else does.
+fn fingerprint(sandbox: &Sandbox) -> String {
+    let database = sandbox.fingerprint_postgres();
+    let lines = database
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("database|"));
+    [
+        lines.collect(),
+        sandbox.fingerprint_redis(),
+        sandbox.fingerprint_volume(),
+    ]
+    .concat()
+}
+
+/// Loses the containers and all they held, and makes them anew without starting them, as `docker compose up --no-start`
+/// does on a new host.
+fn lose_everything(sandbox: &Sandbox) {
+    let names = PARTS.map(|name| sandbox.container(name));
+    sandbox.docker(&[&["rm", "-f", "-v"], &names.each_ref().map(String::as_str)[..]].concat());
+    for volume in ["postgres_data", "redis_data", "n8n_data"] {
+        sandbox.docker(&["volume", "rm", &format!("{}_{volume}", sandbox.prefix())]);
+        sandbox.make_volume(&format!("{}_{volume}", sandbox.prefix()));
+    }
+    for (name, options, image, command) in [
+        (
+            "postgres",
+            &[
+                "--stop-signal",
+                "SIGINT",
+                "-e",
+                "POSTGRES_USER=n8n",
+                "-e",
+                "POSTGRES_DB=n8n",
+                "-e",
+                "POSTGRES_PASSWORD=x",
+            ][..],
+            "postgres",
+            &[][..],
+        ),
+        (
+            "redis",
+            &[],
+            "redis",
+            &["redis-server", "--port", REDIS_PORT, "--appendonly", "yes"],
+        ),
+        ("n8n-main", &[], "busybox", &["sleep", "86400"]),
+        ("n8n-worker", &[], "busybox", &["sleep", "86400"]),
+    ] {
+        let mount = match name {
+            "postgres" => format!("{}_postgres_data:/var/lib/postgresql/data", sandbox.prefix()),
+            "redis" => format!("{}_redis_data:/data", sandbox.prefix()),
+            _ => format!("{}:/home/node/.n8n", sandbox.volume()),
+        };
+        let (own, labels) = (sandbox.container(name), sandbox.labels());
+        let image = format!("n8n-backup-test/{image}:1");
+        let mut args = vec![
+            "create",
+            "--name",
+            &own,
+            "--network",
+            "none",
+            "--stop-timeout",
+            "1",
+            "-v",
+            &mount,
+        ];
+        args.extend(labels.iter().map(String::as_str));
+        args.extend(options);
+        args.push(&image);
+        args.extend(command);
+        sandbox.docker(&args);
+    }
+}
+
+#[test]
+fn a_stack_that_lost_everything_comes_back_in_one_command() {
+    let sandbox = Sandbox::new("lost")
+        .stack()
+        .n8n()
+        .seeded()
+        .redis_arg("--appendonly")
+        .redis_arg("yes")
+        .build();
+    let before = fingerprint(&sandbox);
+    sandbox.run("backup-all", &[]).assert_success();
+    let env = fs::read(sandbox.path(".env")).unwrap();
+
+    lose_everything(&sandbox);
+    fs::remove_file(sandbox.path(".env")).unwrap();
+    let lock = sandbox.aside("lock-of-the-new-host");
+    let outcome = sandbox
+        .call("restore-all")
+        .args(&["--start", "--create-roles", "latest"])
+        .env("BACKUP_LOCK_FILE", &lock)
+        .run();
+    outcome.assert_success().assert_logged_as_printed();
+    outcome.assert_messages(
+        "restore-all",
+        &[
+            "INFO Starting full restore",
+            "INFO Recovery point {}: postgres redis n8n env",
+            "INFO Everything is verified, nothing was changed so far",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Restoring: postgres",
+            "INFO Restoring: redis",
+            "INFO Restoring: n8n",
+            "SUCCESS Full restore completed from: {} (4/4 parts in {} s)",
+        ],
+    );
+    assert_eq!(fs::read(sandbox.path(".env")).unwrap(), env);
+    for name in PARTS {
+        assert_eq!(status(&sandbox, name), "running", "{name}");
+    }
+    assert_same(&before, &fingerprint(&sandbox));
+
+    // Once more, where the containers were only made: what did not run does not run afterwards.
+    lose_everything(&sandbox);
+    let outcome = sandbox.run("restore-all", &["--create-roles"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO n8n did not run before, so it was not started{}");
+    for (name, wanted) in PARTS.into_iter().zip(["exited", "exited", "created", "created"]) {
+        assert_eq!(status(&sandbox, name), wanted, "{name}");
+    }
+}
+
+#[test]
+fn an_interrupted_restore_goes_on() {
+    let sandbox = Sandbox::new("goeson").stack().n8n().seeded().build();
+    let before = fingerprint(&sandbox);
+    sandbox.run("backup-all", &[]).assert_success();
+    sandbox.psql("drop table settings cascade");
+    sandbox.redis(&["flushall"]);
+    let mut running = sandbox.spawn("restore-all", &[]);
+    running.await_log("Restoring: redis");
+    running.signal("KILL");
+    running.wait();
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+
+    let outcome = sandbox.run("restore-all", &["latest"]);
+    outcome.assert_success();
+    outcome.assert_messages(
+        "restore-all",
+        &[
+            "WARN An earlier restore was interrupted; what it had stopped is started at the end",
+            "INFO Already restored by the interrupted run: postgres",
+            "INFO Restoring: redis",
+            "INFO Restoring: n8n",
+            "INFO Starting n8n: {}-n8n-main {}-n8n-worker",
+            "SUCCESS Full restore completed from: {} ({}/4 parts in {} s)",
+        ],
+    );
+    assert_same(&before, &fingerprint(&sandbox));
+    for name in PARTS {
+        assert_eq!(status(&sandbox, name), "running", "{name}");
+    }
+    assert!(!sandbox.path("backups/.restore").exists());
+
+    // A point with one component is not restored as a whole, and not taken for the latest.
+    sandbox.run("backup-redis", &[]).assert_success();
+    let sets = sandbox.backups("sets");
+    let newest = common::name(sets.last().unwrap()).replace(".sha256", "");
+    sandbox
+        .run("restore-all", &[&newest])
+        .assert_error("Recovery point {} is not complete: it holds no postgres, it holds no n8n, it holds no env{}");
+    let outcome = sandbox.run("restore-all", &["--only", "redis", &newest]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "WARN Left as it is: postgres");
+    let damaged = sandbox.backups("n8n").first().unwrap().clone();
+    fs::write(&damaged, "no archive").unwrap();
+    let point = common::name(sets.first().unwrap()).replace(".sha256", "");
+    let started = sandbox.docker(&[
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}}",
+        &sandbox.container("n8n-main"),
+    ]);
+    sandbox
+        .run("restore-all", &[&point])
+        .assert_error("Backup file is corrupted or not a tar.gz archive");
+    let now = sandbox.docker(&[
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}}",
+        &sandbox.container("n8n-main"),
+    ]);
+    assert_eq!(started, now, "nothing was stopped for it");
+    sandbox
+        .run("restore-all", &["--only", "everything"])
+        .assert_error("There is no part 'everything'{}");
+}
