@@ -375,6 +375,7 @@ report >"$work/report.md"
 cat "$work/report.md"
 if is_yes "$write"; then
   plot >"$root/docs/performance.svg"
+  printf '\n![The times as bars](performance.svg)\n' >>"$work/report.md"
   awk -v report="$work/report.md" '
     /<!-- bench: begin -->/ { print; print ""; while ((getline line < report) > 0) print line; print ""; skip = 1 }
     /<!-- bench: end -->/ { skip = 0 }
