@@ -40,6 +40,8 @@ pub enum Action {
     FetchOffsite,
     /// Tell how the backups are.
     Status,
+    /// Look at everything that a backup needs.
+    Doctor,
     /// Print a shell's completions.
     Completions,
     /// Print the manual page.
@@ -353,6 +355,15 @@ pub const COMMANDS: &[Command] = &[
         ],
         log: None,
         action: Action::Status,
+    },
+    Command {
+        name: "doctor",
+        summary: "look at everything that a backup needs, and say what to do",
+        details: "One line for each check, OK, WARN or FAIL; exits 1 when any failed. Changes nothing.",
+        operand: None,
+        options: &[],
+        log: None,
+        action: Action::Doctor,
     },
     Command {
         name: "completions",

@@ -2,6 +2,7 @@
 
 pub mod backup_all;
 pub mod cleanup;
+pub mod doctor;
 pub mod drill;
 pub mod list;
 pub mod offsite;

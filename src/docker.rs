@@ -7,7 +7,7 @@ mod throwaway;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -87,6 +87,15 @@ pub enum Data<'a> {
     Of(&'a str),
 }
 
+/// What a container mounts.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// The volume's name; empty for what is no volume.
+    pub name: String,
+    /// Where the container sees it.
+    pub destination: String,
+}
+
 /// How [`Docker::exec`] runs a program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exec<'a> {
@@ -118,6 +127,11 @@ impl Docker {
             }
         }
         bail!("Docker command not found: install Docker, or add the directory of the docker command to PATH")
+    }
+
+    /// The client's path, for messages.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// `docker ARGS`.
@@ -152,6 +166,51 @@ impl Docker {
             return Err(engine_error(&said.stderr));
         }
         Ok(said.text())
+    }
+
+    /// As [`Docker::engine_version`], in the environment that cron gives a command.
+    ///
+    /// # Errors
+    /// When no engine answers there.
+    pub fn engine_version_under_cron(&self) -> Result<String> {
+        let mut command = self.command(["version", "--format", "{{.Server.Version}}"]);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
+        command.envs(
+            ["HOME", "LOGNAME"]
+                .into_iter()
+                .filter_map(|name| Some((name, env::var_os(name)?))),
+        );
+        let said = self.answer("docker", command, None)?;
+        if !said.success {
+            return Err(engine_error(&said.stderr));
+        }
+        Ok(said.text())
+    }
+
+    /// What a container mounts; `None` when there is no such container.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn mounted(&self, container: &str) -> Result<Option<Vec<Mount>>> {
+        const FORMAT: &str = "{{range .Mounts}}{{.Type}}|{{.Name}}|{{.Destination}}{{println}}{{end}}";
+        let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", container])?;
+        if !said.success {
+            return absent(&said.stderr).map(|()| None);
+        }
+        let text = said.text();
+        let mounts = text.lines().filter_map(|line| {
+            let mut fields = line.splitn(3, '|');
+            let (kind, name, destination) = (fields.next()?, fields.next()?, fields.next()?);
+            Some(Mount {
+                name: if kind == "volume" {
+                    name.to_owned()
+                } else {
+                    String::new()
+                },
+                destination: destination.to_owned(),
+            })
+        });
+        Ok(Some(mounts.collect()))
     }
 
     /// Looks a container up; `None` when there is no such one.

@@ -157,6 +157,9 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let done = match invocation.command.action {
         // Texts that the parser gives; it never asks to run these.
         Action::Man | Action::Completions => return Ok(0),
+        Action::Doctor => {
+            return command::doctor::run(&context, invocation.has("quiet")).map(|fine| u8::from(!fine));
+        }
         Action::Status => {
             return command::status::run(&context, invocation.value("max-age"), invocation.has("json"));
         }

@@ -270,3 +270,79 @@ fn a_monitor_that_is_away_costs_no_backup() {
     refused.assert_error("Bad setting {}");
     refused.assert_never_says("passwd");
 }
+
+#[test]
+fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    let sandbox = Sandbox::new("doctor").stack().n8n().build();
+    let env = sandbox.path(".env");
+    fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let before = sandbox.listing();
+    let fine = sandbox.binary().arg("doctor").run();
+    assert_eq!(fine.code, Some(0), "{fine}");
+    let line = |outcome: &common::Outcome, start: &str| {
+        assert!(
+            outcome.stdout.lines().any(|line| line.starts_with(start)),
+            "{start}\n{outcome}"
+        );
+    };
+    for start in [
+        "OK   docker: ",
+        "OK   postgres: PostgreSQL ",
+        "OK   redis: Redis answers on port 6386 and holds 0 keys",
+        &format!(
+            "OK   n8n: {} mounts {}",
+            sandbox.container("n8n-main"),
+            sandbox.volume()
+        ),
+        "OK   cron: ",
+        "OK   lock: ",
+        "WARN key: there is no N8N_ENCRYPTION_KEY in .env",
+        "WARN last run: no recovery point yet",
+        "WARN schedule: nothing was found",
+    ] {
+        line(&fine, start);
+    }
+    assert_eq!(sandbox.listing(), before);
+
+    // What is right is left out on request, and what was done is seen.
+    sandbox.set("N8N_ENCRYPTION_KEY", "key");
+    sandbox.run("backup-all", &[]).assert_success();
+    let quiet = sandbox.binary().args(&["doctor", "--quiet"]).run();
+    assert!(
+        !quiet.stdout.contains("OK ") && !quiet.stdout.contains("last run"),
+        "{quiet}"
+    );
+    assert!(!quiet.stdout.contains("key:"), "{quiet}");
+
+    // Another volume than n8n's, a password that is wrong, a program that is missing, a file that others read.
+    sandbox.make_volume(&format!("{}-other", sandbox.volume()));
+    sandbox.set("BACKUP_N8N_VOLUME", &format!("{}-other", sandbox.volume()));
+    sandbox.set("REDIS_PORT", "6399");
+    sandbox.set("BACKUP_COMPRESSOR", "no-such-program");
+    sandbox.set("BACKUP_POSTGRES_CONTAINER", "n8nbt-no-such-container");
+    sandbox.set("BACKUP_NOTIFY_COMMAND", "./none");
+    fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let ill = sandbox.binary().arg("doctor").run();
+    assert_eq!(ill.code, Some(1), "{ill}");
+    for start in [
+        "WARN settings: others may read ",
+        "FAIL postgres: Container n8nbt-no-such-container is not running",
+        "FAIL redis: ",
+        "FAIL compressor: Compressor no-such-program not found",
+        "FAIL notify: ",
+        &format!(
+            "FAIL n8n: {} keeps its data in the volume ",
+            sandbox.container("n8n-main")
+        ),
+    ] {
+        line(&ill, start);
+    }
+    let nowhere = sandbox
+        .binary()
+        .arg("doctor")
+        .env("DOCKER_HOST", "tcp://127.0.0.1:1")
+        .run();
+    assert_eq!(nowhere.code, Some(1), "{nowhere}");
+    line(&nowhere, "FAIL docker: Docker engine does not answer");
+    line(&nowhere, "WARN cron: DOCKER_HOST is set here");
+}

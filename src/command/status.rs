@@ -164,8 +164,8 @@ impl State {
         let mut state = Self {
             free: available(&config.backups(), config.stall).ok(),
             reserve: config.min_free_kb * 1024,
-            kept_days: kept_days(&config.retention),
             offsite_wanted: config.offsite,
+            kept_days: kept_days(&config.retention),
             ..Self::default()
         };
         for (_, point) in manifest::list(&context.store)? {

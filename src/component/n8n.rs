@@ -167,7 +167,7 @@ pub fn owner(context: &Context) -> String {
 }
 
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
-fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
+pub fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
     let wanted = &context.config.helper_image;
     if docker.image(wanted)?.is_some() {
         return Ok(wanted.clone());

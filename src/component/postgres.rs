@@ -139,6 +139,24 @@ pub fn verify(context: &Context, path: &Path) -> Result<dump::Summary> {
     observe(context, path, dump::Scanner::new())?.finish().and_then(whole)
 }
 
+/// Asks the server for its version and the database for its size.
+///
+/// # Errors
+/// When it does not let us in.
+pub fn probe(context: &Context, docker: &Docker) -> Result<String> {
+    let said = Psql::live(context, docker).run(
+        &context.config.postgres_db,
+        "doctor",
+        "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n".to_owned(),
+    )?;
+    let mut lines = said.lines();
+    let (version, size) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    Ok(format!(
+        "PostgreSQL {version}, database {} takes {size}",
+        context.config.postgres_db
+    ))
+}
+
 /// A server in its container, for scripts of SQL.
 struct Psql<'a> {
     docker: &'a Docker,

@@ -95,6 +95,19 @@ pub fn verify(context: &Context, path: &Path) -> Result<rdb::Summary> {
     observe(context, path, rdb::Scanner::new())?.finish()
 }
 
+/// Asks the server how many keys it holds.
+///
+/// # Errors
+/// When it does not let us in.
+pub fn probe(context: &Context, docker: &Docker) -> Result<String> {
+    let state = Redis::live(context, docker).state()?;
+    let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());
+    Ok(format!(
+        "Redis answers on port {} and holds {keys} keys",
+        context.config.redis_port
+    ))
+}
+
 /// A Redis in a container.
 struct Redis<'a> {
     docker: &'a Docker,
