@@ -35,17 +35,6 @@ fn redis_files(sandbox: &Sandbox) -> String {
     sandbox.docker(&["exec", &sandbox.container("redis"), "ls", "-A", "/data"])
 }
 
-/// A stand-in for docker whose call number `nth` that matches the shell pattern `pattern` fails, and every other is real.
-fn failing_docker(sandbox: &Sandbox, pattern: &str, nth: u32) -> std::path::PathBuf {
-    let count = sandbox.aside("count");
-    let _ = fs::remove_file(&count);
-    let count = count.display();
-    sandbox.stand_in_docker(&format!(
-        "case \" $* \" in {pattern}) echo x >>'{count}'; \
-         if [ \"$(wc -l <'{count}')\" = {nth} ]; then echo 'stand-in: refused' >&2; exit 1; fi ;; esac"
-    ))
-}
-
 /// Redis with the seed, a snapshot of it, and other data since.
 fn changed_redis(builder: common::Builder) -> (Sandbox, String, String, String) {
     let sandbox = builder.redis().seeded().build();
@@ -184,7 +173,7 @@ fn a_failed_redis_restore_puts_back_what_was_there() {
             // The first start is that of a server that runs already.
             ("*' start '*-redis*", 2),
         ] {
-            let docker = failing_docker(&sandbox, pattern, nth);
+            let docker = sandbox.failing_docker(pattern, nth);
             let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
             assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
             await_redis(&sandbox);
@@ -312,7 +301,7 @@ fn a_failed_volume_restore_puts_back_what_was_there() {
         ("*' exchange '*", 1),
         ("*' stop '*n8n-worker*", 1),
     ] {
-        let docker = failing_docker(&sandbox, pattern, nth);
+        let docker = sandbox.failing_docker(pattern, nth);
         let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
         assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
         assert_same(&changed, &sandbox.fingerprint_volume());

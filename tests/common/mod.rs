@@ -332,6 +332,17 @@ impl Sandbox {
         )
     }
 
+    /// A stand-in for docker whose call number `nth` that matches the shell pattern `pattern` (blanks around the arguments)
+    /// fails; every other is real.
+    pub fn failing_docker(&self, pattern: &str, nth: u32) -> PathBuf {
+        let count = self.aside(format!("count-{}", self.calls.fetch_add(1, Ordering::Relaxed)));
+        let count = shell_quoted(&count.to_string_lossy());
+        self.stand_in_docker(&format!(
+            "case \" $* \" in {pattern}) echo x >>{count}; \
+             if [ \"$(wc -l <{count})\" = {nth} ]; then echo 'stand-in: refused' >&2; exit 1; fi ;; esac"
+        ))
+    }
+
     /// A directory with an executable `name` of this text, for [`Call::path_first`].
     pub fn stand_in(&self, name: &str, script: &str) -> PathBuf {
         let dir = self.aside(format!("stand-in-{}", self.calls.fetch_add(1, Ordering::Relaxed)));
