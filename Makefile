@@ -18,7 +18,7 @@ given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 unknown := $(filter-out $(settings) -%,$(given))
 $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
-.PHONY: help build install uninstall install-cron uninstall-cron \
+.PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
   backup backup-postgres backup-redis backup-n8n cleanup restore \
   check smoke test faults demo bench clean
 
@@ -47,6 +47,15 @@ install-cron: ## Add the nightly backup of N8N_DIR to your crontab, once
 
 uninstall-cron: ## Take that line out of your crontab again
 	@scripts/make/cron.sh remove
+
+install-timer: ## The same by a systemd timer, instead of cron
+	@scripts/make/timer.sh add
+
+uninstall-timer: ## Remove that timer again
+	@scripts/make/timer.sh remove
+
+deb: bin/n8n-backup ## Build a Debian package in target/
+	@scripts/make/deb.sh
 
 backup: bin/n8n-backup ## Back up everything: PostgreSQL, Redis, n8n volume, .env
 	@scripts/make/run.sh backup-all

@@ -20,6 +20,7 @@ trap 'exit 143' TERM HUP
 
 failed=()
 tests/install.sh || failed+=(tests/install.sh)
+tests/packaging.sh || failed+=(tests/packaging.sh)
 cargo test || failed+=('cargo test')
 
 say

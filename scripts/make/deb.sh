@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Builds a Debian package from bin/n8n-backup: the program, its manual page, completions and
+# documents. Puts it at target/n8n-backup_VERSION_ARCHITECTURE.deb.
+set -euo pipefail
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+cd -- "$root"
+umask 022
+
+command -v dpkg-deb >/dev/null || die 'dpkg-deb is not installed: a Debian package is built on a Debian-like system'
+version=$(bin/n8n-backup --version)
+version=${version##* }
+architecture=$(dpkg --print-architecture)
+work=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-deb.XXXXXX")
+trap 'rm -rf -- "$work"' EXIT
+tree=$work/tree
+doc=$tree/usr/share/doc/n8n-backup
+
+install -D -m 755 bin/n8n-backup "$tree/usr/bin/n8n-backup"
+mkdir -p "$tree/usr/share/man/man1" "$tree/usr/share/bash-completion/completions" \
+  "$tree/usr/share/zsh/vendor-completions" "$tree/usr/share/fish/vendor_completions.d" "$doc/docs" "$tree/DEBIAN"
+bin/n8n-backup man | gzip -9n >"$tree/usr/share/man/man1/n8n-backup.1.gz"
+bin/n8n-backup completions bash >"$tree/usr/share/bash-completion/completions/n8n-backup"
+bin/n8n-backup completions zsh >"$tree/usr/share/zsh/vendor-completions/_n8n-backup"
+bin/n8n-backup completions fish >"$tree/usr/share/fish/vendor_completions.d/n8n-backup.fish"
+install -m 644 README.md "$doc/"
+install -m 644 LICENSE "$doc/copyright"
+gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
+install -m 644 docs/*.md "$doc/docs/"
+
+# The C library's version that the program asks for.
+libc=$(grep -aoE 'GLIBC_2\.[0-9]+' bin/n8n-backup | sort -uV | tail -n 1)
+size=$(du -sk "$tree/usr" | cut -f 1)
+cat >"$tree/DEBIAN/control" <<END
+Package: n8n-backup
+Version: $version
+Architecture: $architecture
+Maintainer: n8n-backup maintainers <root@localhost>
+Installed-Size: $size
+Depends: libc6${libc:+ (>= ${libc#GLIBC_})}, libgcc-s1, coreutils, gzip
+Recommends: docker.io | docker-ce-cli | podman, isal | pigz, gpg, curl
+Suggests: rclone, openssl
+Section: admin
+Priority: optional
+Description: back up and restore a self-hosted n8n stack in Docker
+ Backs up PostgreSQL, Redis, the data volume and the environment file of an n8n
+ that runs in Docker, proves the backups, and restores them without losing what
+ is there.
+END
+(cd -- "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
+mkdir -p target
+package=target/n8n-backup_${version}_$architecture.deb
+dpkg-deb --root-owner-group --build "$tree" "$work/package.deb" >/dev/null
+mv -- "$work/package.deb" "$package"
+say "Built $package"
