@@ -478,7 +478,11 @@ fn a_test_that_is_killed_leaves_nothing_running() {
     let sandbox = Sandbox::new("dkill").postgres().build();
     sandbox.run("backup-postgres", &[]).assert_success();
     // It stands still in the middle of the load.
-    let watch = sandbox.stand_in_docker("case \"$*\" in *psql*n8n_backup_drill*) sleep 60 ;; esac");
+    let reached = sandbox.aside("reached");
+    let shown = reached.display();
+    let watch = sandbox.stand_in_docker(&format!(
+        "case \"$*\" in *psql*n8n_backup_drill*) : >'{shown}'; sleep 60 ;; esac"
+    ));
     let mut running = sandbox
         .call("test-recovery")
         .args(&["--postgres"])
@@ -499,7 +503,8 @@ fn a_test_that_is_killed_leaves_nothing_running() {
             format,
         ])
     };
-    running.await_that("the throw-away container", |_| containers().contains(" Up "));
+    running.await_that("the load", |_| reached.exists());
+    assert!(containers().contains(" Up "), "{}", containers());
     let volumes = |id: &str| sandbox.docker(&["inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", id]);
     let id = containers().split_whitespace().next().unwrap().to_owned();
     let volumes = volumes(&id);
