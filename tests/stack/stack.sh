@@ -315,18 +315,17 @@ remove() {
 # Removes what a killed run left behind: everything with the label that is
 # older than SWEEP_SECONDS.
 sweep() {
-  local kind list format id created now prefix
+  local kind list name id created prefix now rows
   now=$(date +%s)
   for kind in container network volume; do
     case $kind in
-      container) list='docker ps -a' format='{{index .Config.Labels "%s"}}' ;;
-      *) list="docker $kind ls" format='{{index .Labels "%s"}}' ;;
+      container) list='docker ps -a' name=.ID ;;
+      network) list='docker network ls' name=.ID ;;
+      volume) list='docker volume ls' name=.Name ;;
     esac
-    for id in $($list -q --filter "label=$LABEL"); do
-      # shellcheck disable=SC2059 # the label's name goes into the format
-      created=$(docker "$kind" inspect --format "$(printf "$format" "$CREATED_LABEL")" "$id" 2>/dev/null) || continue
-      # shellcheck disable=SC2059
-      prefix=$(docker "$kind" inspect --format "$(printf "$format" "$LABEL")" "$id" 2>/dev/null) || continue
+    # Lists only: inspect waits for as long as something holds the container, a pause say.
+    rows=$($list --filter "label=$LABEL" --format "{{$name}} {{.Label \"$CREATED_LABEL\"}} {{.Label \"$LABEL\"}}")
+    while read -r id created prefix; do
       [[ $created =~ ^[0-9]+$ ]] || continue
       [ $((now - created)) -gt $SWEEP_SECONDS ] || continue
       say "removing the $kind $id of $prefix, $(((now - created) / 60)) minutes old"
@@ -335,7 +334,7 @@ sweep() {
         network) remove 'docker network rm' "$id" ;;
         volume) remove 'docker volume rm -f' "$id" ;;
       esac
-    done
+    done <<<"$rows"
   done
   # Images that a newer recipe has replaced.
   docker image prune -f --filter "label=$RECIPE_LABEL" >/dev/null
