@@ -403,6 +403,8 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
+const USAGE: &str = "Usage: n8n-backup [--project-dir DIR] COMMAND [ARGUMENTS]\n";
+
 /// Options that stand before the command or after it.
 const GLOBAL: &[Opt] = &[
     Opt {
@@ -505,8 +507,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
             match command {
                 None => match COMMANDS.iter().find(|known| known.name == text) {
                     Some(known) => command = Some(known),
+                    // What many programs have for --help.
+                    None if text == "help" => flags.push(("help", None)),
                     None => {
-                        problem.get_or_insert(format!("unknown command: {text}"));
+                        let names = COMMANDS.iter().map(|known| known.name.to_owned());
+                        problem.get_or_insert(format!("unknown command: {text}{}", suggestion(&text, names)));
                         break;
                     }
                 },
@@ -515,7 +520,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
         } else if text == "--" {
             options_end = true;
         } else {
-            let known = GLOBAL.iter().chain(command.map_or(&[][..], |command| command.options));
+            let known = command.map_or(&[][..], |command| command.options);
             if let Err(what) = option(&text, &arg, known, &mut args, &mut flags) {
                 problem.get_or_insert(what);
             }
@@ -529,10 +534,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
         return Ok(Request::Show(format!("n8n-backup {}\n", env!("CARGO_PKG_VERSION"))));
     }
     let Some(command) = command else {
-        let message = problem.unwrap_or_else(|| "no command given".to_owned());
+        // A list of all commands would push the message out of sight.
+        let (message, usage) = match problem {
+            Some(problem) => (problem, format!("{USAGE}'n8n-backup --help' lists the commands.\n")),
+            None => ("no command given".to_owned(), overview()),
+        };
         return Err(UsageError {
             message,
-            usage: overview(),
+            usage,
             invocation: None,
         });
     };
@@ -576,11 +585,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
     }
 }
 
-/// Reads one argument that starts with a dash, and its value.
-fn option<'a>(
+/// Reads one argument that starts with a dash, and its value. `own` are the options of the command.
+fn option(
     text: &str,
     arg: &OsStr,
-    mut known: impl Iterator<Item = &'a Opt>,
+    own: &'static [Opt],
     args: &mut impl Iterator<Item = OsString>,
     flags: &mut Vec<(&'static str, Option<OsString>)>,
 ) -> Result<(), String> {
@@ -596,8 +605,10 @@ fn option<'a>(
         Some(long) => opt.long == long,
         None => opt.short.is_some_and(|short| name[1..].chars().eq([short])),
     };
-    let Some(found) = known.find(|opt| matches(opt)) else {
-        return Err(format!("unknown option: {name}"));
+    let known = || GLOBAL.iter().chain(own);
+    let Some(found) = known().find(|opt| matches(opt)) else {
+        let names = known().map(|opt| format!("--{}", opt.long));
+        return Err(format!("unknown option: {name}{}", suggestion(name, names)));
     };
     let value = match (found.value, inline) {
         (None, None) => None,
@@ -610,6 +621,36 @@ fn option<'a>(
     };
     flags.push((found.long, value));
     Ok(())
+}
+
+/// What may have been meant by `word`: the names that it begins, else those that two slips lead to; empty for none.
+fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
+    // A dash, or two, begins every option.
+    let begins = word.trim_start_matches('-').len() > 1;
+    let (begun, others): (Vec<String>, Vec<String>) = names.partition(|name| begins && name.starts_with(word));
+    let meant = match begun.is_empty() {
+        true => others.into_iter().filter(|name| slips(word, name) <= 2).collect(),
+        false => begun,
+    };
+    match meant.is_empty() {
+        true => String::new(),
+        false => format!(", did you mean {}?", meant.join(" or ")),
+    }
+}
+
+/// How many letters have to be put in, left out or exchanged to turn one word into the other (Levenshtein's distance).
+fn slips(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let changed = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 /// The usage line of a command.
@@ -643,10 +684,8 @@ pub fn help(command: &Command) -> String {
 
 /// The help of the whole.
 pub fn overview() -> String {
-    let mut text = String::from(
-        "n8n-backup: backs up and restores a self-hosted n8n stack in Docker\n\n\
-         Usage: n8n-backup [--project-dir DIR] COMMAND [ARGUMENTS]\n\nCommands:\n",
-    );
+    let mut text =
+        format!("n8n-backup: backs up and restores a self-hosted n8n stack in Docker\n\n{USAGE}\nCommands:\n");
     let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
     for command in COMMANDS {
         let _ = writeln!(text, "  {:width$}  {}", command.name, command.summary);
@@ -716,7 +755,17 @@ mod tests {
         for (args, message) in [
             (&[][..], "no command given"),
             (&["backup-everything"], "unknown command: backup-everything"),
-            (&["cleanup-backups", "--dryrun"], "unknown option: --dryrun"),
+            (&["backup_al"], "unknown command: backup_al, did you mean backup-all?"),
+            (
+                &["restore-p"],
+                "unknown command: restore-p, did you mean restore-postgres?",
+            ),
+            (&["statsu"], "unknown command: statsu, did you mean status?"),
+            (
+                &["cleanup-backups", "--dryrun"],
+                "unknown option: --dryrun, did you mean --dry-run?",
+            ),
+            (&["cleanup-backups", "-d"], "unknown option: -d"),
             (&["cleanup-backups", "dry-run"], "unexpected argument: dry-run"),
             (&["cleanup-backups", "--dry-run=no"], "option --dry-run takes no value"),
             (&["backup-all", "--dry-run"], "unknown option: --dry-run"),
@@ -750,5 +799,12 @@ mod tests {
             }
         }
         assert!(matches!(parsed(&["--version"]), Ok(Request::Show(_))));
+        for (args, begin) in [
+            (&["help"][..], "n8n-backup: "),
+            (&["help", "list"], "list: "),
+            (&["list", "-h"], "list: "),
+        ] {
+            assert!(matches!(parsed(args), Ok(Request::Show(text)) if text.starts_with(begin)));
+        }
     }
 }

@@ -174,13 +174,19 @@ impl Gpg {
         if said.success || !said.stdout.is_empty() {
             return Ok(());
         }
+        // The start alone was given to it: that there is more tells nobody anything.
+        let told: Vec<&str> = said
+            .stderr
+            .split(" / ")
+            .filter(|line| !line.contains("block_filter"))
+            .collect();
         let hint = match passphrase {
             Some(_) if said.stderr.contains("Bad session key") => "BACKUP_GPG_PASSPHRASE is not its passphrase",
             Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
             None => "its private key must be in the keyring of the user who runs this, and unlocked",
         };
         bail!(Locked {
-            message: format!("Cannot decrypt {}: {hint} ({})", name.display(), said.stderr),
+            message: format!("Cannot decrypt {}: {hint} ({})", name.display(), told.join(" / ")),
             private_key: passphrase.is_none(),
         })
     }

@@ -84,7 +84,14 @@ impl Rclone {
         match said.code {
             Some(0) => Ok(said.text().lines().map(str::to_owned).collect()),
             Some(NO_DIRECTORY) => Ok(Vec::new()),
-            _ => bail!("{} cannot be listed: {}", self.remote, said.stderr),
+            _ => {
+                // As rclone words it where its configuration lacks the remote.
+                let hint = match said.stderr.contains("didn't find section in config file") {
+                    true => "; make the remote with 'rclone config', or set RCLONE_REMOTE and RCLONE_CONFIG in .env",
+                    false => "",
+                };
+                bail!("{} cannot be listed: {}{hint}", self.remote, said.stderr)
+            }
         }
     }
 

@@ -179,7 +179,7 @@ fn an_interrupted_restore_goes_on() {
     let newest = common::name(sets.last().unwrap()).replace(".sha256", "");
     sandbox
         .run("restore-all", &[&newest])
-        .assert_error("Recovery point {} is not complete: it holds no postgres, it holds no n8n, it holds no env{}");
+        .assert_error("Recovery point {} is not complete: it holds no postgres, n8n, env{}");
     let outcome = sandbox.run("restore-all", &["--only", "redis", &newest]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "WARN Left as it is: postgres");

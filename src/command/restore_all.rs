@@ -163,15 +163,22 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
 /// What a point lacks of the parts.
 fn lacks(point: &Point, parts: &[Kind]) -> Option<String> {
     let damaged = point.listed("damaged");
-    let missing: Vec<String> = parts
-        .iter()
-        .filter_map(|kind| match point.member(*kind) {
-            None => Some(format!("it holds no {}", kind.dir())),
-            Some(_) if damaged.contains(&kind.dir()) => Some(format!("its {} is damaged", kind.dir())),
-            Some(_) => None,
-        })
+    let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
+        let names: Vec<&str> = parts
+            .iter()
+            .filter(|kind| chosen(**kind))
+            .map(|kind| kind.dir())
+            .collect();
+        names.join(", ")
+    };
+    let absent = names(&|kind| point.member(kind).is_none());
+    let broken = names(&|kind| point.member(kind).is_some() && damaged.contains(&kind.dir()));
+    let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what} {names}"))
         .collect();
-    (!missing.is_empty()).then(|| missing.join(", "))
+    (!missing.is_empty()).then(|| missing.join("; "))
 }
 
 /// Restores all parts but an environment file that is in place already.
