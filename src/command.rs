@@ -50,10 +50,10 @@ pub fn backup_one(context: &Context, journal: Journal, backup: fn(&Context, Stam
     let stamp = context.store.free_stamp();
     let begun = now();
     let backup = backup(context, stamp)?;
-    record(context, journal, stamp, &begun, &[backup], &[])
+    record(context, journal, stamp, &begun, &[backup], &[]).map(drop)
 }
 
-/// Writes the recovery point of a run.
+/// Writes the recovery point of a run, and gives the stamp that it bears.
 ///
 /// # Errors
 /// When it cannot be written; the backups are whole all the same.
@@ -64,7 +64,7 @@ pub fn record(
     begun: &str,
     backups: &[Backup],
     failed: &[&str],
-) -> Result<()> {
+) -> Result<Stamp> {
     let mut point = Point::new(stamp);
     point.set("tool", concat!("n8n-backup ", env!("CARGO_PKG_VERSION")));
     point.set("begun", begun);
@@ -96,7 +96,7 @@ pub fn record(
     }
     let path = point.write(&context.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
-    Ok(())
+    Ok(point.stamp)
 }
 
 /// The time now with its offset, as a manifest tells it.

@@ -2,8 +2,8 @@
 //!
 //! The file stays where it is. The process ID in it is for people; the file's existence means nothing.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -143,6 +143,53 @@ fn pid_in(file: &mut File) -> String {
     }
 }
 
+/// A backup file that is read for a while: the retention of another run leaves it until this is dropped. The lock is on the
+/// file itself; where the file system has none, this does nothing.
+#[derive(Debug)]
+pub struct InUse {
+    _file: File,
+}
+
+impl InUse {
+    /// Holds those of the files that are there.
+    ///
+    /// # Errors
+    /// When one cannot be opened, or is being deleted.
+    pub fn hold<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Vec<Self>> {
+        paths
+            .into_iter()
+            .filter_map(|path| Self::one(path).transpose())
+            .collect()
+    }
+
+    fn one(path: &Path) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+        };
+        if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+            bail!("{} is just being deleted", path.display());
+        }
+        // Whether it was deleted before it was locked.
+        Ok(path.exists().then_some(Self { _file: file }))
+    }
+}
+
+/// Deletes a file, unless it is [`InUse`]. Gives whether it is gone now.
+///
+/// # Errors
+/// When it cannot be deleted.
+pub fn remove_unused(path: &Path) -> io::Result<bool> {
+    // On some network file systems an exclusive lock takes a file that is open for writing.
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let held = file.or_else(|_| File::open(path)).map(|file| (file.try_lock(), file));
+    if matches!(held, Ok((Err(TryLockError::WouldBlock), _))) {
+        return Ok(false);
+    }
+    fs::remove_file(path).map(|()| true)
+}
+
 /// The lock of one component's directory: two backups of the same component wait for each other.
 pub fn component_lock(dir: &Path) -> PathBuf {
     dir.join(".lock")
@@ -172,6 +219,22 @@ mod tests {
             panic!("not free")
         };
         assert!(held.was_stale());
+    }
+
+    #[test]
+    fn a_file_in_use_is_not_deleted() {
+        let dir = TempDir::new();
+        let (path, missing) = (dir.path().join("backup"), dir.path().join("missing"));
+        fs::write(&path, "data").unwrap();
+        let held = InUse::hold([path.as_path(), &missing]).unwrap();
+        assert_eq!(held.len(), 1);
+        // Several may read it at once.
+        let second = InUse::hold([path.as_path()]).unwrap();
+        drop(held);
+        assert!(!remove_unused(&path).unwrap() && path.exists());
+        drop(second);
+        assert!(remove_unused(&path).unwrap() && !path.exists());
+        assert_eq!(remove_unused(&path).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

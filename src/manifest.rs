@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::lock::{component_lock, Lock};
+use crate::lock::{component_lock, InUse, Lock};
 use crate::logging::ascii;
 use crate::store::{make_dir, sync_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
 
@@ -108,17 +108,34 @@ impl Point {
         Kind::ALL.iter().all(|kind| self.member(*kind).is_some())
     }
 
+    /// Keeps the retention of another run from the point's files until what this gives is dropped.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened.
+    pub fn hold(&self, store: &Store) -> Result<Vec<InUse>> {
+        let paths: Vec<PathBuf> = self
+            .members
+            .iter()
+            .map(|member| store.root().join(&member.name))
+            .collect();
+        InUse::hold(paths.iter().map(PathBuf::as_path))
+    }
+
     /// Where the manifest lies.
     pub fn path(&self, store: &Store) -> PathBuf {
         store.set_path(self.stamp)
     }
 
-    /// Writes the manifest, in place of an earlier one of the same point: whole, or not at all.
+    /// Writes the manifest of a new point: whole, or not at all. Another run that began in the same second may have taken
+    /// the name; the point then gets that of a later second.
     ///
     /// # Errors
     /// When it cannot be brought to disk.
-    pub fn write(&self, store: &Store) -> Result<PathBuf> {
+    pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
         let _lock = lock(store)?;
+        while self.path(store).symlink_metadata().is_ok() {
+            self.stamp = self.stamp.next();
+        }
         self.save(store)
     }
 
@@ -221,7 +238,12 @@ impl Point {
     /// When it cannot be removed.
     pub fn remove(&self, store: &Store) -> Result<()> {
         let path = self.path(store);
-        fs::remove_file(&path).with_context(|| format!("Failed to delete: {}", path.display()))
+        let _lock = lock(store)?;
+        match fs::remove_file(&path) {
+            // Another cleanup was as quick.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("Failed to delete: {}", path.display())),
+        }
     }
 }
 
@@ -236,6 +258,9 @@ pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> R
         return Ok(());
     }
     let _lock = lock(store)?;
+    if !path.exists() {
+        return Ok(());
+    }
     let mut point = Point::load(&path)?;
     change(&mut point);
     point.save(store).map(drop)
@@ -443,7 +468,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let dir = TempDir::new();
         let store = Store::new(dir.path().join("backups"));
-        let point = sample();
+        let mut point = sample();
         let path = point.write(&store).unwrap();
         assert_eq!(Point::load(&path).unwrap(), point);
         let text = fs::read_to_string(&path).unwrap();
@@ -452,6 +477,17 @@ mod tests {
         assert!(!point.is_complete());
         point.remove(&store).unwrap();
         assert!(list(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_point_never_takes_the_place_of_another() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let (mut first, mut second) = (sample(), sample());
+        second.set("tool", "another run of the same second");
+        let paths = [first.write(&store).unwrap(), second.write(&store).unwrap()];
+        assert_ne!(first.stamp, second.stamp);
+        assert_eq!(paths.map(|path| Point::load(&path).unwrap()), [first, second]);
     }
 
     #[test]
@@ -491,7 +527,7 @@ mod tests {
     fn marks_are_made_on_what_is_on_disk_now() {
         let dir = TempDir::new();
         let store = Store::new(dir.path().join("backups"));
-        let point = sample();
+        let mut point = sample();
         point.write(&store).unwrap();
         update(&store, point.stamp, |point| point.set("drill", "passed")).unwrap();
         update(&store, point.stamp, |point| point.set("verified", "now")).unwrap();

@@ -126,7 +126,7 @@ impl Stamp {
     }
 
     /// One second later.
-    fn next(self) -> Self {
+    pub fn next(self) -> Self {
         Self(self.0.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(self.0))
     }
 }

@@ -48,6 +48,24 @@ const KINDS: [(&str, &str, &str); 4] = [
 ];
 
 #[test]
+fn a_file_that_another_command_reads_stays() {
+    let sandbox = Sandbox::new("used").build();
+    fill(&sandbox);
+    let used = sandbox.path("backups/postgres/n8n_20250101_020000.sql.gz");
+    let file = fs::File::open(&used).unwrap();
+    file.lock_shared().unwrap();
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome
+        .assert_success()
+        .assert_log_has("cleanup-backups", "INFO Kept, because another command reads it now: {}");
+    assert!(used.exists());
+    assert_eq!(sandbox.backups("postgres").len(), 3);
+    drop(file);
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert!(!used.exists());
+}
+
+#[test]
 fn files_go_from_eight_whole_days_on() {
     let sandbox = Sandbox::new("clean").build();
     fill(&sandbox);

@@ -83,11 +83,15 @@ pub fn run(context: &Context) -> Result<()> {
         }
     }
     failed += missing.len();
+    let mut point = stamp;
     if !backups.is_empty() {
         backups.sort_by_key(|backup| backup.kind);
-        if let Err(error) = record(context, JOURNAL, stamp, &begun, &backups, &missing) {
-            JOURNAL.failure(&error);
-            failed += 1;
+        match record(context, JOURNAL, stamp, &begun, &backups, &missing) {
+            Ok(recorded) => point = recorded,
+            Err(error) => {
+                JOURNAL.failure(&error);
+                failed += 1;
+            }
         }
     }
     cleanup::warn_if_shrunk(context, JOURNAL);
@@ -96,7 +100,7 @@ pub fn run(context: &Context) -> Result<()> {
     if context.config.drill != Drill::Off {
         total += 1;
         JOURNAL.info("Running: test-recovery.sh");
-        if let Err(error) = drill::after_backup(context, stamp) {
+        if let Err(error) = drill::after_backup(context, point) {
             drill::JOURNAL.failure(&error);
             JOURNAL.error("test-recovery.sh failed with exit code 1");
             failed += 1;

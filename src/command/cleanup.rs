@@ -1,7 +1,6 @@
 //! cleanup-backups: the retention applied to `backups/`.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -11,6 +10,7 @@ use chrono::{DateTime, Local};
 
 use crate::component::{self, Context};
 use crate::gpg::Locked;
+use crate::lock::remove_unused;
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Held, State};
 use crate::pipeline::Count;
@@ -86,8 +86,9 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
             if kept.contains(entry.path.as_path()) {
                 continue;
             }
-            match fs::remove_file(&entry.path) {
-                Ok(()) => {
+            match remove_unused(&entry.path) {
+                Ok(false) => JOURNAL.info(format_args!("Kept, because another command reads it now: {path}")),
+                Ok(true) => {
                     JOURNAL.info(format_args!("Deleted: {path} ({size})"));
                     deleted += 1;
                     freed += entry.bytes;

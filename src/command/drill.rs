@@ -240,6 +240,7 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
         point.stamp,
         size::span(age(point.stamp))
     ));
+    let _used = point.hold(&context.store).context(Unready)?;
     let (bench, left) = Bench::new(context, point).context(Unready)?;
     if left > 0 {
         JOURNAL.warn(format_args!(

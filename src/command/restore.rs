@@ -10,6 +10,7 @@ use super::pause::Pause;
 use super::{backup_one, hold};
 use crate::component::postgres::restore::{prepare, Options};
 use crate::component::{env, n8n, redis, Context};
+use crate::lock::InUse;
 use crate::logging::{self, Journal};
 use crate::store::Kind;
 
@@ -29,6 +30,7 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
     }
     let path = backup_file(file, Kind::Postgres)?;
     let _lock = hold(context, JOURNAL)?;
+    let _used = InUse::hold([path])?;
     let _component = context.hold(Kind::Postgres, JOURNAL)?;
     let plan = prepare(context, path, options, JOURNAL)?;
     JOURNAL.warn(format_args!(
@@ -56,6 +58,7 @@ pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore
     logging::check_started()?;
     let path = backup_file(file, Kind::Redis)?;
     let _lock = hold(context, JOURNAL)?;
+    let _used = InUse::hold([path])?;
     let _component = context.hold(Kind::Redis, JOURNAL)?;
     let plan = redis::restore::prepare(context, path, options, JOURNAL)?;
     JOURNAL.warn(format_args!(
@@ -89,6 +92,7 @@ pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
     logging::check_started()?;
     let path = backup_file(file, Kind::N8n)?;
     let _lock = hold(context, JOURNAL)?;
+    let _used = InUse::hold([path])?;
     let plan = n8n::restore::prepare(context, path, JOURNAL)?;
     JOURNAL.warn(format_args!(
         "This will replace the contents of the volume {}, and stop n8n meanwhile",
@@ -125,6 +129,7 @@ pub fn env(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
     logging::check_started()?;
     let path = backup_file(file, Kind::Env)?;
     let _lock = hold(context, JOURNAL)?;
+    let _used = InUse::hold([path])?;
     let _component = context.hold(Kind::Env, JOURNAL)?;
     let plan = env::restore::prepare(context, path, JOURNAL)?;
     plan.report();

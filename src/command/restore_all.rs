@@ -65,6 +65,7 @@ pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Res
         JOURNAL.warn(format_args!("Left as it is: {}", kind.dir()));
     }
     let _lock = hold(context, JOURNAL)?;
+    let _used = point.hold(&context.store)?;
     let file = |kind: Kind| point.member(kind).map(|member| context.store.root().join(&member.name));
     let env_file = file(Kind::Env).filter(|_| parts.contains(&Kind::Env));
     let mut times = Vec::new();

@@ -129,6 +129,11 @@ fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut 
             return;
         }
     };
+    let _used = point.hold(&context.store);
+    if !path.exists() {
+        // The retention of another run has deleted it since it was listed.
+        return;
+    }
     JOURNAL.info(format_args!("Verifying recovery point {}", point.stamp));
     for component in point.listed("failed") {
         JOURNAL.warn(format_args!(
