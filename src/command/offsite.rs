@@ -31,6 +31,8 @@ const NOTHING_TO_SEND: u8 = 2;
 const MARK: &str = "offsite";
 /// The directory of the manifests, there as here.
 const SETS: &str = "sets";
+/// The names of a point's manifest and files tell times that are closer than this.
+const SAME_RUN: TimeDelta = TimeDelta::hours(1);
 /// A manifest is some kilobytes.
 const MANIFEST_LIMIT: usize = 16 << 20;
 /// Facts that hold names of tables and stay here, when only what is encrypted may leave.
@@ -121,6 +123,7 @@ fn hold(context: &Context) -> Result<Lock> {
 /// The points to send, newest first. Says which ones cannot be, and why.
 fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &str) -> Result<Vec<&'a Point>> {
     let newest = points.last().map(|point| point.stamp);
+    let present = newest_until(points.iter().map(|point| point.stamp), Stamp::now());
     let mut plan = Vec::new();
     let (mut plain, mut incomplete) = (0, 0);
     for point in points.iter().rev() {
@@ -128,7 +131,7 @@ fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &s
         if marked && there.contains(&set_name(point.stamp)) {
             continue;
         }
-        if newest.is_some_and(|newest| is_expired(point.stamp, newest, context.config.offsite_keep_days)) {
+        if present.is_some_and(|newest| is_expired(point.stamp, newest, context.config.offsite_keep_days)) {
             continue;
         }
         if context.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
@@ -192,6 +195,7 @@ fn set_name(stamp: Stamp) -> String {
 fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64) -> Result<Proof> {
     let names: Vec<String> = point.members.iter().map(|member| member.name.clone()).collect();
     let root = context.store.root();
+    let _used = point.hold(&context.store)?;
     for member in &point.members {
         // What has rotted here must not take the place of a good copy.
         let sum = sha256(context, &root.join(&member.name))?;
@@ -209,7 +213,7 @@ fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64) -> Result
         public.unset_all(PRIVATE_FACTS);
     }
     let text = public.text();
-    let temporary = Temporary::write(&context.store.sets_dir(), point.stamp, &text)?;
+    let temporary = Temporary::write(&context.store.sets_dir(), &text)?;
     rclone.copy_one(&temporary.0, &set_name(point.stamp))?;
     let back = fetch_text(context, rclone, point.stamp)?;
     ensure!(back == text, "the manifest reads back as something else than was sent");
@@ -220,8 +224,9 @@ fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64) -> Result
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn write(dir: &Path, stamp: Stamp, text: &str) -> Result<Self> {
-        let path = dir.join(format!(".{stamp}.{}.offsite.partial", std::process::id()));
+    fn write(dir: &Path, text: &str) -> Result<Self> {
+        // Not called as an unfinished manifest is, which the next one that is written sweeps away.
+        let path = dir.join(".offsite.new");
         let temporary = Self(path);
         OpenOptions::new()
             .write(true)
@@ -248,6 +253,16 @@ fn is_expired(stamp: Stamp, newest: Stamp, days: u64) -> bool {
     days > 0 && newest.local() - stamp.local() >= TimeDelta::try_days(limit).unwrap_or(TimeDelta::MAX)
 }
 
+/// The newest of `stamps` that is not from the future by more than a day: the clock was wrong once, and age is not counted
+/// from that.
+fn newest_until(stamps: impl Iterator<Item = Stamp>, now: Stamp) -> Option<Stamp> {
+    stamps.filter(|stamp| !is_ahead(*stamp, now)).max()
+}
+
+fn is_ahead(stamp: Stamp, now: Stamp) -> bool {
+    stamp.local() - now.local() > TimeDelta::days(1)
+}
+
 /// The point that a manifest's path there stands for.
 fn stamp_of_set(name: &str) -> Option<Stamp> {
     name.strip_prefix(SETS)?
@@ -263,13 +278,22 @@ fn stamp_of_file(name: &str) -> Option<(Kind, Stamp)> {
     Some((kind, kind.stamp_in(file)?))
 }
 
-/// What the retention there lets go: manifests, and files. A file of a point is never older than the point, so that none
-/// goes before its manifest.
+/// What the retention there lets go: manifests, and files. The point with the newest file of a component stays, however
+/// many newer points lack that component, and with it what is as old. A file of a point is hardly ever older than the point,
+/// so that none goes before its manifest.
 fn expired(there: &[String], days: u64) -> (Vec<String>, Vec<String>) {
-    let Some(newest) = there.iter().filter_map(|name| stamp_of_set(name)).max() else {
+    let sets: Vec<Stamp> = there.iter().filter_map(|name| stamp_of_set(name)).collect();
+    let Some(newest) = sets.iter().copied().max() else {
         return (Vec::new(), Vec::new());
     };
-    let old = |stamp: Option<Stamp>| stamp.is_some_and(|stamp| is_expired(stamp, newest, days));
+    let near = |a: Stamp, b: Stamp| (a.local() - b.local()).abs() < SAME_RUN;
+    let last = Kind::ALL.map(|kind| {
+        let files = there.iter().filter_map(|name| stamp_of_file(name));
+        let whole = files.filter(|(of, stamp)| *of == kind && sets.iter().any(|set| near(*set, *stamp)));
+        whole.map(|(_, stamp)| stamp).max()
+    });
+    let needed = |stamp: Stamp| last.iter().flatten().any(|last| near(*last, stamp));
+    let old = |stamp: Option<Stamp>| stamp.is_some_and(|stamp| is_expired(stamp, newest, days) && !needed(stamp));
     let pick = |is: &dyn Fn(&str) -> bool| there.iter().filter(|name| is(name)).cloned().collect();
     (
         pick(&|name| old(stamp_of_set(name))),
@@ -283,7 +307,19 @@ fn clear(context: &Context, rclone: &Rclone, dry_run: bool) -> Result<()> {
     if days == 0 {
         return Ok(());
     }
-    let (sets, files) = expired(&rclone.list()?, days);
+    let there = rclone.list()?;
+    if let Some(ahead) = there
+        .iter()
+        .filter_map(|name| stamp_of_set(name))
+        .find(|stamp| is_ahead(*stamp, Stamp::now()))
+    {
+        JOURNAL.warn(format_args!(
+            "The clock cannot be right: recovery point {ahead} there is from the future. Nothing is deleted there until the clock \
+             is right or it is removed"
+        ));
+        return Ok(());
+    }
+    let (sets, files) = expired(&there, days);
     for name in sets.iter().chain(&files) {
         let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
         JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
@@ -441,6 +477,7 @@ mod tests {
             "env/env_20260109_020000.backup.gpg",
             "sets/20260131_020000.sha256",
             "env/env_20260131_020000.backup.gpg",
+            "postgres/n8n_20260131_020000.sql.gz.gpg",
             "env/mine.backup.gpg",
             "other/n8n_20200101_000000.sql.gz",
         ]
@@ -453,7 +490,36 @@ mod tests {
         let (sets, files) = expired(&there, 1);
         assert_eq!((sets.len(), files.len()), (2, 3));
         assert_eq!(expired(&there, 0), (Vec::new(), Vec::new()));
-        assert_eq!(expired(&there[7..], 1), (Vec::new(), Vec::new()));
+        assert_eq!(expired(&there[8..], 1), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn the_last_of_each_component_stays_there() {
+        let mut there = vec![
+            "sets/20260101_020000.sha256".to_owned(),
+            "postgres/n8n_20260101_020000.sql.gz".to_owned(),
+            "env/env_20260101_020003.backup".to_owned(),
+            "sets/20260102_020000.sha256".to_owned(),
+            "env/env_20260102_020000.backup".to_owned(),
+            // What was sent in part is not relied on.
+            "postgres/n8n_20260103_020000.sql.gz".to_owned(),
+            "sets/20260301_020000.sha256".to_owned(),
+            "env/env_20260301_020000.backup".to_owned(),
+        ];
+        let (sets, files) = expired(&there, 30);
+        assert_eq!((sets, files), (there[3..4].to_vec(), there[4..6].to_vec()));
+        there.push("postgres/n8n_20260301_020000.sql.gz".to_owned());
+        let (sets, files) = expired(&there, 30);
+        assert_eq!((sets.len(), files.len()), (2, 4));
+    }
+
+    #[test]
+    fn age_is_not_counted_from_a_point_of_the_future() {
+        let stamps = ["20260101_020000", "20260131_020000", "20300101_020000"].map(stamp);
+        let newest = |now: &str| newest_until(stamps.into_iter(), stamp(now));
+        assert_eq!(newest("20260131_030000"), Some(stamps[1]));
+        assert_eq!(newest("20291231_030000"), Some(stamps[2]));
+        assert_eq!(newest("20250101_000000"), None);
     }
 
     #[test]
