@@ -167,9 +167,11 @@ impl<'a> Pause<'a> {
                 .next()
         });
         let Some(error) = failed else { return Ok(()) };
+        let mut started = Ok(());
         for name in names {
-            self.docker.start(name)?;
+            started = started.and(self.docker.start(name));
         }
+        started.context("n8n could not be stopped, nor all of it started again")?;
         if !self.resumed {
             let _ = fs::remove_file(path(self.context));
         }
