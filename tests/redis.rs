@@ -104,6 +104,8 @@ fn runs_within_one_second_all_have_their_snapshot() {
     let found = sandbox.backups("redis");
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(sandbox.leftovers("redis").is_empty());
+    // The runs that begin within a second have a recovery point each.
+    assert_eq!(sandbox.backups("sets").len(), 3);
     for file in &found {
         assert!(
             fs::read(file).unwrap().windows(5).any(|bytes| bytes == b"value"),
@@ -164,8 +166,14 @@ fn a_save_that_fails_is_an_error_at_once() {
     sandbox.docker(&["exec", "-u", "0", &container, "chmod", "755", "/tmp"]);
     let outcome = sandbox.run("backup-redis", &[]);
     outcome.assert_error("BGSAVE failed: {}");
-    let waiting = outcome.took;
-    assert!(waiting < Duration::from_secs(2) || busy(), "{outcome}");
+    if busy() {
+        common::skip(
+            "a_save_that_fails_is_an_error_at_once",
+            "the time it takes, on a machine that is busy",
+        );
+    } else {
+        assert!(outcome.took < Duration::from_secs(2), "{outcome}");
+    }
     assert_eq!(sandbox.listing(), before);
     // And once more, now that the last save is known to have failed.
     sandbox.run("backup-redis", &[]).assert_error("BGSAVE failed: {}");
