@@ -624,7 +624,8 @@ fn option(
 }
 
 /// What may have been meant by `word`: the names that it begins, else those that two slips lead to; empty for none.
-fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
+/// Begins with a comma, to end a message.
+pub fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
     // A dash, or two, begins every option.
     let begins = word.trim_start_matches('-').len() > 1;
     let (begun, others): (Vec<String>, Vec<String>) = names.partition(|name| begins && name.starts_with(word));

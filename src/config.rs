@@ -322,6 +322,8 @@ pub struct Config {
     pub notify_command: String,
     /// `PATH` of the process, where programs are looked for.
     pub path: Option<OsString>,
+    /// What `.env` sets under a name like ours that is none of [`SETTINGS`].
+    pub unknown: Vec<String>,
 }
 
 impl Config {
@@ -388,6 +390,11 @@ impl Config {
             ping_url: source.url("BACKUP_PING_URL")?,
             notify_command: source.text("BACKUP_NOTIFY_COMMAND")?,
             path: env::var_os("PATH"),
+            unknown: values
+                .keys()
+                .filter(|name| name.starts_with("BACKUP_") && !SETTINGS.iter().any(|known| known.name == name.as_str()))
+                .cloned()
+                .collect(),
         })
     }
 
@@ -595,6 +602,17 @@ mod tests {
         };
         let outer = owned(outer);
         Config::from_values(Path::new("/p"), true, &owned(values), &|name| outer.get(name).cloned())
+    }
+
+    #[test]
+    fn a_name_like_ours_that_is_not_ours_is_kept_for_a_warning() {
+        let config = load(
+            &[("BACKUP_RETENTON_DAYS", "30"), ("BACKUP_JOBS", "2"), ("MY_BACKUP", "x")],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(config.unknown, ["BACKUP_RETENTON_DAYS"]);
+        assert_eq!(load(&[], &[("BACKUP_OTHER", "1")]).unwrap().unknown, [""; 0]);
     }
 
     #[test]

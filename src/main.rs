@@ -144,6 +144,18 @@ fn installed_in(program: &Path) -> Option<PathBuf> {
 fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let context = Context::new(Config::load(project)?);
     let journal = Journal::new(invocation.command.name);
+    // A setting with a slip in its name must not pass for one that is not set.
+    for name in context
+        .config
+        .unknown
+        .iter()
+        .filter(|_| invocation.command.log.is_some())
+    {
+        let meant = cli::suggestion(name, config::SETTINGS.iter().map(|known| known.name.to_owned()));
+        if !meant.is_empty() {
+            journal.warn(format_args!("{name} in .env is no setting{meant}"));
+        }
+    }
     let operand = invocation.operand.as_deref().unwrap_or_default();
     let yes = invocation.has("yes");
     let database = postgres::restore::Options {

@@ -714,12 +714,14 @@ impl Tail {
     }
 
     fn text(&self) -> String {
-        let lines: Vec<String> = self
+        let mut lines: Vec<String> = self
             .lines
             .iter()
             .map(|line| String::from_utf8_lossy(line).trim().to_owned())
             .filter(|line| !line.is_empty())
             .collect();
+        // One complaint for each command that was asked is still one.
+        lines.dedup();
         lines.join(" / ")
     }
 }

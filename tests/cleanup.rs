@@ -306,3 +306,15 @@ fn a_file_that_cannot_be_deleted_is_an_error_and_the_others_go() {
         assert_eq!(sandbox.backups(kind).len(), 2, "{kind}");
     }
 }
+
+#[test]
+fn a_slip_in_the_name_of_a_setting_is_told() {
+    let sandbox = Sandbox::new("slip").build();
+    sandbox.set("BACKUP_RETENTON_DAYS", "30");
+    sandbox.set("BACKUP_OF_SOMETHING_ELSE", "1");
+    let outcome = sandbox.run("cleanup-backups", &["--dry-run"]);
+    outcome.assert_success();
+    let slip = "WARN BACKUP_RETENTON_DAYS in .env is no setting, did you mean BACKUP_RETENTION_DAYS?";
+    outcome.assert_log_has("cleanup-backups", slip);
+    assert!(!outcome.stdout.contains("SOMETHING_ELSE"));
+}

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::status::{Level, State};
+use crate::cli;
 use crate::component::{n8n, postgres, redis, Context};
-use crate::config::Encryption;
+use crate::config::{Encryption, SETTINGS};
 use crate::credentials;
 use crate::docker::Docker;
 use crate::gzip::Compressor;
@@ -100,6 +101,13 @@ fn env_file(context: &Context, report: &mut Report) {
                 path.display()
             ),
         ),
+    }
+    for name in &context.config.unknown {
+        let meant = cli::suggestion(name, SETTINGS.iter().map(|known| known.name.to_owned()));
+        report.warn(
+            "settings",
+            format!("{name} in .env is none of n8n-backup's settings{meant}"),
+        );
     }
     let recorded = crate::manifest::list(&context.store).ok().and_then(|points| {
         let newest = points.into_iter().rev().find_map(|(_, point)| point.ok())?;

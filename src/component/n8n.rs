@@ -34,7 +34,8 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let docker = context.docker()?;
     let volume = &context.config.n8n_volume;
     if !docker.volume_exists(volume)? {
-        bail!("Docker volume {volume} does not exist");
+        let hint = anyhow!("set BACKUP_N8N_VOLUME in .env to the one that n8n mounts; docker volume ls shows them");
+        return Err(hint.context(format!("Docker volume {volume} does not exist")));
     }
     let _lock = context.hold(Kind::N8n, JOURNAL)?;
     let owner = owner(context);

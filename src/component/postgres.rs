@@ -62,7 +62,7 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         dump::Scanner::new(),
         JOURNAL,
     )?;
-    chain.finish().context("pg_dump failed")?;
+    chain.finish().map_err(explained).context("pg_dump failed")?;
     let (mut partial, bytes, scanner, sha256) = packed.get().context("pg_dump failed")?;
     if bytes == 0 {
         bail!("Backup file is empty");
@@ -78,6 +78,17 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         sha256,
         facts: facts(&summary),
     })
+}
+
+/// Adds what to do to a failure whose reason is a setting, as the server words it in English.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let unknown = |what: &str| text.contains(&format!("FATAL:  {what} \"")) && text.contains("\" does not exist");
+    match (unknown("role"), unknown("database")) {
+        (false, false) => error,
+        (true, _) => anyhow!("{text} (set POSTGRES_USER in .env to the user of the stack)"),
+        (_, true) => anyhow!("{text} (set POSTGRES_DB in .env to the database of n8n)"),
+    }
 }
 
 /// Takes only a dump that pg_dump has brought to its end.

@@ -223,7 +223,7 @@ impl<'a> Redis<'a> {
                 bail!("Redis replied: {first}{}", hint(first));
             }
             let said = [last.trim(), said.stderr.trim()].join(" ");
-            bail!("redis-cli did not get through: {}", said.trim());
+            bail!("redis-cli did not get through: {}{}", said.trim(), hint(said.trim()));
         }
         replies.remove(0);
         replies.pop();
@@ -304,6 +304,8 @@ impl<'a> Redis<'a> {
 fn hint(reply: &str) -> &'static str {
     if reply.starts_with("NOAUTH") || reply.starts_with("WRONGPASS") {
         " (set REDIS_PASSWORD in .env)"
+    } else if reply.contains("Connection refused") {
+        " (set REDIS_PORT in .env to the port that Redis listens on in its container)"
     } else {
         ""
     }
