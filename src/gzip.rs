@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -160,30 +160,47 @@ impl Compressor {
         mut from: impl Read + Send + 'static,
         mut observer: O,
     ) -> (Box<dyn Read + Send>, Pending<O>) {
-        let (parts, queue) = mpsc::sync_channel::<Part>(0);
+        let (runs, queue) = mpsc::sync_channel::<Run>(0);
         let queue = Arc::new(Mutex::new(queue));
         let buffers = Buffers::new(part_size(self.processes));
         for _ in 0..self.processes {
             let (queue, buffers) = (Arc::clone(&queue), buffers.clone());
-            chain.task("packing a part", move |clock| pack_parts(clock, &queue, &buffers));
+            let stall = chain.stall();
+            chain.task("packing a part", move |clock| pack_runs(clock, &queue, &buffers, stall));
         }
         // The members' places in the file, in order. The queue's length is what bounds the memory.
         let (places, members) = mpsc::sync_channel(self.processes);
         let mut chooser = Chooser::new(self.tools.clone());
         let spare = buffers.clone();
         let observer = chain.task("packing", move |clock| {
+            let gone = || anyhow::Error::from(io::Error::from(ErrorKind::BrokenPipe));
+            let mut run: Option<SyncSender<Vec<u8>>> = None;
             let mut first = true;
             loop {
                 let data = read_part(&mut from, &mut observer, &spare, clock)?;
                 let last = data.len() < spare.part;
                 // An empty stream still makes one (empty) member.
                 if first || !data.is_empty() {
-                    let (member, place) = mpsc::sync_channel(1);
-                    let tool = chooser.choose(&data)?;
-                    let sent = places.send(place).is_ok() && parts.send(Part { data, tool, member }).is_ok();
-                    if !sent {
-                        return Err(io::Error::from(ErrorKind::BrokenPipe).into());
-                    }
+                    let choice = chooser.choose(&data)?;
+                    let parts = match run.take().filter(|_| choice.goes_on) {
+                        Some(parts) => parts,
+                        None => {
+                            let (member, place) = mpsc::sync_channel(1);
+                            let (parts, more) = mpsc::sync_channel(0);
+                            places.send(place).map_err(|_| gone())?;
+                            let tool = choice.tool;
+                            runs.send(Run {
+                                tool,
+                                parts: more,
+                                member,
+                            })
+                            .map_err(|_| gone())?;
+                            parts
+                        }
+                    };
+                    parts.send(data).map_err(|_| gone())?;
+                    // A process of the most thorough program gets one part, so that the next part has another core.
+                    run = choice.fast.then_some(parts);
                 }
                 if last {
                     observer.end()?;
@@ -194,6 +211,7 @@ impl Compressor {
         });
         let joined = Joined {
             members,
+            place: None,
             current: io::Cursor::new(Vec::new()),
             buffers,
         };
@@ -225,30 +243,15 @@ impl Tool {
         command
     }
 
-    /// Packs a part that is in memory into `member`, which is empty. Gives the part back, and the member.
-    fn pack(&self, part: Vec<u8>, mut member: Vec<u8>) -> Result<(Vec<u8>, Vec<u8>)> {
-        let mut chain = Chain::new(STALL_OF_A_PART);
-        let (stdin, mut stdout) = chain.spawn(self.label(), self.command(), Input::Piped)?;
-        let mut stdin = stdin.context("the compressor has no input")?;
-        let part = chain.task("packing a part", move |clock| {
-            for block in part.chunks(pipeline::BLOCK) {
-                stdin.write_all(block)?;
-                clock.tick();
-            }
-            Ok(part)
-        });
-        let member = chain.task("reading a packed part", move |clock| {
-            stdout.read_to_end(&mut member)?;
-            clock.tick();
-            Ok(member)
-        });
-        chain.finish()?;
-        Ok((part.get()?, member.get()?))
-    }
-
     /// How long `sample` is when packed.
     fn try_on(&self, sample: &[u8]) -> Result<usize> {
-        Ok(self.pack(sample.to_vec(), Vec::new())?.1.len())
+        let mut chain = Chain::new(STALL_OF_A_SAMPLE);
+        let (stdin, stdout) = chain.spawn(self.label(), self.command(), Input::Piped)?;
+        let stdin = stdin.context("the compressor has no input")?;
+        chain.pump("trying a sample", io::Cursor::new(sample.to_vec()), stdin, ());
+        let packed = chain.pump("reading a packed sample", stdout, io::sink(), Count::default());
+        chain.finish()?;
+        usize::try_from(packed.get()?.0).context("a sample does not get so large")
     }
 }
 
@@ -283,28 +286,73 @@ impl Buffers {
     }
 }
 
-/// A part on its way to one of the processes, and where its member is to go.
-struct Part {
-    data: Vec<u8>,
+/// Parts that follow each other on their way to one process, and where its member is to go, in pieces.
+struct Run {
     tool: Tool,
+    parts: Receiver<Vec<u8>>,
     member: SyncSender<Vec<u8>>,
 }
 
-/// A part is in memory and goes to a local program, which has no reason to stop for long.
-const STALL_OF_A_PART: Duration = Duration::from_secs(120);
+/// A sample is in memory and goes to a local program, which has no reason to stop for long.
+const STALL_OF_A_SAMPLE: Duration = Duration::from_secs(120);
+/// How often the clock of a process is wound up that waits for its next part: what the source does is not its fault.
+const WAIT_FOR_A_PART: Duration = Duration::from_secs(1);
 
-/// Takes parts off the queue and packs each in a process of its own.
-fn pack_parts(clock: &Clock, queue: &Mutex<Receiver<Part>>, buffers: &Buffers) -> Result<()> {
+/// Takes runs off the queue and packs each in a process of its own.
+fn pack_runs(clock: &Clock, queue: &Mutex<Receiver<Run>>, buffers: &Buffers, stall: Duration) -> Result<()> {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(part) = next else { return Ok(()) };
-        let (data, member) = part.tool.pack(part.data, buffers.take())?;
-        buffers.give(data);
+        let Ok(run) = next else { return Ok(()) };
+        let end = run.member.clone();
+        run.pack(buffers, stall)?;
         clock.tick();
-        if part.member.send(member).is_err() {
-            return Err(io::Error::from(ErrorKind::BrokenPipe).into());
-        }
+        // An empty piece says that the member is whole.
+        end.send(Vec::new())
+            .map_err(|_| io::Error::from(ErrorKind::BrokenPipe))?;
     }
+}
+
+impl Run {
+    fn pack(self, buffers: &Buffers, stall: Duration) -> Result<()> {
+        let mut chain = Chain::new(stall);
+        let (stdin, mut stdout) = chain.spawn(self.tool.label(), self.tool.command(), Input::Piped)?;
+        let mut stdin = stdin.context("the compressor has no input")?;
+        let (parts, spare) = (self.parts, buffers.clone());
+        chain.task("packing a part", move |clock| loop {
+            match parts.recv_timeout(WAIT_FOR_A_PART) {
+                Ok(part) => {
+                    for block in part.chunks(pipeline::BLOCK) {
+                        stdin.write_all(block)?;
+                        clock.tick();
+                    }
+                    spare.give(part);
+                }
+                Err(RecvTimeoutError::Timeout) => clock.tick(),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        });
+        let (member, spare) = (self.member, buffers.clone());
+        chain.task("reading a packed part", move |clock| loop {
+            let mut piece = spare.take();
+            let read = (&mut stdout).take(spare.part as u64).read_to_end(&mut piece)?;
+            clock.tick();
+            if read == 0 {
+                return Ok(());
+            }
+            member.send(piece).map_err(|_| io::Error::from(ErrorKind::BrokenPipe))?;
+            clock.tick();
+        });
+        chain.finish()
+    }
+}
+
+/// The program for a part.
+struct Choice {
+    tool: Tool,
+    /// It is that of the part before, by the same answer.
+    goes_on: bool,
+    /// One process of it keeps up with the stream: it is faster than the most thorough.
+    fast: bool,
 }
 
 /// Chooses the program for each part. How much less a fast program packs depends on the data (nothing where they are noise
@@ -328,8 +376,9 @@ impl Chooser {
         }
     }
 
-    fn choose(&mut self, part: &[u8]) -> Result<Tool> {
-        if self.used >= self.trust {
+    fn choose(&mut self, part: &[u8]) -> Result<Choice> {
+        let asked = self.used >= self.trust;
+        if asked {
             let answer = self.ask(part)?;
             let again = self.trust > 0 && answer == self.answer;
             self.trust = if again { (self.trust * 2).min(LONGEST_TRUST) } else { 1 };
@@ -337,10 +386,12 @@ impl Chooser {
             self.used = 0;
         }
         self.used += 1;
-        self.tools
-            .get(self.answer)
-            .cloned()
-            .context("no compressor has been chosen")
+        let tool = self.tools.get(self.answer).cloned();
+        Ok(Choice {
+            tool: tool.context("no compressor has been chosen")?,
+            goes_on: !asked,
+            fast: self.answer + 1 < self.tools.len(),
+        })
     }
 
     /// The first tool that packs a sample about as small as the last one does. A short part is not worth the question.
@@ -399,6 +450,8 @@ fn read_part(from: &mut impl Read, observer: &mut impl Observer, buffers: &Buffe
 /// The packed members, in the order of their parts.
 struct Joined {
     members: Receiver<Receiver<Vec<u8>>>,
+    /// Where the pieces of the member that is read come from.
+    place: Option<Receiver<Vec<u8>>>,
     current: io::Cursor<Vec<u8>>,
     buffers: Buffers,
 }
@@ -410,11 +463,20 @@ impl Read for Joined {
             if n > 0 || out.is_empty() {
                 return Ok(n);
             }
-            let Ok(place) = self.members.recv() else { return Ok(0) };
+            let place = match self.place.take() {
+                Some(place) => place,
+                None => match self.members.recv() {
+                    Ok(place) => place,
+                    Err(_) => return Ok(0),
+                },
+            };
             // A worker died with its part; what follows it must not close the gap.
-            let member = place.recv().map_err(|_| io::Error::from(ErrorKind::UnexpectedEof))?;
-            let written = std::mem::replace(&mut self.current, io::Cursor::new(member));
-            self.buffers.give(written.into_inner());
+            let piece = place.recv().map_err(|_| io::Error::from(ErrorKind::UnexpectedEof))?;
+            if !piece.is_empty() {
+                self.place = Some(place);
+                let written = std::mem::replace(&mut self.current, io::Cursor::new(piece));
+                self.buffers.give(written.into_inner());
+            }
         }
     }
 }
@@ -653,12 +715,12 @@ mod tests {
         let mut chooser = Chooser::new(both.tools.clone());
         let mut answers = Vec::new();
         for part in [&noise, &noise, &noise, &text, &text, &noise, &noise] {
-            answers.push(chooser.choose(part).unwrap() == tool("gzip", "-1"));
+            answers.push(chooser.choose(part).unwrap().tool == tool("gzip", "-1"));
         }
         // The third is packed by what the second has told, and the sixth by what the fifth has.
         assert_eq!(answers, [true, true, true, false, false, false, true]);
         assert_eq!(
-            Chooser::new(both.tools.clone()).choose(b"short").unwrap(),
+            Chooser::new(both.tools.clone()).choose(b"short").unwrap().tool,
             tool("gzip", "-9")
         );
         let data = [noise, text].concat();

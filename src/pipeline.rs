@@ -306,6 +306,11 @@ impl Chain {
         &self.shared.clock
     }
 
+    /// How long nothing may move.
+    pub fn stall(&self) -> Duration {
+        self.stall
+    }
+
     /// Starts `command` as `name` (for messages). Standard output is a pipe, handed back as a reader; standard input
     /// is handed back when it is [`Input::Piped`].
     ///
