@@ -21,6 +21,7 @@ use crate::gzip::{self, Compressor, Unpacking};
 use crate::lock::{component_lock, Lock};
 use crate::logging::Journal;
 use crate::pipeline::{self, Chain, Count, Input, Observer, Pending};
+use crate::progress::Progress;
 use crate::size;
 use crate::store::{Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
 use crate::{dump, manifest, rdb, tar};
@@ -250,7 +251,7 @@ impl Observer for rdb::Scanner {
 /// Packs `stream` into a new backup file of `kind`, with `observer` looking at the unpacked bytes.
 pub struct Packed<O> {
     partial: Partial,
-    observer: Pending<(Count, O)>,
+    observer: Pending<((Count, Progress), O)>,
     unpacked: Pending<Count>,
     written: Written<Unpacking>,
 }
@@ -272,7 +273,9 @@ impl<O: Observer> Packed<O> {
         let compressor = Compressor::choose(&context.config.compressor, context.config.path.as_ref())?;
         journal.info(format_args!("Compressing with {}", compressor.label()));
         let partial = context.store.create(kind, stamp)?;
-        let (packed, observer) = compressor.compress(chain, stream, (Count::default(), observer))?;
+        let progress = Progress::new(kind.dir(), || last_length(context, kind));
+        let observer = ((Count::default(), progress), observer);
+        let (packed, observer) = compressor.compress(chain, stream, observer)?;
         let (unpacking, unpacked) = Unpacking::start(chain, context.config.path.as_ref())?;
         let written = write(context, chain, &partial, packed, unpacking)?;
         Ok(Self {
@@ -288,7 +291,7 @@ impl<O: Observer> Packed<O> {
     /// # Errors
     /// When a step did not come to its end, or the packed stream does not unpack to as many bytes as were packed.
     pub fn get(self) -> Result<(Partial, u64, O, String)> {
-        let (count, observer) = self.observer.get()?;
+        let ((count, _), observer) = self.observer.get()?;
         let (_, _, sha256) = self.written.get()?;
         let unpacked = self.unpacked.get()?.0;
         if unpacked != count.0 {
@@ -296,6 +299,16 @@ impl<O: Observer> Packed<O> {
         }
         Ok((self.partial, count.0, observer, sha256))
     }
+}
+
+/// How long the unpacked stream of a component was at its last backup, as far as that was recorded.
+fn last_length(context: &Context, kind: Kind) -> Option<u64> {
+    let points = manifest::list(&context.store).ok()?;
+    let fact = format!("{}.bytes", kind.dir());
+    points
+        .into_iter()
+        .rev()
+        .find_map(|(_, point)| point.ok()?.fact(&fact)?.parse().ok())
 }
 
 /// The contents of a backup file as they were before it was packed and encrypted: what its name says was done is undone.
@@ -337,9 +350,10 @@ fn is_packed(name: &str) -> bool {
 pub fn observe<O: Observer>(context: &Context, path: &Path, observer: O) -> Result<O> {
     let mut chain = context.chain();
     let contents = read(context, &mut chain, path)?;
+    let observer = (observer, Progress::new("reading", || None));
     let seen = chain.pump(format!("reading {}", path.display()), contents, io::sink(), observer);
     chain.finish()?;
-    seen.get()
+    Ok(seen.get()?.0)
 }
 
 /// Proves that a backup file is whole, by what its kind of contents must be like from beginning to end.

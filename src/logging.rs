@@ -19,6 +19,8 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use log::Level;
 
+use crate::progress;
+
 /// Marks a record of level INFO as SUCCESS, a level that the `log` crate does not have. It stands before the tag in the
 /// record's target.
 const SUCCESS: &str = "success:";
@@ -258,7 +260,7 @@ impl Write for Sink {
         }
         let mut stdout_failed = None;
         if let Some(printer) = self.stdout.as_ref().filter(|_| !(self.quiet && chatter)) {
-            if let Err(error) = printer.print(line) {
+            if let Err(error) = printer.print(&[progress::clear().as_bytes(), line].concat()) {
                 stdout_failed = Some(format!("Cannot write to standard output: {error}"));
                 if error.kind() == ErrorKind::TimedOut {
                     self.stdout = None;

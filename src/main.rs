@@ -18,6 +18,7 @@ mod manifest;
 mod metrics;
 mod notify;
 mod pipeline;
+mod progress;
 mod rclone;
 mod rdb;
 mod retention;
@@ -28,7 +29,7 @@ mod tar;
 mod testing;
 
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -85,6 +86,9 @@ fn refuse(error: UsageError) -> u8 {
 fn run(invocation: &Invocation) -> u8 {
     let journal = Journal::new(invocation.command.name);
     logging::set_verbose(invocation.has("verbose"));
+    if io::stderr().is_terminal() && !invocation.has("quiet") {
+        progress::show();
+    }
     let done = open_log(invocation).and_then(|project| dispatch(invocation, &project));
     match done {
         Ok(code) => code,

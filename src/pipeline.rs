@@ -301,11 +301,6 @@ impl Chain {
         }
     }
 
-    /// The stall clock, for those who move bytes by themselves.
-    pub fn clock(&self) -> &Clock {
-        &self.shared.clock
-    }
-
     /// How long nothing may move.
     pub fn stall(&self) -> Duration {
         self.stall

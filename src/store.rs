@@ -340,11 +340,6 @@ impl Partial {
         File::open(&self.temporary).with_context(|| format!("Cannot read {}", self.temporary.display()))
     }
 
-    /// Where it is for now.
-    pub fn path(&self) -> &Path {
-        &self.temporary
-    }
-
     /// The name that it is to have, which tells what is in it.
     pub fn final_path(&self) -> PathBuf {
         self.store.path(self.kind, self.stamp)

@@ -13,6 +13,7 @@ use crate::component::read;
 use crate::dump::{self, Filter, Strip, TableName};
 use crate::logging::Journal;
 use crate::pipeline::{Input, Observer, BLOCK};
+use crate::progress::Progress;
 use crate::store::Stamp;
 
 /// Refuses what must not reach psql.
@@ -54,10 +55,15 @@ pub fn load(psql: &Psql<'_>, database: &str, file: &Path, summary: &dump::Summar
     let contents = read(psql.context, &mut chain, file)?;
     let (stdin, stdout) = chain.spawn("psql", psql.command(database, "load")?, Input::Piped)?;
     let stdin = stdin.context("psql has no input")?;
+    let bytes = summary.bytes;
     let loaded = chain.task("loading", move |clock| {
+        let progress = Progress::new("loading", || Some(bytes));
         let mut to = stdin;
         to.write_all(prelude.as_bytes())?;
-        let summary = feed(contents, Filter::new(strip), &mut to, || clock.tick())?;
+        let summary = feed(contents, Filter::new(strip), &mut to, |bytes| {
+            progress.add(bytes);
+            clock.tick();
+        })?;
         to.write_all(epilogue.as_bytes())?;
         Ok(summary)
     });
@@ -118,15 +124,15 @@ fn unknown_settings(version: u32) -> Vec<String> {
 }
 
 /// Passes a dump through the filter.
-fn feed(mut from: impl Read, mut filter: Filter, to: &mut impl Write, tick: impl Fn()) -> Result<dump::Summary> {
+fn feed(mut from: impl Read, mut filter: Filter, to: &mut impl Write, moved: impl Fn(usize)) -> Result<dump::Summary> {
     let mut block = vec![0; BLOCK];
     loop {
         match from.read(&mut block) {
             Ok(0) => break,
             Ok(n) => {
-                tick();
+                moved(n);
                 filter.feed(&block[..n], to)?;
-                tick();
+                moved(0);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
