@@ -346,3 +346,31 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     line(&nowhere, "FAIL docker: Docker engine does not answer");
     line(&nowhere, "WARN cron: DOCKER_HOST is set here");
 }
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let sandbox = Sandbox::new("progress")
+        .postgres()
+        .seeded()
+        .env("BACKUP_COMPRESSOR", "slow-gzip")
+        .build();
+    // A stream that takes a second, however fast the machine is.
+    let slow = sandbox.stand_in("slow-gzip", "#!/bin/sh\nsleep 1\nexec gzip -1 \"$@\"\n");
+    let on_terminal = sandbox.call("backup-postgres").path_first(&slow).terminal("").run();
+    on_terminal.assert_success();
+    // Standard error is part of standard output there.
+    assert!(
+        on_terminal.stdout.contains("\rpostgres: ") || on_terminal.stdout.contains("\x1b[Kpostgres: "),
+        "{}",
+        on_terminal.stdout
+    );
+    assert!(on_terminal.stdout.contains("B/s"), "{}", on_terminal.stdout);
+    let elsewhere = sandbox.call("backup-postgres").path_first(&slow).run();
+    elsewhere.assert_success();
+    assert_eq!(elsewhere.stderr, "");
+    assert!(
+        !elsewhere.stdout.contains('\r') && !elsewhere.stdout.contains("B/s"),
+        "{}",
+        elsewhere.stdout
+    );
+}
