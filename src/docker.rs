@@ -601,11 +601,16 @@ impl Drop for Workshop {
 /// Tells "there is no such object" (fine) from an engine that does not answer.
 fn absent(stderr: &str) -> Result<()> {
     let said = stderr.to_ascii_lowercase();
-    if said.contains("no such")
-        || said.contains("not found")
-        || said.contains("no container with name")
-        || said.contains("image not known")
-    {
+    let has = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    // What is missing here is the way to the engine: a host, a socket, a context, a helper such as ssh.
+    let astray = has(&[
+        "no such host",
+        "no such file or directory",
+        "context not found",
+        "command not found",
+        "executable file not found",
+    ]);
+    if !astray && has(&["no such", "not found", "no container with name", "image not known"]) {
         Ok(())
     } else {
         Err(engine_error(stderr))
@@ -682,6 +687,14 @@ mod tests {
         assert!(absent("Error: inspecting object: alpine:latest: image not known").is_ok());
         let down = absent("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.").unwrap_err();
         assert!(down.to_string().contains("does not answer"));
+        for astray in [
+            "Failed to initialize: unable to resolve docker endpoint: context \"x\": context not found: open /m.json: no such file",
+            "error during connect: Get \"http://h:2375/v1.41/containers/x/json\": dial tcp: lookup h: no such host",
+            "Cannot connect: dial unix /x.sock: connect: no such file or directory",
+            "error during connect: exec: \"ssh\": executable file not found in $PATH",
+        ] {
+            assert!(absent(astray).unwrap_err().to_string().contains("does not answer"), "{astray}");
+        }
         let denied = absent("permission denied while trying to connect").unwrap_err();
         assert!(denied.to_string().contains("group docker"));
     }
