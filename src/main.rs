@@ -93,7 +93,11 @@ fn run(invocation: &Invocation) -> u8 {
     match done {
         Ok(code) => code,
         Err(error) => {
-            journal.failure(&error);
+            // Monitoring reads the first line, also when not even the settings could be read.
+            match invocation.command.action {
+                Action::Status => drop(io::stdout().write_all(command::status::unknown(&error).as_bytes())),
+                _ => journal.failure(&error),
+            }
             invocation.command.action.failure_code()
         }
     }

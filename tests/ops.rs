@@ -208,6 +208,14 @@ fn a_good_run_is_told_to_those_who_watch_and_status_agrees() {
         "{unknown}"
     );
     assert_eq!(sandbox.binary().args(&["status", "--nonsense"]).run().code, Some(3));
+    sandbox.set("BACKUP_JOBS", "many");
+    let unread = sandbox.binary().arg("status").run();
+    assert_eq!(unread.code, Some(3));
+    assert!(
+        unread.stdout.starts_with("BACKUP UNKNOWN - Bad setting (see "),
+        "{}",
+        unread.stdout
+    );
 }
 
 #[test]

@@ -118,6 +118,11 @@ pub fn parse_age(text: &str) -> Result<Duration> {
         .with_context(|| format!("not an age such as 26h, 90m or 2d: '{text}'"))
 }
 
+/// The line for monitoring when nothing can be told.
+pub fn unknown(error: &anyhow::Error) -> String {
+    format!("BACKUP UNKNOWN - {}\n", ascii(&format!("{error:#}")))
+}
+
 /// Prints the verdict and gives its exit code: 0 ok, 1 warning, 2 critical, 3 when nothing can be told.
 ///
 /// # Errors
@@ -125,7 +130,7 @@ pub fn parse_age(text: &str) -> Result<Duration> {
 pub fn run(context: &Context, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
     let (code, text) = match tell(context, max_age, json) {
         Ok((level, text)) => (level as u8, text),
-        Err(error) => (UNKNOWN, format!("BACKUP UNKNOWN - {}\n", ascii(&format!("{error:#}")))),
+        Err(error) => (UNKNOWN, unknown(&error)),
     };
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
