@@ -248,7 +248,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "restore PostgreSQL, Redis, the n8n volume and .env from one recovery point",
         details: "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', the newest one that holds every part asked\n\
                   for. All is verified before anything is touched. n8n is stopped first and started last; containers that did not\n\
-                  run are stopped again. A run that was interrupted goes on where it was when it is called again.\n\
+                  run are stopped again. A run that was interrupted goes on where it was when it is called again, as\n\
+                  long as n8n has not run since.\n\
                   Parts: postgres, redis, n8n, env.",
         operand: Some("[SET]"),
         options: &[

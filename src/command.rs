@@ -41,16 +41,16 @@ pub fn hold(context: &Context, journal: Journal) -> Result<Lock> {
     }
 }
 
-/// Backs up one component by itself, and records it as a recovery point.
+/// Backs up one component by itself, and records it as a recovery point, whose stamp it gives.
 ///
 /// # Errors
 /// When the backup or its record fails.
-pub fn backup_one(context: &Context, journal: Journal, backup: fn(&Context, Stamp) -> Result<Backup>) -> Result<()> {
+pub fn backup_one(context: &Context, journal: Journal, backup: fn(&Context, Stamp) -> Result<Backup>) -> Result<Stamp> {
     context.check_encryption(journal)?;
     let stamp = context.store.free_stamp();
     let begun = now();
     let backup = backup(context, stamp)?;
-    record(context, journal, stamp, &begun, &[backup], &[]).map(drop)
+    record(context, journal, stamp, &begun, &[backup], &[])
 }
 
 /// Writes the recovery point of a run, and gives the stamp that it bears.

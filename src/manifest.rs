@@ -22,6 +22,9 @@ const TITLE: &str = "# n8n-backup recovery point ";
 /// A list of components that is empty.
 pub const NONE: &str = "none";
 
+/// The fact of a point that was made of a state which nobody wants back by itself; why, in words.
+const ASIDE: &str = "aside";
+
 /// One file of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -101,6 +104,16 @@ impl Point {
     /// The member of a kind.
     pub fn member(&self, kind: Kind) -> Option<&Member> {
         self.members.iter().find(|member| member.kind == kind)
+    }
+
+    /// Marks it as made of a state that is not to be restored unless it is asked for by name; `why` in words.
+    pub fn set_aside(&mut self, why: &str) {
+        self.set(ASIDE, why);
+    }
+
+    /// Why it is restored by name only, if it is.
+    pub fn aside(&self) -> Option<&str> {
+        self.fact(ASIDE)
     }
 
     /// Whether every component is in it.

@@ -154,11 +154,24 @@ fn an_interrupted_restore_goes_on() {
     running.wait();
     assert_eq!(status(&sandbox, "n8n-main"), "exited");
 
+    // A backup of what is half restored is not what 'latest' means.
+    sandbox
+        .run("backup-all", &[])
+        .assert_success()
+        .assert_log_has("backup-all", "WARN A restore was interrupted and has left stopped: {}");
+    assert_eq!(sandbox.backups("sets").len(), 2);
+    let said = sandbox.binary().arg("status").run();
+    assert!(
+        said.stdout.contains("[WARNING] restore: A restore was interrupted"),
+        "{said}"
+    );
+
     let outcome = sandbox.run("restore-all", &["latest"]);
     outcome.assert_success();
     outcome.assert_messages(
         "restore-all",
         &[
+            "WARN Going on with recovery point {}, whose restore was interrupted; {}",
             "WARN An earlier restore was interrupted; what it had stopped is started at the end",
             "INFO Already restored by the interrupted run: postgres",
             "INFO Restoring: redis",

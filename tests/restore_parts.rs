@@ -287,6 +287,14 @@ fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
         .run("restore-n8n", &[&safety.display().to_string()])
         .assert_success();
     assert_same(&changed, &sandbox.fingerprint_volume());
+    // What was kept before a restore is not the latest point.
+    let outcome = sandbox.run("restore-all", &["--only", "n8n"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN Passing over the newer recovery point {}: made before a restore",
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{cleanup, drill, hold, now, offsite, pause, record};
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
+use crate::manifest;
 use crate::pipeline;
 use crate::size;
 use crate::store::{Kind, Stamp};
@@ -62,6 +63,7 @@ pub fn run(context: &Context) -> Result<()> {
     if let Some(what) = pause::interrupted(context) {
         JOURNAL.warn(what);
     }
+    let unfinished = pause::unfinished(context).is_some();
     context.check_encryption(JOURNAL)?;
     check_space(context)?;
 
@@ -87,7 +89,16 @@ pub fn run(context: &Context) -> Result<()> {
     if !backups.is_empty() {
         backups.sort_by_key(|backup| backup.kind);
         match record(context, JOURNAL, stamp, &begun, &backups, &missing) {
-            Ok(recorded) => point = recorded,
+            Ok(recorded) => {
+                point = recorded;
+                if unfinished {
+                    let why = "made while a restore was interrupted";
+                    if let Err(error) = manifest::update(&context.store, point, |point| point.set_aside(why)) {
+                        JOURNAL.failure(&error);
+                        failed += 1;
+                    }
+                }
+            }
             Err(error) => {
                 JOURNAL.failure(&error);
                 failed += 1;

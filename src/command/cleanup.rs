@@ -390,7 +390,7 @@ fn recorded(store: &Store, held: &Held) -> Unit {
             bytes: entry.bytes,
             grade: match held.state(member, Some(entry)) {
                 _ if entry.bytes == 0 => Grade::Empty,
-                State::Present => Grade::Good,
+                State::Present if point.aside().is_none() => Grade::Good,
                 _ => Grade::Unproven,
             },
         })

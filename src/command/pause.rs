@@ -79,22 +79,46 @@ fn path(context: &Context) -> PathBuf {
     context.store.root().join(RECORD)
 }
 
+fn left(context: &Context) -> Option<Record> {
+    Record::parse(&fs::read_to_string(path(context)).ok()?)
+}
+
+/// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
+/// was a whole one. Once n8n has run again, that restore is history.
+pub fn unfinished(context: &Context) -> Option<Option<Stamp>> {
+    let record = left(context)?;
+    let docker = context.docker().ok()?;
+    let mut n8n = record
+        .containers
+        .iter()
+        .filter(|(name, _)| context.config.n8n_containers.contains(name))
+        .peekable();
+    n8n.peek()?;
+    n8n.all(|(name, (started, _))| {
+        let now = docker.container(name).ok().flatten();
+        now.is_some_and(|now| now.status != "running" && now.started_at == *started)
+    })
+    .then_some(record.point)
+}
+
 /// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
 pub fn interrupted(context: &Context) -> Option<String> {
-    let record = Record::parse(&fs::read_to_string(path(context)).ok()?)?;
+    let record = left(context)?;
     let names: Vec<&str> = record
         .containers
         .iter()
         .filter(|(_, (_, runs))| *runs)
         .map(|(name, _)| name.as_str())
         .collect();
+    let names = if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(" ")
+    };
     Some(format!(
-        "A restore was interrupted and has left stopped: {}. Run the same restore again, which goes on and starts them",
-        if names.is_empty() {
-            "nothing".to_owned()
-        } else {
-            names.join(" ")
-        }
+        "A restore was interrupted and has left stopped: {names}. Run the same restore again, which goes on and starts \
+         them; or start them and remove {}",
+        path(context).display()
     ))
 }
 
@@ -132,6 +156,17 @@ impl<'a> Pause<'a> {
                 }
             }
             record.containers.insert(name.to_owned(), (container.started_at, again));
+        }
+        if !record
+            .containers
+            .keys()
+            .any(|name| context.config.n8n_containers.contains(name))
+        {
+            journal.warn(format_args!(
+                "None of n8n's containers is there, so none is stopped ({}): set BACKUP_N8N_CONTAINERS in .env if yours are \
+                 called otherwise",
+                context.config.n8n_containers.join(" ")
+            ));
         }
         if resumed && untouched {
             record.point = before.point;

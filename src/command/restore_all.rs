@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::hold;
-use super::pause::Pause;
+use super::pause::{self, Pause};
 use super::restore::{confirmed, keep_volume};
 use crate::component::{env, n8n, postgres, redis, Context};
 use crate::config::Config;
@@ -129,7 +129,14 @@ fn parts(options: &Options) -> Result<Vec<Kind>> {
 
 /// The point that is asked for, when it holds the parts, whole.
 fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
-    let name = operand.map_or_else(|| "latest".into(), OsStr::to_string_lossy);
+    let mut name = operand.map_or_else(|| "latest".into(), OsStr::to_string_lossy);
+    let latest = name == "latest";
+    if let Some(stamp) = latest.then(|| pause::unfinished(context).flatten()).flatten() {
+        JOURNAL.warn(format_args!(
+            "Going on with recovery point {stamp}, whose restore was interrupted; name another one to restore that"
+        ));
+        name = stamp.to_string().into();
+    }
     if name != "latest" {
         let name = Path::new(name.as_ref());
         let name = name.file_name().unwrap_or_default().to_string_lossy();
@@ -148,7 +155,7 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
     }
     for (path, point) in manifest::list(&context.store)?.into_iter().rev() {
         match point {
-            Ok(point) => match lacks(&point, parts) {
+            Ok(point) => match point.aside().map(str::to_owned).or_else(|| lacks(&point, parts)) {
                 None => return Ok(point),
                 Some(missing) => JOURNAL.warn(format_args!(
                     "Passing over the newer recovery point {}: {missing}",

@@ -10,6 +10,7 @@ use anyhow::{bail, Context as _, Result};
 use chrono::DateTime;
 
 use super::backup_all::available;
+use super::pause;
 use crate::component::Context;
 use crate::json::Json;
 use crate::logging::ascii;
@@ -92,6 +93,8 @@ pub struct State {
     /// Oldest first.
     points: Vec<Seen>,
     unreadable: usize,
+    /// What a restore that was interrupted has left stopped.
+    interrupted: Option<String>,
     free: Option<u64>,
     reserve: u64,
     /// For how many days points are kept, as far as a number of days can tell.
@@ -173,6 +176,7 @@ impl State {
             kept_days: kept_days(&config.retention),
             ..Self::default()
         };
+        state.interrupted = pause::interrupted(context);
         for (_, point) in manifest::list(&context.store)? {
             let Ok(point) = point else {
                 state.unreadable += 1;
@@ -237,6 +241,11 @@ impl State {
             mark_ => mark("offsite", mark_, "no copy elsewhere"),
         });
         findings.push(self.disk());
+        findings.extend(
+            self.interrupted
+                .iter()
+                .map(|what| finding("restore", Level::Warning, what.as_str())),
+        );
         if self.unreadable > 0 {
             findings.push(finding(
                 "manifests",
