@@ -293,6 +293,9 @@ down() {
   for name in postgres redis n8n-main n8n-worker; do
     ids+=" $(docker ps -aq --filter "name=^/$prefix-$name\$")"
   done
+  # An engine with frozen cgroups cannot kill what is paused, and waits for ever.
+  # shellcheck disable=SC2086 # a list of words
+  remove 'docker unpause' $ids
   # shellcheck disable=SC2086 # a list of words
   remove 'docker rm -fv' $ids
   # shellcheck disable=SC2046 # a list of words
