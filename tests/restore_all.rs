@@ -117,7 +117,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
         &[
             "INFO Starting full restore",
             "INFO Recovery point {}: postgres redis n8n env",
-            "INFO Everything is verified, nothing was changed so far",
+            "INFO Everything is verified, no data were changed so far",
             "WARN All existing data will be replaced with backup data",
             "INFO Restoring: postgres",
             "INFO Restoring: redis",

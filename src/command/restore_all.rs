@@ -223,7 +223,7 @@ fn restore(
         .as_deref()
         .map(|path| postgres::restore::prepare(context, path, options.postgres, POSTGRES))
         .transpose()?;
-    JOURNAL.info("Everything is verified, nothing was changed so far");
+    JOURNAL.info("Everything is verified, no data were changed so far");
     JOURNAL.warn(format_args!(
         "This will replace {} by recovery point {}, and stop n8n meanwhile",
         parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
