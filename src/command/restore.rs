@@ -3,6 +3,9 @@
 use std::ffi::OsStr;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{bail, Result};
 
@@ -164,7 +167,10 @@ fn backup_file(file: &OsStr, kind: Kind) -> Result<&Path> {
     Ok(path)
 }
 
-/// Warns, and asks on a terminal; goes on where nobody can be asked. Says so when the answer is not `yes`.
+/// How long a question waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Warns, and asks on a terminal; goes on where nobody can be asked. Says so when the answer is not `yes`, or none comes.
 pub fn confirmed(journal: Journal, yes: bool) -> bool {
     journal.warn("All existing data will be replaced with backup data");
     if yes || !io::stdin().is_terminal() {
@@ -174,8 +180,13 @@ pub fn confirmed(journal: Journal, yes: bool) -> bool {
     let mut out = io::stdout().lock();
     let _ = write!(out, "Are you sure you want to continue? (yes/no): ").and_then(|()| out.flush());
     drop(out);
-    let mut answer = String::new();
-    let agreed = io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim() == "yes";
+    let (answer, answered) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let _ = io::stdin().lock().read_line(&mut line).map(|_| answer.send(line));
+    });
+    // The locks are held meanwhile: a question that nobody answers must not cost the nightly backup.
+    let agreed = answered.recv_timeout(PATIENCE).is_ok_and(|line| line.trim() == "yes");
     if !agreed {
         journal.info("Restore cancelled by user");
     }

@@ -147,15 +147,21 @@ impl Plan<'_> {
         let layout = self.layout()?;
         let stopped = self.docker.container(name)?.is_none_or(|now| now.status != "running");
         let done = self.replace(&helper, &mounts, &layout);
-        match &done {
+        let left = match &done {
             // What did not run before is not to run now.
-            _ if self.container.status != "running" && !stopped => self.docker.stop(name)?,
+            _ if self.container.status != "running" && !stopped => self.docker.stop(name),
             Err(error) if error.downcast_ref::<NotPutBack>().is_none() && self.container.status == "running" => {
-                self.docker.start(name)?;
+                self.docker.start(name)
             }
-            _ => {}
+            _ => Ok(()),
+        };
+        match (done, left) {
+            (Err(error), Err(worse)) => {
+                self.journal.failure(&worse);
+                Err(error)
+            }
+            (done, left) => done.and(left),
         }
-        done
     }
 
     fn replace(&self, helper: &Workshop, mounts: &[String], layout: &Layout) -> Result<()> {
