@@ -33,7 +33,7 @@ fn load(sandbox: &Sandbox, snapshot: &Path) {
 
 #[test]
 fn a_snapshot_loads_into_a_fresh_redis() {
-    let password = r#"p w"d'$x\`;&|%*#=\u{e9}-"#;
+    let password = &format!("{}\u{e9}-", r#"p w"d'$x\`;&|%*#="#);
     let sandbox = Sandbox::new("rdb")
         .redis()
         .seeded()

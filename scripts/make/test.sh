@@ -21,7 +21,7 @@ trap 'exit 143' TERM HUP
 failed=()
 tests/install.sh || failed+=(tests/install.sh)
 tests/packaging.sh || failed+=(tests/packaging.sh)
-cargo test || failed+=('cargo test')
+cargo test --no-fail-fast || failed+=('cargo test')
 
 say
 if [[ -s $N8N_BACKUP_SKIPPED ]]; then
