@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ChildStdin;
+use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
 
@@ -28,6 +29,10 @@ use crate::{dump, manifest, rdb, tar};
 
 /// Shorter passphrases are warned about: what lies off-site can be guessed at for years.
 const SHORTEST_PASSPHRASE: usize = 12;
+/// How long another run may work on a component before we give up waiting for it. The lock goes with its holder, which
+/// ends itself when nothing moves for the stall limit: so one that holds it for long has much to do, and the wait ends
+/// with it. A day is the bound for a holder that cannot end.
+const LONGEST_TURN: Duration = Duration::from_secs(24 * 3600);
 
 /// What every command works with.
 #[derive(Clone, Debug)]
@@ -89,10 +94,10 @@ impl Context {
     /// Holds one component: waits for another run that works on it, then clears what a dead one left in its directory.
     ///
     /// # Errors
-    /// When it is not free within the stall limit, or the directory cannot be used.
+    /// When it is not free within a day, or the directory cannot be used.
     pub fn hold(&self, kind: Kind, journal: Journal) -> Result<Lock> {
         let dir = self.store.make_dir(kind)?;
-        let lock = Lock::wait(&component_lock(&dir), self.config.stall, |pid| {
+        let lock = Lock::wait(&component_lock(&dir), LONGEST_TURN, |pid| {
             journal.info(format_args!(
                 "Waiting for the run that works on {} (PID: {pid})",
                 kind.dir()

@@ -136,7 +136,7 @@ impl Docker {
 
     /// `docker ARGS`.
     fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = pipeline::command(&self.program);
+        let mut command = pipeline::command_keeping(&self.program, |name| name.starts_with("DOCKER_"));
         command.args(args);
         command
     }

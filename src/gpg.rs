@@ -47,14 +47,16 @@ const PROBE: u64 = 64 << 10;
 /// A file that cannot be decrypted here; whether its contents are whole is not known.
 #[derive(Debug)]
 pub struct Locked {
-    message: String,
+    file: PathBuf,
+    /// What is missing, or does not fit.
+    pub why: String,
     /// It takes a private key, which a host that only makes backups does not have.
     pub private_key: bool,
 }
 
 impl fmt::Display for Locked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "Cannot decrypt {}: {}", self.file.display(), self.why)
     }
 }
 
@@ -146,9 +148,9 @@ impl Gpg {
             (Lock::PrivateKey, _) => None,
             (Lock::Passphrase, Some(Encryption::Passphrase(passphrase))) => Some(passphrase),
             (Lock::Passphrase, _) => bail!(Locked {
-                message: format!(
-                    "Cannot decrypt {}: set BACKUP_GPG_PASSPHRASE in .env to the passphrase that it was encrypted with{}",
-                    name.display(),
+                file: name.to_owned(),
+                why: format!(
+                    "set BACKUP_GPG_PASSPHRASE in .env to the passphrase that it was encrypted with{}",
                     encryption.map_or("", |_| ", and BACKUP_GPG_RECIPIENT to nothing")
                 ),
                 private_key: false,
@@ -186,7 +188,8 @@ impl Gpg {
             None => "its private key must be in the keyring of the user who runs this, and unlocked",
         };
         bail!(Locked {
-            message: format!("Cannot decrypt {}: {hint} ({})", name.display(), told.join(" / ")),
+            file: name.to_owned(),
+            why: format!("{hint} ({})", told.join(" / ")),
             private_key: passphrase.is_none(),
         })
     }

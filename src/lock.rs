@@ -56,6 +56,7 @@ impl Lock {
     pub fn wait(path: &Path, limit: Duration, waiting: impl FnOnce(&str)) -> Result<Self> {
         let deadline = Instant::now() + limit;
         let mut waiting = Some(waiting);
+        let mut pause = Duration::from_millis(50);
         loop {
             match Self::attempt(path)? {
                 Attempt::Held(lock) => return Ok(lock),
@@ -66,7 +67,8 @@ impl Lock {
                     if let Some(waiting) = waiting.take() {
                         waiting(&pid);
                     }
-                    thread::sleep(Duration::from_millis(100));
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }
         }

@@ -104,7 +104,8 @@ pub fn command(setting: &str, project: &Path, variables: &[(&str, OsString)], li
     } else {
         OsString::from(name)
     };
-    let mut command = pipeline::command(program);
+    // It is the user's own, and may need a token of its own.
+    let mut command = pipeline::command_keeping(program, |_| true);
     command
         .args(words)
         .current_dir(project)

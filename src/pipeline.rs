@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -42,15 +42,40 @@ const SECRETS: [&str; 6] = [
     "BACKUP_PING_URL",
 ];
 
+/// How the names begin under which rclone and its kin find the access to a cloud.
+const CLOUD_PREFIXES: [&str; 6] = ["RCLONE_", "AWS_", "AZURE_", "GOOGLE_", "OS_", "OCI_"];
+/// How names of secrets end.
+const SECRET_SUFFIXES: [&str; 6] = ["_PASSWORD", "_PASSPHRASE", "_PASS", "_SECRET", "_TOKEN", "_KEY"];
+
 /// A command for `program` in the C locale, in a process group of its own (a terminal's Ctrl-C ends us, and our end ends
 /// the children in good order), without the secrets that our own environment may hold.
-pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    command_keeping(program, |_| false)
+}
+
+/// As [`command`], but `program` gets those variables whose name `keeps` takes, too. [`SECRETS`] it never gets.
+pub fn command_keeping(program: impl AsRef<OsStr>, keeps: impl Fn(&str) -> bool) -> Command {
     let mut command = Command::new(program);
     command.env("LC_ALL", "C").process_group(0);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| is_secret(name) && !keeps(name)) {
+            command.env_remove(name);
+        }
+    }
     for name in SECRETS {
         command.env_remove(name);
     }
     command
+}
+
+/// Whether a variable of this name may hold something that no other program needs to see.
+fn is_secret(name: &str) -> bool {
+    is_cloud(name) || SECRET_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// Whether a variable of this name is one of those by which rclone reaches a cloud.
+pub fn is_cloud(name: &str) -> bool {
+    CLOUD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Where programs are on every host.
@@ -866,6 +891,59 @@ mod tests {
             .map(|(name, _)| name.to_owned())
             .collect();
         assert!(SECRETS.iter().all(|name| removed.iter().any(|gone| gone == name)));
+        for name in [
+            "RCLONE_CONFIG_PASS",
+            "AWS_PROFILE",
+            "SMTP_PASSWORD",
+            "GH_TOKEN",
+            "MY_SECRET",
+            "API_KEY",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in [
+            "PATH",
+            "HOME",
+            "DOCKER_HOST",
+            "SSH_AUTH_SOCK",
+            "GNUPGHOME",
+            "KEYBOARD",
+            "TOKENS",
+        ] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_program_keeps_what_is_its_own() {
+        // What cargo sets for a test stands for a secret here: nothing may change the environment of a running process.
+        let gone = |command: Command| -> Vec<OsString> {
+            let unset = command.get_envs().filter(|(_, value)| value.is_none());
+            unset.map(|(name, _)| name.to_owned()).collect()
+        };
+        let script = r#"RCLONE_CONFIG_PASS=x AWS_PROFILE=y HOOK_TOKEN=z exec "$@""#;
+        if env::var_os("HOOK_TOKEN").is_none() {
+            let test = "pipeline::tests::a_program_keeps_what_is_its_own";
+            let mut again = sh(script);
+            again.arg("sh").arg(env::current_exe().unwrap()).args(["--exact", test]);
+            let said = output("test", again, None, STALL).unwrap();
+            assert!(said.success && said.text().contains("1 passed"), "{said:?}");
+            return;
+        }
+        for name in ["RCLONE_CONFIG_PASS", "AWS_PROFILE", "HOOK_TOKEN"] {
+            assert!(gone(command("true")).iter().any(|one| one == name), "{name}");
+        }
+        let cloud = gone(command_keeping("rclone", is_cloud));
+        assert!(!cloud
+            .iter()
+            .any(|one| one == "RCLONE_CONFIG_PASS" || one == "AWS_PROFILE"));
+        assert!(cloud.iter().any(|one| one == "HOOK_TOKEN"));
+        assert!(gone(command_keeping("hook", |_| true))
+            .iter()
+            .all(|one| one != "HOOK_TOKEN"));
+        assert!(gone(command_keeping("hook", |_| true))
+            .iter()
+            .any(|one| one == "POSTGRES_PASSWORD"));
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Rclone {
     /// What rclone says, or that nothing moved for too long.
     pub fn copy(&self, from: &Path, names: &[String]) -> Result<()> {
         // What rclone reports goes to standard output, so that a transfer that stands still can be told from one that moves.
-        let mut command = pipeline::command("sh");
+        let mut command = pipeline::command_keeping("sh", pipeline::is_cloud);
         command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(&self.program);
         let mut copy = self.command("copy");
         copy.args(["--files-from-raw=-", "--checksum", "--no-traverse"])
@@ -209,7 +209,7 @@ impl Rclone {
     }
 
     fn command(&self, word: &str) -> Command {
-        let mut command = pipeline::command(&self.program);
+        let mut command = pipeline::command_keeping(&self.program, pipeline::is_cloud);
         let seconds = format!("{}s", self.stall.as_secs());
         command
             .arg(word)

@@ -312,8 +312,15 @@ fn a_slip_in_the_name_of_a_setting_is_told() {
     let sandbox = Sandbox::new("slip").build();
     sandbox.set("BACKUP_RETENTON_DAYS", "30");
     sandbox.set("BACKUP_OF_SOMETHING_ELSE", "1");
-    let outcome = sandbox.run("cleanup-backups", &["--dry-run"]);
-    outcome.assert_success();
+    let [old, _newer] = [20, 10].map(|days| {
+        let name = format!("backups/env/env_202501{days}_020000.backup");
+        aged(&sandbox, &name, Duration::from_secs(days * DAY), 10)
+    });
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_error(
+        "BACKUP_RETENTON_DAYS in .env is no setting, did you mean BACKUP_RETENTION_DAYS? Nothing is deleted{}",
+    );
+    assert!(old.exists());
     let slip = "WARN BACKUP_RETENTON_DAYS in .env is no setting, did you mean BACKUP_RETENTION_DAYS?";
     outcome.assert_log_has("cleanup-backups", slip);
     assert!(!outcome.stdout.contains("SOMETHING_ELSE"));

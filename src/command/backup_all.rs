@@ -50,11 +50,12 @@ const STEPS: [Step; 3] = [
     },
 ];
 
-/// Runs everything. A component that fails does not stop the others.
+/// Runs everything. A component that fails does not stop the others. `made` gets the stamp of the recovery point once that
+/// is recorded.
 ///
 /// # Errors
 /// When the run cannot begin, or with the number of what failed.
-pub fn run(context: &Context) -> Result<()> {
+pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
     let lock = hold(context, JOURNAL)?;
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
@@ -91,6 +92,7 @@ pub fn run(context: &Context) -> Result<()> {
         match record(context, JOURNAL, stamp, &begun, &backups, &missing) {
             Ok(recorded) => {
                 point = recorded;
+                *made = Some(recorded);
                 if unfinished {
                     let why = "made while a restore was interrupted";
                     if let Err(error) = manifest::update(&context.store, point, |point| point.set_aside(why)) {
@@ -151,11 +153,16 @@ fn warn_if_no_key(backups: &[Backup]) {
     }
 }
 
-/// Sends what there is to elsewhere. Gives whether that succeeded.
+/// Sends what there is to elsewhere. Gives whether that succeeded. A copy that has been on its way since the run before
+/// is no failure: this point goes with the next one.
 fn offsite_done(context: &Context) -> bool {
     JOURNAL.info("Running: backup-offsite.sh");
     let sent = offsite::run(context, false);
     if let Err(error) = &sent {
+        if error.downcast_ref::<offsite::Busy>().is_some() {
+            offsite::JOURNAL.warn(format_args!("{error}; the next run sends what that one does not"));
+            return true;
+        }
         offsite::JOURNAL.failure(error);
         JOURNAL.error("backup-offsite.sh failed with exit code 1");
     }

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{bail, Result};
 use chrono::{DateTime, Local};
 
+use crate::cli::suggestion;
 use crate::component::{self, Context};
+use crate::config::SETTINGS;
 use crate::gpg::Locked;
 use crate::lock::remove_unused;
 use crate::logging::{self, Journal};
@@ -29,8 +31,10 @@ const READ_LIMIT: u64 = 1 << 30;
 /// Deletes what the retention lets go, or says what it would delete, and why.
 ///
 /// # Errors
-/// When a directory cannot be read or a file not be deleted; the others are deleted all the same.
+/// When a directory cannot be read or a file not be deleted; the others are deleted all the same. When `.env` holds a
+/// setting of the retention with a slip in its name; nothing is deleted then.
 pub fn run(context: &Context, dry_run: bool) -> Result<()> {
+    check_names(context)?;
     let rules = context.config.retention;
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
     logging::check_started()?;
@@ -116,8 +120,24 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
+/// What is to be kept must not be deleted by the default because its name is mistyped.
+fn check_names(context: &Context) -> Result<()> {
+    let rules = |name: &&str| name.starts_with("BACKUP_RETENTION_") || name.starts_with("BACKUP_KEEP_");
+    for name in &context.config.unknown {
+        let names = SETTINGS.iter().map(|setting| setting.name).filter(rules);
+        let meant = suggestion(name, names.map(str::to_owned));
+        if !meant.is_empty() {
+            bail!("{name} in .env is no setting{meant} Nothing is deleted until the name is right or gone");
+        }
+    }
+    Ok(())
+}
+
 /// The bytes on disk that the cleanup will free; none in a directory that cannot be read.
 pub fn reclaimable(context: &Context) -> u64 {
+    if check_names(context).is_err() {
+        return 0;
+    }
     let listings = listings(context);
     let Ok(survey) = manifest::survey(&context.store, &listings) else {
         return 0;
@@ -171,6 +191,27 @@ fn tell_rules(rules: &Rules) {
     }
 }
 
+/// Names files that are no good backups: a few of them each with its fault, many by their number.
+fn tell_bad(bad: &[(PathBuf, anyhow::Error)]) {
+    const NAMED: usize = 3;
+    if bad.len() <= NAMED {
+        for (path, error) in bad {
+            JOURNAL.warn(format_args!("Not a good backup: {}: {error:#}", path.display()));
+        }
+        return;
+    }
+    let first: Vec<String> = bad[..NAMED]
+        .iter()
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    JOURNAL.warn(format_args!(
+        "{} files are not good backups: {} and {} more; n8n-backup verify --all tells what is wrong with each",
+        bad.len(),
+        first.join(", "),
+        bad.len() - NAMED
+    ));
+}
+
 /// What there is, as the retention sees it.
 struct Plan {
     units: Vec<Unit>,
@@ -206,6 +247,7 @@ impl Plan {
     /// Reads files without a recovery point, newest first, until a good backup of the component is found: a dump that is
     /// cut off must not be the last one left. Nothing is read while nothing is old enough to go.
     fn judge_loose(&mut self, context: &Context, now: SystemTime, rules: &Rules) {
+        let mut bad: Vec<(PathBuf, anyhow::Error)> = Vec::new();
         for kind in Kind::ALL {
             let mut left = READ_LIMIT;
             let holds = |unit: &Unit| unit.files.iter().any(|file| file.kind == kind);
@@ -236,11 +278,12 @@ impl Plan {
                     Err(error) if error.downcast_ref::<Locked>().is_some() => break,
                     Err(error) => {
                         file.grade = lesser(context, &file.path);
-                        JOURNAL.warn(format_args!("Not a good backup: {}: {error:#}", file.path.display()));
+                        bad.push((file.path.clone(), error));
                     }
                 }
             }
         }
+        tell_bad(&bad);
     }
 
     /// Says what is odd about the whole.

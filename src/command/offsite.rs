@@ -5,6 +5,7 @@
 //! decides.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -116,9 +117,23 @@ fn hold(context: &Context) -> Result<Lock> {
     make_dir(context.store.root())?;
     match Lock::attempt(&context.store.root().join(".offsite.lock"))? {
         Attempt::Held(lock) => Ok(lock),
-        Attempt::Busy(pid) => bail!("An off-site copy is already in progress (PID: {pid})"),
+        Attempt::Busy(pid) => bail!(Busy { pid }),
     }
 }
+
+/// Another off-site copy is under way.
+#[derive(Debug)]
+pub struct Busy {
+    pid: String,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "An off-site copy is already in progress (PID: {})", self.pid)
+    }
+}
+
+impl std::error::Error for Busy {}
 
 /// The points to send, newest first. Says which ones cannot be, and why.
 fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &str) -> Result<Vec<&'a Point>> {

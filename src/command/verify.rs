@@ -17,11 +17,26 @@ use crate::store::{Kind, Stamp, SET_SUFFIX};
 
 const JOURNAL: Journal = Journal::new("verify");
 
-/// How many files were looked at, and how many of them are bad.
+/// How many files were looked at, and how many of them are bad or could not be judged.
 #[derive(Default)]
 struct Tally {
     files: usize,
     bad: usize,
+    unchecked: usize,
+}
+
+impl Tally {
+    /// # Errors
+    /// That not all files are good.
+    fn verdict(&self) -> Result<()> {
+        let Self { files, bad, unchecked } = self;
+        match (bad, unchecked) {
+            (0, 0) => Ok(()),
+            (_, 0) => bail!("Verification failed: {bad} of {files} file(s) are bad"),
+            (0, _) => bail!("Verification failed: {unchecked} of {files} file(s) could not be checked"),
+            _ => bail!("Verification failed: {bad} of {files} file(s) are bad, {unchecked} could not be checked"),
+        }
+    }
 }
 
 /// What is wrong with a file.
@@ -30,12 +45,14 @@ enum Fault {
     Damaged(anyhow::Error),
     /// It cannot be proven whole.
     Unproven(anyhow::Error),
+    /// It cannot be decrypted here, which says nothing about it; why.
+    Unchecked(String),
 }
 
 /// Verifies what `operand` names: a file, a recovery point, or the newest point without it; or all there is.
 ///
 /// # Errors
-/// With the number of files that are bad, after a line on each; or that there is nothing to verify.
+/// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify.
 pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> {
     JOURNAL.info("Starting verification");
     ensure!(
@@ -55,9 +72,7 @@ pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> 
             verify_set(context, &path, point, &mut tally);
         }
     }
-    if tally.bad > 0 {
-        bail!("Verification failed: {} of {} file(s) are bad", tally.bad, tally.files);
-    }
+    tally.verdict()?;
     JOURNAL.success(format_args!("Verification completed: {} file(s) are good", tally.files));
     Ok(())
 }
@@ -141,7 +156,7 @@ fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut 
             point.stamp
         ));
     }
-    let bad = tally.bad;
+    let (bad, unchecked) = (tally.bad, tally.unchecked);
     let mut damaged = Vec::new();
     for member in &point.members {
         let file = context.store.root().join(&member.name);
@@ -150,11 +165,12 @@ fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut 
         }
     }
     let well = tally.bad == bad && !point.members.is_empty();
+    let all = tally.unchecked == unchecked;
     mark(context, point.stamp, |point| {
-        if well {
-            point.set("verified", &now());
-        } else {
+        if !well {
             point.unset("verified");
+        } else if all {
+            point.set("verified", &now());
         }
         set_damaged(point, |kind| damaged.contains(&kind));
     });
@@ -193,18 +209,24 @@ fn verify_file(context: &Context, path: &Path, tally: &mut Tally) -> Result<()> 
 /// Tells what is known of a file now. Gives whether its contents are those that were recorded, as far as is known.
 fn judge(path: &Path, fault: Option<Fault>, tally: &mut Tally) -> bool {
     tally.files += 1;
-    tally.bad += usize::from(fault.is_some());
     match fault {
         None => {
             let bytes = path.metadata().map_or(0, |meta| meta.len());
             JOURNAL.info(format_args!("Good: {} ({})", path.display(), size::amount(bytes)));
             true
         }
+        Some(Fault::Unchecked(why)) => {
+            tally.unchecked += 1;
+            JOURNAL.error(format_args!("Not checked: {}: {why}", path.display()));
+            true
+        }
         Some(Fault::Unproven(error)) => {
+            tally.bad += 1;
             JOURNAL.error(format_args!("Bad: {}: {error:#}", path.display()));
             true
         }
         Some(Fault::Damaged(error)) => {
+            tally.bad += 1;
             JOURNAL.error(format_args!("Bad: {}: {error:#}", path.display()));
             false
         }
@@ -246,7 +268,10 @@ fn check(context: &Context, kind: Kind, path: &Path, member: Option<&Member>) ->
             Err(error) => return Some(Fault::Unproven(error)),
         }
     }
-    form.err().map(Fault::Unproven)
+    form.err().map(|error| match error.downcast_ref::<Locked>() {
+        Some(locked) => Fault::Unchecked(locked.why.clone()),
+        None => Fault::Unproven(error),
+    })
 }
 
 /// Records the components whose contents are no longer those of the backup.

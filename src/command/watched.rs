@@ -10,17 +10,17 @@ use anyhow::Result;
 use super::status::State;
 use crate::component::Context;
 use crate::logging::{self, Journal};
-use crate::manifest::{self, Point};
+use crate::manifest::Point;
 use crate::metrics::Metrics;
 use crate::notify::{self, Signal};
-use crate::store::Kind;
+use crate::store::{Kind, Stamp};
 
-/// Runs `work` as the command of `journal`, and tells those who watch. Gives the exit code; a failure has been logged by
-/// then, because its lines go to the watchers.
-pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context) -> Result<()>) -> u8 {
+/// Runs `work` as the command of `journal`, and tells those who watch. `work` notes the stamp of the recovery point that
+/// it has recorded; to look for the newest one would be to trust the clock. Gives the exit code; a failure has been logged
+/// by then, because its lines go to the watchers.
+pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context, &mut Option<Stamp>) -> Result<()>) -> u8 {
     let config = &context.config;
     let begun = Instant::now();
-    let before = newest(context).map(|point| point.stamp);
     let ping = |signal: Signal| {
         if let Some(url) = &config.ping_url {
             let lines = if signal == Signal::Start {
@@ -34,15 +34,16 @@ pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context) -> R
         }
     };
     // The backup does not wait for a monitor that is slow.
+    let mut made = None;
     let done = thread::scope(|scope| {
         scope.spawn(|| ping(Signal::Start));
-        let done = work(context);
+        let done = work(context, &mut made);
         if let Err(error) = &done {
             journal.failure(error);
         }
         done
     });
-    let point = newest(context).filter(|point| Some(point.stamp) != before);
+    let point = made.and_then(|stamp| Point::load(&context.store.set_path(stamp)).ok());
     let outcome = Outcome {
         success: done.is_ok() && logging::failure().is_none(),
         summary: match &done {
@@ -193,10 +194,4 @@ impl Outcome {
         }
         Ok(metrics)
     }
-}
-
-/// The newest recovery point that can be read.
-fn newest(context: &Context) -> Option<Point> {
-    let points = manifest::list(&context.store).ok()?;
-    points.into_iter().rev().find_map(|(_, point)| point.ok())
 }
