@@ -284,12 +284,20 @@ pub const COMMANDS: &[Command] = &[
         details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was verified, proven by a drill and\n\
                   copied off-site; then the files that belong to no recovery point. Reads no backup and needs no docker.",
         operand: None,
-        options: &[Opt {
-            long: "json",
-            short: None,
-            value: None,
-            help: "as JSON, for other programs",
-        }],
+        options: &[
+            Opt {
+                long: "all",
+                short: None,
+                value: None,
+                help: "name each file that belongs to no recovery point, not only their number",
+            },
+            Opt {
+                long: "json",
+                short: None,
+                value: None,
+                help: "as JSON, for other programs",
+            },
+        ],
         log: None,
         action: Action::List,
     },

@@ -343,6 +343,14 @@ impl Config {
             .with_context(|| format!("Bad setting (see {})", file.display()))
     }
 
+    /// The settings without those of `.env`.
+    ///
+    /// # Errors
+    /// When a value in the environment cannot be what its setting is.
+    pub fn without_env_file(project: &Path) -> Result<Self> {
+        Self::from_values(project, false, &BTreeMap::new(), &process_variable)
+    }
+
     fn from_values(
         project: &Path,
         env_file_exists: bool,

@@ -150,7 +150,14 @@ fn installed_in(program: &Path) -> Option<PathBuf> {
 
 /// Runs a command and gives its exit code.
 fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
-    let context = Context::new(Config::load(project)?);
+    let config = match Config::load(project) {
+        Err(error) if matches!(invocation.command.action, Action::Doctor) => {
+            let context = Context::new(Config::without_env_file(project)?);
+            return doctor(&context, Some(&error), invocation);
+        }
+        config => config?,
+    };
+    let context = Context::new(config);
     let journal = Journal::new(invocation.command.name);
     // A setting with a slip in its name must not pass for one that is not set.
     for name in context
@@ -177,9 +184,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let done = match invocation.command.action {
         // Texts that the parser gives; it never asks to run these.
         Action::Man | Action::Completions => return Ok(0),
-        Action::Doctor => {
-            return command::doctor::run(&context, invocation.has("quiet")).map(|fine| u8::from(!fine));
-        }
+        Action::Doctor => return doctor(&context, None, invocation),
         Action::Status => {
             return command::status::run(&context, invocation.value("max-age"), invocation.has("json"));
         }
@@ -189,7 +194,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup).map(drop),
         Action::BackupRedis => command::backup_one(&context, journal, redis::backup).map(drop),
         Action::BackupN8n => command::backup_one(&context, journal, n8n::backup).map(drop),
-        Action::List => command::list::run(&context, invocation.has("json")),
+        Action::List => command::list::run(&context, invocation.has("json"), invocation.has("all")),
         Action::TestRecovery => return test_recovery(&context, invocation),
         Action::Verify => command::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
         Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
@@ -215,6 +220,11 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         }
     };
     done.map(|()| 0)
+}
+
+/// Gives 0, or 1 when a check has failed.
+fn doctor(context: &Context, unread: Option<&anyhow::Error>, invocation: &Invocation) -> Result<u8> {
+    command::doctor::run(context, unread, invocation.has("quiet")).map(|fine| u8::from(!fine))
 }
 
 /// Runs the test that the options name. Gives 0, or 1 when it has failed.

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 
 use super::status::{Level, State};
 use crate::cli;
@@ -24,13 +24,20 @@ const JOURNAL: Journal = Journal::new("doctor");
 /// A backup that is older than this does not come every night.
 const EXPECTED_AGE: Duration = Duration::from_secs(26 * 3600);
 
-/// Prints a line for each check, and gives whether nothing failed.
+/// Prints a line for each check, and gives whether nothing failed. `unread` is why `.env` could not be read, when it could
+/// not; the other checks go by the defaults then.
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(context: &Context, quiet: bool) -> Result<bool> {
+pub fn run(context: &Context, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     let mut report = Report::default();
-    env_file(context, &mut report);
+    match unread {
+        Some(error) => report.fail(
+            "settings",
+            format!("{error:#}; the other checks go by the defaults until this is mended"),
+        ),
+        None => env_file(context, &mut report),
+    }
     match context.docker() {
         Ok(docker) => engine(context, &docker, &mut report),
         Err(error) => report.fail("docker", format!("{error:#}")),
@@ -97,8 +104,9 @@ fn env_file(context: &Context, report: &mut Report) {
         _ => report.warn(
             "settings",
             format!(
-                "others may read {0}, which holds secrets: chmod 600 {0}",
-                path.display()
+                "others may read {}, which holds secrets: chmod 600 {}",
+                path.display(),
+                pipeline::quoted(&path.to_string_lossy())
             ),
         ),
     }

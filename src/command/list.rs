@@ -15,11 +15,12 @@ use crate::manifest::{self, Held, State, Survey};
 use crate::size;
 use crate::store::{Entry, Kind, Stamp};
 
-/// Prints what there is to standard output, oldest first.
+/// Prints what there is to standard output, oldest first. `all` names each file that belongs to no recovery point; else the
+/// table counts them.
 ///
 /// # Errors
 /// When a directory cannot be read, or nothing can be printed.
-pub fn run(context: &Context, json: bool) -> Result<()> {
+pub fn run(context: &Context, json: bool, all: bool) -> Result<()> {
     let listings: Vec<(Kind, Vec<Entry>)> = Kind::ALL
         .into_iter()
         .map(|kind| Ok((kind, context.store.list(kind)?)))
@@ -29,7 +30,7 @@ pub fn run(context: &Context, json: bool) -> Result<()> {
     let text = if json {
         as_json(context, &survey, now)
     } else {
-        as_table(&survey, now)
+        as_table(context, &survey, now, all)
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -38,7 +39,7 @@ pub fn run(context: &Context, json: bool) -> Result<()> {
 }
 
 /// The table, its columns as wide as what stands in them.
-fn as_table(survey: &Survey, now: SystemTime) -> String {
+fn as_table(context: &Context, survey: &Survey, now: SystemTime, all: bool) -> String {
     let mut text = String::new();
     if survey.points.is_empty() {
         text.push_str("There is no recovery point yet.\n");
@@ -52,25 +53,49 @@ fn as_table(survey: &Survey, now: SystemTime) -> String {
         table(&mut text, &rows);
     }
     if !survey.loose.is_empty() {
-        text.push_str("\nFiles that belong to no recovery point:\n");
-        let rows: Vec<Vec<String>> = survey
-            .loose
-            .iter()
-            .map(|(kind, entry)| {
-                vec![
-                    entry.path.display().to_string(),
-                    size::du(entry.bytes),
-                    age(entry.modified, now),
-                    kind.dir().to_owned(),
-                ]
-            })
-            .collect();
+        let (of, rows) = match all {
+            true => (" (below backups/)", named(context.store.root(), &survey.loose, now)),
+            false => (" (list --all names each)", counted(&survey.loose, now)),
+        };
+        let _ = writeln!(text, "\nFiles that belong to no recovery point{of}:");
         table(&mut text, &rows);
     }
     for (path, error) in &survey.unreadable {
         let _ = writeln!(text, "\nCannot be read: {}: {error:#}", path.display());
     }
     logging::ascii_lines(&text)
+}
+
+/// The cells of each file, its path as it is below `root`.
+fn named(root: &Path, loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
+    let cells = |entry: &Entry| {
+        let path = entry.path.strip_prefix(root).unwrap_or(&entry.path);
+        vec![
+            path.display().to_string(),
+            size::du(entry.bytes),
+            age(entry.modified, now),
+        ]
+    };
+    loose.iter().map(|(_, entry)| cells(entry)).collect()
+}
+
+/// The cells of each kind that has files: how many, their size, the age of the newest.
+fn counted(loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
+    let cells = |kind: Kind| {
+        let files: Vec<&Entry> = loose
+            .iter()
+            .filter(|(k, _)| *k == kind)
+            .map(|(_, entry)| entry)
+            .collect();
+        let newest = files.iter().map(|entry| entry.modified).max()?;
+        Some(vec![
+            kind.dir().to_owned(),
+            format!("{} file(s)", files.len()),
+            size::du(files.iter().map(|entry| entry.bytes).sum()),
+            format!("newest {}", age(newest, now)),
+        ])
+    };
+    Kind::ALL.into_iter().filter_map(cells).collect()
 }
 
 /// The cells of a point.
@@ -99,7 +124,8 @@ fn row(held: &Held, now: SystemTime) -> Vec<String> {
         state.push(format!("verified {}", date(time)));
     }
     if let Some(drill) = held.point.fact("drill") {
-        state.push(format!("drill {drill}"));
+        let words: Vec<&str> = drill.split(' ').map(date).collect();
+        state.push(format!("drill {}", words.join(" ")));
     }
     if let Some(offsite) = held.point.fact("offsite") {
         state.push(format!("off-site {}", date(offsite)));
