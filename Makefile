@@ -1,17 +1,18 @@
-# Settings, all optional: N8N_DIR (the n8n project directory, else this checkout), FILE and
-# YES for restore, DRY_RUN for cleanup, BENCH_... for bench. They reach the scripts in scripts/make through the
+# Settings, all optional: N8N_DIR (the n8n project directory, else this checkout), FILE, SET and
+# YES for the restores, DRY_RUN for cleanup, BENCH_... for bench. They reach the scripts in scripts/make through the
 # environment and unexpanded, so that blanks, quotes and dollar signs in a path are safe.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE YES DRY_RUN BENCH_MB BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS
+settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
+override SET := $(value SET)
 override YES := $(value YES)
 override DRY_RUN := $(value DRY_RUN)
-export N8N_DIR FILE YES DRY_RUN
+export N8N_DIR FILE SET YES DRY_RUN
 
 # A mistyped setting (DRYRUN=1) must not turn into a deletion.
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
@@ -19,7 +20,8 @@ unknown := $(filter-out $(settings) -%,$(given))
 $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
 .PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
-  backup backup-postgres backup-redis backup-n8n cleanup restore \
+  backup backup-postgres backup-redis backup-n8n cleanup restore restore-all \
+  list status verify doctor \
   check smoke test faults demo bench clean
 
 help: ## Show this list
@@ -72,8 +74,23 @@ backup-n8n: bin/n8n-backup ## Back up the n8n data volume
 cleanup: bin/n8n-backup ## Delete old backups (DRY_RUN=1 only lists them)
 	@scripts/make/run.sh cleanup-backups
 
-restore: bin/n8n-backup ## Restore PostgreSQL from FILE=...sql.gz (YES=1 does not ask)
-	@scripts/make/run.sh restore-postgres
+restore: bin/n8n-backup ## Restore the part that FILE=... is a backup of (YES=1 does not ask)
+	@scripts/make/run.sh restore
+
+restore-all: bin/n8n-backup ## Restore the whole recovery point SET=..., or the newest
+	@scripts/make/run.sh restore-all
+
+list: bin/n8n-backup ## List the recovery points
+	@scripts/make/run.sh list
+
+status: bin/n8n-backup ## Say how old, whole and proven the backups are
+	@scripts/make/run.sh status
+
+verify: bin/n8n-backup ## Prove that the files of SET=..., or of the newest point, are whole
+	@scripts/make/run.sh verify
+
+doctor: bin/n8n-backup ## Look at everything that a backup needs
+	@scripts/make/run.sh doctor
 
 check: ## Check syntax, style and lints of scripts and sources
 	@scripts/make/check.sh

@@ -258,6 +258,17 @@ make_passes_file_names_whole() {
   in_checkout restore N8N_DIR="$dir" FILE="$file" YES=1
   printf '<%q>' --project-dir "$dir" restore-postgres "$dir/$file" --yes >"$work/wanted"
   has "$(cat "$work/wanted")" "$work/out"
+  local name command
+  for name in a.sql.gz.gpg:restore-postgres a.rdb:restore-redis a.tar.gz:restore-n8n a.backup.gpg:restore-env; do
+    command=${name#*:} name=${name%:*}
+    in_checkout restore N8N_DIR="$dir" FILE="/x/$name"
+    printf '<%q>' --project-dir "$dir" "$command" "/x/$name" >"$work/wanted"
+    has "$(cat "$work/wanted")" "$work/out"
+  done
+  in_checkout restore-all N8N_DIR="$dir" SET=latest YES=1
+  printf '<%q>' --project-dir "$dir" restore-all latest --yes >"$work/wanted"
+  has "$(cat "$work/wanted")" "$work/out"
+  ! in_checkout restore N8N_DIR="$dir" FILE=/x/a.zip || return 1
   ! in_checkout restore || return 1
   has 'make restore FILE=' "$work/out"
 }
