@@ -357,7 +357,20 @@ impl Docker {
     /// # Errors
     /// When the engine refuses.
     pub fn stop(&self, name: &str) -> Result<()> {
-        self.drive("stop", name)
+        let said = self.query(&[
+            "inspect",
+            "--type",
+            "container",
+            "--format",
+            "{{.Config.StopTimeout}}",
+            "--",
+            name,
+        ])?;
+        let patient = Self {
+            stall: self.stall.max(stop_limit(&said.text())),
+            ..self.clone()
+        };
+        patient.drive("stop", name)
     }
 
     fn drive(&self, verb: &str, name: &str) -> Result<()> {
@@ -378,6 +391,26 @@ impl Docker {
             return Ok(true);
         }
         absent(&said.stderr).map(|()| false)
+    }
+
+    /// The names of the containers that run, or are paused, and mount a volume; helper containers of ours left out.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn users(&self, volume: &str) -> Result<Vec<String>> {
+        let filter = format!("volume={volume}");
+        let list = |more: &[&str]| -> Result<Vec<String>> {
+            let args = ["ps", "--no-trunc", "--format", "{{.Names}}", "--filter", &filter];
+            let said = self.query(&[&args[..], more].concat())?;
+            if !said.success {
+                return Err(engine_error(&said.stderr));
+            }
+            Ok(said.text().lines().map(str::to_owned).collect())
+        };
+        let mut names = list(&[])?;
+        let ours = list(&["--filter", &format!("label={HELPER_LABEL}")])?;
+        names.retain(|name| !name.is_empty() && !ours.contains(name));
+        Ok(names)
     }
 
     /// The ID of an image that is on this host; `None` when it is not.
@@ -598,6 +631,13 @@ impl Drop for Workshop {
     }
 }
 
+/// How long `docker stop` may take at least, given the container's time to stop as the engine tells it: that time, the
+/// engine's 10 seconds where none was set, and half a minute for the engine. A negative one has no end; an hour stands for it.
+fn stop_limit(said: &str) -> Duration {
+    let seconds = said.trim().parse::<i64>().unwrap_or(10);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)).saturating_add(Duration::from_secs(30))
+}
+
 /// Tells "there is no such object" (fine) from an engine that does not answer.
 fn absent(stderr: &str) -> Result<()> {
     let said = stderr.to_ascii_lowercase();
@@ -643,6 +683,14 @@ mod tests {
             .get_args()
             .map(|arg| arg.to_string_lossy().into_owned())
             .collect()
+    }
+
+    #[test]
+    fn a_stop_is_given_the_time_that_the_container_has() {
+        assert_eq!(stop_limit("90"), Duration::from_secs(120));
+        assert_eq!(stop_limit("<nil>"), Duration::from_secs(40));
+        assert_eq!(stop_limit("0\n"), Duration::from_secs(30));
+        assert_eq!(stop_limit("-1"), Duration::from_secs(3630));
     }
 
     #[test]

@@ -23,7 +23,8 @@ const TITLE: &str = "# n8n-backup recovery point ";
 pub const NONE: &str = "none";
 
 /// The fact of a point that was made of a state which nobody wants back by itself; why, in words.
-const ASIDE: &str = "aside";
+/// The fact that a point, or what is in it, is restored by name only; its value says why.
+pub const ASIDE: &str = "aside";
 
 /// One file of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,6 +36,8 @@ pub struct Summary {
     /// Content of the file that [`Scanner::capture`] asked for; none when there is no such regular file or when it is
     /// larger than asked for. Of several files with that name it is the last, as when the archive is unpacked.
     pub captured: Option<Vec<u8>>,
+    /// Whether there is a member of the name that [`Scanner::notice`] asked for.
+    pub noticed: bool,
     /// What the member `.` says of the directory that was archived.
     pub root: Option<Properties>,
     /// A digest of all members but `.`, where [`Scanner::listed`] asked for it: names, types, modes, owners, times in
@@ -210,6 +212,7 @@ pub struct Scanner {
     global: Extended,
     wanted: Option<Vec<u8>>,
     max: usize,
+    notable: Option<Vec<u8>>,
     summary: Summary,
     all_dot_slash: bool,
     listing: Option<Listing>,
@@ -238,6 +241,7 @@ impl Scanner {
             global: Extended::default(),
             wanted: None,
             max: 0,
+            notable: None,
             summary: Summary::default(),
             all_dot_slash: true,
             listing: None,
@@ -251,6 +255,13 @@ impl Scanner {
     pub fn capture(mut self, name: &str, max: usize) -> Self {
         self.wanted = Some(plain(name.as_bytes()).to_vec());
         self.max = max;
+        self
+    }
+
+    /// Asks whether there is a member `name`. A `./` before the name makes no difference.
+    #[must_use]
+    pub fn notice(mut self, name: &str) -> Self {
+        self.notable = Some(plain(name.as_bytes()).to_vec());
         self
     }
 
@@ -438,6 +449,7 @@ impl Scanner {
             };
             self.summary.files += 1;
             self.summary.bytes = bytes;
+            self.summary.noticed |= self.notable.as_deref() == Some(plain(&name));
             if self.wanted.as_deref() == Some(plain(&name)) {
                 self.summary.captured = None;
                 if sparse.is_none() && stored <= self.max as u64 {
@@ -841,6 +853,7 @@ mod tests {
                 dot_slash: true,
                 unsafe_names: Vec::new(),
                 captured: Some(b"{\"encryptionKey\":\"k\"}".to_vec()),
+                noticed: false,
                 root: Some(Properties {
                     mode: 0o644,
                     ..Properties::default()

@@ -117,6 +117,8 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
         &[
             "INFO Starting full restore",
             "INFO Recovery point {}: postgres redis n8n env",
+            "WARN This will first write {}/.env from recovery point {}; all else is verified after that",
+            "WARN All existing data will be replaced with backup data",
             "INFO Everything is verified, no data were changed so far",
             "WARN All existing data will be replaced with backup data",
             "INFO Restoring: postgres",
@@ -133,7 +135,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
 
     // Once more, where the containers were only made: what did not run does not run afterwards.
     lose_everything(&sandbox);
-    let outcome = sandbox.run("restore-all", &["--create-roles"]);
+    let outcome = sandbox.run("restore-all", &["--create-roles", "--yes"]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO n8n did not run before, so it was not started{}");
     for (name, wanted) in PARTS.into_iter().zip(["exited", "exited", "created", "created"]) {
@@ -148,7 +150,7 @@ fn an_interrupted_restore_goes_on() {
     sandbox.run("backup-all", &[]).assert_success();
     sandbox.psql("drop table settings cascade");
     sandbox.redis(&["flushall"]);
-    let mut running = sandbox.spawn("restore-all", &[]);
+    let mut running = sandbox.spawn("restore-all", &["latest"]);
     running.await_log("Restoring: redis");
     running.signal("KILL");
     running.wait();
@@ -245,12 +247,66 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
     sandbox.redis(&["flushall"]);
     let emptied = sandbox.fingerprint_redis();
     let docker = sandbox.failing_docker("*' exchange '*", 1);
-    let outcome = sandbox.call("restore-all").path_first(&docker).run();
+    let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
     outcome.assert_error("Full restore failed at redis; run it again to go on");
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN n8n stays stopped: restored from the recovery point: postgres; as before: redis, n8n, env",
+    );
     assert_same(&emptied, &sandbox.fingerprint_redis());
+    // A database of one time and a queue of another are nothing to work on.
+    for (name, wanted) in PARTS.into_iter().zip(["running", "running", "exited", "exited"]) {
+        assert_eq!(status(&sandbox, name), wanted, "{name}");
+    }
+    let outcome = sandbox.run("restore-all", &["latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
+    assert_same(&before, &fingerprint(&sandbox));
     for name in PARTS {
         assert_eq!(status(&sandbox, name), "running", "{name}");
     }
-    sandbox.run("restore-all", &[]).assert_success();
-    assert_same(&before, &fingerprint(&sandbox));
+
+    // Where nothing was replaced, all is as it was.
+    let docker = sandbox.failing_docker("*' exchange '*", 1);
+    let outcome = sandbox
+        .call("restore-all")
+        .args(&["--only", "redis", "latest"])
+        .path_first(&docker)
+        .run();
+    outcome.assert_error("Full restore failed at redis; no other part was touched");
+    assert_eq!(status(&sandbox, "n8n-main"), "running");
+    assert!(!sandbox.path("backups/.restore").exists());
+}
+
+#[test]
+fn a_whole_restore_is_asked_for() {
+    let sandbox = Sandbox::new("asked").n8n().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let backups = sandbox.backups("n8n");
+    // As a line in a crontab has it by mistake.
+    sandbox
+        .run("restore-all", &["--only", "n8n"])
+        .assert_error("Nobody can be asked here: name a recovery point or 'latest', or add --yes");
+    let outcome = sandbox
+        .call("restore-all")
+        .args(&["--only", "n8n"])
+        .terminal("no\n")
+        .run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert!(outcome.stdout.contains("the n8n volume is archived first"), "{outcome}");
+    assert!(!outcome.stdout.contains("Full restore completed"), "{outcome}");
+    assert_eq!(sandbox.backups("n8n"), backups);
+
+    // Nor is .env written before the answer.
+    sandbox.run("backup-all", &[]);
+    fs::remove_file(sandbox.path(".env")).unwrap();
+    let outcome = sandbox
+        .call("restore-all")
+        .args(&["--only", "n8n,env"])
+        .env("BACKUP_LOCK_FILE", sandbox.aside("lock"))
+        .terminal("no\n")
+        .run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert!(outcome.stdout.contains("This will first write"), "{outcome}");
+    assert!(!sandbox.path(".env").exists());
 }

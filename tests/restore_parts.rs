@@ -288,11 +288,11 @@ fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
         .assert_success();
     assert_same(&changed, &sandbox.fingerprint_volume());
     // What was kept before a restore is not the latest point.
-    let outcome = sandbox.run("restore-all", &["--only", "n8n"]);
+    let outcome = sandbox.run("restore-all", &["--only", "n8n", "latest"]);
     outcome.assert_success();
     outcome.assert_log_has(
         "restore-all",
-        "WARN Passing over the newer recovery point {}: made before a restore",
+        "INFO Passing over the newer recovery point {}: made before a restore",
     );
     assert_same(&saved, &sandbox.fingerprint_volume());
 }
@@ -300,6 +300,15 @@ fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
 #[test]
 fn a_failed_volume_restore_puts_back_what_was_there() {
     let (sandbox, file, _, changed) = changed_volume("volback");
+    // One that would go on working on the volume.
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let one = sandbox.container("n8n-main");
+    sandbox.write(".env", &format!("{env}\nBACKUP_N8N_CONTAINERS={one}\n"));
+    sandbox.run("restore-n8n", &[&file]).assert_error(
+        "Containers that are not known as n8n's use the volume {}: {}-n8n-worker. Stop them, or add them to {}",
+    );
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+    sandbox.write(".env", &env);
     for (pattern, nth) in [
         ("*' run '*", 1),
         ("*' create '*", 1),
@@ -326,6 +335,26 @@ fn a_volume_restore_that_is_killed_in_the_exchange_is_set_right_by_the_next() {
         "cd /home/node/.n8n && mkdir -p .n8n-backup-restore/new .n8n-backup-restore/old && cd .n8n-backup-restore \
                 && echo '1000 1000 700 978307200' >root && : >begun && mv ../config ../-x old/";
     sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", half]);
+    // A backup of it is made, and is nothing to go back to unasked.
+    let outcome = sandbox.run("backup-n8n", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "backup-n8n",
+        "WARN The volume is in the middle of a restore that was interrupted: {}",
+    );
+    let newest = sandbox.backups("sets").last().unwrap().clone();
+    let manifest = fs::read_to_string(&newest).unwrap();
+    assert!(
+        manifest.contains("aside: made while a restore of the volume"),
+        "{manifest}"
+    );
+    for path in sandbox
+        .backups("n8n")
+        .iter()
+        .filter(|path| path.display().to_string() != file)
+    {
+        fs::remove_file(path).unwrap();
+    }
     let outcome = sandbox.run("restore-n8n", &[&file]);
     outcome.assert_success();
     outcome.assert_log_has(
@@ -386,7 +415,9 @@ fn the_environment_file_is_compared_by_name_and_kept() {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let new = old.replace("hidden-a", "hidden-x").replace("SECRET_B", "SECRET_C");
     fs::write(&file, &new).unwrap();
+    let left = sandbox.write(".env.restore-20250101_000000-4711", &new);
     let outcome = sandbox.run("restore-env", &[&file.display().to_string()]);
+    assert!(!left.exists());
     outcome.assert_success().assert_logged_as_printed();
     for text in ["hidden-a", "hidden-b", "hidden-x"] {
         outcome.assert_never_says(text);

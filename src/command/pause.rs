@@ -37,6 +37,8 @@ struct Record {
     point: Option<Stamp>,
     /// Its parts that are in place.
     done: Vec<Kind>,
+    /// Parts of another point are in place too.
+    mixed: bool,
 }
 
 impl Record {
@@ -53,6 +55,7 @@ impl Record {
                 ["done", name] => record
                     .done
                     .push(Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?),
+                ["mixed"] => record.mixed = true,
                 _ => return None,
             }
         }
@@ -70,6 +73,9 @@ impl Record {
         }
         for kind in &self.done {
             text.push_str(&format!("done {}\n", kind.dir()));
+        }
+        if self.mixed {
+            text.push_str("mixed\n");
         }
         text
     }
@@ -171,6 +177,7 @@ impl<'a> Pause<'a> {
         if resumed && untouched {
             record.point = before.point;
             record.done = before.done;
+            record.mixed = before.mixed;
         }
         let pause = Self {
             context,
@@ -221,6 +228,7 @@ impl<'a> Pause<'a> {
     pub fn resume(&mut self, point: Stamp) -> Result<Vec<Kind>> {
         if self.record.point != Some(point) {
             self.record.point = Some(point);
+            self.record.mixed |= !self.record.done.is_empty();
             self.record.done.clear();
         }
         self.write()?;
@@ -234,6 +242,11 @@ impl<'a> Pause<'a> {
     pub fn done(&mut self, kind: Kind) -> Result<()> {
         self.record.done.push(kind);
         self.write()
+    }
+
+    /// Whether no part of the point is in place yet.
+    pub fn is_untouched(&self) -> bool {
+        self.record.done.is_empty() && !self.record.mixed
     }
 
     /// Whether n8n will be started at the end.
@@ -267,6 +280,35 @@ impl<'a> Pause<'a> {
         };
         write().with_context(|| format!("Cannot write {}", file.display()))?;
         sync_dir(self.context.store.root())
+    }
+
+    /// Leaves n8n stopped and the record in place, since only some of the recovery point's `parts` were brought back: what
+    /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all.
+    pub fn keep(&self, parts: &[Kind]) -> bool {
+        let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.iter().partition(|kind| self.record.done.contains(kind));
+        if self.is_untouched() || left.is_empty() {
+            return false;
+        }
+        let names = |kinds: &[&Kind]| match kinds {
+            [] => "nothing".to_owned(),
+            kinds => kinds.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
+        };
+        self.journal.warn(format_args!(
+            "{}: restored from the recovery point: {}; as before: {}{}",
+            if self.starts_n8n() {
+                "n8n stays stopped"
+            } else {
+                "Half restored"
+            },
+            names(&done),
+            names(&left),
+            if self.record.mixed {
+                ", some of it from another point"
+            } else {
+                ""
+            }
+        ));
+        true
     }
 
     /// Starts what ran, all of n8n's containers with `all`, and gives the verdict on `work`. After a failure that left
@@ -330,6 +372,7 @@ mod tests {
             .insert("n8n-worker".to_owned(), ("0001-01-01T00:00:00Z".to_owned(), false));
         record.point = Stamp::parse("20260102_030405");
         record.done = vec![Kind::Postgres, Kind::N8n];
+        record.mixed = true;
         assert_eq!(Record::parse(&record.text()), Some(record));
         assert_eq!(Record::parse("done everything"), None);
     }

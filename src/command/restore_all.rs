@@ -5,6 +5,7 @@
 //! n8n is stopped before the first part and started after the last.
 
 use std::ffi::OsStr;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,13 +49,18 @@ pub struct Options {
 ///
 /// # Errors
 /// When the point is not whole, or a part cannot be restored; a part that fails holds what it held before, and those
-/// after it are not begun.
+/// after it are not begun. n8n then stays stopped where other parts were restored already. That nobody can be asked and
+/// nothing was named.
 pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full restore");
     JOURNAL.info(RULE);
     logging::check_started()?;
     let parts = parts(options)?;
+    ensure!(
+        operand.is_some() || options.yes || io::stdin().is_terminal(),
+        "Nobody can be asked here: name a recovery point or 'latest', or add --yes"
+    );
     let point = point(context, operand, &parts)?;
     JOURNAL.info(format_args!(
         "Recovery point {}: {}",
@@ -69,8 +75,8 @@ pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Res
     let file = |kind: Kind| point.member(kind).map(|member| context.store.root().join(&member.name));
     let env_file = file(Kind::Env).filter(|_| parts.contains(&Kind::Env));
     let mut times = Vec::new();
-    if context.config.env_file_exists {
-        restore(context, &point, &parts, env_file.as_deref(), options, &mut times)?;
+    let restored = if context.config.env_file_exists {
+        restore(context, &point, &parts, env_file.as_deref(), options, &mut times)?
     } else {
         // Everything else needs its settings.
         let Some(path) = env_file else {
@@ -81,11 +87,22 @@ pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Res
             let _component = context.hold(Kind::Env, ENV)?;
             let plan = env::restore::prepare(context, &path, ENV)?;
             plan.report();
+            JOURNAL.warn(format_args!(
+                "This will first write {} from recovery point {}; all else is verified after that",
+                plan.target().display(),
+                point.stamp
+            ));
+            if !confirmed(JOURNAL, options.yes) {
+                return Ok(());
+            }
             plan.run()?;
         }
         times.push((Kind::Env, begun.elapsed()));
         let context = Context::new(Config::load(&context.config.project)?);
-        restore(&context, &point, &parts, None, options, &mut times)?;
+        restore(&context, &point, &parts, None, options, &mut times)?
+    };
+    if !restored {
+        return Ok(());
     }
     JOURNAL.info(RULE);
     let total: Duration = times.iter().map(|(_, took)| *took).sum();
@@ -157,10 +174,14 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
         match point {
             Ok(point) => match point.aside().map(str::to_owned).or_else(|| lacks(&point, parts)) {
                 None => return Ok(point),
-                Some(missing) => JOURNAL.warn(format_args!(
-                    "Passing over the newer recovery point {}: {missing}",
-                    point.stamp
-                )),
+                Some(missing) => {
+                    let why = format!("Passing over the newer recovery point {}: {missing}", point.stamp);
+                    // The backup of one component by itself is nothing unusual.
+                    match point.members.len() == 1 && point.listed("damaged").is_empty() {
+                        true => JOURNAL.info(why),
+                        false => JOURNAL.warn(why),
+                    }
+                }
             },
             Err(error) => JOURNAL.warn(format_args!("Passing over {}: {error:#}", path.display())),
         }
@@ -189,7 +210,23 @@ fn lacks(point: &Point, parts: &[Kind]) -> Option<String> {
     (!missing.is_empty()).then(|| missing.join("; "))
 }
 
-/// Restores all parts but an environment file that is in place already.
+/// What is kept of what the parts hold now.
+fn keeps(parts: &[Kind]) -> String {
+    let kept: Vec<&str> = parts
+        .iter()
+        .map(|kind| match kind {
+            Kind::Postgres => {
+                "the database is dropped once the new one is proven (restore-postgres --keep-old keeps it)"
+            }
+            Kind::Redis => "what Redis holds is dropped once the new is proven",
+            Kind::N8n => "the n8n volume is archived first",
+            Kind::Env => "the present .env stays beside the new one",
+        })
+        .collect();
+    format!("Of what is there now: {}", kept.join("; "))
+}
+
+/// Restores all parts but an environment file that is in place already. `false` when the answer was no.
 fn restore(
     context: &Context,
     point: &Point,
@@ -197,7 +234,7 @@ fn restore(
     env_file: Option<&Path>,
     options: &Options,
     times: &mut Vec<(Kind, Duration)>,
-) -> Result<()> {
+) -> Result<bool> {
     let docker = context.docker()?;
     let file = |kind: Kind| -> Option<PathBuf> {
         let member = point.member(kind).filter(|_| parts.contains(&kind))?;
@@ -229,10 +266,16 @@ fn restore(
         parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
         point.stamp
     ));
+    JOURNAL.info(keeps(parts));
     if !confirmed(JOURNAL, options.yes) {
-        bail!("Nothing was restored");
+        return Ok(false);
     }
 
+    let planned = |kind: &Kind| match kind {
+        Kind::Env => env.is_some(),
+        _ => parts.contains(kind),
+    };
+    let to_do: Vec<Kind> = Kind::ALL.into_iter().filter(planned).collect();
     let others: Vec<&str> = redis.iter().map(redis::restore::Plan::target).collect();
     let mut pause = Pause::begin(context, &docker, JOURNAL, &others)?;
     let new_key = env
@@ -246,7 +289,11 @@ fn restore(
             } else {
                 JOURNAL.info(format_args!("Restoring: {}", kind.dir()));
                 let begun = Instant::now();
-                work().with_context(|| format!("Full restore failed at {}; run it again to go on", kind.dir()))?;
+                let first = pause.is_untouched();
+                work().with_context(|| match first {
+                    true => format!("Full restore failed at {}; no other part was touched", kind.dir()),
+                    false => format!("Full restore failed at {}; run it again to go on", kind.dir()),
+                })?;
                 pause.done(kind)?;
                 times.push((kind, begun.elapsed()));
             }
@@ -276,6 +323,9 @@ fn restore(
         Ok(())
     })();
     let runs_again = pause.starts_n8n();
+    if done.is_err() && pause.keep(&to_do) {
+        return done.map(|()| true);
+    }
     let done = done.and_then(|()| match options.start {
         true => docker.start(&context.config.redis_container),
         false => Ok(()),
@@ -294,7 +344,7 @@ fn restore(
         JOURNAL
             .info("n8n did not run before, so it was not started: docker compose up -d does it, or --start next time");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The database server, which must run to be restored.
@@ -357,6 +407,15 @@ mod tests {
             skip: skip.map(str::to_owned),
             ..Options::default()
         })
+    }
+
+    #[test]
+    fn what_is_kept_is_told_of_the_parts_alone() {
+        let said = keeps(&[Kind::Redis, Kind::N8n]);
+        assert!(
+            said.contains("Redis") && said.contains("archived") && !said.contains("database"),
+            "{said}"
+        );
     }
 
     #[test]

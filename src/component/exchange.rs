@@ -10,6 +10,9 @@ use crate::docker::{Exec, Workshop};
 /// Our directory within the one that is exchanged.
 pub const WORK: &str = ".n8n-backup-restore";
 
+/// The mark in it, from the root of the volume, that an exchange has begun.
+pub const BEGUN: &str = "./.n8n-backup-restore/begun";
+
 /// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
 ///
 /// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory itself),

@@ -8,10 +8,12 @@ use std::thread;
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
+use super::exchange::BEGUN;
 use super::{observe, read_back, Backup, Context, Packed};
 use crate::credentials;
 use crate::docker::Docker;
 use crate::logging::{self, Journal};
+use crate::manifest::ASIDE;
 use crate::pipeline::Input;
 use crate::store::{Kind, Stamp};
 use crate::tar;
@@ -104,7 +106,7 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
     let helper = docker.volume_helper(owner, image, &context.config.n8n_volume)?;
     let mut chain = context.chain();
     let (_, stream) = chain.spawn("docker cp", helper.archive(), Input::Null)?;
-    let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG);
+    let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
     let packed = Packed::start(context, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
     chain.finish()?;
     let (mut partial, bytes, scanner, sha256) = packed.get()?;
@@ -116,7 +118,17 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
         read_back(context, &partial, bytes, &sha256)?;
         partial.publish()
     })?;
-    let facts = facts(&summary);
+    let mut facts = facts(&summary);
+    if summary.noticed {
+        JOURNAL.warn(
+            "The volume is in the middle of a restore that was interrupted: this backup holds what is half restored, and is \
+             not taken for the latest. Run the same restore again, then the backup",
+        );
+        facts.push((
+            ASIDE.to_owned(),
+            "made while a restore of the volume was interrupted".to_owned(),
+        ));
+    }
     Ok(Backup {
         kind: Kind::N8n,
         entry,

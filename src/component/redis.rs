@@ -42,7 +42,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
         .state()
         .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
     JOURNAL.info(format_args!("Current LASTSAVE: {}", state.last_save));
-    let saved = redis.save(state)?;
+    let saved = redis.save(state, JOURNAL)?;
     JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
 
     let path = context.store.path(Kind::Redis, stamp);
@@ -235,12 +235,12 @@ impl<'a> Redis<'a> {
     }
 
     /// Has Redis save, after a save that is under way, and waits for the end.
-    fn save(&self, mut state: State) -> Result<State> {
+    fn save(&self, mut state: State, journal: Journal) -> Result<State> {
         if state.busy {
-            JOURNAL.info("Another save or rewrite is in progress, waiting for it first");
+            journal.info("Another save or rewrite is in progress, waiting for it first");
             state = self.wait(|state| !state.busy)?;
         }
-        JOURNAL.info("Triggering BGSAVE");
+        journal.info("Triggering BGSAVE");
         // SCHEDULE: a rewrite of the append-only file that begins just now only delays ours.
         // A small save is over in no time: the session that triggers it also sees its end, which saves another one.
         let mut commands = vec!["BGSAVE SCHEDULE"];
@@ -253,7 +253,7 @@ impl<'a> Redis<'a> {
         if !reply.starts_with("Background saving") {
             bail!("BGSAVE failed: {reply}");
         }
-        JOURNAL.info("Waiting for BGSAVE to complete...");
+        journal.info("Waiting for BGSAVE to complete...");
         let before = state;
         let is_done = |now: &State| {
             let begun = match (before.saves, now.saves) {

@@ -15,6 +15,9 @@ use crate::gpg::Locked;
 use crate::logging::Journal;
 use crate::store::{sync_dir, Stamp};
 
+/// How the names of copies begin that are not in place yet.
+const TEMPORARY: &str = ".env.restore-";
+
 /// A copy of `.env` that has been verified, and how it differs from the one that is there.
 pub struct Plan<'a> {
     context: &'a Context,
@@ -177,12 +180,36 @@ impl Plan<'_> {
         }
     }
 
+    /// Removes the copies that a killed restore has left beside `.env`: they hold the same secrets.
+    fn sweep(&self) {
+        let path = self.context.config.env_file();
+        let path = path.canonicalize().unwrap_or(path);
+        let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(is_temporary) {
+                let left = entry.path();
+                match fs::remove_file(&left) {
+                    Ok(()) => self.journal.warn(format_args!(
+                        "Removed {}, which an interrupted restore had left",
+                        left.display()
+                    )),
+                    Err(error) => self
+                        .journal
+                        .warn(format_args!("Cannot remove {}: {error}", left.display())),
+                }
+            }
+        }
+    }
+
     /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, which stays as
     /// `.env.before-restore-STAMP`.
     ///
     /// # Errors
     /// When that fails; the file that was there is then still in place.
     pub fn run(&self) -> Result<()> {
+        self.sweep();
         if self.is_same() {
             self.journal
                 .info("The environment file is the same already, nothing to do");
@@ -203,7 +230,7 @@ impl Plan<'_> {
             self.journal
                 .info(format_args!("The present file is kept as {}", kept.display()));
         }
-        let temporary = path.with_file_name(format!(".env.restore-{stamp}-{}", std::process::id()));
+        let temporary = path.with_file_name(format!("{TEMPORARY}{stamp}-{}", std::process::id()));
         let placed = write_new(&temporary, &self.new, owner)
             .and_then(|()| fs::rename(&temporary, &path).with_context(|| format!("Cannot replace {}", path.display())));
         if placed.is_err() {
@@ -215,6 +242,13 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a name is that of a copy which [`Plan::run`] had not put in place yet.
+fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY)
+        .and_then(|rest| rest.rsplit_once('-'))
+        .is_some_and(|(stamp, pid)| Stamp::parse(stamp).is_some() && pid.parse::<u32>().is_ok())
 }
 
 /// Writes a file that is not there yet, for `owner` alone, and brings it to disk.
@@ -234,6 +268,19 @@ fn write_new(path: &Path, text: &[u8], owner: (u32, u32)) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_our_own_leavings_are_swept() {
+        assert!(is_temporary(".env.restore-20260102_030405-4711"));
+        for name in [
+            ".env",
+            ".env.before-restore-20260102_030405",
+            ".env.restore-20260102_030405",
+            ".env.restore-mine-1",
+        ] {
+            assert!(!is_temporary(name), "{name}");
+        }
+    }
 
     #[test]
     fn settings_are_compared_by_value() {

@@ -27,7 +27,7 @@ pub struct Plan<'a> {
 /// Verifies the archive and looks the volume up. Changes nothing.
 ///
 /// # Errors
-/// What is wrong with the file, or that there is no volume.
+/// What is wrong with the file, that there is no volume, or that it is in use by containers which would not be stopped.
 pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     let archive = check_recorded(context, file)
@@ -46,6 +46,20 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
         docker.volume_exists(volume)?,
         "Docker volume {volume} does not exist: make it (docker compose up --no-start), or set BACKUP_N8N_VOLUME in .env \
          if yours is called otherwise"
+    );
+    let ours = |names: &String| {
+        names
+            .split(',')
+            .any(|name| context.config.n8n_containers.iter().any(|n8n| n8n == name))
+    };
+    let mut others = docker.users(volume)?;
+    others.retain(|names| !ours(names));
+    ensure!(
+        others.is_empty(),
+        "Containers that are not known as n8n's use the volume {volume}: {}. Stop them, or add them to BACKUP_N8N_CONTAINERS \
+         in .env, so that they are stopped meanwhile (it is: {})",
+        others.join(" "),
+        context.config.n8n_containers.join(" ")
     );
     Ok(Plan {
         context,

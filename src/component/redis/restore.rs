@@ -183,6 +183,9 @@ impl Plan<'_> {
             }
         };
         let name = &self.container.name;
+        if !layout.append_only {
+            self.save()?;
+        }
         self.journal.info(format_args!("Stopping {name}..."));
         let exchanged = self
             .docker
@@ -199,6 +202,22 @@ impl Plan<'_> {
         exchange
             .finish(&[])
             .context("The data are restored, and what was there before could not be removed")
+    }
+
+    /// Has the live Redis save what it holds: the engine kills a save on the way down that takes longer than the container's
+    /// time to stop, and what is put back after a failure would be the snapshot before.
+    fn save(&self) -> Result<()> {
+        let name = &self.container.name;
+        if self.docker.container(name)?.is_none_or(|now| now.status != "running") {
+            return Ok(());
+        }
+        let live = Redis::live(self.context, &self.docker);
+        if let Err(error) = live.state().and_then(|state| live.save(state, self.journal)) {
+            self.journal.warn(format_args!(
+                "Redis in {name} cannot save what it holds, which is about to be replaced: {error:#}"
+            ));
+        }
+        Ok(())
     }
 
     /// Sets right what a killed restore has left.
