@@ -303,7 +303,7 @@ fn a_failed_volume_restore_puts_back_what_was_there() {
     // One that would go on working on the volume.
     let env = fs::read_to_string(sandbox.path(".env")).unwrap();
     let one = sandbox.container("n8n-main");
-    sandbox.write(".env", &format!("{env}\nBACKUP_N8N_CONTAINERS={one}\n"));
+    sandbox.write(".env", format!("{env}\nBACKUP_N8N_CONTAINERS={one}\n"));
     sandbox.run("restore-n8n", &[&file]).assert_error(
         "Containers that are not known as n8n's use the volume {}: {}-n8n-worker. Stop them, or add them to {}",
     );
