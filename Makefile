@@ -22,7 +22,7 @@ $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 .PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
   backup backup-postgres backup-redis backup-n8n cleanup restore restore-all \
   list status verify doctor \
-  check smoke test faults demo bench clean
+  check smoke test test-all faults demo bench clean
 
 help: ## Show this list
 	@printf 'n8n-backup: make TARGET [N8N_DIR=/path/to/n8n]\n\n'
@@ -98,8 +98,11 @@ check: ## Check syntax, style and lints of scripts and sources
 smoke: bin/n8n-backup ## Run the crontab's command line on a throw-away stack
 	@scripts/make/smoke.sh
 
-test: bin/n8n-backup ## Run all tests, on throw-away stacks
+test: bin/n8n-backup ## Run the tests of the main job, on throw-away stacks
 	@scripts/make/test.sh
+
+test-all: bin/n8n-backup ## Run every test
+	@scripts/make/test.sh all
 
 faults: ## Run the fault suite in full, FAULT_ROUNDS times
 	@scripts/make/faults.sh

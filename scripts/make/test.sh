@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# All tests: packaging, unit and integration tests, the last on throw-away stacks. At the
+# The tests: packaging, unit and integration tests, the last on throw-away stacks. At the
 # end, the tests that did not run and why: each test that has to pass over something
 # appends a line "name: reason" to the file that N8N_BACKUP_SKIPPED names.
+#
+# test.sh      what a user needs to trust this machine's build, in a few minutes
+# test.sh all  every test
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
@@ -21,7 +24,13 @@ trap 'exit 143' TERM HUP
 failed=()
 tests/install.sh || failed+=(tests/install.sh)
 tests/packaging.sh || failed+=(tests/packaging.sh)
-cargo test --no-fail-fast || failed+=('cargo test')
+if [[ ${1:-} == all ]]; then
+  cargo test --no-fail-fast || failed+=('cargo test')
+else
+  cargo test --no-fail-fast --bin n8n-backup --test backup --test bad_input --test cleanup \
+    --test redis --test volume --test restore --test restore_all --test points || failed+=('cargo test')
+  cargo test --test faults -- kills:: || failed+=('cargo test --test faults')
+fi
 
 say
 if [[ -s $N8N_BACKUP_SKIPPED ]]; then
@@ -31,5 +40,6 @@ else
   say 'No test was passed over.'
 fi
 [[ -z $optional ]] || say "$optional"
+[[ ${1:-} == all ]] || say 'make test-all runs the rest: encryption, off-site, drills, every fault, engines.'
 ((${#failed[@]} == 0)) || die "failed: ${failed[*]}"
 say 'All tests passed.'
