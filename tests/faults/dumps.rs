@@ -29,7 +29,7 @@ fn a_cut_or_flipped_file_is_refused_before_anything_happens() {
     // From here on there is no server to be harmed.
     sandbox.set("BACKUP_POSTGRES_CONTAINER", &format!("{}-none", sandbox.prefix()));
     let file = sandbox.aside("cut.sql.gz");
-    let cuts = few_or_many(10, 120);
+    let cuts = few_or_many(6, 120);
     for n in 0..cuts {
         let length = whole.len() * n / cuts;
         case(&format!("the packed file cut after {n}/{cuts}"), || {
@@ -73,7 +73,7 @@ fn a_cut_or_flipped_file_is_refused_before_anything_happens() {
             assert_refused_offline(&restore(&sandbox, &path));
         }
     });
-    let flips = few_or_many(10, 100);
+    let flips = few_or_many(6, 100);
     for n in 0..flips {
         let at = whole.len() * n / flips;
         case(&format!("bit {} flipped at {n}/{flips}", n % 8), || {
