@@ -122,11 +122,11 @@ fn a_whole_point_passes_and_nothing_live_is_touched() {
         "INFO Starting recovery test: full",
         "INFO Recovery point: {}, {} old",
         "SUCCESS Environment file: {} settings recovered in {}",
-        "SUCCESS n8n volume: {} members, {} files, {}B recovered in {} s",
+        "SUCCESS n8n volume: {} members, {} files, {}B recovered in {}",
         "SUCCESS Redis: {} keys recovered in {}",
-        "SUCCESS PostgreSQL: {} tables, {} rows, {} sequences recovered in {} s",
+        "SUCCESS PostgreSQL: {} tables, {} rows, {} sequences recovered in {}",
         "SUCCESS Decrypted 20 of 20 credentials with the backed-up key",
-        "INFO A recovery of this would take about {} s (RTO), and its data would be {} s old (RPO)",
+        "INFO A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
         "SUCCESS Recovery test passed: full of recovery point {} (5/5)",
     ] {
         assert_says(&outcome, line);
