@@ -646,7 +646,10 @@ fn verify_says_what_it_cannot_do() {
     assert_eq!(outcome.code, Some(1), "{outcome}");
     assert!(outcome.log.contains(&format!("Bad: {}: ", file.display())), "{outcome}");
     let list = offline(&sandbox, &["list"]);
-    assert!(list.stdout.contains(&format!("{}  10 ", file.display())), "{list}");
+    assert!(list.stdout.contains("redis  1 file(s)  10  newest "), "{list}");
+    let list = offline(&sandbox, &["list", "--all"]);
+    let relative = file.strip_prefix(sandbox.path("backups")).unwrap();
+    assert!(list.stdout.contains(&format!("{}  10 ", relative.display())), "{list}");
     let mut tool = Command::new("python3");
     tool.args(["-m", "json.tool", "--json-lines"]);
     let json = sandbox.write("list.json", offline(&sandbox, &["list", "--json"]).stdout);
