@@ -17,7 +17,7 @@ fn a_signal_at_any_point_of_a_backup_leaves_no_broken_backup() {
     let sandbox = Sandbox::new("killb").stack().seeded().build();
     let length = sandbox.run("backup-all", &[]).assert_success().took;
     clear_backups(&sandbox);
-    let points = few_or_many(4, 24);
+    let points = few_or_many(3, 24);
     for point in 0..points {
         let signal = SIGNALS[point % SIGNALS.len()];
         let delay = length.mul_f64(point as f64 / points as f64);
@@ -50,7 +50,7 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
         outcome.assert_success().took
     };
     assert_same(&new, &sandbox.fingerprint_postgres());
-    let points = few_or_many(4, 24);
+    let points = few_or_many(3, 24);
     let mut swapped = 0;
     for point in 0..points {
         let signal = SIGNALS[point % SIGNALS.len()];
