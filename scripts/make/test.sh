@@ -28,7 +28,7 @@ if [[ ${1:-} == all ]]; then
   cargo test --no-fail-fast || failed+=('cargo test')
 else
   cargo test --no-fail-fast --bin n8n-backup --test backup --test bad_input --test cleanup \
-    --test redis --test volume --test restore --test restore_all --test points || failed+=('cargo test')
+    --test redis --test volume --test restore --test points || failed+=('cargo test')
   cargo test --test faults -- kills:: || failed+=('cargo test --test faults')
 fi
 
