@@ -18,6 +18,8 @@ const MEMORY: usize = 10 << 20;
 /// The most and the least of the stream that one of the parallel processes takes. Each makes a gzip member of its own; a
 /// file of several members is a standard .gz file (RFC 1952, section 2.2).
 const PART: (usize, usize) = (2 << 20, 256 << 10);
+/// How much of a member is handed on at a time. Members are mostly small beside their parts, and of unknown length.
+const PIECE: usize = 64 << 10;
 /// What is cut out of a part to try programs on: so many pieces of so many bytes. A piece holds two of deflate's windows.
 const SAMPLE: (usize, usize) = (2, 64 << 10);
 /// How much larger than the most thorough program's a sample may come out of a faster one, in percent, for that to do.
@@ -153,7 +155,8 @@ impl Compressor {
     }
 
     /// Packs parts of the stream in processes side by side and joins the members in order. In memory are at most, for each
-    /// process, a part and its member, and besides the part that is read and the members that wait and are written.
+    /// process, a part, its member and the member before that waits for its turn, and besides the part that is read and the
+    /// member that is written.
     fn compress_in_parts<O: Observer>(
         &self,
         chain: &mut Chain,
@@ -162,7 +165,8 @@ impl Compressor {
     ) -> (Box<dyn Read + Send>, Pending<O>) {
         let (runs, queue) = mpsc::sync_channel::<Run>(0);
         let queue = Arc::new(Mutex::new(queue));
-        let buffers = Buffers::new(part_size(self.processes));
+        let part = part_size(self.processes);
+        let buffers = Buffers::default();
         for _ in 0..self.processes {
             let (queue, buffers) = (Arc::clone(&queue), buffers.clone());
             let stall = chain.stall();
@@ -177,15 +181,16 @@ impl Compressor {
             let mut run: Option<SyncSender<Vec<u8>>> = None;
             let mut first = true;
             loop {
-                let data = read_part(&mut from, &mut observer, &spare, clock)?;
-                let last = data.len() < spare.part;
+                let data = read_part(&mut from, part, &mut observer, &spare, clock)?;
+                let last = data.len() < part;
                 // An empty stream still makes one (empty) member.
                 if first || !data.is_empty() {
                     let choice = chooser.choose(&data)?;
                     let parts = match run.take().filter(|_| choice.goes_on) {
                         Some(parts) => parts,
                         None => {
-                            let (member, place) = mpsc::sync_channel(1);
+                            // As long as a part, so that no process waits for its member's turn.
+                            let (member, place) = mpsc::sync_channel(part / PIECE + 1);
                             let (parts, more) = mpsc::sync_channel(0);
                             places.send(place).map_err(|_| gone())?;
                             let tool = choice.tool;
@@ -222,7 +227,7 @@ impl Compressor {
 /// How much of the stream each of so many processes takes at a time.
 fn part_size(processes: usize) -> usize {
     let (most, least) = PART;
-    (MEMORY / (2 * processes + 4)).clamp(least, most)
+    (MEMORY / (2 * processes + 6)).clamp(least, most)
 }
 
 /// How many processes share a stream.
@@ -255,33 +260,27 @@ impl Tool {
     }
 }
 
-/// Buffers for parts and members, used again and again: what is allocated and freed in many threads is not given back to
-/// the system.
-#[derive(Clone)]
+/// Buffers that are used again and again: what is allocated and freed in many threads is not given back to the system.
+#[derive(Clone, Default)]
 struct Buffers {
-    /// The size of a part.
-    part: usize,
-    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    parts: Spare,
+    pieces: Spare,
 }
 
-impl Buffers {
-    fn new(part: usize) -> Self {
-        Self {
-            part,
-            spare: Arc::default(),
-        }
-    }
+/// Buffers of one size that nobody uses just now.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
 
-    /// An empty buffer with room for a part, or for one that did not get smaller.
+impl Spare {
+    /// A buffer, empty or with what was in it before.
     fn take(&self) -> Vec<u8> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(self.part + self.part / 64))
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_default()
     }
 
-    fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() >= self.part {
-            buffer.clear();
-            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    fn give(&self, buffer: Vec<u8>) {
+        if buffer.capacity() > 0 {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
     }
 }
@@ -325,7 +324,7 @@ impl Run {
                         stdin.write_all(block)?;
                         clock.tick();
                     }
-                    spare.give(part);
+                    spare.parts.give(part);
                 }
                 Err(RecvTimeoutError::Timeout) => clock.tick(),
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -333,10 +332,12 @@ impl Run {
         });
         let (member, spare) = (self.member, buffers.clone());
         chain.task("reading a packed part", move |clock| loop {
-            let mut piece = spare.take();
-            let read = (&mut stdout).take(spare.part as u64).read_to_end(&mut piece)?;
-            clock.tick();
-            if read == 0 {
+            let mut piece = spare.pieces.take();
+            fill(&mut piece, PIECE, &mut stdout, |_| {
+                clock.tick();
+                Ok(())
+            })?;
+            if piece.is_empty() {
                 return Ok(());
             }
             member.send(piece).map_err(|_| io::Error::from(ErrorKind::BrokenPipe))?;
@@ -425,26 +426,45 @@ fn sample(part: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Reads a part into one of `buffers`; it is shorter than their size only at the end of the stream.
-fn read_part(from: &mut impl Read, observer: &mut impl Observer, buffers: &Buffers, clock: &Clock) -> Result<Vec<u8>> {
-    let mut part = buffers.take();
-    part.resize(buffers.part, 0);
+/// Reads a part into one of `buffers`; it is shorter than `size` only at the end of the stream.
+fn read_part(
+    from: &mut impl Read,
+    size: usize,
+    observer: &mut impl Observer,
+    buffers: &Buffers,
+    clock: &Clock,
+) -> Result<Vec<u8>> {
+    let mut part = buffers.parts.take();
+    fill(&mut part, size, from, |read| {
+        clock.tick();
+        observer.feed(read)
+    })?;
+    Ok(part)
+}
+
+/// Fills `buffer` with the next `size` bytes, or with all that are left, and shows `seen` each of the pieces that it takes.
+fn fill(
+    buffer: &mut Vec<u8>,
+    size: usize,
+    from: &mut impl Read,
+    mut seen: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    buffer.resize(size, 0);
     let mut filled = 0;
-    while filled < part.len() {
-        let end = part.len().min(filled + pipeline::BLOCK);
-        match from.read(&mut part[filled..end]) {
+    while filled < size {
+        let end = size.min(filled + pipeline::BLOCK);
+        match from.read(&mut buffer[filled..end]) {
             Ok(0) => break,
             Ok(n) => {
-                clock.tick();
-                observer.feed(&part[filled..filled + n])?;
+                seen(&buffer[filled..filled + n])?;
                 filled += n;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
-    part.truncate(filled);
-    Ok(part)
+    buffer.truncate(filled);
+    Ok(())
 }
 
 /// The packed members, in the order of their parts.
@@ -475,7 +495,7 @@ impl Read for Joined {
             if !piece.is_empty() {
                 self.place = Some(place);
                 let written = std::mem::replace(&mut self.current, io::Cursor::new(piece));
-                self.buffers.give(written.into_inner());
+                self.buffers.pieces.give(written.into_inner());
             }
         }
     }
@@ -611,7 +631,7 @@ mod tests {
     fn memory_does_not_grow_with_the_processors() {
         for processes in 1..=8 {
             let part = part_size(processes);
-            assert!((2 * processes + 4) * part <= MEMORY, "{processes}");
+            assert!((2 * processes + 6) * part <= MEMORY, "{processes}");
             assert!(sample(&vec![0; part]).is_some(), "{processes}");
         }
     }
