@@ -5,12 +5,11 @@
 mod common;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
+use common::servers::{files, Rclone};
 use common::{assert_same, done, has_program, name, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -40,117 +39,12 @@ fn to_directory(sandbox: &Sandbox) -> PathBuf {
     dir.join("n8n-backups")
 }
 
-/// All files below `dir`, by their paths below it.
-fn files(dir: &Path) -> Vec<String> {
-    let mut find = Command::new("find");
-    find.arg(dir).args(["-type", "f", "-printf", "%P\\n"]);
-    let said = find.output().unwrap();
-    let mut names: Vec<String> = String::from_utf8_lossy(&said.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    names.sort();
-    names
-}
-
 fn manifest(sandbox: &Sandbox) -> String {
     fs::read_to_string(sandbox.backup("sets")).unwrap()
 }
 
 fn send(sandbox: &Sandbox) -> Outcome {
     sandbox.run("backup-offsite", &[])
-}
-
-/// `rclone serve` on a free port of the loopback; killed when this is dropped.
-struct Server {
-    child: Child,
-    protocol: &'static str,
-    dir: PathBuf,
-    port: u16,
-}
-
-impl Server {
-    fn start(sandbox: &Sandbox, protocol: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let dir = sandbox.aside(format!("served by {protocol}"));
-        fs::create_dir_all(&dir).unwrap();
-        let child = Self::serve(protocol, &dir, port);
-        let mut obscure = Command::new("rclone");
-        obscure.args(["obscure", "secret"]);
-        let password = done(obscure);
-        let place = match protocol {
-            "webdav" => format!("url = http://127.0.0.1:{port}\nvendor = other\n"),
-            _ => format!("host = 127.0.0.1\nport = {port}\n"),
-        };
-        configure(
-            sandbox,
-            &format!("type = {protocol}\n{place}user = me\npass = {}\n", password.trim()),
-        );
-        Self {
-            child,
-            protocol,
-            dir,
-            port,
-        }
-    }
-
-    fn serve(protocol: &str, dir: &Path, port: u16) -> Child {
-        let child = Command::new("rclone")
-            .args(["--config", "/dev/null", "serve", protocol])
-            .arg(dir)
-            .args([
-                "--addr",
-                &format!("127.0.0.1:{port}"),
-                "--user",
-                "me",
-                "--pass",
-                "secret",
-            ])
-            .env("RCLONE_CACHE_DIR", dir.with_extension("cache"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the {protocol} server does not answer");
-            sleep(Duration::from_millis(50));
-        }
-        child
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::serve(self.protocol, &self.dir, self.port);
-    }
-
-    fn signal(&self, name: &str) {
-        let mut kill = Command::new("kill");
-        kill.args(["-s", name, &self.child.id().to_string()]);
-        done(kill);
-    }
-
-    /// What has arrived.
-    fn bytes(&self) -> u64 {
-        let root = self.dir.join("n8n-backups");
-        files(&root)
-            .iter()
-            .map(|name| fs::metadata(root.join(name)).map_or(0, |meta| meta.len()))
-            .sum()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// A volume with `mb` megabytes that do not pack.
@@ -356,7 +250,8 @@ fn a_server_that_dies_or_stands_still_costs_one_run_only() {
         .build();
     fill(&sandbox, 12);
     for (protocol, proof) in [("webdav", "compared by size"), ("sftp", "compared by checksum")] {
-        let mut server = Server::start(&sandbox, protocol);
+        let mut server = Rclone::start(&sandbox.aside(format!("served by {protocol}")), protocol);
+        configure(&sandbox, &server.section());
         sandbox.run("backup-n8n", &[]).assert_success();
         let slowly = || sandbox.call("backup-offsite").env("RCLONE_BWLIMIT", "3M");
         let sets = server.dir.join("n8n-backups/sets");

@@ -5,70 +5,13 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{self, Receiver};
+use std::io::Write;
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
+use common::servers::{next, serve};
 use common::{has_program, mode, skip, Sandbox};
-
-/// A request as the server has got it.
-#[derive(Debug)]
-struct Request {
-    /// `POST /path`.
-    line: String,
-    body: String,
-}
-
-/// Serves HTTP on loopback and passes each request on. The first `failures` requests are answered with 503.
-fn serve(failures: usize) -> (String, Receiver<Request>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (sender, requests) = mpsc::channel();
-    thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            let request = read(&mut stream);
-            let status = if number < failures { "503 Busy" } else { "200 OK" };
-            let _ = write!(
-                stream,
-                "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            );
-            if sender.send(request).is_err() {
-                return;
-            }
-        }
-    });
-    (address, requests)
-}
-
-fn read(stream: &mut TcpStream) -> Request {
-    let mut reader = BufReader::new(stream);
-    let (mut first, mut length) = (String::new(), 0);
-    reader.read_line(&mut first).unwrap();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let line = line.trim_end().to_ascii_lowercase();
-        if let Some(value) = line.strip_prefix("content-length: ") {
-            length = value.parse().unwrap();
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    Request {
-        line: first.rsplit_once(' ').unwrap().0.to_owned(),
-        body: String::from_utf8(body).unwrap(),
-    }
-}
-
-fn next(requests: &Receiver<Request>) -> Request {
-    requests.recv_timeout(Duration::from_secs(20)).unwrap()
-}
 
 /// The value of a metric in a textfile.
 fn metric(text: &str, name: &str) -> Option<f64> {

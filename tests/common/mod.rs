@@ -15,6 +15,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod servers;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
