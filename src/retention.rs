@@ -10,7 +10,8 @@
 //! - it is the newest verified one, or the newest that a drill has proven;
 //! - the newest backup has shrunk to less than half of it, which may mean that data were lost before they were saved.
 //!
-//! A clock that cannot be right lets nothing go.
+//! Age is that of the clock, but for long stretches without a recovery point ([`Idle`]): there no backup was made, or the
+//! clock jumped over them. A clock that cannot be right lets nothing go.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -130,6 +131,8 @@ impl Period {
 pub enum Reason {
     /// Its age in days is not greater than the retention.
     Young(u64),
+    /// Its age in days is greater than that, but not without what counts for less.
+    Idle(u64),
     /// It holds the newest good backup of a component.
     NewestGood(Kind),
     /// It holds the best backup of a component of which none is known to be good.
@@ -153,6 +156,12 @@ impl Reason {
     fn words(self) -> (String, Option<Kind>) {
         let (words, kind) = match self {
             Self::Young(days) => return (format!("{days} day(s) old, which is not over the retention"), None),
+            Self::Idle(days) => {
+                return (
+                    format!("{days} day(s) old, but for a part of them no backup was made, and that counts for less"),
+                    None,
+                )
+            }
             Self::Clock => return ("the clock cannot be right".to_owned(), None),
             Self::NewestGood(kind) => ("newest good backup of", kind),
             Self::Best(kind) => ("the best there is, though not known to be good, of", kind),
@@ -226,6 +235,7 @@ impl fmt::Display for Verdict {
 /// Decides what becomes of each of `units` at the time `now`. Gives one verdict per unit, in their order.
 pub fn decide(units: &[Unit], now: SystemTime, rules: &Rules) -> Vec<Verdict> {
     let mistrusted = clock(units, now).is_some();
+    let idle = Idle::of(units, now, rules.days);
     let mut verdicts: Vec<Verdict> = units
         .iter()
         .map(|unit| {
@@ -236,6 +246,8 @@ pub fn decide(units: &[Unit], now: SystemTime, rules: &Rules) -> Vec<Verdict> {
             }
             if age <= rules.days {
                 reasons.push(Reason::Young(age));
+            } else if idle.age(unit.taken, now) <= rules.days {
+                reasons.push(Reason::Idle(age));
             }
             Verdict { age, reasons }
         })
@@ -323,6 +335,58 @@ pub fn clock(units: &[Unit], now: SystemTime) -> Option<Jump> {
     let recorded = units.iter().any(|unit| unit.recorded);
     let newest = units.iter().map(|unit| unit.taken).max()?;
     (recorded && newest + YEAR < now).then_some(Jump::LongAgo)
+}
+
+/// The stretches without a recovery point that are longer than the retention. Each counts as a third of it.
+///
+/// The clock may have jumped over such a stretch, the host been off, or every backup have failed; in all three cases
+/// what is there must not go at one stroke. Each backup that is made afterwards lets time pass as usual, so that what is old
+/// goes in the end, and whoever backs up more rarely than the retention keeps three or four points instead of one. What goes
+/// makes two stretches into one, which never counts for more than the two: a second cleanup finds nothing to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// Where each begins, its length, and how much of that counts.
+    stretches: Vec<(SystemTime, Duration, Duration)>,
+}
+
+impl Idle {
+    /// The least that a stretch counts: more than a day, or nothing would ever go under a retention of none.
+    const LEAST: Duration = Duration::from_secs(2 * DAY.as_secs());
+
+    /// The stretches between recovery points of these times, and from the last one until `now`.
+    pub fn between(points: impl Iterator<Item = SystemTime>, now: SystemTime, days: u64) -> Self {
+        let mut times: Vec<SystemTime> = points.filter(|time| *time < now).chain([now]).collect();
+        times.sort();
+        let third = Duration::from_secs(days.saturating_mul(DAY.as_secs()) / 3);
+        let stretches = times.windows(2).filter_map(|pair| {
+            let length = pair[1].duration_since(pair[0]).ok()?;
+            let counts = length.min(third.max(Self::LEAST));
+            (age_in_days(pair[0], pair[1]) > days).then_some((pair[0], length, counts))
+        });
+        Self {
+            stretches: stretches.collect(),
+        }
+    }
+
+    /// The same for the recovery points among `units`.
+    pub fn of(units: &[Unit], now: SystemTime, days: u64) -> Self {
+        let points = units.iter().filter(|unit| unit.recorded);
+        Self::between(points.filter_map(|unit| unit.dated), now, days)
+    }
+
+    /// The age in whole days of what was taken at that time, by what counts.
+    pub fn age(&self, taken: SystemTime, now: SystemTime) -> u64 {
+        let since = self.stretches.iter().filter(|(begin, _, _)| *begin >= taken);
+        let uncounted: Duration = since.map(|(_, length, counts)| *length - *counts).sum();
+        age_in_days(taken + uncounted, now)
+    }
+
+    /// The length in days of the stretch that lasts until `now`, and how many of them count.
+    pub fn until(&self, now: SystemTime) -> Option<(u64, u64)> {
+        let (begin, length, counts) = self.stretches.last()?;
+        let days = |time: Duration| time.as_secs() / DAY.as_secs();
+        (*begin + *length == now).then(|| (days(*length), days(*counts)))
+    }
 }
 
 /// A backup that is much smaller than the one before it.
@@ -518,6 +582,51 @@ mod tests {
     }
 
     #[test]
+    fn a_long_stretch_without_a_point_takes_nothing_away_at_one_stroke() {
+        let nights = |from: u64, to: u64| -> Vec<Unit> { (from..=to).map(full).collect() };
+        let left = |units: &[Unit]| -> usize { gone(units, &keep(7)).iter().filter(|goes| !**goes).count() };
+        // A clock that jumped ahead by a month, or a host that was off: six of eight stay.
+        let units = nights(31, 38);
+        assert_eq!(left(&units), 6);
+        // A backup under that clock costs no more than one made in time would.
+        assert_eq!(left(&[nights(0, 0), units.clone()].concat()), 7);
+        // With each further night one more goes, and in the end all of them.
+        for night in 1..=5 {
+            let units = [
+                nights(0, night),
+                units
+                    .iter()
+                    .map(|unit| Unit {
+                        taken: unit.taken - Duration::from_secs(days(night)),
+                        dated: unit.dated.map(|dated| dated - Duration::from_secs(days(night))),
+                        ..unit.clone()
+                    })
+                    .collect(),
+            ]
+            .concat();
+            assert_eq!(left(&units) as u64, 1 + night + 6 - night, "night {night}");
+        }
+        assert_eq!(left(&[nights(0, 7), nights(38, 45)].concat()), 8);
+        // A second jump on top of the first one.
+        assert!(left(&[nights(60, 61), nights(91, 96)].concat()) >= 5);
+        // What was kept by other rules and is old goes as before, once there are backups of the whole retention.
+        assert_eq!(left(&[nights(0, 7), nights(20, 20), nights(300, 300)].concat()), 8);
+        // Monthly backups under a retention of a week.
+        let monthly: Vec<Unit> = (0..12).map(|month| full(month * 30)).collect();
+        assert_eq!(left(&monthly), 4);
+        // Without a recovery point, and under a retention of a day or none, it is as with find.
+        let loose: Vec<Unit> = (31..39).map(|age| loose(Kind::Env, days(age), true)).collect();
+        assert_eq!(left(&loose), 1);
+        assert_eq!(gone(&nights(31, 38), &keep(0)).iter().filter(|goes| **goes).count(), 7);
+        assert_eq!(Idle::of(&nights(31, 38), now(), 7).until(now()), Some((31, 2)));
+        assert_eq!(Idle::of(&nights(7, 9), now(), 7).until(now()), None);
+        assert_eq!(
+            decide(&nights(31, 38), now(), &keep(7))[3].to_string(),
+            "34 day(s) old, but for a part of them no backup was made, and that counts for less"
+        );
+    }
+
+    #[test]
     fn where_none_is_good_the_best_stays() {
         let graded = |age: u64, grade: Grade| {
             let mut unit = loose(Kind::N8n, days(age), false);
@@ -545,12 +654,15 @@ mod tests {
 
     #[test]
     fn a_point_lives_and_dies_whole() {
-        let mut partial = full(10);
+        let mut partial = full(6);
         partial.files.retain(|file| file.kind != Kind::Redis);
         // The newest point has no Redis: the last one that has stays with all its files.
         assert_eq!(gone(&[full(12), full(11), partial], &keep(7)), [true, false, false]);
         // A point all of whose files are gone protects nothing.
-        assert_eq!(gone(&[point(days(9), &[]), full(10)], &keep(7)), [true, false]);
+        assert_eq!(
+            gone(&[point(days(9), &[]), full(10), point(days(3), &[])], &keep(7)),
+            [true, false, false]
+        );
     }
 
     #[test]
@@ -593,7 +705,7 @@ mod tests {
 
     #[test]
     fn what_was_verified_or_proven_last_stays() {
-        let mut units = [full(1), full(20), full(30), full(40), full(50)];
+        let mut units = [full(1), full(8), full(15), full(22), full(29)];
         units[2].verified = true;
         units[3].verified = true;
         units[4].proven = true;
@@ -603,23 +715,23 @@ mod tests {
     #[test]
     fn a_backup_that_shrank_protects_the_last_large_one() {
         let sized = |age: u64, bytes: u64| point(days(age), &[(Kind::Postgres, bytes)]);
-        let units = [sized(0, 400), sized(9, 450), sized(10, 1000), sized(11, 1001)];
+        let units = [sized(2, 400), sized(9, 450), sized(10, 1000), sized(11, 1001)];
         assert_eq!(gone(&units, &keep(7)), [false, true, false, true]);
         assert_eq!(shrunk(&units), [], "the one before is not larger");
         let units = [sized(0, 400), sized(1, 801)];
         let found = shrunk(&units);
         assert_eq!((found.len(), found[0].newest, found[0].before), (1, 400, 801));
-        let units = [sized(0, 400), sized(9, 800)];
+        let units = [sized(1, 400), sized(8, 800)];
         assert_eq!((gone(&units, &keep(7)), shrunk(&units).len()), (vec![false, true], 0));
         // Jobs that Redis is done with are no loss.
         let jobs = |age: u64, bytes: u64| point(days(age), &[(Kind::Redis, bytes)]);
-        assert_eq!(gone(&[jobs(0, 100), jobs(9, 9000)], &keep(7)), [false, true]);
-        assert_eq!(gone(&[jobs(0, 100), jobs(9, 900_000)], &keep(7)), [false, false]);
+        assert_eq!(gone(&[jobs(1, 100), jobs(8, 9000)], &keep(7)), [false, true]);
+        assert_eq!(gone(&[jobs(1, 100), jobs(8, 900_000)], &keep(7)), [false, false]);
     }
 
     #[test]
     fn verdicts_are_told_in_words() {
-        let mut units = [full(0), full(9)];
+        let mut units = [full(2), full(9)];
         units[0].files.retain(|file| file.kind != Kind::N8n);
         let said: Vec<String> = decide(&units, now(), &keep(7))
             .iter()
@@ -628,12 +740,12 @@ mod tests {
         assert_eq!(
             said,
             [
-                "0 day(s) old, which is not over the retention; newest good backup of postgres, redis, env",
+                "2 day(s) old, which is not over the retention; newest good backup of postgres, redis, env",
                 "newest good backup of n8n"
             ]
         );
         assert_eq!(
-            decide(&[full(0), full(9)], now(), &keep(7))[1].to_string(),
+            decide(&[full(2), full(9)], now(), &keep(7))[1].to_string(),
             "9 day(s) old, and no rule keeps it"
         );
     }
@@ -641,14 +753,14 @@ mod tests {
     #[test]
     fn a_clock_that_jumped_lets_nothing_go() {
         // Set back: there are points from what is now the future.
-        let mut units = vec![full(100), full(90), full(0)];
+        let mut units = vec![full(13), full(9), full(2), full(5)];
         units[2].dated = Some(now() + DAY + Duration::from_secs(1));
         assert_eq!(clock(&units, now()), Some(Jump::Ahead(2)));
-        assert_eq!(gone(&units, &keep(7)), [false; 3]);
+        assert_eq!(gone(&units, &keep(7)), [false; 4]);
         units[2].dated = Some(now() + DAY);
         assert_eq!(
             (clock(&units, now()), gone(&units, &keep(7))),
-            (None, vec![true, true, false])
+            (None, vec![true, true, false, false])
         );
         // Set ahead: the newest point is long ago.
         let units = [full(400), full(380), full(370)];

@@ -376,9 +376,9 @@ fn the_younger_of_name_and_file_counts_for_a_point_and_the_file_alone_without_on
         }
     }
     // One of its files was copied back yesterday.
-    let returned = point(&sandbox, 20, &whole(100), &[]);
+    let returned = point(&sandbox, 9, &whole(100), &[]);
     touch(&sandbox.path(format!("backups/redis/dump_{returned}.rdb")), days_ago(1));
-    let aged = point(&sandbox, 21, &whole(100), &[]);
+    let aged = point(&sandbox, 10, &whole(100), &[]);
     // Without a recovery point it is as with find -mtime +7.
     let gone = loose(&sandbox, "postgres", 1, 8, b"x");
     let kept = loose(&sandbox, "postgres", 2000, 7, b"x");
@@ -450,13 +450,13 @@ fn what_is_kept_for_years_is_kept_by_point() {
 fn proven_verified_and_larger_points_stay() {
     let sandbox = Sandbox::new("proven").build();
     let newest = point(&sandbox, 1, &whole(100), &[]);
-    let plain = point(&sandbox, 20, &whole(100), &[]);
-    let failed_drill = point(&sandbox, 25, &whole(100), &["drill: failed 2026-01-01"]);
-    let verified = point(&sandbox, 30, &whole(100), &["verified: 2026-01-01T00:00:00+00:00"]);
-    let proven = point(&sandbox, 40, &whole(100), &["drill: passed 2026-01-01T00:00:00+00:00"]);
-    let larger = point(&sandbox, 50, &[("n8n", 201), ("env", 1)], &[]);
-    let large = point(&sandbox, 60, &[("n8n", 999)], &[]);
-    let damaged = point(&sandbox, 70, &[("n8n", 9999)], &["damaged: n8n", "verified: x"]);
+    let plain = point(&sandbox, 8, &whole(100), &[]);
+    let failed_drill = point(&sandbox, 10, &whole(100), &["drill: failed 2026-01-01"]);
+    let verified = point(&sandbox, 15, &whole(100), &["verified: 2026-01-01T00:00:00+00:00"]);
+    let proven = point(&sandbox, 20, &whole(100), &["drill: passed 2026-01-01T00:00:00+00:00"]);
+    let larger = point(&sandbox, 25, &[("n8n", 201), ("env", 1)], &[]);
+    let large = point(&sandbox, 30, &[("n8n", 999)], &[]);
+    let damaged = point(&sandbox, 35, &[("n8n", 9999)], &["damaged: n8n", "verified: x"]);
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success();
     assert_eq!(points(&sandbox), [larger, proven, verified, newest]);
@@ -468,14 +468,15 @@ fn proven_verified_and_larger_points_stay() {
 #[test]
 fn a_backup_that_is_not_as_it_was_is_no_last_resort() {
     let sandbox = Sandbox::new("resort").build();
-    let good = point(&sandbox, 40, &[("postgres", 500)], &[]);
-    let cut = point(&sandbox, 20, &[("postgres", 500)], &[]);
+    let good = point(&sandbox, 14, &[("postgres", 500)], &[]);
+    let newest = point(&sandbox, 4, &[("redis", 500)], &[]);
+    let cut = point(&sandbox, 10, &[("postgres", 500)], &[]);
     let file = sandbox.path(format!("backups/postgres/n8n_{cut}.sql.gz"));
     fs::write(&file, "x").unwrap();
-    touch(&file, days_ago(20));
-    let older = point(&sandbox, 50, &[("postgres", 500)], &[]);
+    touch(&file, days_ago(10));
+    let older = point(&sandbox, 16, &[("postgres", 500)], &[]);
     sandbox.run("cleanup-backups", &[]).assert_success();
-    assert_eq!(points(&sandbox), [good], "neither {cut} nor {older}");
+    assert_eq!(points(&sandbox), [good, newest], "neither {cut} nor {older}");
 }
 
 #[test]
@@ -518,7 +519,7 @@ fn where_none_is_a_dump_the_one_that_unpacks_stays() {
 #[test]
 fn a_clock_that_jumped_deletes_nothing() {
     let sandbox = Sandbox::new("clock").build();
-    for age in [20, 30] {
+    for age in [4, 10] {
         point(&sandbox, age, &whole(10), &[]);
     }
     let ahead = stamp(SystemTime::now() + Duration::from_secs(3 * DAY));
@@ -545,6 +546,36 @@ fn a_clock_that_jumped_deletes_nothing() {
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_log_has("cleanup-backups", "WARN The newest backup is more than a year old: {}");
     assert_eq!(points(&sandbox).len(), 2);
+}
+
+#[test]
+fn a_clock_that_jumped_by_weeks_takes_little_and_time_passes_on() {
+    let sandbox = Sandbox::new("weeks").build();
+    let all: Vec<String> = (31..=38).map(|age| point(&sandbox, age, &whole(10), &[])).collect();
+    let six: Vec<String> = all[..6].iter().rev().cloned().collect();
+    let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+    dry.assert_log_has(
+        "cleanup-backups",
+        "WARN No recovery point was made for 31 days: {} These days count as 2, so that {}",
+    );
+    dry.assert_log_has(
+        "cleanup-backups",
+        &format!("INFO [DRY-RUN] Would keep: {{}}: 36 day(s) old, but for a part of them no backup was made, and that counts for less, recovery point {}", all[5]),
+    );
+    for _ in 0..2 {
+        sandbox.run("cleanup-backups", &[]).assert_success();
+        assert_eq!(points(&sandbox), six, "the second run finds nothing to do");
+    }
+    // A backup under that clock unlocks nothing, and four more nights let four more go.
+    let fresh = point(&sandbox, 0, &whole(10), &[]);
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), [&six[..], &[fresh]].concat());
+    for age in 1..5 {
+        point(&sandbox, age, &whole(10), &[]);
+    }
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success().assert_never_says("No recovery point was made");
+    assert_eq!(points(&sandbox).len(), 5 + 2);
 }
 
 #[test]
@@ -581,7 +612,7 @@ fn a_manifest_leads_nowhere_but_to_backups() {
 fn a_file_that_cannot_be_deleted_keeps_its_line_and_the_point_is_partial() {
     let sandbox = Sandbox::new("stuck").build();
     point(&sandbox, 1, &whole(10), &[]);
-    let old = point(&sandbox, 20, &whole(10), &[]);
+    let old = point(&sandbox, 8, &whole(10), &[]);
     let stuck = sandbox.path(format!("backups/redis/dump_{old}.rdb"));
     let mut hold = Command::new("chattr");
     hold.arg("+i").arg(&stuck);

@@ -16,7 +16,7 @@ use crate::lock::remove_unused;
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Held, State};
 use crate::pipeline::Count;
-use crate::retention::{self, File, Grade, Jump, Rules, Unit, Verdict};
+use crate::retention::{self, File, Grade, Idle, Jump, Rules, Unit, Verdict};
 use crate::size;
 use crate::store::{Entry, Kind, Store};
 
@@ -60,7 +60,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     let mut plan = Plan::new(context, &listings)?;
     plan.judge_loose(context, now, &rules);
     let verdicts = retention::decide(&plan.units, now, &rules);
-    plan.warn(now);
+    plan.warn(now, &rules);
     let kept = plan.kept(&verdicts);
     let owners = plan.owners();
 
@@ -287,7 +287,7 @@ impl Plan {
     }
 
     /// Says what is odd about the whole.
-    fn warn(&self, now: SystemTime) {
+    fn warn(&self, now: SystemTime, rules: &Rules) {
         match retention::clock(&self.units, now) {
             Some(Jump::Ahead(index)) => JOURNAL.warn(format_args!(
                 "The clock cannot be right: {} is from the future. Nothing is deleted until the clock or the name is right",
@@ -297,7 +297,14 @@ impl Plan {
                 "The newest backup is more than a year old: the clock may have jumped, or no backup was made. \
                  Nothing is deleted before a new one is there",
             ),
-            None => {}
+            None => {
+                if let Some((days, counts)) = Idle::of(&self.units, now, rules.days).until(now) {
+                    JOURNAL.warn(format_args!(
+                        "No recovery point was made for {days} days: the host was off, backups failed, or the clock has jumped. \
+                         These days count as {counts}, so that older backups do not all go at once"
+                    ));
+                }
+            }
         }
         for shrunk in retention::shrunk(&self.units) {
             JOURNAL.warn(shrunk);

@@ -20,6 +20,7 @@ use crate::lock::{Attempt, Lock};
 use crate::logging::Journal;
 use crate::manifest::{self, Member, Point};
 use crate::rclone::{Proof, Rclone};
+use crate::retention::Idle;
 use crate::size;
 use crate::store::{make_dir, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 
@@ -294,8 +295,8 @@ fn stamp_of_file(name: &str) -> Option<(Kind, Stamp)> {
 }
 
 /// What the retention there lets go: manifests, and files. The point with the newest file of a component stays, however
-/// many newer points lack that component, and with it what is as old. A file of a point is hardly ever older than the point,
-/// so that none goes before its manifest.
+/// many newer points lack that component, and with it what is as old. A file is as old as its point, so that none goes before
+/// its manifest.
 fn expired(there: &[String], days: u64) -> (Vec<String>, Vec<String>) {
     let sets: Vec<Stamp> = there.iter().filter_map(|name| stamp_of_set(name)).collect();
     let Some(newest) = sets.iter().copied().max() else {
@@ -308,7 +309,14 @@ fn expired(there: &[String], days: u64) -> (Vec<String>, Vec<String>) {
         whole.map(|(_, stamp)| stamp).max()
     });
     let needed = |stamp: Stamp| last.iter().flatten().any(|last| near(*last, stamp));
-    let old = |stamp: Option<Stamp>| stamp.is_some_and(|stamp| is_expired(stamp, newest, days) && !needed(stamp));
+    let idle = Idle::between(sets.iter().map(|set| set.time()), newest.time(), days);
+    // A file is as old as its point, not as the moment in which it was begun.
+    let point = |stamp: Stamp| {
+        let of = sets.iter().filter(|set| **set <= stamp && near(**set, stamp)).max();
+        of.copied().unwrap_or(stamp)
+    };
+    let expired = |stamp: Stamp| days > 0 && idle.age(point(stamp).time(), newest.time()) > days;
+    let old = |stamp: Option<Stamp>| stamp.is_some_and(|stamp| expired(stamp) && !needed(stamp));
     let pick = |is: &dyn Fn(&str) -> bool| there.iter().filter(|name| is(name)).cloned().collect();
     (
         pick(&|name| old(stamp_of_set(name))),
@@ -500,8 +508,8 @@ mod tests {
         .to_vec();
         let (sets, files) = expired(&there, 29);
         assert_eq!(sets, there[..1]);
-        // One second younger than 30 days: it goes with the next run, after its manifest.
-        assert_eq!(files, there[1..2]);
+        // One second younger than 30 days, and it goes with its point all the same.
+        assert_eq!(files, there[1..3]);
         let (sets, files) = expired(&there, 1);
         assert_eq!((sets.len(), files.len()), (2, 3));
         assert_eq!(expired(&there, 0), (Vec::new(), Vec::new()));
@@ -518,6 +526,8 @@ mod tests {
             "env/env_20260102_020000.backup".to_owned(),
             // What was sent in part is not relied on.
             "postgres/n8n_20260103_020000.sql.gz".to_owned(),
+            "sets/20260201_020000.sha256".to_owned(),
+            "env/env_20260201_020000.backup".to_owned(),
             "sets/20260301_020000.sha256".to_owned(),
             "env/env_20260301_020000.backup".to_owned(),
         ];
@@ -526,6 +536,16 @@ mod tests {
         there.push("postgres/n8n_20260301_020000.sql.gz".to_owned());
         let (sets, files) = expired(&there, 30);
         assert_eq!((sets.len(), files.len()), (2, 4));
+    }
+
+    #[test]
+    fn one_point_under_a_wrong_clock_does_not_empty_the_place() {
+        let mut there: Vec<String> = (1..=28)
+            .map(|day| format!("sets/202601{day:02}_020000.sha256"))
+            .collect();
+        there.push("sets/20260901_020000.sha256".to_owned());
+        // The stretch counts as ten days of thirty.
+        assert_eq!(expired(&there, 30).0, there[..7]);
     }
 
     #[test]
