@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS
+settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
 override SET := $(value SET)
@@ -110,7 +110,7 @@ faults: ## Run the fault suite in full, FAULT_ROUNDS times
 demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack
 	@scripts/make/demo.sh
 
-bench: bin/n8n-backup ## Measure against the scripts' pipelines (BENCH_MB, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)
+bench: bin/n8n-backup ## Measure against the scripts' pipelines (BENCH_MB, BENCH_DATA, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)
 	@scripts/make/bench.sh
 
 clean: ## Remove what was built

@@ -8,20 +8,20 @@ pub mod postgres;
 pub mod redis;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
-use std::process::ChildStdin;
 use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
 
 use crate::config::{Config, Encryption};
+use crate::digest::{Digest, Sum};
 use crate::docker::Docker;
 use crate::gpg::{self, Gpg};
 use crate::gzip::{self, Compressor, Unpacking};
 use crate::lock::{component_lock, Lock};
 use crate::logging::Journal;
-use crate::pipeline::{self, Chain, Count, Input, Observer, Pending};
+use crate::pipeline::{Chain, Count, Observer, Pending};
 use crate::progress::Progress;
 use crate::size;
 use crate::store::{Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
@@ -137,7 +137,7 @@ impl Backup {
 /// What has been seen of a file while it was written.
 pub struct Written<O> {
     seen: Seen<O>,
-    sha256: Pending<Vec<u8>>,
+    sha256: Sum,
 }
 
 /// Where the stream and the file were looked at: in one pump, or before and after encryption.
@@ -159,9 +159,9 @@ pub fn write<O: Observer>(
     observer: O,
 ) -> Result<Written<O>> {
     let Some(encryption) = &context.config.encryption else {
-        return write_as_is(chain, partial, stream, observer);
+        return write_as_is(context, chain, partial, stream, observer);
     };
-    let (digest, sha256) = Digest::start(chain)?;
+    let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
     let observer = (observer, Count::default());
     let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
     let stored = chain.pump(writing(partial), stream, partial.writer()?, digest);
@@ -176,12 +176,13 @@ pub fn write<O: Observer>(
 /// # Errors
 /// When the checksum program cannot be started.
 pub fn write_as_is<O: Observer>(
+    context: &Context,
     chain: &mut Chain,
     partial: &Partial,
     stream: impl Read + Send + 'static,
     observer: O,
 ) -> Result<Written<O>> {
-    let (digest, sha256) = Digest::start(chain)?;
+    let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
     let observer = ((observer, Count::default()), digest);
     let seen = chain.pump(writing(partial), stream, partial.writer()?, observer);
     Ok(Written {
@@ -207,31 +208,7 @@ impl<O> Written<O> {
                 seen.get()?
             }
         };
-        Ok((observer, count.0, checksum(self.sha256.get()?)?))
-    }
-}
-
-/// Feeds `sha256sum`.
-struct Digest(Option<ChildStdin>);
-
-impl Digest {
-    fn start(chain: &mut Chain) -> Result<(Self, Pending<Vec<u8>>)> {
-        let (stdin, stdout) = chain.spawn("sha256sum", pipeline::command("sha256sum"), Input::Piped)?;
-        Ok((Self(stdin), chain.collect("reading a checksum", stdout, 1024)))
-    }
-}
-
-impl Observer for Digest {
-    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
-        match &mut self.0 {
-            Some(stdin) => Ok(stdin.write_all(chunk)?),
-            None => Ok(()),
-        }
-    }
-
-    fn end(&mut self) -> Result<()> {
-        self.0 = None;
-        Ok(())
+        Ok((observer, count.0, self.sha256.get()?))
     }
 }
 
@@ -388,11 +365,11 @@ pub fn sha256(context: &Context, path: &Path) -> Result<String> {
 
 fn digest(context: &Context, path: &Path, file: File) -> Result<String> {
     let mut chain = context.chain();
-    let (digest, sha256) = Digest::start(&mut chain)?;
+    let (digest, sha256) = Digest::start(&mut chain, context.config.path.as_ref())?;
     let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);
     chain.finish()?;
     seen.get()?;
-    checksum(sha256.get()?)
+    sha256.get()
 }
 
 /// Compares a backup file with what the manifest of its recovery point says, when it belongs to one.
@@ -412,15 +389,6 @@ pub fn check_recorded(context: &Context, path: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// What `sha256sum` says of its standard input.
-fn checksum(said: Vec<u8>) -> Result<String> {
-    let line = String::from_utf8(said).context("sha256sum gave no text")?;
-    match line.split_whitespace().next() {
-        Some(sum) if sum.len() == 64 => Ok(sum.to_owned()),
-        _ => bail!("sha256sum gave no checksum"),
-    }
 }
 
 /// Reads an unpublished file back from the start and proves that it holds what was written, by its `sha256`: the packed

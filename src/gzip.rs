@@ -22,12 +22,12 @@ const PART: (usize, usize) = (2 << 20, 256 << 10);
 const PIECE: usize = 64 << 10;
 /// What is cut out of a part to try programs on: so many pieces of so many bytes. A piece holds two of deflate's windows.
 const SAMPLE: (usize, usize) = (2, 64 << 10);
-/// How much larger than the most thorough program's a sample may come out of a faster one, in percent, for that to do.
+/// How much larger than what `gzip -6` makes of it a sample may come out of a faster program, in percent, for that to do.
 const TOLERANCE: usize = 1;
 /// The programs that unpack, the fastest first.
 const DECOMPRESSORS: [&str; 3] = ["igzip", "pigz", "gzip"];
 /// At most so many parts are packed by what one sample has told.
-const LONGEST_TRUST: u32 = 16;
+const LONGEST_TRUST: u32 = 32;
 
 /// A program that packs standard input to standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +36,22 @@ struct Tool {
     args: Vec<String>,
 }
 
+/// A program for a part of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Candidate {
+    tool: Tool,
+    /// One process of it keeps up with any stream, so that it takes part after part.
+    keeps_up: bool,
+}
+
 /// How streams are packed on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compressor {
-    /// The program. Those before the last are faster and take its place for the parts that they pack as well.
-    tools: Vec<Tool>,
+    /// The program. Those before it are faster, the fastest first, and take its place for the parts that they pack well
+    /// enough.
+    candidates: Vec<Candidate>,
+    /// What "well enough" is measured by: `gzip -6`, as the old scripts used it.
+    measure: Option<Tool>,
     /// How many processes share the work, each with a part of the stream; 0 for a program that does it alone, as one
     /// stream.
     processes: usize,
@@ -66,32 +77,34 @@ impl Compressor {
         }
     }
 
-    /// The best of what `find` finds. Levels are those that docs/performance.md has measured: the thorough ones all come
+    /// The best of what `find` finds. Levels are those that docs/performance.md has measured: the last ones all come
     /// within half a percent of `gzip -6`.
     fn auto(find: &dyn Fn(&str) -> Option<PathBuf>) -> Option<Self> {
-        let tool = |name: &str, args: &str| {
-            find(name).map(|program| Tool {
-                program,
-                args: args.split_whitespace().map(str::to_owned).collect(),
-            })
-        };
-        let fastest = tool("igzip", "-1");
-        let mut tools = Vec::new();
-        if let Some(thorough) = tool("libdeflate-gzip", "-6") {
-            tools.extend(fastest);
-            tools.push(thorough);
-        } else if let Some(thorough) = tool("pigz", "-6 -p 1").or_else(|| tool("gzip", "-6")) {
-            tools.extend(fastest.or_else(|| tool("gzip", "-1")));
-            tools.push(thorough);
-        } else {
-            return fastest.map(|tool| Self {
-                tools: vec![tool],
-                processes: 0,
-            });
+        let programs: [(&str, &[&str]); 4] = [
+            ("igzip", &["-1"]),
+            ("libdeflate-gzip", &["-1", "-3", "-6"]),
+            ("pigz", &["-1 -p 1", "-4 -p 1", "-5 -p 1", "-6 -p 1"]),
+            ("gzip", &["-1", "-4", "-5", "-6"]),
+        ];
+        let mut candidates = Vec::new();
+        for (name, levels) in programs {
+            let Some(program) = find(name) else { continue };
+            candidates.extend(levels.iter().map(|args| Candidate {
+                tool: Tool::new(program.clone(), args),
+                keeps_up: name == "igzip",
+            }));
+            // Whatever else is there is slower and packs no better.
+            if name != "igzip" {
+                break;
+            }
         }
-        Some(Self {
-            tools,
-            processes: cores(),
+        let alone = candidates.len() < 2;
+        (!candidates.is_empty()).then(|| Self {
+            candidates,
+            measure: find("gzip")
+                .or_else(|| find("pigz"))
+                .map(|program| Tool::new(program, "-6")),
+            processes: if alone { 0 } else { cores() },
         })
     }
 
@@ -108,19 +121,24 @@ impl Compressor {
             args.push(level.to_owned());
         }
         Self {
-            tools: vec![Tool { program, args }],
+            candidates: vec![Candidate {
+                tool: Tool { program, args },
+                keeps_up: false,
+            }],
+            measure: None,
             processes,
         }
     }
 
     /// The program that packs best.
     fn thorough(&self) -> Result<&Tool> {
-        self.tools.last().context("no compressor has been chosen")
+        let last = self.candidates.last().context("no compressor has been chosen")?;
+        Ok(&last.tool)
     }
 
     /// What the log says is used: `igzip -1`, `gzip -6 in 2 processes (gzip -1 for what it packs as well)`.
     pub fn label(&self) -> String {
-        let labels: Vec<String> = self.tools.iter().map(Tool::label).collect();
+        let labels: Vec<String> = self.candidates.iter().map(|candidate| candidate.tool.label()).collect();
         let Some((thorough, faster)) = labels.split_last() else {
             return String::new();
         };
@@ -130,7 +148,8 @@ impl Compressor {
         }
         match faster {
             [] => {}
-            faster => label.push_str(&format!(" ({} for what it packs as well)", faster.join(", "))),
+            [faster] => label.push_str(&format!(" ({faster} for what it packs as well)")),
+            faster => label.push_str(&format!(" ({} for what they pack as well)", faster.join(", "))),
         }
         label
     }
@@ -174,7 +193,7 @@ impl Compressor {
         }
         // The members' places in the file, in order. The queue's length is what bounds the memory.
         let (places, members) = mpsc::sync_channel(self.processes);
-        let mut chooser = Chooser::new(self.tools.clone());
+        let mut chooser = Chooser::new(self.candidates.clone(), self.measure.clone());
         let spare = buffers.clone();
         let observer = chain.task("packing", move |clock| {
             let gone = || anyhow::Error::from(io::Error::from(ErrorKind::BrokenPipe));
@@ -204,8 +223,8 @@ impl Compressor {
                         }
                     };
                     parts.send(data).map_err(|_| gone())?;
-                    // A process of the most thorough program gets one part, so that the next part has another core.
-                    run = choice.fast.then_some(parts);
+                    // A process that does not keep up gets one part, so that the next part has another core.
+                    run = choice.keeps_up.then_some(parts);
                 }
                 if last {
                     observer.end()?;
@@ -236,6 +255,13 @@ fn cores() -> usize {
 }
 
 impl Tool {
+    fn new(program: PathBuf, args: &str) -> Self {
+        Self {
+            program,
+            args: args.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
     fn label(&self) -> String {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
         [&[name.into_owned()], self.args.as_slice()].concat().join(" ")
@@ -352,15 +378,16 @@ struct Choice {
     tool: Tool,
     /// It is that of the part before, by the same answer.
     goes_on: bool,
-    /// One process of it keeps up with the stream: it is faster than the most thorough.
-    fast: bool,
+    /// As of its [`Candidate`].
+    keeps_up: bool,
 }
 
 /// Chooses the program for each part. How much less a fast program packs depends on the data (nothing where they are noise
 /// or repeat themselves nearby, a fifth in prose), so it is tried on samples: on every part while the answer changes, ever
 /// more seldom while it stays the same.
 struct Chooser {
-    tools: Vec<Tool>,
+    candidates: Vec<Candidate>,
+    measure: Option<Tool>,
     /// The last answer, for how many parts it holds, and for how many of them it has been used.
     answer: usize,
     trust: u32,
@@ -368,9 +395,10 @@ struct Chooser {
 }
 
 impl Chooser {
-    fn new(tools: Vec<Tool>) -> Self {
+    fn new(candidates: Vec<Candidate>, measure: Option<Tool>) -> Self {
         Self {
-            tools,
+            candidates,
+            measure,
             answer: 0,
             trust: 0,
             used: 0,
@@ -387,26 +415,28 @@ impl Chooser {
             self.used = 0;
         }
         self.used += 1;
-        let tool = self.tools.get(self.answer).cloned();
+        let candidate = self.candidates.get(self.answer);
+        let candidate = candidate.context("no compressor has been chosen")?.clone();
         Ok(Choice {
-            tool: tool.context("no compressor has been chosen")?,
+            tool: candidate.tool,
             goes_on: !asked,
-            fast: self.answer + 1 < self.tools.len(),
+            keeps_up: candidate.keeps_up,
         })
     }
 
-    /// The first tool that packs a sample about as small as the last one does. A short part is not worth the question.
+    /// The first candidate that packs a sample about as small as the measure does, else the last. A short part is not worth
+    /// the question.
     fn ask(&self, part: &[u8]) -> Result<usize> {
-        let last = self.tools.len().saturating_sub(1);
-        let (Some((thorough, faster)), Some(sample)) = (self.tools.split_last(), sample(part)) else {
-            return Ok(last);
-        };
-        if faster.is_empty() {
+        let last = self.candidates.len().saturating_sub(1);
+        if last == 0 {
             return Ok(last);
         }
-        let limit = thorough.try_on(&sample)?;
-        for (number, tool) in faster.iter().enumerate() {
-            if tool.try_on(&sample)? <= limit + limit * TOLERANCE / 100 {
+        let (Some(measure), Some(sample)) = (&self.measure, sample(part)) else {
+            return Ok(last);
+        };
+        let limit = measure.try_on(&sample)?;
+        for (number, candidate) in self.candidates.iter().enumerate().take(last) {
+            if candidate.tool.try_on(&sample)? <= limit + limit * TOLERANCE / 100 {
                 return Ok(number);
             }
         }
@@ -567,16 +597,21 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(20);
 
-    fn tool(name: &str, arg: &str) -> Tool {
-        Tool {
-            program: PathBuf::from("/bin").join(name),
-            args: vec![arg.to_owned()],
+    fn tool(name: &str, args: &str) -> Tool {
+        Tool::new(PathBuf::from("/bin").join(name), args)
+    }
+
+    fn candidate(args: &str) -> Candidate {
+        Candidate {
+            tool: tool("gzip", args),
+            keeps_up: false,
         }
     }
 
     fn gzip(processes: usize) -> Compressor {
         Compressor {
-            tools: vec![tool("gzip", "-1")],
+            candidates: vec![candidate("-1")],
+            measure: None,
             processes,
         }
     }
@@ -645,7 +680,7 @@ mod tests {
     #[test]
     fn a_compressor_that_fails_is_a_failure() {
         let bad = Compressor {
-            tools: vec![tool("gzip", "--no-such-option")],
+            candidates: vec![candidate("--no-such-option")],
             ..gzip(2)
         };
         let mut chain = Chain::new(STALL);
@@ -663,7 +698,7 @@ mod tests {
     #[test]
     fn the_setting_names_a_program_with_arguments() {
         let chosen = Compressor::choose("gzip -3", None).unwrap();
-        assert_eq!(chosen.tools[0].args, ["-3"]);
+        assert_eq!(chosen.thorough().unwrap().args, ["-3"]);
         assert!(chosen.label().starts_with("gzip -3"));
         assert!(Compressor::choose("/bin/gzip", None).is_ok());
         let missing = Compressor::choose("no-such-program-here", None)
@@ -685,18 +720,21 @@ mod tests {
                 .label()
             })
         };
-        assert_eq!(auto(&["gzip"]).unwrap(), "gzip -6 (gzip -1 for what it packs as well)");
+        assert_eq!(
+            auto(&["gzip"]).unwrap(),
+            "gzip -6 (gzip -1, gzip -4, gzip -5 for what they pack as well)"
+        );
         assert_eq!(
             auto(&["gzip", "pigz"]).unwrap(),
-            "pigz -6 -p 1 (gzip -1 for what it packs as well)"
+            "pigz -6 -p 1 (pigz -1 -p 1, pigz -4 -p 1, pigz -5 -p 1 for what they pack as well)"
         );
         assert_eq!(
             auto(&["gzip", "igzip"]).unwrap(),
-            "gzip -6 (igzip -1 for what it packs as well)"
+            "gzip -6 (igzip -1, gzip -1, gzip -4, gzip -5 for what they pack as well)"
         );
         assert_eq!(
             auto(&["gzip", "pigz", "igzip", "libdeflate-gzip"]).unwrap(),
-            "libdeflate-gzip -6 (igzip -1 for what it packs as well)"
+            "libdeflate-gzip -6 (igzip -1, libdeflate-gzip -1, libdeflate-gzip -3 for what they pack as well)"
         );
         assert_eq!(auto(&["igzip"]).unwrap(), "igzip -1");
         assert_eq!(auto(&[]), None);
@@ -709,14 +747,26 @@ mod tests {
         let path = dir.path().as_os_str().to_owned();
         let chosen = Compressor::choose("auto", Some(&path)).unwrap();
         assert_eq!(chosen.thorough().unwrap().program, dir.path().join("gzip"));
-        assert!(chosen.tools.iter().all(|tool| tool.program.starts_with(dir.path())));
+        let programs = chosen
+            .candidates
+            .iter()
+            .map(|candidate| &candidate.tool)
+            .chain(&chosen.measure);
+        assert!(programs.into_iter().all(|tool| tool.program.starts_with(dir.path())));
     }
 
     #[test]
     fn the_fast_program_packs_only_what_it_packs_as_well() {
         // Two levels of one program, so that any host can run this: the fast one does for noise, not for text.
         let both = Compressor {
-            tools: vec![tool("gzip", "-1"), tool("gzip", "-9")],
+            candidates: vec![
+                Candidate {
+                    keeps_up: true,
+                    ..candidate("-1")
+                },
+                candidate("-9"),
+            ],
+            measure: Some(tool("gzip", "-9")),
             processes: 2,
         };
         let mut state = 1_u32;
@@ -732,17 +782,15 @@ mod tests {
             })
             .take(PART.0)
             .collect();
-        let mut chooser = Chooser::new(both.tools.clone());
+        let new = || Chooser::new(both.candidates.clone(), both.measure.clone());
+        let mut chooser = new();
         let mut answers = Vec::new();
         for part in [&noise, &noise, &noise, &text, &text, &noise, &noise] {
             answers.push(chooser.choose(part).unwrap().tool == tool("gzip", "-1"));
         }
         // The third is packed by what the second has told, and the sixth by what the fifth has.
         assert_eq!(answers, [true, true, true, false, false, false, true]);
-        assert_eq!(
-            Chooser::new(both.tools.clone()).choose(b"short").unwrap().tool,
-            tool("gzip", "-9")
-        );
+        assert_eq!(new().choose(b"short").unwrap().tool, tool("gzip", "-9"));
         let data = [noise, text].concat();
         assert!(round_trip(&both, data.clone()) == data);
     }

@@ -6,6 +6,7 @@ mod command;
 mod component;
 mod config;
 mod credentials;
+mod digest;
 mod docker;
 mod dotenv;
 mod dump;

@@ -2,15 +2,19 @@
 # Measures backups and restores of a throw-away stack, with n8n-backup and with the plain
 # shell pipelines that it replaces, by turns; prints Markdown. Settings:
 #   BENCH_MB      megabytes of the plain dump (1000); the volume gets three quarters of it
+#   BENCH_DATA    what the executions hold: text (as of people and orders), or ids (identifiers
+#                 and hexadecimal digits)
 #   BENCH_ROUNDS  how often each thing is measured (3); the medians are shown
 #   BENCH_GROWTH  1: also how cost grows from 100 MB to 4 GB
-#   BENCH_WRITE   1: also put the result into docs/performance.md and docs/performance.svg
+#   BENCH_WRITE   1: also put the result into docs/performance.md, with a plot
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 mb=${BENCH_MB:-1000}
 rounds=${BENCH_ROUNDS:-3}
+data=${BENCH_DATA:-text}
 [[ $mb =~ ^[1-9][0-9]{1,4}$ ]] || die "BENCH_MB must be a number of megabytes from 10 to 99999, not '$mb'"
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || die "BENCH_ROUNDS must be a number from 1 to 99, not '$rounds'"
+[[ $data =~ ^(text|ids)$ ]] || die "BENCH_DATA must be text or ids, not '$data'"
 growth=${BENCH_GROWTH:-} write=${BENCH_WRITE:-}
 . "${BASH_SOURCE[0]%/*}/throwaway.sh"
 
@@ -185,8 +189,8 @@ machine() {
     "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)" "$(uname -r)"
   printf -- '- Docker engine %s, client %s; %s\n' "$(docker version --format '{{.Server.Version}}')" \
     "$(docker version --format '{{.Client.Version}}')" "$(docker exec "$prefix-postgres" postgres --version)"
-  printf -- '- a plain dump of %s MB, a volume of %s MB; medians of %s rounds, all by turns; %s\n' \
-    "$(in_mb "${bytes[dump]}")" "$(in_mb "${bytes[volume]}")" "$rounds" "$(date +%F)"
+  printf -- '- executions of %s: a plain dump of %s MB, a volume of %s MB; medians of %s rounds, all by turns; %s\n' \
+    "$data" "$(in_mb "${bytes[dump]}")" "$(in_mb "${bytes[volume]}")" "$rounds" "$(date +%F)"
   printf -- '- load average when it began: %s\n' "$load"
 }
 
@@ -293,7 +297,7 @@ for ((round = 0; round < rounds; round++)); do
 done
 
 note "loading $mb MB"
-"$stack" big "$prefix" "$mb"
+"$stack" big "$prefix" "$mb" "$data"
 floor
 helper=$(docker create -v "${prefix}_n8n_data:/v:ro" n8n-backup-test/busybox:1 true)
 bytes[dump]=$(docker exec "$prefix-postgres" pg_dump -U n8n -d n8n | tee >(head -c "$sample" >"$work/dump.sample"; cat >/dev/null) | wc -c)
@@ -358,7 +362,7 @@ grown=
 if is_yes "$growth"; then
   for mb in 100 500 1000 4000; do
     note "loading $mb MB"
-    "$stack" big "$prefix" "$mb"
+    "$stack" big "$prefix" "$mb" "$data"
     wall[grown]='' work_done[grown]='' wall[grown restore]='' work_done[grown restore]=''
     for ((round = 0; round < rounds; round++)); do
       measure grown ours auto backup-all
@@ -374,12 +378,12 @@ fi
 report >"$work/report.md"
 cat "$work/report.md"
 if is_yes "$write"; then
-  plot >"$root/docs/performance.svg"
-  printf '\n![The times as bars](performance.svg)\n' >>"$work/report.md"
-  awk -v report="$work/report.md" '
-    /<!-- bench: begin -->/ { print; print ""; while ((getline line < report) > 0) print line; print ""; skip = 1 }
-    /<!-- bench: end -->/ { skip = 0 }
-    !skip { if ($0 !~ /<!-- bench: begin -->/) print }' "$root/docs/performance.md" >"$work/performance.md"
+  plot >"$root/docs/performance-$data.svg"
+  printf '\n![The times as bars](performance-%s.svg)\n' "$data" >>"$work/report.md"
+  awk -v report="$work/report.md" -v begin="<!-- bench $data: begin -->" -v end="<!-- bench $data: end -->" '
+    $0 == begin { print; print ""; while ((getline line < report) > 0) print line; print ""; skip = 1 }
+    $0 == end { skip = 0 }
+    !skip && $0 != begin' "$root/docs/performance.md" >"$work/performance.md"
   cat "$work/performance.md" >"$root/docs/performance.md"
-  note 'docs/performance.md and docs/performance.svg are written'
+  note 'docs/performance.md and its plot are written'
 fi

@@ -465,7 +465,7 @@ fn fetch_file(context: &Context, rclone: &Rclone, member: &Member) -> Result<()>
     let partial = store.create(kind, stamp)?;
     let mut chain = context.chain();
     let stream: Box<dyn Read + Send> = Box::new(rclone.read(&mut chain, &member.name)?);
-    let written = component::write_as_is(&mut chain, &partial, stream, ())?;
+    let written = component::write_as_is(context, &mut chain, &partial, stream, ())?;
     chain.finish()?;
     let ((), bytes, sum) = written.get()?;
     ensure!(

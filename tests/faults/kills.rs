@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{assert_same, Sandbox};
+use crate::common::{assert_same, has_program, Sandbox};
 use crate::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
     clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
@@ -98,13 +98,18 @@ fn a_killed_child_is_a_failure_of_its_component() {
         .env("BACKUP_COMPRESSOR", "gzip -9")
         .build();
     sandbox.psql("CREATE TABLE long AS SELECT md5(n::text) AS text FROM generate_series(1, 400000) n");
+    let digest = if has_program("openssl") {
+        "dgst -sha256"
+    } else {
+        "sha256sum"
+    };
     let children = [
         ("backup-postgres", "pg_dump", "pg_dump failed"),
         ("backup-postgres", "gzip -9", "pg_dump failed"),
-        ("backup-postgres", "sha256sum", "pg_dump failed"),
+        ("backup-postgres", digest, "pg_dump failed"),
         ("backup-n8n", " cp ", "tar backup failed"),
-        ("backup-n8n", "sha256sum", "tar backup failed"),
-        ("backup-redis", "sha256sum", "Failed to copy RDB file from container"),
+        ("backup-n8n", digest, "tar backup failed"),
+        ("backup-redis", digest, "Failed to copy RDB file from container"),
     ];
     let signals = few_or_many(2, 4);
     for (command, child, message) in children {

@@ -1,6 +1,7 @@
 -- Loads executions whose plain dump is about :mb megabytes. Run with part -1
 -- first, which makes what the others draw from, then with part 0 and part 1,
--- which may run at the same time. The same :mb gives the same rows.
+-- which may run at the same time. :kind is text or ids. The same :mb and :kind
+-- give the same rows.
 SET synchronous_commit = off;
 SET work_mem = '64MB';
 SET client_min_messages = warning;
@@ -47,6 +48,11 @@ BEGIN
       'tags', json_build_array('tag-' || floor(random() * 40), 'tag-' || floor(random() * 40))), 'pairedItem', json_build_object('item', n % 50))::text);
   END LOOP;
 END $$;
+-- Or items that are mostly identifiers, signatures and payloads in hexadecimal digits.
+UPDATE n8n_backup_big.item SET body = json_build_object('json', json_build_object(
+  'id', md5('i' || id)::uuid, 'signature', encode(sha512(('s' || id)::bytea), 'hex'), 'payload', encode(sha512(('p' || id)::bytea) || sha512(('q' || id)::bytea), 'hex'),
+  'hash', md5('h' || id), 'reference', md5('r' || id)::uuid, 'amount', id * 7919 % 100000), 'pairedItem', json_build_object('item', id % 50))::text
+  WHERE :'kind' = 'ids';
 ANALYZE n8n_backup_big.item;
 
 -- Noise and text for the files of the volume.

@@ -42,7 +42,7 @@ usage: stack.sh images
        stack.sh fingerprint-postgres PREFIX [DB]
        stack.sh fingerprint-redis PREFIX
        stack.sh fingerprint-volume PREFIX|VOLUME
-       stack.sh big PREFIX MB
+       stack.sh big PREFIX MB [text|ids]
        stack.sh down PREFIX
        stack.sh sweep
 TEXT
@@ -256,12 +256,12 @@ fingerprint_volume() {
 
 big() {
   check_prefix "${1:-}"
-  [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || usage
+  [[ ${2:-} =~ ^[1-9][0-9]*$ && ${3:-text} =~ ^(text|ids)$ ]] || usage
   make_images
-  local prefix=$1 mb=$2 half jobs=() job failed=0
-  pg_client "$prefix" "$(postgres_db)" psql -X -q -v ON_ERROR_STOP=1 -v part=-1 -v "mb=$mb" -f - <"$STACK_DIR/big.sql"
+  local prefix=$1 mb=$2 kind=${3:-text} half jobs=() job failed=0
+  pg_client "$prefix" "$(postgres_db)" psql -X -q -v ON_ERROR_STOP=1 -v part=-1 -v "mb=$mb" -v "kind=$kind" -f - <"$STACK_DIR/big.sql"
   for half in 0 1; do
-    pg_client "$prefix" "$(postgres_db)" psql -X -q -v ON_ERROR_STOP=1 -v part=$half -v "mb=$mb" -f - <"$STACK_DIR/big.sql" &
+    pg_client "$prefix" "$(postgres_db)" psql -X -q -v ON_ERROR_STOP=1 -v part=$half -v "mb=$mb" -v "kind=$kind" -f - <"$STACK_DIR/big.sql" &
     jobs+=($!)
   done
   for job in "${jobs[@]}"; do
