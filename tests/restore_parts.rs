@@ -193,6 +193,26 @@ fn a_failed_redis_restore_puts_back_what_was_there() {
 }
 
 #[test]
+fn a_redis_that_did_not_run_does_not_run_after_a_failure() {
+    let sandbox = Sandbox::new("rest")
+        .redis()
+        .seeded()
+        .env("BACKUP_STALL_SECONDS", "2")
+        .build();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis");
+    sandbox.docker(&["stop", &sandbox.container("redis")]);
+    // It is started to be asked, and gives no answer; nor does the engine say with what arguments it was made.
+    let docker = sandbox.stand_in_docker(
+        "case \" $* \" in *' redis-cli '*|*'range .Args'*) echo 'stand-in: refused' >&2; exit 1 ;; esac",
+    );
+    let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.log.contains("does not start with the data"), "{outcome}");
+    assert!(!runs(&sandbox, "redis"), "{outcome}");
+}
+
+#[test]
 fn a_killed_redis_restore_is_set_right_by_the_next() {
     let builder = Sandbox::new("kill").redis_arg("--appendonly").redis_arg("yes").n8n();
     let (sandbox, file, saved, _) = changed_redis(builder);

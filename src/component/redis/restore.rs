@@ -131,28 +131,16 @@ impl Plan<'_> {
     }
 
     /// Loads the snapshot beside the live data and exchanges the two. n8n should be stopped meanwhile. The container runs
-    /// afterwards if it ran before.
+    /// afterwards if it ran before, whatever the outcome.
     ///
     /// # Errors
     /// When a step fails; the live data are then those from before, unless the error is [`NotPutBack`].
     pub fn run(&self) -> Result<()> {
         let name = &self.container.name;
-        let owner = format!("{}-restore-redis", owner(self.context));
-        self.docker.sweep_helpers(&owner)?;
-        let helper = self.docker.workshop(&owner, &self.container.image_id, Data::Of(name))?;
-        let mounts = self.docker.mounts(name)?;
-        for dir in &mounts {
-            self.recover(&Exchange::new(&helper, dir))?;
-        }
-        let layout = self.layout()?;
-        let stopped = self.docker.container(name)?.is_none_or(|now| now.status != "running");
-        let done = self.replace(&helper, &mounts, &layout);
+        let done = self.exchange();
         let left = match &done {
-            // What did not run before is not to run now.
-            _ if self.container.status != "running" && !stopped => self.docker.stop(name),
-            Err(error) if error.downcast_ref::<NotPutBack>().is_none() && self.container.status == "running" => {
-                self.docker.start(name)
-            }
+            _ if self.container.status != "running" => self.rest(),
+            Err(error) if error.downcast_ref::<NotPutBack>().is_none() => self.docker.start(name),
             _ => Ok(()),
         };
         match (done, left) {
@@ -162,6 +150,28 @@ impl Plan<'_> {
             }
             (done, left) => done.and(left),
         }
+    }
+
+    /// Stops the container if it runs.
+    fn rest(&self) -> Result<()> {
+        let name = &self.container.name;
+        match self.docker.container(name)? {
+            Some(now) if now.status == "running" => self.docker.stop(name),
+            _ => Ok(()),
+        }
+    }
+
+    fn exchange(&self) -> Result<()> {
+        let name = &self.container.name;
+        let owner = format!("{}-restore-redis", owner(self.context));
+        self.docker.sweep_helpers(&owner)?;
+        let helper = self.docker.workshop(&owner, &self.container.image_id, Data::Of(name))?;
+        let mounts = self.docker.mounts(name)?;
+        for dir in &mounts {
+            self.recover(&Exchange::new(&helper, dir))?;
+        }
+        let layout = self.layout()?;
+        self.replace(&helper, &mounts, &layout)
     }
 
     fn replace(&self, helper: &Workshop, mounts: &[String], layout: &Layout) -> Result<()> {
@@ -232,7 +242,7 @@ impl Plan<'_> {
                 if running {
                     self.docker.stop(&self.container.name)?;
                 }
-                exchange.back()?;
+                exchange.back().context(NotPutBack)?;
                 if running {
                     self.docker.start(&self.container.name)?;
                 }
