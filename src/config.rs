@@ -334,12 +334,22 @@ impl Config {
     /// the line or the setting.
     pub fn load(project: &Path) -> Result<Self> {
         let file = env_file(project);
-        let (values, env_file_exists) = match fs::read(&file) {
-            Ok(text) => (dotenv::parse(&file, &text, &process_variable)?, true),
-            Err(error) if error.kind() == ErrorKind::NotFound => (BTreeMap::new(), false),
-            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", file.display())),
-        };
-        Self::from_values(project, env_file_exists, &values, &process_variable)
+        match fs::read(&file) {
+            Ok(text) => Self::of_text(project, &file, &text),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Self::without_env_file(project).with_context(|| format!("Bad setting (see {})", file.display()))
+            }
+            Err(error) => Err(error).with_context(|| format!("Cannot read {}", file.display())),
+        }
+    }
+
+    /// The settings as they are with this `text` in `.env`; in messages it is that of `file`.
+    ///
+    /// # Errors
+    /// When it cannot be understood, or a value cannot be what its setting is.
+    pub fn of_text(project: &Path, file: &Path, text: &[u8]) -> Result<Self> {
+        let values = dotenv::parse(file, text, &process_variable)?;
+        Self::from_values(project, true, &values, &process_variable)
             .with_context(|| format!("Bad setting (see {})", file.display()))
     }
 

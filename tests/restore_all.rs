@@ -117,9 +117,8 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
         &[
             "INFO Starting full restore",
             "INFO Recovery point {}: postgres redis n8n env",
-            "WARN This will first write {}/.env from recovery point {}; all else is verified after that",
-            "WARN All existing data will be replaced with backup data",
             "INFO Everything is verified, no data were changed so far",
+            "WARN {}/.env is not there: it is written first",
             "WARN All existing data will be replaced with backup data",
             "INFO Restoring: postgres",
             "INFO Restoring: redis",
@@ -297,16 +296,129 @@ fn a_whole_restore_is_asked_for() {
     assert!(!outcome.stdout.contains("Full restore completed"), "{outcome}");
     assert_eq!(sandbox.backups("n8n"), backups);
 
-    // Nor is .env written before the answer.
+    // Nor is .env written before the answer, and there is one question.
     sandbox.run("backup-all", &[]);
     fs::remove_file(sandbox.path(".env")).unwrap();
-    let outcome = sandbox
-        .call("restore-all")
-        .args(&["--only", "n8n,env"])
-        .env("BACKUP_LOCK_FILE", sandbox.aside("lock"))
-        .terminal("no\n")
-        .run();
+    let restore = |answer: &str| {
+        sandbox
+            .call("restore-all")
+            .args(&["--only", "n8n,env"])
+            .env("BACKUP_LOCK_FILE", sandbox.aside("lock"))
+            .terminal(answer)
+            .run()
+    };
+    let outcome = restore("no\n");
     assert_eq!(outcome.code, Some(0), "{outcome}");
-    assert!(outcome.stdout.contains("This will first write"), "{outcome}");
+    assert!(outcome.stdout.contains("it is written first"), "{outcome}");
     assert!(!sandbox.path(".env").exists());
+    let outcome = restore("yes\n");
+    assert!(outcome.log.contains("Full restore completed"), "{outcome}");
+    assert_eq!(outcome.stdout.matches("Are you sure").count(), 1, "{outcome}");
+    assert!(sandbox.path(".env").exists());
+
+    // Nor for a point that turns out not to be whole.
+    fs::remove_file(sandbox.path(".env")).unwrap();
+    fs::write(sandbox.backups("n8n").first().unwrap(), "no archive").unwrap();
+    fs::write(&sandbox.backups("n8n")[1], "no archive").unwrap();
+    let outcome = restore("yes\n");
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.log.contains("corrupted or not a tar.gz"), "{outcome}");
+    assert!(!sandbox.path(".env").exists());
+}
+
+#[test]
+fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
+    let sandbox = Sandbox::new("part").stack().n8n().seeded().build();
+    let before = fingerprint(&sandbox);
+    sandbox.run("backup-all", &[]).assert_success();
+    let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
+    let (dump, snapshot, archive) = (file("postgres"), file("redis"), file("n8n"));
+    sandbox.psql("drop table settings cascade");
+    sandbox.redis(&["flushall"]);
+    let docker = sandbox.failing_docker("*' exchange '*", 1);
+    let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
+    outcome.assert_error("Full restore failed at redis; run it again to go on");
+
+    for (name, file) in [
+        ("restore-redis", &snapshot),
+        ("restore-n8n", &archive),
+        ("restore-postgres", &dump),
+    ] {
+        let outcome = sandbox.run(name, &[file]);
+        outcome.assert_success();
+        outcome.assert_log_has(
+            name,
+            "WARN restore-all of recovery point {} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {} \
+             goes on with it, with the same options",
+        );
+        for n8n in ["n8n-main", "n8n-worker"] {
+            assert_eq!(status(&sandbox, n8n), "exited", "{name}");
+        }
+        let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
+        // What was loaded by hand may be of another time.
+        assert_eq!(record.contains("done postgres"), name != "restore-postgres", "{record}");
+        assert!(record.contains("point "), "{record}");
+    }
+    sandbox.psql("drop table settings cascade");
+    let outcome = sandbox.run("restore-all", &["latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
+    assert_same(&before, &fingerprint(&sandbox));
+    for name in PARTS {
+        assert_eq!(status(&sandbox, name), "running", "{name}");
+    }
+    assert!(!sandbox.path("backups/.restore").exists());
+    // From then on n8n is started again after a part.
+    sandbox.run("restore-redis", &[&snapshot]).assert_success();
+    assert_eq!(status(&sandbox, "n8n-main"), "running");
+}
+
+#[test]
+fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
+    let sandbox = Sandbox::new("norun").stack().n8n().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let servers = ["postgres", "redis"].map(|name| sandbox.container(name));
+    for name in &servers {
+        sandbox.docker(&["stop", name]);
+    }
+    let rest = |outcome: &common::Outcome, n8n: &str| {
+        for (name, wanted) in PARTS.into_iter().zip(["exited", "exited", n8n, n8n]) {
+            assert_eq!(status(&sandbox, name), wanted, "{name}: {outcome}");
+        }
+        assert!(!sandbox.path("backups/.restore").exists());
+    };
+    // In the middle of a part, and while the files were still verified.
+    for (moment, n8n) in [("Restoring: redis", "running"), ("", "exited")] {
+        if n8n == "exited" {
+            for name in ["n8n-main", "n8n-worker"] {
+                sandbox.docker(&["stop", "-t", "1", &sandbox.container(name)]);
+            }
+        }
+        let mut running = sandbox.spawn("restore-all", &["latest"]);
+        running.await_that("the moment", |running| {
+            status(&sandbox, "postgres") == "running" && running.log().contains(moment)
+        });
+        running.signal("KILL");
+        running.wait();
+        let said = sandbox.binary().arg("status").run();
+        let wanted = format!("perhaps running, though it did not run before: {}", servers[0]);
+        assert!(said.stdout.contains(&wanted), "{said}");
+        assert_eq!(status(&sandbox, "postgres"), "running");
+        let outcome = sandbox.run("restore-all", &["latest"]);
+        outcome.assert_success();
+        rest(&outcome, n8n);
+    }
+    // Nor after a no, or a failure before anything was done.
+    let outcome = sandbox.call("restore-all").arg("latest").terminal("no\n").run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    rest(&outcome, "exited");
+    sandbox.docker(&[
+        "start",
+        &sandbox.container("n8n-main"),
+        &sandbox.container("n8n-worker"),
+    ]);
+    let docker = sandbox.failing_docker("*' stop '*n8n-main*", 1);
+    let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    rest(&outcome, "running");
 }

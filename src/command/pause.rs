@@ -8,24 +8,28 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{anyhow, Context as _, Result};
+use anyhow::{anyhow, bail, Context as _, Result};
 
 use crate::component::exchange::NotPutBack;
 use crate::component::Context;
-use crate::docker::Docker;
+use crate::docker::{Container, Docker};
 use crate::logging::Journal;
 use crate::store::{sync_dir, Kind, Stamp};
 
 /// The record's name in `backups/`.
 const RECORD: &str = ".restore";
 
-/// n8n's containers, stopped.
+/// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
     context: &'a Context,
     docker: &'a Docker,
     journal: Journal,
+    /// What an earlier restore that was interrupted has left.
+    before: Option<Record>,
     record: Record,
-    resumed: bool,
+    /// What was started for the restore.
+    lent: Vec<String>,
+    begun: bool,
 }
 
 /// What must outlive us.
@@ -86,7 +90,38 @@ fn path(context: &Context) -> PathBuf {
 }
 
 fn left(context: &Context) -> Option<Record> {
-    Record::parse(&fs::read_to_string(path(context)).ok()?)
+    read(context).ok().flatten()
+}
+
+fn read(context: &Context) -> Result<Option<Record>> {
+    let file = path(context);
+    match fs::read_to_string(&file) {
+        Ok(text) => match Record::parse(&text) {
+            Some(record) => Ok(Some(record)),
+            None => bail!("{} is not understood", file.display()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", file.display())),
+    }
+}
+
+fn write(context: &Context, record: &Record) -> Result<()> {
+    let file = path(context);
+    crate::store::make_dir(context.store.root())?;
+    let temporary = file.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut out = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        out.write_all(record.text().as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&temporary, &file)
+    };
+    write().with_context(|| format!("Cannot write {}", file.display()))?;
+    sync_dir(context.store.root())
 }
 
 /// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
@@ -97,7 +132,7 @@ pub fn unfinished(context: &Context) -> Option<Option<Stamp>> {
     let mut n8n = record
         .containers
         .iter()
-        .filter(|(name, _)| context.config.n8n_containers.contains(name))
+        .filter(|(name, _)| is_n8n(context, name))
         .peekable();
     n8n.peek()?;
     n8n.all(|(name, (started, _))| {
@@ -110,88 +145,186 @@ pub fn unfinished(context: &Context) -> Option<Option<Stamp>> {
 /// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
 pub fn interrupted(context: &Context) -> Option<String> {
     let record = left(context)?;
-    let names: Vec<&str> = record
-        .containers
-        .iter()
-        .filter(|(_, (_, runs))| *runs)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let names = if names.is_empty() {
-        "nothing".to_owned()
-    } else {
-        names.join(" ")
+    let names = |chosen: &dyn Fn(&str, bool) -> bool| -> String {
+        let names = record.containers.iter().filter(|(name, (_, runs))| chosen(name, *runs));
+        names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
     };
+    let stopped = names(&|_, runs| runs);
+    let started = names(&|name, runs| !runs && !is_n8n(context, name));
     Some(format!(
-        "A restore was interrupted and has left stopped: {names}. Run the same restore again, which goes on and starts \
-         them; or start them and remove {}",
+        "A restore was interrupted and has left stopped: {}{}. Run the same restore again, which goes on and sets that \
+         right; or do it by hand and remove {}",
+        if stopped.is_empty() { "nothing" } else { &stopped },
+        if started.is_empty() {
+            String::new()
+        } else {
+            format!("; perhaps running, though it did not run before: {started}")
+        },
         path(context).display()
     ))
 }
 
+fn is_n8n(context: &Context, name: &str) -> bool {
+    context.config.n8n_containers.iter().any(|n8n| n8n == name)
+}
+
+fn is_up(container: &Container) -> bool {
+    container.status == "running" || container.status == "restarting"
+}
+
+/// Restores one part by itself, with n8n at rest meanwhile. For `others` see [`Pause::plan`]. While a restore-all is
+/// unfinished, it is done as [`within`] that.
+///
+/// # Errors
+/// As for [`Pause::begin`], those of the work, and as for [`Pause::end`].
+pub fn around(
+    context: &Context,
+    docker: &Docker,
+    journal: Journal,
+    kind: Kind,
+    others: &[&str],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if let Some(Some(_)) = unfinished(context) {
+        return within(context, journal, kind, work);
+    }
+    let mut pause = Pause::plan(context, docker, journal, others)?;
+    pause.begin()?;
+    pause.end(work(), false)
+}
+
+/// Restores one part by itself. Where a restore-all is unfinished, n8n stays stopped as that has left it, and its record stays
+/// but for this part, which it is to restore again: what comes now may be of another time.
+///
+/// # Errors
+/// Those of the work, and that the record cannot be written.
+pub fn within(context: &Context, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let Some(Some(point)) = unfinished(context) else {
+        return work();
+    };
+    let before = read(context)?.unwrap_or_default();
+    let mut record = before.clone();
+    record.done.retain(|done| *done != kind);
+    record.mixed = true;
+    write(context, &record)?;
+    let done = work();
+    let undone = done
+        .as_ref()
+        .is_err_and(|error| error.downcast_ref::<NotPutBack>().is_none());
+    let kept = if undone { write(context, &before) } else { Ok(()) };
+    journal.warn(format_args!(
+        "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {point} \
+         goes on with it, with the same options"
+    ));
+    done.and(kept)
+}
+
 impl<'a> Pause<'a> {
-    /// Stops those of n8n's containers that run. `others` are not stopped here, and may be by the restore itself: one that
-    /// runs now runs at the end. The main lock must be held.
+    /// Looks at what there is. `others` are containers that are not stopped here, and may be started or stopped by the restore
+    /// itself: at the end they are as they are now, or were before an earlier restore that was interrupted. Changes nothing.
+    /// The main lock must be held.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or the record of an earlier restore cannot be read.
+    pub fn plan(context: &'a Context, docker: &'a Docker, journal: Journal, others: &[&str]) -> Result<Self> {
+        let before = read(context)?;
+        let mut record = Record::default();
+        for name in others {
+            if let Some(container) = docker.container(name)? {
+                let runs = is_up(&container);
+                record
+                    .containers
+                    .insert((*name).to_owned(), (container.started_at, runs));
+            }
+        }
+        Ok(Self {
+            context,
+            docker,
+            journal,
+            before,
+            record,
+            lent: Vec::new(),
+            begun: false,
+        })
+    }
+
+    /// Starts one of the others, which does not run; as long as the restore has not begun, it is stopped again when this goes
+    /// out of scope.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the record not be written.
+    pub fn lend(&mut self, name: &str) -> Result<()> {
+        let mut record = self.before.clone().unwrap_or_default();
+        for (name, entry) in &self.record.containers {
+            record.containers.entry(name.clone()).or_insert_with(|| entry.clone());
+        }
+        write(self.context, &record)?;
+        self.lent.push(name.to_owned());
+        self.journal.info(format_args!("Starting {name}..."));
+        self.docker.start(name)
+    }
+
+    /// Stops those of n8n's containers that run.
     ///
     /// # Errors
     /// When one cannot be stopped; those that were are started again.
-    pub fn begin(context: &'a Context, docker: &'a Docker, journal: Journal, others: &[&str]) -> Result<Self> {
-        let file = path(context);
-        let before = match fs::read_to_string(&file) {
-            Ok(text) => Some(Record::parse(&text).with_context(|| format!("{} is not understood", file.display()))?),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", file.display())),
-        };
-        let resumed = before.is_some();
-        let before = before.unwrap_or_default();
+    pub fn begin(&mut self) -> Result<()> {
+        let before = self.before.clone().unwrap_or_default();
         let mut record = Record::default();
         let mut running = Vec::new();
         // As long as n8n has not worked since, what is done is done.
         let mut untouched = true;
-        let n8n = context.config.n8n_containers.iter().map(|name| (name.as_str(), true));
-        for (name, is_n8n) in n8n.chain(others.iter().map(|name| (*name, false))) {
-            let Some(container) = docker.container(name)? else {
+        for name in &self.context.config.n8n_containers {
+            let Some(container) = self.docker.container(name)? else {
                 continue;
             };
             let known = before.containers.get(name);
-            let runs = container.status == "running" || container.status == "restarting";
-            let again = runs || known.is_some_and(|(_, runs)| *runs);
-            if is_n8n {
-                untouched &= !runs && known.is_some_and(|(started, _)| *started == container.started_at);
-                if runs {
-                    running.push(name);
-                }
+            let runs = is_up(&container);
+            untouched &= !runs && known.is_some_and(|(started, _)| *started == container.started_at);
+            if runs {
+                running.push(name.as_str());
             }
-            record.containers.insert(name.to_owned(), (container.started_at, again));
+            let again = runs || known.is_some_and(|(_, runs)| *runs);
+            record.containers.insert(name.clone(), (container.started_at, again));
         }
-        if !record
-            .containers
-            .keys()
-            .any(|name| context.config.n8n_containers.contains(name))
-        {
-            journal.warn(format_args!(
+        if record.containers.is_empty() {
+            self.journal.warn(format_args!(
                 "None of n8n's containers is there, so none is stopped ({}): set BACKUP_N8N_CONTAINERS in .env if yours are \
                  called otherwise",
-                context.config.n8n_containers.join(" ")
+                self.context.config.n8n_containers.join(" ")
             ));
         }
-        if resumed && untouched {
+        let knows_n8n = before.containers.keys().any(|name| is_n8n(self.context, name));
+        // Where n8n was never stopped, it may have been given its servers back by hand since: they are not taken from it.
+        let history = if knows_n8n { !untouched } else { !running.is_empty() };
+        for (name, (started, runs)) in &self.record.containers {
+            // One that runs now may have been started by the restore that was interrupted.
+            let again = match before.containers.get(name) {
+                Some((_, known)) if history => *known || *runs,
+                Some((_, known)) => *known,
+                None => *runs,
+            };
+            record.containers.insert(name.clone(), (started.clone(), again));
+        }
+        for (name, entry) in &before.containers {
+            if !record.containers.contains_key(name) && self.docker.container(name)?.is_some() {
+                record.containers.insert(name.clone(), entry.clone());
+            }
+        }
+        if !history {
             record.point = before.point;
             record.done = before.done;
             record.mixed = before.mixed;
         }
-        let pause = Self {
-            context,
-            docker,
-            journal,
-            record,
-            resumed,
-        };
-        if resumed {
-            journal.warn("An earlier restore was interrupted; what it had stopped is started at the end");
+        if before.containers.values().any(|(_, runs)| *runs) {
+            self.journal
+                .warn("An earlier restore was interrupted; what it had stopped is started at the end");
         }
-        pause.write()?;
-        pause.stop(&running)?;
-        Ok(pause)
+        self.record = record;
+        self.write()?;
+        self.stop(&running)?;
+        self.begun = true;
+        Ok(())
     }
 
     fn stop(&self, names: &[&str]) -> Result<()> {
@@ -214,9 +347,6 @@ impl<'a> Pause<'a> {
             started = started.and(self.docker.start(name));
         }
         started.context("n8n could not be stopped, nor all of it started again")?;
-        if !self.resumed {
-            let _ = fs::remove_file(path(self.context));
-        }
         Err(error.context("n8n could not be stopped, nothing was restored"))
     }
 
@@ -264,26 +394,31 @@ impl<'a> Pause<'a> {
     }
 
     fn write(&self) -> Result<()> {
-        let file = path(self.context);
-        crate::store::make_dir(self.context.store.root())?;
-        let temporary = file.with_extension("new");
-        let write = || -> std::io::Result<()> {
-            let mut out = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            out.write_all(self.record.text().as_bytes())?;
-            out.sync_all()?;
-            fs::rename(&temporary, &file)
-        };
-        write().with_context(|| format!("Cannot write {}", file.display()))?;
-        sync_dir(self.context.store.root())
+        write(self.context, &self.record)
+    }
+
+    /// Those that are not n8n's, and whether each is to run at the end.
+    fn others(&self) -> impl Iterator<Item = (&str, bool)> {
+        let each = self.record.containers.iter();
+        each.filter(|(name, _)| !is_n8n(self.context, name))
+            .map(|(name, (_, runs))| (name.as_str(), *runs))
+    }
+
+    /// Stops what did not run before.
+    fn rest(&self) -> Result<()> {
+        for (name, _) in self.others().filter(|(_, runs)| !runs) {
+            if self.docker.container(name)?.is_some_and(|now| is_up(&now)) {
+                self.journal
+                    .info(format_args!("Stopping {name}, which did not run before"));
+                self.docker.stop(name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Leaves n8n stopped and the record in place, since only some of the recovery point's `parts` were brought back: what
-    /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all.
+    /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all. What did not run
+    /// before is stopped.
     pub fn keep(&self, parts: &[Kind]) -> bool {
         let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.iter().partition(|kind| self.record.done.contains(kind));
         if self.is_untouched() || left.is_empty() {
@@ -308,29 +443,33 @@ impl<'a> Pause<'a> {
                 ""
             }
         ));
+        if let Err(error) = self.rest() {
+            self.journal.failure(&error);
+        }
         true
     }
 
-    /// Starts what ran, all of n8n's containers with `all`, and gives the verdict on `work`. After a failure that left
-    /// something half restored nothing is started.
+    /// Starts what ran, or after work that is done everything with `all`, stops what did not run, and gives the verdict on
+    /// `work`. After a failure that left something half restored nothing is started.
     ///
     /// # Errors
     /// That of the work, else of the start.
     pub fn end<T>(self, work: Result<T>, all: bool) -> Result<T> {
+        let all = all && work.is_ok();
         if let Err(error) = &work {
             if error.downcast_ref::<NotPutBack>().is_some() {
                 if self.starts_n8n() {
                     self.journal.error("n8n stays stopped");
                 }
+                if let Err(worse) = self.rest() {
+                    self.journal.failure(&worse);
+                }
                 return work;
             }
         }
         let mut started = Ok(());
-        let is_n8n = |name: &String| self.context.config.n8n_containers.contains(name);
-        for name in self.record.containers.keys().filter(|name| !is_n8n(name)) {
-            if self.ran(name) {
-                started = started.and(self.docker.start(name));
-            }
+        for (name, _) in self.others().filter(|(_, runs)| all || *runs) {
+            started = started.and(self.docker.start(name));
         }
         let names: Vec<&str> = self.n8n().filter(|name| all || self.ran(name)).collect();
         if !names.is_empty() {
@@ -338,6 +477,9 @@ impl<'a> Pause<'a> {
             for name in &names {
                 started = started.and(self.docker.start(name));
             }
+        }
+        if !all {
+            started = started.and_then(|()| self.rest());
         }
         // Kept only when there is something left to do.
         if started.is_ok() {
@@ -354,6 +496,24 @@ impl<'a> Pause<'a> {
                 Err(error)
             }
         }
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            return;
+        }
+        // After a failure elsewhere, which is what is told, or a no.
+        for name in &self.lent {
+            self.journal
+                .info(format_args!("Stopping {name}, which did not run before"));
+            let _ = self.docker.stop(name);
+        }
+        let _ = match &self.before {
+            Some(before) => write(self.context, before),
+            None => fs::remove_file(path(self.context)).map_err(Into::into),
+        };
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
-use super::pause::Pause;
+use super::pause;
 use super::{backup_one, hold};
 use crate::component::postgres::restore::{prepare, Options};
 use crate::component::{env, n8n, redis, Context};
@@ -44,7 +44,7 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
     if !confirmed(JOURNAL, yes) {
         return Ok(());
     }
-    plan.run()?;
+    pause::within(context, JOURNAL, Kind::Postgres, || plan.run())?;
     JOURNAL.success(format_args!("PostgreSQL restore completed from: {}", path.display()));
     Ok(())
 }
@@ -76,8 +76,7 @@ pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore
         return Ok(());
     }
     let docker = context.docker()?;
-    let pause = Pause::begin(context, &docker, JOURNAL, &[plan.target()])?;
-    pause.end(plan.run(), false)?;
+    pause::around(context, &docker, JOURNAL, Kind::Redis, &[plan.target()], || plan.run())?;
     JOURNAL.success(format_args!("Redis restore completed from: {}", path.display()));
     Ok(())
 }
@@ -106,8 +105,9 @@ pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
         return Ok(());
     }
     let docker = context.docker()?;
-    let pause = Pause::begin(context, &docker, JOURNAL, &[])?;
-    pause.end(plan.run(|| keep_volume(context)), false)?;
+    pause::around(context, &docker, JOURNAL, Kind::N8n, &[], || {
+        plan.run(|| keep_volume(context))
+    })?;
     JOURNAL.success(format_args!("n8n data restore completed from: {}", path.display()));
     Ok(())
 }
@@ -144,7 +144,7 @@ pub fn env(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
             return Ok(());
         }
     }
-    plan.run()?;
+    pause::within(context, JOURNAL, Kind::Env, || plan.run())?;
     JOURNAL.success(format_args!(
         "Environment file restore completed from: {}",
         path.display()

@@ -1,7 +1,7 @@
 //! restore-all: every part of one recovery point, in the order in which they need each other.
 //!
-//! First everything is verified, and nothing is touched before. `.env` comes first only where there is none, because the
-//! settings stand in it; else it comes last, so that the containers that run now are reached by what is true of them now.
+//! First everything is verified, and nothing is touched before. Where there is no `.env`, the settings are those of the point's
+//! own copy, which is written first; else it comes last, so that the containers that run now are reached by what is true of them now.
 //! n8n is stopped before the first part and started after the last.
 
 use std::ffi::OsStr;
@@ -15,7 +15,6 @@ use super::hold;
 use super::pause::{self, Pause};
 use super::restore::{confirmed, keep_volume};
 use crate::component::{env, n8n, postgres, redis, Context};
-use crate::config::Config;
 use crate::docker::Docker;
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Point};
@@ -78,28 +77,12 @@ pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Res
     let restored = if context.config.env_file_exists {
         restore(context, &point, &parts, env_file.as_deref(), options, &mut times)?
     } else {
-        // Everything else needs its settings.
         let Some(path) = env_file else {
             bail!(".env file not found")
         };
-        let begun = Instant::now();
-        {
-            let _component = context.hold(Kind::Env, ENV)?;
-            let plan = env::restore::prepare(context, &path, ENV)?;
-            plan.report();
-            JOURNAL.warn(format_args!(
-                "This will first write {} from recovery point {}; all else is verified after that",
-                plan.target().display(),
-                point.stamp
-            ));
-            if !confirmed(JOURNAL, options.yes) {
-                return Ok(());
-            }
-            plan.run()?;
-        }
-        times.push((Kind::Env, begun.elapsed()));
-        let context = Context::new(Config::load(&context.config.project)?);
-        restore(&context, &point, &parts, None, options, &mut times)?
+        // Everything else needs its settings.
+        let config = env::restore::settings_of(context, &path)?;
+        restore(&Context::new(config), &point, &parts, Some(&path), options, &mut times)?
     };
     if !restored {
         return Ok(());
@@ -226,7 +209,7 @@ fn keeps(parts: &[Kind]) -> String {
     format!("Of what is there now: {}", kept.join("; "))
 }
 
-/// Restores all parts but an environment file that is in place already. `false` when the answer was no.
+/// Restores all parts; `.env` first where there is none, else last. `false` when the answer was no.
 fn restore(
     context: &Context,
     point: &Point,
@@ -255,11 +238,18 @@ fn restore(
     if let Some(env) = &env {
         env.report();
     }
-    let database = dump.as_ref().map(|_| Database::start(context, &docker)).transpose()?;
-    let postgres = dump
-        .as_deref()
-        .map(|path| postgres::restore::prepare(context, path, options.postgres, POSTGRES))
-        .transpose()?;
+    let mut others: Vec<&str> = redis.iter().map(redis::restore::Plan::target).collect();
+    if dump.is_some() {
+        others.push(&context.config.postgres_container);
+    }
+    let mut pause = Pause::plan(context, &docker, JOURNAL, &others)?;
+    let postgres = match dump.as_deref() {
+        Some(path) => {
+            start_postgres(context, &docker, &mut pause)?;
+            Some(postgres::restore::prepare(context, path, options.postgres, POSTGRES)?)
+        }
+        None => None,
+    };
     JOURNAL.info("Everything is verified, no data were changed so far");
     JOURNAL.warn(format_args!(
         "This will replace {} by recovery point {}, and stop n8n meanwhile",
@@ -267,20 +257,33 @@ fn restore(
         point.stamp
     ));
     JOURNAL.info(keeps(parts));
+    let (first, env) = match env {
+        Some(env) if env.is_missing() => (Some(env), None),
+        env => (None, env),
+    };
+    if let Some(env) = &first {
+        JOURNAL.warn(format_args!(
+            "{} is not there: it is written first",
+            env.target().display()
+        ));
+    }
     if !confirmed(JOURNAL, options.yes) {
         return Ok(false);
     }
 
+    if let Some(env) = first {
+        let begun = Instant::now();
+        let _component = context.hold(Kind::Env, ENV)?;
+        env.run()?;
+        times.push((Kind::Env, begun.elapsed()));
+    }
     let planned = |kind: &Kind| match kind {
         Kind::Env => env.is_some(),
         _ => parts.contains(kind),
     };
     let to_do: Vec<Kind> = Kind::ALL.into_iter().filter(planned).collect();
-    let others: Vec<&str> = redis.iter().map(redis::restore::Plan::target).collect();
-    let mut pause = Pause::begin(context, &docker, JOURNAL, &others)?;
-    let new_key = env
-        .as_ref()
-        .is_some_and(|env| env.changes("N8N_ENCRYPTION_KEY") && !env.is_missing());
+    pause.begin()?;
+    let new_key = env.as_ref().is_some_and(|env| env.changes("N8N_ENCRYPTION_KEY"));
     let done = (|| {
         let done = pause.resume(point.stamp)?;
         let mut part = |kind: Kind, work: &dyn Fn() -> Result<()>| -> Result<()> {
@@ -337,9 +340,6 @@ fn restore(
         );
     }
     pause.end(done, options.start)?;
-    if let Some(database) = database {
-        database.end(options.start)?;
-    }
     if !options.start && !runs_again {
         JOURNAL
             .info("n8n did not run before, so it was not started: docker compose up -d does it, or --start next time");
@@ -347,54 +347,15 @@ fn restore(
     Ok(true)
 }
 
-/// The database server, which must run to be restored.
-struct Database<'a> {
-    docker: &'a Docker,
-    container: &'a str,
-    started: bool,
-}
-
-impl<'a> Database<'a> {
-    /// Starts it when it does not run, and waits until it takes connections.
-    fn start(context: &'a Context, docker: &'a Docker) -> Result<Self> {
-        let name = &context.config.postgres_container;
-        let container = docker.existing(name, "BACKUP_POSTGRES_CONTAINER")?;
-        let started = matches!(container.status.as_str(), "created" | "exited");
-        let database = Self {
-            docker,
-            container: name,
-            started,
-        };
-        if started {
-            JOURNAL.info(format_args!("Starting {name}..."));
-            docker.start(name)?;
-            if let Err(error) = postgres::restore::await_ready(context, docker) {
-                database.end(false)?;
-                return Err(error);
-            }
-        }
-        Ok(database)
+/// Starts the database server when it does not run, and waits until it takes connections.
+fn start_postgres(context: &Context, docker: &Docker, pause: &mut Pause<'_>) -> Result<()> {
+    let name = &context.config.postgres_container;
+    let container = docker.existing(name, "BACKUP_POSTGRES_CONTAINER")?;
+    if !matches!(container.status.as_str(), "created" | "exited") {
+        return Ok(());
     }
-
-    /// Stops it again when it did not run, unless it is to run.
-    fn end(mut self, run: bool) -> Result<()> {
-        let stop = self.started && !run;
-        self.started = false;
-        if stop {
-            JOURNAL.info(format_args!("Stopping {}, which did not run before", self.container));
-            self.docker.stop(self.container)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Database<'_> {
-    fn drop(&mut self) {
-        if self.started {
-            // After a failure elsewhere, which is what is told.
-            let _ = self.docker.stop(self.container);
-        }
-    }
+    pause.lend(name)?;
+    postgres::restore::await_ready(context, docker)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::text;
 use crate::component::{check_recorded, Context};
+use crate::config::Config;
 use crate::dotenv;
 use crate::gpg::Locked;
 use crate::logging::Journal;
@@ -53,16 +54,7 @@ pub enum How {
 /// What is wrong with the file.
 pub fn prepare<'a>(context: &'a Context, file: &Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    let (new, after) = check_recorded(context, file)
-        .and_then(|()| {
-            let new = text(context, file)?;
-            let after = settings(file, &new)?;
-            Ok((new, after))
-        })
-        .map_err(|error| match error.downcast_ref::<Locked>() {
-            Some(_) => error,
-            None => error.context("Backup file is corrupted or not an environment file"),
-        })?;
+    let (new, after) = whole(context, file, |new| settings(file, new))?;
     journal.info("Backup file integrity verified");
     let path = context.config.env_file();
     let old = match fs::read(&path) {
@@ -82,6 +74,31 @@ pub fn prepare<'a>(context: &'a Context, file: &Path, journal: Journal) -> Resul
         new,
         old,
     })
+}
+
+/// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.
+///
+/// # Errors
+/// When the copy cannot be read, or a setting in it is not understood.
+pub fn settings_of(context: &Context, file: &Path) -> Result<Config> {
+    whole(context, file, |text| {
+        Config::of_text(&context.config.project, file, text)
+    })
+    .map(|(_, config)| config)
+}
+
+/// The text of a copy that is whole, and what `read` makes of it.
+fn whole<T>(context: &Context, file: &Path, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<(Vec<u8>, T)> {
+    check_recorded(context, file)
+        .and_then(|()| {
+            let text = text(context, file)?;
+            let read = read(&text)?;
+            Ok((text, read))
+        })
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not an environment file"),
+        })
 }
 
 /// The settings of a file; what it asks of the environment is left empty.
