@@ -105,27 +105,35 @@ fn hash_of(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
+/// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it. A size
+/// from 8 GiB on, for which that has too few digits, stands as GNU tar writes it: in binary, marked by the highest bit.
 ///
 /// # Errors
-/// When the name is longer than 100 bytes, or the file larger than 8 GiB, which such a header cannot tell.
+/// When the name is longer than 100 bytes.
 pub fn file_header(name: &str, bytes: u64, mode: u32) -> Result<Vec<u8>> {
     let mut block = vec![0_u8; BLOCK];
     let size = format!("{bytes:011o}");
-    if name.len() > 100 || size.len() > 11 {
-        bail!("{name} of {bytes} bytes is too long for a tar header");
+    if name.len() > 100 {
+        bail!("{name} is too long a name for a tar header");
     }
+    let large = size.len() > 11;
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
     put(100, &format!("{mode:07o}"));
     put(108, "0000000");
     put(116, "0000000");
-    put(124, &size);
+    if !large {
+        put(124, &size);
+    }
     put(136, "00000000000");
     // The checksum is taken with blanks in its place.
     put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");
+    if large {
+        block[124] = 0x80;
+        block[128..136].copy_from_slice(&bytes.to_be_bytes());
+    }
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     Ok(block)
@@ -1116,7 +1124,12 @@ mod tests {
             assert_eq!(summary.captured.unwrap().len(), len);
         }
         assert!(file_header(&"n".repeat(101), 1, 0o644).is_err());
-        assert!(file_header("n", 8 << 30, 0o644).is_err());
+        for size in [8 << 30, (8 << 30) - 1, 40_u64 << 40, u64::from(u32::MAX) << 20] {
+            let header = file_header("n", size, 0o644).unwrap();
+            assert_eq!(number(&header[124..136]), Some(size));
+            assert!(checksum_is_right(&header), "{size}");
+            assert_eq!(header[124] == 0x80, size >= 8 << 30, "{size}");
+        }
     }
 
     #[test]
