@@ -21,7 +21,7 @@ use crate::gpg::{self, Gpg};
 use crate::gzip::{self, Compressor, Unpacking};
 use crate::lock::{component_lock, Lock};
 use crate::logging::Journal;
-use crate::pipeline::{Chain, Count, Observer, Pending};
+use crate::pipeline::{self, Chain, Count, Observer, Pending};
 use crate::progress::Progress;
 use crate::size;
 use crate::store::{Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
@@ -33,6 +33,17 @@ const SHORTEST_PASSPHRASE: usize = 12;
 /// ends itself when nothing moves for the stall limit: so one that holds it for long has much to do, and the wait ends
 /// with it. A day is the bound for a holder that cannot end.
 const LONGEST_TURN: Duration = Duration::from_secs(24 * 3600);
+
+/// The bytes that are free for us on the disk of `dir`, as `df` tells.
+///
+/// # Errors
+/// When it does not.
+pub fn available(dir: &Path, stall: Duration) -> Result<u64> {
+    let mut df = pipeline::command("df");
+    df.args(["-Pk", "--"]).arg(dir);
+    let said = pipeline::output("df", df, None, stall)?;
+    size::free(&said.text()).context("df gave no number")
+}
 
 /// What every command works with.
 #[derive(Clone, Debug)]

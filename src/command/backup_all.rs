@@ -1,19 +1,17 @@
 //! backup-all: cleanup, then every component, then the environment file.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, Result};
 
 use super::{cleanup, drill, hold, now, offsite, pause, record};
+pub(super) use crate::component::available;
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
 use crate::manifest;
-use crate::pipeline;
 use crate::size;
 use crate::store::{Kind, Stamp};
 
@@ -246,12 +244,4 @@ fn expected(context: &Context) -> u64 {
     let newest = |kind| context.store.list(kind).ok()?.pop().map(|entry| entry.disk);
     let sum: u64 = Kind::ALL.into_iter().filter_map(newest).sum();
     sum + sum / 4
-}
-
-/// The bytes that are free for us on the disk of `dir`, as `df` tells.
-pub(super) fn available(dir: &Path, stall: Duration) -> Result<u64> {
-    let mut df = pipeline::command("df");
-    df.args(["-Pk", "--"]).arg(dir);
-    let said = pipeline::output("df", df, None, stall)?;
-    size::free(&said.text()).context("df gave no number")
 }

@@ -106,6 +106,62 @@ fn a_run_that_would_not_fit_does_not_begin() {
     });
 }
 
+/// A restore of the volume compares the room on both disks before anything is stopped: the volume's own, by way of the
+/// engine, and that of the backup which is made first.
+#[test]
+fn a_volume_restore_that_would_not_fit_does_not_begin() {
+    let sandbox = Sandbox::new("vroom").volume().build();
+    let (volume, n8n) = (format!("{}_small", sandbox.prefix()), sandbox.container("small"));
+    let mut create = vec!["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs"];
+    create.extend(["--opt", "o=size=8m"]);
+    let labels = sandbox.labels();
+    create.extend(labels.iter().map(String::as_str));
+    create.push(&volume);
+    sandbox.docker(&create);
+    let mount = format!("{volume}:/home/node/.n8n");
+    let mut run = vec!["run", "-d", "--name", &n8n, "--network", "none", "--stop-timeout", "1"];
+    run.extend(["-v", &mount]);
+    run.extend(labels.iter().map(String::as_str));
+    run.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
+    sandbox.docker(&run);
+    sandbox.set("BACKUP_N8N_VOLUME", &volume);
+    sandbox.set("BACKUP_N8N_CONTAINERS", &n8n);
+    fs::create_dir_all(sandbox.path("backups/n8n")).unwrap();
+    let archive = |stamp: &str, mb: u32| {
+        let path = sandbox.path(format!("backups/n8n/n8n_data_{stamp}.tar.gz"));
+        let script = "d=$(mktemp -d); head -c \"$2\"M /dev/zero >$d/big; tar -C $d -czf \"$1\" .; rm -r $d";
+        crate::common::sh(script, &[path.as_os_str(), mb.to_string().as_ref()]);
+        path
+    };
+    let (large, small) = (archive("20260101_000000", 12), archive("20260101_000001", 1));
+    let state = || sandbox.docker(&["inspect", "--format", "{{.State.StartedAt}} {{.State.Status}}", &n8n]);
+    let before = (state(), sandbox.backups("n8n"));
+    case("a volume too small for the archive", || {
+        let outcome = sandbox.call("restore-n8n").arg(&large).run();
+        outcome.assert_error(
+            "Insufficient disk space for the volume {}_small on Docker's disk: 8.0Mi available, 13MiB required{}",
+        );
+        assert_eq!((state(), sandbox.backups("n8n")), before);
+    });
+    case("no room for the backup of the volume", || {
+        let fill = "head -c 3145728 /dev/urandom >/home/node/.n8n/held";
+        sandbox.docker(&["exec", &n8n, "sh", "-c", fill]);
+        // Zeros pack to nothing, so a file that does not is needed to tell how the volume's contents may.
+        let script = "d=$(mktemp -d); head -c 1M /dev/urandom >$d/big; tar -C $d -czf \"$1\" .; rm -r $d";
+        let full = sandbox.aside("n8n_data_20260101_000002.tar.gz");
+        crate::common::sh(script, &[full.as_os_str()]);
+        let Some(_small) = Small::mount("faults: no room", &sandbox.path("backups/n8n"), "1m") else {
+            return;
+        };
+        let outcome = sandbox.call("restore-n8n").arg(&full).run();
+        outcome.assert_error("Insufficient disk space in {}/backups/n8n: 1.0Mi available, about 3.{}MiB required{}");
+        assert_eq!(state(), before.0);
+    });
+    case("room enough", || {
+        sandbox.call("restore-n8n").arg(&small).run().assert_success();
+    });
+}
+
 /// The log's disk is full at the start: nothing is done. It becomes full later: the backups are made, and the run fails.
 #[test]
 fn a_full_log_is_told_and_costs_no_backup() {

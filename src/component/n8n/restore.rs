@@ -7,12 +7,13 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::{helper_image, owner};
 use crate::component::exchange::{Exchange, NotPutBack, State};
-use crate::component::{check_recorded, observe, read, Context};
-use crate::docker::{Data, Docker, Workshop, HELPER_MOUNT};
+use crate::component::{available, check_recorded, observe, read, Context};
+use crate::docker::{Data, Docker, Exec, Workshop, HELPER_MOUNT};
 use crate::gpg::Locked;
 use crate::logging::Journal;
 use crate::pipeline::{Count, Input};
-use crate::store::Kind;
+use crate::size;
+use crate::store::{make_dir, Kind};
 use crate::tar;
 
 /// An archive that has been verified, and the volume that it is for.
@@ -24,10 +25,11 @@ pub struct Plan<'a> {
     archive: tar::Summary,
 }
 
-/// Verifies the archive and looks the volume up. Changes nothing.
+/// Verifies the archive, looks the volume up and compares the room on the disks. Changes nothing.
 ///
 /// # Errors
-/// What is wrong with the file, that there is no volume, or that it is in use by containers which would not be stopped.
+/// What is wrong with the file, that there is no volume, that it is in use by containers which would not be stopped, or that
+/// a disk has too little room.
 pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     let archive = check_recorded(context, file)
@@ -61,13 +63,26 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
         others.join(" "),
         context.config.n8n_containers.join(" ")
     );
-    Ok(Plan {
+    let plan = Plan {
         context,
         docker,
         journal,
         file,
         archive,
-    })
+    };
+    plan.check_room()?;
+    Ok(plan)
+}
+
+/// What a member takes on a disk beside its bytes, on average: half a block.
+const ROOM_OF_A_MEMBER: u64 = 2 << 10;
+
+/// What a backup of `held` bytes will take, when it packs as well as the archive that packed `bytes` into `packed`.
+fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
+    match u128::from(held) * u128::from(packed) / u128::from(bytes.max(1)) {
+        0 => packed.min(held),
+        estimate => u64::try_from(estimate).unwrap_or(u64::MAX).min(held),
+    }
 }
 
 impl Plan<'_> {
@@ -76,18 +91,75 @@ impl Plan<'_> {
         &self.context.config.n8n_volume
     }
 
+    /// A container that shows the volume.
+    fn helper(&self) -> Result<Workshop> {
+        let owner = format!("{}-restore-n8n", owner(self.context));
+        self.docker.sweep_helpers(&owner)?;
+        let image = helper_image(self.context, &self.docker, self.journal)?;
+        self.docker
+            .workshop(&owner, &image, Data::Volume(&self.context.config.n8n_volume))
+    }
+
+    /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
+    /// engine's disk need not be one of this host, so it is asked in a container.
+    fn check_room(&self) -> Result<()> {
+        let helper = self.helper()?;
+        self.check_volume(&helper)?;
+        let du = ["du", "-sk", HELPER_MOUNT];
+        let said = self
+            .docker
+            .answer("du", self.docker.exec(helper.id(), Exec::default(), &du), None)?
+            .text();
+        let held: Option<u64> = said.split_whitespace().next().and_then(|kb| kb.parse().ok());
+        let dir = self.context.store.dir(Kind::N8n);
+        make_dir(&dir)?;
+        let free = available(&dir, self.context.config.stall);
+        let (Some(held), Ok(free)) = (held.and_then(|kb| kb.checked_mul(1024)), free) else {
+            self.journal
+                .warn("Could not determine the disk space for the backup of the volume that is made first");
+            return Ok(());
+        };
+        let packed = self.file.metadata().map_or(0, |file| file.len());
+        let needed = packed_like(held, packed, self.archive.bytes);
+        ensure!(
+            free >= needed,
+            "Insufficient disk space in {}: {} available, about {} required for the backup of the volume as it is, which is made \
+             first: make room there",
+            dir.display(),
+            size::available(free),
+            size::amount(needed)
+        );
+        Ok(())
+    }
+
+    /// Refuses an archive that the volume has no room for, beside what it holds.
+    fn check_volume(&self, helper: &Workshop) -> Result<()> {
+        let volume = &self.context.config.n8n_volume;
+        let Some(free) = self.docker.free_space(helper.id(), HELPER_MOUNT)? else {
+            self.journal.warn(format_args!(
+                "Could not determine the disk space that is free for the volume {volume}"
+            ));
+            return Ok(());
+        };
+        let members = self.archive.members.saturating_mul(ROOM_OF_A_MEMBER);
+        let needed = self.archive.bytes.saturating_add(members);
+        ensure!(
+            free >= needed,
+            "Insufficient disk space for the volume {volume} on Docker's disk: {} available, {} required, since the archive is \
+             unpacked beside what is there: make room there (docker system df tells what takes it)",
+            size::available(free),
+            size::amount(needed)
+        );
+        Ok(())
+    }
+
     /// Unpacks the archive beside what is there and exchanges the two. n8n must be stopped. `safety` makes a backup of
     /// what was there, right before the exchange.
     ///
     /// # Errors
     /// When a step fails; the volume then holds what it held before, unless the error is [`NotPutBack`].
     pub fn run(&self, safety: impl FnOnce() -> Result<()>) -> Result<()> {
-        let owner = format!("{}-restore-n8n", owner(self.context));
-        self.docker.sweep_helpers(&owner)?;
-        let image = helper_image(self.context, &self.docker, self.journal)?;
-        let helper = self
-            .docker
-            .workshop(&owner, &image, Data::Volume(&self.context.config.n8n_volume))?;
+        let helper = self.helper()?;
         let exchange = Exchange::new(&helper, HELPER_MOUNT);
         {
             let _lock = self.context.hold(Kind::N8n, self.journal)?;
@@ -95,6 +167,8 @@ impl Plan<'_> {
         }
         // A backup like any other, which takes the lock itself.
         safety().context("The volume was not touched, because what is in it could not be backed up first")?;
+        // That backup may have taken it, where it lies on the same disk.
+        self.check_volume(&helper)?;
         let _lock = self.context.hold(Kind::N8n, self.journal)?;
         let staged = exchange
             .begin(&[])
@@ -183,4 +257,18 @@ fn properties(root: &tar::Properties) -> [String; 4] {
         format!("{:o}", root.mode),
         root.mtime.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backup_before_a_restore_is_taken_to_pack_as_the_archive_does() {
+        assert_eq!(packed_like(100 << 20, 10 << 20, 40 << 20), 25 << 20);
+        // Small ones do not pack to nothing, nor does anything grow.
+        assert_eq!(packed_like(1, 200, 100_000), 1);
+        assert_eq!(packed_like(1000, 200, 0), 1000);
+        assert_eq!(packed_like(u64::MAX, u64::MAX, 1), u64::MAX);
+    }
 }
