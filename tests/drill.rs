@@ -241,6 +241,101 @@ fn damaged_files_of_redis_and_the_volume_fail_for_what_they_are() {
 }
 
 #[test]
+fn files_without_a_manifest_are_listed_as_what_they_are() {
+    let sandbox = Sandbox::new("dlist").build();
+    for (kind, name) in [
+        ("postgres", "n8n_20250101_020000.sql.gz"),
+        ("redis", "dump_20250101_020007.rdb"),
+    ] {
+        fs::create_dir_all(sandbox.path("backups").join(kind)).unwrap();
+        sandbox.write(&format!("backups/{kind}/{name}"), "x");
+    }
+    sandbox.run("backup-all", &[]);
+    let listed = sandbox.run("test-recovery", &["--list"]);
+    listed.assert_success();
+    let (points, files) = listed.stdout.split_once("\n\n").unwrap();
+    let points: Vec<&str> = points.lines().collect();
+    assert_eq!(points.len(), 2, "{listed}");
+    assert!(points[1].ends_with("env                      never"), "{listed}");
+    let files: Vec<&str> = files.lines().collect();
+    assert!(
+        files[0].starts_with("Files that belong to no recovery point"),
+        "{listed}"
+    );
+    assert!(
+        files[2].starts_with("20250101_020007") && files[2].ends_with(" redis"),
+        "{listed}"
+    );
+    assert!(
+        files[3].starts_with("20250101_020000") && files[3].ends_with(" postgres"),
+        "{listed}"
+    );
+    assert_eq!(files.len(), 4, "{listed}");
+}
+
+/// A passphrase opens a whole point and proves its key. A wrong one says nothing of the backup, a damaged file does.
+#[test]
+fn an_encrypted_point_is_tested_as_any_other() {
+    if !has_program("gpg") || !has_program("openssl") {
+        skip("drill: an encrypted point", "gpg or openssl is missing");
+        return;
+    }
+    let passphrase = "the right one, of some length";
+    let sandbox = Sandbox::new("dcrypt")
+        .stack()
+        .n8n()
+        .seeded()
+        .env("BACKUP_GPG_PASSPHRASE", passphrase)
+        .build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let archive = sandbox.backup("n8n");
+    assert!(name(&archive).ends_with(".tar.gz.gpg"), "{}", archive.display());
+    let outcome = sandbox.run("test-recovery", &["--full"]);
+    outcome.assert_success().assert_never_says(passphrase);
+    for line in [
+        "SUCCESS Decrypted 20 of 20 credentials with the backed-up key",
+        "SUCCESS Recovery test passed: full of recovery point {} (5/5)",
+    ] {
+        assert_says(&outcome, line);
+    }
+    let passed = fact(&sandbox, "drill").unwrap();
+    assert!(passed.starts_with("passed full 2"), "{passed}");
+
+    // No verdict, and none is recorded.
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "a wrong one, of some length");
+    let outcome = sandbox.run("test-recovery", &["--full"]);
+    assert_ends(&outcome, 2, "BACKUP_GPG_PASSPHRASE is not its passphrase");
+    assert_says(&outcome, "ERROR PostgreSQL could not be tested");
+    assert!(!outcome.stdout.contains("test failed"), "{outcome}");
+    assert_eq!(fact(&sandbox, "drill").as_deref(), Some(passed.as_str()));
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "");
+    let outcome = sandbox.run("test-recovery", &["--redis"]);
+    assert_ends(&outcome, 2, "set BACKUP_GPG_PASSPHRASE in .env to the passphrase");
+    sandbox.set("BACKUP_GPG_PASSPHRASE", passphrase);
+
+    // Damaged in the middle, and cut off; first against the manifest, then with one that was made for it.
+    for (kind, part) in [("n8n", "--n8n"), ("postgres", "--postgres"), ("redis", "--redis")] {
+        let file = sandbox.backup(kind);
+        let whole = fs::read(&file).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() * 3 / 4] ^= 1;
+        fs::write(&file, &flipped).unwrap();
+        let outcome = sandbox.run("test-recovery", &[part]);
+        assert_ends(&outcome, 1, "is not the file that was recorded");
+        fs::write(&file, &whole).unwrap();
+        for damaged in [&flipped[..], &whole[..whole.len() * 3 / 4]] {
+            forge(&sandbox, &file, damaged);
+            let outcome = sandbox.run("test-recovery", &[part]);
+            assert_ends(&outcome, 1, "test failed");
+            assert!(outcome.stdout.contains("gpg --decrypt"), "{outcome}");
+            assert!(!outcome.stdout.contains("is not its passphrase"), "{outcome}");
+        }
+        forge(&sandbox, &file, &whole);
+        sandbox.run("test-recovery", &[part]).assert_success();
+    }
+}
+
+#[test]
 fn what_cannot_be_tested_is_no_verdict() {
     let sandbox = Sandbox::new("dsetup").redis().seeded().build();
     for args in [

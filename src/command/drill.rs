@@ -91,24 +91,38 @@ pub fn after_backup(context: &Context, stamp: Stamp) -> Result<()> {
     test(context, &Point::load(&context.store.set_path(stamp))?, parts)
 }
 
-/// Prints the recovery points, newest first: what could be tested, and what a test has shown.
+/// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
+/// the shell scripts made them, stand by themselves.
 ///
 /// # Errors
 /// When they cannot be listed or printed.
 pub fn list(context: &Context) -> Result<()> {
     let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
+    let mut bare = String::new();
     for (stamp, point) in points(context).context(Unready)?.iter().rev() {
         let age = size::span(age(*stamp));
         let line = match point {
             Ok(point) => {
                 let parts: Vec<&str> = point.members.iter().map(|member| member.kind.dir()).collect();
+                let parts = parts.join(" ");
+                if has_no_manifest(point) {
+                    bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
+                    continue;
+                }
                 let last = point.fact(FACT).unwrap_or("never");
-                format!("{stamp}  {age:<11}  {:<23}  {last}", parts.join(" "))
+                format!("{stamp}  {age:<11}  {parts:<23}  {last}")
             }
             Err(error) => format!("{stamp}  {age:<11}  {}", logging::ascii(&format!("{error:#}"))),
         };
         text.push_str(line.trim_end());
         text.push('\n');
+    }
+    if !bare.is_empty() {
+        text.push_str(
+            "\nFiles that belong to no recovery point, as the shell scripts made them. They can be tested under their stamp, but \
+             not\ncompared with what was backed up, and the outcome is not kept:\n",
+        );
+        text.push_str(&bare);
     }
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -149,6 +163,11 @@ fn points(context: &Context) -> Result<BTreeMap<Stamp, Result<Point>>> {
         }
     }
     Ok(points)
+}
+
+/// Whether only the files' names tell of a point.
+fn has_no_manifest(point: &Point) -> bool {
+    point.members.iter().all(|member| member.sha256.is_empty()) && !point.members.is_empty()
 }
 
 /// How old a point is.
