@@ -82,8 +82,11 @@ END
       exit 0
     fi
     tell disable --now "$name.timer" || true
+    # The time of the last run, and a last run that failed, would be remembered without the units.
+    tell clean --what=state "$name.timer" 2>/dev/null || true
     rm -f -- "$units/$name.timer" "$units/$name.service"
     tell daemon-reload
+    tell reset-failed "$name.timer" "$name.service" 2>/dev/null || true
     say "Removed $units/$name.timer"
     ;;
   *) die 'usage: timer.sh add|remove' ;;
