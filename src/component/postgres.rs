@@ -193,6 +193,15 @@ impl<'a> Psql<'a> {
         self.run_in(self.context.chain(), database, task, script)
     }
 
+    /// Runs scripts in one session, which is quicker than a session for each, and gives the output of each.
+    ///
+    /// # Errors
+    /// What psql says.
+    fn run_each<const N: usize>(&self, database: &str, task: &str, scripts: [String; N]) -> Result<[String; N]> {
+        let said = self.run(database, task, scripts.join(sql::SEPARATE))?;
+        sql::separated(&said)
+    }
+
     /// As [`Psql::run`], for what may take the server long: no stall is a stall while the session works.
     ///
     /// # Errors
@@ -261,12 +270,16 @@ impl<'a> Psql<'a> {
         Ok(sql::knows_restrict(&self.docker.answer("psql", version, None)?.text()))
     }
 
-    /// The first database of `candidates` that lets us in.
-    fn reachable(&self, candidates: &[&'static str]) -> Result<&'static str> {
+    /// Runs `scripts` in the first database of `candidates` that lets us in, and gives that database and the outputs.
+    fn run_in_reachable<const N: usize>(
+        &self,
+        candidates: &[&'static str],
+        scripts: [String; N],
+    ) -> Result<(&'static str, [String; N])> {
         let mut reason = None;
         for database in candidates.iter().copied() {
-            match self.run(database, "restore", "SELECT 1;\n".to_owned()) {
-                Ok(_) => return Ok(database),
+            match self.run_each(database, "restore", scripts.clone()) {
+                Ok(said) => return Ok((database, said)),
                 Err(error) => reason = Some(error),
             }
         }

@@ -74,17 +74,20 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
     let psql = Psql::live(context, &docker);
     let live = &config.postgres_db;
-    let maintenance = psql.reachable(sql::maintenance_databases(live)?)?;
-    let server = sql::parse_server(&psql.run(maintenance, "restore", sql::server(live)?)?)?;
+    // A name in another encoding than UTF-8 cannot be asked for.
+    let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
+    let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
+    let (maintenance, [server, missing_roles, blockers]) = psql.run_in_reachable(
+        sql::maintenance_databases(live)?,
+        [sql::server(live)?, sql::missing_roles(&roles)?, sql::blockers(live)?],
+    )?;
+    let server = sql::parse_server(&server)?;
     ensure!(
         server.may_restore(),
         "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
         config.postgres_user
     );
-    // A name in another encoding than UTF-8 cannot be asked for.
-    let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
-    let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
-    let missing_roles = sql::parse_names(&psql.run(maintenance, "restore", sql::missing_roles(&roles)?)?)?;
+    let missing_roles = sql::parse_names(&missing_roles)?;
     if !missing_roles.is_empty() && !options.create_roles {
         bail!(
             "The dump names roles that the server does not have: {}. Create them first, or add --create-roles to have \
@@ -92,7 +95,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
             missing_roles.join(", ")
         );
     }
-    for (kind, name) in sql::parse_named(&psql.run(maintenance, "restore", sql::blockers(live)?)?)? {
+    for (kind, name) in sql::parse_named(&blockers)? {
         match kind.as_str() {
             "prepared" => bail!(
                 "Database {live} has a prepared transaction ({name}): end it with COMMIT PREPARED or ROLLBACK PREPARED"
@@ -143,11 +146,8 @@ pub fn await_ready(context: &Context, docker: &Docker) -> Result<()> {
     let psql = Psql::live(context, docker);
     let deadline = Instant::now() + config.stall;
     loop {
-        let reason = match psql
-            .reachable(sql::maintenance_databases(&config.postgres_db)?)
-            .and_then(|database| psql.run(database, "restore", ASK.to_owned()))
-        {
-            Ok(said) if said.lines().any(|line| line == "ready") => return Ok(()),
+        let reason = match psql.run_in_reachable(sql::maintenance_databases(&config.postgres_db)?, [ASK.to_owned()]) {
+            Ok((_, [said])) if said.lines().any(|line| line == "ready") => return Ok(()),
             Ok(_) => anyhow!("it listens on no address yet"),
             Err(error) => error,
         };
@@ -292,13 +292,11 @@ impl Plan<'_> {
     /// them all.
     fn apply(&self, staged: &str, database: &sql::Description) -> Result<()> {
         let psql = self.psql();
-        psql.run(self.maintenance, "restore", sql::script(&database.apply))
+        let scripts = [sql::script(&database.apply), sql::differences(self.live(), staged)?];
+        let [_, differences] = psql
+            .run_each(self.maintenance, "restore", scripts)
             .context("Database restore failed")?;
-        if !self.server.exists {
-            return Ok(());
-        }
-        let differences = psql.run(self.maintenance, "restore", sql::differences(self.live(), staged)?)?;
-        if !differences.is_empty() {
+        if self.server.exists && !differences.is_empty() {
             let names: Vec<&str> = differences.lines().collect();
             self.journal.warn(format_args!(
                 "The restored database will differ from the replaced one in: {}",
@@ -431,12 +429,12 @@ impl Drop for Staged<'_> {
 /// # Errors
 /// When the server does not answer.
 fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, journal: Journal) -> Result<()> {
-    psql.run(
-        maintenance,
-        "restore",
+    let scripts = [
         sql::end_sessions(&sql::application_name("load", live))?,
-    )?;
-    for (kind, name) in sql::parse_named(&psql.run(maintenance, "restore", sql::sweep_list(live)?)?)? {
+        sql::sweep_list(live)?,
+    ];
+    let [_, list] = psql.run_each(maintenance, "restore", scripts)?;
+    for (kind, name) in sql::parse_named(&list)? {
         if kind == "kept" || except == Some(name.as_str()) {
             continue;
         }

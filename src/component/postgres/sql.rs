@@ -27,6 +27,29 @@ const PRELUDE: &str = "SET client_min_messages = warning;\n\
     SET lock_timeout = '10s';\n\
     SET synchronous_commit = on;\n";
 
+/// Stands between scripts that run in one session, and has psql print a line that no script prints.
+pub const SEPARATE: &str = "\\echo =====\n";
+const SEPARATOR: &str = "=====";
+
+/// Reads the output of scripts with [`SEPARATE`] between them.
+///
+/// # Errors
+/// When it is not of `N` scripts.
+pub fn separated<const N: usize>(output: &str) -> Result<[String; N]> {
+    let mut answers = vec![String::new()];
+    for line in output.split_inclusive('\n') {
+        match answers.last_mut() {
+            Some(answer) if line.trim_end() != SEPARATOR => answer.push_str(line),
+            _ => answers.push(String::new()),
+        }
+    }
+    let count = answers.len();
+    match answers.try_into() {
+        Ok(answers) => Ok(answers),
+        Err(_) => bail!("psql gave {count} answers instead of {N}"),
+    }
+}
+
 /// Name of the database that a restore of the run `stamp` (YYYYMMDD_HHMMSS) loads into.
 pub fn staged_name(stamp: &str) -> String {
     format!("n8n_restore_{stamp}")
@@ -775,6 +798,15 @@ fn bytes_of(field: &str) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_of_one_session_are_told_apart() {
+        let both: [String; 2] = separated("a\nb\n=====\n").unwrap();
+        assert_eq!(both, ["a\nb\n", ""]);
+        assert_eq!(separated::<1>("").unwrap(), [""]);
+        assert_eq!(separated::<3>("=====\n=====\nc\n").unwrap(), ["", "", "c\n"]);
+        assert!(separated::<2>("a\n").is_err() && separated::<1>("=====\n").is_err());
+    }
 
     #[test]
     fn names_are_quoted_or_refused() {
