@@ -695,6 +695,20 @@ mod tests {
         );
     }
 
+    /// What takes the archive fails while parts are packed: that is told, not what it does to the compressors.
+    #[test]
+    fn a_full_disk_is_the_cause_and_not_what_follows_from_it() {
+        for _ in 0..10 {
+            let mut chain = Chain::new(STALL);
+            let data = io::Cursor::new(noise(8 * PART.0));
+            let (packed, _) = gzip(2).compress(&mut chain, data, ()).unwrap();
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            chain.pump("writing", packed, full, ());
+            let error = format!("{:#}", chain.finish().unwrap_err());
+            assert!(error.contains("No space left on device"), "{error}");
+        }
+    }
+
     #[test]
     fn the_setting_names_a_program_with_arguments() {
         let chosen = Compressor::choose("gzip -3", None).unwrap();

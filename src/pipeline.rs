@@ -697,12 +697,16 @@ fn lost_its_reader(status: ExitStatus) -> bool {
     status.signal() == Some(13) || status.code() == Some(128 + 13)
 }
 
-/// Whether `error` only says that a reader went away, which is the consequence of another fault.
+/// Whether `error` only says that a reader went away, which is the consequence of another fault: to one of our threads, or
+/// to the last child of a chain that feeds another.
 pub fn is_broken_pipe(error: &Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == ErrorKind::BrokenPipe)
+    // A context that is an error itself is found by this and not among the causes.
+    let child = error.downcast_ref::<Failed>().and_then(|failed| failed.status);
+    child.is_some_and(lost_its_reader)
+        || error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Ends the chain when nothing has moved for `stall`; returns when it is dismissed.
