@@ -51,12 +51,17 @@ fn image(sandbox: &Sandbox) -> String {
     image
 }
 
-/// Removes the image when the test is over; the container goes with the sandbox, so this is made before that.
-struct Image(String);
+/// Removes the image when the test is over, and the container first, which holds it.
+struct Image {
+    name: String,
+    container: String,
+}
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let _ = Command::new("docker").args(["rmi", "-f", &self.0]).output();
+        for args in [["rm", "-f", &self.container], ["rmi", "-f", &self.name]] {
+            let _ = Command::new("docker").args(args).output();
+        }
     }
 }
 
@@ -94,8 +99,11 @@ fn the_package_and_the_timer_work_and_leave_nothing() {
         .stack()
         .env("BACKUP_LOCK_FILE", "logs/lock")
         .build();
-    let image = Image(image(&sandbox));
     let container = sandbox.container("init");
+    let image = Image {
+        name: image(&sandbox),
+        container: container.clone(),
+    };
     let (project, docker) = (sandbox.aside(""), common::sh("command -v docker", &[]));
     let mounts = [
         format!("{}:/srv", project.display()),
@@ -127,7 +135,7 @@ fn the_package_and_the_timer_work_and_leave_nothing() {
     ]);
     args.extend(labels.iter().map(String::as_str));
     args.extend(mounts.iter().flat_map(|mount| ["-v", mount]));
-    args.extend(["-t", &image.0, "/busybox", "sh", "-c", START]);
+    args.extend(["-t", &image.name, "/busybox", "sh", "-c", START]);
     let mut run = Command::new("docker");
     run.args(&args);
     let said = output(run);

@@ -6,7 +6,7 @@ set -euo pipefail
 
 # program:Debian package
 wanted=(igzip:isal pigz:pigz libdeflate-gzip:libdeflate-tools gpg:gpg openssl:openssl rclone:rclone script:bsdutils podman:podman
-  curl:curl)
+  curl:curl rootlesskit:rootlesskit newuidmap:uidmap)
 
 missing() {
   local entry
