@@ -268,9 +268,20 @@ impl Docker {
                 Err(anyhow!("it is paused; try: docker unpause {name}")).with_context(missing)
             }
             Some(container) => {
-                Err(anyhow!("its state is '{}'; try: docker start {name}", container.status)).with_context(missing)
+                let state = &container.status;
+                let why = match self.last_words(name) {
+                    Some(words) => anyhow!("its state is '{state}', and the last that it said is: {words}"),
+                    None => anyhow!("its state is '{state}'; try: docker start {name}"),
+                };
+                Err(why).with_context(missing)
             }
         }
+    }
+
+    /// Why the program of a container ended by itself; none when it does not tell of a failure.
+    fn last_words(&self, name: &str) -> Option<String> {
+        let said = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
+        failure(said.stderr.split(" / ")).or_else(|| failure(said.text().lines()))
     }
 
     /// `docker exec` of a program in a container.
@@ -638,6 +649,24 @@ fn stop_limit(said: &str) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)).saturating_add(Duration::from_secs(30))
 }
 
+/// The failure that the last lines of a server's log tell, with its details: of PostgreSQL, Redis and the like.
+fn failure<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
+    const SIGNS: [&str; 3] = ["FATAL:", "PANIC:", "Fatal error"];
+    const DETAILS: [&str; 2] = ["DETAIL:", "HINT:"];
+    let after = |line: &'a str, signs: &[&str]| signs.iter().find_map(|sign| line.find(sign)).map(|at| &line[at..]);
+    let mut words: Vec<&str> = Vec::new();
+    for line in lines {
+        if let Some(failure) = after(line, &SIGNS) {
+            words = vec![failure];
+        } else if let Some(detail) = after(line, &DETAILS).filter(|_| !words.is_empty()) {
+            words.push(detail);
+        } else {
+            words.clear();
+        }
+    }
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
 /// Tells "there is no such object" (fine) from an engine that does not answer.
 fn absent(stderr: &str) -> Result<()> {
     let said = stderr.to_ascii_lowercase();
@@ -683,6 +712,18 @@ mod tests {
             .get_args()
             .map(|arg| arg.to_string_lossy().into_owned())
             .collect()
+    }
+
+    #[test]
+    fn a_failure_is_what_a_server_said_last() {
+        let failed = "LOG:  starting\nx UTC [1] FATAL:  database files are incompatible with server\nx UTC [1] DETAIL:  It is 99.";
+        assert_eq!(
+            failure(failed.lines()).as_deref(),
+            Some("FATAL:  database files are incompatible with server DETAIL:  It is 99.")
+        );
+        let stopped = "FATAL:  terminating connection due to administrator command\nLOG:  database system is shut down";
+        assert_eq!(failure(stopped.lines()), None);
+        assert_eq!(failure("".lines()), None);
     }
 
     #[test]

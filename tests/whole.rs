@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use common::page::{blocks, compose, shell};
 use common::servers::{files, next, serve, Rclone};
 use common::{assert_same, has_program, mode, output, skip, Outcome, Sandbox};
 
@@ -20,45 +21,6 @@ const PASSPHRASE: &str = "correct horse battery staple";
 /// A line of `.env` and a value in the database that must not be found on any disk but in `.env`.
 const MARKER: &str = "PLAINTEXT_MARKER_OF_THE_TEST";
 const POSTGRES_PASSWORD: &str = "it's $5 #1 \"pass\\word\"";
-
-/// `docker compose`, as far as the documentation uses it: makes and starts the stack of the `.env` in the working directory.
-/// It stands for a plug-in that need not be there; what it makes is real.
-const COMPOSE: &str = r#"
-create() {
-  "$real" inspect "$prefix-$1" >/dev/null 2>&1 && return
-  name=$1 mount=$2 image=$3
-  shift 3
-  "$real" volume create "${labels[@]}" "${mount%%:*}" >/dev/null
-  "$real" create "${labels[@]}" --name "$prefix-$name" --network none --stop-timeout 1 -v "$mount" "${options[@]}" \
-    "n8n-backup-test/$image:1" "$@" >/dev/null
-}
-if [ "$1" = compose ]; then
-  set -e
-  [ -f .env ] || { echo 'compose: no .env in the working directory' >&2; exit 1; }
-  password=$(grep '^POSTGRES_PASSWORD=' .env)
-  options=(--stop-signal SIGINT -e POSTGRES_USER=n8n -e POSTGRES_DB=n8n -e "$password")
-  create postgres "${prefix}_postgres_data:/var/lib/postgresql/data" postgres
-  options=()
-  create redis "${prefix}_redis_data:/data" redis redis-server --port 6386
-  create n8n-main "${prefix}_n8n_data:/home/node/.n8n" busybox sleep 86400
-  create n8n-worker "${prefix}_n8n_data:/home/node/.n8n" busybox sleep 86400
-  case "$2 $3" in
-    'up --no-start') ;;
-    'up -d') exec "$real" start "$prefix"-{postgres,redis,n8n-main,n8n-worker} ;;
-    *) echo "compose: not known here: $*" >&2; exit 1 ;;
-  esac
-  exit 0
-fi
-"#;
-
-/// The commands of the section `heading` of a page, one after the other.
-fn commands(page: &str, heading: &str) -> String {
-    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let blocks = section.split("```sh\n").skip(1);
-    let blocks: Vec<&str> = blocks.map(|rest| rest.split("```").next().unwrap()).collect();
-    blocks.concat()
-}
 
 /// What the whole stack holds, but for what belongs to the database itself, which no dump holds.
 fn fingerprint(sandbox: &Sandbox) -> String {
@@ -155,23 +117,14 @@ fn type_on_new_host(sandbox: &Sandbox, home: &Path, docker: &Path, script: &str)
     let mut install = Command::new(sandbox.aside("checkout/scripts/make/install.sh"));
     install.env("N8N_DIR", &project);
     common::done(install);
-    let mut shell = Command::new("bash");
+    let mut shell = shell(script, home, docker);
     shell
-        .args(["-euo", "pipefail", "-c", script])
-        .env_clear()
         .env("HOME", home)
-        .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", docker.display()))
         .env("TMPDIR", sandbox.aside("tmp"))
-        .current_dir(home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"] {
-        if let Some(value) = std::env::var_os(name) {
-            shell.env(name, value);
-        }
-    }
     let mut shell = shell.spawn().unwrap();
     // What is typed where the commands ask for it.
     let typed = format!("{PASSPHRASE}\n");
@@ -236,26 +189,24 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
         "{status}"
     );
 
-    let compose = format!(
-        "prefix={}\nlabels=({})\n{COMPOSE}",
-        sandbox.prefix(),
-        sandbox.labels().join(" ")
-    );
-    let docker = sandbox.stand_in_docker(&compose);
+    let docker = compose(&sandbox);
     let stamp = common::name(&sandbox.backup("sets")).replace(".sha256", "");
     let mut project = sandbox.dir().to_owned();
     let mut old = old_home;
-    let offsite = commands(
+    let offsite = blocks(
         include_str!("../docs/offsite.md"),
         "A new host, with only the passphrase and the remote",
-    );
+    )
+    .concat();
     // What comes before puts the program and rclone's settings in place.
     let (_, offsite) = offsite.split_once("cd ~/n8n\n").unwrap();
-    let recovery = commands(
+    let recovery = blocks(
         include_str!("../docs/recovery.md"),
         "The host is lost, or n8n moves to another one",
     );
-    let recovery = recovery.replace("YYYYMMDD_HHMMSS.backup", &format!("{stamp}.backup.gpg"));
+    let recovery = recovery
+        .concat()
+        .replace("YYYYMMDD_HHMMSS.backup", &format!("{stamp}.backup.gpg"));
     for (name, script) in [
         ("new", format!("cd ~/n8n\n{offsite}")),
         (

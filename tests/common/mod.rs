@@ -15,6 +15,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod page;
 pub mod servers;
 
 use std::ffi::{OsStr, OsString};
