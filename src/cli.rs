@@ -140,7 +140,9 @@ pub const COMMANDS: &[Command] = &[
         name: "backup-all",
         summary: "clean up, then back up PostgreSQL, Redis, the n8n volume and .env",
         details:
-            "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a time.",
+            "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a time. As far as\n\
+                  the settings say, it then tests the recovery point (BACKUP_DRILL), sends it elsewhere (BACKUP_OFFSITE) and\n\
+                  tells how it went (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_NOTIFY_COMMAND).",
         operand: None,
         options: &[],
         log: BACKUP_LOG,
@@ -177,7 +179,9 @@ pub const COMMANDS: &[Command] = &[
         name: "cleanup-backups",
         summary: "delete backups that are older than BACKUP_RETENTION_DAYS",
         details: "BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY and _YEARLY keep more. The newest good backup of each component\n\
-                  always stays, and so does what was verified or proven last; the files of a recovery point stay or go together.",
+                  always stays, and so does what was verified or proven last; the files of a recovery point stay or go together.\n\
+                  A stretch without backups that is longer than the retention counts as a third of it. --dry-run tells why each\n\
+                  file stays or goes.",
         operand: None,
         options: &[Opt {
             long: "dry-run",
@@ -191,7 +195,8 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "restore-postgres",
         summary: "replace the database by the contents of a .sql.gz file",
-        details: "The file is verified and loaded beside the live database first; then the two are swapped.",
+        details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
+                  a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
         options: &[
             YES,
@@ -206,9 +211,7 @@ pub const COMMANDS: &[Command] = &[
                 long: "in-place",
                 short: None,
                 value: None,
-                help:
-                    "where there is no room for two databases: dump the live one, drop it, then load; a failure after \
-                       the drop leaves no database but that dump",
+                help: "where two databases have no room: dump the live one, drop it, then load",
             },
         ],
         log: BACKUP_LOG,
@@ -319,6 +322,24 @@ pub const COMMANDS: &[Command] = &[
         action: Action::Verify,
     },
     Command {
+        name: "test-recovery",
+        summary: "recover a recovery point into throw-away containers, and compare",
+        details: "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to be\n\
+                  tested. Nothing of the live stack is touched: the containers are made from its images, have no network and\n\
+                  none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be made. One of\n\
+                  --postgres, --redis, --n8n, --full and --list has to be given.",
+        operand: Some("[SET]"),
+        options: &[
+            part("postgres", "load the dump, compare, and decrypt the credentials with the point's key"),
+            part("redis", "load the snapshot and compare its keys"),
+            part("n8n", "unpack the archive and compare its members"),
+            part("full", "all of these, and the environment file"),
+            part("list", "list the recovery points and what the last test of each has shown"),
+        ],
+        log: Some("recovery-test.log"),
+        action: Action::TestRecovery,
+    },
+    Command {
         name: "backup-offsite",
         summary: "send the recovery points that are not elsewhere yet to RCLONE_REMOTE:RCLONE_BUCKET",
         details: "By rclone, newest first; each is compared there and then marked. Nothing is deleted there because it was\n\
@@ -369,7 +390,8 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "doctor",
         summary: "look at everything that a backup needs, and say what to do",
-        details: "One line for each check, OK, WARN or FAIL; exits 1 when any failed. Changes nothing.",
+        details: "One line for each check, OK, WARN or FAIL; exits 1 when any failed. Changes nothing. --quiet leaves out what\n\
+                  is OK.",
         operand: None,
         options: &[],
         log: None,
@@ -393,24 +415,6 @@ pub const COMMANDS: &[Command] = &[
         log: None,
         action: Action::Man,
     },
-    Command {
-        name: "test-recovery",
-        summary: "recover a recovery point into throw-away containers, and compare",
-        details: "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to be\n\
-                  tested. Nothing of the live stack is touched: the containers are made from its images, have no network and\n\
-                  none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be made. One of\n\
-                  --postgres, --redis, --n8n, --full and --list has to be given.",
-        operand: Some("[SET]"),
-        options: &[
-            part("postgres", "load the dump, compare, and decrypt the credentials with the point's key"),
-            part("redis", "load the snapshot and compare its keys"),
-            part("n8n", "unpack the archive and compare its members"),
-            part("full", "all of these, and the environment file"),
-            part("list", "list the recovery points and what the last test of each has shown"),
-        ],
-        log: Some("recovery-test.log"),
-        action: Action::TestRecovery,
-    },
 ];
 
 const USAGE: &str = "Usage: n8n-backup [--project-dir DIR] COMMAND [ARGUMENTS]\n";
@@ -427,7 +431,7 @@ const GLOBAL: &[Opt] = &[
         long: "quiet",
         short: Some('q'),
         value: None,
-        help: "print warnings and errors only; the log file gets all",
+        help: "of what is logged, print warnings and errors only; the log file gets all",
     },
     Opt {
         long: "verbose",

@@ -92,6 +92,8 @@ pub enum Data<'a> {
 pub struct Mount {
     /// The volume's name; empty for what is no volume.
     pub name: String,
+    /// The directory of the engine's host that is mounted; empty for a volume.
+    pub directory: String,
     /// Where the container sees it.
     pub destination: String,
 }
@@ -192,21 +194,20 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub fn mounted(&self, container: &str) -> Result<Option<Vec<Mount>>> {
-        const FORMAT: &str = "{{range .Mounts}}{{.Type}}|{{.Name}}|{{.Destination}}{{println}}{{end}}";
+        const FORMAT: &str = "{{range .Mounts}}{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{println}}{{end}}";
         let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", container])?;
         if !said.success {
             return absent(&said.stderr).map(|()| None);
         }
         let text = said.text();
         let mounts = text.lines().filter_map(|line| {
-            let mut fields = line.splitn(3, '|');
-            let (kind, name, destination) = (fields.next()?, fields.next()?, fields.next()?);
+            let mut fields = line.splitn(4, '|');
+            let (kind, name) = (fields.next()?, fields.next()?);
+            let (destination, source) = (fields.next()?, fields.next()?);
+            let when = |is: bool, text: &str| if is { text.to_owned() } else { String::new() };
             Some(Mount {
-                name: if kind == "volume" {
-                    name.to_owned()
-                } else {
-                    String::new()
-                },
+                name: when(kind == "volume", name),
+                directory: when(kind == "bind", source),
                 destination: destination.to_owned(),
             })
         });
@@ -402,6 +403,19 @@ impl Docker {
             return Ok(true);
         }
         absent(&said.stderr).map(|()| false)
+    }
+
+    /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty otherwise.
+    ///
+    /// # Errors
+    /// When there is no such volume, or the engine does not answer.
+    pub fn volume_directory(&self, name: &str) -> Result<String> {
+        const FORMAT: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
+        let said = self.query(&["volume", "inspect", "--format", FORMAT, "--", name])?;
+        if !said.success {
+            return Err(engine_error(&said.stderr));
+        }
+        Ok(said.text())
     }
 
     /// The names of the containers that run, or are paused, and mount a volume; helper containers of ours left out.

@@ -272,11 +272,13 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     sandbox.set("BACKUP_COMPRESSOR", "no-such-program");
     sandbox.set("BACKUP_POSTGRES_CONTAINER", "n8nbt-no-such-container");
     sandbox.set("BACKUP_NOTIFY_COMMAND", "./none");
+    sandbox.set("DB_POSTGRESDB_DATABASE", "workflows");
     fs::set_permissions(&env, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let ill = sandbox.binary().arg("doctor").run();
     assert_eq!(ill.code, Some(1), "{ill}");
     for start in [
         "WARN settings: others may read ",
+        "WARN settings: n8n's database is workflows (DB_POSTGRESDB_DATABASE), and n8n is what is backed up: ",
         "FAIL postgres: Container n8nbt-no-such-container is not running",
         "FAIL redis: ",
         "FAIL compressor: Compressor no-such-program not found",
@@ -296,6 +298,74 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     assert_eq!(nowhere.code, Some(1), "{nowhere}");
     line(&nowhere, "FAIL docker: Docker engine does not answer");
     line(&nowhere, "WARN cron: DOCKER_HOST is set here");
+}
+
+#[test]
+fn a_directory_of_the_host_becomes_a_volume_as_the_doctor_says() {
+    let sandbox = Sandbox::new("bind").redis().build();
+    // A worker's name with dots, as compose of old and swarm have it.
+    let names = [sandbox.container("n8n-main"), sandbox.container("n8n.worker.1")];
+    sandbox.set("BACKUP_N8N_CONTAINERS", &names.join(" "));
+    sandbox.set("BACKUP_HELPER_IMAGE", "n8n-backup-test/busybox:1");
+    let data = sandbox.aside("n8n's data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("config"), "{\"encryptionKey\": \"key\"}").unwrap();
+    let (mount, labels) = (format!("{}:/home/node/.n8n", data.display()), sandbox.labels());
+    for name in &names {
+        let mut args = vec![
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "none",
+            "--stop-timeout",
+            "1",
+            "-v",
+            &mount,
+        ];
+        args.extend(labels.iter().map(String::as_str));
+        args.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
+        sandbox.docker(&args);
+    }
+    let advice = |said: &common::Outcome| -> String {
+        let line = said.stdout.lines().find(|line| line.starts_with("FAIL n8n: ")).unwrap();
+        assert!(line.contains("keeps its data in the directory "), "{said}");
+        line.split_once("(nothing is moved): ").unwrap().1.to_owned()
+    };
+    let said = sandbox.binary().arg("doctor").run();
+    let command = advice(&said);
+    assert!(command.ends_with(&format!(" {}", sandbox.volume())), "{command}");
+    common::sh(&command, &[]);
+    let said = sandbox.binary().arg("doctor").run();
+    for name in &names {
+        let line = format!(
+            "OK   n8n: {name} mounts {}, which is {}",
+            data.display(),
+            sandbox.volume()
+        );
+        assert!(said.stdout.lines().any(|said| said == line), "{line}\n{said}");
+    }
+    sandbox.run("backup-n8n", &[]).assert_success();
+    fs::write(data.join("config"), "lost").unwrap();
+    fs::write(data.join("stray"), "x").unwrap();
+    let archive = sandbox.backup("n8n");
+    let outcome = sandbox.run("restore-n8n", &[&archive.to_string_lossy()]);
+    outcome.assert_success();
+    assert_eq!(
+        fs::read_to_string(data.join("config")).unwrap(),
+        "{\"encryptionKey\": \"key\"}"
+    );
+    assert!(!data.join("stray").exists());
+
+    // Where a volume of that name holds something else, it is left alone.
+    sandbox.docker(&["volume", "rm", &sandbox.volume()]);
+    sandbox.make_volume(&sandbox.volume());
+    let said = sandbox.binary().arg("doctor").run();
+    assert!(
+        advice(&said).ends_with(" n8n_data_directory, and set BACKUP_N8N_VOLUME=n8n_data_directory in .env"),
+        "{said}"
+    );
 }
 
 #[test]

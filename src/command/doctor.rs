@@ -15,6 +15,7 @@ use crate::component::{n8n, postgres, redis, Context};
 use crate::config::{Encryption, SETTINGS};
 use crate::credentials;
 use crate::docker::Docker;
+use crate::dotenv;
 use crate::gzip::Compressor;
 use crate::lock::{Attempt, Lock};
 use crate::logging::{ascii, Journal};
@@ -117,6 +118,19 @@ fn env_file(context: &Context, report: &mut Report) {
             format!("{name} in .env is none of n8n-backup's settings{meant}"),
         );
     }
+    // n8n's own name for it; both names in one file may well differ by oversight.
+    let n8n_db = dotenv::parse(&path, &text, &|name| env::var(name).ok())
+        .ok()
+        .and_then(|mut values| values.remove("DB_POSTGRESDB_DATABASE"));
+    if let Some(name) = n8n_db.filter(|name| !name.is_empty() && *name != context.config.postgres_db) {
+        report.warn(
+            "settings",
+            format!(
+                "n8n's database is {name} (DB_POSTGRESDB_DATABASE), and {} is what is backed up: set POSTGRES_DB={name}",
+                context.config.postgres_db
+            ),
+        );
+    }
     let recorded = crate::manifest::list(&context.store).ok().and_then(|points| {
         let newest = points.into_iter().rev().find_map(|(_, point)| point.ok())?;
         let holds = |name: &str| newest.fact(name).is_some_and(|value| !value.starts_with("none"));
@@ -157,14 +171,20 @@ fn engine(context: &Context, docker: &Docker, report: &mut Report) {
 /// The volume, and whether n8n keeps its data there.
 fn volume(context: &Context, docker: &Docker, report: &mut Report) {
     let volume = &context.config.n8n_volume;
+    let mut exists = false;
     match docker.volume_exists(volume) {
-        Ok(true) => report.ok("volume", format!("{volume} exists")),
+        Ok(true) => {
+            exists = true;
+            report.ok("volume", format!("{volume} exists"));
+        }
         Ok(false) => report.fail(
             "volume",
             format!("{volume} does not exist; set BACKUP_N8N_VOLUME in .env to the one that n8n mounts"),
         ),
         Err(error) => report.fail("volume", format!("{error:#}")),
     }
+    // A volume may stand for a directory of the host that n8n mounts as such.
+    let directory = docker.volume_directory(volume).unwrap_or_default();
     for name in &context.config.n8n_containers {
         let mounts = match docker.mounted(name) {
             Ok(Some(mounts)) => mounts,
@@ -185,12 +205,12 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
             continue;
         }
         match mounts.iter().find(|mount| mount.destination.ends_with("/.n8n")) {
-            Some(mount) if mount.name.is_empty() => report.fail(
-                "n8n",
-                format!(
-                    "{name} keeps its data in a directory of the host, not in {volume}: back that up by other means"
-                ),
-            ),
+            Some(mount) if !directory.is_empty() && mount.directory == directory => {
+                report.ok("n8n", format!("{name} mounts {directory}, which is {volume}"));
+            }
+            Some(mount) if mount.name.is_empty() => {
+                report.fail("n8n", in_a_directory(name, volume, exists, &mount.directory));
+            }
             Some(mount) => report.fail(
                 "n8n",
                 format!(
@@ -201,6 +221,21 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
             None => report.warn("n8n", format!("{name} does not mount {volume}")),
         }
     }
+}
+
+/// What to do where n8n keeps its data in a directory of the host.
+fn in_a_directory(container: &str, volume: &str, exists: bool, directory: &str) -> String {
+    // Another volume of that name may hold data.
+    let new = if exists { "n8n_data_directory" } else { volume };
+    let set = match new == volume {
+        true => String::new(),
+        false => format!(", and set BACKUP_N8N_VOLUME={new} in .env"),
+    };
+    let device = pipeline::quoted(&format!("device={directory}"));
+    format!(
+        "{container} keeps its data in the directory {directory} of the host, not in {volume}. Make a volume that stands for it \
+         (nothing is moved): docker volume create -o type=none -o o=bind -o {device} {new}{set}"
+    )
 }
 
 /// Whether cron, which passes next to nothing, reaches the engine.
