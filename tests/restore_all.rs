@@ -359,10 +359,23 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
         assert_eq!(record.contains("done postgres"), name != "restore-postgres", "{record}");
         assert!(record.contains("point "), "{record}");
     }
+    // Nor is it finished by a part of it.
     sandbox.psql("drop table settings cascade");
-    let outcome = sandbox.run("restore-all", &["latest"]);
+    let outcome = sandbox.run("restore-all", &["--only", "postgres", "latest"]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN n8n stays stopped: restored from the recovery point: postgres; as before: redis, n8n, env{}",
+    );
+    outcome.assert_log_has("restore-all", "INFO restore-all.sh {} goes on with the rest");
+    assert!(!outcome.log.contains("Full restore completed"), "{outcome}");
+    let said = sandbox.binary().arg("status").run();
+    let stopped = [PARTS[2], PARTS[3]].map(|name| sandbox.container(name)).join(" ");
+    assert!(said.stdout.contains(&format!("left stopped: {stopped}. Run")), "{said}");
+    let outcome = sandbox.run("restore-all", &["latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
     assert_same(&before, &fingerprint(&sandbox));
     for name in PARTS {
         assert_eq!(status(&sandbox, name), "running", "{name}");
@@ -401,7 +414,7 @@ fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
         running.signal("KILL");
         running.wait();
         let said = sandbox.binary().arg("status").run();
-        let wanted = format!("perhaps running, though it did not run before: {}", servers[0]);
+        let wanted = format!("running, though it did not run before: {}", servers[0]);
         assert!(said.stdout.contains(&wanted), "{said}");
         assert_eq!(status(&sandbox, "postgres"), "running");
         let outcome = sandbox.run("restore-all", &["latest"]);

@@ -39,6 +39,8 @@ struct Record {
     containers: BTreeMap<String, (String, bool)>,
     /// The recovery point that is being restored.
     point: Option<Stamp>,
+    /// The parts of it that are to be restored, by this run or the one that was interrupted.
+    parts: Vec<Kind>,
     /// Its parts that are in place.
     done: Vec<Kind>,
     /// Parts of another point are in place too.
@@ -56,9 +58,13 @@ impl Record {
                     record.containers.insert((*name).to_owned(), entry);
                 }
                 ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
-                ["done", name] => record
-                    .done
-                    .push(Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?),
+                [list @ ("part" | "done"), name] => {
+                    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?;
+                    match *list {
+                        "part" => record.parts.push(kind),
+                        _ => record.done.push(kind),
+                    }
+                }
                 ["mixed"] => record.mixed = true,
                 _ => return None,
             }
@@ -75,8 +81,10 @@ impl Record {
         if let Some(point) = self.point {
             text.push_str(&format!("point {point}\n"));
         }
-        for kind in &self.done {
-            text.push_str(&format!("done {}\n", kind.dir()));
+        for (list, kinds) in [("part", &self.parts), ("done", &self.done)] {
+            for kind in kinds {
+                text.push_str(&format!("{list} {}\n", kind.dir()));
+            }
         }
         if self.mixed {
             text.push_str("mixed\n");
@@ -145,20 +153,31 @@ pub fn unfinished(context: &Context) -> Option<Option<Stamp>> {
 /// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
 pub fn interrupted(context: &Context) -> Option<String> {
     let record = left(context)?;
-    let names = |chosen: &dyn Fn(&str, bool) -> bool| -> String {
-        let names = record.containers.iter().filter(|(name, (_, runs))| chosen(name, *runs));
-        names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
+    let docker = context.docker().ok();
+    let is_running = |name: &str| {
+        let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
+        now.map(|now| is_up(&now))
     };
-    let stopped = names(&|_, runs| runs);
-    let started = names(&|name, runs| !runs && !is_n8n(context, name));
+    let mut stopped = Vec::new();
+    let mut started = Vec::new();
+    for (name, (_, runs)) in &record.containers {
+        match (runs, is_running(name)) {
+            (true, None | Some(false)) => stopped.push(name.as_str()),
+            (false, Some(true)) if !is_n8n(context, name) => started.push(name.as_str()),
+            _ => {}
+        }
+    }
+    if stopped.is_empty() {
+        stopped.push("nothing");
+    }
     Some(format!(
         "A restore was interrupted and has left stopped: {}{}. Run the same restore again, which goes on and sets that \
          right; or do it by hand and remove {}",
-        if stopped.is_empty() { "nothing" } else { &stopped },
+        stopped.join(" "),
         if started.is_empty() {
             String::new()
         } else {
-            format!("; perhaps running, though it did not run before: {started}")
+            format!("; running, though it did not run before: {}", started.join(" "))
         },
         path(context).display()
     ))
@@ -313,6 +332,7 @@ impl<'a> Pause<'a> {
         }
         if !history {
             record.point = before.point;
+            record.parts = before.parts;
             record.done = before.done;
             record.mixed = before.mixed;
         }
@@ -351,16 +371,20 @@ impl<'a> Pause<'a> {
     }
 
     /// The parts of a point that an interrupted restore of it has brought in place. From now on this point is what the
-    /// record tells of.
+    /// record tells of, and its `parts` with those that the interrupted one was to bring are what is to be done.
     ///
     /// # Errors
     /// When the record cannot be written.
-    pub fn resume(&mut self, point: Stamp) -> Result<Vec<Kind>> {
+    pub fn resume(&mut self, point: Stamp, parts: &[Kind]) -> Result<Vec<Kind>> {
         if self.record.point != Some(point) {
             self.record.point = Some(point);
             self.record.mixed |= !self.record.done.is_empty();
+            self.record.parts.clear();
             self.record.done.clear();
         }
+        self.record.parts.extend(parts);
+        self.record.parts.sort_unstable();
+        self.record.parts.dedup();
         self.write()?;
         Ok(self.record.done.clone())
     }
@@ -416,11 +440,12 @@ impl<'a> Pause<'a> {
         Ok(())
     }
 
-    /// Leaves n8n stopped and the record in place, since only some of the recovery point's `parts` were brought back: what
+    /// Leaves n8n stopped and the record in place, since only some of the recovery point's parts were brought back: what
     /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all. What did not run
     /// before is stopped.
-    pub fn keep(&self, parts: &[Kind]) -> bool {
-        let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.iter().partition(|kind| self.record.done.contains(kind));
+    pub fn keep(&self) -> bool {
+        let parts = self.record.parts.iter();
+        let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.partition(|kind| self.record.done.contains(kind));
         if self.is_untouched() || left.is_empty() {
             return false;
         }
@@ -531,6 +556,7 @@ mod tests {
             .containers
             .insert("n8n-worker".to_owned(), ("0001-01-01T00:00:00Z".to_owned(), false));
         record.point = Stamp::parse("20260102_030405");
+        record.parts = Kind::ALL.to_vec();
         record.done = vec![Kind::Postgres, Kind::N8n];
         record.mixed = true;
         assert_eq!(Record::parse(&record.text()), Some(record));

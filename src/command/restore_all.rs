@@ -209,7 +209,8 @@ fn keeps(parts: &[Kind]) -> String {
     format!("Of what is there now: {}", kept.join("; "))
 }
 
-/// Restores all parts; `.env` first where there is none, else last. `false` when the answer was no.
+/// Restores all parts; `.env` first where there is none, else last. `false` when the answer was no, or an
+/// interrupted restore is not yet finished by these parts.
 fn restore(
     context: &Context,
     point: &Point,
@@ -285,7 +286,7 @@ fn restore(
     pause.begin()?;
     let new_key = env.as_ref().is_some_and(|env| env.changes("N8N_ENCRYPTION_KEY"));
     let done = (|| {
-        let done = pause.resume(point.stamp)?;
+        let done = pause.resume(point.stamp, &to_do)?;
         let mut part = |kind: Kind, work: &dyn Fn() -> Result<()>| -> Result<()> {
             if done.contains(&kind) {
                 JOURNAL.info(format_args!("Already restored by the interrupted run: {}", kind.dir()));
@@ -326,8 +327,10 @@ fn restore(
         Ok(())
     })();
     let runs_again = pause.starts_n8n();
-    if done.is_err() && pause.keep(&to_do) {
-        return done.map(|()| true);
+    if pause.keep() {
+        done?;
+        JOURNAL.info(format_args!("restore-all.sh {} goes on with the rest", point.stamp));
+        return Ok(false);
     }
     let done = done.and_then(|()| match options.start {
         true => docker.start(&context.config.redis_container),

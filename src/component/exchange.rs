@@ -174,7 +174,9 @@ impl<'a> Exchange<'a> {
         let docker = self.helper.docker();
         let said = docker.answer("sh", docker.exec(self.helper.id(), Exec::default(), &argv), None)?;
         if !said.success {
-            return Err(anyhow!("{}", said.stderr).context(format!("could not {verb} the exchange in {}", self.dir)));
+            return Err(
+                anyhow!("{}", said.stderr).context(format!("the step '{verb}' of the exchange in {} failed", self.dir))
+            );
         }
         Ok(said.text())
     }
