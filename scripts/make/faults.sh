@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# The fault suite in full, FAULT_ROUNDS times (1 unless set): every case on the real
-# engine, and at the end how many of them held.
+# The fault suite in full: every case on the real engine, and at the end how many of them
+# held. Settings:
+#   FAULT_ROUNDS      how often (1)
+#   FAULT_COMPRESSOR  pack by this program (BACKUP_COMPRESSOR)
+#   FAULT_PASSPHRASE  encrypt with this passphrase (BACKUP_GPG_PASSPHRASE)
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
 unset N8N_DIR FILE YES DRY_RUN
 rounds=${FAULT_ROUNDS:-1}
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || die "FAULT_ROUNDS must be a number, not '$rounds'"
+[[ -z ${FAULT_COMPRESSOR:-} ]] || export TEST_COMPRESSOR=$FAULT_COMPRESSOR
+[[ -z ${FAULT_PASSPHRASE:-} ]] || export TEST_PASSPHRASE=$FAULT_PASSPHRASE
 
 scripts/make/engine.sh
 scripts/make/optional.sh >/dev/null
@@ -27,7 +32,7 @@ for ((round = 1; round <= rounds; round++)); do
   cargo test --test faults -- --test-threads=1 || failed=1
   begun=$(grep -c '^begin ' "$FAULTS_REPORT" || true)
   held=$(grep -c '^held ' "$FAULTS_REPORT" || true)
-  say "Round $round of $rounds: $held of $begun faults held."
+  say "Round $round of $rounds${FAULT_COMPRESSOR:+, packed by $FAULT_COMPRESSOR}${FAULT_PASSPHRASE:+, encrypted}: $held of $begun faults held."
   [[ $held == "$begun" && $begun != 0 ]] || failed=1
 done
 if [[ -s $N8N_BACKUP_SKIPPED ]]; then

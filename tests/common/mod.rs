@@ -169,9 +169,14 @@ impl Builder {
         sandbox.install();
         if self.env_file {
             let mut text = sandbox.env_file_text();
-            if let Some(passphrase) = std::env::var_os("TEST_PASSPHRASE") {
-                let line = env_line("BACKUP_GPG_PASSPHRASE", &passphrase.to_string_lossy());
-                let _ = writeln!(text, "{line}");
+            for (variable, setting) in [
+                ("TEST_PASSPHRASE", "BACKUP_GPG_PASSPHRASE"),
+                ("TEST_COMPRESSOR", "BACKUP_COMPRESSOR"),
+            ] {
+                if let Some(value) = std::env::var_os(variable) {
+                    let line = env_line(setting, &value.to_string_lossy());
+                    let _ = writeln!(text, "{line}");
+                }
             }
             for line in &self.lines {
                 let _ = writeln!(text, "{line}");

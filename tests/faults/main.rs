@@ -2,7 +2,8 @@
 //! each test stands for.
 //!
 //! `FAULTS=all` runs it in full, with signals at many points of a run; otherwise at a few. Each case that held appends a
-//! line to the file that `FAULTS_REPORT` names. With `TEST_PASSPHRASE`, every sandbox encrypts its backups with it.
+//! line to the file that `FAULTS_REPORT` names. With `TEST_PASSPHRASE`, every sandbox encrypts its backups with it;
+//! with `TEST_COMPRESSOR`, it packs them by that program.
 
 // A test that cannot go on is to panic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
