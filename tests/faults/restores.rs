@@ -249,6 +249,19 @@ fn roles_that_are_missing_or_weak_are_told() {
             assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
         },
     );
+    case("a setting that only a superuser may give", || {
+        sandbox
+            .psql("ALTER DATABASE n8n SET log_min_duration_statement = 1000; ALTER DATABASE n8n SET work_mem = '7MB'");
+        let dump = dump_of(&sandbox);
+        sandbox.psql("UPDATE t SET n = 2");
+        restore(&sandbox, &dump).assert_success().assert_log_has(
+            "restore-postgres",
+            "WARN The restored database will differ from the replaced one in: settings",
+        );
+        assert_eq!(sandbox.psql("SELECT n FROM t").trim(), "1");
+        // Told in time to look it up: the rest of them is kept.
+        assert_eq!(sandbox.psql("SHOW work_mem").trim(), "7MB");
+    });
 }
 
 /// Names that a shell, psql or docker would take for something else.

@@ -292,7 +292,10 @@ impl Plan<'_> {
     /// them all.
     fn apply(&self, staged: &str, database: &sql::Description) -> Result<()> {
         let psql = self.psql();
-        let scripts = [sql::script(&database.apply), sql::differences(self.live(), staged)?];
+        let scripts = [
+            sql::lenient_script(&database.apply),
+            sql::differences(self.live(), staged)?,
+        ];
         let [_, differences] = psql
             .run_each(self.maintenance, "restore", scripts)
             .context("Database restore failed")?;

@@ -326,6 +326,15 @@ pub fn script(statements: &[String]) -> String {
     script
 }
 
+/// As [`script`], and a statement that fails does not stop the others: a user who is no superuser may not give every
+/// setting. [`differences`] tells what is missing then.
+pub fn lenient_script(statements: &[String]) -> String {
+    format!(
+        "\\set ON_ERROR_STOP off\n{}\\set ON_ERROR_STOP on\n",
+        script(statements)
+    )
+}
+
 /// Asks in which properties `staged` differs from `live` after both scripts of its [`Description`]: one name of a
 /// `pg_database` column (or `privileges`, `settings`) per line, none where they are alike.
 pub fn differences(live: &str, staged: &str) -> Result<String> {
