@@ -61,6 +61,19 @@ impl Action {
             _ => 1,
         }
     }
+
+    /// Whether the command works while n8n does and nobody waits for it, unlike a restore.
+    pub const fn runs_beside_the_live_stack(self) -> bool {
+        matches!(
+            self,
+            Self::BackupAll
+                | Self::BackupPostgres
+                | Self::BackupRedis
+                | Self::BackupN8n
+                | Self::BackupOffsite
+                | Self::TestRecovery
+        )
+    }
 }
 
 /// An option.

@@ -148,6 +148,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "how many components backup-all backs up at the same time",
     },
     Setting {
+        name: "BACKUP_NICE",
+        default: "10",
+        help: "the nice value of a backup's own processes (not of those in containers); 0 leaves it",
+    },
+    Setting {
         name: "BACKUP_GPG_PASSPHRASE",
         default: "",
         help: "encrypts every backup with this passphrase; keep it elsewhere too",
@@ -300,6 +305,8 @@ pub struct Config {
     pub drill_cpus: String,
     /// `BACKUP_JOBS`
     pub jobs: usize,
+    /// `BACKUP_NICE`
+    pub nice: u8,
     /// `BACKUP_OFFSITE`
     pub offsite: bool,
     /// `RCLONE_REMOTE`
@@ -397,6 +404,7 @@ impl Config {
             drill_memory: source.memory("BACKUP_DRILL_MEMORY")?,
             drill_cpus: source.cpus("BACKUP_DRILL_CPUS")?,
             jobs: source.number("BACKUP_JOBS", 1, 16)?,
+            nice: source.number("BACKUP_NICE", 0, 19)?,
             offsite: source.switch("BACKUP_OFFSITE")?,
             rclone_remote: source.remote("RCLONE_REMOTE")?,
             rclone_bucket: source.text("RCLONE_BUCKET")?.trim_matches('/').to_owned(),

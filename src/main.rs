@@ -19,6 +19,7 @@ mod manifest;
 mod metrics;
 mod notify;
 mod pipeline;
+mod priority;
 mod progress;
 mod rclone;
 mod rdb;
@@ -171,6 +172,9 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         if !meant.is_empty() {
             journal.warn(format_args!("{name} in .env is no setting{meant}"));
         }
+    }
+    if invocation.command.action.runs_beside_the_live_stack() {
+        priority::lower(context.config.nice, context.config.path.as_ref());
     }
     let operand = invocation.operand.as_deref().unwrap_or_default();
     let yes = invocation.has("yes");

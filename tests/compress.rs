@@ -84,6 +84,35 @@ fn a_host_with_gzip_alone_backs_up_and_restores() {
     round_trip(&sandbox, &path, "gzip -6{}");
 }
 
+/// What runs live goes first: our processes have a nice value, unless the caller has chosen one.
+#[test]
+fn a_backup_steps_back_for_the_live_stack() {
+    let sandbox = Sandbox::new("nice").postgres().build();
+    let said = sandbox.aside("nice values");
+    let script = format!("#!/bin/sh\nnice >>'{}'\nexec gzip -c\n", said.display());
+    let dir = sandbox.stand_in("nice-gzip", &script);
+    sandbox.set("BACKUP_COMPRESSOR", &dir.join("nice-gzip").to_string_lossy());
+    let nice_value = || {
+        let _ = std::fs::remove_file(&said);
+        sandbox.run("backup-postgres", &[]).assert_success();
+        let text = std::fs::read_to_string(&said).unwrap();
+        text.lines().next().unwrap().to_owned()
+    };
+    let ours = sh("nice", &[]).trim().to_owned();
+    assert_eq!(nice_value(), if ours == "0" { "10" } else { &ours });
+    sandbox.set("BACKUP_NICE", "0");
+    assert_eq!(nice_value(), ours);
+    sandbox.set("BACKUP_NICE", "20");
+    let outcome = sandbox.run("backup-postgres", &[]);
+    outcome.assert_error("Bad setting (see {})");
+    assert!(
+        outcome
+            .log
+            .contains("BACKUP_NICE must be a whole number from 0 to 19, not '20'"),
+        "{outcome}"
+    );
+}
+
 #[test]
 fn a_compressor_that_loses_bytes_is_found_out() {
     let sandbox = Sandbox::new("lossy").postgres().seeded().build();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{assert_same, Outcome, Sandbox};
+use crate::common::{assert_same, plain, Outcome, Sandbox};
 use crate::{before_end, case, dump_of, edited, few_or_many, pack, restore, staged_databases};
 
 const CORRUPT: &str = "Backup file is corrupted or not a valid gzip file";
@@ -20,7 +20,8 @@ fn assert_refused_offline(outcome: &Outcome) {
 fn a_cut_or_flipped_file_is_refused_before_anything_happens() {
     let sandbox = Sandbox::new("cut").postgres().seeded().build();
     // Small enough to be cut at many places, with all that a seed has.
-    let whole = fs::read(dump_of(&sandbox)).unwrap();
+    let stored = dump_of(&sandbox);
+    let whole = fs::read(plain(&sandbox, &stored)).unwrap();
     let plain = {
         let path = sandbox.aside("whole.gz");
         fs::write(&path, &whole).unwrap();
@@ -45,6 +46,29 @@ fn a_cut_or_flipped_file_is_refused_before_anything_happens() {
                 assert_refused_offline(&restore(&sandbox, &file));
             },
         );
+    }
+    if stored.extension().is_some_and(|end| end == "gpg") {
+        let whole = fs::read(&stored).unwrap();
+        let file = sandbox.aside("cut.sql.gz.gpg");
+        let refused = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            let outcome = restore(&sandbox, &file);
+            assert_eq!(outcome.code, Some(1), "{outcome}");
+            assert!(!outcome.log.contains("is not running"), "{outcome}");
+        };
+        for n in 0..cuts {
+            case(&format!("the encrypted file cut after {n}/{cuts}"), || {
+                refused(&whole[..whole.len() * n / cuts]);
+            });
+            case(
+                &format!("bit {} of the encrypted file flipped at {n}/{cuts}", n % 8),
+                || {
+                    let mut bytes = whole.clone();
+                    bytes[whole.len() * n / cuts] ^= 1 << (n % 8);
+                    refused(&bytes);
+                },
+            );
+        }
     }
     // What is cut before it is packed unpacks without a fault: only its end tells.
     let end = plain.len() - 60;
@@ -231,7 +255,7 @@ fn a_dump_of_a_newer_pg_dump_is_loaded() {
         assert_same(&before, &sandbox.fingerprint_postgres());
     });
     case("many members", || {
-        let plain = unpacked(&dump);
+        let plain = unpacked(&plain(&sandbox, &dump));
         let mut packed = Vec::new();
         for part in plain.chunks(plain.len() / 40) {
             packed.extend(fs::read(pack(&sandbox, "part.gz", part)).unwrap());

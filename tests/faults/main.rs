@@ -82,7 +82,7 @@ pub fn assert_backups_whole(sandbox: &Sandbox) {
     let settings = fs::read(sandbox.path(".env")).unwrap();
     for path in sandbox.backups("env") {
         // Made by this run, or by one with another stall limit at its end.
-        let copy = fs::read(&path).unwrap();
+        let copy = fs::read(plain(sandbox, &path)).unwrap();
         assert!(copy.starts_with(&settings), "{} is not whole", path.display());
     }
     for path in sandbox.backups("sets") {
@@ -153,7 +153,7 @@ pub fn assert_next_run_succeeds(sandbox: &Sandbox) -> Outcome {
     let whole = fs::read(sandbox.path(".env")).unwrap();
     sandbox.write(".env", &settings);
     for copy in copies {
-        let copy = fs::read(copy).unwrap();
+        let copy = fs::read(plain(sandbox, &copy)).unwrap();
         assert!(copy == whole || copy == settings, "a copy of .env is not whole");
     }
     next.assert_success();

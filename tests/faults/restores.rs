@@ -287,12 +287,14 @@ fn hostile_names_are_only_names() {
             let dump = dump_of(&sandbox);
             let dir = sandbox.aside("operands");
             std::fs::create_dir_all(&dir).unwrap();
-            std::fs::rename(dump, dir.join(file)).unwrap();
+            let encrypted = dump.extension().is_some_and(|end| end == "gpg");
+            let file = format!("{file}{}", if encrypted { ".gpg" } else { "" });
+            std::fs::rename(dump, dir.join(&file)).unwrap();
             let mut call = sandbox.call("restore-postgres").cwd(&dir);
             if file.starts_with('-') {
                 call = call.arg("--");
             }
-            call.arg(file).run().assert_success();
+            call.arg(&file).run().assert_success();
             assert_same(&before, &sandbox.fingerprint_postgres());
         });
     }
