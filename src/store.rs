@@ -209,15 +209,29 @@ impl Store {
             .any(|encrypted| self.path_as(kind, stamp, encrypted).symlink_metadata().is_ok())
     }
 
-    /// The time now, or the first second after it whose names are all free.
+    /// The time now, or the first second after it whose names are all free. Where clocks were set back by an hour or less, as
+    /// once a year, it is the second after the newest recovery point, so that the order of the names is that of the runs.
     pub fn free_stamp(&self) -> Stamp {
-        let mut stamp = Stamp::now();
+        let now = Stamp::now();
+        let mut stamp = match self.newest_set() {
+            Some(newest) if newest > now && newest.0 - now.0 <= TimeDelta::hours(1) => newest.next(),
+            _ => now,
+        };
         while self.set_path(stamp).symlink_metadata().is_ok()
             || Kind::ALL.iter().any(|kind| self.is_taken(*kind, stamp))
         {
             stamp = stamp.next();
         }
         stamp
+    }
+
+    /// The newest recovery point, by the names alone.
+    fn newest_set(&self) -> Option<Stamp> {
+        let sets = fs::read_dir(self.sets_dir()).ok()?;
+        let names = sets.flatten().map(|item| item.file_name());
+        names
+            .filter_map(|name| Stamp::parse(name.to_str()?.strip_suffix(SET_SUFFIX)?))
+            .max()
     }
 
     /// Where the recovery points lie.

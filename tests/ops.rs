@@ -265,6 +265,34 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     );
     assert!(!quiet.stdout.contains("key:"), "{quiet}");
 
+    // One more worker, as after docker compose up --scale.
+    let (worker, mount) = (sandbox.container("n8n.worker.2"), format!("{}:/data", sandbox.volume()));
+    let labels = sandbox.labels();
+    let mut args = vec![
+        "run",
+        "-d",
+        "--name",
+        &worker,
+        "--network",
+        "none",
+        "--stop-timeout",
+        "1",
+        "-v",
+        &mount,
+    ];
+    args.extend(labels.iter().map(String::as_str));
+    args.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
+    sandbox.docker(&args);
+    let scaled = sandbox.binary().args(&["doctor", "--quiet"]).run();
+    line(
+        &scaled,
+        &format!(
+            "WARN n8n: {} is mounted by {worker}, too, and a restore refuses",
+            sandbox.volume()
+        ),
+    );
+    sandbox.docker(&["rm", "-f", &worker]);
+
     // Another volume than n8n's, a password that is wrong, a program that is missing, a file that others read.
     sandbox.make_volume(&format!("{}-other", sandbox.volume()));
     sandbox.set("BACKUP_N8N_VOLUME", &format!("{}-other", sandbox.volume()));

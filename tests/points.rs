@@ -579,6 +579,27 @@ fn a_clock_that_jumped_by_weeks_takes_little_and_time_passes_on() {
 }
 
 #[test]
+fn in_the_hour_that_clocks_repeat_the_newer_point_stays_the_newer() {
+    let sandbox = Sandbox::new("hour").redis().build();
+    // Clocks are set back by an hour between the two.
+    sandbox.call("backup-redis").env("TZ", "AAA-1").run().assert_success();
+    let first = points(&sandbox);
+    sandbox.redis(&["set", "later", "1"]);
+    sandbox.call("backup-redis").env("TZ", "BBB0").run().assert_success();
+    let both = points(&sandbox);
+    assert!(both.len() == 2 && both[0] == first[0], "{first:?} {both:?}");
+    assert_eq!(fact(&sandbox.backups("sets")[1], "redis.keys").as_deref(), Some("1"));
+    let status = sandbox.binary().arg("status").env("TZ", "BBB0").run();
+    assert!(!status.stdout.contains("future"), "{status}");
+    let cleanup = sandbox.call("cleanup-backups").env("TZ", "BBB0").run();
+    cleanup.assert_success().assert_never_says("clock");
+    // A clock that was wrong by more is another matter.
+    let far = sandbox.call("backup-redis").env("TZ", "CCC5").run();
+    far.assert_success();
+    assert!(points(&sandbox)[0] < first[0], "{:?}", points(&sandbox));
+}
+
+#[test]
 fn a_manifest_leads_nowhere_but_to_backups() {
     let sandbox = Sandbox::new("evil").build();
     fs::create_dir(sandbox.path("postgres")).unwrap();

@@ -162,6 +162,7 @@ fn engine(context: &Context, docker: &Docker, report: &mut Report) {
     let running = docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER");
     report.result("redis", running.and_then(|_| redis::probe(context, docker)));
     volume(context, docker, report);
+    strangers(context, docker, report);
     report.result(
         "helper",
         n8n::helper_image(context, docker, JOURNAL).map(|image| format!("local image {image} shows the volume")),
@@ -220,6 +221,29 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
             ),
             None => report.warn("n8n", format!("{name} does not mount {volume}")),
         }
+    }
+}
+
+/// Containers that mount the volume and are not known as n8n's: a worker that was added, say.
+fn strangers(context: &Context, docker: &Docker, report: &mut Report) {
+    let config = &context.config;
+    let users = docker.users(&config.n8n_volume).unwrap_or_default();
+    let others: Vec<&str> = users
+        .iter()
+        .filter(|name| !config.n8n_containers.contains(name))
+        .map(String::as_str)
+        .collect();
+    if !others.is_empty() {
+        report.warn(
+            "n8n",
+            format!(
+                "{} is mounted by {}, too, and a restore refuses while what it does not stop runs: set \
+                 BACKUP_N8N_CONTAINERS=\"{} {1}\" in .env",
+                config.n8n_volume,
+                others.join(" "),
+                config.n8n_containers.join(" ")
+            ),
+        );
     }
 }
 

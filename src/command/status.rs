@@ -474,8 +474,8 @@ fn seconds(time: SystemTime) -> i64 {
 /// How old the newest point is.
 fn age(point: &Seen, max_age: Duration) -> Finding {
     let text = format!("{} is {} old", point.name, span(point.age));
-    // A few minutes are a clock that was set, not one that jumped.
-    if point.age < -300 {
+    // An hour is a clock that was set back in autumn, not one that jumped.
+    if point.age < -3900 {
         let text = format!("{} lies in the future: is the clock right?", point.name);
         finding("age", Level::Warning, text)
     } else if point.age > i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX) {
