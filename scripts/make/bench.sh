@@ -244,6 +244,7 @@ report() {
   for variant in "${!memory[@]}"; do
     printf '| %s | %s |\n' "$variant" "${memory[$variant]}"
   done | sort
+  printf '\nWhat the cores are worth here: one `gzip -6` of the sample takes %s s, as many at once as there are cores take %s s.\n' "$alone" "$together"
   printf '\nPrograms that pack, on the first %s MB of each, one process:\n\n' "$((sample / 1000000))"
   printf '| program | dump: seconds | size beside gzip -6 | volume: seconds | size beside gzip -6 |\n|---|---|---|---|---|\n%s\n' "$packers"
   if [[ -n $grown ]]; then
@@ -357,6 +358,19 @@ for packer in 'gzip -6' 'gzip -1' 'gzip -4' 'gzip -5' 'igzip -0' 'igzip -1' 'igz
     packers+=$(awk -v us=$took -v p="$(percent "$size" "${bytes[$name by gzip]}")" 'BEGIN { printf " %.2f | %+.1f %% |", us / 1e6, p }')
   done
 done
+
+# Virtual cores may share one real one: then packing side by side gains less than it seems.
+gzip_side_by_side() {
+  local n start
+  start=$(now)
+  for ((n = 0; n < $1; n++)); do
+    gzip -6 -c <"$work/dump.sample" >/dev/null &
+  done
+  wait
+  awk -v us=$(($(now) - start)) 'BEGIN { printf "%.2f", us / 1e6 }'
+}
+alone=$(gzip_side_by_side 1)
+together=$(gzip_side_by_side "$(nproc)")
 
 grown=
 if is_yes "$growth"; then
