@@ -374,7 +374,8 @@ fn a_directory_of_the_host_becomes_a_volume_as_the_doctor_says() {
         );
         assert!(said.stdout.lines().any(|said| said == line), "{line}\n{said}");
     }
-    sandbox.run("backup-n8n", &[]).assert_success();
+    let outcome = sandbox.run("backup-n8n", &[]);
+    assert!(!outcome.assert_success().stdout.contains("keeps its data"), "{outcome}");
     fs::write(data.join("config"), "lost").unwrap();
     fs::write(data.join("stray"), "x").unwrap();
     let archive = sandbox.backup("n8n");

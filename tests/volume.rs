@@ -78,6 +78,25 @@ fn a_missing_volume_is_an_error_and_is_not_made() {
     assert_eq!(sandbox.listing(), before);
 }
 
+/// A volume that exists and that n8n does not use: the archive is made, and nobody takes it for n8n's data.
+#[test]
+fn a_volume_that_n8n_does_not_use_is_warned_about() {
+    let sandbox = Sandbox::new("elsewhere").n8n().seeded().build();
+    let other = format!("{}_other_data", sandbox.prefix());
+    sandbox.make_volume(&other);
+    sandbox.set("BACKUP_N8N_VOLUME", &other);
+    let warning = format!(
+        "WARN {} keeps its data in {}, not in the volume {other} that is backed up: {{}}",
+        sandbox.container("n8n-main"),
+        sandbox.volume()
+    );
+    let outcome = sandbox.run("backup-n8n", &[]);
+    outcome.assert_success().assert_log_has("backup-n8n", &warning);
+    sandbox.set("BACKUP_N8N_VOLUME", &sandbox.volume());
+    let outcome = sandbox.run("backup-n8n", &[]);
+    assert!(!outcome.assert_success().stdout.contains("[WARN]"), "{outcome}");
+}
+
 #[test]
 fn an_archive_that_is_not_whole_is_none() {
     let sandbox = Sandbox::new("torn").n8n().seeded().build();

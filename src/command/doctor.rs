@@ -205,7 +205,7 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
             report.ok("n8n", format!("{name} mounts {volume} at {}", mount.destination));
             continue;
         }
-        match mounts.iter().find(|mount| mount.destination.ends_with("/.n8n")) {
+        match mounts.iter().find(|mount| mount.destination.ends_with(n8n::HOME)) {
             Some(mount) if !directory.is_empty() && mount.directory == directory => {
                 report.ok("n8n", format!("{name} mounts {directory}, which is {volume}"));
             }

@@ -23,6 +23,9 @@ const JOURNAL: Journal = Journal::new("backup-n8n");
 /// How often the archive is begun anew when a file vanished at the moment it was read.
 const ATTEMPTS: u32 = 3;
 
+/// Where n8n keeps its data, below the home directory of its user.
+pub const HOME: &str = "/.n8n";
+
 /// n8n's `config` is a small JSON file.
 const MAX_CONFIG: usize = 64 << 10;
 
@@ -36,7 +39,10 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let docker = context.docker()?;
     let volume = &context.config.n8n_volume;
     if !docker.volume_exists(volume)? {
-        let hint = anyhow!("set BACKUP_N8N_VOLUME in .env to the one that n8n mounts; docker volume ls shows them");
+        let hint = anyhow!(
+            "set BACKUP_N8N_VOLUME in .env to the one that n8n mounts (docker volume ls shows them); n8n-backup doctor says what \
+             to do where n8n keeps its data in a directory"
+        );
         return Err(hint.context(format!("Docker volume {volume} does not exist")));
     }
     let _lock = context.hold(Kind::N8n, JOURNAL)?;
@@ -44,6 +50,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     // Each question takes the engine some time; none waits for another's answer.
     let (left, image, versions) = thread::scope(|scope| {
         let left = scope.spawn(|| docker.sweep_helpers(&owner));
+        scope.spawn(|| warn_of_data_elsewhere(context, &docker));
         let versions = scope.spawn(|| versions(context, &docker));
         let image = helper_image(context, &docker, JOURNAL);
         (left.join(), image, versions.join())
@@ -90,6 +97,31 @@ fn versions(context: &Context, docker: &Docker) -> Vec<(String, String)> {
         }
     }
     facts
+}
+
+/// Warns when n8n keeps its data elsewhere: the archive would then hold none of them. What the engine does not tell is left
+/// out; the backup goes on, since a volume that n8n has left may be what is wanted.
+fn warn_of_data_elsewhere(context: &Context, docker: &Docker) {
+    let volume = &context.config.n8n_volume;
+    for name in &context.config.n8n_containers {
+        let mounts = docker.mounted(name).ok().flatten().unwrap_or_default();
+        let Some(data) = mounts.iter().find(|mount| mount.destination.ends_with(HOME)) else {
+            continue;
+        };
+        if data.name == *volume
+            || data.name.is_empty() && docker.volume_directory(volume).ok().as_ref() == Some(&data.directory)
+        {
+            continue;
+        }
+        let place = if data.name.is_empty() {
+            &data.directory
+        } else {
+            &data.name
+        };
+        JOURNAL.warn(format_args!(
+            "{name} keeps its data in {place}, not in the volume {volume} that is backed up: n8n-backup doctor says what to do"
+        ));
+    }
 }
 
 /// The stream came to an end that is none.
