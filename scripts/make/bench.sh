@@ -244,7 +244,7 @@ report() {
   for variant in "${!memory[@]}"; do
     printf '| %s | %s |\n' "$variant" "${memory[$variant]}"
   done | sort
-  printf '\nWhat the cores are worth here: one `gzip -6` of the sample takes %s s, as many at once as there are cores take %s s.\n' "$alone" "$together"
+  printf '\nWhat the cores are worth here: gzip -6 of the sample takes %s s, and %s s with as many at once as there are cores.\n' "$alone" "$together"
   printf '\nPrograms that pack, on the first %s MB of each, one process:\n\n' "$((sample / 1000000))"
   printf '| program | dump: seconds | size beside gzip -6 | volume: seconds | size beside gzip -6 |\n|---|---|---|---|---|\n%s\n' "$packers"
   if [[ -n $grown ]]; then

@@ -111,7 +111,8 @@ pub fn assert_lock_free(sandbox: &Sandbox) {
     let lock = sandbox.aside("lock");
     if lock.exists() {
         let mut flock = Command::new("flock");
-        flock.arg("-n").arg(&lock).arg("true");
+        // A child that was being started when we died holds it until its own program begins.
+        flock.args(["-w", "2"]).arg(&lock).arg("true");
         assert!(run_command(flock).status.success(), "the lock is held");
     }
 }
