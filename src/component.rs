@@ -9,10 +9,12 @@ pub mod redis;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::config::{Config, Encryption};
 use crate::digest::{Digest, Sum};
@@ -153,8 +155,8 @@ pub struct Written<O> {
 
 /// Where the stream and the file were looked at: in one pump, or before and after encryption.
 enum Seen<O> {
-    Plain(Pending<((O, Count), Digest)>),
-    Encrypted(Pending<(O, Count)>, Pending<Digest>),
+    Plain(Pending<ReadBack<((O, Count), Digest)>>),
+    Encrypted(Pending<(O, Count)>, Pending<ReadBack<Digest>>),
 }
 
 /// Leads `stream` into `partial`, past `observer`, encrypted when the settings say so. Takes the stream's length and the
@@ -175,6 +177,7 @@ pub fn write<O: Observer>(
     let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
     let observer = (observer, Count::default());
     let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
+    let digest = ReadBack::start(chain, partial, digest)?;
     let stored = chain.pump(writing(partial), stream, partial.writer()?, digest);
     Ok(Written {
         seen: Seen::Encrypted(seen, stored),
@@ -194,7 +197,7 @@ pub fn write_as_is<O: Observer>(
     observer: O,
 ) -> Result<Written<O>> {
     let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
-    let observer = ((observer, Count::default()), digest);
+    let observer = ReadBack::start(chain, partial, ((observer, Count::default()), digest))?;
     let seen = chain.pump(writing(partial), stream, partial.writer()?, observer);
     Ok(Written {
         seen: Seen::Plain(seen),
@@ -213,13 +216,72 @@ impl<O> Written<O> {
     /// When a step did not come to its end.
     pub fn get(self) -> Result<(O, u64, String)> {
         let (observer, count) = match self.seen {
-            Seen::Plain(seen) => seen.get()?.0,
+            Seen::Plain(seen) => seen.get()?.observer.0,
             Seen::Encrypted(seen, stored) => {
                 stored.get()?;
                 seen.get()?
             }
         };
         Ok((observer, count.0, self.sha256.get()?))
+    }
+}
+
+/// Reads what has been written back from the file, compares it, and has `observer` see that: what is proven is what the file
+/// holds. Has the file brought to disk meanwhile, so that little is left to wait for at its end.
+struct ReadBack<O> {
+    file: File,
+    offset: u64,
+    block: Vec<u8>,
+    /// Wakes the thread that brings the file to disk.
+    sync: Option<SyncSender<()>>,
+    observer: O,
+}
+
+/// So many bytes are brought to disk at a time.
+const SYNC_BYTES: u64 = 32 << 20;
+
+impl<O: Observer> ReadBack<O> {
+    fn start(chain: &mut Chain, partial: &Partial, observer: O) -> Result<Self> {
+        let (sync, wanted) = mpsc::sync_channel(1);
+        let file = partial.writer()?;
+        chain.task(writing(partial), move |clock| {
+            while wanted.recv().is_ok() {
+                file.sync_data()?;
+                clock.tick();
+            }
+            Ok(())
+        });
+        Ok(Self {
+            file: partial.reader()?,
+            offset: 0,
+            block: Vec::new(),
+            sync: Some(sync),
+            observer,
+        })
+    }
+}
+
+impl<O: Observer> Observer for ReadBack<O> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        self.block.resize(chunk.len(), 0);
+        let read = self.file.read_exact_at(&mut self.block, self.offset);
+        read.context("what was written cannot be read back")?;
+        ensure!(
+            self.block == chunk,
+            "the file reads back as something else than was written"
+        );
+        let before = self.offset / SYNC_BYTES;
+        self.offset += chunk.len() as u64;
+        if let Some(sync) = self.sync.as_ref().filter(|_| self.offset / SYNC_BYTES > before) {
+            // When the disk is behind, the next call takes this part along.
+            let _ = sync.try_send(());
+        }
+        self.observer.feed(&self.block)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.sync = None;
+        self.observer.end()
     }
 }
 
@@ -402,29 +464,48 @@ pub fn check_recorded(context: &Context, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads an unpublished file back from the start and proves that it holds what was written, by its `sha256`: the packed
-/// stream has been unpacked as it went by. What was encrypted to a key that is here is opened, and must give the `bytes`
-/// bytes that went in.
+/// Opens an unpublished file that was encrypted to a key that is here: it must give the `bytes` bytes that went in.
 ///
 /// # Errors
 /// When it does not.
-fn read_back(context: &Context, partial: &Partial, bytes: u64, sha256: &str) -> Result<()> {
-    let name = partial.final_path();
-    let file = partial.reader()?;
-    if context.config.encryption.as_ref().is_some_and(gpg::can_read) {
-        let mut chain = context.chain();
-        let contents = undo(context, &mut chain, file, &name)?;
-        let count = chain.pump("reading back", contents, io::sink(), Count::default());
-        chain.finish()?;
-        let read = count.get()?.0;
-        if read != bytes {
-            bail!("the file unpacks to {read} bytes, and {bytes} were packed");
-        }
+fn prove_encryption(context: &Context, partial: &Partial, bytes: u64) -> Result<()> {
+    if !context.config.encryption.as_ref().is_some_and(gpg::can_read) {
         return Ok(());
     }
-    let read = digest(context, &name, file)?;
-    if read != sha256 {
-        bail!("the file reads back with the SHA-256 {read}, and {sha256} was written");
-    }
+    let mut chain = context.chain();
+    let contents = undo(context, &mut chain, partial.reader()?, &partial.final_path())?;
+    let count = chain.pump("reading back", contents, io::sink(), Count::default());
+    chain.finish()?;
+    let read = count.get()?.0;
+    ensure!(
+        read == bytes,
+        "the file unpacks to {read} bytes, and {bytes} were packed"
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    /// What the disk makes of a block is what counts.
+    #[test]
+    fn what_is_not_as_it_was_written_is_a_failure() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        for (there, whole) in [(&b"written"[..], true), (b"wriTten", false), (b"writ", false)] {
+            let partial = store.create(Kind::Redis, Stamp::now()).unwrap();
+            partial.writer().unwrap().write_all(there).unwrap();
+            let mut chain = Chain::new(Duration::from_secs(20));
+            let mut back = ReadBack::start(&mut chain, &partial, Count::default()).unwrap();
+            let fed = back.feed(b"written").and_then(|()| back.end());
+            assert_eq!(fed.is_ok(), whole);
+            assert_eq!(back.observer.0, if whole { 7 } else { 0 });
+            drop(back);
+            chain.finish().unwrap_or_else(|error| panic!("{error:#}"));
+        }
+    }
 }

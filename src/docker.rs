@@ -76,6 +76,8 @@ pub struct Container {
     pub version: String,
     /// When it was started, as the engine writes it.
     pub started_at: String,
+    /// What it mounts.
+    pub mounts: Vec<Mount>,
 }
 
 /// What a [`Docker::workshop`] shows.
@@ -96,6 +98,21 @@ pub struct Mount {
     pub directory: String,
     /// Where the container sees it.
     pub destination: String,
+}
+
+impl Mount {
+    /// Reads `TYPE|NAME|DESTINATION|SOURCE`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(4, '|');
+        let (kind, name) = (fields.next()?, fields.next()?);
+        let (destination, source) = (fields.next()?, fields.next()?);
+        let when = |is: bool, text: &str| if is { text.to_owned() } else { String::new() };
+        Some(Self {
+            name: when(kind == "volume", name),
+            directory: when(kind == "bind", source),
+            destination: destination.to_owned(),
+        })
+    }
 }
 
 /// How [`Docker::exec`] runs a program.
@@ -189,43 +206,20 @@ impl Docker {
         Ok(said.text())
     }
 
-    /// What a container mounts; `None` when there is no such container.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub fn mounted(&self, container: &str) -> Result<Option<Vec<Mount>>> {
-        const FORMAT: &str = "{{range .Mounts}}{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{println}}{{end}}";
-        let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", container])?;
-        if !said.success {
-            return absent(&said.stderr).map(|()| None);
-        }
-        let text = said.text();
-        let mounts = text.lines().filter_map(|line| {
-            let mut fields = line.splitn(4, '|');
-            let (kind, name) = (fields.next()?, fields.next()?);
-            let (destination, source) = (fields.next()?, fields.next()?);
-            let when = |is: bool, text: &str| if is { text.to_owned() } else { String::new() };
-            Some(Mount {
-                name: when(kind == "volume", name),
-                directory: when(kind == "bind", source),
-                destination: destination.to_owned(),
-            })
-        });
-        Ok(Some(mounts.collect()))
-    }
-
     /// Looks a container up; `None` when there is no such one.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub fn container(&self, name: &str) -> Result<Option<Container>> {
         const FORMAT: &str = "{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
-                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
+                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
+                              {{range .Mounts}}{{println}}{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", name])?;
         if !said.success {
             return absent(&said.stderr).map(|()| None);
         }
         let text = said.text();
+        let (text, mounts) = text.split_once('\n').unwrap_or((&text, ""));
         let mut fields = text.split('|').map(str::to_owned);
         match (fields.next(), fields.next(), fields.next(), fields.next()) {
             (Some(status), Some(image_id), Some(image), Some(started_at)) => Ok(Some(Container {
@@ -235,6 +229,7 @@ impl Docker {
                 image,
                 version: fields.collect(),
                 started_at,
+                mounts: mounts.lines().filter_map(Mount::parse).collect(),
             })),
             _ => bail!("docker inspect {name} gave an answer that is not understood: {text}"),
         }

@@ -187,8 +187,8 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
     // A volume may stand for a directory of the host that n8n mounts as such.
     let directory = docker.volume_directory(volume).unwrap_or_default();
     for name in &context.config.n8n_containers {
-        let mounts = match docker.mounted(name) {
-            Ok(Some(mounts)) => mounts,
+        let mounts = match docker.container(name) {
+            Ok(Some(container)) => container.mounts,
             Ok(None) => {
                 report.warn(
                     "n8n",

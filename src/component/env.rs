@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::drill::{Bench, Drilled, Watch};
-use super::{read, read_back, write, Backup, Context};
+use super::{prove_encryption, read, write, Backup, Context};
 use crate::config::{Encryption, Secret};
 use crate::credentials;
 use crate::dotenv;
@@ -89,7 +89,7 @@ fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
     chain.finish()?;
     let ((), bytes, sha256) = written.get()?;
     partial.sync()?;
-    read_back(context, &partial, bytes, &sha256)?;
+    prove_encryption(context, &partial, bytes)?;
     let entry = partial.publish()?;
     let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
     let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));

@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::{anyhow, bail, Context as _, Result};
 
 use super::exchange::BEGUN;
-use super::{observe, read_back, Backup, Context, Packed};
+use super::{observe, prove_encryption, Backup, Context, Packed};
 use crate::credentials;
 use crate::docker::Docker;
 use crate::logging::{self, Journal};
@@ -50,8 +50,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     // Each question takes the engine some time; none waits for another's answer.
     let (left, image, versions) = thread::scope(|scope| {
         let left = scope.spawn(|| docker.sweep_helpers(&owner));
-        scope.spawn(|| warn_of_data_elsewhere(context, &docker));
-        let versions = scope.spawn(|| versions(context, &docker));
+        let versions = scope.spawn(|| about_n8n(context, &docker));
         let image = helper_image(context, &docker, JOURNAL);
         (left.join(), image, versions.join())
     });
@@ -84,7 +83,11 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 }
 
 /// The images that n8n's containers were made from. What the engine does not tell is left out.
-fn versions(context: &Context, docker: &Docker) -> Vec<(String, String)> {
+///
+/// Warns when n8n keeps its data elsewhere, so that the archive holds none of them; a volume that n8n has left may all the
+/// same be what is wanted.
+fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
+    let volume = &context.config.n8n_volume;
     let mut facts = Vec::new();
     for name in &context.config.n8n_containers {
         let Ok(Some(container)) = docker.container(name) else {
@@ -95,33 +98,26 @@ fn versions(context: &Context, docker: &Docker) -> Vec<(String, String)> {
         if !container.version.is_empty() {
             facts.push((format!("n8n.version.{name}"), container.version));
         }
-    }
-    facts
-}
-
-/// Warns when n8n keeps its data elsewhere: the archive would then hold none of them. What the engine does not tell is left
-/// out; the backup goes on, since a volume that n8n has left may be what is wanted.
-fn warn_of_data_elsewhere(context: &Context, docker: &Docker) {
-    let volume = &context.config.n8n_volume;
-    for name in &context.config.n8n_containers {
-        let mounts = docker.mounted(name).ok().flatten().unwrap_or_default();
-        let Some(data) = mounts.iter().find(|mount| mount.destination.ends_with(HOME)) else {
+        let data = container.mounts.iter().find(|mount| mount.destination.ends_with(HOME));
+        let Some(data) = data.filter(|data| data.name != *volume) else {
             continue;
         };
-        if data.name == *volume
-            || data.name.is_empty() && docker.volume_directory(volume).ok().as_ref() == Some(&data.directory)
-        {
-            continue;
-        }
-        let place = if data.name.is_empty() {
-            &data.directory
-        } else {
-            &data.name
+        let place = match data.name.as_str() {
+            // A volume may stand for a directory.
+            "" if docker
+                .volume_directory(volume)
+                .is_ok_and(|there| there == data.directory) =>
+            {
+                continue
+            }
+            "" => &data.directory,
+            name => name,
         };
         JOURNAL.warn(format_args!(
             "{name} keeps its data in {place}, not in the volume {volume} that is backed up: n8n-backup doctor says what to do"
         ));
     }
+    facts
 }
 
 /// The stream came to an end that is none.
@@ -147,7 +143,7 @@ fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: 
         // The engine takes as long to remove it as the disk to take the file.
         scope.spawn(move || drop(helper));
         partial.sync()?;
-        read_back(context, &partial, bytes, &sha256)?;
+        prove_encryption(context, &partial, bytes)?;
         partial.publish()
     })?;
     let mut facts = facts(&summary);

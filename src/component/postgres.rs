@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
-use super::{observe, read_back, Backup, Context, Packed};
+use super::{observe, prove_encryption, Backup, Context, Packed};
 use crate::docker::{Docker, Exec};
 use crate::dump;
 use crate::logging::{self, Journal};
@@ -70,7 +70,7 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
     // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
     let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
     partial.sync()?;
-    read_back(context, &partial, bytes, &sha256).context("pg_dump failed")?;
+    prove_encryption(context, &partial, bytes).context("pg_dump failed")?;
     let entry = partial.publish()?;
     Ok(Backup {
         kind: Kind::Postgres,
