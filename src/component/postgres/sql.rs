@@ -336,7 +336,7 @@ pub fn lenient_script(statements: &[String]) -> String {
 }
 
 /// Asks in which properties `staged` differs from `live` after both scripts of its [`Description`]: one name of a
-/// `pg_database` column (or `privileges`, `settings`) per line, none where they are alike.
+/// `pg_database` column (or `privileges`, `settings`, `labels`) per line, none where they are alike.
 pub fn differences(live: &str, staged: &str) -> Result<String> {
     Ok(format!(
         r#"{PRELUDE}
@@ -347,6 +347,8 @@ WITH p AS (
         || jsonb_build_object(
             'privileges', (SELECT array_agg(a::text ORDER BY a::text)
                 FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a),
+            'labels', (SELECT array_agg(l.provider || ':' || l.label ORDER BY l.provider)
+                FROM pg_shseclabel l WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass),
             'settings', (SELECT array_agg(s.setrole || ':' || c ORDER BY s.setrole, c)
                 FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) c WHERE s.setdatabase = d.oid))) e
 )
