@@ -104,7 +104,7 @@ test: bin/n8n-backup ## Run the tests of the main job, on throw-away stacks
 test-all: bin/n8n-backup ## Run every test
 	@scripts/make/test.sh all
 
-faults: ## Run the fault suite in full, FAULT_ROUNDS times (FAULT_COMPRESSOR=igzip, FAULT_PASSPHRASE=...)
+faults: bin/n8n-backup ## Run the fault suite in full, FAULT_ROUNDS times (FAULT_COMPRESSOR=igzip, FAULT_PASSPHRASE=...)
 	@scripts/make/faults.sh
 
 demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack

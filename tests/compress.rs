@@ -42,7 +42,7 @@ fn bin_without(sandbox: &Sandbox, without: &[&str]) -> PathBuf {
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new("compress").postgres().volume().seeded().build();
     // More than one part for each of several processes.
-    sandbox.big(12);
+    sandbox.psql("CREATE TABLE long AS SELECT n, repeat(md5(n::text), 3) AS text FROM generate_series(1, 60000) n");
     // A restore refreshes it, so that it must not be stale before.
     sandbox.psql("REFRESH MATERIALIZED VIEW execution_counts");
     sandbox

@@ -13,7 +13,7 @@ use common::{has_program, skip};
 
 fn n8n_backup(args: &[&str]) -> String {
     common::done({
-        let mut command = Command::new(env!("CARGO_BIN_EXE_n8n-backup"));
+        let mut command = Command::new(common::program());
         command.args(args);
         command
     })

@@ -13,6 +13,8 @@ rounds=${FAULT_ROUNDS:-1}
 [[ -z ${FAULT_COMPRESSOR:-} ]] || export TEST_COMPRESSOR=$FAULT_COMPRESSOR
 [[ -z ${FAULT_PASSPHRASE:-} ]] || export TEST_PASSPHRASE=$FAULT_PASSPHRASE
 
+# What is tested is what is installed.
+export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 scripts/make/optional.sh >/dev/null
 tests/stack/stack.sh images

@@ -11,6 +11,8 @@ cd -- "$root"
 # Tests choose their own directories; the caller's must not reach them.
 unset N8N_DIR FILE YES DRY_RUN
 
+# What is tested is what is installed.
+export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 optional=$(scripts/make/optional.sh)
 tests/stack/stack.sh images

@@ -543,11 +543,6 @@ impl Sandbox {
         fingerprint(self.stack(&["fingerprint-volume", volume]))
     }
 
-    /// About `mb` megabytes of rows and 0.77 times as much in the volume; of a seeded sandbox.
-    pub fn big(&self, mb: u32) {
-        done(self.stack(&["big", &self.prefix, &mb.to_string()]));
-    }
-
     /// The stack script, with the names and passwords of the sandbox.
     fn stack(&self, args: &[&str]) -> Command {
         let mut command = Command::new(repository().join("tests/stack/stack.sh"));
@@ -599,7 +594,7 @@ impl Sandbox {
             fs::create_dir_all(checkout.join("bin"))?;
             fs::create_dir_all(checkout.join("logs"))?;
             fs::create_dir_all(&self.dir)?;
-            symlink(env!("CARGO_BIN_EXE_n8n-backup"), checkout.join("bin/n8n-backup"))?;
+            symlink(program(), checkout.join("bin/n8n-backup"))?;
             fs::write(checkout.join("logs/.gitkeep"), "")?;
             for item in fs::read_dir(repository().join("backups"))?.flatten() {
                 if item.path().join(".gitkeep").exists() {
@@ -1198,6 +1193,12 @@ pub fn plain(sandbox: &Sandbox, path: &Path) -> PathBuf {
         String::from_utf8_lossy(&said.stderr)
     );
     copy
+}
+
+/// The program under test: the one that `N8N_BACKUP_TEST_PROGRAM` names, as the make targets do with what a user installs,
+/// else cargo's.
+pub fn program() -> PathBuf {
+    std::env::var_os("N8N_BACKUP_TEST_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_n8n-backup").into(), PathBuf::from)
 }
 
 /// Whether a program is on the PATH.
