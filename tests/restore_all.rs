@@ -435,3 +435,22 @@ fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
     assert_eq!(outcome.code, Some(1), "{outcome}");
     rest(&outcome, "running");
 }
+
+#[test]
+fn an_n8n_that_could_neither_be_stopped_nor_started_is_started_by_the_next_restore() {
+    let sandbox = Sandbox::new("neither").redis().n8n().seeded().build();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis");
+    let docker = sandbox.stand_in_docker(
+        "case \" $* \" in *' stop '*n8n-worker*|*' start '*n8n-main*) echo 'stand-in: refused' >&2; exit 1 ;; esac",
+    );
+    let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+    outcome.assert_error("n8n could not be stopped, nor all of it started again");
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+    assert!(sandbox.path("backups/.restore").exists(), "{outcome}");
+    sandbox.call("restore-redis").arg(&file).run().assert_success();
+    for name in ["redis", "n8n-main", "n8n-worker"] {
+        assert_eq!(status(&sandbox, name), "running", "{name}");
+    }
+    assert!(!sandbox.path("backups/.restore").exists());
+}

@@ -286,7 +286,7 @@ impl<'a> Pause<'a> {
     /// Stops those of n8n's containers that run.
     ///
     /// # Errors
-    /// When one cannot be stopped; those that were are started again.
+    /// When one cannot be stopped; those that were are started again. Where that fails, too, the record stays.
     pub fn begin(&mut self) -> Result<()> {
         let before = self.before.clone().unwrap_or_default();
         let mut record = Record::default();
@@ -347,15 +347,16 @@ impl<'a> Pause<'a> {
         Ok(())
     }
 
-    fn stop(&self, names: &[&str]) -> Result<()> {
+    fn stop(&mut self, names: &[&str]) -> Result<()> {
         if names.is_empty() {
             return Ok(());
         }
         self.journal.info(format_args!("Stopping n8n: {}", names.join(" ")));
+        let docker = self.docker;
         let failed = thread::scope(|scope| {
             let each: Vec<_> = names
                 .iter()
-                .map(|name| scope.spawn(move || self.docker.stop(name)))
+                .map(|name| scope.spawn(move || docker.stop(name)))
                 .collect();
             each.into_iter()
                 .filter_map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))).err())
@@ -364,8 +365,10 @@ impl<'a> Pause<'a> {
         let Some(error) = failed else { return Ok(()) };
         let mut started = Ok(());
         for name in names {
-            started = started.and(self.docker.start(name));
+            started = started.and(docker.start(name));
         }
+        // Else the record is all that knows what is to run.
+        self.begun = started.is_err();
         started.context("n8n could not be stopped, nor all of it started again")?;
         Err(error.context("n8n could not be stopped, nothing was restored"))
     }
