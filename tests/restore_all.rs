@@ -333,6 +333,7 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     sandbox.run("backup-all", &[]).assert_success();
     let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
     let (dump, snapshot, archive) = (file("postgres"), file("redis"), file("n8n"));
+    let point = common::name(&sandbox.backups("sets")[0]).replace(".sha256", "");
     sandbox.psql("drop table settings cascade");
     sandbox.redis(&["flushall"]);
     let docker = sandbox.failing_docker("*' exchange '*", 1);
@@ -384,6 +385,18 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     // From then on n8n is started again after a part.
     sandbox.run("restore-redis", &[&snapshot]).assert_success();
     assert_eq!(status(&sandbox, "n8n-main"), "running");
+
+    // A part that fails when it is in place already is of its own time, too.
+    let docker = sandbox.failing_docker("*' exchange '*", 2);
+    let outcome = sandbox.call("restore-all").arg(&point).path_first(&docker).run();
+    outcome.assert_error("Full restore failed at n8n; run it again to go on");
+    let docker = sandbox.failing_docker("*' finish '*", 1);
+    let outcome = sandbox.call("restore-redis").arg(&snapshot).path_first(&docker).run();
+    outcome.assert_error("The data are restored, and what was there before could not be removed");
+    let outcome = sandbox.run("restore-all", &[&point]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
+    outcome.assert_log_has("restore-all", "INFO Restoring: redis");
 }
 
 #[test]

@@ -221,21 +221,17 @@ pub fn within(context: &Context, journal: Journal, kind: Kind, work: impl FnOnce
     let Some(Some(point)) = unfinished(context) else {
         return work();
     };
-    let before = read(context)?.unwrap_or_default();
-    let mut record = before.clone();
+    let mut record = read(context)?.unwrap_or_default();
     record.done.retain(|done| *done != kind);
     record.mixed = true;
     write(context, &record)?;
+    // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
     let done = work();
-    let undone = done
-        .as_ref()
-        .is_err_and(|error| error.downcast_ref::<NotPutBack>().is_none());
-    let kept = if undone { write(context, &before) } else { Ok(()) };
     journal.warn(format_args!(
         "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {point} \
          goes on with it, with the same options"
     ));
-    done.and(kept)
+    done
 }
 
 impl<'a> Pause<'a> {
