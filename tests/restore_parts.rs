@@ -375,12 +375,19 @@ fn a_volume_restore_that_is_killed_in_the_exchange_is_set_right_by_the_next() {
     {
         fs::remove_file(path).unwrap();
     }
+    // Where even that fails, n8n is not started on half of its data.
+    let docker = sandbox.failing_docker("*' back '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has("restore-n8n", "ERROR What was there before could not be put back; {}");
+    assert!(!runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
     let outcome = sandbox.run("restore-n8n", &[&file]);
     outcome.assert_success();
     outcome.assert_log_has(
         "restore-n8n",
         "WARN An interrupted restore of the volume had left its traces; {}",
     );
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
     assert_same(&saved, &sandbox.fingerprint_volume());
     let safety = sandbox
         .backups("n8n")

@@ -162,6 +162,122 @@ fn a_volume_restore_that_would_not_fit_does_not_begin() {
     });
 }
 
+/// What an interrupted restore has left in the volume takes the room that the next one needs: it is set right first, and
+/// the room compared after that.
+#[test]
+fn a_killed_volume_restore_is_set_right_where_its_leftovers_take_the_room() {
+    let sandbox = Sandbox::new("vleft").volume().build();
+    let disk = sandbox.aside("disk");
+    let Some(_small) = Small::mount("faults: no room", &disk, "10m") else {
+        return;
+    };
+    let (volume, n8n) = (format!("{}_small", sandbox.prefix()), sandbox.container("small"));
+    // Not a tmpfs of the engine's own, which would be empty again once n8n is stopped.
+    let device = format!("device={}", disk.display());
+    let mut create = vec!["volume", "create", "--opt", "type=none", "--opt", "o=bind"];
+    create.extend(["--opt", &device]);
+    let labels = sandbox.labels();
+    create.extend(labels.iter().map(String::as_str));
+    create.push(&volume);
+    sandbox.docker(&create);
+    let mount = format!("{volume}:/home/node/.n8n");
+    let mut run = vec!["run", "-d", "--name", &n8n, "--network", "none", "--stop-timeout", "1"];
+    run.extend(["-v", &mount]);
+    run.extend(labels.iter().map(String::as_str));
+    run.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
+    sandbox.docker(&run);
+    sandbox.set("BACKUP_N8N_VOLUME", &volume);
+    sandbox.set("BACKUP_N8N_CONTAINERS", &n8n);
+
+    let fill = |name: &str, kb: u32| {
+        let script = "head -c \"$2\"k /dev/urandom >\"$1\"";
+        crate::common::sh(script, &[disk.join(name).as_os_str(), kb.to_string().as_ref()]);
+    };
+    fill("config", 1);
+    fill("held", 3500);
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backup("n8n");
+    let contents = || sandbox.fingerprint_volume_named(&volume);
+    let saved = contents();
+    let is_running = || {
+        sandbox
+            .docker(&["inspect", "--format", "{{.State.Running}}", &n8n])
+            .trim()
+            == "true"
+    };
+    let work = disk.join(".n8n-backup-restore");
+    let killer = sandbox.stand_in_docker("case \" $* \" in *' exchange '*) kill -9 $PPID; exit 1 ;; esac");
+    let spoil_and_kill = || {
+        fill("config", 2);
+        fill("held", 3500);
+        let changed = contents();
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&killer).run();
+        assert_eq!(outcome.code, None, "{outcome}");
+        assert!(work.join("new/held").exists() && !is_running(), "{outcome}");
+        changed
+    };
+    let move_half_aside = || {
+        fs::write(work.join("begun"), "").unwrap();
+        fs::rename(disk.join("config"), work.join("old/config")).unwrap();
+    };
+    let set_right = "WARN An interrupted restore of the volume had left its traces; they are set right";
+    for half in [false, true] {
+        case(&format!("room once it is set right, half moved aside: {half}"), || {
+            let changed = spoil_and_kill();
+            if half {
+                move_half_aside();
+            }
+            let before = sandbox.backups("n8n");
+            let outcome = sandbox.call("restore-n8n").arg(&file).run();
+            outcome.assert_success();
+            outcome.assert_log_has("restore-n8n", set_right);
+            assert_same(&saved, &contents());
+            assert!(is_running() && !work.exists());
+            // What was there was whole again when it was backed up.
+            let mut safety = sandbox.backups("n8n");
+            safety.retain(|path| !before.contains(path));
+            sandbox.call("restore-n8n").arg(&safety[0]).run().assert_success();
+            assert_same(&changed, &contents());
+        });
+    }
+    case("no room even then", || {
+        spoil_and_kill();
+        // What was unpacked fitted, so less of it makes place for more of what was there.
+        fs::write(work.join("new/held"), "").unwrap();
+        fill("more", 4000);
+        let read = |name: &str| fs::read(disk.join(name)).unwrap();
+        let whole = ["config", "held", "more"].map(|name| (name, read(name)));
+        move_half_aside();
+        let backups = sandbox.backups("n8n");
+        let outcome = sandbox.call("restore-n8n").arg(&file).run();
+        outcome.assert_error("Insufficient disk space for the volume {}_small on Docker's disk: {}");
+        outcome.assert_log_has("restore-n8n", set_right);
+        for (name, bytes) in &whole {
+            assert!(read(name) == *bytes, "{name}");
+        }
+        assert!(is_running() && !work.exists());
+        assert_eq!(sandbox.backups("n8n"), backups);
+    });
+}
+
+/// How much the volume holds is asked for the sake of a warning: no answer in time refuses no restore.
+#[test]
+fn a_volume_too_large_to_be_measured_in_time_is_restored() {
+    let sandbox = Sandbox::new("vdu").n8n().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backup("n8n");
+    let saved = sandbox.fingerprint_volume();
+    sandbox.set("BACKUP_STALL_SECONDS", "3");
+    let slow = sandbox.stand_in_docker("case \" $* \" in *' du '*) exec sleep 60 ;; esac");
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&slow).run();
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-n8n",
+        "WARN Could not determine the disk space for the backup of the volume that is made first",
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
+}
+
 /// The log's disk is full at the start: nothing is done. It becomes full later: the backups are made, and the run fails.
 #[test]
 fn a_full_log_is_told_and_costs_no_backup() {

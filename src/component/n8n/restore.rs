@@ -25,7 +25,8 @@ pub struct Plan<'a> {
     archive: tar::Summary,
 }
 
-/// Verifies the archive, looks the volume up and compares the room on the disks. Changes nothing.
+/// Verifies the archive, looks the volume up and compares the room on the disks, unless an interrupted restore has left
+/// something in the volume: [`Plan::run`] then compares it. Changes nothing.
 ///
 /// # Errors
 /// What is wrong with the file, that there is no volume, that it is in use by containers which would not be stopped, or that
@@ -70,7 +71,11 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
         file,
         archive,
     };
-    plan.check_room()?;
+    let helper = plan.helper()?;
+    // What an interrupted restore has left takes room, which is there again once run has set it right.
+    if Exchange::new(&helper, HELPER_MOUNT).state()? == State::None {
+        plan.check_room(&helper)?;
+    }
     Ok(plan)
 }
 
@@ -102,15 +107,16 @@ impl Plan<'_> {
 
     /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
     /// engine's disk need not be one of this host, so it is asked in a container.
-    fn check_room(&self) -> Result<()> {
-        let helper = self.helper()?;
-        self.check_volume(&helper)?;
-        let du = ["du", "-sk", HELPER_MOUNT];
-        let said = self
+    fn check_room(&self, helper: &Workshop) -> Result<()> {
+        self.check_volume(helper)?;
+        let du = self
             .docker
-            .answer("du", self.docker.exec(helper.id(), Exec::default(), &du), None)?
-            .text();
-        let held: Option<u64> = said.split_whitespace().next().and_then(|kb| kb.parse().ok());
+            .exec(helper.id(), Exec::default(), &["du", "-sk", HELPER_MOUNT]);
+        // Nothing is heard of it before its end, which the stall limit may cut short in a huge volume.
+        let said = self.docker.answer("du", du, None).map(|said| said.text());
+        let held = said
+            .ok()
+            .and_then(|said| said.split_whitespace().next()?.parse::<u64>().ok());
         let dir = self.context.store.dir(Kind::N8n);
         make_dir(&dir)?;
         let free = available(&dir, self.context.config.stall);
@@ -163,7 +169,9 @@ impl Plan<'_> {
         let exchange = Exchange::new(&helper, HELPER_MOUNT);
         {
             let _lock = self.context.hold(Kind::N8n, self.journal)?;
-            self.recover(&exchange)?;
+            if self.recover(&exchange)? {
+                self.check_room(&helper)?;
+            }
         }
         // A backup like any other, which takes the lock itself.
         safety().context("The volume was not touched, because what is in it could not be backed up first")?;
@@ -193,16 +201,18 @@ impl Plan<'_> {
             .context("The data are restored, and what was there before could not be removed from the volume")
     }
 
-    /// Sets right what a killed restore has left.
-    fn recover(&self, exchange: &Exchange<'_>) -> Result<()> {
+    /// Sets right what a killed restore has left. Whether there was something.
+    fn recover(&self, exchange: &Exchange<'_>) -> Result<bool> {
         match exchange.state()? {
-            State::None => return Ok(()),
-            State::Staged | State::Broken => exchange.back()?,
+            State::None => return Ok(false),
+            State::Staged => exchange.back()?,
+            // Else n8n would be started on half of its data.
+            State::Broken => exchange.back().map_err(|error| error.context(NotPutBack))?,
             State::Exchanged => exchange.finish(&[])?,
         }
         self.journal
             .warn("An interrupted restore of the volume had left its traces; they are set right");
-        Ok(())
+        Ok(true)
     }
 
     /// Unpacks the archive and reads back what came of it.
