@@ -467,3 +467,31 @@ fn an_n8n_that_could_neither_be_stopped_nor_started_is_started_by_the_next_resto
     }
     assert!(!sandbox.path("backups/.restore").exists());
 }
+
+#[test]
+fn a_worker_that_is_gone_does_not_finish_a_restore() {
+    let sandbox = Sandbox::new("gone").stack().n8n().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
+    let docker = sandbox.failing_docker("*' exchange '*", 1);
+    let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
+    outcome.assert_error("Full restore failed at redis; run it again to go on");
+    sandbox.docker(&["rm", "-f", &sandbox.container("n8n-worker")]);
+
+    let (snapshot, dump) = (file("redis"), file("postgres"));
+    sandbox.run("restore-redis", &[&snapshot]).assert_success();
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+    assert!(sandbox.path("backups/.restore").exists());
+    sandbox.run("restore-postgres", &[&dump]).assert_success();
+    sandbox.run("backup-all", &[]);
+    let newest = fs::read_to_string(sandbox.backups("sets").last().unwrap()).unwrap();
+    assert!(
+        newest.contains("aside: made while a restore was interrupted"),
+        "{newest}"
+    );
+    let outcome = sandbox.run("restore-all", &["latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
+    assert_eq!(status(&sandbox, "n8n-main"), "running");
+    assert!(!sandbox.path("backups/.restore").exists());
+}

@@ -62,7 +62,16 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
     if let Some(what) = pause::interrupted(context) {
         JOURNAL.warn(what);
     }
-    let unfinished = pause::unfinished(context).is_some();
+    // In doubt it is: a backup of what is half restored must not be what `latest` means.
+    let unfinished = pause::unfinished(context).map_or_else(
+        |error| {
+            JOURNAL.warn(format_args!(
+                "Whether a restore is unfinished could not be found out: {error:#}"
+            ));
+            true
+        },
+        |left| left.is_some(),
+    );
     context.check_encryption(JOURNAL)?;
     check_space(context)?;
 

@@ -48,6 +48,11 @@ struct Record {
 }
 
 impl Record {
+    /// Whether n8n was stopped for the restore.
+    fn knows_n8n(&self, context: &Context) -> bool {
+        self.containers.keys().any(|name| is_n8n(context, name))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut record = Self::default();
         for line in text.lines() {
@@ -97,10 +102,6 @@ fn path(context: &Context) -> PathBuf {
     context.store.root().join(RECORD)
 }
 
-fn left(context: &Context) -> Option<Record> {
-    read(context).ok().flatten()
-}
-
 fn read(context: &Context) -> Result<Option<Record>> {
     let file = path(context);
     match fs::read_to_string(&file) {
@@ -134,25 +135,34 @@ fn write(context: &Context, record: &Record) -> Result<()> {
 
 /// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
 /// was a whole one. Once n8n has run again, that restore is history.
-pub fn unfinished(context: &Context) -> Option<Option<Stamp>> {
-    let record = left(context)?;
-    let docker = context.docker().ok()?;
-    let mut n8n = record
-        .containers
-        .iter()
-        .filter(|(name, _)| is_n8n(context, name))
-        .peekable();
-    n8n.peek()?;
-    n8n.all(|(name, (started, _))| {
-        let now = docker.container(name).ok().flatten();
-        now.is_some_and(|now| now.status != "running" && now.started_at == *started)
-    })
-    .then_some(record.point)
+///
+/// # Errors
+/// When the record cannot be read, or the engine does not answer.
+pub fn unfinished(context: &Context) -> Result<Option<Option<Stamp>>> {
+    let Some(record) = read(context)? else { return Ok(None) };
+    let replaced = record.point.is_some() || record.knows_n8n(context);
+    let history = !replaced || is_history(context, &context.docker()?, &record)?;
+    Ok((!history).then_some(record.point))
+}
+
+/// Whether n8n has worked since the record was written. A container that is gone does not count.
+fn is_history(context: &Context, docker: &Docker, record: &Record) -> Result<bool> {
+    let knows_n8n = record.knows_n8n(context);
+    for name in &context.config.n8n_containers {
+        let Some(now) = docker.container(name)? else { continue };
+        let known = record.containers.get(name);
+        let rested = known.is_some_and(|(started, _)| *started == now.started_at);
+        // Where n8n was never stopped, only one that runs has worked.
+        if is_up(&now) || (knows_n8n && !rested) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
 pub fn interrupted(context: &Context) -> Option<String> {
-    let record = left(context)?;
+    let record = read(context).ok().flatten()?;
     let docker = context.docker().ok();
     let is_running = |name: &str| {
         let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
@@ -204,7 +214,7 @@ pub fn around(
     others: &[&str],
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    if let Some(Some(_)) = unfinished(context) {
+    if let Some(Some(_)) = unfinished(context)? {
         return within(context, journal, kind, work);
     }
     let mut pause = Pause::plan(context, docker, journal, others)?;
@@ -216,9 +226,9 @@ pub fn around(
 /// but for this part, which it is to restore again: what comes now may be of another time.
 ///
 /// # Errors
-/// Those of the work, and that the record cannot be written.
+/// Those of the work, as for [`unfinished`], and that the record cannot be written.
 pub fn within(context: &Context, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let Some(Some(point)) = unfinished(context) else {
+    let Some(Some(point)) = unfinished(context)? else {
         return work();
     };
     let mut record = read(context)?.unwrap_or_default();
@@ -287,15 +297,12 @@ impl<'a> Pause<'a> {
         let before = self.before.clone().unwrap_or_default();
         let mut record = Record::default();
         let mut running = Vec::new();
-        // As long as n8n has not worked since, what is done is done.
-        let mut untouched = true;
         for name in &self.context.config.n8n_containers {
             let Some(container) = self.docker.container(name)? else {
                 continue;
             };
             let known = before.containers.get(name);
             let runs = is_up(&container);
-            untouched &= !runs && known.is_some_and(|(started, _)| *started == container.started_at);
             if runs {
                 running.push(name.as_str());
             }
@@ -309,9 +316,8 @@ impl<'a> Pause<'a> {
                 self.context.config.n8n_containers.join(" ")
             ));
         }
-        let knows_n8n = before.containers.keys().any(|name| is_n8n(self.context, name));
-        // Where n8n was never stopped, it may have been given its servers back by hand since: they are not taken from it.
-        let history = if knows_n8n { !untouched } else { !running.is_empty() };
+        // Where n8n has worked since, it may have been given its servers back by hand: they are not taken from it.
+        let history = is_history(self.context, self.docker, &before)?;
         for (name, (started, runs)) in &self.record.containers {
             // One that runs now may have been started by the restore that was interrupted.
             let again = match before.containers.get(name) {

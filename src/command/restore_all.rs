@@ -131,7 +131,8 @@ fn parts(options: &Options) -> Result<Vec<Kind>> {
 fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
     let mut name = operand.map_or_else(|| "latest".into(), OsStr::to_string_lossy);
     let latest = name == "latest";
-    if let Some(stamp) = latest.then(|| pause::unfinished(context).flatten()).flatten() {
+    let unfinished = if latest { pause::unfinished(context)? } else { None };
+    if let Some(stamp) = unfinished.flatten() {
         JOURNAL.warn(format_args!(
             "Going on with recovery point {stamp}, whose restore was interrupted; name another one to restore that"
         ));
