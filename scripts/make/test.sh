@@ -23,6 +23,9 @@ trap 'rm -f -- "$N8N_BACKUP_SKIPPED"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# Many tests wait for servers about as long as they work.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
+
 failed=()
 tests/install.sh || failed+=(tests/install.sh)
 tests/packaging.sh || failed+=(tests/packaging.sh)

@@ -111,9 +111,9 @@ fn a_killed_child_is_a_failure_of_its_component() {
         ("backup-n8n", digest, "tar backup failed"),
         ("backup-redis", digest, "Failed to copy RDB file from container"),
     ];
-    let signals = few_or_many(2, 4);
-    for (command, child, message) in children {
-        for signal in SIGNALS.iter().take(signals) {
+    let signals = few_or_many(1, 4);
+    for (number, (command, child, message)) in children.into_iter().enumerate() {
+        for signal in SIGNALS.iter().cycle().skip(number).take(signals) {
             case(
                 &format!("SIG{signal} to the child '{}' of {command}", child.trim()),
                 || {
