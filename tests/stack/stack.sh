@@ -139,7 +139,7 @@ pg_client() {
 }
 
 postgres_answers() {
-  [ "$(pg_client "$1" "$(postgres_db)" sh -c "pg_isready -q && psql -XAtqc 'SELECT 1'" 2>&1 </dev/null)" = 1 ]
+  [ "$(pg_client "$1" "$(postgres_db)" sh -c "pg_isready -q && psql -XAtqc 'SELECT 1'" 2>/dev/null </dev/null)" = 1 ]
 }
 
 up_redis() {
@@ -160,7 +160,7 @@ redis_client() {
 }
 
 redis_answers() {
-  [ "$(redis_client "$1" ping 2>&1 </dev/null)" = PONG ]
+  [ "$(redis_client "$1" ping 2>/dev/null </dev/null)" = PONG ]
 }
 
 up_n8n() {
