@@ -400,6 +400,43 @@ fn a_volume_restore_that_is_killed_in_the_exchange_is_set_right_by_the_next() {
     assert_same(&changed, &sandbox.fingerprint_volume());
 }
 
+/// n8n must not be started on half a volume because something else was restored in between.
+#[test]
+fn a_restore_of_another_part_does_not_end_an_interrupted_one() {
+    let sandbox = Sandbox::new("between").n8n().redis().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let saved = sandbox.fingerprint_volume();
+    let archive = sandbox.backup("n8n").display().to_string();
+    let snapshot = sandbox.backup("redis").display().to_string();
+    let half =
+        "cd /home/node/.n8n && mkdir -p .n8n-backup-restore/new .n8n-backup-restore/old && cd .n8n-backup-restore \
+                && echo '1000 1000 700 978307200' >root && : >begun && mv ../config old/";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", half]);
+    let docker = sandbox.failing_docker("*' back '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&archive).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(!runs(&sandbox, "n8n-main"), "{outcome}");
+
+    let outcome = sandbox.run("restore-redis", &[&snapshot]);
+    outcome.assert_success().assert_log_has(
+        "restore-redis",
+        "WARN n8n stays stopped: the restore of n8n was interrupted. {}",
+    );
+    assert!(!runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    assert!(sandbox.path("backups/.restore").exists());
+    // Nor because the same failed once more.
+    let docker = sandbox.failing_docker("*' back '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&archive).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(!runs(&sandbox, "n8n-main"), "{outcome}");
+
+    sandbox.run("restore-n8n", &[&archive]).assert_success();
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+    assert!(!sandbox.path("backups/.restore").exists());
+    assert_same(&saved, &sandbox.fingerprint_volume());
+}
+
 #[test]
 fn archives_of_other_tools_are_taken_and_unsafe_ones_are_not() {
     let sandbox = Sandbox::new("tars").n8n().seeded().build();

@@ -39,7 +39,8 @@ struct Record {
     containers: BTreeMap<String, (String, bool)>,
     /// The recovery point that is being restored.
     point: Option<Stamp>,
-    /// The parts of it that are to be restored, by this run or the one that was interrupted.
+    /// The parts of it that are to be restored, by this run or the one that was interrupted; without a point, those that are
+    /// being restored by themselves.
     parts: Vec<Kind>,
     /// Its parts that are in place.
     done: Vec<Kind>,
@@ -219,7 +220,9 @@ pub fn around(
     }
     let mut pause = Pause::plan(context, docker, journal, others)?;
     pause.begin()?;
-    pause.end(work(), false)
+    let again = pause.record.parts.contains(&kind);
+    let done = pause.begin_part(kind).and_then(|()| work());
+    pause.end_part(kind, again, done)
 }
 
 /// Restores one part by itself. Where a restore-all is unfinished, n8n stays stopped as that has left it, and its record stays
@@ -349,6 +352,40 @@ impl<'a> Pause<'a> {
         Ok(())
     }
 
+    /// Records that a part is being restored by itself.
+    fn begin_part(&mut self, kind: Kind) -> Result<()> {
+        if !self.record.parts.contains(&kind) {
+            self.record.parts.push(kind);
+        }
+        self.write()
+    }
+
+    /// As [`Pause::end`], but n8n stays stopped and the record in place while a part is half restored: another one whose restore
+    /// was interrupted, or this one (`again`), when it has failed once more and may not have come as far as to set that right.
+    fn end_part(mut self, kind: Kind, again: bool, done: Result<()>) -> Result<()> {
+        let half = done.as_ref().is_err_and(|error| again || error.is::<NotPutBack>());
+        if !half {
+            self.record.parts.retain(|part| *part != kind);
+        }
+        let others: Vec<&str> = self.record.parts.iter().map(|part| part.dir()).collect();
+        if others.is_empty() || done.as_ref().is_err_and(|error| error.is::<NotPutBack>()) {
+            return self.end(done, false);
+        }
+        self.journal.warn(format_args!(
+            "n8n stays stopped: the restore of {} was interrupted. Run it again, which sets that right and starts n8n",
+            others.join(", ")
+        ));
+        let kept = self.write().and_then(|()| self.rest());
+        match (done, kept) {
+            (Ok(()), kept) => kept,
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(worse)) => {
+                self.journal.failure(&worse);
+                Err(error)
+            }
+        }
+    }
+
     fn stop(&mut self, names: &[&str]) -> Result<()> {
         if names.is_empty() {
             return Ok(());
@@ -382,9 +419,14 @@ impl<'a> Pause<'a> {
     /// When the record cannot be written.
     pub fn resume(&mut self, point: Stamp, parts: &[Kind]) -> Result<Vec<Kind>> {
         if self.record.point != Some(point) {
-            self.record.point = Some(point);
             self.record.mixed |= !self.record.done.is_empty();
-            self.record.parts.clear();
+            if self.record.point.is_some() {
+                self.record.parts.clear();
+            } else {
+                // Parts whose own restores were interrupted: until they are restored, too, what is there is half of it.
+                self.record.mixed |= !self.record.parts.is_empty();
+            }
+            self.record.point = Some(point);
             self.record.done.clear();
         }
         self.record.parts.extend(parts);
