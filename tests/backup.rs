@@ -290,7 +290,7 @@ fn what_is_wrong_with_docker_is_told_apart() {
         assert!(cause(&stopped).contains(&format!("docker start {name}")), "{stopped}");
     }
     sandbox.docker(&["start", &name]);
-    sandbox.docker(&["pause", &name]);
+    sandbox.pause(&name);
     let paused = sandbox.run("backup-redis", &[]);
     paused.assert_error(&format!("Container {name} is not running"));
     assert!(cause(&paused).contains("docker unpause"), "{paused}");

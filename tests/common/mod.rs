@@ -467,6 +467,20 @@ impl Sandbox {
         fs::metadata(self.path("logs/backup.log")).map_or(0, |meta| meta.len())
     }
 
+    /// Pauses a container. On a busy machine the engine may fail to freeze what works hard; then it is asked again.
+    #[track_caller]
+    pub fn pause(&self, container: &str) {
+        for _ in 0..10 {
+            let mut pause = Command::new("docker");
+            pause.args(["pause", container]);
+            if output(pause).status.success() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.docker(&["pause", container]);
+    }
+
     /// Runs a docker command and gives its standard output.
     ///
     /// # Panics

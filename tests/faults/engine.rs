@@ -167,7 +167,7 @@ fn a_paused_container_is_a_stall() {
                 .iter()
                 .any(|path| path.metadata().is_ok_and(|meta| meta.len() > 1000))
         });
-        sandbox.docker(&["pause", &container]);
+        sandbox.pause(&container);
         let outcome = running.wait();
         sandbox.docker(&["unpause", &container]);
         assert_ended_in_time(&outcome);
@@ -195,7 +195,7 @@ fn a_paused_container_is_a_stall() {
                 .trim()
                 == "1"
         });
-        sandbox.docker(&["pause", &container]);
+        sandbox.pause(&container);
         let outcome = running.wait();
         sandbox.docker(&["unpause", &container]);
         assert!(outcome.took < Duration::from_secs(30), "{outcome}");
@@ -205,7 +205,7 @@ fn a_paused_container_is_a_stall() {
         assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
     });
     case("a container that is paused before", || {
-        sandbox.docker(&["pause", &container]);
+        sandbox.pause(&container);
         let outcome = sandbox.run("backup-postgres", &[]);
         sandbox.docker(&["unpause", &container]);
         outcome.assert_error("Container {} is not running");
