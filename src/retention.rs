@@ -371,8 +371,9 @@ impl Idle {
     /// The same for the recovery points among `units`.
     pub fn of(units: &[Unit], now: SystemTime, days: u64) -> Self {
         let points = units.iter().filter(|unit| unit.recorded);
-        // As ages are counted: a copy without its times is as old as the copy.
-        Self::between(points.map(|unit| unit.taken), now, days)
+        // Of a copy without its times the age is that of the copy, and its name tells that a backup was made then.
+        let times = points.flat_map(|unit| unit.dated.into_iter().chain([unit.taken]));
+        Self::between(times, now, days)
     }
 
     /// The age in whole days of what was taken at that time, by what counts.
