@@ -220,9 +220,8 @@ pub fn around(
     }
     let mut pause = Pause::plan(context, docker, journal, others)?;
     pause.begin()?;
-    let again = pause.record.parts.contains(&kind);
     let done = pause.begin_part(kind).and_then(|()| work());
-    pause.end_part(kind, again, done)
+    pause.end_part(kind, done)
 }
 
 /// Restores one part by itself. Where a restore-all is unfinished, n8n stays stopped as that has left it, and its record stays
@@ -360,15 +359,15 @@ impl<'a> Pause<'a> {
         self.write()
     }
 
-    /// As [`Pause::end`], but n8n stays stopped and the record in place while a part is half restored: another one whose restore
-    /// was interrupted, or this one (`again`), when it has failed once more and may not have come as far as to set that right.
-    fn end_part(mut self, kind: Kind, again: bool, done: Result<()>) -> Result<()> {
-        let half = done.as_ref().is_err_and(|error| again || error.is::<NotPutBack>());
-        if !half {
-            self.record.parts.retain(|part| *part != kind);
+    /// As [`Pause::end`], but n8n stays stopped and the record in place while another part is half restored, whose restore was
+    /// interrupted.
+    fn end_part(mut self, kind: Kind, done: Result<()>) -> Result<()> {
+        if done.as_ref().is_err_and(|error| error.is::<NotPutBack>()) {
+            return self.end(done, false);
         }
+        self.record.parts.retain(|part| *part != kind);
         let others: Vec<&str> = self.record.parts.iter().map(|part| part.dir()).collect();
-        if others.is_empty() || done.as_ref().is_err_and(|error| error.is::<NotPutBack>()) {
+        if others.is_empty() {
             return self.end(done, false);
         }
         self.journal.warn(format_args!(
