@@ -267,22 +267,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
 
     // One more worker, as after docker compose up --scale.
     let (worker, mount) = (sandbox.container("n8n.worker.2"), format!("{}:/data", sandbox.volume()));
-    let labels = sandbox.labels();
-    let mut args = vec![
-        "run",
-        "-d",
-        "--name",
-        &worker,
-        "--network",
-        "none",
-        "--stop-timeout",
-        "1",
-        "-v",
-        &mount,
-    ];
-    args.extend(labels.iter().map(String::as_str));
-    args.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
-    sandbox.docker(&args);
+    sandbox.run_idle(&worker, &mount);
     let scaled = sandbox.binary().args(&["doctor", "--quiet"]).run();
     line(
         &scaled,
@@ -338,23 +323,9 @@ fn a_directory_of_the_host_becomes_a_volume_as_the_doctor_says() {
     let data = sandbox.aside("n8n's data");
     fs::create_dir(&data).unwrap();
     fs::write(data.join("config"), "{\"encryptionKey\": \"key\"}").unwrap();
-    let (mount, labels) = (format!("{}:/home/node/.n8n", data.display()), sandbox.labels());
+    let mount = format!("{}:/home/node/.n8n", data.display());
     for name in &names {
-        let mut args = vec![
-            "run",
-            "-d",
-            "--name",
-            name,
-            "--network",
-            "none",
-            "--stop-timeout",
-            "1",
-            "-v",
-            &mount,
-        ];
-        args.extend(labels.iter().map(String::as_str));
-        args.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
-        sandbox.docker(&args);
+        sandbox.run_idle(name, &mount);
     }
     let advice = |said: &common::Outcome| -> String {
         let line = said.stdout.lines().find(|line| line.starts_with("FAIL n8n: ")).unwrap();

@@ -15,21 +15,6 @@ fn status(sandbox: &Sandbox, name: &str) -> String {
     said.trim().to_owned()
 }
 
-/// What the whole stack holds, but for what belongs to the database itself: a dump does not hold that, and where the
-/// database is gone nothing else does.
-fn fingerprint(sandbox: &Sandbox) -> String {
-    let database = sandbox.fingerprint_postgres();
-    let lines = database
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with("database|"));
-    [
-        lines.collect(),
-        sandbox.fingerprint_redis(),
-        sandbox.fingerprint_volume(),
-    ]
-    .concat()
-}
-
 /// Loses the containers and all they held, and makes them anew without starting them, as `docker compose up --no-start`
 /// does on a new host.
 fn lose_everything(sandbox: &Sandbox) {
@@ -99,7 +84,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
         .redis_arg("--appendonly")
         .redis_arg("yes")
         .build();
-    let before = fingerprint(&sandbox);
+    let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     let env = fs::read(sandbox.path(".env")).unwrap();
 
@@ -130,7 +115,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
     for name in PARTS {
         assert_eq!(status(&sandbox, name), "running", "{name}");
     }
-    assert_same(&before, &fingerprint(&sandbox));
+    assert_same(&before, &sandbox.fingerprint());
 
     // Once more, where the containers were only made: what did not run does not run afterwards.
     lose_everything(&sandbox);
@@ -145,7 +130,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
 #[test]
 fn an_interrupted_restore_goes_on() {
     let sandbox = Sandbox::new("goeson").stack().n8n().seeded().build();
-    let before = fingerprint(&sandbox);
+    let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     sandbox.psql("drop table settings cascade");
     sandbox.redis(&["flushall"]);
@@ -181,7 +166,7 @@ fn an_interrupted_restore_goes_on() {
             "SUCCESS Full restore completed from: {} ({}/4 parts in {} s)",
         ],
     );
-    assert_same(&before, &fingerprint(&sandbox));
+    assert_same(&before, &sandbox.fingerprint());
     for name in PARTS {
         assert_eq!(status(&sandbox, name), "running", "{name}");
     }
@@ -224,7 +209,7 @@ fn an_interrupted_restore_goes_on() {
 #[test]
 fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held() {
     let sandbox = Sandbox::new("side").stack().n8n().seeded().build();
-    let before = fingerprint(&sandbox);
+    let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     // As docs/recovery.md has it.
     sandbox.psql("drop table settings");
@@ -240,7 +225,7 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
         .arg(&dump)
         .arg(sandbox.container("postgres"));
     common::done(bash);
-    assert_same(&before, &fingerprint(&sandbox));
+    assert_same(&before, &sandbox.fingerprint());
 
     sandbox.psql("drop table settings");
     sandbox.redis(&["flushall"]);
@@ -260,7 +245,7 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
     let outcome = sandbox.run("restore-all", &["latest"]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
-    assert_same(&before, &fingerprint(&sandbox));
+    assert_same(&before, &sandbox.fingerprint());
     for name in PARTS {
         assert_eq!(status(&sandbox, name), "running", "{name}");
     }
@@ -329,7 +314,7 @@ fn a_whole_restore_is_asked_for() {
 #[test]
 fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     let sandbox = Sandbox::new("part").stack().n8n().seeded().build();
-    let before = fingerprint(&sandbox);
+    let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
     let (dump, snapshot, archive) = (file("postgres"), file("redis"), file("n8n"));
@@ -377,7 +362,7 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     let outcome = sandbox.run("restore-all", &["latest"]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
-    assert_same(&before, &fingerprint(&sandbox));
+    assert_same(&before, &sandbox.fingerprint());
     for name in PARTS {
         assert_eq!(status(&sandbox, name), "running", "{name}");
     }

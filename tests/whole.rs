@@ -22,20 +22,6 @@ const PASSPHRASE: &str = "correct horse battery staple";
 const MARKER: &str = "PLAINTEXT_MARKER_OF_THE_TEST";
 const POSTGRES_PASSWORD: &str = "it's $5 #1 \"pass\\word\"";
 
-/// What the whole stack holds, but for what belongs to the database itself, which no dump holds.
-fn fingerprint(sandbox: &Sandbox) -> String {
-    let database = sandbox.fingerprint_postgres();
-    let lines = database
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with("database|"));
-    [
-        lines.collect(),
-        sandbox.fingerprint_redis(),
-        sandbox.fingerprint_volume(),
-    ]
-    .concat()
-}
-
 /// Fails when a file of the sandbox, the server's and temporary ones with it, is or holds what was to be encrypted.
 #[track_caller]
 fn assert_no_plaintext(sandbox: &Sandbox) {
@@ -163,7 +149,7 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
     sandbox.psql(&format!("INSERT INTO settings VALUES ('{MARKER}', '{MARKER}', false)"));
     let server = Rclone::start(&sandbox.aside("elsewhere"), "webdav");
     let old_home = home(&sandbox, "old", &server);
-    let before = fingerprint(&sandbox);
+    let before = sandbox.fingerprint();
     let env = fs::read(sandbox.path(".env")).unwrap();
 
     let outcome = night(&sandbox, sandbox.dir(), &old_home);
@@ -220,7 +206,7 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
         project = type_on_new_host(&sandbox, &old, &docker, &script);
         assert_eq!(fs::read(project.join(".env")).unwrap(), env, "{script}");
         assert_eq!(mode(&project.join(".env")), 0o600, "{script}");
-        assert_same(&before, &fingerprint(&sandbox));
+        assert_same(&before, &sandbox.fingerprint());
         for container in ["postgres", "redis", "n8n-main", "n8n-worker"] {
             let format = ["inspect", "--format", "{{.State.Running}}"];
             let said = sandbox.docker(&[&format[..], &[&sandbox.container(container)]].concat());

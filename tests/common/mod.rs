@@ -467,6 +467,37 @@ impl Sandbox {
         fs::metadata(self.path("logs/backup.log")).map_or(0, |meta| meta.len())
     }
 
+    /// What the whole stack holds, but for what belongs to the database itself: a dump does not hold that, and where the
+    /// database is gone nothing else does.
+    pub fn fingerprint(&self) -> String {
+        let database = self.fingerprint_postgres();
+        let lines = database
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("database|"));
+        [lines.collect(), self.fingerprint_redis(), self.fingerprint_volume()].concat()
+    }
+
+    /// Starts a container called `name` that does nothing and mounts what `mount` says, as docker's `-v` takes it.
+    #[track_caller]
+    pub fn run_idle(&self, name: &str, mount: &str) {
+        let labels = self.labels();
+        let mut args = vec![
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "none",
+            "--stop-timeout",
+            "1",
+            "-v",
+            mount,
+        ];
+        args.extend(labels.iter().map(String::as_str));
+        args.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
+        self.docker(&args);
+    }
+
     /// Pauses a container. On a busy machine the engine may fail to freeze what works hard; then it is asked again.
     #[track_caller]
     pub fn pause(&self, container: &str) {

@@ -118,12 +118,7 @@ fn a_volume_restore_that_would_not_fit_does_not_begin() {
     create.extend(labels.iter().map(String::as_str));
     create.push(&volume);
     sandbox.docker(&create);
-    let mount = format!("{volume}:/home/node/.n8n");
-    let mut run = vec!["run", "-d", "--name", &n8n, "--network", "none", "--stop-timeout", "1"];
-    run.extend(["-v", &mount]);
-    run.extend(labels.iter().map(String::as_str));
-    run.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
-    sandbox.docker(&run);
+    sandbox.run_idle(&n8n, &format!("{volume}:/home/node/.n8n"));
     sandbox.set("BACKUP_N8N_VOLUME", &volume);
     sandbox.set("BACKUP_N8N_CONTAINERS", &n8n);
     fs::create_dir_all(sandbox.path("backups/n8n")).unwrap();
@@ -180,12 +175,7 @@ fn a_killed_volume_restore_is_set_right_where_its_leftovers_take_the_room() {
     create.extend(labels.iter().map(String::as_str));
     create.push(&volume);
     sandbox.docker(&create);
-    let mount = format!("{volume}:/home/node/.n8n");
-    let mut run = vec!["run", "-d", "--name", &n8n, "--network", "none", "--stop-timeout", "1"];
-    run.extend(["-v", &mount]);
-    run.extend(labels.iter().map(String::as_str));
-    run.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
-    sandbox.docker(&run);
+    sandbox.run_idle(&n8n, &format!("{volume}:/home/node/.n8n"));
     sandbox.set("BACKUP_N8N_VOLUME", &volume);
     sandbox.set("BACKUP_N8N_CONTAINERS", &n8n);
 
