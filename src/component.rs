@@ -382,7 +382,7 @@ fn undo(context: &Context, chain: &mut Chain, file: File, name: &Path) -> Result
     let text = name.to_string_lossy();
     let Some(inner) = text.strip_suffix(ENCRYPTED) else {
         return Ok(match is_packed(&text) {
-            true => Box::new(gzip::decompress(chain, file, path)?),
+            true => Box::new(gzip::decompress_file(chain, file, path)?),
             false => Box::new(file),
         });
     };

@@ -3,16 +3,16 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::{ChildStdin, Command};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::pipeline::{self, find_on_path, Chain, Input, Observer, Pending};
+use crate::pipeline::{self, find_on_path, Chain, ChildInput, Input, Observer, Pending};
 
 /// Feeds a program that takes the checksum.
-pub struct Digest(Option<ChildStdin>);
+pub struct Digest(Option<ChildInput>);
 
 /// What the program says, once the chain has finished.
 pub struct Sum(Pending<Vec<u8>>);
@@ -25,7 +25,7 @@ impl Digest {
     /// When it cannot be started.
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Sum)> {
         let (name, command) = program(path);
-        let (stdin, stdout) = chain.spawn(name, command, Input::Piped)?;
+        let (stdin, stdout) = chain.stream(name, command, Input::Piped)?;
         let said = chain.collect("reading a checksum", stdout, 1024);
         Ok((Self(stdin), Sum(said)))
     }

@@ -49,6 +49,11 @@ kill "$leash" 2>/dev/null
 wait "$leash" 2>/dev/null
 exit "$status""#;
 
+/// Runs a program in a container that reads much: 64 KB at a time instead of 4, where the image has GNU `stdbuf`. psql then
+/// takes a sixth less time for a load (docs/performance.md).
+const WIDE_INPUT: &str = r#"if stdbuf -i64K true </dev/null 2>/dev/null; then exec stdbuf -i64K "$@"; fi
+exec "$@""#;
+
 /// The label that marks our helper containers; its value tells whose they are.
 const HELPER_LABEL: &str = "n8n-backup.helper";
 /// Where a helper container sees the volume. No image brings files there that a fresh volume would be filled with.
@@ -310,6 +315,18 @@ impl Docker {
         let mut leashed = vec!["sh", "-c", LEASH, "sh"];
         leashed.extend_from_slice(argv);
         self.exec(container, how, &leashed)
+    }
+
+    /// `docker exec` of a program that reads much from standard input.
+    pub fn exec_wide(&self, container: &str, env: &[(&str, &str)], argv: &[&str]) -> Command {
+        let how = Exec {
+            interactive: true,
+            env,
+            ..Exec::default()
+        };
+        let mut wide = vec!["sh", "-c", WIDE_INPUT, "sh"];
+        wide.extend_from_slice(argv);
+        self.exec(container, how, &wide)
     }
 
     /// The free bytes of the file system that holds `dir` in a container; `None` when it does not tell.

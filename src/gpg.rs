@@ -10,13 +10,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
 use crate::config::{Encryption, Recipient, Secret};
-use crate::pipeline::{self, find, Chain, Input, Observer, Pending};
+use crate::pipeline::{self, find, Chain, ChildOutput, Input, Observer, Pending};
 
 /// What gpg is told each time: no questions, no options of the user's, no agent that stays, no network.
 const ALWAYS: [&str; 6] = [
@@ -118,8 +118,8 @@ impl Gpg {
         encryption: &Encryption,
         from: impl Read + Send + 'static,
         observer: O,
-    ) -> Result<(ChildStdout, Pending<O>)> {
-        let (stdin, stdout) = chain.spawn("gpg --encrypt", self.encrypting(encryption), Input::Piped)?;
+    ) -> Result<(ChildOutput, Pending<O>)> {
+        let (stdin, stdout) = chain.stream("gpg --encrypt", self.encrypting(encryption), Input::Piped)?;
         let mut stdin = stdin.context("gpg has no input")?;
         // If gpg is gone already, the chain tells why.
         let _ = stdin.write_all(&first_line(encryption));
@@ -138,7 +138,7 @@ impl Gpg {
         encryption: Option<&Encryption>,
         mut file: File,
         name: &Path,
-    ) -> Result<ChildStdout> {
+    ) -> Result<ChildOutput> {
         let reading = || format!("Cannot read {}", name.display());
         let mut start = Vec::new();
         (&mut file).take(PROBE).read_to_end(&mut start).with_context(reading)?;
@@ -159,9 +159,9 @@ impl Gpg {
         self.probe(passphrase, &start, name)?;
         let Some(passphrase) = passphrase else {
             let input = Input::From(Stdio::from(file));
-            return Ok(chain.spawn("gpg --decrypt", self.decrypting(None), input)?.1);
+            return Ok(chain.stream("gpg --decrypt", self.decrypting(None), input)?.1);
         };
-        let (stdin, stdout) = chain.spawn("gpg --decrypt", self.decrypting(Some(passphrase)), Input::Piped)?;
+        let (stdin, stdout) = chain.stream("gpg --decrypt", self.decrypting(Some(passphrase)), Input::Piped)?;
         let mut stdin = stdin.context("gpg has no input")?;
         let _ = stdin.write_all(&line(passphrase));
         chain.pump("decrypting", file, stdin, ());

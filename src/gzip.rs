@@ -1,9 +1,10 @@
 //! Compression: which program packs and unpacks, and how. Whatever is chosen, the result is a standard .gz file.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::pipeline::{self, find, find_on_path, Chain, Clock, Count, Input, Observer, Pending};
+use crate::pipeline::{
+    self, find, find_on_path, Chain, ChildInput, ChildOutput, Clock, Count, Input, Observer, Pending,
+};
 
 /// What the parts of one stream may take in memory, so that it does not grow with the number of processors.
 const MEMORY: usize = 10 << 20;
@@ -167,8 +170,7 @@ impl Compressor {
         if self.processes > 0 {
             return Ok(self.compress_in_parts(chain, from, observer));
         }
-        let (stdin, stdout) = chain.spawn(self.label(), self.thorough()?.command(), Input::Piped)?;
-        let stdin = stdin.context("the compressor has no input")?;
+        let (stdin, stdout) = self.thorough()?.start(chain)?;
         let observer = chain.pump("packing", from, stdin, observer);
         Ok((Box::new(stdout), observer))
     }
@@ -274,11 +276,23 @@ impl Tool {
         command
     }
 
+    /// Starts it in `chain`.
+    fn start(&self, chain: &mut Chain) -> Result<(ChildInput, ChildOutput)> {
+        // A program of the user's own may open /dev/stdin.
+        let known = |name: &str| ["igzip", "libdeflate-gzip", "pigz", "gzip"].contains(&name);
+        let name = self.program.file_name().and_then(|name| name.to_str());
+        let (stdin, stdout) = if name.is_some_and(known) {
+            chain.stream(self.label(), self.command(), Input::Piped)?
+        } else {
+            chain.spawn(self.label(), self.command(), Input::Piped)?
+        };
+        Ok((stdin.context("the compressor has no input")?, stdout))
+    }
+
     /// How long `sample` is when packed.
     fn try_on(&self, sample: &[u8]) -> Result<usize> {
         let mut chain = Chain::new(STALL_OF_A_SAMPLE);
-        let (stdin, stdout) = chain.spawn(self.label(), self.command(), Input::Piped)?;
-        let stdin = stdin.context("the compressor has no input")?;
+        let (stdin, stdout) = self.start(&mut chain)?;
         chain.pump("trying a sample", io::Cursor::new(sample.to_vec()), stdin, ());
         let packed = chain.pump("reading a packed sample", stdout, io::sink(), Count::default());
         chain.finish()?;
@@ -340,8 +354,7 @@ fn pack_runs(clock: &Clock, queue: &Mutex<Receiver<Run>>, buffers: &Buffers, sta
 impl Run {
     fn pack(self, buffers: &Buffers, stall: Duration) -> Result<()> {
         let mut chain = Chain::new(stall);
-        let (stdin, mut stdout) = chain.spawn(self.tool.label(), self.tool.command(), Input::Piped)?;
-        let mut stdin = stdin.context("the compressor has no input")?;
+        let (mut stdin, mut stdout) = self.tool.start(&mut chain)?;
         let (parts, spare) = (self.parts, buffers.clone());
         chain.task("packing a part", move |clock| loop {
             match parts.recv_timeout(WAIT_FOR_A_PART) {
@@ -532,23 +545,29 @@ impl Read for Joined {
     }
 }
 
-/// Unpacks `from` (a file or a pipe) by the fastest program on this host, whatever packed it.
+/// Unpacks `file` by the fastest program on this host, whatever packed it.
 ///
 /// # Errors
 /// When there is none.
-pub fn decompress(
-    chain: &mut Chain,
-    from: impl Into<Stdio>,
-    path: Option<&OsString>,
-) -> Result<impl Read + Send + 'static> {
-    Ok(spawn_decompressor(chain, Input::From(from.into()), path)?.1)
+pub fn decompress_file(chain: &mut Chain, file: File, path: Option<&OsString>) -> Result<ChildOutput> {
+    Ok(spawn_decompressor(chain, Input::From(Stdio::from(file)), path)?.1)
+}
+
+/// As [`decompress_file`], for a stream.
+///
+/// # Errors
+/// As [`decompress_file`].
+pub fn decompress(chain: &mut Chain, from: impl Read + Send + 'static, path: Option<&OsString>) -> Result<ChildOutput> {
+    let (to, unpacked) = spawn_decompressor(chain, Input::Piped, path)?;
+    chain.pump("unpacking", from, to.context("the decompressor has no input")?, ());
+    Ok(unpacked)
 }
 
 fn spawn_decompressor(
     chain: &mut Chain,
     input: Input,
     path: Option<&OsString>,
-) -> Result<(Option<ChildStdin>, ChildStdout)> {
+) -> Result<(Option<ChildInput>, ChildOutput)> {
     let program = DECOMPRESSORS.into_iter().find_map(|name| find_on_path(name, path));
     let program = program
         .or_else(|| find("gzip", path))
@@ -556,13 +575,13 @@ fn spawn_decompressor(
     let mut command = pipeline::command(&program);
     command.arg("-dc").env_remove("GZIP").env_remove("PIGZ");
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    chain.spawn(format!("{name} -dc"), command, input)
+    chain.stream(format!("{name} -dc"), command, input)
 }
 
 /// Unpacks a packed stream that passes by, so that its proof takes no time of its own: the program checks each member's
 /// checksum and length, and the bytes that come out are counted.
 pub struct Unpacking {
-    to: Option<ChildStdin>,
+    to: Option<ChildInput>,
 }
 
 impl Unpacking {
@@ -572,7 +591,7 @@ impl Unpacking {
     /// When there is none.
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Pending<Count>)> {
         let (to, unpacked) = spawn_decompressor(chain, Input::Piped, path)?;
-        let count = chain.count("unpacking", unpacked)?;
+        let count = chain.pump("unpacking", unpacked, io::sink(), Count::default());
         Ok((Self { to }, count))
     }
 }

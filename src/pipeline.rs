@@ -7,15 +7,16 @@
 //! An exit status proves little (a docker client that is terminated leaves 0 behind), so the callers look for proof of
 //! completion in the stream itself, as an [`Observer`].
 
+mod link;
+
 use std::collections::VecDeque;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, Context, Error, Result};
 
 use crate::logging;
+
+use link::Link;
+pub use link::{ChildInput, ChildOutput};
 
 /// How many bytes a pump moves at a time.
 pub const BLOCK: usize = 256 * 1024;
@@ -166,7 +170,7 @@ pub enum Input {
     Null,
     /// A file or another pipe.
     From(Stdio),
-    /// A pipe that the caller writes to.
+    /// What the caller writes.
     Piped,
     /// A pipe that the chain holds open for as long as it lives. A program in a container that is started under
     /// [`crate::docker::Docker::exec_leashed`] is ended when this pipe closes, so that it never outlives us.
@@ -216,6 +220,8 @@ struct Process {
     status: Option<ExitStatus>,
     /// Set when we killed it, so that its status is a consequence and no cause.
     killed: bool,
+    /// Set when we no longer read what it writes, with the same effect.
+    abandoned: Arc<AtomicBool>,
     stderr: Arc<Mutex<Tail>>,
     stderr_closed: Receiver<()>,
     leash: Option<ChildStdin>,
@@ -255,6 +261,16 @@ impl Process {
             self.status = self.child.try_wait().ok().flatten();
         }
         self.status
+    }
+
+    /// Whether it was ended for want of a reader.
+    fn lost_its_reader(&self) -> bool {
+        self.status.is_some_and(lost_its_reader) || self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Whether it ended so because something else had failed.
+    fn is_consequence(&self) -> bool {
+        self.killed || self.lost_its_reader()
     }
 }
 
@@ -334,36 +350,76 @@ impl Chain {
         self.stall
     }
 
-    /// Starts `command` as `name` (for messages). Standard output is a pipe, handed back as a reader; standard input
-    /// is handed back when it is [`Input::Piped`].
+    /// Starts `command` as `name` (for messages). Standard output is handed back as a reader; standard input is handed
+    /// back when it is [`Input::Piped`]. Both are pipes.
     ///
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(
         &mut self,
         name: impl Into<String>,
+        command: Command,
+        input: Input,
+    ) -> Result<(Option<ChildInput>, ChildOutput)> {
+        self.start(name.into(), command, input, Link::Pipe)
+    }
+
+    /// As [`Chain::spawn`], for many bytes: what is handed back are sockets, which carry them faster. Not for a program that
+    /// may open `/dev/stdin`.
+    ///
+    /// # Errors
+    /// As [`Chain::spawn`].
+    pub fn stream(
+        &mut self,
+        name: impl Into<String>,
+        command: Command,
+        input: Input,
+    ) -> Result<(Option<ChildInput>, ChildOutput)> {
+        self.start(name.into(), command, input, Link::Socket)
+    }
+
+    fn start(
+        &mut self,
+        name: String,
         mut command: Command,
         input: Input,
-    ) -> Result<(Option<ChildStdin>, ChildStdout)> {
-        let name = name.into();
+        link: Link,
+    ) -> Result<(Option<ChildInput>, ChildOutput)> {
         let leashed = matches!(input, Input::Leash);
+        let abandoned = Arc::<AtomicBool>::default();
+        let (mut to, mut from) = (None, None);
         command.stdin(match input {
             Input::Null => Stdio::null(),
             Input::From(from) => from,
+            Input::Piped if link == Link::Socket => {
+                let (ours, theirs) = link::socket()?;
+                to = Some(ChildInput::from(ours));
+                theirs
+            }
             Input::Piped | Input::Leash => Stdio::piped(),
+        });
+        command.stdout(match link {
+            Link::Pipe => Stdio::piped(),
+            Link::Socket => {
+                let (ours, theirs) = link::socket()?;
+                from = Some(ChildOutput::socket(ours, Arc::clone(&abandoned))?);
+                theirs
+            }
         });
         logging::trace(|| shown(&command));
         let mut child = command
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("could not execute {}", command.get_program().to_string_lossy()))?;
-        // The command holds our ends of the pipes that it was given; a reader that waits for their end needs them gone.
+        // The command holds the child's ends of what it was given; a reader that waits for their end needs them gone.
         drop(command);
         let stdin = child.stdin.take();
-        let (stdout, stderr) = match (child.stdout.take(), child.stderr.take()) {
-            (Some(stdout), Some(stderr)) => (stdout, stderr),
-            _ => bail!("{name} was started without its pipes"),
+        let piped = child
+            .stdout
+            .take()
+            .map(|pipe| ChildOutput::pipe(pipe, Arc::clone(&abandoned)));
+        let (Some(stdout), Some(stderr)) = (from.or(piped), child.stderr.take()) else {
+            bail!("{name} was started without its pipes");
         };
         let tail = Arc::new(Mutex::new(Tail::default()));
         let (closed, stderr_closed) = mpsc::channel();
@@ -372,12 +428,17 @@ impl Chain {
             drain(stderr, &kept);
             let _ = closed.send(());
         });
-        let (leash, stdin) = if leashed { (stdin, None) } else { (None, stdin) };
+        let (leash, stdin) = if leashed {
+            (stdin, None)
+        } else {
+            (None, to.or(stdin.map(ChildInput::from)))
+        };
         self.shared.processes().push(Process {
             name,
             child,
             status: None,
             killed: false,
+            abandoned,
             stderr: tail,
             stderr_closed,
             leash,
@@ -451,31 +512,6 @@ impl Chain {
         })
     }
 
-    /// Counts what a child says, in a thread. The bytes stay in the kernel: `io::copy` splices a pipe to `/dev/null`, in half
-    /// the time that it takes to read them.
-    ///
-    /// # Errors
-    /// When there is no `/dev/null`.
-    pub fn count(&mut self, name: impl Into<String>, mut from: ChildStdout) -> Result<Pending<Count>> {
-        /// How much may pass between two looks at the clock.
-        const STEP: u64 = 4 << 20;
-        let mut null = File::options()
-            .write(true)
-            .open("/dev/null")
-            .context("Cannot open /dev/null")?;
-        Ok(self.task(name, move |clock| {
-            let mut count = Count::default();
-            loop {
-                let passed = io::copy(&mut (&mut from).take(STEP), &mut null)?;
-                clock.tick();
-                count.0 += passed;
-                if passed < STEP {
-                    return Ok(count);
-                }
-            }
-        }))
-    }
-
     /// Reads all of `from` in a thread, up to `limit` bytes; more is an error.
     pub fn collect(
         &mut self,
@@ -533,11 +569,16 @@ impl Chain {
             return Err(self.with_stderr(error));
         }
         let failed = |process: &&Process| process.status.is_none_or(|status| !status.success());
-        if let Some(process) = self.shared.processes().iter().filter(failed).min_by_key(|process| {
-            // A child that lost its reader or that we ended did so because another one failed.
-            process.killed || process.status.is_some_and(lost_its_reader)
-        }) {
-            let error = Error::new(Failed { status: process.status });
+        let processes = self.shared.processes();
+        if let Some(process) = processes
+            .iter()
+            .filter(failed)
+            .min_by_key(|process| process.is_consequence())
+        {
+            let error = Error::new(Failed {
+                status: process.status,
+                lost_its_reader: process.lost_its_reader(),
+            });
             let said = process.stderr.lock().unwrap_or_else(PoisonError::into_inner).text();
             return Err(match said.as_str() {
                 "" => error.context(format!("{} failed", process.name)),
@@ -637,6 +678,8 @@ impl Drop for Chain {
 pub struct Failed {
     /// Its exit status; none when it could not even be killed.
     pub status: Option<ExitStatus>,
+    /// What it wrote was no longer read.
+    lost_its_reader: bool,
 }
 
 impl fmt::Display for Failed {
@@ -727,8 +770,8 @@ fn lost_its_reader(status: ExitStatus) -> bool {
 /// to the last child of a chain that feeds another.
 pub fn is_broken_pipe(error: &Error) -> bool {
     // A context that is an error itself is found by this and not among the causes.
-    let child = error.downcast_ref::<Failed>().and_then(|failed| failed.status);
-    child.is_some_and(lost_its_reader)
+    let child = error.downcast_ref::<Failed>();
+    child.is_some_and(|failed| failed.lost_its_reader)
         || error
             .chain()
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
@@ -806,6 +849,30 @@ mod tests {
         let mut command = command("sh");
         command.args(["-c", script]);
         command
+    }
+
+    /// By a socket as by a pipe: who loses its reader is no cause, and who loses its writer's other end is told so.
+    #[test]
+    fn either_link_ends_alike() {
+        for link in [Link::Pipe, Link::Socket] {
+            let mut chain = Chain::new(STALL);
+            let (_, mut out) = chain.start("source".to_owned(), sh("yes"), Input::Null, link).unwrap();
+            out.read_exact(&mut [0; 10]).unwrap();
+            drop(out);
+            let error = chain.finish().unwrap_err();
+            assert!(is_broken_pipe(&error), "{link:?}: {error:#}");
+
+            let mut chain = Chain::new(STALL);
+            let (to, out) = chain
+                .start("filter".to_owned(), sh("head -c 1; exit 3"), Input::Piped, link)
+                .unwrap();
+            chain.pump("filling", io::repeat(b'x'), to.unwrap(), ());
+            let read = chain.collect("reading", out, 10);
+            let error = chain.finish().unwrap_err();
+            assert!(format!("{error:#}").contains("exit code 3"), "{link:?}: {error:#}");
+            assert!(!is_broken_pipe(&error), "{link:?}: {error:#}");
+            assert_eq!(read.get().unwrap(), b"x", "{link:?}");
+        }
     }
 
     #[test]

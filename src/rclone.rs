@@ -8,12 +8,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::pipeline::{self, find, Chain, Clock, Input, Output};
+use crate::pipeline::{self, find, Chain, ChildOutput, Clock, Input, Output};
 
 /// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
 const SLOWEST_SUMS: u64 = 5 << 20;
@@ -177,10 +177,10 @@ impl Rclone {
     ///
     /// # Errors
     /// When rclone cannot be started; that there is no such file is told by the chain.
-    pub fn read(&self, chain: &mut Chain, name: &str) -> Result<ChildStdout> {
+    pub fn read(&self, chain: &mut Chain, name: &str) -> Result<ChildOutput> {
         let mut command = self.command("cat");
         command.arg(self.at(name));
-        Ok(chain.spawn("rclone cat", command, Input::Null)?.1)
+        Ok(chain.stream("rclone cat", command, Input::Null)?.1)
     }
 
     /// Deletes files there.

@@ -6,6 +6,7 @@ pub mod restore;
 mod sql;
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
@@ -17,6 +18,8 @@ use crate::pipeline::{self, Chain, Input};
 use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-postgres");
+/// Scripts are UTF-8; a dump says for itself what it is.
+const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
 
 /// Dumps the database.
 ///
@@ -52,7 +55,7 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
     );
     let mut chain = context.chain();
     let command = docker.exec_leashed(&config.postgres_container, &[], &["pg_dump", "--no-password", &target]);
-    let (_, stream) = chain.spawn("pg_dump", command, Input::Leash)?;
+    let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
         context,
         &mut chain,
@@ -244,19 +247,30 @@ impl<'a> Psql<'a> {
     }
 
     /// psql on `database`, with a script on its standard input.
-    fn command(&self, database: &str, task: &str) -> Result<std::process::Command> {
+    fn command(&self, database: &str, task: &str) -> Result<Command> {
+        let how = Exec {
+            interactive: true,
+            env: &UTF8,
+            ..Exec::default()
+        };
+        self.psql(database, task, |argv| self.docker.exec(self.container, how, argv))
+    }
+
+    /// psql on `database`, with a dump on its standard input.
+    fn loader(&self, database: &str, task: &str) -> Result<Command> {
+        self.psql(database, task, |argv| {
+            self.docker.exec_wide(self.container, &UTF8, argv)
+        })
+    }
+
+    fn psql(&self, database: &str, task: &str, exec: impl FnOnce(&[&str]) -> Command) -> Result<Command> {
         let config = &self.context.config;
         let application = sql::application_name(task, &config.postgres_db);
         let target = sql::conninfo(&config.postgres_user, database, &application)?;
         let mut argv = vec!["psql"];
         argv.extend(sql::PSQL_FLAGS);
         argv.push(&target);
-        let how = Exec {
-            interactive: true,
-            env: &[("PGCLIENTENCODING", "UTF8")],
-            ..Exec::default()
-        };
-        Ok(self.docker.exec(self.container, how, &argv))
+        Ok(exec(&argv))
     }
 
     /// Whether psql can be told to take no meta-command from its input.

@@ -51,7 +51,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let (scanner, bytes, sha256) = {
         let mut chain = context.chain();
         let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
-        let (_, stream) = chain.spawn("docker exec cat", copy, Input::Leash)?;
+        let (_, stream) = chain.stream("docker exec cat", copy, Input::Leash)?;
         let written = write(context, &mut chain, &partial, stream, rdb::Scanner::new())?;
         chain.finish().and_then(|()| written.get())
     }

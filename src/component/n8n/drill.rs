@@ -42,14 +42,14 @@ pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<(Drille
     let volume = bench.container(&image, &[], &["true"])?;
     let mut chain = context.chain();
     let contents = read(context, &mut chain, file)?;
-    let (stdin, stdout) = chain.spawn("docker cp", volume.unpack(ThrowAway::volume()), Input::Piped)?;
+    let (stdin, stdout) = chain.stream("docker cp", volume.unpack(ThrowAway::volume()), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     chain.pump("unpacking the archive", contents, stdin, ());
     chain.pump("reading from docker cp", stdout, io::sink(), ());
     chain.finish().context("the archive could not be unpacked")?;
 
     let mut chain = context.chain();
-    let (_, stream) = chain.spawn("docker cp", volume.archive(), Input::Null)?;
+    let (_, stream) = chain.stream("docker cp", volume.archive(), Input::Null)?;
     let seen = chain.pump("reading what was unpacked", stream, io::sink(), scanner());
     chain.finish()?;
     let unpacked = seen.get()?.finish()?;

@@ -220,7 +220,7 @@ impl Plan<'_> {
         self.journal.info("Unpacking the archive beside the data...");
         let mut chain = self.context.chain();
         let contents = read(self.context, &mut chain, self.file)?;
-        let (stdin, stdout) = chain.spawn("docker cp", helper.unpack(dir), Input::Piped)?;
+        let (stdin, stdout) = chain.stream("docker cp", helper.unpack(dir), Input::Piped)?;
         let stdin = stdin.context("docker cp has no input")?;
         chain.pump("unpacking", contents, stdin, Count::default());
         chain.collect("reading from docker cp", stdout, 64 << 10);
@@ -228,7 +228,7 @@ impl Plan<'_> {
 
         self.journal.info("Verifying restore...");
         let mut chain = self.context.chain();
-        let (_, stream) = chain.spawn("docker cp", helper.pack(dir), Input::Null)?;
+        let (_, stream) = chain.stream("docker cp", helper.pack(dir), Input::Null)?;
         let seen = chain.pump("reading back", stream, std::io::sink(), tar::Scanner::new().listed());
         chain.finish()?;
         let there = seen.get()?.finish().context("what was unpacked cannot be read back")?;

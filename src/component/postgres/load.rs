@@ -53,7 +53,7 @@ pub fn load(psql: &Psql<'_>, database: &str, file: &Path, summary: &dump::Summar
     let mut chain = psql.context.chain();
     chain.pulse(psql.works(database, "load")?);
     let contents = read(psql.context, &mut chain, file)?;
-    let (stdin, stdout) = chain.spawn("psql", psql.command(database, "load")?, Input::Piped)?;
+    let (stdin, stdout) = chain.stream("psql", psql.loader(database, "load")?, Input::Piped)?;
     let stdin = stdin.context("psql has no input")?;
     let bytes = summary.bytes;
     let loaded = chain.task("loading", move |clock| {

@@ -80,7 +80,7 @@ fn put(bench: &Bench<'_>, server: &ThrowAway, file: &Path, bytes: u64) -> Result
     let end = tar::end_of_file(bytes);
     let mut chain = bench.context.chain();
     let contents = read(bench.context, &mut chain, file)?;
-    let (stdin, stdout) = chain.spawn("docker cp", server.unpack(DIR), Input::Piped)?;
+    let (stdin, stdout) = chain.stream("docker cp", server.unpack(DIR), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     let archive = io::Cursor::new(header).chain(contents).chain(io::Cursor::new(end));
     chain.pump("copying the snapshot", archive, stdin, ());

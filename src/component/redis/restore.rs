@@ -351,7 +351,7 @@ impl Plan<'_> {
             ..Exec::default()
         };
         let command = self.docker.exec(helper.id(), how, &["sh", "-c", COPY, "sh", path]);
-        let (stdin, stdout) = chain.spawn("docker exec", command, Input::Piped)?;
+        let (stdin, stdout) = chain.stream("docker exec", command, Input::Piped)?;
         let stdin = stdin.context("docker exec has no input")?;
         let count = chain.pump(
             "copying the snapshot",
