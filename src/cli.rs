@@ -209,7 +209,7 @@ pub const COMMANDS: &[Command] = &[
         name: "restore-postgres",
         summary: "replace the database by the contents of a .sql.gz file",
         details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
-                  a failure after the drop leaves no database but that dump.",
+                  n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
         options: &[
             YES,

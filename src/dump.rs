@@ -212,6 +212,11 @@ pub struct Summary {
     pub creates_database: bool,
     /// The dump sets `standard_conforming_strings` to off.
     pub standard_conforming_strings_off: bool,
+    /// What the dump sets `client_encoding` to first: letters and digits, in lower case.
+    pub client_encoding: Option<String>,
+    /// The line of the first `DROP` before any table is created that needs what it names to be there, as `pg_dump --clean`
+    /// writes them without `--if-exists`.
+    pub drops: Option<u64>,
     /// A list was at its bound, and something was left out of it.
     pub truncated: bool,
 }
@@ -414,7 +419,7 @@ impl Statement {
                 self.is_select = first == "select";
                 self.is_insert = first == "insert";
                 self.collect =
-                    ["create", "copy", "select", "alter", "grant", "revoke", "set"].contains(&first.as_str());
+                    ["create", "copy", "select", "alter", "grant", "revoke", "set", "drop"].contains(&first.as_str());
             }
             [Token::Word(first), Token::Word(second)] if first == "create" => {
                 self.collect = ["table", "unlogged", "extension", "database", "policy", "schema", "user"]
@@ -1278,6 +1283,7 @@ impl Lexer {
             "create" => self.create(tokens),
             "select" => self.select(tokens, statement.line)?,
             "alter" => self.alter(tokens),
+            "drop" => self.drop_statement(tokens, statement.line),
             "grant" => self.add_roles_after(tokens, "to"),
             "revoke" => self.add_roles_after(tokens, "from"),
             "set" => {
@@ -1376,6 +1382,14 @@ impl Lexer {
         }
     }
 
+    /// Before anything is created, only `IF EXISTS` makes a `DROP` something else than an error.
+    fn drop_statement(&mut self, tokens: &[Token], line: u64) {
+        let lenient = (0..tokens.len()).any(|at| word(tokens, at) == "if" && word(tokens, at + 1) == "exists");
+        if !lenient && self.summary.drops.is_none() && self.summary.tables.is_empty() {
+            self.summary.drops = Some(line);
+        }
+    }
+
     /// Takes a `SET` statement apart and gives the name of the parameter.
     fn set(&mut self, tokens: &[Token], line: u64) -> Result<Option<String>> {
         if word(tokens, 1) == "session" && word(tokens, 2) == "authorization" {
@@ -1412,6 +1426,7 @@ impl Lexer {
             }
             "client_encoding" => {
                 let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+                self.summary.client_encoding.get_or_insert_with(|| plain.clone());
                 if UNSAFE_ENCODINGS.contains(&plain.as_str()) || plain.starts_with("gb18030") {
                     bail!(
                         "line {line}: the dump is in the encoding {plain}, whose characters may contain the byte of a \

@@ -8,9 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{anyhow, bail, Context as _, Error, Result};
 
 use crate::component::exchange::NotPutBack;
+use crate::component::postgres::restore::Dropped;
 use crate::component::Context;
 use crate::docker::{Container, Docker};
 use crate::logging::Journal;
@@ -198,6 +199,11 @@ fn is_n8n(context: &Context, name: &str) -> bool {
     context.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
+/// Whether a restore that failed so has left something that n8n must not be started on.
+fn leaves_half(error: &Error) -> bool {
+    error.is::<NotPutBack>() || error.is::<Dropped>()
+}
+
 fn is_up(container: &Container) -> bool {
     container.status == "running" || container.status == "restarting"
 }
@@ -362,7 +368,7 @@ impl<'a> Pause<'a> {
     /// As [`Pause::end`], but n8n stays stopped and the record in place while another part is half restored, whose restore was
     /// interrupted.
     fn end_part(mut self, kind: Kind, done: Result<()>) -> Result<()> {
-        if done.as_ref().is_err_and(|error| error.is::<NotPutBack>()) {
+        if done.as_ref().is_err_and(leaves_half) {
             return self.end(done, false);
         }
         self.record.parts.retain(|part| *part != kind);
@@ -528,7 +534,7 @@ impl<'a> Pause<'a> {
     pub fn end<T>(self, work: Result<T>, all: bool) -> Result<T> {
         let all = all && work.is_ok();
         if let Err(error) = &work {
-            if error.downcast_ref::<NotPutBack>().is_some() {
+            if leaves_half(error) {
                 if self.starts_n8n() {
                     self.journal.error("n8n stays stopped");
                 }

@@ -44,7 +44,13 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
     if !confirmed(JOURNAL, yes) {
         return Ok(());
     }
-    pause::within(context, JOURNAL, Kind::Postgres, || plan.run())?;
+    // n8n goes on meanwhile, unless it has been stopped for this or cannot work.
+    if plan.stops_n8n() || matches!(pause::unfinished(context)?, Some(None)) {
+        let docker = context.docker()?;
+        pause::around(context, &docker, JOURNAL, Kind::Postgres, &[], || plan.run())?;
+    } else {
+        pause::within(context, JOURNAL, Kind::Postgres, || plan.run())?;
+    }
     JOURNAL.success(format_args!("PostgreSQL restore completed from: {}", path.display()));
     Ok(())
 }

@@ -96,6 +96,9 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
 
 /// Takes only a dump that pg_dump has brought to its end.
 fn whole(summary: dump::Summary) -> Result<dump::Summary> {
+    if summary.is_cluster_dump {
+        bail!("this is a dump of a whole server (pg_dumpall), not of one database: restore it by psql alone");
+    }
     if !summary.is_dump {
         bail!("this is not a dump that pg_dump made");
     }

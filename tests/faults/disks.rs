@@ -370,4 +370,22 @@ fn a_full_disk_in_the_server_leaves_the_live_database() {
             assert_backups_whole(&sandbox);
         },
     );
+    case(
+        "what a failed restore in place has left is room for the way back",
+        || {
+            let big = sandbox.aside("big.sql.gz");
+            fs::rename(sandbox.backup("postgres"), &big).unwrap();
+            crate::clear_backups(&sandbox);
+            let now = sandbox.fingerprint_postgres();
+            let bad = edited(&sandbox, &big, "bad.sql.gz", |text| {
+                before_end(&text, "SELECT no_such_thing;")
+            });
+            let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&bad).run();
+            outcome.assert_error("Database restore failed");
+            assert_eq!(staged_databases(&sandbox).len(), 1);
+            restore(&sandbox, &sandbox.backup("postgres")).assert_success();
+            assert_same(&now, &sandbox.fingerprint_postgres());
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        },
+    );
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::{assert_same, Sandbox};
 use crate::{
-    assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, dump_of, edited, restore,
-    staged_databases,
+    assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
+    edited, restore, staged_databases,
 };
 
 /// A statement fails in the middle: the live database is untouched and lets everybody in meanwhile.
@@ -47,6 +47,15 @@ fn an_error_in_the_dump_leaves_the_live_database() {
         restore(&sandbox, &path).assert_success();
         assert_same(&before, &sandbox.fingerprint_postgres());
     });
+    case("an index that would want more memory than the server gives", || {
+        // Built in parallel, it may want as much shared memory, of which a container has 64 MB.
+        let check =
+            "DO $$ BEGIN IF current_setting('maintenance_work_mem') <> '5MB' THEN RAISE 'changed'; END IF; END $$;";
+        sandbox.psql("ALTER SYSTEM SET maintenance_work_mem = '5MB'");
+        sandbox.psql("SELECT pg_reload_conf()");
+        let path = edited(&sandbox, &dump, "memory.sql.gz", |text| before_end(&text, check));
+        restore(&sandbox, &path).assert_success();
+    });
     assert_no_sessions(&sandbox);
     restore(&sandbox, &dump).assert_success();
     assert_same(&before, &sandbox.fingerprint_postgres());
@@ -67,8 +76,15 @@ fn the_properties_of_the_database_are_kept() {
          ALTER ROLE n8n_reader IN DATABASE n8n SET statement_timeout = '5s'; COMMENT ON DATABASE n8n IS 'it''s ours'; \
          ALTER DATABASE n8n SET default_transaction_read_only = on",
     );
+    // What a view computes while it is loaded depends on the database's own time zone.
+    sandbox.psql_in("postgres", "ALTER DATABASE n8n SET timezone = 'America/New_York'");
+    sandbox.psql(
+        "BEGIN READ WRITE; CREATE MATERIALIZED VIEW days AS SELECT timestamptz '2026-01-02 03:00+00'::date AS day; COMMIT",
+    );
+    let day = || sandbox.psql("SELECT day FROM days").trim().to_owned();
+    assert_eq!(day(), "2026-01-01");
     let before = sandbox.fingerprint_postgres();
-    assert!(before.lines().filter(|line| line.starts_with("database|")).count() > 6);
+    assert!(before.lines().filter(|line| line.starts_with("database|")).count() > 7);
     let dump = dump_of(&sandbox);
     for option in ["--yes", "--in-place"] {
         case(
@@ -78,9 +94,30 @@ fn the_properties_of_the_database_are_kept() {
                 outcome.assert_success();
                 assert!(!outcome.log.contains("will differ"), "{outcome}");
                 assert_same(&before, &sandbox.fingerprint_postgres());
+                assert_eq!(day(), "2026-01-01");
             },
         );
     }
+    case(
+        "a time limit for the role's statements does not hold for a restore",
+        || {
+            // Each row takes its time when the index is built, and again for the statistics.
+            sandbox.psql(
+                "BEGIN READ WRITE; CREATE FUNCTION slow(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_catalog.pg_sleep(0.06); RETURN n; END $$; \
+             CREATE TABLE slow AS SELECT n FROM generate_series(1, 10) n; CREATE INDEX ON slow (slow(n)); COMMIT",
+            );
+            let before = sandbox.fingerprint_postgres();
+            let dump = dump_of(&sandbox);
+            sandbox.psql_in("postgres", "ALTER ROLE n8n SET statement_timeout = '300ms'");
+            let outcome = sandbox.call("restore-postgres").arg(&dump).run();
+            sandbox.psql_in("postgres", "ALTER ROLE n8n RESET statement_timeout");
+            outcome.assert_success();
+            assert!(!outcome.log.contains("Statistics"), "{outcome}");
+            assert_same(&before, &sandbox.fingerprint_postgres());
+            sandbox.psql("BEGIN READ WRITE; DROP TABLE slow; DROP FUNCTION slow; COMMIT");
+        },
+    );
     case("--keep-old keeps the replaced database", || {
         sandbox.psql("BEGIN READ WRITE; CREATE TABLE mark AS SELECT 1 AS n; COMMIT");
         let outcome = sandbox.call("restore-postgres").arg("--keep-old").arg(&dump).run();
@@ -162,7 +199,7 @@ fn a_prepared_transaction_is_told_before_anything_happens() {
 /// The database is lost: a restore makes it anew.
 #[test]
 fn a_lost_database_is_made_anew() {
-    let sandbox = Sandbox::new("lost").stack().seeded().build();
+    let sandbox = Sandbox::new("lost").stack().n8n().seeded().build();
     let before = sandbox.fingerprint_postgres();
     let dump = dump_of(&sandbox);
     let contents = |text: &str| -> String {
@@ -189,8 +226,13 @@ fn a_lost_database_is_made_anew() {
         running.signal("KILL");
         let _ = running.wait();
         assert!(!sandbox.databases().contains(&"n8n".to_owned()));
-        // A backup must not clear what still knows the settings of the lost database.
+        // Neither a backup nor a restore that fails may clear what still knows the settings of the lost database.
         sandbox.run("backup-all", &[]);
+        assert_eq!(staged_databases(&sandbox).len(), 1);
+        let bad = edited(&sandbox, &dump, "bad.sql.gz", |text| {
+            before_end(&text, "SELECT no_such_thing;")
+        });
+        restore(&sandbox, &bad).assert_error("Database restore failed");
         assert_eq!(staged_databases(&sandbox).len(), 1);
         let safety = sandbox.backups("postgres").remove(0);
         restore(&sandbox, &safety).assert_success();
@@ -204,14 +246,162 @@ fn a_lost_database_is_made_anew() {
             before_end(&text, "SELECT no_such_thing;")
         });
         let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&bad).run();
-        outcome.assert_error("Database restore failed");
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert_eq!(
+            outcome.errors(),
+            ["n8n stays stopped", "Database restore failed"],
+            "{outcome}"
+        );
         let safety = sandbox.backup("postgres");
         assert!(outcome.log.contains(safety.to_str().unwrap()), "{outcome}");
         assert_backups_whole(&sandbox);
+        // What n8n wrote between the dump and the drop would be in neither, so it was stopped before, and stays so.
+        let messages = outcome.messages("restore-postgres");
+        let at = |text: &str| {
+            let found = messages.iter().position(|message| message.starts_with(text));
+            found.unwrap_or_else(|| panic!("{text}: {outcome}"))
+        };
+        assert!(at("INFO Stopping n8n: ") < at("INFO Dumping database n8n before it is dropped"));
+        let runs = || {
+            let format = "{{.State.Running}}";
+            sandbox.docker(&["inspect", "--format", format, &sandbox.container("n8n-main")])
+        };
+        assert_eq!(runs().trim(), "false");
         restore(&sandbox, &safety).assert_success();
+        assert_eq!(runs().trim(), "true");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+    case("the answer to the drop is lost on its way", || {
+        let before = sandbox.fingerprint_postgres();
+        // The server drops the live database, and the client says that it failed.
+        let script = "case \"$*\" in *'n8n-backup restore'*) \
+                      input=$(cat; printf x)\n\
+                      printf '%s' \"${input%x}\" | \"$docker\" \"$@\"; code=$?\n\
+                      case $input in *'DROP DATABASE'*\"datname = 'n8n'\"*) exit 1 ;; *) exit $code ;; esac ;; esac";
+        let stand_in = docker_stand_in(&sandbox, script);
+        let outcome = sandbox
+            .call("restore-postgres")
+            .arg("--in-place")
+            .arg(&dump)
+            .path_first(stand_in)
+            .run();
+        outcome.assert_success();
         assert_same(&before, &sandbox.fingerprint_postgres());
     });
     assert_next_run_succeeds(&sandbox);
+}
+
+/// Whatever may take the staged database away, a restore says that it is done only when that is the live one.
+#[test]
+fn a_staged_database_that_goes_is_no_success() {
+    let sandbox = Sandbox::new("stgone").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    sandbox.psql("CREATE TABLE mark AS SELECT 1 AS n");
+    let before = sandbox.fingerprint_postgres();
+    case("the staged database is dropped before the swap", || {
+        let drop = "SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database WHERE datname LIKE 'n8n_restore_%' \\gexec";
+        let script = format!(
+            "case \"$*\" in *'n8n-backup swap'*) printf '%s\\n' \"{drop}\" | \"$docker\" exec -i {} psql -XqU n8n -d postgres ;; esac",
+            sandbox.container("postgres")
+        );
+        let stand_in = docker_stand_in(&sandbox, &script);
+        let outcome = sandbox.call("restore-postgres").arg(&dump).path_first(stand_in).run();
+        outcome.assert_error("Database restore failed");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+    });
+}
+
+/// Extensions: one that the server lacks is told before anything happens, one with tables of its own comes back.
+#[test]
+fn extensions_are_looked_at_before_and_come_back() {
+    let sandbox = Sandbox::new("exts").postgres().build();
+    let files = "dir=$(pg_config --sharedir 2>/dev/null || echo /usr/share/postgresql/*)/extension; cd $dir && \
+                 echo \"default_version = '1'\" >n8nbt.control && \
+                 echo \"CREATE SEQUENCE n8nbt_seq; CREATE TABLE n8nbt_settings (n int); INSERT INTO n8nbt_settings VALUES (0); \
+                 SELECT pg_extension_config_dump('n8nbt_seq', ''); SELECT pg_extension_config_dump('n8nbt_settings', 'WHERE n > 0')\" >n8nbt--1.sql";
+    let container = sandbox.container("postgres");
+    sandbox.docker(&["exec", "-u", "0", &container, "sh", "-c", files]);
+    sandbox.psql(
+        "CREATE EXTENSION n8nbt; INSERT INTO n8nbt_settings VALUES (7); SELECT setval('n8nbt_seq', 42); CREATE TABLE t AS SELECT 1 AS n",
+    );
+    let state =
+        || sandbox.psql("SELECT last_value, (SELECT sum(n) FROM n8nbt_settings), (SELECT n FROM t) FROM n8nbt_seq");
+    let before = state();
+    let dump = dump_of(&sandbox);
+    case("an extension with rows and a sequence of its own", || {
+        sandbox.psql("SELECT setval('n8nbt_seq', 99); UPDATE t SET n = 2");
+        restore(&sandbox, &dump).assert_success();
+        assert_same(&before, &state());
+    });
+    case("an extension that the server does not have", || {
+        sandbox.docker(&[
+            "exec",
+            "-u",
+            "0",
+            &container,
+            "sh",
+            "-c",
+            "rm /usr/share/postgresql/*/extension/n8nbt*",
+        ]);
+        for option in ["--yes", "--in-place"] {
+            let outcome = sandbox.call("restore-postgres").arg(option).arg(&dump).run();
+            outcome.assert_error("The dump needs the extension n8nbt, which the server in {} does not have: {}");
+            assert_same(&before, &state());
+        }
+    });
+}
+
+/// A dump of a newer server may fail in the middle: not when the live database is gone already.
+#[test]
+fn a_dump_of_a_newer_server_is_not_restored_in_place() {
+    let sandbox = Sandbox::new("newer").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let newer = edited(&sandbox, &dump, "newer.sql.gz", |text| {
+        text.replacen(
+            "-- Dumped from database version ",
+            "-- Dumped from database version 99",
+            1,
+        )
+    });
+    let before = sandbox.fingerprint_postgres();
+    case("a dump of a newer server", || {
+        let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&newer).run();
+        outcome.assert_error("The dump was made from PostgreSQL {} and the server is {}--in-place is not done");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        restore(&sandbox, &newer).assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+}
+
+/// A subscription holds the replaced database: told, and the next restore goes on all the same.
+#[test]
+fn a_database_that_cannot_be_dropped_hinders_no_restore() {
+    let sandbox = Sandbox::new("subs").postgres().build();
+    sandbox.psql("CREATE TABLE t AS SELECT 1 AS n");
+    let dump = dump_of(&sandbox);
+    sandbox.psql(
+        "CREATE SUBSCRIPTION feed CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE); UPDATE t SET n = 2",
+    );
+    case("a subscription in the replaced database", || {
+        let first = restore(&sandbox, &dump);
+        first.assert_success().assert_log_has(
+            "restore-postgres",
+            "WARN The subscription feed stays with the database that is replaced, which cannot be dropped before it",
+        );
+        let left = staged_databases(&sandbox);
+        assert_eq!(left.len(), 1);
+        sandbox.psql("UPDATE t SET n = 3");
+        restore(&sandbox, &dump).assert_success().assert_log_has(
+            "restore-postgres",
+            &format!(
+                "WARN Database {} (replaced) that an earlier restore left could not be dropped: {{}}",
+                left[0]
+            ),
+        );
+        assert_eq!(sandbox.psql("SELECT n FROM t").trim(), "1");
+        assert_eq!(sandbox.psql_in(&left[0], "SELECT n FROM t").trim(), "2");
+    });
 }
 
 /// Roles: a restore without superuser, and a dump of roles that are not there.

@@ -62,8 +62,13 @@ pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<
     for role in sql::parse_names(&psql.run(MAINTENANCE, "drill", sql::missing_roles(&roles)?)?)? {
         prepare.push_str(&format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(&role)?));
     }
+    // What such a database holds need not be text in any encoding.
+    let encoding = match summary.client_encoding.as_deref() {
+        Some("sqlascii") => "'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
+        _ => "'UTF8'",
+    };
     prepare.push_str(&format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8';\n",
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {encoding};\n",
         sql::ident(DATABASE)?
     ));
     psql.run(MAINTENANCE, "drill", prepare)?;

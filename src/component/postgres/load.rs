@@ -33,6 +33,15 @@ pub fn check_statements(summary: &dump::Summary) -> Result<()> {
     if summary.standard_conforming_strings_off {
         bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");
     }
+    if let Some(line) = summary.drops {
+        bail!(
+            "The dump drops what is not there in a fresh database (line {line}; pg_dump --clean without --if-exists): restore it by \
+             psql alone"
+        );
+    }
+    if !summary.tables.is_empty() && summary.copies.is_empty() && summary.inserts == 0 {
+        bail!("The dump holds tables and no rows (pg_dump --schema-only): restore it by psql alone, if that is what you want");
+    }
     Ok(())
 }
 
@@ -220,7 +229,8 @@ fn differences(summary: &dump::Summary, counts: &[sql::Count]) -> Vec<String> {
         match rows.find(table) {
             Found::None => found.push(format!("table {table} is missing")),
             // Of an extension's table, the dump holds a part of the rows.
-            Found::One((CountKind::Extension | CountKind::Partitioned, _) | (_, None)) | Found::Several => {}
+            Found::One((CountKind::Extension | CountKind::Foreign | CountKind::Partitioned, _) | (_, None))
+            | Found::Several => {}
             Found::One((_, Some(there))) if u64::try_from(*there) == Ok(expected) => {}
             Found::One((_, Some(there))) => {
                 found.push(format!("table {table} has {there} rows instead of {expected}"));

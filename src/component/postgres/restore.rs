@@ -1,13 +1,14 @@
 //! Restore of the database. The dump is verified whole, loaded into a staged database, compared with what the dump
 //! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::sql::{self, Mark, Server};
+use super::sql::{self, Leftover, Mark, Server};
 use super::{load, verify, Psql};
 use crate::component::{check_recorded, Context};
 use crate::docker::Docker;
@@ -19,6 +20,25 @@ use crate::store::Stamp;
 
 /// How often the swap is tried when clients hinder it.
 const SWAP_ATTEMPTS: u32 = 3;
+
+/// A failed restore in place: the live database is gone, so that nothing should be started on it.
+#[derive(Debug)]
+pub struct Dropped {
+    database: String,
+    /// The dump that was made before.
+    safety: PathBuf,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let safety = self.safety.display();
+        write!(
+            f,
+            "{} as it was before is in {safety}: restore that file to go back",
+            self.database
+        )
+    }
+}
 
 /// How a restore is to be done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +61,8 @@ pub struct Plan<'a> {
     server: Server,
     maintenance: &'static str,
     missing_roles: Vec<String>,
+    /// What earlier restores have left on the server.
+    leftovers: Vec<Leftover>,
     options: Options,
 }
 
@@ -77,10 +99,16 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     // A name in another encoding than UTF-8 cannot be asked for.
     let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
     let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
-    let (maintenance, [server, missing_roles, blockers]) = psql.run_in_reachable(
+    let (maintenance, [server, missing_roles, blockers, leftovers]) = psql.run_in_reachable(
         sql::maintenance_databases(live)?,
-        [sql::server(live)?, sql::missing_roles(&roles)?, sql::blockers(live)?],
+        [
+            sql::server(live)?,
+            sql::missing_roles(&roles)?,
+            sql::blockers(live, &summary.extensions)?,
+            sql::sweep_list(live)?,
+        ],
     )?;
+    let leftovers = sql::parse_leftovers(&leftovers)?;
     let server = sql::parse_server(&server)?;
     ensure!(
         server.may_restore(),
@@ -100,23 +128,39 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
             "prepared" => bail!(
                 "Database {live} has a prepared transaction ({name}): end it with COMMIT PREPARED or ROLLBACK PREPARED"
             ),
+            "extension" => bail!(
+                "The dump needs the extension {name}, which the server in {} does not have: take an image that has it",
+                config.postgres_container
+            ),
+            "bound" => bail!(
+                "The dump needs the extension {name}, which can be created in database {live} alone, so that it cannot be loaded \
+                 beside it: restore the dump by psql, into an empty database {live}"
+            ),
+            "slot" => journal.warn(format_args!(
+                "The replication slot {name} goes with the database that is replaced"
+            )),
             _ => journal.warn(format_args!(
-                "The {kind} {name} stays with the database that is replaced"
+                "The {kind} {name} stays with the database that is replaced, which cannot be dropped before it"
             )),
         }
     }
-    if let (Some(made), Some(there)) = (
+    if let (Some(made), there) = (
         summary.server_version.as_deref().and_then(major),
-        Some(server.version / 10_000),
+        server.version / 10_000,
     ) {
         if made > there {
+            ensure!(
+                !options.in_place,
+                "The dump was made from PostgreSQL {made} and the server is {there}: what it does not know would fail when the live \
+                 database is gone already, so --in-place is not done"
+            );
             journal.warn(format_args!(
                 "The dump was made from PostgreSQL {made} and the server is {there}: what it does not know will fail, \
                  before the live database is touched"
             ));
         }
     }
-    check_room(context, &docker, &server, summary.bytes, options, journal)?;
+    check_room(context, &docker, &server, &leftovers, summary.bytes, options, journal)?;
     if options.in_place && server.exists {
         journal.warn(format_args!(
             "--in-place: {live} is dumped and dropped before the load. A failure after that leaves no database but the dump"
@@ -131,6 +175,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
         server,
         maintenance,
         missing_roles,
+        leftovers,
         options,
     })
 }
@@ -164,6 +209,7 @@ fn check_room(
     context: &Context,
     docker: &Docker,
     server: &Server,
+    leftovers: &[Leftover],
     bytes: u64,
     options: Options,
     journal: Journal,
@@ -176,7 +222,10 @@ fn check_room(
         journal.warn("Could not determine the disk space that is free for the database");
         return Ok(());
     };
-    let freed = if options.in_place { server.size } else { 0 };
+    // They are dropped before the load.
+    let swept = leftovers.iter().filter(|leftover| leftover.mark != Mark::Kept);
+    let swept: u64 = swept.map(|leftover| leftover.bytes).sum();
+    let freed = swept.saturating_add(if options.in_place { server.size } else { 0 });
     let needed = room(bytes, server.wal);
     if free.saturating_add(freed) >= needed {
         return Ok(());
@@ -184,7 +233,7 @@ fn check_room(
     let hint = if options.in_place || !server.exists {
         "make room there, or use a larger disk"
     } else {
-        "make room there, or add --in-place, which drops the live database before the load"
+        "make room there, or use restore-postgres --in-place, which drops the live database before the load"
     };
     Err(anyhow!("{hint}")).with_context(|| {
         format!(
@@ -227,29 +276,36 @@ impl Plan<'_> {
             name: sql::staged_name(&stamp),
             keep: false,
         };
-        // What a dead restore left is cleared only after this: it may be the one that knows what a lost database was like.
+        let old = sql::old_name(&stamp);
         let database = self.create(&staged.name)?;
+        // Where the live database is lost, one of these may be all that knows what it was like; now the new one knows it, too.
+        staged.keep = !self.server.exists && self.leftovers.iter().any(|leftover| leftover.mark == Mark::Staged);
         self.sweep(&staged.name)?;
         let Some(safety) = safety else {
             self.fill(&staged.name)?;
-            self.apply(&staged.name, &database)?;
-            return self.swap(&mut staged, &sql::old_name(&stamp));
+            let id = self.limit(&staged.name, &database)?;
+            return self.swap(&mut staged, id, &old);
         };
         // What the live database is like must be with the staged one before the live one goes.
-        self.apply(&staged.name, &database)?;
-        self.drop_live().context("Database restore failed")?;
-        // From here on the staged database is all that knows it, so it stays when the load fails.
-        staged.keep = true;
-        self.fill(&staged.name)
-            .and_then(|()| self.swap(&mut staged, &sql::old_name(&stamp)))
-            .with_context(|| {
-                format!(
-                    "{} as it was before is in {}: restore that file to go back",
-                    self.live(),
-                    safety.display()
-                )
+        let id = self.limit(&staged.name, &database)?;
+        self.drop_live(&mut staged)
+            .and_then(|()| self.fill(&staged.name))
+            .and_then(|()| self.swap(&mut staged, id, &old))
+            .map_err(|error| match staged.keep {
+                // The live database is there.
+                false => error,
+                true => error.context(Dropped {
+                    database: self.live().to_owned(),
+                    safety: safety.clone(),
+                }),
             })
             .context("Database restore failed")
+    }
+
+    /// Whether n8n is to be stopped meanwhile: what it would write between the dump and the drop of a restore in place would be
+    /// in neither, and without a database it cannot work.
+    pub fn stops_n8n(&self) -> bool {
+        self.options.in_place || !self.server.exists
     }
 
     /// Dumps the live database before it is dropped.
@@ -263,13 +319,26 @@ impl Plan<'_> {
         Ok(backup.entry.path)
     }
 
-    /// Drops the live database, in a restore that has no room for two.
-    fn drop_live(&self) -> Result<()> {
+    /// Drops the live database, in a restore that has no room for two. From then on the staged one is all that knows what it
+    /// was like, so that one stays when the load fails.
+    fn drop_live(&self, staged: &mut Staged<'_>) -> Result<()> {
         self.journal.info("Terminating existing database connections...");
         self.journal.info("Dropping existing database...");
-        self.psql()
-            .run(self.maintenance, "restore", sql::drop_database(self.live())?)
-            .map(drop)
+        staged.keep = true;
+        let dropped = self
+            .psql()
+            .run_long(self.maintenance, "restore", sql::drop_database(self.live())?);
+        let Err(error) = dropped else { return Ok(()) };
+        // The answer may have been lost on its way; what the server says now is what counts.
+        let there = self.psql().run(self.maintenance, "restore", sql::exists(self.live())?);
+        match there.context("Whether the live database was dropped could not be found out") {
+            Ok(there) if there.trim() == "f" => Ok(()),
+            Ok(_) => {
+                staged.keep = false;
+                Err(error)
+            }
+            Err(unknown) => Err(unknown),
+        }
     }
 
     /// Loads the dump into the staged database and proves that all of it is there.
@@ -280,23 +349,30 @@ impl Plan<'_> {
         self.journal.info("Verifying restore...");
         thread::scope(|scope| {
             // Both read every table: the second then finds it in memory.
-            let analyzed = scope.spawn(|| psql.run_long(staged, "restore", "ANALYZE;\n".to_owned()));
+            let analyzed = scope.spawn(|| psql.run_long(staged, "restore", sql::analyze()));
             let compared = load::compare(&psql, staged, &self.summary, self.journal);
             let analyzed = analyzed.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")));
             compared?;
-            analyzed.context("Database restore failed").map(drop)
+            if let Err(error) = analyzed {
+                // It is faster with them, and whole without.
+                self.journal.warn(format_args!(
+                    "Statistics for the query planner could not be taken: {error:#}. Run ANALYZE when it is restored"
+                ));
+            }
+            Ok(())
         })
     }
 
     /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
-    /// them all.
-    fn apply(&self, staged: &str, database: &sql::Description) -> Result<()> {
+    /// them all. Gives the number by which the server knows it.
+    fn limit(&self, staged: &str, database: &sql::Description) -> Result<u32> {
         let psql = self.psql();
         let scripts = [
-            sql::lenient_script(&database.apply),
+            sql::lenient_script(&database.limits),
             sql::differences(self.live(), staged)?,
+            sql::oid(staged)?,
         ];
-        let [_, differences] = psql
+        let [_, differences, oid] = psql
             .run_each(self.maintenance, "restore", scripts)
             .context("Database restore failed")?;
         if self.server.exists && !differences.is_empty() {
@@ -306,7 +382,7 @@ impl Plan<'_> {
                 names.join(", ")
             ));
         }
-        Ok(())
+        sql::parse_oid(&oid)?.with_context(|| format!("Database restore failed: the staged database {staged} is gone"))
     }
 
     fn psql(&self) -> Psql<'_> {
@@ -337,13 +413,14 @@ impl Plan<'_> {
         let psql = self.psql();
         let database =
             sql::parse_describe(&psql.run(self.maintenance, "restore", sql::describe(self.live(), staged)?)?)?;
-        psql.run(self.maintenance, "restore", sql::script(&database.create))
+        let scripts = [sql::script(&database.create), sql::lenient_script(&database.settings)];
+        psql.run_each(self.maintenance, "restore", scripts)
             .context("Database restore failed")?;
         Ok(database)
     }
 
-    /// Puts the staged database in the live one's place.
-    fn swap(&self, staged: &mut Staged<'_>, old: &str) -> Result<()> {
+    /// Puts the staged database, which the server knows as `id`, in the live one's place.
+    fn swap(&self, staged: &mut Staged<'_>, id: u32, old: &str) -> Result<()> {
         let live = self.live();
         let mark = if self.options.keep_old {
             Mark::Kept
@@ -354,10 +431,13 @@ impl Plan<'_> {
         let mut attempt = 1;
         while let Err(error) = self.try_swap(&staged.name, old, mark) {
             // The answer may have been lost on its way; what the server says now is what counts.
-            let there = self.psql().run(self.maintenance, "restore", sql::exists(&staged.name)?);
-            match there.context("Whether the databases were swapped could not be found out") {
-                Ok(there) if there.trim() == "f" => break,
-                Ok(_) if attempt < SWAP_ATTEMPTS => {
+            let now = self
+                .psql()
+                .run_each(self.maintenance, "restore", [sql::oid(live)?, sql::oid(&staged.name)?])
+                .and_then(|[live, staged]| Ok((sql::parse_oid(&live)?, sql::parse_oid(&staged)?)));
+            match now.context("Whether the databases were swapped could not be found out") {
+                Ok((now_live, _)) if now_live == Some(id) => break,
+                Ok((_, now_staged)) if now_staged == Some(id) && attempt < SWAP_ATTEMPTS => {
                     self.journal.warn(format_args!(
                         "The databases could not be swapped, trying again: {error:#}"
                     ));
@@ -384,7 +464,10 @@ impl Plan<'_> {
             return Ok(());
         }
         self.journal.info("Dropping existing database...");
-        if let Err(error) = self.psql().run(self.maintenance, "restore", sql::drop_database(old)?) {
+        if let Err(error) = self
+            .psql()
+            .run_long(self.maintenance, "restore", sql::drop_database(old)?)
+        {
             self.journal.warn(format_args!(
                 "The replaced database {old} could not be dropped: {error:#}"
             ));
@@ -437,14 +520,20 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
         sql::sweep_list(live)?,
     ];
     let [_, list] = psql.run_each(maintenance, "restore", scripts)?;
-    for (kind, name) in sql::parse_named(&list)? {
-        if kind == "kept" || except == Some(name.as_str()) {
+    for Leftover { mark, name, .. } in sql::parse_leftovers(&list)? {
+        if mark == Mark::Kept || except == Some(name.as_str()) {
             continue;
         }
-        psql.run(maintenance, "restore", sql::drop_database(&name)?)?;
-        journal.warn(format_args!(
-            "Dropped database {name} ({kind}) that an interrupted restore left"
-        ));
+        let kind = mark.kind();
+        match psql.run_long(maintenance, "restore", sql::drop_database(&name)?) {
+            Ok(_) => journal.warn(format_args!(
+                "Dropped database {name} ({kind}) that an interrupted restore left"
+            )),
+            // A subscription in it, say. It takes room, and hinders nothing else.
+            Err(error) => journal.warn(format_args!(
+                "Database {name} ({kind}) that an earlier restore left could not be dropped: {error:#}"
+            )),
+        }
     }
     Ok(())
 }
@@ -465,7 +554,8 @@ pub fn clear(context: &Context, journal: Journal) -> Result<()> {
     let Some(("t", list)) = said.split_once('\n') else {
         return Ok(());
     };
-    if sql::parse_named(list)?.iter().any(|(kind, _)| kind != "kept") {
+    let left = sql::parse_leftovers(list)?;
+    if left.iter().any(|leftover| leftover.mark != Mark::Kept) {
         if let Err(error) = sweep(&psql, maintenance, live, None, journal) {
             journal.warn(format_args!(
                 "What an interrupted restore left could not be cleared: {error:#}"

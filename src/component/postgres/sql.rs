@@ -25,7 +25,10 @@ const PRELUDE: &str = "SET client_min_messages = warning;\n\
     SET default_transaction_read_only = off;\n\
     SET statement_timeout = 0;\n\
     SET lock_timeout = '10s';\n\
-    SET synchronous_commit = on;\n";
+    SET synchronous_commit = on;\n\
+    SET ROLE NONE;\n\
+    DO $prelude$ BEGIN PERFORM pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+    WHERE name IN ('idle_session_timeout', 'transaction_timeout'); END $prelude$;\n";
 
 /// Stands between scripts that run in one session, and has psql print a line that no script prints.
 pub const SEPARATE: &str = "\\echo =====\n";
@@ -78,6 +81,11 @@ impl Mark {
             Mark::Replaced => "replaced",
             Mark::Kept => "kept",
         }
+    }
+
+    /// The mark in one word.
+    pub fn kind(self) -> &'static str {
+        self.word().split(' ').next().unwrap_or_default()
     }
 
     /// First line of the comment on a database of ours that belongs to `live`; the live one's own comment, if it
@@ -224,9 +232,11 @@ pub fn parse_server(output: &str) -> Result<Server> {
 pub struct Description {
     /// Create the staged database and its privileges; each statement for itself, none may be in a transaction.
     pub create: Vec<String>,
-    /// Settings, connection limit, security labels: after the load, which some of them would break
-    /// (`default_transaction_read_only`, a connection limit of 0).
-    pub apply: Vec<String>,
+    /// Settings: before the load, as the dump of a whole server has them, because what is computed meanwhile (a materialized
+    /// view, a check) may depend on them. The load undoes those that would break it.
+    pub settings: Vec<String>,
+    /// Connection limit, security labels: after the load, which a limit of 0 would break.
+    pub limits: Vec<String>,
 }
 
 /// Asks for the statements that create `staged` like `live`. Where `live` is lost, a staged database that an
@@ -274,7 +284,7 @@ WITH src AS (
     FROM src CROSS JOIN LATERAL aclexplode(datacl) a JOIN pg_roles g ON g.oid = a.grantor
     LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE found AND (a.grantee = 0 OR r.oid IS NOT NULL)
     UNION ALL SELECT 'create', 8, format('ALTER DATABASE %s ALLOW_CONNECTIONS true', target) FROM src
-    UNION ALL SELECT 'apply', 1, 'ALTER '
+    UNION ALL SELECT 'settings', 1, 'ALTER '
         || CASE WHEN s.setrole = 0 THEN 'DATABASE ' ELSE format('ROLE %I IN DATABASE ', r.rolname) END || target
         || format(' SET %I TO ', v.name)
         -- The value of a list is stored as quoted identifiers; as one literal it would become one element.
@@ -287,11 +297,11 @@ WITH src AS (
     CROSS JOIN LATERAL unnest(s.setconfig) c
     CROSS JOIN LATERAL (SELECT split_part(c, '=', 1) AS name, substr(c, strpos(c, '=') + 1) AS value) v
     WHERE found AND (s.setrole = 0 OR r.oid IS NOT NULL)
-    UNION ALL SELECT 'apply', 2, format('ALTER DATABASE %s CONNECTION LIMIT %s', target, datconnlimit)
+    UNION ALL SELECT 'limits', 1, format('ALTER DATABASE %s CONNECTION LIMIT %s', target, datconnlimit)
     FROM src WHERE found AND datconnlimit >= 0
-    UNION ALL SELECT 'apply', 3, format('SECURITY LABEL FOR %I ON DATABASE %s IS %L', l.provider, target, l.label)
+    UNION ALL SELECT 'limits', 2, format('SECURITY LABEL FOR %I ON DATABASE %s IS %L', l.provider, target, l.label)
     FROM src JOIN pg_shseclabel l ON l.objoid = src.oid AND l.classoid = 'pg_database'::regclass WHERE found
-    UNION ALL SELECT 'apply', 4, format('ALTER DATABASE %s IS_TEMPLATE true', target)
+    UNION ALL SELECT 'limits', 3, format('ALTER DATABASE %s IS_TEMPLATE true', target)
     FROM src WHERE found AND datistemplate
 )
 SELECT phase || E'\t' || encode(convert_to(sql, 'UTF8'), 'hex') FROM ddl ORDER BY phase, step, sql;
@@ -308,7 +318,8 @@ pub fn parse_describe(output: &str) -> Result<Description> {
     for line in output.lines() {
         match line.split_once('\t') {
             Some(("create", sql)) => description.create.push(unhex(sql)?),
-            Some(("apply", sql)) => description.apply.push(unhex(sql)?),
+            Some(("settings", sql)) => description.settings.push(unhex(sql)?),
+            Some(("limits", sql)) => description.limits.push(unhex(sql)?),
             _ => bail!("unexpected line in the database's description: {line:?}"),
         }
     }
@@ -360,9 +371,16 @@ USING (key) WHERE a.value IS DISTINCT FROM b.value ORDER BY key;
     ))
 }
 
-/// Asks what stands in the way of a swap: lines of kind (`prepared`: the swap will fail; `slot`, `subscription`: they
-/// would stay with the old database, which cannot be dropped) and hex name. Read by [`parse_named`].
-pub fn blockers(live: &str) -> Result<String> {
+/// Asks what stands in the way of a restore with `extensions`: lines of kind and hex name. Read by [`parse_named`].
+/// `prepared`: a prepared transaction, with which the swap will fail. `subscription`: it stays with the old database, which
+/// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `bound`: an extension
+/// that can be created in a database of the live one's name only.
+pub fn blockers(live: &str, extensions: &[String]) -> Result<String> {
+    let mut list = String::from("NULL");
+    for extension in extensions {
+        list.push_str(", ");
+        list.push_str(&literal(extension)?);
+    }
     Ok(format!(
         "{PRELUDE}\
 SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
@@ -370,13 +388,17 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
     UNION ALL SELECT 'slot', slot_name FROM pg_replication_slots WHERE database = {live}
     UNION ALL SELECT 'subscription', s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
     WHERE d.datname = {live}
+    UNION ALL SELECT 'extension', x FROM unnest(ARRAY[{list}]::text[]) x
+    WHERE x IS NOT NULL AND NOT EXISTS (SELECT FROM pg_available_extensions a WHERE a.name::text = x)
+    UNION ALL SELECT 'bound', x FROM unnest(ARRAY[{list}]::text[]) x
+    WHERE x = 'pg_cron' AND current_setting('cron.database_name', true) = {live}
 ) b ORDER BY 1;
 ",
         live = name_literal(live)?
     ))
 }
 
-/// Reads lines of a word and a hex name, the answers to [`blockers`] and [`sweep_list`].
+/// Reads lines of a word and a hex name, the answer to [`blockers`].
 pub fn parse_named(output: &str) -> Result<Vec<(String, String)>> {
     output
         .lines()
@@ -513,6 +535,23 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = {} AND stat
     ))
 }
 
+/// Asks for the number by which the server knows `database`, whatever it is called later: one line, none where it does not
+/// exist. Read by [`parse_oid`].
+pub fn oid(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}SELECT oid FROM pg_database WHERE datname = {};\n",
+        name_literal(database)?
+    ))
+}
+
+/// Reads the answer to [`oid`].
+pub fn parse_oid(output: &str) -> Result<Option<u32>> {
+    match output.trim() {
+        "" => Ok(None),
+        oid => number(oid).map(Some),
+    }
+}
+
 /// Asks whether a database is there: `t` or `f`.
 pub fn exists(database: &str) -> Result<String> {
     Ok(format!(
@@ -521,20 +560,31 @@ pub fn exists(database: &str) -> Result<String> {
     ))
 }
 
-/// Asks which databases of ours belong to `live`: lines of `staged`, `replaced` or `kept` and hex name, oldest first.
-/// Staged and replaced ones may be dropped, kept ones not. Read by [`parse_named`].
+/// A database of ours that is not live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// What it is.
+    pub mark: Mark,
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes; 0 where the user may not ask.
+    pub bytes: u64,
+}
+
+/// Asks which databases of ours belong to `live`: lines of `staged`, `replaced` or `kept`, hex name and size in bytes, oldest
+/// first. Staged and replaced ones may be dropped, kept ones not. Read by [`parse_leftovers`].
 ///
 /// `replaced` is listed only while the live database exists. A database under a staged name without a comment that lets
 /// nobody in is what death between CREATE DATABASE and its first comment leaves: empty.
 pub fn sweep_list(live: &str) -> Result<String> {
     let mut marks = Vec::new();
     for mark in [Mark::Staged, Mark::Replaced, Mark::Kept] {
-        let kind = mark.word().split(' ').next().unwrap_or_default();
-        marks.push(format!("('{kind}', {})", literal(&mark.comment(live)?)?));
+        marks.push(format!("('{}', {})", mark.kind(), literal(&mark.comment(live)?)?));
     }
     Ok(format!(
         r#"{PRELUDE}
-SELECT coalesce(kind, 'staged') || E'\t' || encode(convert_to(datname, 'UTF8'), 'hex')
+SELECT concat_ws(E'\t', coalesce(kind, 'staged'), encode(convert_to(datname, 'UTF8'), 'hex'),
+    CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END)
 FROM (SELECT oid, datname, datallowconn, shobj_description(oid, 'pg_database') AS note FROM pg_database) d
 LEFT JOIN (VALUES {marks}) m(kind, mark) ON note = mark OR starts_with(note, mark || E'\n')
 WHERE datname <> {live} AND (kind IN ('staged', 'kept')
@@ -545,6 +595,27 @@ ORDER BY oid;
         marks = marks.join(", "),
         live = name_literal(live)?
     ))
+}
+
+/// Reads the answer to [`sweep_list`].
+pub fn parse_leftovers(output: &str) -> Result<Vec<Leftover>> {
+    output
+        .lines()
+        .map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [kind, name, bytes] = fields[..] else {
+                bail!("unexpected line about the databases: {line:?}");
+            };
+            let mut marks = [Mark::Staged, Mark::Replaced, Mark::Kept].into_iter();
+            Ok(Leftover {
+                mark: marks
+                    .find(|mark| mark.kind() == kind)
+                    .with_context(|| format!("unexpected kind of database: {kind:?}"))?,
+                name: unhex(name)?,
+                bytes: number(bytes)?,
+            })
+        })
+        .collect()
 }
 
 /// Drops `database` where it exists, ending its sessions: only for one that [`sweep_list`] gave, or for the live one of an
@@ -618,7 +689,8 @@ pub fn parse_pairs(output: &str) -> Result<Vec<(String, String)>> {
 /// does not know are left out; the dump's own SET lines touch none that matters here.
 ///
 /// `synchronous_commit` off is safe: the swap's commit is synchronous and comes later in the same log. The others
-/// undo what the settings of a role (or database) could do to the load.
+/// undo what the settings of a role (or database) could do to the load. `maintenance_work_mem` stays as the server has it: an
+/// index that is built in parallel may want all of it as shared memory, of which a container has little.
 ///
 /// Under a `restrict` token `psql` takes no meta-command until [`load_epilogue`] gives the token back: whatever the dump
 /// holds, nothing of it is run on the client's side. Only for a `psql` that [`knows_restrict`].
@@ -633,7 +705,7 @@ BEGIN
     FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
         ('idle_session_timeout', '0'), ('transaction_timeout', '0'),
         ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'),
-        ('synchronous_commit', 'off'), ('maintenance_work_mem', '256MB'), ('default_toast_compression', 'lz4')
+        ('array_nulls', 'on'), ('synchronous_commit', 'off'), ('default_toast_compression', 'lz4')
     ) v(name, value)
     JOIN pg_catalog.pg_settings s ON s.name = v.name AND s.context IN ('user', 'superuser')
     WHERE s.enumvals IS NULL OR v.value = ANY (s.enumvals) OR v.name <> 'default_toast_compression';
@@ -700,12 +772,14 @@ pub enum CountKind {
     Partitioned,
     /// A configuration table of an extension: a dump may hold only a part of its rows.
     Extension,
+    /// A foreign table, whose rows are elsewhere and are not counted.
+    Foreign,
     /// A sequence.
     Sequence,
 }
 
 /// Asks, connected to the database in question, for the rows of each table and the state of each sequence of one
-/// snapshot. System relations, temporary ones and those of extensions are left out. Read by [`parse_counts`].
+/// snapshot. System relations, temporary ones and those of extensions, but for the ones that a dump holds, are left out. Read by [`parse_counts`].
 ///
 /// `textsend` gives names in the client's encoding; what SQL_ASCII holds goes as it is, since it may be anything.
 pub fn table_counts() -> String {
@@ -717,7 +791,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT CASE
     WHEN kind = 's' AND has_sequence_privilege(oid, 'SELECT') THEN
         format('SELECT concat_ws(E''\t'', %L, %L, %L, last_value, is_called) FROM %s', kind, hexschema, hexname, oid::regclass)
-    WHEN kind <> 's' AND has_table_privilege(oid, 'SELECT') THEN
+    WHEN kind NOT IN ('s', 'f') AND has_table_privilege(oid, 'SELECT') THEN
         format('SELECT concat_ws(E''\t'', %L, %L, %L, count(*), false) FROM %s%s', kind, hexschema, hexname,
             CASE WHEN kind = 'p' THEN '' ELSE 'ONLY ' END, oid::regclass)
     ELSE format('SELECT concat_ws(E''\t'', %L, %L, %L, ''?'', false)', kind, hexschema, hexname) END
@@ -728,13 +802,17 @@ FROM (
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e'
     LEFT JOIN pg_extension e ON e.oid = d.refobjid
-    WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+    WHERE c.relkind IN ('r', 'p', 'f', 'S') AND c.relpersistence <> 't'
     AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-) r WHERE wanted AND NOT (kind = 's' AND EXISTS (SELECT FROM pg_depend x WHERE x.classid = 'pg_class'::regclass
-    AND x.objid = r.oid AND x.deptype = 'e')) ORDER BY hexschema, hexname \gexec
+) r WHERE wanted ORDER BY hexschema, hexname \gexec
 COMMIT;
 "#
     )
+}
+
+/// Has the planner's statistics taken, connected to the database in question.
+pub fn analyze() -> String {
+    format!("{PRELUDE}ANALYZE;\n")
 }
 
 /// Reads the answer to [`table_counts`].
@@ -751,6 +829,7 @@ pub fn parse_counts(output: &str) -> Result<Vec<Count>> {
                     "r" => CountKind::Table,
                     "p" => CountKind::Partitioned,
                     "e" => CountKind::Extension,
+                    "f" => CountKind::Foreign,
                     "s" => CountKind::Sequence,
                     _ => bail!("unexpected kind in the row counts: {line:?}"),
                 },
@@ -890,9 +969,10 @@ mod tests {
 
     #[test]
     fn reads_a_description_into_two_scripts() {
-        let description = parse_describe("apply\t42\ncreate\t41\ncreate\t430a\n").unwrap();
+        let description = parse_describe("limits\t42\ncreate\t41\ncreate\t430a\nsettings\t44\n").unwrap();
         assert_eq!(description.create, ["A", "C\n"]);
-        assert_eq!(description.apply, ["B"]);
+        assert_eq!(description.limits, ["B"]);
+        assert_eq!(description.settings, ["D"]);
         assert!(script(&description.create).ends_with(";\nA;\nC\n;\n"));
         assert!(parse_describe("").is_err(), "no database, no description");
         assert!(parse_describe("create 41").is_err());
