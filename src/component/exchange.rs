@@ -18,8 +18,13 @@ pub const BEGUN: &str = "./.n8n-backup-restore/begun";
 /// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory itself),
 /// `names`, and the marks `begun` and `moved`, which tell how far the exchange has come.
 const SCRIPT: &str = r#"set -eu
-cd -- "$1"
 verb=$2
+# What is mounted may be a file: a configuration, a secret, the time zone.
+if [ "$verb" = state ] && [ ! -d "$1" ]; then
+  echo none
+  exit
+fi
+cd -- "$1"
 shift 2
 work=.n8n-backup-restore
 # pass FROM TO [NAME...]: moves the entries
@@ -120,7 +125,7 @@ impl<'a> Exchange<'a> {
         format!("{}/{WORK}/new", self.dir)
     }
 
-    /// How far an exchange has come that an earlier run began.
+    /// How far an exchange has come that an earlier run began; in what is no directory there is none.
     ///
     /// # Errors
     /// When the directory cannot be read.
