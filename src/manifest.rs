@@ -117,6 +117,28 @@ impl Point {
         self.fact(ASIDE)
     }
 
+    /// Which of `parts` it does not hold, or holds damaged, in words.
+    pub fn lacks(&self, parts: &[Kind]) -> Option<String> {
+        let damaged = self.listed("damaged");
+        let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
+            let chosen = parts.iter().filter(|kind| chosen(**kind));
+            chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+        };
+        let absent = names(&|kind| self.member(kind).is_none());
+        let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind.dir()));
+        let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {names}"))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Why it is not taken when the newest point with these parts is asked for; none when it is.
+    pub fn unfit(&self, parts: &[Kind]) -> Option<String> {
+        self.aside().map(str::to_owned).or_else(|| self.lacks(parts))
+    }
+
     /// Whether every component is in it.
     pub fn is_complete(&self) -> bool {
         Kind::ALL.iter().all(|kind| self.member(*kind).is_some())

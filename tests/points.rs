@@ -192,6 +192,9 @@ fn damage_is_found(sandbox: &Sandbox, set: &Path) {
         assert_eq!(fact(set, "damaged").as_deref(), Some(kind));
         assert_eq!(fact(set, "verified"), None);
         assert!(offline(sandbox, &["list"]).stdout.contains(" damaged "), "{kind}");
+        let status = offline(sandbox, &["status"]);
+        let told = format!("[CRITICAL] files: found damaged by verify: {kind}/{}\n", name(&file));
+        assert!(status.code == Some(2) && status.stdout.contains(&told), "{status}");
         // The file alone, named by its path, is as bad.
         let alone = offline(sandbox, &["verify", &file.to_string_lossy()]);
         assert_eq!(alone.code, Some(1), "{alone}");
@@ -463,6 +466,32 @@ fn proven_verified_and_larger_points_stay() {
     for gone in [plain, failed_drill, large, damaged] {
         outcome.assert_log_has("cleanup-backups", &format!("INFO Removed recovery point: {gone}"));
     }
+}
+
+/// What watches the backups takes that for the newest which a restore of the latest would take.
+#[test]
+fn a_point_that_was_set_aside_is_not_the_newest() {
+    let sandbox = Sandbox::new("aside").build();
+    let good = point(&sandbox, 1, &whole(100), &[]);
+    let aside = point(
+        &sandbox,
+        0,
+        &whole(100),
+        &["aside: made while a restore was interrupted"],
+    );
+    let status = offline(&sandbox, &["status", "--max-age", "3d"]);
+    assert_eq!(status.code, Some(1), "{status}");
+    for told in [
+        format!("[OK] age: {good} is "),
+        format!("[WARNING] run: a later run, {aside}, is not taken for the latest: made while a restore"),
+    ] {
+        assert!(status.stdout.contains(&told), "{status}");
+    }
+    fs::remove_file(sandbox.path(format!("backups/sets/{good}.sha256"))).unwrap();
+    let status = offline(&sandbox, &["status"]);
+    assert_eq!(status.code, Some(2), "{status}");
+    let told = format!("the newest one, {aside}, cannot be relied on: made while a restore was interrupted");
+    assert!(status.stdout.contains(&told), "{status}");
 }
 
 #[test]
