@@ -11,7 +11,6 @@ pub(super) use crate::component::available;
 use crate::component::{env, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
-use crate::manifest;
 use crate::size;
 use crate::store::{Kind, Stamp};
 
@@ -72,6 +71,7 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
         },
         |left| left.is_some(),
     );
+    let aside = unfinished.then_some("made while a restore was interrupted");
     context.check_encryption(JOURNAL)?;
     check_space(context)?;
 
@@ -96,17 +96,10 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
     let mut point = stamp;
     if !backups.is_empty() {
         backups.sort_by_key(|backup| backup.kind);
-        match record(context, JOURNAL, stamp, &begun, &backups, &missing) {
+        match record(context, JOURNAL, stamp, &begun, &backups, &missing, aside) {
             Ok(recorded) => {
                 point = recorded;
                 *made = Some(recorded);
-                if unfinished {
-                    let why = "made while a restore was interrupted";
-                    if let Err(error) = manifest::update(&context.store, point, |point| point.set_aside(why)) {
-                        JOURNAL.failure(&error);
-                        failed += 1;
-                    }
-                }
             }
             Err(error) => {
                 JOURNAL.failure(&error);
