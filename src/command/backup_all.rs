@@ -8,7 +8,7 @@ use anyhow::{bail, Result};
 
 use super::{cleanup, drill, hold, now, offsite, pause, record};
 pub(super) use crate::component::available;
-use crate::component::{env, n8n, postgres, redis, Backup, Context};
+use crate::component::{env, exchange, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
 use crate::size;
@@ -207,12 +207,26 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
                 logging::trace(|| format!("no look at what restores left: {error:#}"));
             }
         });
+        scope.spawn(|| clear_helpers(context));
         for _ in 1..context.config.jobs.min(STEPS.len()) {
             scope.spawn(work);
         }
         work();
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the helper containers of restores that were killed: each would hold a volume for a day, and then stay. The main lock
+/// is held.
+fn clear_helpers(context: &Context) {
+    match context.docker().and_then(|docker| exchange::sweep(context, &docker)) {
+        Ok(0) => {}
+        Ok(left) => JOURNAL.warn(format_args!(
+            "Removed {left} helper container(s) that an interrupted restore left"
+        )),
+        // An engine that does not answer is told by the backups themselves.
+        Err(error) => logging::trace(|| format!("no look at the helper containers of restores: {error:#}")),
+    }
 }
 
 /// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.

@@ -5,7 +5,9 @@
 
 use anyhow::{anyhow, bail, Result};
 
-use crate::docker::{Exec, Workshop};
+use super::{n8n, Context};
+use crate::docker::{Docker, Exec, Workshop};
+use crate::store::Kind;
 
 /// Our directory within the one that is exchanged.
 pub const WORK: &str = ".n8n-backup-restore";
@@ -94,6 +96,25 @@ case $verb in
     properties="${*:-$(stat -c '%u %g %a %Y' .)}"
     close ;;
 esac"#;
+
+/// Marks the helper containers in which the restores of a component exchange its data.
+pub fn owner(context: &Context, kind: Kind) -> String {
+    format!("{}-restore-{}", n8n::owner(context), kind.dir())
+}
+
+/// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
+/// main lock, as every restore does: none of them works. What it has left in the volume is set right by the next restore,
+/// in a helper of its own.
+///
+/// # Errors
+/// When the engine does not answer or refuses.
+pub fn sweep(context: &Context, docker: &Docker) -> Result<usize> {
+    let mut left = 0;
+    for kind in [Kind::Redis, Kind::N8n] {
+        left += docker.sweep_helpers(&owner(context, kind))?;
+    }
+    Ok(left)
+}
 
 /// How far an exchange has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
