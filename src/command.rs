@@ -41,19 +41,26 @@ pub fn hold(context: &Context, journal: Journal) -> Result<Lock> {
     }
 }
 
-/// Backs up one component by itself, and records it as a recovery point, whose stamp it gives.
+/// Backs up one component by itself, and records it as a recovery point. `aside` says why that is restored by name only, if
+/// it is.
 ///
 /// # Errors
 /// When the backup or its record fails.
-pub fn backup_one(context: &Context, journal: Journal, backup: fn(&Context, Stamp) -> Result<Backup>) -> Result<Stamp> {
+pub fn backup_one(
+    context: &Context,
+    journal: Journal,
+    backup: fn(&Context, Stamp) -> Result<Backup>,
+    aside: Option<&str>,
+) -> Result<()> {
     context.check_encryption(journal)?;
     let stamp = context.store.free_stamp();
     let begun = now();
     let backup = backup(context, stamp)?;
-    record(context, journal, stamp, &begun, &[backup], &[])
+    record(context, journal, stamp, &begun, &[backup], &[], aside).map(drop)
 }
 
-/// Writes the recovery point of a run, and gives the stamp that it bears.
+/// Writes the recovery point of a run, and gives the stamp that it bears. It is set aside by the same write: a run that
+/// ends in between must not leave it as one of all the others.
 ///
 /// # Errors
 /// When it cannot be written; the backups are whole all the same.
@@ -64,6 +71,7 @@ pub fn record(
     begun: &str,
     backups: &[Backup],
     failed: &[&str],
+    aside: Option<&str>,
 ) -> Result<Stamp> {
     let mut point = Point::new(stamp);
     point.set("tool", concat!("n8n-backup ", env!("CARGO_PKG_VERSION")));
@@ -93,6 +101,9 @@ pub fn record(
             name: name.display().to_string(),
             sha256: backup.sha256.clone(),
         });
+    }
+    if let Some(why) = aside {
+        point.set_aside(why);
     }
     let path = point.write(&context.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));

@@ -339,12 +339,14 @@ impl Docker {
         Ok(size::free(&said.text()).filter(|_| said.success))
     }
 
-    /// The directories of a container that lie on volumes or on the host, and so outlive it.
+    /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the host.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub fn mounts(&self, name: &str) -> Result<Vec<String>> {
-        self.list(name, "{{range .Mounts}}{{println .Destination}}{{end}}")
+        const FORMAT: &str =
+            "{{range .Mounts}}{{if .RW}}{{if ne .Type \"tmpfs\"}}{{println .Destination}}{{end}}{{end}}{{end}}";
+        self.list(name, FORMAT)
     }
 
     /// The arguments of a container's program.

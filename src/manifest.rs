@@ -117,6 +117,28 @@ impl Point {
         self.fact(ASIDE)
     }
 
+    /// Which of `parts` it does not hold, or holds damaged, in words.
+    pub fn lacks(&self, parts: &[Kind]) -> Option<String> {
+        let damaged = self.listed("damaged");
+        let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
+            let chosen = parts.iter().filter(|kind| chosen(**kind));
+            chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+        };
+        let absent = names(&|kind| self.member(kind).is_none());
+        let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind.dir()));
+        let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {names}"))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Why it is not taken when the newest point with these parts is asked for; none when it is.
+    pub fn unfit(&self, parts: &[Kind]) -> Option<String> {
+        self.aside().map(str::to_owned).or_else(|| self.lacks(parts))
+    }
+
     /// Whether every component is in it.
     pub fn is_complete(&self) -> bool {
         Kind::ALL.iter().all(|kind| self.member(*kind).is_some())
@@ -237,13 +259,33 @@ impl Point {
             if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
                 bail!("no SHA-256: {sha256}");
             }
+            if point.member(kind).is_some() {
+                bail!("it names two files of {}", kind.dir());
+            }
             point.members.push(Member {
                 kind,
                 name: name.to_owned(),
                 sha256: sha256.to_owned(),
             });
         }
+        point.check_whole()?;
         Ok(point)
+    }
+
+    /// Refuses what is cut off at the end of a line. The files stand last, and the facts tell of each; of one that was deleted
+    /// the size stays.
+    fn check_whole(&self) -> Result<()> {
+        let deleted = self.listed("deleted");
+        for kind in Kind::ALL {
+            let named = self.member(kind).is_some() || deleted.contains(&kind.dir());
+            if !named && self.fact(&format!("size.{}", kind.dir())).is_some() {
+                bail!("it is cut off: it tells the size of {} and not its name", kind.dir());
+            }
+        }
+        if self.members.is_empty() && deleted.is_empty() {
+            bail!("it is cut off: it names no file");
+        }
+        Ok(())
     }
 
     /// Removes the manifest.
@@ -535,6 +577,31 @@ mod tests {
             let text = format!("{TITLE}20260102_030405\n{}  {name}\n", "0".repeat(64));
             assert!(Point::parse(&text).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        let sum = "0".repeat(64);
+        let head = format!("{TITLE}20260102_030405\n");
+        let whole =
+            format!("{head}# failed: redis\n# size.env: 3\n# size.n8n: 4\n{sum}  n8n/x.tar.gz\n{sum}  env/x.backup\n");
+        let ends: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
+        for end in &ends[..ends.len() - 1] {
+            let error = Point::parse(&whole[..*end]).unwrap_err().to_string();
+            assert!(error.starts_with("it is cut off: it "), "{end}: {error}");
+        }
+        Point::parse(&whole).unwrap();
+        // What the retention leaves, and what was written when no sizes were.
+        for good in [
+            format!("{head}# size.env: 3\n# size.n8n: 4\n# deleted: n8n\n{sum}  env/x.backup\n"),
+            format!("{head}# size.env: 3\n# deleted: env\n"),
+            format!("{head}{sum}  env/x.backup\n"),
+        ] {
+            Point::parse(&good).unwrap();
+        }
+        let two = format!("{head}{sum}  env/x.backup\n{sum}  env/y.backup\n");
+        let error = Point::parse(&two).unwrap_err().to_string();
+        assert_eq!(error, "it names two files of env");
     }
 
     #[test]

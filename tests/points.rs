@@ -136,6 +136,7 @@ fn a_run_leaves_a_point_that_proves_its_files() {
     }
 
     damage_is_found(&sandbox, &set);
+    a_cut_manifest_is_no_point(&sandbox, &set);
     a_dump_that_is_not_the_recorded_one_is_refused(&sandbox);
     what_failed_and_what_shrank_is_told(&sandbox);
 }
@@ -192,6 +193,9 @@ fn damage_is_found(sandbox: &Sandbox, set: &Path) {
         assert_eq!(fact(set, "damaged").as_deref(), Some(kind));
         assert_eq!(fact(set, "verified"), None);
         assert!(offline(sandbox, &["list"]).stdout.contains(" damaged "), "{kind}");
+        let status = offline(sandbox, &["status"]);
+        let told = format!("[CRITICAL] files: found damaged by verify: {kind}/{}\n", name(&file));
+        assert!(status.code == Some(2) && status.stdout.contains(&told), "{status}");
         // The file alone, named by its path, is as bad.
         let alone = offline(sandbox, &["verify", &file.to_string_lossy()]);
         assert_eq!(alone.code, Some(1), "{alone}");
@@ -219,6 +223,32 @@ fn damage_is_found(sandbox: &Sandbox, set: &Path) {
         verify().assert_success();
         assert!(fact(set, "verified").is_some() && sha256sum_agrees(sandbox, set));
     }
+}
+
+/// A manifest that ends at any line but its last proves nothing of the files that it no longer names, and costs none.
+fn a_cut_manifest_is_no_point(sandbox: &Sandbox, set: &Path) {
+    let whole = fs::read_to_string(set).unwrap();
+    let point = name(set).replace(".sha256", "");
+    let files: Vec<PathBuf> = KINDS.iter().map(|(kind, _, _)| sandbox.backup(kind)).collect();
+    let ends: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
+    assert!(ends.len() > 20, "{whole}");
+    for end in &ends[..ends.len() - 1] {
+        fs::write(set, &whole[..*end]).unwrap();
+        let cut = &whole[..*end];
+        let outcome = offline(sandbox, &["verify", &point]);
+        assert_eq!(outcome.code, Some(1), "{outcome}\n{cut}");
+        assert!(outcome.log.contains("it is cut off: it "), "{outcome}\n{cut}");
+        let list = offline(sandbox, &["list"]);
+        let told = format!("Cannot be read: {}", set.display());
+        assert!(list.stdout.contains(&told), "{list}\n{cut}");
+        let cleanup = offline(sandbox, &["cleanup-backups"]);
+        cleanup.assert_success();
+        cleanup.assert_log_has("cleanup-backups", "WARN Recovery point left out: {}");
+        assert!(files.iter().all(|file| file.exists()), "{cleanup}\n{cut}");
+        assert_eq!(fs::read_to_string(set).unwrap(), cut, "it is not marked");
+    }
+    fs::write(set, whole).unwrap();
+    offline(sandbox, &["verify", &point]).assert_success();
 }
 
 /// Only the manifest can tell a whole dump from the one that was made.
@@ -465,6 +495,32 @@ fn proven_verified_and_larger_points_stay() {
     }
 }
 
+/// What watches the backups takes that for the newest which a restore of the latest would take.
+#[test]
+fn a_point_that_was_set_aside_is_not_the_newest() {
+    let sandbox = Sandbox::new("aside").build();
+    let good = point(&sandbox, 1, &whole(100), &[]);
+    let aside = point(
+        &sandbox,
+        0,
+        &whole(100),
+        &["aside: made while a restore was interrupted"],
+    );
+    let status = offline(&sandbox, &["status", "--max-age", "3d"]);
+    assert_eq!(status.code, Some(1), "{status}");
+    for told in [
+        format!("[OK] age: {good} is "),
+        format!("[WARNING] run: a later run, {aside}, is not taken for the latest: made while a restore"),
+    ] {
+        assert!(status.stdout.contains(&told), "{status}");
+    }
+    fs::remove_file(sandbox.path(format!("backups/sets/{good}.sha256"))).unwrap();
+    let status = offline(&sandbox, &["status"]);
+    assert_eq!(status.code, Some(2), "{status}");
+    let told = format!("the newest one, {aside}, cannot be relied on: made while a restore was interrupted");
+    assert!(status.stdout.contains(&told), "{status}");
+}
+
 #[test]
 fn a_backup_that_is_not_as_it_was_is_no_last_resort() {
     let sandbox = Sandbox::new("resort").build();
@@ -523,9 +579,10 @@ fn a_clock_that_jumped_deletes_nothing() {
         point(&sandbox, age, &whole(10), &[]);
     }
     let ahead = stamp(SystemTime::now() + Duration::from_secs(3 * DAY));
+    let sum = "0".repeat(64);
     sandbox.write(
         &format!("backups/sets/{ahead}.sha256"),
-        format!("# n8n-backup recovery point {ahead}\n"),
+        format!("# n8n-backup recovery point {ahead}\n{sum}  env/env_{ahead}.backup\n"),
     );
     let before = sandbox.listing();
     let outcome = sandbox.run("cleanup-backups", &[]);
@@ -635,15 +692,20 @@ fn a_file_that_cannot_be_deleted_keeps_its_line_and_the_point_is_partial() {
     point(&sandbox, 1, &whole(10), &[]);
     let old = point(&sandbox, 8, &whole(10), &[]);
     let stuck = sandbox.path(format!("backups/redis/dump_{old}.rdb"));
-    let mut hold = Command::new("chattr");
-    hold.arg("+i").arg(&stuck);
-    if !hold.output().is_ok_and(|said| said.status.success()) {
-        skip("a file that cannot be deleted", "chattr +i does not work here");
-        return;
+    let other = sandbox.path(format!("backups/n8n/n8n_data_{old}.tar.gz"));
+    for file in [&stuck, &other] {
+        let mut hold = Command::new("chattr");
+        hold.arg("+i").arg(file);
+        if !hold.output().is_ok_and(|said| said.status.success()) {
+            skip("a file that cannot be deleted", "chattr +i does not work here");
+            return;
+        }
     }
+    let first = sandbox.run("cleanup-backups", &[]);
+    sh("chattr -i \"$1\"", &[other.as_os_str()]);
     let outcome = sandbox.run("cleanup-backups", &[]);
     sh("chattr -i \"$1\"", &[stuck.as_os_str()]);
-    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert_eq!((first.code, outcome.code), (Some(1), Some(1)), "{first}{outcome}");
     outcome.assert_log_has(
         "cleanup-backups",
         &format!("ERROR Failed to delete: {}", stuck.display()),
@@ -653,7 +715,7 @@ fn a_file_that_cannot_be_deleted_keeps_its_line_and_the_point_is_partial() {
         sha256sum_agrees(&sandbox, &set),
         "only the line of the file that is left"
     );
-    assert_eq!(fact(&set, "deleted").as_deref(), Some("postgres n8n env"));
+    assert_eq!(fact(&set, "deleted").as_deref(), Some("postgres env n8n"));
     let list = offline(&sandbox, &["list"]);
     assert!(
         list.stdout
@@ -661,6 +723,13 @@ fn a_file_that_cannot_be_deleted_keeps_its_line_and_the_point_is_partial() {
             .any(|row| row.starts_with(&old) && row.ends_with(" partial")),
         "{list}"
     );
+    // A point that names no file any more has none that is good.
+    let text = fs::read_to_string(&set).unwrap();
+    let none = text.replace("# deleted: postgres", "# deleted: redis postgres");
+    let none: Vec<&str> = none.lines().filter(|line| line.starts_with('#')).collect();
+    fs::write(&set, none.join("\n")).unwrap();
+    offline(&sandbox, &["verify", &old]).assert_error("There was no file to verify: {}");
+    fs::write(&set, text).unwrap();
     sandbox.run("cleanup-backups", &[]).assert_success();
     assert!(!set.exists() && !stuck.exists());
 }

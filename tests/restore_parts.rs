@@ -117,6 +117,41 @@ fn redis_with_a_password_and_other_names_comes_back() {
     assert_eq!(owner, "999:999\n999:999\n");
 }
 
+/// A configuration, the time zone or a secret is often mounted as a file; nothing of a restore can lie in one.
+#[test]
+fn files_that_redis_mounts_do_not_stop_its_restore() {
+    let (sandbox, file, saved, _) = changed_redis(Sandbox::new("files"));
+    let redis = sandbox.container("redis");
+    let image = sandbox.docker(&["inspect", "--format", "{{.Config.Image}}", &redis]);
+    sandbox.docker(&["stop", &redis]);
+    sandbox.docker(&["rm", &redis]);
+    let mounts = [
+        format!("{}_redis_data:/data", sandbox.prefix()),
+        format!(
+            "{}:/usr/local/etc/redis/redis.conf:ro",
+            sandbox.write("redis.conf", "maxclients 99\n").display()
+        ),
+        format!("{}:/etc/localtime:ro", sandbox.write("zone", "").display()),
+        // One that could be written to.
+        format!("{}:/etc/redis-note", sandbox.write("note", "kept").display()),
+    ];
+    let labels = sandbox.labels();
+    let mut run = vec!["run", "-d", "--name", &redis];
+    run.extend(["--network", "none", "--tmpfs", "/scratch"]);
+    run.extend(labels.iter().map(String::as_str));
+    run.extend(mounts.iter().flat_map(|mount| ["-v", mount]));
+    run.extend([image.trim(), "redis-server", "/usr/local/etc/redis/redis.conf"]);
+    run.extend(["--port", REDIS_PORT, "--dir", "/data"]);
+    sandbox.docker(&run);
+    await_redis(&sandbox);
+    assert_eq!(sandbox.redis(&["get", "since"]), "then");
+
+    sandbox.run("restore-redis", &[&file]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert!(sandbox.redis(&["config", "get", "maxclients"]).ends_with("99"));
+    assert_eq!(fs::read_to_string(sandbox.path("note")).unwrap(), "kept");
+}
+
 #[test]
 fn the_queue_can_be_left_out() {
     let sandbox = Sandbox::new("queue")

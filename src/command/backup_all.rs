@@ -8,10 +8,9 @@ use anyhow::{bail, Result};
 
 use super::{cleanup, drill, hold, now, offsite, pause, record};
 pub(super) use crate::component::available;
-use crate::component::{env, n8n, postgres, redis, Backup, Context};
+use crate::component::{env, exchange, n8n, postgres, redis, Backup, Context};
 use crate::config::Drill;
 use crate::logging::{self, Journal};
-use crate::manifest;
 use crate::size;
 use crate::store::{Kind, Stamp};
 
@@ -72,6 +71,7 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
         },
         |left| left.is_some(),
     );
+    let aside = unfinished.then_some("made while a restore was interrupted");
     context.check_encryption(JOURNAL)?;
     check_space(context)?;
 
@@ -96,17 +96,10 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
     let mut point = stamp;
     if !backups.is_empty() {
         backups.sort_by_key(|backup| backup.kind);
-        match record(context, JOURNAL, stamp, &begun, &backups, &missing) {
+        match record(context, JOURNAL, stamp, &begun, &backups, &missing, aside) {
             Ok(recorded) => {
                 point = recorded;
                 *made = Some(recorded);
-                if unfinished {
-                    let why = "made while a restore was interrupted";
-                    if let Err(error) = manifest::update(&context.store, point, |point| point.set_aside(why)) {
-                        JOURNAL.failure(&error);
-                        failed += 1;
-                    }
-                }
             }
             Err(error) => {
                 JOURNAL.failure(&error);
@@ -214,12 +207,26 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
                 logging::trace(|| format!("no look at what restores left: {error:#}"));
             }
         });
+        scope.spawn(|| clear_helpers(context));
         for _ in 1..context.config.jobs.min(STEPS.len()) {
             scope.spawn(work);
         }
         work();
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the helper containers of restores that were killed: each would hold a volume for a day, and then stay. The main lock
+/// is held.
+fn clear_helpers(context: &Context) {
+    match context.docker().and_then(|docker| exchange::sweep(context, &docker)) {
+        Ok(0) => {}
+        Ok(left) => JOURNAL.warn(format_args!(
+            "Removed {left} helper container(s) that an interrupted restore left"
+        )),
+        // An engine that does not answer is told by the backups themselves.
+        Err(error) => logging::trace(|| format!("no look at the helper containers of restores: {error:#}")),
+    }
 }
 
 /// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.

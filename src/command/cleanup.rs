@@ -397,11 +397,12 @@ fn forget(store: &Store, held: &Held) -> Result<()> {
         return Ok(());
     }
     manifest::update(store, held.point.stamp, |point| {
-        let mut deleted: Vec<&str> = Vec::new();
+        // With those of an earlier cleanup: a file that is neither named nor said to be deleted is one that was cut off.
+        let mut deleted: Vec<String> = point.listed("deleted").into_iter().map(str::to_owned).collect();
         for (member, entry) in &held.files {
             if entry.is_some() && !is_there(&store.root().join(&member.name)) {
                 point.members.retain(|known| known.name != member.name);
-                deleted.push(member.kind.dir());
+                deleted.push(member.kind.dir().to_owned());
             }
         }
         if !deleted.is_empty() {

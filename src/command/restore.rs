@@ -15,7 +15,6 @@ use crate::component::postgres::restore::{prepare, Options};
 use crate::component::{env, n8n, redis, Context};
 use crate::lock::InUse;
 use crate::logging::{self, Journal};
-use crate::manifest;
 use crate::store::Kind;
 
 /// Replaces the database by the contents of `file`. `yes` answers the question beforehand.
@@ -123,8 +122,12 @@ pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
 /// # Errors
 /// As for the backup.
 pub fn keep_volume(context: &Context) -> Result<()> {
-    let stamp = backup_one(context, Journal::new("backup-n8n"), n8n::backup)?;
-    manifest::update(&context.store, stamp, |point| point.set_aside("made before a restore"))
+    backup_one(
+        context,
+        Journal::new("backup-n8n"),
+        n8n::backup,
+        Some("made before a restore"),
+    )
 }
 
 /// Replaces `.env` by the copy in `file`; the one that was there stays beside it.

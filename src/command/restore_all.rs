@@ -146,7 +146,7 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
         let path = context.store.set_path(stamp);
         ensure!(path.exists(), "There is no recovery point {stamp}");
         let point = Point::load(&path)?;
-        if let Some(missing) = lacks(&point, parts) {
+        if let Some(missing) = point.lacks(parts) {
             bail!(
                 "Recovery point {stamp} is not complete: {missing}. Restore what it has with --only or --skip, and the rest \
                  from another one"
@@ -156,10 +156,10 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
     }
     for (path, point) in manifest::list(&context.store)?.into_iter().rev() {
         match point {
-            Ok(point) => match point.aside().map(str::to_owned).or_else(|| lacks(&point, parts)) {
+            Ok(point) => match point.unfit(parts) {
                 None => return Ok(point),
-                Some(missing) => {
-                    let why = format!("Passing over the newer recovery point {}: {missing}", point.stamp);
+                Some(why) => {
+                    let why = format!("Passing over the newer recovery point {}: {why}", point.stamp);
                     // The backup of one component by itself is nothing unusual.
                     match point.members.len() == 1 && point.listed("damaged").is_empty() {
                         true => JOURNAL.info(why),
@@ -171,27 +171,6 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
         }
     }
     bail!("There is no recovery point that holds all of these parts; name one, with --only or --skip")
-}
-
-/// What a point lacks of the parts.
-fn lacks(point: &Point, parts: &[Kind]) -> Option<String> {
-    let damaged = point.listed("damaged");
-    let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
-        let names: Vec<&str> = parts
-            .iter()
-            .filter(|kind| chosen(**kind))
-            .map(|kind| kind.dir())
-            .collect();
-        names.join(", ")
-    };
-    let absent = names(&|kind| point.member(kind).is_none());
-    let broken = names(&|kind| point.member(kind).is_some() && damaged.contains(&kind.dir()));
-    let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{what} {names}"))
-        .collect();
-    (!missing.is_empty()).then(|| missing.join("; "))
 }
 
 /// What is kept of what the parts hold now.

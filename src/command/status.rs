@@ -17,6 +17,7 @@ use crate::logging::ascii;
 use crate::manifest::{self, Point};
 use crate::retention::Rules;
 use crate::size;
+use crate::store::Kind;
 
 const DAY: u64 = 86_400;
 /// How old the newest recovery point may be when nothing else is said: a day and two hours for a nightly run.
@@ -79,9 +80,13 @@ struct Seen {
     age: i64,
     bytes: u64,
     complete: bool,
+    /// Why `restore-all latest` passes it over.
+    unfit: Option<String>,
     failed: Option<String>,
     /// Files that are gone or have another size than when they were made.
     broken: Vec<String>,
+    /// Files in which a verification has found other contents.
+    damaged: Vec<String>,
     verified: Option<String>,
     drill: Option<String>,
     offsite: Option<String>,
@@ -187,9 +192,13 @@ impl State {
         Ok(state)
     }
 
-    /// The newest point with every component.
+    /// The newest point that can be relied on: the one that `restore-all latest` takes.
     fn newest(&self) -> Option<(usize, &Seen)> {
-        self.points.iter().enumerate().rev().find(|(_, point)| point.complete)
+        self.points
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, point)| point.unfit.is_none())
     }
 
     /// What is right and what is wrong.
@@ -198,37 +207,20 @@ impl State {
         let Some((index, newest)) = self.newest() else {
             let text = match self.points.last() {
                 Some(point) => format!(
-                    "no complete recovery point; the newest one, {}, lacks components",
-                    point.name
+                    "no complete recovery point; the newest one, {}, cannot be relied on: {}",
+                    point.name,
+                    point.unfit.as_deref().unwrap_or_default()
                 ),
                 None => "no recovery point yet: run backup-all".to_owned(),
             };
-            return vec![finding("age", Level::Critical, text)];
+            findings.push(finding("age", Level::Critical, text));
+            let files = files(&[], &self.points);
+            findings.extend((files.level > Level::Ok).then_some(files));
+            return findings;
         };
         findings.push(age(newest, max_age));
-        findings.push(
-            match self.points[index + 1..]
-                .iter()
-                .rev()
-                .find_map(|p| p.failed.as_ref().map(|f| (p, f)))
-            {
-                Some((point, failed)) => finding(
-                    "run",
-                    Level::Warning,
-                    format!("a later run, {}, failed in part: {failed}", point.name),
-                ),
-                None => finding("run", Level::Ok, "every component was backed up"),
-            },
-        );
-        findings.push(if newest.broken.is_empty() {
-            finding("files", Level::Ok, "all files are there, with their sizes")
-        } else {
-            finding(
-                "files",
-                Level::Critical,
-                format!("missing or of another size: {}", newest.broken.join(", ")),
-            )
-        });
+        findings.push(run_since(&self.points[index + 1..]));
+        findings.push(files(&newest.broken, &self.points[index..]));
         findings.push(self.size(index, newest));
         findings.push(mark(
             "verified",
@@ -441,13 +433,18 @@ impl Seen {
             name: point.stamp.to_string(),
             age: seconds(SystemTime::now()).saturating_sub(begun),
             complete: point.is_complete(),
+            unfit: point.unfit(&Kind::ALL),
             failed: point.fact("failed").filter(|text| *text != "none").map(str::to_owned),
             verified: point.fact("verified").map(str::to_owned),
             drill: point.fact("drill").map(str::to_owned),
             offsite: point.fact("offsite").map(str::to_owned),
             ..Self::default()
         };
+        let damaged = point.listed("damaged");
         for member in &point.members {
+            if damaged.contains(&member.kind.dir()) {
+                seen.damaged.push(member.name.clone());
+            }
             let bytes = fs::metadata(context.store.root().join(&member.name)).map(|meta| meta.len());
             let expected = point.size(member.kind);
             match bytes {
@@ -483,6 +480,43 @@ fn age(point: &Seen, max_age: Duration) -> Finding {
         finding("age", Level::Critical, format!("{text}, more than {limit}"))
     } else {
         finding("age", Level::Ok, text)
+    }
+}
+
+/// What became of the runs after the newest point that can be relied on.
+fn run_since(later: &[Seen]) -> Finding {
+    let told = later
+        .iter()
+        .rev()
+        .find_map(|point| match (&point.failed, &point.unfit) {
+            (Some(failed), _) => Some(format!("a later run, {}, failed in part: {failed}", point.name)),
+            // The backup of one component by itself is nothing unusual, and damage is told of the files.
+            (None, Some(why)) if point.complete && point.damaged.is_empty() => Some(format!(
+                "a later run, {}, is not taken for the latest: {why}",
+                point.name
+            )),
+            _ => None,
+        });
+    match told {
+        Some(text) => finding("run", Level::Warning, text),
+        None => finding("run", Level::Ok, "every component was backed up"),
+    }
+}
+
+/// Whether files are `broken`, or were found damaged in any of `points`.
+fn files(broken: &[String], points: &[Seen]) -> Finding {
+    let damaged: Vec<String> = points.iter().flat_map(|point| point.damaged.clone()).collect();
+    let told: Vec<String> = [
+        ("missing or of another size", broken),
+        ("found damaged by verify", &damaged),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+    .collect();
+    match told.is_empty() {
+        true => finding("files", Level::Ok, "all files are there, with their sizes"),
+        false => finding("files", Level::Critical, told.join("; ")),
     }
 }
 
@@ -592,12 +626,13 @@ mod tests {
         assert_eq!(level(&state(vec![point(-2, 9)]), "age"), Level::Warning);
         let partial = Seen {
             complete: false,
+            unfit: Some("it holds no redis".to_owned()),
             failed: Some("redis".to_owned()),
             ..point(1, 5)
         };
         let single = Seen {
-            complete: false,
-            ..point(1, 5)
+            failed: None,
+            ..partial.clone()
         };
         assert_eq!(level(&state(vec![partial.clone()]), "age"), Level::Critical);
         assert_eq!(
@@ -605,6 +640,31 @@ mod tests {
             Level::Warning
         );
         assert_eq!(level(&state(vec![partial, point(20, 9), single]), "run"), Level::Ok);
+    }
+
+    #[test]
+    fn a_point_that_a_restore_would_pass_over_is_not_the_newest() {
+        let aside = Seen {
+            unfit: Some("made while a restore was interrupted".to_owned()),
+            ..point(1, 9)
+        };
+        let damaged = Seen {
+            unfit: Some("damaged in it: env".to_owned()),
+            damaged: vec!["env/env_x.backup".to_owned()],
+            ..point(1, 9)
+        };
+        let after = |later: &Seen| state(vec![point(20, 9), later.clone()]);
+        for later in [&aside, &damaged] {
+            assert_eq!(after(later).newest_age(), Some(20 * 3600));
+            let alone = state(vec![later.clone()]);
+            assert_eq!((alone.newest_age(), level(&alone, "age")), (None, Level::Critical));
+        }
+        assert_eq!(level(&after(&aside), "run"), Level::Warning);
+        assert_eq!(level(&after(&aside), "files"), Level::Ok);
+        // Damage is told whether or not there is anything else to fall back on.
+        for state in [after(&damaged), state(vec![damaged])] {
+            assert_eq!(level(&state, "files"), Level::Critical);
+        }
     }
 
     #[test]

@@ -52,7 +52,8 @@ enum Fault {
 /// Verifies what `operand` names: a file, a recovery point, or the newest point without it; or all there is.
 ///
 /// # Errors
-/// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify.
+/// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify,
+/// unless all there is was asked for.
 pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> {
     JOURNAL.info("Starting verification");
     ensure!(
@@ -73,6 +74,10 @@ pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> 
         }
     }
     tally.verdict()?;
+    ensure!(
+        all || tally.files > 0,
+        "There was no file to verify: those of the recovery point have been deleted"
+    );
     JOURNAL.success(format_args!("Verification completed: {} file(s) are good", tally.files));
     Ok(())
 }

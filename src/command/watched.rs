@@ -168,7 +168,7 @@ impl Outcome {
         if let Some(age) = state.newest_age() {
             m.add(
                 "n8n_backup_newest_timestamp_seconds",
-                "When the newest complete recovery point was begun.",
+                "When the newest recovery point was begun that a restore of the latest would take.",
                 None,
                 past(age),
             );

@@ -5,7 +5,9 @@
 
 use anyhow::{anyhow, bail, Result};
 
-use crate::docker::{Exec, Workshop};
+use super::{n8n, Context};
+use crate::docker::{Docker, Exec, Workshop};
+use crate::store::Kind;
 
 /// Our directory within the one that is exchanged.
 pub const WORK: &str = ".n8n-backup-restore";
@@ -16,10 +18,16 @@ pub const BEGUN: &str = "./.n8n-backup-restore/begun";
 /// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
 ///
 /// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory itself),
-/// `names`, and the marks `begun` and `moved`, which tell how far the exchange has come.
+/// `names`, and the marks `begun`, `moved` and `back`, which tell how far the exchange has come and which way it goes. Each
+/// step may be cut short by the end of its container: what it has left must not look like something else.
 const SCRIPT: &str = r#"set -eu
-cd -- "$1"
 verb=$2
+# What is mounted may be a file: a configuration, a secret, the time zone.
+if [ "$verb" = state ] && [ ! -d "$1" ]; then
+  echo none
+  exit
+fi
+cd -- "$1"
 shift 2
 work=.n8n-backup-restore
 # pass FROM TO [NAME...]: moves the entries
@@ -54,7 +62,7 @@ case $verb in
   state)
     if [ ! -e "$work" ]; then echo none
     elif [ ! -e "$work/begun" ]; then echo staged
-    elif [ -e "$work/moved" ] && [ -z "$(ls -A "$work/new")" ]; then echo exchanged
+    elif [ ! -e "$work/back" ] && [ -e "$work/moved" ] && [ -z "$(ls -A "$work/new")" ]; then echo exchanged
     else echo broken
     fi ;;
   begin)
@@ -76,6 +84,7 @@ case $verb in
     pass "$work/new" . ;;
   back)
     if [ -e "$work/begun" ]; then
+      : >"$work/back"
       if [ -e "$work/moved" ]; then
         named . none
         rm -f -- "$work/moved"
@@ -87,8 +96,30 @@ case $verb in
   finish)
     sync
     properties="${*:-$(stat -c '%u %g %a %Y' .)}"
+    printf '%s\n' "$properties" >"$work/root"
+    # From here on there is nothing to put back.
+    rm -f -- "$work/begun"
     close ;;
 esac"#;
+
+/// Marks the helper containers in which the restores of a component exchange its data.
+pub fn owner(context: &Context, kind: Kind) -> String {
+    format!("{}-restore-{}", n8n::owner(context), kind.dir())
+}
+
+/// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
+/// main lock, as every restore does: none of them works. What it has left in the volume is set right by the next restore,
+/// in a helper of its own.
+///
+/// # Errors
+/// When the engine does not answer or refuses.
+pub fn sweep(context: &Context, docker: &Docker) -> Result<usize> {
+    let mut left = 0;
+    for kind in [Kind::Redis, Kind::N8n] {
+        left += docker.sweep_helpers(&owner(context, kind))?;
+    }
+    Ok(left)
+}
 
 /// How far an exchange has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +151,7 @@ impl<'a> Exchange<'a> {
         format!("{}/{WORK}/new", self.dir)
     }
 
-    /// How far an exchange has come that an earlier run began.
+    /// How far an exchange has come that an earlier run began; in what is no directory there is none.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -189,5 +220,76 @@ pub struct NotPutBack;
 impl std::fmt::Display for NotPutBack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("What was there before could not be put back; run the same restore again, which does it first")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// Runs a step as the helper container does, with `tools` first on the PATH.
+    fn step(dir: &Path, verb: &str, tools: &Path) -> String {
+        let path = std::env::var("PATH").unwrap();
+        let said = Command::new("sh")
+            .args(["-c", SCRIPT, "sh"])
+            .arg(dir)
+            .arg(verb)
+            .env("PATH", format!("{}:{path}", tools.display()))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    }
+
+    /// A directory whose two files were exchanged for new ones.
+    fn exchanged() -> TempDir {
+        let dir = TempDir::new();
+        let write = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+        write("a", "old");
+        write("b", "old");
+        step(dir.path(), "begin", Path::new("/nonexistent"));
+        write(".n8n-backup-restore/new/a", "new");
+        write(".n8n-backup-restore/new/b", "new");
+        step(dir.path(), "exchange", Path::new("/nonexistent"));
+        assert_eq!(step(dir.path(), "state", Path::new("/nonexistent")), "exchanged");
+        dir
+    }
+
+    /// Has a step end at the `rm` that this stands in for, and the next run set right what is left. Gives what the files hold.
+    fn cut_short(verb: &str, rm: &str) -> Vec<String> {
+        let (dir, tools) = (exchanged(), TempDir::new());
+        let file = tools.path().join("rm");
+        fs::write(&file, format!("#!/bin/sh\nPATH=${{PATH#*:}}\n{rm}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        step(dir.path(), verb, tools.path());
+        let nothing = Path::new("/nonexistent");
+        match step(dir.path(), "state", nothing).as_str() {
+            "exchanged" => step(dir.path(), "finish", nothing),
+            _ => step(dir.path(), "back", nothing),
+        };
+        assert_eq!(step(dir.path(), "state", nothing), "none");
+        let read = |name| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        vec![read("a"), read("b")]
+    }
+
+    #[test]
+    fn a_step_that_is_cut_short_is_not_taken_for_another() {
+        // Our directory goes entry by entry, and the marks need not go last.
+        let part = "case $1 in -rf) rm -f .n8n-backup-restore/moved; kill -KILL $PPID ;; *) rm \"$@\" ;; esac";
+        assert_eq!(cut_short("finish", part), ["new", "new"]);
+        let first = "rm \"$@\"; kill -KILL $PPID";
+        assert_eq!(cut_short("back", first), ["old", "old"]);
+    }
+
+    #[test]
+    fn what_is_no_directory_holds_no_exchange() {
+        let dir = TempDir::new();
+        let file = dir.path().join("redis.conf");
+        fs::write(&file, "").unwrap();
+        assert_eq!(step(&file, "state", dir.path()), "none");
     }
 }

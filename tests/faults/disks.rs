@@ -81,6 +81,35 @@ fn a_full_backup_directory_costs_its_component_only() {
     assert_next_run_succeeds(&sandbox);
 }
 
+/// What keeps a point from being the latest is written with it, not after it: a disk that is full by then, like a run that
+/// ends in between, would leave it as one of all the others.
+#[test]
+fn a_point_that_is_set_aside_is_so_from_its_first_write_on() {
+    let sandbox = Sandbox::new("aside").stack().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let archive = sandbox.backup("n8n");
+    // Room for the lock and for one manifest, none for a second writing beside the first.
+    let small = || Small::mount("faults: full sets", &sandbox.path("backups/sets"), "8k");
+    let manifest = || fs::read_to_string(sandbox.backup("sets")).unwrap();
+    case("the backup before a restore", || {
+        let Some(_small) = small() else { return };
+        let outcome = sandbox.call("restore-n8n").arg(&archive).run();
+        outcome.assert_success();
+        assert!(manifest().contains("\n# aside: made before a restore\n"), "{outcome}");
+    });
+    case("a backup while a restore is interrupted", || {
+        let Some(_small) = small() else { return };
+        sandbox.write("backups/.restore", "point 20260101_000000\npart n8n\n");
+        let outcome = sandbox.run("backup-all", &[]);
+        outcome.assert_success();
+        let text = manifest();
+        assert!(
+            text.contains("\n# aside: made while a restore was interrupted\n"),
+            "{text}"
+        );
+    });
+}
+
 /// Less room than the last backups took: said before anything is begun.
 #[test]
 fn a_run_that_would_not_fit_does_not_begin() {

@@ -1,12 +1,13 @@
 //! Signals to us, to our children and to the container, over the whole length of a run.
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{assert_same, has_program, Sandbox};
+use crate::common::{assert_same, has_program, name, Sandbox};
 use crate::{
-    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
-    clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
+    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
+    await_true, case, clear_backups, dump_of, few_or_many, helpers, kill_child, staged_databases, start_postgres,
 };
 
 const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
@@ -86,6 +87,100 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
     // And a restore after all of that.
     sandbox.run("restore-postgres", &[operand]).assert_success();
     assert_same(&new, &sandbox.fingerprint_postgres());
+}
+
+/// A restore of the volume or of Redis that is killed leaves a helper container that holds it. The next backup removes that.
+/// What is there is the old or the new, or half of both, which the same restore, run again, sets right.
+#[test]
+fn the_helpers_of_a_killed_restore_go_with_the_next_backup() {
+    let sandbox = Sandbox::new("killh").stack().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let kept = |kind: &str| {
+        let made = sandbox.backup(kind);
+        let kept = sandbox.aside(name(&made));
+        fs::rename(&made, &kept).unwrap();
+        kept
+    };
+    let of = |kind: &str| match kind {
+        "n8n" => sandbox.fingerprint_volume(),
+        _ => sandbox.fingerprint_redis(),
+    };
+    let spoil = |kind: &str| match kind {
+        "n8n" => {
+            let mount = format!("{}:/v", sandbox.volume());
+            let script = "cd /v && rm -rf odd && echo new >config && echo x >since";
+            let run = ["run", "--rm", "--network", "none", "--entrypoint", "sh", "-v", &mount];
+            sandbox.docker(&[&run[..], &["n8n-backup-test/busybox:1", "-c", script]].concat());
+        }
+        _ => {
+            sandbox.redis(&["flushall"]);
+            sandbox.redis(&["set", "since", "then"]);
+        }
+    };
+    let redis = sandbox.container("redis");
+    let redis_runs = || sandbox.docker(&["inspect", "--format", "{{.State.Running}}", &redis]) == "true\n";
+    let files = [("n8n", kept("n8n"), of("n8n")), ("redis", kept("redis"), of("redis"))];
+    clear_backups(&sandbox);
+    let points = few_or_many(3, 12);
+    for (kind, file, saved) in &files {
+        let script = format!("restore-{kind}");
+        let restore = || sandbox.call(&script).arg(file).run();
+        let length = restore().assert_success().took;
+        let mut left = 0;
+        for point in 1..=points {
+            let delay = length.mul_f64(point as f64 / (points + 1) as f64);
+            case(&format!("SIGKILL to {script} at {point}/{}", points + 1), || {
+                spoil(kind);
+                let old = of(kind);
+                let running = sandbox.call(&script).arg(file).spawn();
+                thread::sleep(delay);
+                running.signal("KILL");
+                running.wait();
+                // What it had just asked the engine for, it gets.
+                await_no_clients(&sandbox);
+                // The backup of the volume before its restore has one as well.
+                let of_restore = |owner: &String| owner.ends_with(&format!("-{script}"));
+                let helpers = helpers(&sandbox).iter().filter(|owner| of_restore(owner)).count();
+                left += helpers;
+                let next = sandbox.run("backup-all", &[]);
+                assert_no_helpers(&sandbox);
+                if helpers > 0 {
+                    next.assert_log_has(
+                        "backup-all",
+                        &format!("WARN Removed {helpers} helper container(s) that an interrupted restore left"),
+                    );
+                }
+                assert_backups_whole(&sandbox);
+                // A Redis that was stopped for the exchange is started by the restore.
+                if *kind == "n8n" || redis_runs() {
+                    let now = of(kind);
+                    let half = now.contains(".n8n-backup-restore");
+                    assert!(half || now == old || now == *saved, "{now}");
+                }
+                restore().assert_success();
+                assert_same(saved, &of(kind));
+                clear_backups(&sandbox);
+            });
+        }
+        assert!(left > 0, "no point of {script} was hit at which it has a helper");
+    }
+    assert_next_run_succeeds(&sandbox);
+}
+
+/// Waits until no docker client works on the sandbox any more.
+fn await_no_clients(sandbox: &Sandbox) {
+    await_true("docker clients are left", || {
+        let lines = fs::read_dir("/proc").unwrap().flatten();
+        let lines = lines.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
+        !lines.into_iter().any(|line| {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.split('\0')
+                .next()
+                .is_some_and(|program| program.ends_with("docker"))
+                && line.contains(sandbox.prefix())
+        })
+    });
 }
 
 /// A child that dies, by whatever signal, is a failure of its component and of no other.

@@ -170,12 +170,26 @@ pub fn assert_next_run_succeeds(sandbox: &Sandbox) -> Outcome {
     next
 }
 
-/// No helper container holds the volume.
+/// No helper container holds a volume.
 #[track_caller]
 pub fn assert_no_helpers(sandbox: &Sandbox) {
-    let filter = format!("volume={}", sandbox.volume());
-    let all = sandbox.docker(&["ps", "-aq", "--filter", &filter, "--filter", "label=n8n-backup.helper"]);
-    assert_eq!(all.trim(), "", "helper containers are left");
+    assert_eq!(helpers(sandbox), Vec::<String>::new(), "helper containers are left");
+}
+
+/// Whose the helper containers are that hold a volume of the sandbox.
+#[track_caller]
+pub fn helpers(sandbox: &Sandbox) -> Vec<String> {
+    let label = "n8n-backup.helper";
+    let (having, format) = (format!("label={label}"), format!("{{{{.Label \"{label}\"}}}}"));
+    let volumes = [sandbox.volume(), format!("{}_redis_data", sandbox.prefix())];
+    let of = |volume: String| {
+        let volume = format!("volume={volume}");
+        sandbox.docker(&[
+            "ps", "-a", "--format", &format, "--filter", &volume, "--filter", &having,
+        ])
+    };
+    let all = volumes.map(of).concat();
+    all.lines().map(str::to_owned).collect()
 }
 
 /// Removes what the last runs have published, so that the next judgement is about the next run.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::{helper_image, owner};
-use crate::component::exchange::{Exchange, NotPutBack, State};
+use super::helper_image;
+use crate::component::exchange::{owner, Exchange, NotPutBack, State};
 use crate::component::{available, check_recorded, observe, read, Context};
 use crate::docker::{Data, Docker, Exec, Workshop, HELPER_MOUNT};
 use crate::gpg::Locked;
@@ -98,7 +98,7 @@ impl Plan<'_> {
 
     /// A container that shows the volume.
     fn helper(&self) -> Result<Workshop> {
-        let owner = format!("{}-restore-n8n", owner(self.context));
+        let owner = owner(self.context, Kind::N8n);
         self.docker.sweep_helpers(&owner)?;
         let image = helper_image(self.context, &self.docker, self.journal)?;
         self.docker

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::{fields, quoted, value_of, verify, Redis};
-use crate::component::exchange::{Exchange, NotPutBack, State};
-use crate::component::n8n::owner;
+use crate::component::exchange::{owner, Exchange, NotPutBack, State};
 use crate::component::{check_recorded, read, Context};
 use crate::docker::{Container, Data, Docker, Exec, Workshop};
 use crate::gpg::Locked;
 use crate::logging::Journal;
 use crate::pipeline::Input;
+use crate::store::Kind;
 
 /// Where the server of our own listens, logs and leaves its exit status.
 const SOCKET: &str = "/tmp/n8n-backup.sock";
@@ -163,7 +163,7 @@ impl Plan<'_> {
 
     fn exchange(&self) -> Result<()> {
         let name = &self.container.name;
-        let owner = format!("{}-restore-redis", owner(self.context));
+        let owner = owner(self.context, Kind::Redis);
         self.docker.sweep_helpers(&owner)?;
         let helper = self.docker.workshop(&owner, &self.container.image_id, Data::Of(name))?;
         let mounts = self.docker.mounts(name)?;
