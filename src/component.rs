@@ -425,6 +425,11 @@ pub fn verify(context: &Context, kind: Kind, path: &Path) -> Result<()> {
     }
 }
 
+/// Whether an error of [`verify`] says nothing of the file: it could not be opened, read or decrypted here.
+pub fn is_no_verdict(error: &anyhow::Error) -> bool {
+    error.is::<gpg::Locked>() || pipeline::is_outside(error)
+}
+
 /// The SHA-256 of a file as it lies on disk, in hexadecimal.
 ///
 /// # Errors

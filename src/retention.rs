@@ -310,7 +310,7 @@ fn is_good(file: &File) -> bool {
 
 /// The files of one kind with the index of their unit, newest first. File names carry the time of the backup, so that they
 /// settle equal times (a copy without `-p`) and the order of a listing does not.
-fn series(units: &[Unit], kind: Kind) -> Vec<(usize, &File)> {
+pub fn series(units: &[Unit], kind: Kind) -> Vec<(usize, &File)> {
     let mut series: Vec<(usize, &File)> = units
         .iter()
         .enumerate()

@@ -479,19 +479,24 @@ fn a_backup_that_is_not_as_it_was_is_no_last_resort() {
     assert_eq!(points(&sandbox), [good, newest], "neither {cut} nor {older}");
 }
 
+/// A dump without a recovery point, whole but for its last `cut` bytes.
+fn loose_dump(sandbox: &Sandbox, named: u64, written: u64, cut: usize) -> PathBuf {
+    let text = "--\n-- PostgreSQL database dump\n--\n\nSET a = 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
+    let path = loose(sandbox, "postgres", named, written, b"");
+    sh(
+        "printf '%s' \"$2\" | gzip >\"$1\"",
+        &[path.as_os_str(), OsStr::new(text)],
+    );
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+    touch(&path, days_ago(written));
+    path
+}
+
 #[test]
 fn a_cut_dump_without_a_point_does_not_cost_the_whole_one_before_it() {
     let sandbox = Sandbox::new("cut").build();
-    let text = "--\n-- PostgreSQL database dump\n--\n\nSET a = 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
-    let whole = loose(&sandbox, "postgres", 30, 30, b"");
-    sh(
-        "printf '%s' \"$2\" | gzip >\"$1\"",
-        &[whole.as_os_str(), OsStr::new(text)],
-    );
-    let bytes = fs::read(&whole).unwrap();
-    touch(&whole, days_ago(30));
-    let older = loose(&sandbox, "postgres", 40, 40, &bytes);
-    let cut = loose(&sandbox, "postgres", 20, 20, &bytes[..bytes.len() - 9]);
+    let [older, whole, cut] = [(40, 0), (30, 0), (20, 9)].map(|(age, cut)| loose_dump(&sandbox, age, age, cut));
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success();
     outcome.assert_log_has(
@@ -500,6 +505,47 @@ fn a_cut_dump_without_a_point_does_not_cost_the_whole_one_before_it() {
     );
     assert_eq!(sandbox.backups("postgres"), [whole]);
     assert!(!older.exists());
+}
+
+#[test]
+fn of_dumps_with_one_time_the_whole_one_stays() {
+    let sandbox = Sandbox::new("equal").build();
+    // As a copy without -p leaves them.
+    let written = SystemTime::now() - Duration::from_secs(20 * DAY);
+    let [_first, whole, cut] = [(22, 0), (21, 0), (20, 9)].map(|(named, cut)| {
+        let path = loose_dump(&sandbox, named, 20, cut);
+        touch(&path, written);
+        path
+    });
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        &format!("WARN Not a good backup: {}: {{}}", cut.display()),
+    );
+    assert_eq!(sandbox.backups("postgres"), [whole]);
+}
+
+#[test]
+fn a_dump_that_could_not_be_read_is_not_taken_for_a_bad_one() {
+    for (what, fault) in [("stands still", "exec /bin/sleep 60"), ("is killed", "kill -KILL $$")] {
+        let sandbox = Sandbox::new("unread").env("BACKUP_STALL_SECONDS", "1").build();
+        loose_dump(&sandbox, 30, 30, 0);
+        let newest = loose_dump(&sandbox, 20, 20, 0);
+        let script = format!(
+            "#!/bin/sh\ncase $(/usr/bin/readlink /proc/$$/fd/0) in *{}) {fault} ;; esac\nexec /bin/gzip \"$@\"\n",
+            name(&newest)
+        );
+        // It alone is on the PATH, since a faster program would be taken.
+        let path = sandbox.stand_in("gzip", &script);
+        let outcome = sandbox.binary().arg("cleanup-backups").path(path).run();
+        outcome.assert_success();
+        outcome.assert_log_has(
+            "cleanup-backups",
+            &format!("WARN Could not be judged, and is kept: {}: {{}}", newest.display()),
+        );
+        assert!(newest.exists(), "unpacking {what}: {outcome}");
+    }
 }
 
 #[test]

@@ -255,10 +255,9 @@ impl Plan {
             if !self.units.iter().any(|unit| holds(unit) && unit.taken <= old) {
                 continue;
             }
-            let mut order: Vec<usize> = (0..self.units.len())
-                .filter(|index| holds(&self.units[*index]))
-                .collect();
-            order.sort_by_key(|index| std::cmp::Reverse(self.units[*index].taken));
+            // In the retention's own order: the one that it keeps must be the one that was read.
+            let series = retention::series(&self.units, kind);
+            let order: Vec<usize> = series.into_iter().map(|(index, _)| index).collect();
             for index in order {
                 let unit = &mut self.units[index];
                 let recorded = unit.recorded;
@@ -274,8 +273,17 @@ impl Plan {
                 left -= file.bytes;
                 match component::verify(context, kind, &file.path) {
                     Ok(()) => break,
-                    // What cannot be opened here cannot be judged either.
-                    Err(error) if error.downcast_ref::<Locked>().is_some() => break,
+                    // What cannot be read here cannot be judged either.
+                    Err(error) if component::is_no_verdict(&error) => {
+                        // That a host cannot decrypt what it writes may well be meant.
+                        if !error.is::<Locked>() {
+                            JOURNAL.warn(format_args!(
+                                "Could not be judged, and is kept: {}: {error:#}",
+                                file.path.display()
+                            ));
+                        }
+                        break;
+                    }
                     Err(error) => {
                         file.grade = lesser(context, &file.path);
                         bad.push((file.path.clone(), error));
