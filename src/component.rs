@@ -100,6 +100,38 @@ impl Context {
         Ok(())
     }
 
+    /// Says so when `.env` is lost: it is gone, or sets nothing, and a copy of it does. What it has said, of the retention or
+    /// of encryption, is not known then.
+    pub fn lost_env_file(&self) -> Option<&'static str> {
+        let lost = match &self.config {
+            config if config.env_file_sets => return None,
+            config if config.env_file_exists => ".env sets nothing, and copies of it do",
+            _ => ".env is missing, and there are copies of it",
+        };
+        env::was_there(self).then_some(lost)
+    }
+
+    /// Refuses to follow encrypted backups of a kind by a plain one because the setting that says so is lost.
+    ///
+    /// # Errors
+    /// When `.env` is lost and the newest backup of the kind is encrypted.
+    pub fn check_plain(&self, kind: Kind) -> Result<()> {
+        if self.config.encryption.is_some() {
+            return Ok(());
+        }
+        let Some(lost) = self.lost_env_file() else {
+            return Ok(());
+        };
+        let newest = self.store.list(kind)?.pop();
+        ensure!(
+            !newest.is_some_and(|entry| entry.path.to_string_lossy().ends_with(ENCRYPTED)),
+            "{lost}: the newest backup of {} is encrypted, and none is made that is not. Put .env back by restore-env.sh, or write \
+             it anew",
+            kind.dir()
+        );
+        Ok(())
+    }
+
     /// A chain with the stall limit of the settings.
     pub fn chain(&self) -> Chain {
         Chain::new(self.config.stall)

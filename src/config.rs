@@ -267,6 +267,8 @@ pub struct Config {
     pub project: PathBuf,
     /// Whether it has a `.env`.
     pub env_file_exists: bool,
+    /// Whether that sets anything.
+    pub env_file_sets: bool,
     /// `POSTGRES_USER`
     pub postgres_user: String,
     /// `POSTGRES_DB`
@@ -378,6 +380,7 @@ impl Config {
         Ok(Self {
             project: project.to_owned(),
             env_file_exists,
+            env_file_sets: !values.is_empty(),
             postgres_user: source.text("POSTGRES_USER")?,
             postgres_db: source.text("POSTGRES_DB")?,
             postgres_container: source.name("BACKUP_POSTGRES_CONTAINER")?,

@@ -563,6 +563,80 @@ fn where_none_is_a_dump_the_one_that_unpacks_stays() {
 }
 
 #[test]
+fn without_the_env_file_that_was_there_nothing_is_deleted() {
+    let sandbox = Sandbox::new("envgone")
+        .redis()
+        .env("BACKUP_RETENTION_DAYS", "90")
+        .build();
+    let old = [20, 14, 9, 4].map(|age| {
+        let stamp = point(&sandbox, age, &whole(100), &[]);
+        let copy = sandbox.write(
+            &format!("backups/env/env_{stamp}.backup"),
+            format!("A={}", "x".repeat(98)),
+        );
+        touch(&copy, days_ago(age));
+        stamp
+    });
+    let alone = loose(&sandbox, "redis", 16, 16, b"x");
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    let all_there = || {
+        let left = points(&sandbox);
+        old.iter().all(|stamp| left.contains(stamp)) && sandbox.backups("postgres").len() == 4 && alone.exists()
+    };
+    assert!(all_there());
+    let settings = sandbox.settings();
+    for (lost, missing) in [
+        (".env is missing, and there are copies of it", true),
+        (".env sets nothing, and copies of it do", false),
+    ] {
+        match missing {
+            true => fs::remove_file(sandbox.path(".env")).unwrap(),
+            false => drop(sandbox.write(".env", "")),
+        }
+        for args in [&["--dry-run"][..], &[]] {
+            let outcome = sandbox.call("cleanup-backups").args(args).envs(&settings).run();
+            outcome.assert_success();
+            outcome.assert_log_has(
+                "cleanup-backups",
+                &format!("WARN {lost}: {{}} nothing is deleted. {{}}"),
+            );
+            outcome.assert_never_says("Would delete");
+            assert!(all_there(), "{outcome}");
+        }
+        let before = sandbox.backups("redis").len();
+        let outcome = sandbox.call("backup-all").envs(&settings).run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has(
+            "backup-all",
+            match missing {
+                true => "ERROR .env file not found at {}",
+                false => "ERROR Failed to backup environment file",
+            },
+        );
+        // The rest is backed up as always.
+        assert_eq!(sandbox.backups("redis").len(), before + 1, "{outcome}");
+        assert!(all_there() && sandbox.backups("env").len() == 4, "{outcome}");
+    }
+    sandbox.set("BACKUP_RETENTION_DAYS", "15");
+    sandbox.call("cleanup-backups").envs(&settings).run().assert_success();
+    assert!(!points(&sandbox).contains(&old[0]) && points(&sandbox).contains(&old[1]));
+}
+
+#[test]
+fn an_env_file_that_never_set_anything_is_not_missed() {
+    let sandbox = Sandbox::new("envnone").build();
+    for age in [14, 9, 4] {
+        let stamp = point(&sandbox, age, &whole(100), &[]);
+        let copy = sandbox.write(&format!("backups/env/env_{stamp}.backup"), format!("{:100}", "# none"));
+        touch(&copy, days_ago(age));
+    }
+    sandbox.write(".env", "# none\n");
+    let outcome = sandbox.call("cleanup-backups").envs(&sandbox.settings()).run();
+    outcome.assert_success();
+    assert_eq!(points(&sandbox).len(), 1, "{outcome}");
+}
+
+#[test]
 fn a_clock_that_jumped_deletes_nothing() {
     let sandbox = Sandbox::new("clock").build();
     for age in [4, 10] {

@@ -16,7 +16,7 @@ use crate::lock::remove_unused;
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Held, State};
 use crate::pipeline::Count;
-use crate::retention::{self, File, Grade, Idle, Jump, Rules, Unit, Verdict};
+use crate::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
 use crate::size;
 use crate::store::{Entry, Kind, Store};
 
@@ -58,8 +58,14 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     }
     let now = SystemTime::now();
     let mut plan = Plan::new(context, &listings)?;
-    plan.judge_loose(context, now, &rules);
-    let verdicts = retention::decide(&plan.units, now, &rules);
+    let lost = context.lost_env_file();
+    match lost {
+        Some(lost) => JOURNAL.warn(format_args!(
+            "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
+        )),
+        None => plan.judge_loose(context, now, &rules),
+    }
+    let verdicts = plan.decide(now, &rules, lost.is_some());
     plan.warn(now, &rules);
     let kept = plan.kept(&verdicts);
     let owners = plan.owners();
@@ -143,11 +149,8 @@ pub fn reclaimable(context: &Context) -> u64 {
         return 0;
     };
     let plan = Plan::from(context, survey);
-    let kept = plan.kept(&retention::decide(
-        &plan.units,
-        SystemTime::now(),
-        &context.config.retention,
-    ));
+    let lost = context.lost_env_file().is_some();
+    let kept = plan.kept(&plan.decide(SystemTime::now(), &context.config.retention, lost));
     let entries = listings.iter().flat_map(|(_, entries)| entries);
     entries
         .filter(|entry| !kept.contains(&entry.path))
@@ -292,6 +295,17 @@ impl Plan {
             }
         }
         tell_bad(&bad);
+    }
+
+    /// What becomes of each unit; everything stays where the rules are `lost`.
+    fn decide(&self, now: SystemTime, rules: &Rules, lost: bool) -> Vec<Verdict> {
+        let mut verdicts = retention::decide(&self.units, now, rules);
+        if lost {
+            for verdict in &mut verdicts {
+                verdict.reasons.push(Reason::Rules);
+            }
+        }
+        verdicts
     }
 
     /// Says what is odd about the whole.
