@@ -20,6 +20,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use crate::config::{Config, Encryption};
 use crate::digest::{Digest, Sum};
 use crate::docker::Docker;
+use crate::files;
 use crate::gpg::{self, Gpg};
 use crate::gzip::{self, Compressor, Unpacking};
 use crate::lock::{component_lock, Lock};
@@ -404,7 +405,7 @@ fn last_length(context: &Context, kind: Kind) -> Option<u64> {
 /// # Errors
 /// When the file cannot be opened, a program to unpack it is missing, or it cannot be decrypted ([`gpg::Locked`]).
 pub fn read(context: &Context, chain: &mut Chain, path: &Path) -> Result<Box<dyn Read + Send>> {
-    let file = File::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let file = files::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
     undo(context, chain, file, path)
 }
 
@@ -467,14 +468,7 @@ pub fn is_no_verdict(error: &anyhow::Error) -> bool {
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(context: &Context, path: &Path) -> Result<String> {
-    digest(
-        context,
-        path,
-        File::open(path).with_context(|| format!("Cannot read {}", path.display()))?,
-    )
-}
-
-fn digest(context: &Context, path: &Path, file: File) -> Result<String> {
+    let file = files::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
     let mut chain = context.chain();
     let (digest, sha256) = Digest::start(&mut chain, context.config.path.as_ref())?;
     let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 
+use crate::files;
+
 /// A lock that is ours until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -165,7 +167,7 @@ impl InUse {
     }
 
     fn one(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
+        let file = match files::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),

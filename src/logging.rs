@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use log::Level;
 
+use crate::files;
 use crate::progress;
 
 /// Marks a record of level INFO as SUCCESS, a level that the `log` crate does not have. It stands before the tag in the
@@ -92,8 +93,8 @@ pub struct Options<'a> {
 /// # Errors
 /// When the log file cannot be opened for appending, naming it.
 pub fn init(options: &Options<'_>) -> Result<()> {
-    let file = options.file.map(open_append).transpose()?;
-    let stdout = !file.as_ref().is_some_and(is_stdout);
+    let file = options.file.map(open_append).transpose()?.flatten();
+    let stdout = !file.as_ref().is_some_and(|file| is_stdout(file.metadata()));
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Info)
         .format(|out, record| {
@@ -152,28 +153,40 @@ pub fn trace(message: impl FnOnce() -> String) {
     }
 }
 
-/// Opens `path` for appending; directory and file are made when missing.
-fn open_append(path: &Path) -> Result<File> {
+/// Opens `path` for appending; directory and file are made when missing. None where it leads to the pipe that standard output
+/// is: the lines are written there once.
+fn open_append(path: &Path) -> Result<Option<File>> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("Cannot create log directory {}", parent.display()))?;
     }
-    OpenOptions::new()
+    let context = || format!("Cannot write log file {}", path.display());
+    // A device such as /dev/null does as a log; a pipe that nobody reads would hold the run.
+    let serves = |meta: &Metadata| meta.is_file() || meta.file_type().is_char_device();
+    let there = path.metadata();
+    if there.as_ref().is_ok_and(|meta| meta.file_type().is_fifo()) && is_stdout(path.metadata()) {
+        return Ok(None);
+    }
+    files::check(!there.as_ref().is_ok_and(|meta| !serves(meta))).with_context(context)?;
+    let device = there.is_ok_and(|meta| !meta.is_file());
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(if device { 0 } else { files::NONBLOCK })
         .open(path)
-        .with_context(|| format!("Cannot write log file {}", path.display()))
+        .with_context(context)?;
+    files::check(serves(&file.metadata().with_context(context)?)).with_context(context)?;
+    Ok(Some(file))
 }
 
 /// Whether standard output is this very file.
-fn is_stdout(file: &File) -> bool {
-    let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+fn is_stdout(file: io::Result<Metadata>) -> bool {
+    let id = |meta: Metadata| (meta.dev(), meta.ino());
     let stdout = io::stdout()
         .as_fd()
         .try_clone_to_owned()
-        .map(File::from)
-        .and_then(|stdout| id(&stdout));
-    matches!((stdout, id(file)), (Ok(a), Ok(b)) if a == b)
+        .and_then(|stdout| File::from(stdout).metadata());
+    matches!((stdout.map(id), file.map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn name(level: Level) -> &'static str {

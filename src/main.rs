@@ -10,6 +10,7 @@ mod digest;
 mod docker;
 mod dotenv;
 mod dump;
+mod files;
 mod gpg;
 mod gzip;
 mod json;

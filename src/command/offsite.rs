@@ -35,8 +35,6 @@ const MARK: &str = "offsite";
 const SETS: &str = "sets";
 /// The names of a point's manifest and files tell times that are closer than this.
 const SAME_RUN: TimeDelta = TimeDelta::hours(1);
-/// A manifest is some kilobytes.
-const MANIFEST_LIMIT: usize = 16 << 20;
 /// Facts that hold names of tables and stay here, when only what is encrypted may leave.
 const PRIVATE_FACTS: &str = "postgres.rows.";
 
@@ -244,10 +242,11 @@ impl Temporary {
         // Not called as an unfinished manifest is, which the next one that is written sweeps away.
         let path = dir.join(".offsite.new");
         let temporary = Self(path);
+        // What a dead run, or somebody else, has left there is not written to.
+        let _ = fs::remove_file(&temporary.0);
         OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary.0)
             .and_then(|mut file| file.write_all(text.as_bytes()))
@@ -437,7 +436,7 @@ fn check(point: &Point, stamp: Stamp) -> Result<()> {
 fn fetch_text(context: &Context, rclone: &Rclone, stamp: Stamp) -> Result<String> {
     let mut chain = context.chain();
     let stream = rclone.read(&mut chain, &set_name(stamp))?;
-    let text = chain.collect("reading a manifest", stream, MANIFEST_LIMIT);
+    let text = chain.collect("reading a manifest", stream, manifest::LIMIT as usize);
     chain.finish()?;
     String::from_utf8(text.get()?).context("the manifest is no text")
 }
