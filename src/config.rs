@@ -357,7 +357,8 @@ impl Config {
     /// # Errors
     /// When it cannot be understood, or a value cannot be what its setting is.
     pub fn of_text(project: &Path, file: &Path, text: &[u8]) -> Result<Self> {
-        let values = dotenv::parse(file, text, &process_variable)?;
+        let is_read = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
+        let values = dotenv::parse(file, text, &is_read, &process_variable)?;
         Self::from_values(project, true, &values, &process_variable)
             .with_context(|| format!("Bad setting (see {})", file.display()))
     }

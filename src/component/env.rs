@@ -78,7 +78,7 @@ fn sets_something(context: &Context, path: &Path) -> bool {
 pub fn verify(context: &Context, path: &Path) -> Result<()> {
     let text = text(context, path)?;
     // What the file asks of the environment is there, whatever it is: only its form is judged.
-    dotenv::parse(path, &text, &|_| Some("set".to_owned())).map(drop)
+    dotenv::parse(path, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
 }
 
 /// Reads the copy as n8n would, and gives n8n's key, where it holds one.
