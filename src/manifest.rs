@@ -287,7 +287,7 @@ pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> R
 fn lock(store: &Store) -> Result<Lock> {
     let dir = store.sets_dir();
     make_dir(&dir)?;
-    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| ())
+    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| Ok(()))
 }
 
 /// What has become of a file of a recovery point, as far as can be told without reading it.

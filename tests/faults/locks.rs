@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{assert_same, Sandbox};
-use crate::{assert_backups_whole, assert_lock_free, case, dump_of};
+use crate::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of};
 
 /// What somebody plants at the lock's path is neither followed nor emptied, and said.
 #[test]
@@ -36,6 +36,39 @@ fn a_planted_lock_file_is_refused() {
             fs::remove_file(&lock).unwrap();
         });
     }
+}
+
+/// A run that is stopped by Ctrl-Z holds its component as long as it stands, and no other.
+#[test]
+fn a_run_that_is_stopped_costs_its_component_only() {
+    let sandbox = Sandbox::new("lockt").stack().env("BACKUP_STALL_SECONDS", "2").build();
+    case("backup-all beside a backup-postgres that is stopped", || {
+        let slow = docker_stand_in(&sandbox, "case \" $* \" in *' pg_dump '*) sleep 1 ;; esac");
+        let mut stopped = sandbox.call("backup-postgres").path_first(&slow).spawn();
+        stopped.await_log("Dumping database");
+        stopped.signal("STOP");
+        let outcome = sandbox.call("backup-all").limit(Duration::from_secs(20)).run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_messages(
+            "backup-postgres",
+            &[
+                &format!(
+                    "INFO Waiting for the run that works on postgres (PID: {})",
+                    stopped.pid()
+                ),
+                &format!("ERROR Backup already in progress (PID: {})", stopped.pid()),
+                "ERROR Cause: that process is stopped: {}",
+            ],
+        );
+        for kind in ["redis", "n8n", "env", "sets"] {
+            assert_eq!(sandbox.backups(kind).len(), 1, "{kind}: {outcome}");
+        }
+        assert_lock_free(&sandbox);
+        stopped.signal("CONT");
+        // It finds that nothing has moved for longer than its own limit, or gets through.
+        stopped.wait();
+        crate::assert_next_run_succeeds(&sandbox);
+    });
 }
 
 /// A pipe that nobody writes to, or reads, in the place of one of our files is said and not waited for.
