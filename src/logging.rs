@@ -106,7 +106,7 @@ pub fn init(options: &Options<'_>) -> Result<()> {
             writeln!(out, "[{level}] {now} [{tag}] {}", ascii(&record.args().to_string()))
         })
         .target(env_logger::Target::Pipe(Box::new(Sink {
-            stdout: stdout.then(Printer::start),
+            stdout: stdout.then(|| Printer::start(io::stdout(), PATIENCE)),
             quiet: options.quiet,
             file: file.map(|file| (file, options.file.unwrap_or(Path::new("")).display().to_string())),
         })))
@@ -149,7 +149,7 @@ pub fn set_verbose(on: bool) {
 /// Prints a line for `-v` to standard error, not to the log.
 pub fn trace(message: impl FnOnce() -> String) {
     if VERBOSE.load(Ordering::Relaxed) {
-        let _ = writeln!(io::stderr(), "+ {}", ascii(&message()));
+        complain(&format!("+ {}\n", ascii(&message())));
     }
 }
 
@@ -222,35 +222,64 @@ pub fn ascii(text: &str) -> String {
 
 /// How long standard output may take a line: a pipe that is full and that nobody reads must not hold a run and its lock.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for standard error, where nothing is said that the log does not hold.
+const PATIENCE_WITH_STDERR: Duration = Duration::from_secs(3);
 
-/// Writes to standard output in a thread of its own, which alone stands still with it.
+/// Writes to standard output, or standard error, in a thread of its own, which alone stands still with it.
 struct Printer {
     lines: Sender<Vec<u8>>,
     written: Receiver<io::Result<()>>,
+    patience: Duration,
 }
 
 impl Printer {
-    fn start() -> Self {
+    fn start(mut to: impl Write + Send + 'static, patience: Duration) -> Self {
         let (lines, queue) = mpsc::channel::<Vec<u8>>();
         let (outcome, written) = mpsc::channel();
         thread::spawn(move || {
             for line in queue {
-                let mut stdout = io::stdout().lock();
-                let done = stdout.write_all(&line).and_then(|()| stdout.flush());
+                let done = to.write_all(&line).and_then(|()| to.flush());
                 if outcome.send(done).is_err() {
                     return;
                 }
             }
         });
-        Self { lines, written }
+        Self {
+            lines,
+            written,
+            patience,
+        }
     }
 
     fn print(&self, line: &[u8]) -> io::Result<()> {
         let _ = self.lines.send(line.to_owned());
-        self.written.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            let what = format!("nobody took a line for {} s", PATIENCE.as_secs());
+        self.written.recv_timeout(self.patience).unwrap_or_else(|_| {
+            let what = format!("nobody took a line for {} s", self.patience.as_secs());
             Err(io::Error::new(ErrorKind::TimedOut, what))
         })
+    }
+}
+
+/// What is known of standard error.
+enum Stderr {
+    Unused,
+    Open(Printer),
+    /// Nobody took a line.
+    GivenUp,
+}
+
+static STDERR: Mutex<Stderr> = Mutex::new(Stderr::Unused);
+
+/// Writes whole lines to standard error, until once nobody takes them.
+pub fn complain(lines: &str) {
+    let mut stderr = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*stderr, Stderr::Unused) {
+        *stderr = Stderr::Open(Printer::start(io::stderr(), PATIENCE_WITH_STDERR));
+    }
+    let Stderr::Open(printer) = &*stderr else { return };
+    let done = printer.print(lines.as_bytes());
+    if done.is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+        *stderr = Stderr::GivenUp;
     }
 }
 
@@ -301,11 +330,15 @@ impl Write for Sink {
 
 /// Keeps the first failure, and says it where it may still be read.
 fn remember(what: String) {
-    let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
-    if failure.is_none() {
-        let _ = writeln!(io::stderr(), "[ERROR] {}", ascii(&what));
+    let line = format!("[ERROR] {}\n", ascii(&what));
+    {
+        let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some() {
+            return;
+        }
         *failure = Some(what);
     }
+    complain(&line);
 }
 
 #[cfg(test)]

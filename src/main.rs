@@ -79,7 +79,7 @@ fn refuse(error: UsageError) -> u8 {
         }
     };
     journal.error(&error.message);
-    let _ = io::stderr().write_all(error.usage.as_bytes());
+    logging::complain(&error.usage);
     error
         .invocation
         .map_or(1, |invocation| invocation.command.action.failure_code())
