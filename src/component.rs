@@ -13,29 +13,32 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use crate::config::{Config, Encryption};
 use crate::digest::{Digest, Sum};
 use crate::docker::Docker;
+use crate::files;
 use crate::gpg::{self, Gpg};
 use crate::gzip::{self, Compressor, Unpacking};
-use crate::lock::{component_lock, Lock};
+use crate::lock::{component_lock, state_of, Lock};
 use crate::logging::Journal;
 use crate::pipeline::{self, Chain, Count, Observer, Pending};
 use crate::progress::Progress;
 use crate::size;
-use crate::store::{Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
+use crate::store::{Entry, Kind, Partial, Stamp, Store, Unfinished, ENCRYPTED};
 use crate::{dump, manifest, rdb, tar};
 
 /// Shorter passphrases are warned about: what lies off-site can be guessed at for years.
 const SHORTEST_PASSPHRASE: usize = 12;
 /// How long another run may work on a component before we give up waiting for it. The lock goes with its holder, which
 /// ends itself when nothing moves for the stall limit: so one that holds it for long has much to do, and the wait ends
-/// with it. A day is the bound for a holder that cannot end.
+/// with it, or with [`Turn`]. A day is the bound for a holder of which nothing is known.
 const LONGEST_TURN: Duration = Duration::from_secs(24 * 3600);
+/// How long a living process may at least be held by the kernel, as while a large file goes to a slow disk.
+const LONGEST_WRITE: Duration = Duration::from_secs(600);
 
 /// The bytes that are free for us on the disk of `dir`, as `df` tells.
 ///
@@ -100,6 +103,38 @@ impl Context {
         Ok(())
     }
 
+    /// Says so when `.env` is lost: it is gone, or sets nothing, and a copy of it does. What it has said, of the retention or
+    /// of encryption, is not known then.
+    pub fn lost_env_file(&self) -> Option<&'static str> {
+        let lost = match &self.config {
+            config if config.env_file_sets => return None,
+            config if config.env_file_exists => ".env sets nothing, and copies of it do",
+            _ => ".env is missing, and there are copies of it",
+        };
+        env::was_there(self).then_some(lost)
+    }
+
+    /// Refuses to follow encrypted backups of a kind by a plain one because the setting that says so is lost.
+    ///
+    /// # Errors
+    /// When `.env` is lost and the newest backup of the kind is encrypted.
+    pub fn check_plain(&self, kind: Kind) -> Result<()> {
+        if self.config.encryption.is_some() {
+            return Ok(());
+        }
+        let Some(lost) = self.lost_env_file() else {
+            return Ok(());
+        };
+        let newest = self.store.list(kind)?.pop();
+        ensure!(
+            !newest.is_some_and(|entry| entry.path.to_string_lossy().ends_with(ENCRYPTED)),
+            "{lost}: the newest backup of {} is encrypted, and none is made that is not. Put .env back by restore-env.sh, or write \
+             it anew",
+            kind.dir()
+        );
+        Ok(())
+    }
+
     /// A chain with the stall limit of the settings.
     pub fn chain(&self) -> Chain {
         Chain::new(self.config.stall)
@@ -108,14 +143,19 @@ impl Context {
     /// Holds one component: waits for another run that works on it, then clears what a dead one left in its directory.
     ///
     /// # Errors
-    /// When it is not free within a day, or the directory cannot be used.
+    /// When that run cannot go on by itself, or not within a day, or the directory cannot be used.
     pub fn hold(&self, kind: Kind, journal: Journal) -> Result<Lock> {
         let dir = self.store.make_dir(kind)?;
+        let mut turn = Turn::new(self, kind);
+        let mut told = false;
         let lock = Lock::wait(&component_lock(&dir), LONGEST_TURN, |pid| {
-            journal.info(format_args!(
-                "Waiting for the run that works on {} (PID: {pid})",
-                kind.dir()
-            ));
+            if !std::mem::replace(&mut told, true) {
+                journal.info(format_args!(
+                    "Waiting for the run that works on {} (PID: {pid})",
+                    kind.dir()
+                ));
+            }
+            turn.look_at(pid)
         })?;
         let left = self.store.sweep(kind)?;
         if left > 0 {
@@ -124,6 +164,53 @@ impl Context {
             ));
         }
         Ok(lock)
+    }
+}
+
+/// The wait for another run. One that works gets its time, also where it writes nothing, as a restore does that loads; one
+/// that cannot go on by itself, and has not for the stall limit, is given up, so that it costs its own component only.
+struct Turn<'a> {
+    context: &'a Context,
+    kind: Kind,
+    unfinished: Vec<Unfinished>,
+    moved: Instant,
+}
+
+impl<'a> Turn<'a> {
+    fn new(context: &'a Context, kind: Kind) -> Self {
+        Self {
+            context,
+            kind,
+            unfinished: Vec::new(),
+            moved: Instant::now(),
+        }
+    }
+
+    /// Looks whether the run of the process `pid` goes on.
+    fn look_at(&mut self, pid: &str) -> Result<()> {
+        let stall = self.context.config.stall;
+        let halted = match state_of(pid) {
+            Some('T' | 't') => Some((
+                stall,
+                format!("that process is stopped: kill -CONT {pid} has it go on, kill -KILL {pid} ends it"),
+            )),
+            // A dead process keeps the lock as long as a part of it waits so.
+            Some('D' | 'Z') => Some((
+                stall.max(LONGEST_WRITE),
+                "that process waits for a disk, or a file system of the network, that does not answer".to_owned(),
+            )),
+            _ => None,
+        };
+        let unfinished = self.context.store.unfinished(self.kind);
+        let Some((patience, why)) = halted.filter(|_| unfinished == self.unfinished) else {
+            self.unfinished = unfinished;
+            self.moved = Instant::now();
+            return Ok(());
+        };
+        if self.moved.elapsed() < patience {
+            return Ok(());
+        }
+        Err(anyhow!(why).context(format!("Backup already in progress (PID: {pid})")))
     }
 }
 
@@ -372,7 +459,7 @@ fn last_length(context: &Context, kind: Kind) -> Option<u64> {
 /// # Errors
 /// When the file cannot be opened, a program to unpack it is missing, or it cannot be decrypted ([`gpg::Locked`]).
 pub fn read(context: &Context, chain: &mut Chain, path: &Path) -> Result<Box<dyn Read + Send>> {
-    let file = File::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let file = files::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
     undo(context, chain, file, path)
 }
 
@@ -425,19 +512,17 @@ pub fn verify(context: &Context, kind: Kind, path: &Path) -> Result<()> {
     }
 }
 
+/// Whether an error of [`verify`] says nothing of the file: it could not be opened, read or decrypted here.
+pub fn is_no_verdict(error: &anyhow::Error) -> bool {
+    error.is::<gpg::Locked>() || pipeline::is_outside(error)
+}
+
 /// The SHA-256 of a file as it lies on disk, in hexadecimal.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(context: &Context, path: &Path) -> Result<String> {
-    digest(
-        context,
-        path,
-        File::open(path).with_context(|| format!("Cannot read {}", path.display()))?,
-    )
-}
-
-fn digest(context: &Context, path: &Path, file: File) -> Result<String> {
+    let file = files::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
     let mut chain = context.chain();
     let (digest, sha256) = Digest::start(&mut chain, context.config.path.as_ref())?;
     let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);

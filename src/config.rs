@@ -267,6 +267,8 @@ pub struct Config {
     pub project: PathBuf,
     /// Whether it has a `.env`.
     pub env_file_exists: bool,
+    /// Whether that sets anything.
+    pub env_file_sets: bool,
     /// `POSTGRES_USER`
     pub postgres_user: String,
     /// `POSTGRES_DB`
@@ -355,7 +357,8 @@ impl Config {
     /// # Errors
     /// When it cannot be understood, or a value cannot be what its setting is.
     pub fn of_text(project: &Path, file: &Path, text: &[u8]) -> Result<Self> {
-        let values = dotenv::parse(file, text, &process_variable)?;
+        let is_read = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
+        let values = dotenv::parse(file, text, &is_read, &process_variable)?;
         Self::from_values(project, true, &values, &process_variable)
             .with_context(|| format!("Bad setting (see {})", file.display()))
     }
@@ -378,6 +381,7 @@ impl Config {
         Ok(Self {
             project: project.to_owned(),
             env_file_exists,
+            env_file_sets: !values.is_empty(),
             postgres_user: source.text("POSTGRES_USER")?,
             postgres_db: source.text("POSTGRES_DB")?,
             postgres_container: source.name("BACKUP_POSTGRES_CONTAINER")?,

@@ -74,7 +74,8 @@ const ELSEWHERE: &str = "\u{1}elsewhere\u{1}";
 /// The settings in an environment file, read without an environment: what it asks of it is empty, or is marked where
 /// it insists (`${NAME:?}`).
 fn settings(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
-    dotenv::parse(path, text, &|_| None).or_else(|_| dotenv::parse(path, text, &|_| Some(ELSEWHERE.to_owned())))
+    let parse = |outer: &dyn Fn(&str) -> Option<String>| dotenv::parse(path, text, &|name| name == VARIABLE, outer);
+    parse(&|_| None).or_else(|_| parse(&|_| Some(ELSEWHERE.to_owned())))
 }
 
 /// The key in the text of n8n's `config`; an empty one is none.

@@ -23,7 +23,11 @@
 //! - Text after a closing quote is an error; Compose reads it as a further statement.
 //! - A key without a name is an error, and a `KEY` alone on a last line without a line end is read
 //!   like any other.
+//!
+//! Bytes that are not UTF-8 (a comment in Latin-1, say) are let pass, as by both, but in the values
+//! that the caller names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
@@ -34,9 +38,14 @@ use anyhow::{bail, Result};
 /// exhaust the stack.
 const MAX_NESTING: usize = 32;
 
+/// What a byte that is not UTF-8 is read as: a character of its own of a private plane, so that values
+/// which differ stay different. No such byte is below 0x80.
+const FOREIGN: u32 = 0x10_ff00;
+
 /// Parses `text`, the bytes of the file at `path`, which is used in messages only.
 ///
-/// `outer` looks up the process environment: for `$VAR` that the file has not defined before, and
+/// `is_read` names the variables whose values the caller uses; a byte that is not UTF-8 is an error there, also one that came
+/// by interpolation, and stands for itself elsewhere. `outer` looks up the process environment: for `$VAR` that the file has not defined before, and
 /// for a `KEY` without a value. Gives the variables of the file; of duplicated keys the last wins.
 /// A `KEY` without a value that the environment does not have either is left out.
 ///
@@ -45,19 +54,55 @@ const MAX_NESTING: usize = 32;
 /// One line that names the file, the line (from 1; for a value over several lines the one where it
 /// starts), what is wrong and what to do. It never shows a value, which may be a secret; only the
 /// text of `${VAR:?text}` is shown, as it is meant to be.
-pub fn parse(path: &Path, text: &[u8], outer: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>> {
+pub fn parse(
+    path: &Path,
+    text: &[u8],
+    is_read: &dyn Fn(&str) -> bool,
+    outer: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>> {
+    let text = decode(path, text)?;
     let mut parser = Parser {
         path,
-        rest: "",
+        rest: text.strip_prefix('\u{feff}').unwrap_or(&text),
         line: 1,
+        is_read,
         outer,
         vars: BTreeMap::new(),
     };
-    parser.rest = parser.decode(text)?;
     while parser.skip_to_statement() {
         parser.statement()?;
     }
     Ok(parser.vars)
+}
+
+fn fail<T>(path: &Path, line: usize, problem: impl Display) -> Result<T> {
+    bail!("{}, line {line}: {problem}", path.display())
+}
+
+/// The bytes as text, once it is known that they are no UTF-16 and hold no NUL byte.
+fn decode<'a>(path: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        return fail(path, 1, "the text is not UTF-8; save the file as UTF-8");
+    }
+    if let Some(offset) = text.iter().position(|byte| *byte == 0) {
+        let line = 1 + text[..offset].iter().filter(|byte| **byte == b'\n').count();
+        return fail(path, line, "there is a NUL byte; remove it or save the file as UTF-8");
+    }
+    if let Ok(text) = std::str::from_utf8(text) {
+        return Ok(text.into());
+    }
+    let mut decoded = String::with_capacity(text.len() + text.len() / 8);
+    for chunk in text.utf8_chunks() {
+        decoded.push_str(chunk.valid());
+        let foreign = chunk.invalid().iter();
+        decoded.extend(foreign.filter_map(|byte| char::from_u32(FOREIGN + u32::from(*byte))));
+    }
+    Ok(decoded.into())
+}
+
+/// Whether a byte that is not UTF-8 is read as this character.
+fn is_foreign(c: char) -> bool {
+    u32::from(c) >= FOREIGN + 0x80
 }
 
 /// A cursor over the text: `rest` is what is still to be read, `line` the number of the line where
@@ -66,34 +111,14 @@ struct Parser<'a> {
     path: &'a Path,
     rest: &'a str,
     line: usize,
+    is_read: &'a dyn Fn(&str) -> bool,
     outer: &'a dyn Fn(&str) -> Option<String>,
     vars: BTreeMap<String, String>,
 }
 
 impl<'a> Parser<'a> {
     fn fail<T>(&self, line: usize, problem: impl Display) -> Result<T> {
-        bail!("{}, line {line}: {problem}", self.path.display())
-    }
-
-    /// The text without its byte order mark, once it is known to be UTF-8 without NUL bytes.
-    fn decode(&self, text: &'a [u8]) -> Result<&'a str> {
-        let line_of = |offset: usize| 1 + text.iter().take(offset).filter(|&&b| b == b'\n').count();
-        let decoded = match std::str::from_utf8(text) {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                return self.fail(
-                    line_of(error.valid_up_to()),
-                    "the text is not UTF-8; save the file as UTF-8",
-                )
-            }
-        };
-        if let Some(offset) = decoded.find('\0') {
-            return self.fail(
-                line_of(offset),
-                "there is a NUL byte; remove it or save the file as UTF-8",
-            );
-        }
-        Ok(decoded.strip_prefix('\u{feff}').unwrap_or(decoded))
+        fail(self.path, line, problem)
     }
 
     /// Moves over the first `bytes` of the rest, which it gives.
@@ -145,7 +170,17 @@ impl<'a> Parser<'a> {
             Some('=' | ':') => {
                 self.take(1);
                 self.take_while(is_blank);
+                let start = self.line;
                 let value = self.value(key)?;
+                if (self.is_read)(key) && value.contains(is_foreign) {
+                    return self.fail(
+                        start,
+                        format_args!(
+                            "the value of {} is not UTF-8; save the file as UTF-8",
+                            key.escape_default()
+                        ),
+                    );
+                }
                 self.vars.insert(key.to_string(), value);
             }
             None | Some('\n') => {
@@ -424,7 +459,7 @@ mod tests {
     }
 
     fn parse_here(text: impl AsRef<[u8]>) -> Result<BTreeMap<String, String>> {
-        parse(Path::new("dir/.env"), text.as_ref(), &outer)
+        parse(Path::new("dir/.env"), text.as_ref(), &|name| name != "FOREIGN", &outer)
     }
 
     /// Checks that every text gives exactly the listed variables.
@@ -608,6 +643,11 @@ mod tests {
             (b"K=\"s3cret\\0000\"", 1, "NUL byte"),
             (b"A=1\nK=s3cret\xfc\nB=2", 2, "not UTF-8"),
             (b"\xff\xfeK\0=\0", 1, "not UTF-8"),
+            (b"\xfe\xff\x30\x42", 1, "not UTF-8"),
+            (b"# \xe4\n\nK=\"\ns3cret\xe4\"", 3, "the value of K is not UTF-8"),
+            (b"FOREIGN=s3cret\xe4\nK=${FOREIGN}", 2, "the value of K is not UTF-8"),
+            (b"K=${UNSET:-s3cret\xe4}", 1, "the value of K is not UTF-8"),
+            (b"K\xe4=s3cret", 1, "the variable name is invalid"),
             (b"K='s3cret'x", 1, "text after the closing quote of K"),
             (b"A=1\nK=\"a\ns3cret\" B=2", 3, "text after the closing quote of K"),
             (b"K=\"s3cret\"\"x\"", 1, "text after the closing quote of K"),
@@ -660,6 +700,16 @@ mod tests {
             assert!(!message.contains("s3cret"), "{shown:?}: {message}");
             assert!(!message.contains('\n') && message.is_ascii(), "{shown:?}: {message}");
         }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_let_pass_where_nobody_reads_it() {
+        let text = b"# gr\xfc\xdfe\nFOREIGN='caf\xe9' # \xe9\nA=$FOREIGN_\xe9 #\xe9\nK=\xc3\xa9\n";
+        let vars = parse(Path::new(".env"), text, &|name| name == "K", &outer).unwrap();
+        assert_eq!(vars["K"], "\u{e9}");
+        let other = parse_here(b"FOREIGN=caf\xe8").unwrap();
+        assert_ne!(vars["FOREIGN"], other["FOREIGN"]);
+        assert!(vars["FOREIGN"].starts_with("caf") && vars["FOREIGN"].chars().count() == 4);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 
 use crate::config::{Encryption, Recipient, Secret};
-use crate::pipeline::{self, find, Chain, ChildOutput, Input, Observer, Pending};
+use crate::pipeline::{self, find, Chain, ChildOutput, Input, Missing, Observer, Pending};
 
 /// What gpg is told each time: no questions, no options of the user's, no agent that stays, no network.
 const ALWAYS: [&str; 6] = [
@@ -82,7 +82,8 @@ impl Gpg {
     /// # Errors
     /// When there is none.
     pub fn locate(path: Option<&OsString>, stall: Duration) -> Result<Self> {
-        let program = find("gpg", path).context("gpg not found: install gnupg (backups are encrypted by it)")?;
+        let missing = Missing("gpg not found: install gnupg (backups are encrypted by it)");
+        let program = find("gpg", path).ok_or(missing)?;
         Ok(Self { program, stall })
     }
 

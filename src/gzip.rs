@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 
 use crate::pipeline::{
-    self, find, find_on_path, Chain, ChildInput, ChildOutput, Clock, Count, Input, Observer, Pending,
+    self, find, find_on_path, Chain, ChildInput, ChildOutput, Clock, Count, Input, Missing, Observer, Pending,
 };
 
 /// What the parts of one stream may take in memory, so that it does not grow with the number of processors.
@@ -571,7 +571,7 @@ fn spawn_decompressor(
     let program = DECOMPRESSORS.into_iter().find_map(|name| find_on_path(name, path));
     let program = program
         .or_else(|| find("gzip", path))
-        .context("No gzip program found: install gzip")?;
+        .ok_or(Missing("No gzip program found: install gzip"))?;
     let mut command = pipeline::command(&program);
     command.arg("-dc").env_remove("GZIP").env_remove("PIGZ");
     let name = program.file_name().unwrap_or_default().to_string_lossy();

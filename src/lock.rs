@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 
+use crate::files;
+
 /// A lock that is ours until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -48,14 +50,13 @@ impl Lock {
         Ok(Attempt::Held(lock))
     }
 
-    /// Takes the lock at `path`, waiting for it up to `limit`; `waiting` is called once, with the holder's PID, when it
-    /// is not free at once.
+    /// Takes the lock at `path`, waiting for it up to `limit`; `waiting` is called with the holder's PID each time that it
+    /// is not free.
     ///
     /// # Errors
-    /// As [`Lock::attempt`], and when it is not free in time.
-    pub fn wait(path: &Path, limit: Duration, waiting: impl FnOnce(&str)) -> Result<Self> {
+    /// As [`Lock::attempt`], that of `waiting`, and when it is not free in time.
+    pub fn wait(path: &Path, limit: Duration, mut waiting: impl FnMut(&str) -> Result<()>) -> Result<Self> {
         let deadline = Instant::now() + limit;
-        let mut waiting = Some(waiting);
         let mut pause = Duration::from_millis(50);
         loop {
             match Self::attempt(path)? {
@@ -64,9 +65,7 @@ impl Lock {
                     bail!("Backup already in progress (PID: {pid})")
                 }
                 Attempt::Busy(pid) => {
-                    if let Some(waiting) = waiting.take() {
-                        waiting(&pid);
-                    }
+                    waiting(&pid)?;
                     thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
@@ -145,6 +144,13 @@ fn pid_in(file: &mut File) -> String {
     }
 }
 
+/// The state of a process by its letter in /proc/PID/stat (proc(5): field 3; the name, field 2, may hold blanks and
+/// parentheses); none when there is no such process here.
+pub fn state_of(pid: &str) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.parse::<u32>().ok()?)).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
 /// A backup file that is read for a while: the retention of another run leaves it until this is dropped. The lock is on the
 /// file itself; where the file system has none, this does nothing.
 #[derive(Debug)]
@@ -165,7 +171,7 @@ impl InUse {
     }
 
     fn one(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
+        let file = match files::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
@@ -286,8 +292,17 @@ mod tests {
             panic!("not free")
         };
         let mut told = String::new();
-        let error = Lock::wait(&path, Duration::from_millis(150), |pid| told = pid.to_owned()).unwrap_err();
+        let wait = |told: &mut String| {
+            Lock::wait(&path, Duration::from_millis(150), |pid| {
+                pid.clone_into(told);
+                Ok(())
+            })
+        };
+        let error = wait(&mut told).unwrap_err();
         assert!(error.to_string().starts_with("Backup already in progress"));
         assert_eq!(told, std::process::id().to_string());
+        assert!(state_of(&told).is_some() && state_of("unknown").is_none());
+        let error = Lock::wait(&path, Duration::from_secs(60), |_| bail!("enough")).unwrap_err();
+        assert_eq!(error.to_string(), "enough");
     }
 }

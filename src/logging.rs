@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use log::Level;
 
+use crate::files;
 use crate::progress;
 
 /// Marks a record of level INFO as SUCCESS, a level that the `log` crate does not have. It stands before the tag in the
@@ -92,8 +93,8 @@ pub struct Options<'a> {
 /// # Errors
 /// When the log file cannot be opened for appending, naming it.
 pub fn init(options: &Options<'_>) -> Result<()> {
-    let file = options.file.map(open_append).transpose()?;
-    let stdout = !file.as_ref().is_some_and(is_stdout);
+    let file = options.file.map(open_append).transpose()?.flatten();
+    let stdout = !file.as_ref().is_some_and(|file| is_stdout(file.metadata()));
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Info)
         .format(|out, record| {
@@ -105,7 +106,7 @@ pub fn init(options: &Options<'_>) -> Result<()> {
             writeln!(out, "[{level}] {now} [{tag}] {}", ascii(&record.args().to_string()))
         })
         .target(env_logger::Target::Pipe(Box::new(Sink {
-            stdout: stdout.then(Printer::start),
+            stdout: stdout.then(|| Printer::start(io::stdout(), PATIENCE)),
             quiet: options.quiet,
             file: file.map(|file| (file, options.file.unwrap_or(Path::new("")).display().to_string())),
         })))
@@ -148,32 +149,44 @@ pub fn set_verbose(on: bool) {
 /// Prints a line for `-v` to standard error, not to the log.
 pub fn trace(message: impl FnOnce() -> String) {
     if VERBOSE.load(Ordering::Relaxed) {
-        let _ = writeln!(io::stderr(), "+ {}", ascii(&message()));
+        complain(&format!("+ {}\n", ascii(&message())));
     }
 }
 
-/// Opens `path` for appending; directory and file are made when missing.
-fn open_append(path: &Path) -> Result<File> {
+/// Opens `path` for appending; directory and file are made when missing. None where it leads to the pipe that standard output
+/// is: the lines are written there once.
+fn open_append(path: &Path) -> Result<Option<File>> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("Cannot create log directory {}", parent.display()))?;
     }
-    OpenOptions::new()
+    let context = || format!("Cannot write log file {}", path.display());
+    // A device such as /dev/null does as a log; a pipe that nobody reads would hold the run.
+    let serves = |meta: &Metadata| meta.is_file() || meta.file_type().is_char_device();
+    let there = path.metadata();
+    if there.as_ref().is_ok_and(|meta| meta.file_type().is_fifo()) && is_stdout(path.metadata()) {
+        return Ok(None);
+    }
+    files::check(!there.as_ref().is_ok_and(|meta| !serves(meta))).with_context(context)?;
+    let device = there.is_ok_and(|meta| !meta.is_file());
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(if device { 0 } else { files::NONBLOCK })
         .open(path)
-        .with_context(|| format!("Cannot write log file {}", path.display()))
+        .with_context(context)?;
+    files::check(serves(&file.metadata().with_context(context)?)).with_context(context)?;
+    Ok(Some(file))
 }
 
 /// Whether standard output is this very file.
-fn is_stdout(file: &File) -> bool {
-    let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+fn is_stdout(file: io::Result<Metadata>) -> bool {
+    let id = |meta: Metadata| (meta.dev(), meta.ino());
     let stdout = io::stdout()
         .as_fd()
         .try_clone_to_owned()
-        .map(File::from)
-        .and_then(|stdout| id(&stdout));
-    matches!((stdout, id(file)), (Ok(a), Ok(b)) if a == b)
+        .and_then(|stdout| File::from(stdout).metadata());
+    matches!((stdout.map(id), file.map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn name(level: Level) -> &'static str {
@@ -209,35 +222,64 @@ pub fn ascii(text: &str) -> String {
 
 /// How long standard output may take a line: a pipe that is full and that nobody reads must not hold a run and its lock.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for standard error, where nothing is said that the log does not hold.
+const PATIENCE_WITH_STDERR: Duration = Duration::from_secs(3);
 
-/// Writes to standard output in a thread of its own, which alone stands still with it.
+/// Writes to standard output, or standard error, in a thread of its own, which alone stands still with it.
 struct Printer {
     lines: Sender<Vec<u8>>,
     written: Receiver<io::Result<()>>,
+    patience: Duration,
 }
 
 impl Printer {
-    fn start() -> Self {
+    fn start(mut to: impl Write + Send + 'static, patience: Duration) -> Self {
         let (lines, queue) = mpsc::channel::<Vec<u8>>();
         let (outcome, written) = mpsc::channel();
         thread::spawn(move || {
             for line in queue {
-                let mut stdout = io::stdout().lock();
-                let done = stdout.write_all(&line).and_then(|()| stdout.flush());
+                let done = to.write_all(&line).and_then(|()| to.flush());
                 if outcome.send(done).is_err() {
                     return;
                 }
             }
         });
-        Self { lines, written }
+        Self {
+            lines,
+            written,
+            patience,
+        }
     }
 
     fn print(&self, line: &[u8]) -> io::Result<()> {
         let _ = self.lines.send(line.to_owned());
-        self.written.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            let what = format!("nobody took a line for {} s", PATIENCE.as_secs());
+        self.written.recv_timeout(self.patience).unwrap_or_else(|_| {
+            let what = format!("nobody took a line for {} s", self.patience.as_secs());
             Err(io::Error::new(ErrorKind::TimedOut, what))
         })
+    }
+}
+
+/// What is known of standard error.
+enum Stderr {
+    Unused,
+    Open(Printer),
+    /// Nobody took a line.
+    GivenUp,
+}
+
+static STDERR: Mutex<Stderr> = Mutex::new(Stderr::Unused);
+
+/// Writes whole lines to standard error, until once nobody takes them.
+pub fn complain(lines: &str) {
+    let mut stderr = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*stderr, Stderr::Unused) {
+        *stderr = Stderr::Open(Printer::start(io::stderr(), PATIENCE_WITH_STDERR));
+    }
+    let Stderr::Open(printer) = &*stderr else { return };
+    let done = printer.print(lines.as_bytes());
+    if done.is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+        *stderr = Stderr::GivenUp;
     }
 }
 
@@ -288,11 +330,15 @@ impl Write for Sink {
 
 /// Keeps the first failure, and says it where it may still be read.
 fn remember(what: String) {
-    let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
-    if failure.is_none() {
-        let _ = writeln!(io::stderr(), "[ERROR] {}", ascii(&what));
+    let line = format!("[ERROR] {}\n", ascii(&what));
+    {
+        let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some() {
+            return;
+        }
         *failure = Some(what);
     }
+    complain(&line);
 }
 
 #[cfg(test)]

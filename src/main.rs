@@ -10,6 +10,7 @@ mod digest;
 mod docker;
 mod dotenv;
 mod dump;
+mod files;
 mod gpg;
 mod gzip;
 mod json;
@@ -78,7 +79,7 @@ fn refuse(error: UsageError) -> u8 {
         }
     };
     journal.error(&error.message);
-    let _ = io::stderr().write_all(error.usage.as_bytes());
+    logging::complain(&error.usage);
     error
         .invocation
         .map_or(1, |invocation| invocation.command.action.failure_code())

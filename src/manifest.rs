@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
+use crate::files;
 use crate::lock::{component_lock, InUse, Lock};
 use crate::logging::ascii;
 use crate::store::{make_dir, sync_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
 
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
+/// A manifest is some kilobytes; so much is never read.
+pub const LIMIT: u64 = 16 << 20;
 /// A list of components that is empty.
 pub const NONE: &str = "none";
 
@@ -222,7 +225,7 @@ impl Point {
     /// # Errors
     /// When the file cannot be read or is not one of ours.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+        let text = files::read_text(path, LIMIT).with_context(|| format!("Cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is not a recovery point", path.display()))
     }
 
@@ -326,7 +329,7 @@ pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> R
 fn lock(store: &Store) -> Result<Lock> {
     let dir = store.sets_dir();
     make_dir(&dir)?;
-    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| ())
+    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| Ok(()))
 }
 
 /// What has become of a file of a recovery point, as far as can be told without reading it.

@@ -559,11 +559,7 @@ impl Chain {
         }
         self.wait();
         if self.shared.stalled.load(Ordering::Relaxed) {
-            let error = anyhow!(
-                "nothing moved and nothing answered for {} s, gave up",
-                self.stall.as_secs()
-            );
-            return Err(self.with_stderr(error));
+            return Err(self.with_stderr(Error::new(Stalled(self.stall))));
         }
         if let Some(error) = step {
             return Err(self.with_stderr(error));
@@ -651,7 +647,8 @@ impl Chain {
         if said.is_empty() {
             error
         } else {
-            anyhow!("{error:#} ({})", said.join("; "))
+            let text = format!("{error:#} ({})", said.join("; "));
+            Error::new(Told { text, error })
         }
     }
 }
@@ -696,6 +693,46 @@ impl fmt::Display for Failed {
 }
 
 impl std::error::Error for Failed {}
+
+/// A program that is needed and is not on this host.
+#[derive(Debug)]
+pub struct Missing(pub &'static str);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// The chain was ended, since nothing had moved in it for so long.
+#[derive(Debug)]
+struct Stalled(Duration);
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        write!(f, "nothing moved and nothing answered for {seconds} s, gave up")
+    }
+}
+
+impl std::error::Error for Stalled {}
+
+/// An error, in one text with what the children said.
+#[derive(Debug)]
+struct Told {
+    text: String,
+    error: Error,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Told {}
 
 /// What a program said.
 #[derive(Debug)]
@@ -776,6 +813,22 @@ pub fn is_broken_pipe(error: &Error) -> bool {
             .chain()
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .any(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Whether `error`, of a chain that has read something, says nothing of what it read: that could not be read, a program is
+/// missing, could not be started or was killed, or nothing moved.
+pub fn is_outside(error: &Error) -> bool {
+    if let Some(told) = error.downcast_ref::<Told>() {
+        return is_outside(&told.error);
+    }
+    let killed = |failed: &Failed| failed.status.is_none_or(|status| status.code().is_none());
+    error.is::<Stalled>()
+        || error.is::<Missing>()
+        || error.downcast_ref::<Failed>().is_some_and(killed)
+        || error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|e| e.kind() != ErrorKind::BrokenPipe)
 }
 
 /// Ends the chain when nothing has moved for `stall`; returns when it is dismissed.

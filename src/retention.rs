@@ -149,6 +149,8 @@ pub enum Reason {
     Larger(Kind),
     /// The clock cannot be right.
     Clock,
+    /// The rules that were set are not known.
+    Rules,
 }
 
 impl Reason {
@@ -163,6 +165,7 @@ impl Reason {
                 )
             }
             Self::Clock => return ("the clock cannot be right".to_owned(), None),
+            Self::Rules => return ("what is to be kept is not known".to_owned(), None),
             Self::NewestGood(kind) => ("newest good backup of", kind),
             Self::Best(kind) => ("the best there is, though not known to be good, of", kind),
             Self::Last(kind) => ("among the last backups of", kind),
@@ -310,7 +313,7 @@ fn is_good(file: &File) -> bool {
 
 /// The files of one kind with the index of their unit, newest first. File names carry the time of the backup, so that they
 /// settle equal times (a copy without `-p`) and the order of a listing does not.
-fn series(units: &[Unit], kind: Kind) -> Vec<(usize, &File)> {
+pub fn series(units: &[Unit], kind: Kind) -> Vec<(usize, &File)> {
     let mut series: Vec<(usize, &File)> = units
         .iter()
         .enumerate()

@@ -300,6 +300,24 @@ impl Store {
         Ok(entries)
     }
 
+    /// The files of one kind that are being written, or were when their run died; none where that cannot be told.
+    pub fn unfinished(&self, kind: Kind) -> Vec<Unfinished> {
+        let items = fs::read_dir(self.dir(kind)).into_iter().flatten().flatten();
+        let mut found: Vec<Unfinished> = items
+            .filter(|item| is_partial(kind, &item.file_name().to_string_lossy()))
+            .filter_map(|item| {
+                let meta = item.metadata().ok()?;
+                Some(Unfinished {
+                    path: item.path(),
+                    modified: meta.modified().ok()?,
+                    bytes: meta.len(),
+                })
+            })
+            .collect();
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found
+    }
+
     /// Removes what dead runs left in the directory of one kind; the caller holds its lock. Gives how many there were.
     ///
     /// # Errors
@@ -311,13 +329,26 @@ impl Store {
             let item = item.with_context(|| format!("Cannot read {}", dir.display()))?;
             let name = item.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with(&format!(".{}", kind.prefix())) && name.ends_with(PARTIAL) {
+            if is_partial(kind, &name) {
                 fs::remove_file(item.path()).with_context(|| format!("Cannot remove {}", item.path().display()))?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
+}
+
+/// A file without a final name, as it is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    path: PathBuf,
+    modified: SystemTime,
+    bytes: u64,
+}
+
+/// Whether a name is that of an unfinished file of a kind.
+fn is_partial(kind: Kind, name: &str) -> bool {
+    name.starts_with(&format!(".{}", kind.prefix())) && name.ends_with(PARTIAL)
 }
 
 /// How the name of a recovery point's manifest ends.

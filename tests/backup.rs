@@ -264,6 +264,33 @@ fn without_an_env_file_the_rest_is_backed_up() {
 }
 
 #[test]
+fn an_env_file_that_is_not_utf_8_throughout_is_backed_up_and_comes_back() {
+    let sandbox = Sandbox::new("latin").stack().build();
+    let env = sandbox.path(".env");
+    let mut text = fs::read(&env).unwrap();
+    text.extend(b"# gr\xfc\xdfe\nGENERIC_NAME=caf\xe9\nSMTP_PASS='\xe4 $\xf6'\n");
+    fs::write(&env, &text).unwrap();
+    sandbox.run("backup-all", &[]).assert_success();
+    let copy = sandbox.backup("env");
+    assert_eq!(fs::read(&copy).unwrap(), text);
+    let verified = sandbox.binary().args(&["verify", "--all"]).run();
+    verified.assert_success();
+    // It is told as one that differs, by its name.
+    let changed: Vec<u8> = text
+        .iter()
+        .map(|byte| if *byte == 0xe9 { 0xe8 } else { *byte })
+        .collect();
+    fs::write(&env, changed).unwrap();
+    let outcome = sandbox.call("restore-env").arg(&copy).run();
+    outcome.assert_success();
+    assert!(
+        outcome.stdout.contains("with another value: GENERIC_NAME\n"),
+        "{outcome}"
+    );
+    assert_eq!(fs::read(&env).unwrap(), text);
+}
+
+#[test]
 fn what_is_wrong_with_docker_is_told_apart() {
     let sandbox = Sandbox::new("docker").build();
     let name = format!("{}-stopped", sandbox.prefix());

@@ -120,9 +120,15 @@ fn an_env_file_that_cannot_be_read_is_named_with_its_line() {
         }
         assert_eq!(sandbox.listing(), before);
     }
-    for bytes in [&b"A=\xff\n"[..], b"A=1\nB=\0\n", b"\xff\xfeA\0=\0"] {
+    for (bytes, line) in [
+        (&b"# gr\xfcn\n\nREDIS_PASSWORD=gr\xfcn\n"[..], 3),
+        (b"A=gr\xfcn\nPOSTGRES_DB=${A}\n", 2),
+        (b"A=1\nB=\0\n", 2),
+        (b"\xff\xfeA\0=\0", 1),
+    ] {
         sandbox.write(".env", bytes);
-        assert_refused(&sandbox.run("backup-all", &[]), "/my n8n/.env");
+        let outcome = sandbox.run("backup-all", &[]);
+        assert_refused(&outcome, &format!("/my n8n/.env, line {line}: "));
     }
     fs::remove_file(sandbox.path(".env")).unwrap();
     fs::create_dir(sandbox.path(".env")).unwrap();

@@ -403,6 +403,37 @@ fn plain_and_encrypted_backups_live_side_by_side() {
 }
 
 #[test]
+fn no_plain_backup_follows_an_encrypted_one_when_the_env_file_is_lost() {
+    if no_gpg("encryption::no_plain_backup_follows_an_encrypted_one") {
+        return;
+    }
+    let sandbox = Sandbox::new("gpglost")
+        .redis()
+        .env("BACKUP_GPG_PASSPHRASE", PASSPHRASE)
+        .build();
+    let outcome = sandbox.run("backup-all", &[]);
+    outcome.assert_log_has("backup-all", "INFO Recovery point written: {}");
+    fs::remove_file(sandbox.path(".env")).unwrap();
+    let before = sandbox.listing();
+    let backup = || sandbox.call("backup-redis").envs(&sandbox.settings());
+    backup().run().assert_error(
+        ".env is missing, and there are copies of it: the newest backup of redis is encrypted, and none is made that is \
+         not. Put .env back {}",
+    );
+    assert_eq!(sandbox.listing(), before);
+    let outcome = backup().env("BACKUP_GPG_PASSPHRASE", PASSPHRASE).run();
+    outcome.assert_success();
+    assert_no_plaintext(&sandbox);
+    assert_eq!(sandbox.backups("redis").len(), 2);
+    // A new one that sets something, and no encryption, is what its owner wants.
+    for (name, value) in sandbox.settings() {
+        sandbox.set(name, &value);
+    }
+    sandbox.run("backup-redis", &[]).assert_success();
+    assert_eq!(sandbox.backups("redis").len(), 3);
+}
+
+#[test]
 fn a_gpg_that_fails_or_lies_makes_no_backup() {
     if no_gpg("encryption::a_gpg_that_fails") {
         return;

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::servers::{files, Rclone};
-use common::{assert_same, done, has_program, name, skip, Outcome, Sandbox};
+use common::{assert_same, done, has_program, name, sh, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const REMOTE: &str = "n8n-backup:n8n-backups";
@@ -234,6 +234,89 @@ fn what_has_rotted_here_is_not_sent() {
     assert!(files(&there).is_empty());
     fs::write(&file, &good).unwrap();
     send(&sandbox).assert_success();
+}
+
+/// A recovery point made by hand, of a snapshot with these contents.
+fn point(sandbox: &Sandbox, stamp: &str, snapshot: &str, contents: &str) {
+    let name = format!("redis/dump_{snapshot}.rdb");
+    let file = sandbox.write(&format!("backups/{name}"), contents);
+    let sum = sh("sha256sum <\"$1\" | cut -c -64", &[file.as_os_str()]);
+    let text = format!(
+        "# n8n-backup recovery point {stamp}\n# failed: postgres n8n env\n# size.redis: {}\n{}  {name}\n",
+        contents.len(),
+        sum.trim()
+    );
+    fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
+    sandbox.write(&format!("backups/sets/{stamp}.sha256"), text);
+}
+
+#[test]
+fn another_stacks_copies_are_not_replaced() {
+    if lacks_programs("offsite::another_stacks_copies") {
+        return;
+    }
+    let [first, second] =
+        ["offone", "offtwo"].map(|name| Sandbox::new(name).env("RCLONE_SYNC_ENCRYPTED_ONLY", "false").build());
+    let there = to_directory(&first);
+    second.set("RCLONE_CONFIG", &first.aside("rclone.conf").to_string_lossy());
+    let contents = || -> Vec<Vec<u8>> {
+        let names = files(&there);
+        names.iter().map(|name| fs::read(there.join(name)).unwrap()).collect()
+    };
+    let (stamp, later) = ("20260102_020000", "20260102_020001");
+    let long = "of the first stack ".repeat(1000);
+    point(&first, stamp, later, &long);
+    send(&first).assert_success();
+    let before = contents();
+    let refused = |what: &str| {
+        let outcome = send(&second);
+        outcome.assert_error("Recovery point {} could not be sent to {}");
+        outcome.assert_log_has(
+            "backup-offsite",
+            "ERROR Cause: {} is there and is not ours: give each stack an RCLONE_BUCKET of its own in .env{}",
+        );
+        assert_eq!(contents(), before, "{what}: {outcome}");
+        for kind in ["redis", "sets"] {
+            fs::remove_file(second.backup(kind)).unwrap();
+        }
+    };
+    point(&second, stamp, later, "of the second");
+    refused("the same names");
+    point(&second, stamp, stamp, "of the second");
+    refused("the same name of the manifest alone");
+    point(&second, later, later, "of the second");
+    refused("the same name of a file alone");
+
+    // One that has no manifest there yet may be on its way.
+    let (set, file) = (
+        there.join(format!("sets/{stamp}.sha256")),
+        there.join(format!("redis/dump_{later}.rdb")),
+    );
+    let manifest = fs::read(&set).unwrap();
+    fs::remove_file(&set).unwrap();
+    point(&second, stamp, later, "of the second");
+    let outcome = send(&second);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert_eq!(contents(), before[..1]);
+    // The first stack's own send goes on from wherever it was interrupted.
+    for (left, cut) in [
+        (long.len(), None),
+        (5000, None),
+        (0, None),
+        (long.len(), Some(manifest.len() - 3)),
+    ] {
+        fs::write(&file, &long[..left]).unwrap();
+        let _ = fs::remove_file(&set);
+        if let Some(cut) = cut {
+            fs::write(&set, &manifest[..cut]).unwrap();
+        }
+        point(&first, stamp, later, &long);
+        send(&first).assert_success();
+        assert_eq!(contents(), before, "{left} {cut:?}");
+    }
+    second.set("RCLONE_BUCKET", "second");
+    send(&second).assert_success();
+    assert_eq!(contents(), before);
 }
 
 #[test]

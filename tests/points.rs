@@ -535,19 +535,24 @@ fn a_backup_that_is_not_as_it_was_is_no_last_resort() {
     assert_eq!(points(&sandbox), [good, newest], "neither {cut} nor {older}");
 }
 
+/// A dump without a recovery point, whole but for its last `cut` bytes.
+fn loose_dump(sandbox: &Sandbox, named: u64, written: u64, cut: usize) -> PathBuf {
+    let text = "--\n-- PostgreSQL database dump\n--\n\nSET a = 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
+    let path = loose(sandbox, "postgres", named, written, b"");
+    sh(
+        "printf '%s' \"$2\" | gzip >\"$1\"",
+        &[path.as_os_str(), OsStr::new(text)],
+    );
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+    touch(&path, days_ago(written));
+    path
+}
+
 #[test]
 fn a_cut_dump_without_a_point_does_not_cost_the_whole_one_before_it() {
     let sandbox = Sandbox::new("cut").build();
-    let text = "--\n-- PostgreSQL database dump\n--\n\nSET a = 1;\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
-    let whole = loose(&sandbox, "postgres", 30, 30, b"");
-    sh(
-        "printf '%s' \"$2\" | gzip >\"$1\"",
-        &[whole.as_os_str(), OsStr::new(text)],
-    );
-    let bytes = fs::read(&whole).unwrap();
-    touch(&whole, days_ago(30));
-    let older = loose(&sandbox, "postgres", 40, 40, &bytes);
-    let cut = loose(&sandbox, "postgres", 20, 20, &bytes[..bytes.len() - 9]);
+    let [older, whole, cut] = [(40, 0), (30, 0), (20, 9)].map(|(age, cut)| loose_dump(&sandbox, age, age, cut));
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success();
     outcome.assert_log_has(
@@ -556,6 +561,47 @@ fn a_cut_dump_without_a_point_does_not_cost_the_whole_one_before_it() {
     );
     assert_eq!(sandbox.backups("postgres"), [whole]);
     assert!(!older.exists());
+}
+
+#[test]
+fn of_dumps_with_one_time_the_whole_one_stays() {
+    let sandbox = Sandbox::new("equal").build();
+    // As a copy without -p leaves them.
+    let written = SystemTime::now() - Duration::from_secs(20 * DAY);
+    let [_first, whole, cut] = [(22, 0), (21, 0), (20, 9)].map(|(named, cut)| {
+        let path = loose_dump(&sandbox, named, 20, cut);
+        touch(&path, written);
+        path
+    });
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        &format!("WARN Not a good backup: {}: {{}}", cut.display()),
+    );
+    assert_eq!(sandbox.backups("postgres"), [whole]);
+}
+
+#[test]
+fn a_dump_that_could_not_be_read_is_not_taken_for_a_bad_one() {
+    for (what, fault) in [("stands still", "exec /bin/sleep 60"), ("is killed", "kill -KILL $$")] {
+        let sandbox = Sandbox::new("unread").env("BACKUP_STALL_SECONDS", "1").build();
+        loose_dump(&sandbox, 30, 30, 0);
+        let newest = loose_dump(&sandbox, 20, 20, 0);
+        let script = format!(
+            "#!/bin/sh\ncase $(/usr/bin/readlink /proc/$$/fd/0) in *{}) {fault} ;; esac\nexec /bin/gzip \"$@\"\n",
+            name(&newest)
+        );
+        // It alone is on the PATH, since a faster program would be taken.
+        let path = sandbox.stand_in("gzip", &script);
+        let outcome = sandbox.binary().arg("cleanup-backups").path(path).run();
+        outcome.assert_success();
+        outcome.assert_log_has(
+            "cleanup-backups",
+            &format!("WARN Could not be judged, and is kept: {}: {{}}", newest.display()),
+        );
+        assert!(newest.exists(), "unpacking {what}: {outcome}");
+    }
 }
 
 #[test]
@@ -570,6 +616,80 @@ fn where_none_is_a_dump_the_one_that_unpacks_stays() {
     loose(&sandbox, "postgres", 40, 40, &bytes);
     sandbox.run("cleanup-backups", &[]).assert_success();
     assert_eq!(sandbox.backups("postgres"), [intact]);
+}
+
+#[test]
+fn without_the_env_file_that_was_there_nothing_is_deleted() {
+    let sandbox = Sandbox::new("envgone")
+        .redis()
+        .env("BACKUP_RETENTION_DAYS", "90")
+        .build();
+    let old = [20, 14, 9, 4].map(|age| {
+        let stamp = point(&sandbox, age, &whole(100), &[]);
+        let copy = sandbox.write(
+            &format!("backups/env/env_{stamp}.backup"),
+            format!("A={}", "x".repeat(98)),
+        );
+        touch(&copy, days_ago(age));
+        stamp
+    });
+    let alone = loose(&sandbox, "redis", 16, 16, b"x");
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    let all_there = || {
+        let left = points(&sandbox);
+        old.iter().all(|stamp| left.contains(stamp)) && sandbox.backups("postgres").len() == 4 && alone.exists()
+    };
+    assert!(all_there());
+    let settings = sandbox.settings();
+    for (lost, missing) in [
+        (".env is missing, and there are copies of it", true),
+        (".env sets nothing, and copies of it do", false),
+    ] {
+        match missing {
+            true => fs::remove_file(sandbox.path(".env")).unwrap(),
+            false => drop(sandbox.write(".env", "")),
+        }
+        for args in [&["--dry-run"][..], &[]] {
+            let outcome = sandbox.call("cleanup-backups").args(args).envs(&settings).run();
+            outcome.assert_success();
+            outcome.assert_log_has(
+                "cleanup-backups",
+                &format!("WARN {lost}: {{}} nothing is deleted. {{}}"),
+            );
+            outcome.assert_never_says("Would delete");
+            assert!(all_there(), "{outcome}");
+        }
+        let before = sandbox.backups("redis").len();
+        let outcome = sandbox.call("backup-all").envs(&settings).run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has(
+            "backup-all",
+            match missing {
+                true => "ERROR .env file not found at {}",
+                false => "ERROR Failed to backup environment file",
+            },
+        );
+        // The rest is backed up as always.
+        assert_eq!(sandbox.backups("redis").len(), before + 1, "{outcome}");
+        assert!(all_there() && sandbox.backups("env").len() == 4, "{outcome}");
+    }
+    sandbox.set("BACKUP_RETENTION_DAYS", "15");
+    sandbox.call("cleanup-backups").envs(&settings).run().assert_success();
+    assert!(!points(&sandbox).contains(&old[0]) && points(&sandbox).contains(&old[1]));
+}
+
+#[test]
+fn an_env_file_that_never_set_anything_is_not_missed() {
+    let sandbox = Sandbox::new("envnone").build();
+    for age in [14, 9, 4] {
+        let stamp = point(&sandbox, age, &whole(100), &[]);
+        let copy = sandbox.write(&format!("backups/env/env_{stamp}.backup"), format!("{:100}", "# none"));
+        touch(&copy, days_ago(age));
+    }
+    sandbox.write(".env", "# none\n");
+    let outcome = sandbox.call("cleanup-backups").envs(&sandbox.settings()).run();
+    outcome.assert_success();
+    assert_eq!(points(&sandbox).len(), 1, "{outcome}");
 }
 
 #[test]

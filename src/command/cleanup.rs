@@ -16,7 +16,7 @@ use crate::lock::remove_unused;
 use crate::logging::{self, Journal};
 use crate::manifest::{self, Held, State};
 use crate::pipeline::Count;
-use crate::retention::{self, File, Grade, Idle, Jump, Rules, Unit, Verdict};
+use crate::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
 use crate::size;
 use crate::store::{Entry, Kind, Store};
 
@@ -58,8 +58,14 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     }
     let now = SystemTime::now();
     let mut plan = Plan::new(context, &listings)?;
-    plan.judge_loose(context, now, &rules);
-    let verdicts = retention::decide(&plan.units, now, &rules);
+    let lost = context.lost_env_file();
+    match lost {
+        Some(lost) => JOURNAL.warn(format_args!(
+            "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
+        )),
+        None => plan.judge_loose(context, now, &rules),
+    }
+    let verdicts = plan.decide(now, &rules, lost.is_some());
     plan.warn(now, &rules);
     let kept = plan.kept(&verdicts);
     let owners = plan.owners();
@@ -143,11 +149,8 @@ pub fn reclaimable(context: &Context) -> u64 {
         return 0;
     };
     let plan = Plan::from(context, survey);
-    let kept = plan.kept(&retention::decide(
-        &plan.units,
-        SystemTime::now(),
-        &context.config.retention,
-    ));
+    let lost = context.lost_env_file().is_some();
+    let kept = plan.kept(&plan.decide(SystemTime::now(), &context.config.retention, lost));
     let entries = listings.iter().flat_map(|(_, entries)| entries);
     entries
         .filter(|entry| !kept.contains(&entry.path))
@@ -255,10 +258,9 @@ impl Plan {
             if !self.units.iter().any(|unit| holds(unit) && unit.taken <= old) {
                 continue;
             }
-            let mut order: Vec<usize> = (0..self.units.len())
-                .filter(|index| holds(&self.units[*index]))
-                .collect();
-            order.sort_by_key(|index| std::cmp::Reverse(self.units[*index].taken));
+            // In the retention's own order: the one that it keeps must be the one that was read.
+            let series = retention::series(&self.units, kind);
+            let order: Vec<usize> = series.into_iter().map(|(index, _)| index).collect();
             for index in order {
                 let unit = &mut self.units[index];
                 let recorded = unit.recorded;
@@ -274,8 +276,17 @@ impl Plan {
                 left -= file.bytes;
                 match component::verify(context, kind, &file.path) {
                     Ok(()) => break,
-                    // What cannot be opened here cannot be judged either.
-                    Err(error) if error.downcast_ref::<Locked>().is_some() => break,
+                    // What cannot be read here cannot be judged either.
+                    Err(error) if component::is_no_verdict(&error) => {
+                        // That a host cannot decrypt what it writes may well be meant.
+                        if !error.is::<Locked>() {
+                            JOURNAL.warn(format_args!(
+                                "Could not be judged, and is kept: {}: {error:#}",
+                                file.path.display()
+                            ));
+                        }
+                        break;
+                    }
                     Err(error) => {
                         file.grade = lesser(context, &file.path);
                         bad.push((file.path.clone(), error));
@@ -284,6 +295,17 @@ impl Plan {
             }
         }
         tell_bad(&bad);
+    }
+
+    /// What becomes of each unit; everything stays where the rules are `lost`.
+    fn decide(&self, now: SystemTime, rules: &Rules, lost: bool) -> Vec<Verdict> {
+        let mut verdicts = retention::decide(&self.units, now, rules);
+        if lost {
+            for verdict in &mut verdicts {
+                verdict.reasons.push(Reason::Rules);
+            }
+        }
+        verdicts
     }
 
     /// Says what is odd about the whole.

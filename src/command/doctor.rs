@@ -119,9 +119,10 @@ fn env_file(context: &Context, report: &mut Report) {
         );
     }
     // n8n's own name for it; both names in one file may well differ by oversight.
-    let n8n_db = dotenv::parse(&path, &text, &|name| env::var(name).ok())
+    const N8N_DB: &str = "DB_POSTGRESDB_DATABASE";
+    let n8n_db = dotenv::parse(&path, &text, &|name| name == N8N_DB, &|name| env::var(name).ok())
         .ok()
-        .and_then(|mut values| values.remove("DB_POSTGRESDB_DATABASE"));
+        .and_then(|mut values| values.remove(N8N_DB));
     if let Some(name) = n8n_db.filter(|name| !name.is_empty() && *name != context.config.postgres_db) {
         report.warn(
             "settings",

@@ -6,19 +6,23 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use anyhow::{bail, ensure, Context as _, Result};
 use chrono::TimeDelta;
 
 use super::now;
 use crate::component::{self, sha256, Context};
+use crate::files;
 use crate::lock::{Attempt, Lock};
 use crate::logging::Journal;
 use crate::manifest::{self, Member, Point};
+use crate::pipeline::Observer;
 use crate::rclone::{Proof, Rclone};
 use crate::retention::Idle;
 use crate::size;
@@ -35,8 +39,8 @@ const MARK: &str = "offsite";
 const SETS: &str = "sets";
 /// The names of a point's manifest and files tell times that are closer than this.
 const SAME_RUN: TimeDelta = TimeDelta::hours(1);
-/// A manifest is some kilobytes.
-const MANIFEST_LIMIT: usize = 16 << 20;
+/// Files that begin with so many equal bytes are the same one.
+const COMPARED: u64 = 64 << 20;
 /// Facts that hold names of tables and stay here, when only what is encrypted may leave.
 const PRIVATE_FACTS: &str = "postgres.rows.";
 
@@ -67,6 +71,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
     for point in plan {
         let size = length(context, point);
         if dry_run {
+            check_ours(context, &rclone, point, &there).with_context(|| not_sent(point, &remote))?;
             JOURNAL.info(format_args!(
                 "[DRY-RUN] Would send: recovery point {} ({})",
                 point.stamp,
@@ -78,8 +83,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
                 point.stamp,
                 size::amount(size)
             ));
-            let proof = send(context, &rclone, point, size)
-                .with_context(|| format!("Recovery point {} could not be sent to {remote}", point.stamp))?;
+            let proof = send(context, &rclone, point, size, &there).with_context(|| not_sent(point, &remote))?;
             manifest::update(&context.store, point.stamp, |point| {
                 point.set(MARK, &format!("{} {remote} ({proof})", now()));
             })?;
@@ -101,6 +105,10 @@ pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
         ),
     });
     Ok(0)
+}
+
+fn not_sent(point: &Point, remote: &str) -> String {
+    format!("Recovery point {} could not be sent to {remote}", point.stamp)
 }
 
 fn rclone(context: &Context) -> Result<Rclone> {
@@ -207,8 +215,110 @@ fn set_name(stamp: Stamp) -> String {
     format!("{SETS}/{stamp}{SET_SUFFIX}")
 }
 
+/// Refuses a point where another stack's backups lie under its names: two that send to one place would each replace the
+/// other's. What an earlier send of ours has left is completed.
+fn check_ours(context: &Context, rclone: &Rclone, point: &Point, there: &[String]) -> Result<()> {
+    let recorded = check_manifests(context, rclone, point, there)?;
+    for member in &point.members {
+        if there.contains(&member.name) && !recorded.contains(&member.name) {
+            ensure!(!is_foreign(context, rclone, member)?, Foreign(member.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a point where a manifest there tells of other files under its names. Gives those of ours that one tells of.
+fn check_manifests(context: &Context, rclone: &Rclone, point: &Point, there: &[String]) -> Result<Vec<String>> {
+    let members = point.members.iter();
+    let present: Vec<&Member> = members.filter(|member| there.contains(&member.name)).collect();
+    let near = |set: Stamp| {
+        let stamps = present.iter().filter_map(|member| stamp_of_file(&member.name));
+        stamps.map(|(_, stamp)| stamp).any(|stamp| is_near(set, stamp))
+    };
+    let sets = there.iter().filter_map(|name| stamp_of_set(name));
+    let mut recorded = Vec::new();
+    for set in sets.filter(|set| *set == point.stamp || near(*set)) {
+        let text = fetch_text(context, rclone, set)?;
+        // The last line of one that was cut off tells nothing.
+        let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let lines = lines.filter_map(|line| line.split_once("  "));
+        let lines: Vec<(&str, &str)> = lines.filter(|(sum, _)| sum.len() == 64).collect();
+        let is_line_of = |member: &Member| lines.contains(&(member.sha256.as_str(), member.name.as_str()));
+        let same = point.members.iter().any(is_line_of);
+        let other = point
+            .members
+            .iter()
+            .any(|member| !is_line_of(member) && lines.iter().any(|(_, name)| *name == member.name));
+        // Under the very name of our manifest lies a point that has none of our files.
+        let instead = set == point.stamp && !same && !lines.is_empty();
+        ensure!(!other && !instead, Foreign(set_name(set)));
+        let known = present.iter().filter(|member| is_line_of(member));
+        recorded.extend(known.map(|member| member.name.clone()));
+    }
+    Ok(recorded)
+}
+
+/// What lies there under a name of ours, and is another's.
+#[derive(Debug)]
+struct Foreign(String);
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is there and is not ours: give each stack an RCLONE_BUCKET of its own in .env, or remove it there",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Foreign {}
+
+/// Whether a file there that no manifest tells of is not the beginning of ours, as a send that was interrupted leaves it.
+fn is_foreign(context: &Context, rclone: &Rclone, member: &Member) -> Result<bool> {
+    let path = context.store.root().join(&member.name);
+    let file = files::open(&path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let differs = Arc::new(AtomicBool::new(false));
+    let mut chain = context.chain();
+    let stream = rclone.read(&mut chain, &member.name)?;
+    let compared = Compared {
+        file,
+        offset: 0,
+        differs: Arc::clone(&differs),
+    };
+    chain.pump(format!("comparing {}", member.name), stream, io::sink(), compared);
+    // A remote that encrypts may not give what was cut off; whether it answers at all is told by the copy.
+    let _ = chain.finish();
+    Ok(differs.load(Ordering::Relaxed))
+}
+
+/// Compares what passes by with a file, from its beginning.
+struct Compared {
+    file: File,
+    offset: u64,
+    differs: Arc<AtomicBool>,
+}
+
+impl Observer for Compared {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        let mut block = vec![0; chunk.len()];
+        let read = self.file.read_exact_at(&mut block, self.offset);
+        // A copy in several streams leaves holes when it is interrupted.
+        let same = read.is_ok()
+            && block
+                .iter()
+                .zip(chunk)
+                .all(|(ours, there)| ours == there || *there == 0);
+        self.differs.store(!same, Ordering::Relaxed);
+        ensure!(same, "it differs");
+        self.offset += chunk.len() as u64;
+        ensure!(self.offset < COMPARED, "that is enough");
+        Ok(())
+    }
+}
+
 /// Sends a point: its files, the proof, and the manifest.
-fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64) -> Result<Proof> {
+fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64, there: &[String]) -> Result<Proof> {
     let names: Vec<String> = point.members.iter().map(|member| member.name.clone()).collect();
     let root = context.store.root();
     let _used = point.hold(&context.store)?;
@@ -221,8 +331,11 @@ fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64) -> Result
             member.name
         );
     }
+    check_ours(context, rclone, point, there)?;
     rclone.copy(root, &names)?;
     let proof = rclone.check(root, &names, bytes)?;
+    // Another stack may have sent its own meanwhile.
+    check_manifests(context, rclone, point, &rclone.list()?)?;
     let mut public = point.clone();
     public.unset(MARK);
     if context.config.encrypted_only {
@@ -244,10 +357,11 @@ impl Temporary {
         // Not called as an unfinished manifest is, which the next one that is written sweeps away.
         let path = dir.join(".offsite.new");
         let temporary = Self(path);
+        // What a dead run, or somebody else, has left there is not written to.
+        let _ = fs::remove_file(&temporary.0);
         OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary.0)
             .and_then(|mut file| file.write_all(text.as_bytes()))
@@ -302,17 +416,16 @@ fn expired(there: &[String], days: u64) -> (Vec<String>, Vec<String>) {
     let Some(newest) = sets.iter().copied().max() else {
         return (Vec::new(), Vec::new());
     };
-    let near = |a: Stamp, b: Stamp| (a.local() - b.local()).abs() < SAME_RUN;
     let last = Kind::ALL.map(|kind| {
         let files = there.iter().filter_map(|name| stamp_of_file(name));
-        let whole = files.filter(|(of, stamp)| *of == kind && sets.iter().any(|set| near(*set, *stamp)));
+        let whole = files.filter(|(of, stamp)| *of == kind && sets.iter().any(|set| is_near(*set, *stamp)));
         whole.map(|(_, stamp)| stamp).max()
     });
-    let needed = |stamp: Stamp| last.iter().flatten().any(|last| near(*last, stamp));
+    let needed = |stamp: Stamp| last.iter().flatten().any(|last| is_near(*last, stamp));
     let idle = Idle::between(sets.iter().map(|set| set.time()), newest.time(), days);
     // A file is as old as its point, not as the moment in which it was begun.
     let point = |stamp: Stamp| {
-        let of = sets.iter().filter(|set| **set <= stamp && near(**set, stamp)).max();
+        let of = sets.iter().filter(|set| **set <= stamp && is_near(**set, stamp)).max();
         of.copied().unwrap_or(stamp)
     };
     let expired = |stamp: Stamp| days > 0 && idle.age(point(stamp).time(), newest.time()) > days;
@@ -322,6 +435,11 @@ fn expired(there: &[String], days: u64) -> (Vec<String>, Vec<String>) {
         pick(&|name| old(stamp_of_set(name))),
         pick(&|name| old(stamp_of_file(name).map(|(_, stamp)| stamp))),
     )
+}
+
+/// Whether the names of a manifest and a file, or of two files, are so close that they may be of one run.
+fn is_near(a: Stamp, b: Stamp) -> bool {
+    (a.local() - b.local()).abs() < SAME_RUN
 }
 
 /// Applies `BACKUP_OFFSITE_KEEP_DAYS`.
@@ -430,7 +548,7 @@ fn check(point: &Point, stamp: Stamp) -> Result<()> {
 fn fetch_text(context: &Context, rclone: &Rclone, stamp: Stamp) -> Result<String> {
     let mut chain = context.chain();
     let stream = rclone.read(&mut chain, &set_name(stamp))?;
-    let text = chain.collect("reading a manifest", stream, MANIFEST_LIMIT);
+    let text = chain.collect("reading a manifest", stream, manifest::LIMIT as usize);
     chain.finish()?;
     String::from_utf8(text.get()?).context("the manifest is no text")
 }

@@ -14,11 +14,14 @@ use crate::component::exchange::NotPutBack;
 use crate::component::postgres::restore::Dropped;
 use crate::component::Context;
 use crate::docker::{Container, Docker};
+use crate::files;
 use crate::logging::Journal;
 use crate::store::{sync_dir, Kind, Stamp};
 
 /// The record's name in `backups/`.
 const RECORD: &str = ".restore";
+/// It has a line for each container and part.
+const LIMIT: u64 = 1 << 20;
 
 /// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
@@ -106,7 +109,7 @@ fn path(context: &Context) -> PathBuf {
 
 fn read(context: &Context) -> Result<Option<Record>> {
     let file = path(context);
-    match fs::read_to_string(&file) {
+    match files::read_text(&file, LIMIT) {
         Ok(text) => match Record::parse(&text) {
             Some(record) => Ok(Some(record)),
             None => bail!("{} is not understood", file.display()),
@@ -121,10 +124,11 @@ fn write(context: &Context, record: &Record) -> Result<()> {
     crate::store::make_dir(context.store.root())?;
     let temporary = file.with_extension("new");
     let write = || -> std::io::Result<()> {
+        // What a dead run, or somebody else, has left there is not written to.
+        let _ = fs::remove_file(&temporary);
         let mut out = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
         out.write_all(record.text().as_bytes())?;

@@ -5,7 +5,7 @@ pub mod restore;
 use std::fs::{self, File};
 use std::path::Path;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{Bench, Drilled, Watch};
 use super::{prove_encryption, read, write, Backup, Context};
@@ -13,6 +13,7 @@ use crate::config::{Encryption, Secret};
 use crate::credentials;
 use crate::dotenv;
 use crate::logging::Journal;
+use crate::manifest;
 use crate::size;
 use crate::store::{Kind, Stamp, ENCRYPTED};
 
@@ -32,6 +33,11 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     if !source.is_file() {
         bail!(".env file not found at {}", source.display());
     }
+    if let Some(lost) = context.lost_env_file() {
+        // It would be the newest copy, and what latest means.
+        let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
+        return Err(hint.context("Failed to backup environment file"));
+    }
     let backup = copy(context, stamp).context("Failed to backup environment file")?;
     let size = size::du(backup.entry.disk);
     JOURNAL.success(format_args!(
@@ -41,6 +47,30 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     Ok(backup)
 }
 
+/// Whether there was a `.env` that set something, as far as copies and recovery points tell; in doubt there was.
+pub fn was_there(context: &Context) -> bool {
+    let (Ok(copies), Ok(points)) = (context.store.list(Kind::Env), manifest::list(&context.store)) else {
+        return true;
+    };
+    // Of a copy that is gone nobody knows what it said.
+    let gone = |member: &manifest::Member| {
+        let path = context.store.root().join(&member.name);
+        !copies.iter().any(|copy| copy.path == path)
+    };
+    let mut points = points.into_iter().filter_map(|(_, point)| point.ok());
+    points.any(|point| point.member(Kind::Env).is_some_and(gone))
+        || copies.iter().rev().any(|copy| sets_something(context, &copy.path))
+}
+
+/// Whether a copy holds a setting; one that cannot be read may.
+fn sets_something(context: &Context, path: &Path) -> bool {
+    if path.to_string_lossy().ends_with(ENCRYPTED) {
+        return true;
+    }
+    let settings = text(context, path).and_then(|text| credentials::count_settings(path, &text));
+    settings.map_or(true, |count| count > 0)
+}
+
 /// Proves that a copy can be read as an environment file.
 ///
 /// # Errors
@@ -48,7 +78,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 pub fn verify(context: &Context, path: &Path) -> Result<()> {
     let text = text(context, path)?;
     // What the file asks of the environment is there, whatever it is: only its form is judged.
-    dotenv::parse(path, &text, &|_| Some("set".to_owned())).map(drop)
+    dotenv::parse(path, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
 }
 
 /// Reads the copy as n8n would, and gives n8n's key, where it holds one.

@@ -36,6 +36,7 @@ const MAX_CONFIG: usize = 64 << 10;
 pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting n8n data backup");
     logging::check_started()?;
+    context.check_plain(Kind::N8n)?;
     let docker = context.docker()?;
     let volume = &context.config.n8n_volume;
     if !docker.volume_exists(volume)? {

@@ -47,6 +47,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 }
 
 fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
+    context.check_plain(Kind::Postgres)?;
     let config = &context.config;
     let application = sql::application_name("dump", &config.postgres_db);
     let target = format!(

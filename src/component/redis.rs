@@ -32,6 +32,7 @@ const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
 pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting Redis backup");
     logging::check_started()?;
+    context.check_plain(Kind::Redis)?;
     let docker = context.docker()?;
     let config = &context.config;
     docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;

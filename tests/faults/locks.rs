@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::common::{assert_same, Sandbox};
-use crate::{assert_backups_whole, assert_lock_free, case, dump_of};
+use crate::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of};
 
 /// What somebody plants at the lock's path is neither followed nor emptied, and said.
 #[test]
@@ -33,6 +34,91 @@ fn a_planted_lock_file_is_refused() {
             assert_eq!(fs::read_to_string(&victim).unwrap(), "keep");
             assert!(!sandbox.aside("nothing").exists());
             fs::remove_file(&lock).unwrap();
+        });
+    }
+}
+
+/// A run that is stopped by Ctrl-Z holds its component as long as it stands, and no other.
+#[test]
+fn a_run_that_is_stopped_costs_its_component_only() {
+    let sandbox = Sandbox::new("lockt").stack().env("BACKUP_STALL_SECONDS", "2").build();
+    case("backup-all beside a backup-postgres that is stopped", || {
+        let slow = docker_stand_in(&sandbox, "case \" $* \" in *' pg_dump '*) sleep 1 ;; esac");
+        let mut stopped = sandbox.call("backup-postgres").path_first(&slow).spawn();
+        stopped.await_log("Dumping database");
+        stopped.signal("STOP");
+        let outcome = sandbox.call("backup-all").limit(Duration::from_secs(20)).run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_messages(
+            "backup-postgres",
+            &[
+                &format!(
+                    "INFO Waiting for the run that works on postgres (PID: {})",
+                    stopped.pid()
+                ),
+                &format!("ERROR Backup already in progress (PID: {})", stopped.pid()),
+                "ERROR Cause: that process is stopped: {}",
+            ],
+        );
+        for kind in ["redis", "n8n", "env", "sets"] {
+            assert_eq!(sandbox.backups(kind).len(), 1, "{kind}: {outcome}");
+        }
+        assert_lock_free(&sandbox);
+        stopped.signal("CONT");
+        // It finds that nothing has moved for longer than its own limit, or gets through.
+        stopped.wait();
+        crate::assert_next_run_succeeds(&sandbox);
+    });
+}
+
+/// A pipe that nobody writes to, or reads, in the place of one of our files is said and not waited for.
+#[test]
+fn a_pipe_in_the_place_of_a_file_holds_no_run() {
+    let sandbox = Sandbox::new("lockf").redis().env("BACKUP_STALL_SECONDS", "2").build();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let set = sandbox.backup("sets");
+    let stamp = crate::name(&set).replace(".sha256", "");
+    let only = ["--only", "redis", "--yes", &stamp];
+    for (what, path, command, args, line) in [
+        (
+            "a recovery point",
+            set.with_file_name("20260102_020000.sha256"),
+            "backup-all",
+            &[][..],
+            "[WARN]",
+        ),
+        (
+            "the record of a restore",
+            sandbox.path("backups/.restore"),
+            "backup-all",
+            &[],
+            "[WARN]",
+        ),
+        (
+            "a backup that is to be restored",
+            sandbox.backup("redis"),
+            "restore-all",
+            &only,
+            "[ERROR]",
+        ),
+        ("the log", sandbox.path("logs/backup.log"), "backup-all", &[], "[ERROR]"),
+    ] {
+        case(&format!("a pipe in the place of {what}"), || {
+            let _ = fs::remove_file(&path);
+            let mut mkfifo = Command::new("mkfifo");
+            mkfifo.arg(&path);
+            crate::common::done(mkfifo);
+            let call = sandbox.call(command).args(args).limit(Duration::from_secs(20));
+            let outcome = call.run();
+            let named = |text: &str| {
+                let lines = text.lines().filter(|text| text.contains(&path.display().to_string()));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            };
+            let lines = named(&outcome.stdout);
+            assert!(lines.len() == 1 && lines[0].starts_with(line), "{outcome}");
+            assert!(outcome.stdout.contains("it is not a regular file"), "{outcome}");
+            assert_lock_free(&sandbox);
+            fs::remove_file(&path).unwrap();
         });
     }
 }

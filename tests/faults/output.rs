@@ -9,13 +9,18 @@ use crate::common::Sandbox;
 use crate::{assert_backups_whole, case};
 
 fn backup_all(sandbox: &Sandbox, stdout: Stdio) -> std::process::Child {
+    backup_all_to(sandbox, &[], stdout, Stdio::piped())
+}
+
+fn backup_all_to(sandbox: &Sandbox, args: &[&str], stdout: Stdio, stderr: Stdio) -> std::process::Child {
     let mut command = Command::new(sandbox.path("scripts/backup-all.sh"));
     command
+        .args(args)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .stdin(Stdio::null())
         .stdout(stdout)
-        .stderr(Stdio::piped());
+        .stderr(stderr);
     command.spawn().unwrap()
 }
 
@@ -62,23 +67,41 @@ fn a_reader_that_goes_away_costs_no_backup() {
 #[test]
 fn a_pipe_that_nobody_reads_does_not_hold_a_run() {
     let sandbox = Sandbox::new("outp").stack().env("BACKUP_STALL_SECONDS", "2").build();
-    case("standard output is a full pipe", || {
-        let (reader, writer) = std::io::pipe().unwrap();
-        let mut fill = writer.try_clone().unwrap();
-        let filler = std::thread::spawn(move || {
-            // The pipe is full when this stands still.
-            let _ = fill.write_all(&[b'x'; 1 << 20]);
+    for (what, args, both) in [
+        ("standard output is a full pipe", &[][..], false),
+        ("standard output and error are a full pipe", &[], true),
+        ("standard output and error are a full pipe, with -v", &["-v"], true),
+    ] {
+        case(what, || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            let mut fill = writer.try_clone().unwrap();
+            let filler = std::thread::spawn(move || {
+                // The pipe is full when this stands still.
+                let _ = fill.write_all(&[b'x'; 1 << 20]);
+            });
+            std::thread::sleep(Duration::from_millis(200));
+            let stderr = match both {
+                true => writer.try_clone().unwrap().into(),
+                false => Stdio::piped(),
+            };
+            let start = Instant::now();
+            let mut child = backup_all_to(&sandbox, args, writer.into(), stderr);
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                if start.elapsed() > Duration::from_secs(20) {
+                    crate::kill("KILL", child.id());
+                    panic!("it is held: {}", sandbox.log());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            assert_eq!(status.code(), Some(1), "{}", sandbox.log());
+            crate::assert_lock_free(&sandbox);
+            drop(reader);
+            filler.join().unwrap();
         });
-        std::thread::sleep(Duration::from_millis(200));
-        let start = Instant::now();
-        let child = backup_all(&sandbox, writer.into());
-        let said = child.wait_with_output().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-        assert_eq!(said.status.code(), Some(1), "{}", sandbox.log());
-        crate::assert_lock_free(&sandbox);
-        drop(reader);
-        filler.join().unwrap();
-    });
+    }
 }
 
 /// A log directory that is no directory, or may not be written, is an error before anything is done.

@@ -103,7 +103,7 @@ fn whole<T>(context: &Context, file: &Path, read: impl FnOnce(&[u8]) -> Result<T
 
 /// The settings of a file; what it asks of the environment is left empty.
 fn settings(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
-    dotenv::parse(path, text, &|_| Some(String::new()))
+    dotenv::parse(path, text, &|_| false, &|_| Some(String::new()))
 }
 
 fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<Change> {
