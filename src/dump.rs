@@ -495,7 +495,10 @@ fn count_newlines(bytes: &[u8]) -> u64 {
     bytes
         .chunks(255)
         // Not `sum`: its check for an overflow, which cannot come here, would keep the compiler from that.
-        .map(|part| part.iter().fold(0u8, |count, &b| count.wrapping_add(u8::from(b == b'\n'))))
+        .map(|part| {
+            part.iter()
+                .fold(0u8, |count, &b| count.wrapping_add(u8::from(b == b'\n')))
+        })
         .map(u64::from)
         .sum()
 }

@@ -155,7 +155,7 @@ pub fn state_of(pid: &str) -> Option<char> {
 /// file itself; where the file system has none, this does nothing.
 #[derive(Debug)]
 pub struct InUse {
-    _file: File,
+    file: File,
 }
 
 impl InUse {
@@ -180,7 +180,14 @@ impl InUse {
             bail!("{} is just being deleted", path.display());
         }
         // Whether it was deleted before it was locked.
-        Ok(path.exists().then_some(Self { _file: file }))
+        Ok(path.exists().then_some(Self { file }))
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // A child that is just being started has the file open, too.
+        let _ = self.file.unlock();
     }
 }
 

@@ -277,17 +277,6 @@ impl<'a> Psql<'a> {
         Ok(exec(&argv))
     }
 
-    /// Whether psql can be told to take no meta-command from its input.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    fn knows_restrict(&self) -> Result<bool> {
-        let version = self
-            .docker
-            .exec(self.container, Exec::default(), &["psql", "--version"]);
-        Ok(sql::knows_restrict(&self.docker.answer("psql", version, None)?.text()))
-    }
-
     /// Runs `scripts` in the first database of `candidates` that lets us in, and gives that database and the outputs.
     fn run_in_reachable<const N: usize>(
         &self,

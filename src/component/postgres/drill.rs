@@ -59,7 +59,9 @@ pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<
     let psql = psql(bench, &server);
     let roles: Vec<String> = summary.roles.iter().cloned().collect();
     let mut prepare = String::new();
-    for role in sql::parse_names(&psql.run(MAINTENANCE, "drill", sql::missing_roles(&roles)?)?)? {
+    let scripts = [sql::missing_roles(&roles)?, sql::PSQL_VERSION.to_owned()];
+    let [missing, psql_version] = psql.run_each(MAINTENANCE, "drill", scripts)?;
+    for role in sql::parse_names(&missing)? {
         prepare.push_str(&format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(&role)?));
     }
     // What such a database holds need not be text in any encoding.
@@ -72,9 +74,16 @@ pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<
         sql::ident(DATABASE)?
     ));
     psql.run(MAINTENANCE, "drill", prepare)?;
-    let counts = load::load(&psql, DATABASE, file, &summary, version)
-        .and_then(|()| load::compare(&psql, DATABASE, &summary, journal))
-        .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;
+    let counts = load::load(
+        &psql,
+        DATABASE,
+        file,
+        &summary,
+        version,
+        sql::knows_restrict(&psql_version),
+    )
+    .and_then(|()| load::compare(&psql, DATABASE, &summary, journal))
+    .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;
 
     let count = |wanted: &[CountKind]| counts.iter().filter(|count| wanted.contains(&count.kind)).count();
     let rows: i64 = counts

@@ -45,18 +45,25 @@ pub fn check_statements(summary: &dump::Summary) -> Result<()> {
     Ok(())
 }
 
-/// Streams the dump into `database`, which is empty and of a server of `version` (`server_version_num`). `summary` is
-/// what the file held when it was verified.
+/// Streams the dump into `database`, which is empty and of a server of `version` (`server_version_num`). `restrict` says
+/// whether psql can be told to take no meta-command. `summary` is what the file held when it was verified.
 ///
 /// # Errors
 /// `Database restore failed`, and why.
-pub fn load(psql: &Psql<'_>, database: &str, file: &Path, summary: &dump::Summary, version: u32) -> Result<()> {
+pub fn load(
+    psql: &Psql<'_>,
+    database: &str,
+    file: &Path,
+    summary: &dump::Summary,
+    version: u32,
+    restrict: bool,
+) -> Result<()> {
     let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
     let strip = Strip {
         restrict: true,
         settings: unknown_settings(version),
     };
-    let token = if psql.knows_restrict()? { Some(token()?) } else { None };
+    let token = if restrict { Some(token()?) } else { None };
     let prelude = sql::load_prelude(token.as_deref());
     let epilogue = sql::load_epilogue(&marker, token.as_deref())?;
     let mut chain = psql.context.chain();

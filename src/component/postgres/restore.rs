@@ -63,6 +63,8 @@ pub struct Plan<'a> {
     missing_roles: Vec<String>,
     /// What earlier restores have left on the server.
     leftovers: Vec<Leftover>,
+    /// Whether psql can be told to take no meta-command.
+    restrict: bool,
     options: Options,
 }
 
@@ -99,15 +101,17 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     // A name in another encoding than UTF-8 cannot be asked for.
     let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
     let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
-    let (maintenance, [server, missing_roles, blockers, leftovers]) = psql.run_in_reachable(
+    let (maintenance, [server, missing_roles, blockers, leftovers, version]) = psql.run_in_reachable(
         sql::maintenance_databases(live)?,
         [
             sql::server(live)?,
             sql::missing_roles(&roles)?,
             sql::blockers(live, &summary.extensions)?,
             sql::sweep_list(live)?,
+            sql::PSQL_VERSION.to_owned(),
         ],
     )?;
+    let restrict = sql::knows_restrict(&version);
     let leftovers = sql::parse_leftovers(&leftovers)?;
     let server = sql::parse_server(&server)?;
     ensure!(
@@ -176,6 +180,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
         maintenance,
         missing_roles,
         leftovers,
+        restrict,
         options,
     })
 }
@@ -280,7 +285,9 @@ impl Plan<'_> {
         let database = self.create(&staged.name)?;
         // Where the live database is lost, one of these may be all that knows what it was like; now the new one knows it, too.
         staged.keep = !self.server.exists && self.leftovers.iter().any(|leftover| leftover.mark == Mark::Staged);
-        self.sweep(&staged.name)?;
+        if !self.leftovers.is_empty() {
+            self.sweep(&staged.name)?;
+        }
         let Some(safety) = safety else {
             self.fill(&staged.name)?;
             let id = self.limit(&staged.name, &database)?;
@@ -345,7 +352,14 @@ impl Plan<'_> {
     fn fill(&self, staged: &str) -> Result<()> {
         let psql = self.psql();
         self.journal.info("Restoring database from backup...");
-        load::load(&psql, staged, self.file, &self.summary, self.server.version)?;
+        load::load(
+            &psql,
+            staged,
+            self.file,
+            &self.summary,
+            self.server.version,
+            self.restrict,
+        )?;
         self.journal.info("Verifying restore...");
         thread::scope(|scope| {
             // Both read every table: the second then finds it in memory.

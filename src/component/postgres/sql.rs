@@ -717,7 +717,10 @@ END $load$;
     }
 }
 
-/// Whether `psql` has `\restrict`, by the answer to `psql --version`: since the minor releases of August 2025.
+/// Has psql tell its own version. Read by [`knows_restrict`].
+pub const PSQL_VERSION: &str = "\\echo :VERSION_NAME\n";
+
+/// Whether `psql` has `\restrict`, by its version: since the minor releases of August 2025.
 pub fn knows_restrict(version: &str) -> bool {
     let number = version
         .split_whitespace()
