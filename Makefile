@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS FAULT_COMPRESSOR FAULT_PASSPHRASE
+settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS FAULT_COMPRESSOR FAULT_PASSPHRASE FAULT_THREADS
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
 override SET := $(value SET)
@@ -104,7 +104,7 @@ test: bin/n8n-backup ## Run the tests of the main job, on throw-away stacks
 test-all: bin/n8n-backup ## Run every test
 	@scripts/make/test.sh all
 
-faults: bin/n8n-backup ## Run the fault suite in full, FAULT_ROUNDS times (FAULT_COMPRESSOR=igzip, FAULT_PASSPHRASE=...)
+faults: bin/n8n-backup ## Run the fault suite in full, FAULT_ROUNDS times (FAULT_COMPRESSOR=igzip, FAULT_PASSPHRASE=..., FAULT_THREADS)
 	@scripts/make/faults.sh
 
 demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack

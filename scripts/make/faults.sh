@@ -4,12 +4,15 @@
 #   FAULT_ROUNDS      how often (1)
 #   FAULT_COMPRESSOR  pack by this program (BACKUP_COMPRESSOR)
 #   FAULT_PASSPHRASE  encrypt with this passphrase (BACKUP_GPG_PASSPHRASE)
+#   FAULT_THREADS     how many tests at a time (1: what one measures, no other slows down)
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
 unset N8N_DIR FILE YES DRY_RUN
 rounds=${FAULT_ROUNDS:-1}
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || die "FAULT_ROUNDS must be a number, not '$rounds'"
+threads=${FAULT_THREADS:-1}
+[[ $threads =~ ^[1-9][0-9]?$ ]] || die "FAULT_THREADS must be a number, not '$threads'"
 [[ -z ${FAULT_COMPRESSOR:-} ]] || export TEST_COMPRESSOR=$FAULT_COMPRESSOR
 [[ -z ${FAULT_PASSPHRASE:-} ]] || export TEST_PASSPHRASE=$FAULT_PASSPHRASE
 
@@ -30,8 +33,7 @@ export FAULTS=all FAULTS_REPORT=$work/report N8N_BACKUP_SKIPPED=$work/skipped
 failed=0
 for ((round = 1; round <= rounds; round++)); do
   : >"$FAULTS_REPORT"
-  # One test at a time: what one of them measures, another must not slow down.
-  cargo test --test faults -- --test-threads=1 || failed=1
+  cargo test --test faults -- --test-threads="$threads" || failed=1
   begun=$(grep -c '^begin ' "$FAULTS_REPORT" || true)
   held=$(grep -c '^held ' "$FAULTS_REPORT" || true)
   say "Round $round of $rounds${FAULT_COMPRESSOR:+, packed by $FAULT_COMPRESSOR}${FAULT_PASSPHRASE:+, encrypted}: $held of $begun faults held."

@@ -109,6 +109,9 @@ pub fn probe(context: &Context, docker: &Docker) -> Result<String> {
     ))
 }
 
+/// How often a save is asked for while saves of the server's own come before it.
+const ATTEMPTS: u32 = 3;
+
 /// A Redis in a container.
 struct Redis<'a> {
     docker: &'a Docker,
@@ -237,11 +240,6 @@ impl<'a> Redis<'a> {
 
     /// Has Redis save, after a save that is under way, and waits for the end.
     fn save(&self, mut state: State, journal: Journal) -> Result<State> {
-        if state.busy {
-            journal.info("Another save or rewrite is in progress, waiting for it first");
-            state = self.wait(|state| !state.busy)?;
-        }
-        journal.info("Triggering BGSAVE");
         // SCHEDULE: a rewrite of the append-only file that begins just now only delays ours.
         // A small save is over in no time: the session that triggers it also sees its end, which saves another one.
         let mut commands = vec!["BGSAVE SCHEDULE"];
@@ -249,7 +247,22 @@ impl<'a> Redis<'a> {
             commands.push(pause);
             commands.extend(State::QUESTIONS);
         }
-        let replies = self.ask(&commands)?;
+        let mut replies = Vec::new();
+        for attempt in 1..=ATTEMPTS {
+            if state.busy {
+                journal.info("Another save or rewrite is in progress, waiting for it first");
+                state = self.wait(|state| !state.busy)?;
+            }
+            journal.info("Triggering BGSAVE");
+            replies = self.ask(&commands)?;
+            // A save of the server's own may have begun since it was asked.
+            state.busy = replies
+                .first()
+                .is_some_and(|reply| reply.contains("already in progress"));
+            if !state.busy || attempt == ATTEMPTS {
+                break;
+            }
+        }
         let (reply, states) = replies.split_first().context("too few replies from Redis")?;
         if !reply.starts_with("Background saving") {
             bail!("BGSAVE failed: {reply}");

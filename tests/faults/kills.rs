@@ -4,10 +4,10 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{assert_same, has_program, name, Sandbox};
+use crate::common::{assert_same, has_program, matches, name, Sandbox};
 use crate::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
-    await_true, case, clear_backups, dump_of, few_or_many, helpers, kill_child, staged_databases, start_postgres,
+    await_true, case, clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
 };
 
 const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
@@ -81,6 +81,7 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
                 );
             }
             assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+            clear_backups(&sandbox);
         });
     }
     eprintln!("the new database was live after {swapped} of {points}");
@@ -122,7 +123,7 @@ fn the_helpers_of_a_killed_restore_go_with_the_next_backup() {
     let redis_runs = || sandbox.docker(&["inspect", "--format", "{{.State.Running}}", &redis]) == "true\n";
     let files = [("n8n", kept("n8n"), of("n8n")), ("redis", kept("redis"), of("redis"))];
     clear_backups(&sandbox);
-    let points = few_or_many(3, 12);
+    let points = few_or_many(2, 12);
     for (kind, file, saved) in &files {
         let script = format!("restore-{kind}");
         let restore = || sandbox.call(&script).arg(file).run();
@@ -139,18 +140,17 @@ fn the_helpers_of_a_killed_restore_go_with_the_next_backup() {
                 running.wait();
                 // What it had just asked the engine for, it gets.
                 await_no_clients(&sandbox);
-                // The backup of the volume before its restore has one as well.
-                let of_restore = |owner: &String| owner.ends_with(&format!("-{script}"));
-                let helpers = helpers(&sandbox).iter().filter(|owner| of_restore(owner)).count();
-                left += helpers;
                 let next = sandbox.run("backup-all", &[]);
                 assert_no_helpers(&sandbox);
-                if helpers > 0 {
-                    next.assert_log_has(
-                        "backup-all",
-                        &format!("WARN Removed {helpers} helper container(s) that an interrupted restore left"),
-                    );
-                }
+                // One that the restore was about to remove may have gone by itself.
+                let told = next.messages("backup-all");
+                let told = told.iter().filter(|said| {
+                    matches(
+                        "WARN Removed {} helper container(s) that an interrupted restore left",
+                        said,
+                    )
+                });
+                left += told.count();
                 assert_backups_whole(&sandbox);
                 // A Redis that was stopped for the exchange is started by the restore.
                 if *kind == "n8n" || redis_runs() {
