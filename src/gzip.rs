@@ -29,8 +29,11 @@ const SAMPLE: (usize, usize) = (2, 64 << 10);
 const TOLERANCE: usize = 1;
 /// The programs that unpack, the fastest first.
 const DECOMPRESSORS: [&str; 3] = ["igzip", "pigz", "gzip"];
-/// At most so many parts are packed by what one sample has told.
-const LONGEST_TRUST: u32 = 32;
+/// So many parts are packed by what one sample has told, at least and at most: to try all programs takes longer than to pack
+/// a part by the slowest.
+const TRUST: (u32, u32) = (4, 32);
+/// So many parts come before the first question, by the last program: a stream of so few is packed sooner than asked about.
+const UNASKED: u32 = 16;
 
 /// A program that packs standard input to standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -396,8 +399,8 @@ struct Choice {
 }
 
 /// Chooses the program for each part. How much less a fast program packs depends on the data (nothing where they are noise
-/// or repeat themselves nearby, a fifth in prose), so it is tried on samples: on every part while the answer changes, ever
-/// more seldom while it stays the same.
+/// or repeat themselves nearby, a fifth in prose), so it is tried on samples, ever more seldom while the answer stays the
+/// same.
 struct Chooser {
     candidates: Vec<Candidate>,
     measure: Option<Tool>,
@@ -410,9 +413,8 @@ struct Chooser {
 impl Chooser {
     fn new(candidates: Vec<Candidate>, measure: Option<Tool>) -> Self {
         Self {
-            // A stream of one part is not worth the question.
             answer: candidates.len().saturating_sub(1),
-            trust: 1,
+            trust: UNASKED,
             used: 0,
             candidates,
             measure,
@@ -424,7 +426,7 @@ impl Chooser {
         if asked {
             let answer = self.ask(part)?;
             let again = answer == self.answer;
-            self.trust = if again { (self.trust * 2).min(LONGEST_TRUST) } else { 1 };
+            self.trust = if again { (self.trust * 2).min(TRUST.1) } else { TRUST.0 };
             self.answer = answer;
             self.used = 0;
         }
@@ -816,16 +818,20 @@ mod tests {
             })
             .take(PART.0)
             .collect();
-        let new = || Chooser::new(both.candidates.clone(), both.measure.clone());
-        let mut chooser = new();
-        let mut answers = Vec::new();
-        for part in [&noise, &noise, &noise, &text, &text, &noise, &noise] {
-            answers.push(chooser.choose(part).unwrap().tool == tool("gzip", "-1"));
-        }
-        // Nobody asks about the first, and the fourth is packed by what the third has told.
-        assert_eq!(answers, [false, true, true, true, false, true, true]);
-        assert_eq!(new().choose(b"short").unwrap().tool, tool("gzip", "-9"));
-        let data = [noise, text].concat();
+        let mut chooser = Chooser::new(both.candidates.clone(), both.measure.clone());
+        let mut fast = |part: &[u8], times: u32| -> Vec<bool> {
+            (0..times)
+                .map(|_| chooser.choose(part).unwrap().tool == tool("gzip", "-1"))
+                .collect()
+        };
+        // Nobody asks about the first, then twice, and what the second answer has told holds for twice as many.
+        assert_eq!(fast(&noise, UNASKED), vec![false; UNASKED as usize]);
+        assert_eq!(fast(&noise, TRUST.0 + 1), vec![true; TRUST.0 as usize + 1]);
+        assert_eq!(fast(&text, 2 * TRUST.0 - 1), vec![true; 2 * TRUST.0 as usize - 1]);
+        assert_eq!(fast(&text, TRUST.0), vec![false; TRUST.0 as usize]);
+        assert_eq!(fast(b"short", 1), [false]);
+        assert_eq!(fast(&noise, 1), [false]);
+        let data = [noise.repeat(UNASKED as usize / 2 + 1), text].concat();
         assert!(round_trip(&both, data.clone()) == data);
     }
 
