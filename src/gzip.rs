@@ -561,8 +561,32 @@ pub fn decompress_file(chain: &mut Chain, file: File, path: Option<&OsString>) -
 /// As [`decompress_file`].
 pub fn decompress(chain: &mut Chain, from: impl Read + Send + 'static, path: Option<&OsString>) -> Result<ChildOutput> {
     let (to, unpacked) = spawn_decompressor(chain, Input::Piped, path)?;
-    chain.pump("unpacking", from, to.context("the decompressor has no input")?, ());
+    let to = to.context("the decompressor has no input")?;
+    chain.pump("unpacking", from, Outlived { to, lost: None }, ());
     Ok(unpacked)
+}
+
+/// Takes bytes to their end also when their reader has gone before, and tells that then: a decompressor ends at the first byte
+/// that is wrong, and who gave it that byte (gpg, of a damaged message) says what is wrong at its own end only.
+struct Outlived<W> {
+    to: W,
+    lost: Option<io::Error>,
+}
+
+impl<W: Write> Write for Outlived<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.lost.is_none() {
+            match self.to.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.lost = Some(error),
+                done => return done,
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lost.take().map_or_else(|| self.to.flush(), Err)
+    }
 }
 
 fn spawn_decompressor(
