@@ -616,6 +616,11 @@ enum Source {
 }
 
 impl Helper {
+    /// Whether [`Helper::archive`] opens `/dev/stdout` by that name, as podman does, which a socket does not allow.
+    pub fn opens_its_output(&self) -> bool {
+        matches!(self.source, Source::Volume(_))
+    }
+
     /// The whole volume to standard output, as a tar stream. Members are named `./...`, by podman without the dot.
     pub fn archive(&self) -> Command {
         match &self.source {

@@ -134,7 +134,10 @@ impl std::fmt::Display for Spoilt {
 fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: Stamp) -> Result<Backup> {
     let helper = docker.volume_helper(owner, image, &context.config.n8n_volume)?;
     let mut chain = context.chain();
-    let (_, stream) = chain.stream("docker cp", helper.archive(), Input::Null)?;
+    let (_, stream) = match helper.opens_its_output() {
+        true => chain.spawn("podman volume export", helper.archive(), Input::Null)?,
+        false => chain.stream("docker cp", helper.archive(), Input::Null)?,
+    };
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
     let packed = Packed::start(context, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
     chain.finish()?;
