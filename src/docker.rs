@@ -307,26 +307,22 @@ impl Docker {
     /// `docker exec` of a program that reads nothing and is ended, in the container too, when the standard input of the
     /// docker client closes. To be started with [`pipeline::Input::Leash`].
     pub fn exec_leashed(&self, container: &str, env: &[(&str, &str)], argv: &[&str]) -> Command {
-        let how = Exec {
-            interactive: true,
-            env,
-            ..Exec::default()
-        };
-        let mut leashed = vec!["sh", "-c", LEASH, "sh"];
-        leashed.extend_from_slice(argv);
-        self.exec(container, how, &leashed)
+        self.exec_under(LEASH, container, env, argv)
     }
 
     /// `docker exec` of a program that reads much from standard input.
     pub fn exec_wide(&self, container: &str, env: &[(&str, &str)], argv: &[&str]) -> Command {
+        self.exec_under(WIDE_INPUT, container, env, argv)
+    }
+
+    /// `docker exec` of a shell script that gets a program and its arguments.
+    fn exec_under(&self, script: &str, container: &str, env: &[(&str, &str)], argv: &[&str]) -> Command {
         let how = Exec {
             interactive: true,
             env,
             ..Exec::default()
         };
-        let mut wide = vec!["sh", "-c", WIDE_INPUT, "sh"];
-        wide.extend_from_slice(argv);
-        self.exec(container, how, &wide)
+        self.exec(container, how, &[&["sh", "-c", script, "sh"], argv].concat())
     }
 
     /// The free bytes of the file system that holds `dir` in a container; `None` when it does not tell.

@@ -148,10 +148,8 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
             )),
         }
     }
-    if let (Some(made), there) = (
-        summary.server_version.as_deref().and_then(major),
-        server.version / 10_000,
-    ) {
+    if let Some(made) = summary.server_version.as_deref().and_then(major) {
+        let there = server.version / 10_000;
         if made > there {
             ensure!(
                 !options.in_place,
@@ -344,7 +342,7 @@ impl Plan<'_> {
                 staged.keep = false;
                 Err(error)
             }
-            Err(unknown) => Err(unknown),
+            Err(unknown) => Err(unknown.context(format!("{error:#}"))),
         }
     }
 
@@ -543,9 +541,10 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
             Ok(_) => journal.warn(format_args!(
                 "Dropped database {name} ({kind}) that an interrupted restore left"
             )),
-            // A subscription in it, say. It takes room, and hinders nothing else.
+            // A subscription in it, say.
             Err(error) => journal.warn(format_args!(
-                "Database {name} ({kind}) that an earlier restore left could not be dropped: {error:#}"
+                "Database {name} ({kind}) that an earlier restore left could not be dropped: {error:#}. It takes room and hinders nothing: drop what \
+                 holds it, and the next restore drops it"
             )),
         }
     }
