@@ -7,6 +7,8 @@ mod throwaway;
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -56,6 +58,8 @@ exec "$@""#;
 
 /// The label that marks our helper containers; its value tells whose they are.
 const HELPER_LABEL: &str = "n8n-backup.helper";
+/// The label that a [`Docker::workshop`] bears besides, so that those of all restores of a project are found at once.
+const WORKSHOP_LABEL: &str = "n8n-backup.restore";
 /// Where a helper container sees the volume. No image brings files there that a fresh volume would be filled with.
 pub const HELPER_MOUNT: &str = "/n8n-backup-volume";
 
@@ -69,7 +73,7 @@ pub struct Docker {
 /// What the engine says about a container.
 #[derive(Clone, Debug)]
 pub struct Container {
-    /// The name that it was asked for by.
+    /// Its name; where it was looked up by itself, as it was asked for.
     pub name: String,
     /// The image it was made from, as an ID.
     pub image_id: String,
@@ -83,6 +87,23 @@ pub struct Container {
     pub started_at: String,
     /// What it mounts.
     pub mounts: Vec<Mount>,
+}
+
+impl Container {
+    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|VERSION`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(6, '|').map(str::to_owned);
+        let name = fields.next()?;
+        Some(Self {
+            name: name.trim_start_matches('/').to_owned(),
+            status: fields.next()?,
+            image_id: fields.next()?,
+            image: fields.next()?,
+            started_at: fields.next()?,
+            version: fields.next()?,
+            mounts: Vec::new(),
+        })
+    }
 }
 
 /// What a [`Docker::workshop`] shows.
@@ -216,28 +237,42 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub fn container(&self, name: &str) -> Result<Option<Container>> {
-        const FORMAT: &str = "{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
+        let found = self.containers(&[name])?.pop();
+        // An engine also knows it by its ID.
+        Ok(found.map(|container| Container {
+            name: name.to_owned(),
+            ..container
+        }))
+    }
+
+    /// Looks containers up by one question; those that there are none of are left out.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn containers(&self, names: &[&str]) -> Result<Vec<Container>> {
+        const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
-                              {{range .Mounts}}{{println}}{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
-        let said = self.query(&["inspect", "--type", "container", "--format", FORMAT, "--", name])?;
+                              {{range .Mounts}}{{println}}mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
+        let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
+        let said = self.query(&[&question, names].concat())?;
         if !said.success {
-            return absent(&said.stderr).map(|()| None);
+            absent(&said.stderr)?;
         }
-        let text = said.text();
-        let (text, mounts) = text.split_once('\n').unwrap_or((&text, ""));
-        let mut fields = text.split('|').map(str::to_owned);
-        match (fields.next(), fields.next(), fields.next(), fields.next()) {
-            (Some(status), Some(image_id), Some(image), Some(started_at)) => Ok(Some(Container {
-                name: name.to_owned(),
-                status,
-                image_id,
-                image,
-                version: fields.collect(),
-                started_at,
-                mounts: mounts.lines().filter_map(Mount::parse).collect(),
-            })),
-            _ => bail!("docker inspect {name} gave an answer that is not understood: {text}"),
+        let mut found: Vec<Container> = Vec::new();
+        for line in said.text().lines() {
+            match (line.split_once('|'), found.last_mut()) {
+                (Some(("container", line)), _) => found.push(
+                    Container::parse(line)
+                        .with_context(|| format!("docker inspect gave an answer that is not understood: {line}"))?,
+                ),
+                (Some(("mount", line)), Some(container)) => container.mounts.extend(Mount::parse(line)),
+                _ => {}
+            }
         }
+        if said.success && found.len() < names.len() {
+            bail!("docker inspect gave an answer that is not understood: {}", said.text());
+        }
+        Ok(found)
     }
 
     /// A container that is there, whatever its state.
@@ -504,13 +539,14 @@ impl Docker {
     }
 
     /// Starts a container that does nothing but show data, writable, for programs that [`Docker::exec`] runs as root in it.
-    /// It has no network. The image needs `sleep` and what is to be run; it is never pulled. A volume is seen at
+    /// `owner` marks it for [`Docker::sweep_helpers`], `project` for [`Docker::sweep_workshops`]. It has no network. The image needs `sleep` and what is to be run; it is never pulled. A volume is seen at
     /// [`HELPER_MOUNT`], the data of another container where that one sees them.
     ///
     /// # Errors
     /// When the engine refuses.
-    pub fn workshop(&self, owner: &str, image: &str, data: Data<'_>) -> Result<Workshop> {
+    pub fn workshop(&self, project: &str, owner: &str, image: &str, data: Data<'_>) -> Result<Workshop> {
         let label = format!("{HELPER_LABEL}={owner}");
+        let restore = format!("{WORKSHOP_LABEL}={project}");
         let mut args: Vec<String> = [
             "run",
             "--detach",
@@ -522,7 +558,7 @@ impl Docker {
         ]
         .map(str::to_owned)
         .to_vec();
-        args.extend(["--user", "0", "--label", &label].map(str::to_owned));
+        args.extend(["--user", "0", "--label", &label, "--label", &restore].map(str::to_owned));
         args.extend(match data {
             Data::Volume(volume) => ["--volume".to_owned(), format!("{volume}:{HELPER_MOUNT}")],
             Data::Of(container) => ["--volumes-from".to_owned(), container.to_owned()],
@@ -547,9 +583,18 @@ impl Docker {
         })
     }
 
-    /// Whether the client is podman, perhaps under docker's name. The engine is not asked.
+    /// Whether the client is podman, perhaps under docker's name: a link, or the script of the package `podman-docker`. The
+    /// engine is not asked, nor a program that says by its name what it is.
     fn is_podman(&self) -> Result<bool> {
-        Ok(self.query(&["--version"])?.text().contains("podman"))
+        let file = self.program.canonicalize()?;
+        let mut start = [0; 2];
+        let is_script = File::open(&file)?.read_at(&mut start, 0)? == 2 && start == *b"#!";
+        if is_script {
+            return Ok(self.query(&["--version"])?.text().contains("podman"));
+        }
+        Ok(file
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().contains("podman")))
     }
 
     /// Removes the helper containers that a run of `owner` which was killed has left. Gives how many there were.
@@ -558,6 +603,14 @@ impl Docker {
     /// When the engine does not answer or refuses.
     pub fn sweep_helpers(&self, owner: &str) -> Result<usize> {
         self.sweep(HELPER_LABEL, owner)
+    }
+
+    /// Removes every [`Docker::workshop`] of `project`. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the engine does not answer or refuses.
+    pub fn sweep_workshops(&self, project: &str) -> Result<usize> {
+        self.sweep(WORKSHOP_LABEL, project)
     }
 
     /// Removes the containers that bear `label` with the value `owner`. Gives how many there were.

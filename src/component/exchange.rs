@@ -6,7 +6,7 @@
 use anyhow::{anyhow, bail, Result};
 
 use super::{n8n, Context};
-use crate::docker::{Docker, Exec, Workshop};
+use crate::docker::{Data, Docker, Exec, Workshop};
 use crate::store::Kind;
 
 /// Our directory within the one that is exchanged.
@@ -102,9 +102,16 @@ case $verb in
     close ;;
 esac"#;
 
-/// Marks the helper containers in which the restores of a component exchange its data.
-pub fn owner(context: &Context, kind: Kind) -> String {
-    format!("{}-restore-{}", n8n::owner(context), kind.dir())
+/// Starts the helper container in which a restore of a component exchanges its data, once those are gone that were killed with
+/// earlier restores of it.
+///
+/// # Errors
+/// When the engine refuses.
+pub fn workshop(context: &Context, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Workshop> {
+    let project = n8n::owner(context);
+    let owner = format!("{project}-restore-{}", kind.dir());
+    docker.sweep_helpers(&owner)?;
+    docker.workshop(&project, &owner, image, data)
 }
 
 /// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
@@ -114,11 +121,7 @@ pub fn owner(context: &Context, kind: Kind) -> String {
 /// # Errors
 /// When the engine does not answer or refuses.
 pub fn sweep(context: &Context, docker: &Docker) -> Result<usize> {
-    let mut left = 0;
-    for kind in [Kind::Redis, Kind::N8n] {
-        left += docker.sweep_helpers(&owner(context, kind))?;
-    }
-    Ok(left)
+    docker.sweep_workshops(&n8n::owner(context))
 }
 
 /// How far an exchange has come.

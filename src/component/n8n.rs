@@ -6,12 +6,12 @@ pub mod restore;
 use std::path::Path;
 use std::thread;
 
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{anyhow, Context as _, Result};
 
 use super::exchange::BEGUN;
 use super::{observe, prove_encryption, Backup, Context, Packed};
 use crate::credentials;
-use crate::docker::Docker;
+use crate::docker::{Container, Docker};
 use crate::logging::{self, Journal};
 use crate::manifest::ASIDE;
 use crate::pipeline::Input;
@@ -49,11 +49,11 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let _lock = context.hold(Kind::N8n, JOURNAL)?;
     let owner = owner(context);
     // Each question takes the engine some time; none waits for another's answer.
-    let (left, image, versions) = thread::scope(|scope| {
+    let (left, wanted, stack) = thread::scope(|scope| {
         let left = scope.spawn(|| docker.sweep_helpers(&owner));
-        let versions = scope.spawn(|| about_n8n(context, &docker));
-        let image = helper_image(context, &docker, JOURNAL);
-        (left.join(), image, versions.join())
+        let stack = scope.spawn(|| stack(context, &docker));
+        let wanted = docker.image(&context.config.helper_image);
+        (left.join(), wanted, stack.join())
     });
     let left = left.map_err(|_| anyhow!("a thread panicked"))??;
     if left > 0 {
@@ -61,7 +61,11 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             "Removed {left} helper container(s) that an interrupted run left"
         ));
     }
-    let image = image?;
+    let stack = stack.map_err(|_| anyhow!("a thread panicked"))??;
+    let image = match wanted? {
+        Some(_) => context.config.helper_image.clone(),
+        None => image_of(&stack, context, JOURNAL)?,
+    };
     let path = context.store.path(Kind::N8n, stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     let mut attempt = 1;
@@ -78,26 +82,35 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             Err(error) => return Err(error.context("tar backup failed")),
         }
     };
-    backup.facts.extend(versions.unwrap_or_default());
+    backup.facts.extend(about_n8n(context, &docker, &stack));
     backup.report(JOURNAL);
     Ok(backup)
 }
 
-/// The images that n8n's containers were made from. What the engine does not tell is left out.
+/// The containers of the stack that there are, those of n8n first.
+fn stack(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
+    let config = &context.config;
+    let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
+    names.extend([config.postgres_container.as_str(), config.redis_container.as_str()]);
+    docker.containers(&names)
+}
+
+/// The images that n8n's containers were made from, of those of the stack. What the engine does not tell is left out.
 ///
 /// Warns when n8n keeps its data elsewhere, so that the archive holds none of them; a volume that n8n has left may all the
 /// same be what is wanted.
-fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
+fn about_n8n(context: &Context, docker: &Docker, stack: &[Container]) -> Vec<(String, String)> {
     let volume = &context.config.n8n_volume;
     let mut facts = Vec::new();
-    for name in &context.config.n8n_containers {
-        let Ok(Some(container)) = docker.container(name) else {
+    for container in stack {
+        let name = &container.name;
+        if !context.config.n8n_containers.contains(name) {
             continue;
-        };
+        }
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
         if !container.version.is_empty() {
-            facts.push((format!("n8n.version.{name}"), container.version));
+            facts.push((format!("n8n.version.{name}"), container.version.clone()));
         }
         let data = container.mounts.iter().find(|mount| mount.destination.ends_with(HOME));
         let Some(data) = data.filter(|data| data.name != *volume) else {
@@ -214,19 +227,21 @@ pub fn owner(context: &Context) -> String {
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
 pub fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
     let wanted = &context.config.helper_image;
-    if docker.image(wanted)?.is_some() {
-        return Ok(wanted.clone());
+    match docker.image(wanted)? {
+        Some(_) => Ok(wanted.clone()),
+        None => image_of(&stack(context, docker)?, context, journal),
     }
-    let config = &context.config;
-    for name in config
-        .n8n_containers
-        .iter()
-        .chain([&config.postgres_container, &config.redis_container])
-    {
-        if let Some(container) = docker.container(name)? {
-            journal.info(format_args!("Image {wanted} is not on this host, using that of {name}"));
-            return Ok(container.image_id);
-        }
-    }
-    bail!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
+}
+
+/// The image of the first container of the stack that there is, for the helper.
+fn image_of(stack: &[Container], context: &Context, journal: Journal) -> Result<String> {
+    let wanted = &context.config.helper_image;
+    let container = stack.first().with_context(|| {
+        format!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
+    })?;
+    journal.info(format_args!(
+        "Image {wanted} is not on this host, using that of {}",
+        container.name
+    ));
+    Ok(container.image_id.clone())
 }

@@ -39,11 +39,11 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let _lock = context.hold(Kind::Redis, JOURNAL)?;
     let redis = Redis::live(context, &docker);
 
-    let state = redis
-        .state()
+    let begun = redis
+        .begin_save()
         .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
-    JOURNAL.info(format_args!("Current LASTSAVE: {}", state.last_save));
-    let saved = redis.save(state, JOURNAL)?;
+    JOURNAL.info(format_args!("Current LASTSAVE: {}", begun.before.last_save));
+    let saved = redis.save(begun, JOURNAL)?;
     JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
 
     let path = context.store.path(Kind::Redis, stamp);
@@ -139,6 +139,24 @@ struct State {
     file: String,
     /// Keys in all databases.
     keys: Option<u64>,
+}
+
+/// A save that Redis was told to begin.
+struct Begun {
+    /// The state before.
+    before: State,
+    /// What Redis replied.
+    reply: String,
+    /// The replies to each of [`PAUSES`] and to [`State::QUESTIONS`] after it.
+    after: Vec<String>,
+}
+
+impl Begun {
+    /// Whether something else was under way: a save of the server's own may have begun before ours, and what is scheduled
+    /// behind a rewrite cannot be told from that rewrite's end before Redis 7.
+    fn is_forestalled(&self) -> bool {
+        self.before.busy || self.reply.contains("already in progress")
+    }
 }
 
 impl State {
@@ -238,37 +256,41 @@ impl<'a> Redis<'a> {
         State::read(&self.ask(&State::QUESTIONS)?)
     }
 
-    /// Has Redis save, after a save that is under way, and waits for the end.
-    fn save(&self, mut state: State, journal: Journal) -> Result<State> {
-        // SCHEDULE: a rewrite of the append-only file that begins just now only delays ours.
-        // A small save is over in no time: the session that triggers it also sees its end, which saves another one.
-        let mut commands = vec!["BGSAVE SCHEDULE"];
+    /// Has Redis save, in the session that asks for its state: it sees the end of a small save too, and each session takes
+    /// the engine some time.
+    fn begin_save(&self) -> Result<Begun> {
+        let mut commands = State::QUESTIONS.to_vec();
+        // SCHEDULE: a rewrite of the append-only file that is under way only delays ours.
+        commands.push("BGSAVE SCHEDULE");
         for pause in PAUSES {
             commands.push(pause);
             commands.extend(State::QUESTIONS);
         }
-        let mut replies = Vec::new();
-        for attempt in 1..=ATTEMPTS {
-            if state.busy {
-                journal.info("Another save or rewrite is in progress, waiting for it first");
-                state = self.wait(|state| !state.busy)?;
-            }
-            journal.info("Triggering BGSAVE");
-            replies = self.ask(&commands)?;
-            // A save of the server's own may have begun since it was asked.
-            state.busy = replies
-                .first()
-                .is_some_and(|reply| reply.contains("already in progress"));
-            if !state.busy || attempt == ATTEMPTS {
+        let mut replies = self.ask(&commands)?.into_iter();
+        let before: Vec<String> = replies.by_ref().take(State::QUESTIONS.len()).collect();
+        Ok(Begun {
+            before: State::read(&before)?,
+            reply: replies.next().unwrap_or_default(),
+            after: replies.collect(),
+        })
+    }
+
+    /// Waits for the end of a save. One that another save or rewrite has forestalled is begun anew after that.
+    fn save(&self, mut begun: Begun, journal: Journal) -> Result<State> {
+        for _ in 1..ATTEMPTS {
+            if !begun.is_forestalled() {
                 break;
             }
+            journal.info("Another save or rewrite is in progress, waiting for it first");
+            self.wait(|state| !state.busy)?;
+            begun = self.begin_save()?;
         }
-        let (reply, states) = replies.split_first().context("too few replies from Redis")?;
+        let Begun { before, reply, after } = begun;
+        journal.info("Triggering BGSAVE");
         if !reply.starts_with("Background saving") {
             bail!("BGSAVE failed: {reply}");
         }
         journal.info("Waiting for BGSAVE to complete...");
-        let before = state;
         let is_done = |now: &State| {
             let begun = match (before.saves, now.saves) {
                 (Some(before), Some(now)) => now > before,
@@ -276,7 +298,7 @@ impl<'a> Redis<'a> {
             };
             begun && !now.busy
         };
-        let seen = states
+        let seen = after
             .chunks(1 + State::QUESTIONS.len())
             .filter_map(|answers| State::read(answers.get(1..)?).ok())
             .find(is_done);
@@ -383,6 +405,19 @@ mod tests {
         assert_eq!(value_of("ERR unknown command 'CONFIG'", "dir"), None);
         assert_eq!(value_of("", "dir"), None);
         assert_eq!(fields("# P\nrdb_saves:4\nx:y:z")["x"], "y:z");
+    }
+
+    #[test]
+    fn a_save_that_came_first_is_told_from_ours() {
+        let begun = |persistence: &str, reply: &str| Begun {
+            before: State::read(&["1", persistence, "", "", ""].map(str::to_owned)).unwrap(),
+            reply: reply.to_owned(),
+            after: Vec::new(),
+        };
+        assert!(!begun("rdb_bgsave_in_progress:0", "Background saving started").is_forestalled());
+        assert!(begun("aof_rewrite_in_progress:1", "Background saving scheduled").is_forestalled());
+        // It began between the two commands.
+        assert!(begun("rdb_bgsave_in_progress:0", "ERR Background save already in progress").is_forestalled());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::helper_image;
-use crate::component::exchange::{owner, Exchange, NotPutBack, State};
+use crate::component::exchange::{self, Exchange, NotPutBack, State};
 use crate::component::{available, check_recorded, observe, read, Context};
 use crate::docker::{Data, Docker, Exec, Workshop, HELPER_MOUNT};
 use crate::gpg::Locked;
@@ -98,11 +98,9 @@ impl Plan<'_> {
 
     /// A container that shows the volume.
     fn helper(&self) -> Result<Workshop> {
-        let owner = owner(self.context, Kind::N8n);
-        self.docker.sweep_helpers(&owner)?;
         let image = helper_image(self.context, &self.docker, self.journal)?;
-        self.docker
-            .workshop(&owner, &image, Data::Volume(&self.context.config.n8n_volume))
+        let data = Data::Volume(&self.context.config.n8n_volume);
+        exchange::workshop(self.context, &self.docker, Kind::N8n, &image, data)
     }
 
     /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The

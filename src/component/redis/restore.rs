@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::{fields, quoted, value_of, verify, Redis};
-use crate::component::exchange::{owner, Exchange, NotPutBack, State};
+use crate::component::exchange::{self, Exchange, NotPutBack, State};
 use crate::component::{check_recorded, read, Context};
 use crate::docker::{Container, Data, Docker, Exec, Workshop};
 use crate::gpg::Locked;
@@ -163,9 +163,8 @@ impl Plan<'_> {
 
     fn exchange(&self) -> Result<()> {
         let name = &self.container.name;
-        let owner = owner(self.context, Kind::Redis);
-        self.docker.sweep_helpers(&owner)?;
-        let helper = self.docker.workshop(&owner, &self.container.image_id, Data::Of(name))?;
+        let image = &self.container.image_id;
+        let helper = exchange::workshop(self.context, &self.docker, Kind::Redis, image, Data::Of(name))?;
         let mounts = self.docker.mounts(name)?;
         for dir in &mounts {
             self.recover(&Exchange::new(&helper, dir))?;
@@ -222,7 +221,7 @@ impl Plan<'_> {
             return Ok(());
         }
         let live = Redis::live(self.context, &self.docker);
-        if let Err(error) = live.state().and_then(|state| live.save(state, self.journal)) {
+        if let Err(error) = live.begin_save().and_then(|begun| live.save(begun, self.journal)) {
             self.journal.warn(format_args!(
                 "Redis in {name} cannot save what it holds, which is about to be replaced: {error:#}"
             ));
