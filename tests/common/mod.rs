@@ -593,6 +593,8 @@ impl Sandbox {
         let mut command = Command::new(repository().join("tests/stack/stack.sh"));
         command
             .args(args)
+            // [`engine`] has seen to them.
+            .env("STACK_IMAGES", "made")
             .env("POSTGRES_USER", &self.postgres_user)
             .env("POSTGRES_DB", &self.postgres_db)
             .env("REDIS_PASSWORD", &self.redis_password);
@@ -1263,7 +1265,12 @@ fn engine() {
             .args(["version", "--format", "{{.Server.Version}}"])
             .stdin(Stdio::null());
         match command.output() {
-            Ok(said) if said.status.success() => Ok(()),
+            Ok(said) if said.status.success() => {
+                let mut images = Command::new(repository().join("tests/stack/stack.sh"));
+                images.arg("images");
+                done(images);
+                Ok(())
+            }
             Ok(said) => Err(String::from_utf8_lossy(&said.stderr).into_owned()),
             Err(error) => Err(error.to_string()),
         }

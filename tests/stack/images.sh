@@ -42,9 +42,11 @@ image_name() {
   printf 'n8n-backup-test/%s:1' "$1"
 }
 
-# Builds each image that is missing or was made by another recipe.
+# Builds each image that is missing or was made by another recipe. A caller that
+# has seen to that itself says STACK_IMAGES=made.
 make_images() {
   local name stale=()
+  [ "${STACK_IMAGES:-}" != made ] || return 0
   docker version >/dev/null 2>&1 || unable "docker engine does not answer"
   for name in busybox redis postgres; do
     is_current "$name" || stale+=("$name")

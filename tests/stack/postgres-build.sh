@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs inside the PostgreSQL image while it is made: lays down a cluster with
-# the template database n8n_seed. Takes KEY, n8n's encryption key, from the
+# Runs inside the PostgreSQL image while it is made: lays down two clusters, one
+# with the database n8n_seed. Takes KEY, n8n's encryption key, from the
 # environment.
 set -eu
 
@@ -9,7 +9,7 @@ export PGDATA=$share/cluster PGUSER=n8n PGHOST=/tmp
 
 if [ "$(id -u)" = 0 ]; then
   mkdir -p "$PGDATA" /var/lib/postgresql/data /run/postgresql
-  chown -R postgres:postgres "$PGDATA" /var/lib/postgresql /run/postgresql
+  chown -R postgres:postgres "$share" /var/lib/postgresql /run/postgresql
   if command -v su-exec >/dev/null 2>&1; then
     exec su-exec postgres sh "$0"
   elif command -v gosu >/dev/null 2>&1; then
@@ -20,8 +20,11 @@ fi
 
 initdb -U n8n --encoding=UTF8 --locale=C.UTF-8 --no-sync --auth=trust >/dev/null
 sed -i "s/^#*listen_addresses *=.*/listen_addresses = '*'/" "$PGDATA/postgresql.conf"
-pg_ctl -w -s -l /tmp/server.log -o "-c fsync=off -c full_page_writes=off -c wal_level=logical -c max_wal_senders=0 \
-  -c wal_recycle=off -c autovacuum=off -c listen_addresses= -c unix_socket_directories=/tmp -c log_min_messages=warning" start
+start() {
+  pg_ctl -w -s -l /tmp/server.log -o "-c fsync=off -c full_page_writes=off -c wal_level=logical -c max_wal_senders=0 \
+    -c wal_recycle=off -c autovacuum=off -c listen_addresses= -c unix_socket_directories=/tmp -c log_min_messages=warning" start
+}
+start
 
 createdb n8n_raw
 for file in seed-n8n.sql seed.sql; do
@@ -34,7 +37,14 @@ createdb n8n_seed
 pg_dump -d n8n_raw >/tmp/seed.dump
 psql -d n8n_seed -X -q -v ON_ERROR_STOP=1 -f /tmp/seed.dump >/dev/null
 dropdb n8n_raw
-psql -d postgres -X -q -c 'VACUUM FREEZE' -c 'ALTER DATABASE n8n_seed IS_TEMPLATE true ALLOW_CONNECTIONS false' \
-  -c CHECKPOINT -c 'SELECT pg_switch_wal()' -c CHECKPOINT >/dev/null
-pg_ctl -w -s -m fast stop
-rm -f /tmp/seed.dump /tmp/server.log
+# One file each: an engine whose layers are slow (fuse-overlayfs) takes long for the 1300 of a cluster.
+keep() {
+  psql -d postgres -X -q -c 'VACUUM FREEZE' -c CHECKPOINT -c 'SELECT pg_switch_wal()' -c CHECKPOINT >/dev/null
+  pg_ctl -w -s -m fast stop
+  tar -C "$PGDATA" -cf "$share/$1.tar" .
+}
+keep seeded
+start
+dropdb n8n_seed
+keep plain
+rm -rf /tmp/seed.dump /tmp/server.log "$PGDATA"

@@ -118,6 +118,7 @@ up_postgres() {
   POSTGRES_USER=$(postgres_user) POSTGRES_DB=$(postgres_db) SEED=$seed \
     run_container "$prefix" postgres "$network" --stop-signal SIGINT --shm-size 256m -e POSTGRES_USER -e POSTGRES_DB -e POSTGRES_PASSWORD -e SEED \
     -v "${prefix}_postgres_data:/var/lib/postgresql/data" "$(image_name postgres)" "$@"
+  await "$prefix-postgres" says "$prefix-postgres" 'ready to accept connections'
   await "$prefix-postgres" postgres_answers "$prefix"
 }
 
@@ -150,6 +151,12 @@ up_redis() {
   run_container "$prefix" redis "$network" -v "${prefix}_redis_data:/data" "$(image_name redis)" \
     redis-server --port "$REDIS_INNER_PORT" "$@"
   await "$prefix-redis" redis_answers "$prefix"
+}
+
+# Whether container $1 has said $2: a cheaper question than one that a program in
+# it answers.
+says() {
+  docker logs --tail 20 "$1" 2>&1 | grep -q "$2"
 }
 
 redis_client() {
@@ -189,7 +196,7 @@ await() {
       docker logs --tail 40 "$container" >&2 || true
       die "$container gave no answer in $READY_SECONDS seconds"
     fi
-    sleep 0.05
+    sleep 0.1
   done
 }
 
