@@ -7,8 +7,6 @@ mod throwaway;
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -90,6 +88,22 @@ pub struct Container {
 }
 
 impl Container {
+    /// Reads `container|` and what [`Container::parse`] takes, a line for each, and behind each its `mount|` lines.
+    fn parse_all(text: &str) -> Result<Vec<Self>> {
+        let mut found: Vec<Self> = Vec::new();
+        for line in text.lines() {
+            match (line.split_once('|'), found.last_mut()) {
+                (Some(("container", line)), _) => found.push(
+                    Self::parse(line)
+                        .with_context(|| format!("docker inspect gave an answer that is not understood: {line}"))?,
+                ),
+                (Some(("mount", line)), Some(container)) => container.mounts.extend(Mount::parse(line)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
     /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|VERSION`.
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(6, '|').map(str::to_owned);
@@ -256,19 +270,10 @@ impl Docker {
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
         let said = self.query(&[&question, names].concat())?;
         if !said.success {
-            absent(&said.stderr)?;
+            // Each that is missing has a line of its own.
+            said.stderr.split(" / ").try_for_each(absent)?;
         }
-        let mut found: Vec<Container> = Vec::new();
-        for line in said.text().lines() {
-            match (line.split_once('|'), found.last_mut()) {
-                (Some(("container", line)), _) => found.push(
-                    Container::parse(line)
-                        .with_context(|| format!("docker inspect gave an answer that is not understood: {line}"))?,
-                ),
-                (Some(("mount", line)), Some(container)) => container.mounts.extend(Mount::parse(line)),
-                _ => {}
-            }
-        }
+        let found = Container::parse_all(&said.text())?;
         if said.success && found.len() < names.len() {
             bail!("docker inspect gave an answer that is not understood: {}", said.text());
         }
@@ -498,17 +503,9 @@ impl Docker {
     /// Makes a container that never runs and only shows `volume`, read-only, so that [`Docker::copy_out`] can read it.
     /// Any image serves, since nothing of it is run; it is never pulled. `owner` marks it for [`Docker::sweep_helpers`].
     ///
-    /// podman gives all that it copies out of a container to root, so there the volume itself is exported instead.
-    ///
     /// # Errors
     /// When the engine refuses.
     pub fn volume_helper(&self, owner: &str, image: &str, volume: &str) -> Result<Helper> {
-        if self.is_podman()? {
-            return Ok(Helper {
-                docker: self.clone(),
-                source: Source::Volume(volume.to_owned()),
-            });
-        }
         let mount = format!("{volume}:{HELPER_MOUNT}:ro");
         let label = format!("{HELPER_LABEL}={owner}");
         let said = self.query(&[
@@ -536,6 +533,14 @@ impl Docker {
             docker: self.clone(),
             source: Source::Container(id),
         })
+    }
+
+    /// The volume itself, for podman, which gives all that it copies out of a container to root.
+    pub fn volume_itself(&self, volume: &str) -> Helper {
+        Helper {
+            docker: self.clone(),
+            source: Source::Volume(volume.to_owned()),
+        }
     }
 
     /// Starts a container that does nothing but show data, writable, for programs that [`Docker::exec`] runs as root in it.
@@ -583,18 +588,12 @@ impl Docker {
         })
     }
 
-    /// Whether the client is podman, perhaps under docker's name: a link, or the script of the package `podman-docker`. The
-    /// engine is not asked, nor a program that says by its name what it is.
-    fn is_podman(&self) -> Result<bool> {
-        let file = self.program.canonicalize()?;
-        let mut start = [0; 2];
-        let is_script = File::open(&file)?.read_at(&mut start, 0)? == 2 && start == *b"#!";
-        if is_script {
-            return Ok(self.query(&["--version"])?.text().contains("podman"));
-        }
-        Ok(file
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().contains("podman")))
+    /// Whether the client is podman, perhaps under docker's name. The engine is not asked.
+    ///
+    /// # Errors
+    /// When the client cannot be started.
+    pub fn is_podman(&self) -> Result<bool> {
+        Ok(self.query(&["--version"])?.text().contains("podman"))
     }
 
     /// Removes the helper containers that a run of `owner` which was killed has left. Gives how many there were.
@@ -806,6 +805,20 @@ mod tests {
         let stopped = "FATAL:  terminating connection due to administrator command\nLOG:  database system is shut down";
         assert_eq!(failure(stopped.lines()), None);
         assert_eq!(failure("".lines()), None);
+    }
+
+    #[test]
+    fn containers_are_read_with_what_they_mount() {
+        let text = "container|/n8n|running|sha256:1|n8n:1|2026|1.2|3\nmount|volume|n8n_data|/home/node/.n8n|/v\n\
+                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026|\n";
+        let found = Container::parse_all(text).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
+        assert_eq!(found[0].mounts[0].name, "n8n_data");
+        assert_eq!(found[0].mounts[1].directory, "/srv");
+        assert_eq!((found[1].status.as_str(), found[1].mounts.len()), ("exited", 0));
+        assert!(Container::parse_all("container|x").is_err());
+        assert!(Container::parse_all("").unwrap().is_empty());
     }
 
     #[test]

@@ -49,11 +49,12 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let _lock = context.hold(Kind::N8n, JOURNAL)?;
     let owner = owner(context);
     // Each question takes the engine some time; none waits for another's answer.
-    let (left, wanted, stack) = thread::scope(|scope| {
+    let (left, image, versions, is_podman) = thread::scope(|scope| {
         let left = scope.spawn(|| docker.sweep_helpers(&owner));
-        let stack = scope.spawn(|| stack(context, &docker));
-        let wanted = docker.image(&context.config.helper_image);
-        (left.join(), wanted, stack.join())
+        let versions = scope.spawn(|| about_n8n(context, &docker));
+        let is_podman = scope.spawn(|| docker.is_podman());
+        let image = helper_image(context, &docker, JOURNAL);
+        (left.join(), image, versions.join(), is_podman.join())
     });
     let left = left.map_err(|_| anyhow!("a thread panicked"))??;
     if left > 0 {
@@ -61,16 +62,13 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             "Removed {left} helper container(s) that an interrupted run left"
         ));
     }
-    let stack = stack.map_err(|_| anyhow!("a thread panicked"))??;
-    let image = match wanted? {
-        Some(_) => context.config.helper_image.clone(),
-        None => image_of(&stack, context, JOURNAL)?,
-    };
+    let image = image?;
+    let is_podman = is_podman.map_err(|_| anyhow!("a thread panicked"))??;
     let path = context.store.path(Kind::N8n, stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     let mut attempt = 1;
     let mut backup = loop {
-        match archive(context, &docker, &owner, &image, stamp) {
+        match archive(context, &docker, &owner, &image, is_podman, stamp) {
             Ok(backup) => break backup,
             // The engine goes on past a file that vanishes while it is read, and spoils the archive.
             Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Spoilt>().is_some() => {
@@ -82,35 +80,24 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
             Err(error) => return Err(error.context("tar backup failed")),
         }
     };
-    backup.facts.extend(about_n8n(context, &docker, &stack));
+    backup.facts.extend(versions.unwrap_or_default());
     backup.report(JOURNAL);
     Ok(backup)
 }
 
-/// The containers of the stack that there are, those of n8n first.
-fn stack(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
-    let config = &context.config;
-    let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
-    names.extend([config.postgres_container.as_str(), config.redis_container.as_str()]);
-    docker.containers(&names)
-}
-
-/// The images that n8n's containers were made from, of those of the stack. What the engine does not tell is left out.
+/// The images that n8n's containers were made from. What the engine does not tell is left out.
 ///
 /// Warns when n8n keeps its data elsewhere, so that the archive holds none of them; a volume that n8n has left may all the
 /// same be what is wanted.
-fn about_n8n(context: &Context, docker: &Docker, stack: &[Container]) -> Vec<(String, String)> {
+fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
     let volume = &context.config.n8n_volume;
     let mut facts = Vec::new();
-    for container in stack {
+    for container in of_n8n(context, docker).unwrap_or_default() {
         let name = &container.name;
-        if !context.config.n8n_containers.contains(name) {
-            continue;
-        }
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
         if !container.version.is_empty() {
-            facts.push((format!("n8n.version.{name}"), container.version.clone()));
+            facts.push((format!("n8n.version.{name}"), container.version));
         }
         let data = container.mounts.iter().find(|mount| mount.destination.ends_with(HOME));
         let Some(data) = data.filter(|data| data.name != *volume) else {
@@ -134,6 +121,12 @@ fn about_n8n(context: &Context, docker: &Docker, stack: &[Container]) -> Vec<(St
     facts
 }
 
+/// The containers of n8n that there are.
+fn of_n8n(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
+    let names = &context.config.n8n_containers;
+    docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// The stream came to an end that is none.
 #[derive(Debug)]
 struct Spoilt;
@@ -144,8 +137,19 @@ impl std::fmt::Display for Spoilt {
     }
 }
 
-fn archive(context: &Context, docker: &Docker, owner: &str, image: &str, stamp: Stamp) -> Result<Backup> {
-    let helper = docker.volume_helper(owner, image, &context.config.n8n_volume)?;
+fn archive(
+    context: &Context,
+    docker: &Docker,
+    owner: &str,
+    image: &str,
+    is_podman: bool,
+    stamp: Stamp,
+) -> Result<Backup> {
+    let volume = &context.config.n8n_volume;
+    let helper = match is_podman {
+        true => docker.volume_itself(volume),
+        false => docker.volume_helper(owner, image, volume)?,
+    };
     let mut chain = context.chain();
     let (_, stream) = match helper.opens_its_output() {
         true => chain.spawn("podman volume export", helper.archive(), Input::Null)?,
@@ -226,16 +230,15 @@ pub fn owner(context: &Context) -> String {
 
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
 pub fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
-    let wanted = &context.config.helper_image;
-    match docker.image(wanted)? {
-        Some(_) => Ok(wanted.clone()),
-        None => image_of(&stack(context, docker)?, context, journal),
+    let config = &context.config;
+    let wanted = &config.helper_image;
+    if docker.image(wanted)?.is_some() {
+        return Ok(wanted.clone());
     }
-}
-
-/// The image of the first container of the stack that there is, for the helper.
-fn image_of(stack: &[Container], context: &Context, journal: Journal) -> Result<String> {
-    let wanted = &context.config.helper_image;
+    let mut stack = of_n8n(context, docker)?;
+    if stack.is_empty() {
+        stack = docker.containers(&[&config.postgres_container, &config.redis_container])?;
+    }
     let container = stack.first().with_context(|| {
         format!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
     })?;
