@@ -43,6 +43,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "the port that Redis listens on in its container",
     },
     Setting {
+        name: "REDIS_USERNAME",
+        default: "",
+        help: "the user of Redis whose password that is; none for the default user",
+    },
+    Setting {
         name: "REDIS_PASSWORD",
         default: "",
         help: "the password of Redis; handed over by a pipe only",
@@ -279,6 +284,8 @@ pub struct Config {
     pub redis_container: String,
     /// `REDIS_PORT`
     pub redis_port: u16,
+    /// `REDIS_USERNAME`; empty for the default user
+    pub redis_username: String,
     /// `REDIS_PASSWORD`
     pub redis_password: Option<Secret>,
     /// `QUEUE_BULL_PREFIX`
@@ -387,6 +394,7 @@ impl Config {
             postgres_container: source.name("BACKUP_POSTGRES_CONTAINER")?,
             redis_container: source.name("BACKUP_REDIS_CONTAINER")?,
             redis_port: source.number("REDIS_PORT", 1, u16::MAX)?,
+            redis_username: source.text("REDIS_USERNAME")?,
             redis_password: source.secret("REDIS_PASSWORD")?,
             queue_prefix: source.text("QUEUE_BULL_PREFIX")?,
             n8n_containers: source.names("BACKUP_N8N_CONTAINERS")?,

@@ -468,12 +468,25 @@ impl Docker {
         Ok(said.text())
     }
 
-    /// The names of the containers that run, or are paused, and mount a volume; helper containers of ours left out.
+    /// The names of the containers that run, or are paused, and mount a volume, or the directory that it stands for; helper
+    /// containers of ours left out.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub fn users(&self, volume: &str) -> Result<Vec<String>> {
-        let filter = format!("volume={volume}");
+        let directory = self.volume_directory(volume)?;
+        let mut names = self.users_of(volume)?;
+        if !directory.is_empty() {
+            names.extend(self.users_of(&directory)?);
+            names.sort();
+            names.dedup();
+        }
+        Ok(names)
+    }
+
+    /// As [`Docker::users`], of a volume or a directory alone.
+    fn users_of(&self, source: &str) -> Result<Vec<String>> {
+        let filter = format!("volume={source}");
         let list = |more: &[&str]| -> Result<Vec<String>> {
             let args = ["ps", "--no-trunc", "--format", "{{.Names}}", "--filter", &filter];
             let said = self.query(&[&args[..], more].concat())?;

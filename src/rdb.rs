@@ -1,6 +1,6 @@
 //! RDB snapshots of Redis, read as a stream.
 //!
-//! The format: the magic `REDIS`, four digits of version, auxiliary fields and data, the EOF opcode 0xFF and, from
+//! The format: the magic `REDIS` and four digits of version (`VALKEY` and three from Valkey 9 on), auxiliary fields and data, the EOF opcode 0xFF and, from
 //! version 5 on, a CRC-64 of everything before it as eight bytes, least significant first. All of them zero mean that
 //! Redis runs with `rdbchecksum no`. The CRC is CRC-64/Redis: polynomial 0xad93d23594c935a9 (Jones), reflected,
 //! initial value 0, no final inversion. Lengths and strings are those of the "Redis RDB File Format".
@@ -164,11 +164,12 @@ impl Scanner {
     }
 
     fn version(&self) -> Result<u32> {
-        let Some(digits) = self.head.strip_prefix(b"REDIS").and_then(|rest| rest.get(..4)) else {
+        let head = self.head.get(..HEADER).unwrap_or_default();
+        let Some(digits) = head.strip_prefix(b"REDIS").or_else(|| head.strip_prefix(b"VALKEY")) else {
             bail!("the snapshot does not begin with REDIS and a version: it is not an RDB file, or cut off");
         };
         if !digits.iter().all(u8::is_ascii_digit) {
-            bail!("the snapshot has no version of four digits after REDIS: it is not an RDB file");
+            bail!("the snapshot has no version of digits after REDIS: it is not an RDB file");
         }
         Ok(digits
             .iter()
@@ -389,7 +390,15 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_at_once() {
-        for bytes in [&b"-- PostgreSQL database dump"[..], b"REDISxxxx\xff", b"REDIS001\n...."] {
+        let mut valkey = b"VALKEY080\xff".to_vec();
+        valkey.extend([0; CHECKSUM]);
+        assert_eq!(scan(&valkey).unwrap().version, 80);
+        for bytes in [
+            &b"-- PostgreSQL database dump"[..],
+            b"VALKEYx80\xff",
+            b"REDISxxxx\xff",
+            b"REDIS001\n....",
+        ] {
             let mut scanner = Scanner::new();
             assert!(scanner.feed(bytes).is_err());
         }

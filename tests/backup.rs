@@ -244,6 +244,16 @@ fn a_disk_that_is_nearly_full_is_told_before_anything_is_done() {
     sandbox.set("BACKUP_MIN_FREE_KB", "2097152");
     let outcome = sandbox.call("backup-all").path_first(df("1048576")).run();
     outcome.assert_error("Insufficient disk space: 1.0Gi available, {} required");
+    // What the cleanup is about to free counts.
+    sandbox.set("BACKUP_MIN_FREE_KB", "1048600");
+    let old = sandbox.path("backups/postgres/n8n_20200101_020000.sql.gz");
+    let packed = "{ echo x; head -c 200000 /dev/urandom; } | gzip >\"$1\" && touch -d '2020-01-01' \"$1\"";
+    for name in [&old, &old.with_file_name("n8n_20200102_020000.sql.gz")] {
+        sh(packed, &[name.as_os_str()]);
+    }
+    let outcome = sandbox.call("backup-all").path_first(df("1048550")).run();
+    outcome.assert_log_has("backup-all", "INFO Disk space check passed: {} available");
+    assert!(!old.exists(), "{outcome}");
 }
 
 #[test]

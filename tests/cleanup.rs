@@ -324,4 +324,11 @@ fn a_slip_in_the_name_of_a_setting_is_told() {
     let slip = "WARN BACKUP_RETENTON_DAYS in .env is no setting, did you mean BACKUP_RETENTION_DAYS?";
     outcome.assert_log_has("cleanup-backups", slip);
     assert!(!outcome.stdout.contains("SOMETHING_ELSE"));
+    // Whatever it was to be: it is about what is kept.
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    sandbox.write(".env", env.replace("BACKUP_RETENTON_DAYS", "BACKUP_KEEP_DAYS"));
+    sandbox
+        .run("cleanup-backups", &[])
+        .assert_error("BACKUP_KEEP_DAYS in .env is no setting. Nothing is deleted{}");
+    assert!(old.exists());
 }

@@ -89,6 +89,18 @@ fn a_snapshot_loads_into_a_fresh_redis() {
         outcome.assert_never_says(password);
     }
     assert_eq!(sandbox.backups("redis").len(), 1);
+
+    // A user of its own, while the default one is let in nowhere.
+    sandbox.set("REDIS_PORT", common::REDIS_PORT);
+    sandbox.set("REDIS_USERNAME", "n8n user");
+    sandbox.set("REDIS_PASSWORD", "its own");
+    sandbox.redis(&["ACL", "SETUSER", "n8n-user", "on", ">its own", "~*", "&*", "+@all"]);
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_error("Failed to get LASTSAVE from Redis (port {})");
+    assert!(outcome.log.contains("WRONGPASS"), "{outcome}");
+    sandbox.set("REDIS_USERNAME", "n8n-user");
+    sandbox.run("backup-redis", &[]).assert_success();
+    assert_eq!(sandbox.backups("redis").len(), 2);
 }
 
 #[test]

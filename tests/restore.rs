@@ -237,6 +237,39 @@ fn hostile_names() -> Vec<String> {
     names
 }
 
+/// The image may be told to ask for a password in the container, too.
+#[test]
+fn a_server_that_asks_for_a_password_is_backed_up_and_restored() {
+    let sandbox = Sandbox::new("scram")
+        .postgres()
+        .postgres_password("pass word'\"$x")
+        .seeded()
+        .build();
+    let before = sandbox.fingerprint_postgres();
+    let rule = |method: &str| {
+        let line = format!("sed -i 's/^local all all .*/local all all {method}/' \"$PGDATA/pg_hba.conf\"");
+        sandbox.docker(&["exec", &sandbox.container("postgres"), "sh", "-c", &line]);
+        sandbox.docker(&[
+            "exec",
+            &sandbox.container("postgres"),
+            "sh",
+            "-c",
+            "kill -HUP 1; sleep 0.5",
+        ]);
+    };
+    rule("scram-sha-256");
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let dump = sandbox.backup("postgres").display().to_string();
+    rule("trust");
+    sandbox.psql("DROP TABLE execution_data CASCADE");
+    rule("scram-sha-256");
+    let outcome = sandbox.run("restore-postgres", &["--yes", &dump]);
+    outcome.assert_success();
+    outcome.assert_never_says("pass word");
+    rule("trust");
+    assert_same(&before, &sandbox.fingerprint_postgres());
+}
+
 #[test]
 fn hostile_names_of_users_and_databases() {
     let sandbox = Sandbox::new("names").postgres().build();

@@ -350,6 +350,21 @@ fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
         "INFO Passing over the newer recovery point {}: made before a restore",
     );
     assert_same(&saved, &sandbox.fingerprint_volume());
+    // Nor is one that a clock which ran ahead has dated.
+    let newest = sandbox.backups("sets").pop().unwrap();
+    let text = fs::read_to_string(&newest).unwrap();
+    let stamp = newest.file_stem().unwrap().to_str().unwrap();
+    let text = text
+        .replace("aside:", "was-aside:")
+        .replacen(stamp, "20990101_020000", 1);
+    fs::write(newest.with_file_name("20990101_020000.sha256"), text).unwrap();
+    let outcome = sandbox.run("restore-all", &["--only", "n8n", "latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN Passing over recovery point 20990101_020000, which is dated in the future",
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
 }
 
 #[test]
@@ -380,6 +395,49 @@ fn a_failed_volume_restore_puts_back_what_was_there() {
         assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"), "{pattern}");
         assert!(!sandbox.path("backups/.restore").exists(), "{pattern}");
     }
+    // The client dies, and what it has started goes on.
+    let docker = sandbox.stand_in_docker(
+        "case \" $* \" in *' exchange '*) \"$real\" \"$@\" >/dev/null 2>&1 & sleep 0.1; exit 1 ;; esac",
+    );
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    outcome.assert_error("n8n data restore failed");
+    outcome.assert_log_has("restore-n8n", "WARN Putting back what was there before");
+    assert_same(&changed, &sandbox.fingerprint_volume());
+}
+
+/// A volume may stand for a directory, and others may mount that directory itself.
+#[test]
+fn who_mounts_the_directory_of_a_volume_is_seen() {
+    let sandbox = Sandbox::new("bound").redis().build();
+    let (dir, volume) = (sandbox.aside("data"), format!("{}_dir", sandbox.prefix()));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("config"), "{}").unwrap();
+    let (dir, stranger) = (dir.display().to_string(), sandbox.container("webhook"));
+    let labels = sandbox.labels();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let (device, mount) = (format!("device={dir}"), format!("{dir}:/files"));
+    let create = [
+        "volume",
+        "create",
+        "--opt",
+        "type=none",
+        "--opt",
+        "o=bind",
+        "--opt",
+        &device,
+    ];
+    sandbox.docker(&[&create[..], &labels, &[&volume]].concat());
+    sandbox.set("BACKUP_N8N_VOLUME", &volume);
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let image = "n8n-backup-test/busybox:1";
+    let run = ["run", "-d", "--name", &stranger, "--network", "none", "-v", &mount];
+    sandbox.docker(&[&run[..], &labels, &[image, "sleep", "600"]].concat());
+    let file = sandbox.backup("n8n").display().to_string();
+    sandbox.run("restore-n8n", &[&file]).assert_error(
+        "Containers that are not known as n8n's use the volume {}: {}-webhook. Stop them, or add them to {}",
+    );
+    sandbox.docker(&["rm", "-f", &stranger]);
+    sandbox.run("restore-n8n", &[&file]).assert_success();
 }
 
 #[test]

@@ -131,7 +131,10 @@ fn check_names(context: &Context) -> Result<()> {
     let rules = |name: &&str| name.starts_with("BACKUP_RETENTION_") || name.starts_with("BACKUP_KEEP_");
     for name in &context.config.unknown {
         let names = SETTINGS.iter().map(|setting| setting.name).filter(rules);
-        let meant = suggestion(name, names.map(str::to_owned));
+        let mut meant = suggestion(name, names.map(str::to_owned));
+        if meant.is_empty() && rules(&name.as_str()) {
+            meant = ".".to_owned();
+        }
         if !meant.is_empty() {
             bail!("{name} in .env is no setting{meant} Nothing is deleted until the name is right or gone");
         }

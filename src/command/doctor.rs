@@ -424,7 +424,7 @@ fn schedule(context: &Context, report: &mut Report) {
     } else {
         report.warn(
             "schedule",
-            "nothing was found that runs backup-all.sh: make install-cron or make install-timer",
+            "nothing was found that runs backup-all.sh: make install-cron (or install-timer) N8N_DIR=..., in the clone",
         );
     }
 }

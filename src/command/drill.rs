@@ -191,11 +191,15 @@ fn choose(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<Point>
         Err(_) => true,
     };
     let newest = points.keys().next_back().copied();
-    let found = points
+    let now = Stamp::now();
+    let fit: Vec<Stamp> = points
         .iter()
         .rev()
-        .find(|(_, point)| wanted(point))
-        .map(|(stamp, _)| *stamp);
+        .filter(|(_, point)| wanted(point))
+        .map(|(stamp, _)| *stamp)
+        .collect();
+    // One that is dated in the future is not the newest, unless it is today's clock that is wrong.
+    let found = fit.iter().find(|stamp| !stamp.is_ahead(now)).or(fit.first()).copied();
     let stamp = found
         .or(newest)
         .context("There is no backup to test yet")

@@ -386,11 +386,7 @@ fn is_expired(stamp: Stamp, newest: Stamp, days: u64) -> bool {
 /// The newest of `stamps` that is not from the future by more than a day: the clock was wrong once, and age is not counted
 /// from that.
 fn newest_until(stamps: impl Iterator<Item = Stamp>, now: Stamp) -> Option<Stamp> {
-    stamps.filter(|stamp| !is_ahead(*stamp, now)).max()
-}
-
-fn is_ahead(stamp: Stamp, now: Stamp) -> bool {
-    stamp.local() - now.local() > TimeDelta::days(1)
+    stamps.filter(|stamp| !stamp.is_ahead(now)).max()
 }
 
 /// The point that a manifest's path there stands for.
@@ -452,7 +448,7 @@ fn clear(context: &Context, rclone: &Rclone, dry_run: bool) -> Result<()> {
     if let Some(ahead) = there
         .iter()
         .filter_map(|name| stamp_of_set(name))
-        .find(|stamp| is_ahead(*stamp, Stamp::now()))
+        .find(|stamp| stamp.is_ahead(Stamp::now()))
     {
         JOURNAL.warn(format_args!(
             "The clock cannot be right: recovery point {ahead} there is from the future. Nothing is deleted there until the clock \
@@ -495,8 +491,8 @@ pub fn fetch(context: &Context, operand: Option<&OsStr>) -> Result<()> {
     let rclone = rclone(context)?;
     let mut stamps: Vec<Stamp> = rclone.list()?.iter().filter_map(|name| stamp_of_set(name)).collect();
     stamps.sort();
-    let newest = *stamps
-        .last()
+    let newest = newest_until(stamps.iter().copied(), Stamp::now())
+        .or_else(|| stamps.last().copied())
         .with_context(|| format!("There is no recovery point at {remote}"))?;
     let stamp = match wanted {
         None => newest,

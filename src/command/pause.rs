@@ -199,6 +199,15 @@ pub fn interrupted(context: &Context) -> Option<String> {
     ))
 }
 
+/// The names of n8n's containers that run; none where none does, or the engine does not answer.
+pub fn running(context: &Context) -> Option<String> {
+    let names: Vec<&str> = context.config.n8n_containers.iter().map(String::as_str).collect();
+    let mut found = context.docker().ok()?.containers(&names).ok()?;
+    found.retain(is_up);
+    let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
+    (!names.is_empty()).then(|| names.join(" "))
+}
+
 fn is_n8n(context: &Context, name: &str) -> bool {
     context.config.n8n_containers.iter().any(|n8n| n8n == name)
 }

@@ -49,6 +49,11 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
         pause::around(context, &docker, JOURNAL, Kind::Postgres, &[], || plan.run())?;
     } else {
         pause::within(context, JOURNAL, Kind::Postgres, || plan.run())?;
+        if let Some(names) = pause::running(context) {
+            JOURNAL.warn(format_args!(
+                "n8n ran while its database was replaced, and may hold what is not in it any more: docker restart {names}"
+            ));
+        }
     }
     JOURNAL.success(format_args!("PostgreSQL restore completed from: {}", path.display()));
     Ok(())

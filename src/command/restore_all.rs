@@ -154,9 +154,18 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
         }
         return Ok(point);
     }
+    let now = Stamp::now();
+    let mut ahead = None;
     for (path, point) in manifest::list(&context.store)?.into_iter().rev() {
         match point {
             Ok(point) => match point.unfit(parts) {
+                None if point.stamp.is_ahead(now) => {
+                    JOURNAL.warn(format_args!(
+                        "Passing over recovery point {}, which is dated in the future",
+                        point.stamp
+                    ));
+                    ahead = ahead.or(Some(point));
+                }
                 None => return Ok(point),
                 Some(why) => {
                     let why = format!("Passing over the newer recovery point {}: {why}", point.stamp);
@@ -170,7 +179,8 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
             Err(error) => JOURNAL.warn(format_args!("Passing over {}: {error:#}", path.display())),
         }
     }
-    bail!("There is no recovery point that holds all of these parts; name one, with --only or --skip")
+    // It may be today's clock that is wrong.
+    ahead.context("There is no recovery point that holds all of these parts; name one, with --only or --skip")
 }
 
 /// What is kept of what the parts hold now.

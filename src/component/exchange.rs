@@ -22,6 +22,20 @@ pub const BEGUN: &str = "./.n8n-backup-restore/begun";
 /// step may be cut short by the end of its container: what it has left must not look like something else.
 const SCRIPT: &str = r#"set -eu
 verb=$2
+# To remove much, or to bring it to disk, takes longer than a wait for an answer may; but not for ever.
+alive() {
+  left=14400
+  while [ $left -gt 0 ] && sleep 1 >/dev/null && kill -0 $$ 2>/dev/null; do
+    echo
+    left=$((left - 1))
+  done
+}
+case $verb in
+  exchange|back|finish)
+    alive &
+    alive=$!
+    trap 'kill $alive 2>/dev/null' EXIT ;;
+esac
 # What is mounted may be a file: a configuration, a secret, the time zone.
 if [ "$verb" = state ] && [ ! -d "$1" ]; then
   echo none
@@ -185,7 +199,8 @@ impl<'a> Exchange<'a> {
         self.run("exchange", &[]).map(drop)
     }
 
-    /// Puts back what was there, from any state.
+    /// Puts back what was there, from any state. After a step that failed, only in a helper of its own: the step may go on in the
+    /// old one, since a program that was started by `docker exec` outlives the client.
     ///
     /// # Errors
     /// When a step fails.
@@ -238,14 +253,18 @@ mod tests {
     /// Runs a step as the helper container does, with `tools` first on the PATH.
     fn step(dir: &Path, verb: &str, tools: &Path) -> String {
         let path = std::env::var("PATH").unwrap();
-        let said = Command::new("sh")
+        // A file, since what is killed leaves the program that says it is alive for a second more, with a pipe held open.
+        let aside = TempDir::new();
+        let said = aside.path().join("said");
+        Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
             .arg(dir)
             .arg(verb)
             .env("PATH", format!("{}:{path}", tools.display()))
-            .output()
+            .stdout(fs::File::create(&said).unwrap())
+            .status()
             .unwrap();
-        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+        fs::read_to_string(&said).unwrap().trim().to_owned()
     }
 
     /// A directory whose two files were exchanged for new ones.

@@ -21,6 +21,15 @@ const JOURNAL: Journal = Journal::new("backup-postgres");
 /// Scripts are UTF-8; a dump says for itself what it is.
 const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
 
+/// Has a program of PostgreSQL log in where its container asks for a password (`POSTGRES_INITDB_ARGS=--auth=scram-sha-256`): with
+/// the one that the image was given, which stays in there. A password file of the container's own goes first.
+const LOG_IN: &str = r#"if [ -z "${PGPASSWORD-}" ] && [ ! -e "${PGPASSFILE:-${HOME-}/.pgpass}" ]; then
+  PGPASSWORD=${POSTGRES_PASSWORD-}
+  if [ -z "$PGPASSWORD" ] && [ -r "${POSTGRES_PASSWORD_FILE-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); fi
+  export PGPASSWORD
+fi
+exec "$@""#;
+
 /// Dumps the database.
 ///
 /// # Errors
@@ -55,7 +64,13 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         sql::conninfo(&config.postgres_user, &config.postgres_db, &application)?
     );
     let mut chain = context.chain();
-    let command = docker.exec_leashed(&config.postgres_container, &[], &["pg_dump", "--no-password", &target]);
+    // A table of dead rows gives nothing for as long as it is read.
+    chain.pulse(Psql::live(context, docker).works(&config.postgres_db, "dump")?);
+    let command = docker.exec_leashed(
+        &config.postgres_container,
+        &[],
+        &logged_in(&["pg_dump", "--no-password", &target]),
+    );
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
         context,
@@ -73,6 +88,12 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
     }
     // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
     let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
+    if summary.tables.is_empty() {
+        JOURNAL.warn(format_args!(
+            "Database {} holds no table: set POSTGRES_DB in .env to the database of n8n",
+            config.postgres_db
+        ));
+    }
     partial.sync()?;
     prove_encryption(context, &partial, bytes).context("pg_dump failed")?;
     let entry = partial.publish()?;
@@ -82,6 +103,11 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         sha256,
         facts: facts(&summary),
     })
+}
+
+/// The arguments of a program that is run by way of [`LOG_IN`].
+fn logged_in<'a>(argv: &[&'a str]) -> Vec<&'a str> {
+    [&["sh", "-c", LOG_IN, "sh"], argv].concat()
 }
 
 /// Adds what to do to a failure whose reason is a setting, as the server words it in English.
@@ -274,7 +300,7 @@ impl<'a> Psql<'a> {
         let mut argv = vec!["psql"];
         argv.extend(sql::PSQL_FLAGS);
         argv.push(&target);
-        Ok(exec(&argv))
+        Ok(exec(&logged_in(&argv)))
     }
 
     /// Runs `scripts` in the first database of `candidates` that lets us in, and gives that database and the outputs.

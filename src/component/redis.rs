@@ -82,7 +82,8 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 /// What a recovery point's manifest says of a snapshot.
 fn facts(summary: &rdb::Summary) -> Vec<(String, String)> {
     let mut facts = vec![("redis.rdb-version".to_owned(), summary.version.to_string())];
-    if let Some(version) = summary.aux.get("redis-ver") {
+    let version = summary.aux.get("redis-ver").or_else(|| summary.aux.get("valkey-ver"));
+    if let Some(version) = version {
         facts.push(("redis.version".to_owned(), version.clone()));
     }
     facts
@@ -118,7 +119,8 @@ struct Redis<'a> {
     container: &'a str,
     /// How redis-cli reaches it.
     at: [String; 2],
-    password: Option<&'a Secret>,
+    /// The user, none for the default one, and its password.
+    login: Option<(&'a str, &'a Secret)>,
     stall: Duration,
 }
 
@@ -209,7 +211,10 @@ impl<'a> Redis<'a> {
             docker,
             container: &config.redis_container,
             at: ["-p".to_owned(), config.redis_port.to_string()],
-            password: config.redis_password.as_ref(),
+            login: config
+                .redis_password
+                .as_ref()
+                .map(|password| (config.redis_username.as_str(), password)),
             stall: config.stall,
         }
     }
@@ -219,8 +224,14 @@ impl<'a> Redis<'a> {
     fn ask(&self, commands: &[&str]) -> Result<Vec<String>> {
         const END: &str = "n8n-backup-end-of-reply";
         let mut script = String::new();
-        if let Some(password) = self.password {
-            let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
+        match self.login {
+            None => {}
+            Some(("", password)) => {
+                let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
+            }
+            Some((user, password)) => {
+                let _ = writeln!(script, "AUTH {} {}", quoted(user), quoted(password.reveal()));
+            }
         }
         let _ = writeln!(script, "ECHO {END}");
         for command in commands {
@@ -347,7 +358,7 @@ impl<'a> Redis<'a> {
 /// What to do about an error reply.
 fn hint(reply: &str) -> &'static str {
     if reply.starts_with("NOAUTH") || reply.starts_with("WRONGPASS") {
-        " (set REDIS_PASSWORD in .env)"
+        " (set REDIS_PASSWORD in .env, and REDIS_USERNAME for another user than the default one)"
     } else if reply.contains("Connection refused") {
         " (set REDIS_PORT in .env to the port that Redis listens on in its container)"
     } else {

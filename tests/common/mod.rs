@@ -52,6 +52,7 @@ pub struct Builder {
     env_file: bool,
     postgres_user: String,
     postgres_db: String,
+    postgres_password: String,
     redis_password: String,
     server_args: Vec<[String; 2]>,
     lines: Vec<String>,
@@ -111,6 +112,12 @@ impl Builder {
         self
     }
 
+    /// The password of the superuser of PostgreSQL; connections in the container need none.
+    pub fn postgres_password(mut self, password: &str) -> Self {
+        password.clone_into(&mut self.postgres_password);
+        self
+    }
+
     /// A password that Redis demands.
     pub fn redis_password(mut self, password: &str) -> Self {
         password.clone_into(&mut self.redis_password);
@@ -163,6 +170,7 @@ impl Builder {
             containers: self.postgres || self.redis || self.n8n || self.volume,
             postgres_user: self.postgres_user.clone(),
             postgres_db: self.postgres_db.clone(),
+            postgres_password: self.postgres_password.clone(),
             redis_password: self.redis_password.clone(),
             calls: AtomicU32::new(0),
         };
@@ -231,6 +239,7 @@ pub struct Sandbox {
     containers: bool,
     postgres_user: String,
     postgres_db: String,
+    postgres_password: String,
     redis_password: String,
     calls: AtomicU32,
 }
@@ -250,6 +259,7 @@ impl Sandbox {
             env_file: true,
             postgres_user: "n8n".to_owned(),
             postgres_db: "n8n".to_owned(),
+            postgres_password: String::new(),
             redis_password: String::new(),
             server_args: Vec::new(),
             lines: Vec::new(),
@@ -597,6 +607,7 @@ impl Sandbox {
             .env("STACK_IMAGES", "made")
             .env("POSTGRES_USER", &self.postgres_user)
             .env("POSTGRES_DB", &self.postgres_db)
+            .env("POSTGRES_PASSWORD", &self.postgres_password)
             .env("REDIS_PASSWORD", &self.redis_password);
         command
     }

@@ -271,6 +271,25 @@ fn a_lost_database_is_made_anew() {
         assert_eq!(runs().trim(), "true");
         assert_same(&before, &sandbox.fingerprint_postgres());
     });
+    case("another program writes to the database that is to be dropped", || {
+        let before = sandbox.fingerprint_postgres();
+        let postgres = sandbox.container("postgres");
+        let session = [
+            "exec",
+            "-d",
+            &postgres,
+            "psql",
+            "-U",
+            "n8n",
+            "-c",
+            "SELECT pg_sleep(600)",
+        ];
+        sandbox.docker(&session);
+        let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&dump).run();
+        outcome.assert_error("Database n8n is used by others than n8n's containers (psql as user n8n): {}");
+        sandbox.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)'");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
     case("the answer to the drop is lost on its way", || {
         let before = sandbox.fingerprint_postgres();
         // The server drops the live database, and the client says that it failed.

@@ -181,13 +181,13 @@ impl Plan<'_> {
             .and_then(|_| self.stage(&helper, &exchange.new_dir()));
         if let Err(error) = staged {
             // What cannot be removed now is removed by the next restore.
-            let _ = exchange.back();
+            let _ = self.put_back(helper);
             return Err(error.context("n8n data restore failed"));
         }
         self.journal.info("Exchanging the contents of the volume...");
         if let Err(error) = exchange.exchange() {
             self.journal.warn("Putting back what was there before");
-            return Err(match exchange.back() {
+            return Err(match self.put_back(helper) {
                 Ok(()) => error.context("n8n data restore failed"),
                 Err(worse) => error.context(format!("{worse:#}")).context(NotPutBack),
             });
@@ -197,6 +197,13 @@ impl Plan<'_> {
         exchange
             .finish(&root)
             .context("The data are restored, and what was there before could not be removed from the volume")
+    }
+
+    /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
+    fn put_back(&self, failed: Workshop) -> Result<()> {
+        drop(failed);
+        let helper = self.helper()?;
+        Exchange::new(&helper, HELPER_MOUNT).back()
     }
 
     /// Sets right what a killed restore has left. Whether there was something.

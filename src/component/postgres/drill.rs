@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 
 use super::sql::{self, CountKind};
 use super::{facts, load, verify, Psql};
@@ -49,6 +49,10 @@ pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<
     let context = bench.context;
     let watch = Watch::start();
     let summary = verify(context, file)?;
+    ensure!(
+        !summary.tables.is_empty(),
+        "the dump holds no table: POSTGRES_DB is not the database of n8n, or that was empty"
+    );
     load::check_statements(&summary)?;
     check_recorded(bench.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 

@@ -18,6 +18,8 @@ use crate::logging::Journal;
 use crate::size;
 use crate::store::Stamp;
 
+/// How long the sessions of a container that was stopped may still be seen.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// How often the swap is tried when clients hinder it.
 const SWAP_ATTEMPTS: u32 = 3;
 
@@ -269,6 +271,7 @@ impl Plan<'_> {
     pub fn run(&self) -> Result<()> {
         self.create_roles()?;
         let safety = if self.options.in_place && self.server.exists {
+            self.check_alone()?;
             Some(self.safety_dump()?)
         } else {
             None
@@ -311,6 +314,29 @@ impl Plan<'_> {
     /// in neither, and without a database it cannot work.
     pub fn stops_n8n(&self) -> bool {
         self.options.in_place || !self.server.exists
+    }
+
+    /// Refuses to go on while another program than n8n, which is stopped, may write to what is dropped.
+    fn check_alone(&self) -> Result<()> {
+        let deadline = Instant::now() + GOODBYE;
+        loop {
+            let said = self
+                .psql()
+                .run(self.maintenance, "restore", sql::strangers(self.live())?)?;
+            let names: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+            if names.is_empty() {
+                return Ok(());
+            }
+            // The server may not have noticed yet that a stopped container is gone.
+            ensure!(
+                Instant::now() < deadline,
+                "Database {} is used by others than n8n's containers ({}): what they write while it is dumped and dropped would be \
+                 lost. Stop them, or add n8n's further containers to BACKUP_N8N_CONTAINERS in .env",
+                self.live(),
+                names.join(", ")
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Dumps the live database before it is dropped.

@@ -523,6 +523,18 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     ))
 }
 
+/// Asks who else is connected to `database`: a line for each program, with its user.
+pub fn strangers(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT DISTINCT coalesce(nullif(application_name, ''), 'a program') || ' as user ' || coalesce(usename, '?') FROM pg_stat_activity
+    WHERE datname = {} AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND coalesce(application_name, '') NOT LIKE 'n8n-backup %';
+",
+        name_literal(database)?
+    ))
+}
+
 /// Asks whether a session called `application` works: `t` or `f`. One that waits for its client or for a lock does not.
 /// A server that is paused or hangs gives no answer at all.
 pub fn works(application: &str) -> Result<String> {
@@ -552,10 +564,10 @@ pub fn parse_oid(output: &str) -> Result<Option<u32>> {
     }
 }
 
-/// Asks whether a database is there: `t` or `f`.
+/// Asks whether a database is there: `t` or `f`. One whose drop was cut short is not (PostgreSQL marks it as invalid by this limit).
 pub fn exists(database: &str) -> Result<String> {
     Ok(format!(
-        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_database WHERE datname = {});\n",
+        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_database WHERE datname = {} AND datconnlimit <> -2);\n",
         name_literal(database)?
     ))
 }

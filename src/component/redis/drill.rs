@@ -95,7 +95,7 @@ fn loaded(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u64> {
             docker: &bench.docker,
             container: server.id(),
             at: ["-p".to_owned(), PORT.to_string()],
-            password: None,
+            login: None,
             stall: bench.context.config.stall,
         };
         // While it does not listen yet, there is no answer.

@@ -163,17 +163,29 @@ impl Plan<'_> {
 
     fn exchange(&self) -> Result<()> {
         let name = &self.container.name;
-        let image = &self.container.image_id;
-        let helper = exchange::workshop(self.context, &self.docker, Kind::Redis, image, Data::Of(name))?;
+        let helper = self.helper()?;
         let mounts = self.docker.mounts(name)?;
         for dir in &mounts {
             self.recover(&Exchange::new(&helper, dir))?;
         }
         let layout = self.layout()?;
-        self.replace(&helper, &mounts, &layout)
+        self.replace(helper, &mounts, &layout)
     }
 
-    fn replace(&self, helper: &Workshop, mounts: &[String], layout: &Layout) -> Result<()> {
+    /// A container that sees what the live one has mounted.
+    fn helper(&self) -> Result<Workshop> {
+        let data = Data::Of(&self.container.name);
+        exchange::workshop(self.context, &self.docker, Kind::Redis, &self.container.image_id, data)
+    }
+
+    /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
+    fn put_back(&self, failed: Workshop, layout: &Layout) -> Result<()> {
+        drop(failed);
+        let helper = self.helper()?;
+        Exchange::new(&helper, &layout.dir).back()
+    }
+
+    fn replace(&self, helper: Workshop, mounts: &[String], layout: &Layout) -> Result<()> {
         let inside = |dir: &String| Path::new(&layout.dir).starts_with(dir);
         ensure!(
             mounts.iter().any(inside),
@@ -181,13 +193,13 @@ impl Plan<'_> {
             layout.dir,
             self.container.name
         );
-        let exchange = Exchange::new(helper, &layout.dir);
+        let exchange = Exchange::new(&helper, &layout.dir);
         self.recover(&exchange)?;
-        let keys = match self.stage(helper, &exchange, layout) {
+        let keys = match self.stage(&helper, &exchange, layout) {
             Ok(keys) => keys,
             Err(error) => {
                 // What cannot be removed now is removed by the next restore.
-                let _ = exchange.back();
+                let _ = self.put_back(helper, layout);
                 return Err(error.context("Redis restore failed"));
             }
         };
@@ -203,7 +215,8 @@ impl Plan<'_> {
             .and_then(|()| self.prove(layout, keys));
         if let Err(error) = exchanged {
             self.journal.warn("Putting back what was there before");
-            return Err(match self.docker.stop(name).and_then(|()| exchange.back()) {
+            let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));
+            return Err(match back {
                 Ok(()) => error.context("Redis restore failed"),
                 Err(worse) => error.context(format!("{worse:#}")).context(NotPutBack),
             });
@@ -433,7 +446,7 @@ impl Plan<'_> {
             docker: &self.docker,
             container: helper.id(),
             at: ["-s".to_owned(), SOCKET.to_owned()],
-            password: None,
+            login: None,
             stall: self.context.config.stall,
         };
         server.loaded(|| match self.status(helper)? {
