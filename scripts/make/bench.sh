@@ -54,7 +54,7 @@ measure() {
 
 # median NUMBER...
 median() {
-  printf '%s\n' "$@" | sort -n | awk '{ n[NR] = $1 } END { print NR % 2 ? n[(NR + 1) / 2] : (n[NR / 2] + n[NR / 2 + 1]) / 2 }'
+  printf '%s\n' "$@" | sort -n | awk '{ n[NR] = $1 } END { printf "%.2f", NR % 2 ? n[(NR + 1) / 2] : (n[NR / 2] + n[NR / 2 + 1]) / 2 }'
 }
 
 # seconds NAME: the median by the clock.
@@ -186,10 +186,10 @@ machine() {
   local model
   model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
   printf -- '- %s cores (%s), %s of memory, Linux %s\n' "$(nproc)" "${model:-$(uname -m)}" \
-    "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)" "$(uname -r)"
+    "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)" "$(uname -r | cut -d- -f1)"
   printf -- '- Docker engine %s, client %s; %s\n' "$(docker version --format '{{.Server.Version}}')" \
     "$(docker version --format '{{.Client.Version}}')" "$(docker exec "$prefix-postgres" postgres --version)"
-  printf -- '- executions of %s: a plain dump of %s MB, a volume of %s MB; medians of %s rounds, all by turns; %s\n' \
+  printf -- '- executions of %s: a plain dump of %s MB, a volume of %s MB; medians of %s round(s), all by turns; %s\n' \
     "$data" "$(in_mb "${bytes[dump]}")" "$(in_mb "${bytes[volume]}")" "$rounds" "$(date +%F)"
   printf -- '- load average when it began: %s\n' "$load"
 }
