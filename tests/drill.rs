@@ -571,6 +571,17 @@ fn a_dump_that_is_not_what_it_should_be_fails() {
 #[test]
 fn a_test_that_is_killed_leaves_nothing_running() {
     let sandbox = Sandbox::new("dkill").postgres().build();
+    // What holds nothing proves nothing.
+    let outcome = sandbox.run("backup-postgres", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "backup-postgres",
+        "WARN Database n8n holds no table: set POSTGRES_DB in .env {}",
+    );
+    let outcome = sandbox.run("test-recovery", &["--postgres"]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stdout.contains("the dump holds no table"), "{outcome}");
+    sandbox.psql("CREATE TABLE workflow_entity AS SELECT 1 AS id");
     sandbox.run("backup-postgres", &[]).assert_success();
     // It stands still in the middle of the load.
     let reached = sandbox.aside("reached");
