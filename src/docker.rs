@@ -557,8 +557,9 @@ impl Docker {
     }
 
     /// Starts a container that does nothing but show data, writable, for programs that [`Docker::exec`] runs as root in it.
-    /// `owner` marks it for [`Docker::sweep_helpers`], `project` for [`Docker::sweep_workshops`]. It has no network. The image needs `sleep` and what is to be run; it is never pulled. A volume is seen at
-    /// [`HELPER_MOUNT`], the data of another container where that one sees them.
+    /// `owner` marks it for [`Docker::sweep_helpers`], `project` for [`Docker::sweep_workshops`]. It has no network. The image
+    /// needs `sleep` and what is to be run; it is never pulled. A volume is seen at [`HELPER_MOUNT`], the data of another
+    /// container where that one sees them.
     ///
     /// # Errors
     /// When the engine refuses.

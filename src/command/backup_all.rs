@@ -236,8 +236,8 @@ fn check_space(context: &Context) -> Result<()> {
         Ok(bytes) => {
             let text = size::available(bytes);
             let least = context.config.min_free_kb * 1024;
-            let freed = bytes.saturating_add(cleanup::reclaimable(context));
-            if freed < least {
+            let room = bytes.saturating_add(cleanup::reclaimable(context));
+            if room < least {
                 let required = match context.config.min_free_kb {
                     1_048_576 => "1GiB".to_owned(),
                     _ => size::amount(least),
@@ -245,7 +245,7 @@ fn check_space(context: &Context) -> Result<()> {
                 bail!("Insufficient disk space: {text} available, {required} required");
             }
             let expected = expected(context);
-            if freed < expected {
+            if room < expected {
                 let required = size::amount(expected);
                 bail!("Insufficient disk space: {text} available, {required} required");
             }

@@ -11,6 +11,7 @@ use std::thread;
 use anyhow::{anyhow, bail, Context as _, Error, Result};
 
 use crate::component::exchange::NotPutBack;
+use crate::component::n8n;
 use crate::component::postgres::restore::Dropped;
 use crate::component::Context;
 use crate::docker::{Container, Docker};
@@ -201,8 +202,7 @@ pub fn interrupted(context: &Context) -> Option<String> {
 
 /// The names of n8n's containers that run; none where none does, or the engine does not answer.
 pub fn running(context: &Context) -> Option<String> {
-    let names: Vec<&str> = context.config.n8n_containers.iter().map(String::as_str).collect();
-    let mut found = context.docker().ok()?.containers(&names).ok()?;
+    let mut found = n8n::containers(context, &context.docker().ok()?).ok()?;
     found.retain(is_up);
     let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
     (!names.is_empty()).then(|| names.join(" "))

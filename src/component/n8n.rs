@@ -92,7 +92,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
     let volume = &context.config.n8n_volume;
     let mut facts = Vec::new();
-    for container in of_n8n(context, docker).unwrap_or_default() {
+    for container in containers(context, docker).unwrap_or_default() {
         let name = &container.name;
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
@@ -122,7 +122,10 @@ fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
 }
 
 /// The containers of n8n that there are.
-fn of_n8n(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn containers(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
     let names = &context.config.n8n_containers;
     docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -235,7 +238,7 @@ pub fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Res
     if docker.image(wanted)?.is_some() {
         return Ok(wanted.clone());
     }
-    let mut stack = of_n8n(context, docker)?;
+    let mut stack = containers(context, docker)?;
     if stack.is_empty() {
         stack = docker.containers(&[&config.postgres_container, &config.redis_container])?;
     }
