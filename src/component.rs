@@ -37,6 +37,9 @@ const SHORTEST_PASSPHRASE: usize = 12;
 /// ends itself when nothing moves for the stall limit: so one that holds it for long has much to do, and the wait ends
 /// with it, or with [`Turn`]. A day is the bound for a holder of which nothing is known.
 const LONGEST_TURN: Duration = Duration::from_secs(24 * 3600);
+/// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
+/// a longer wait.
+const LISTENS_AFTER: Duration = Duration::from_secs(10);
 /// How long a living process may at least be held by the kernel, as while a large file goes to a slow disk.
 const LONGEST_WRITE: Duration = Duration::from_secs(600);
 

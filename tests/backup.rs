@@ -448,6 +448,55 @@ fn a_dump_that_is_cut_off_is_none() {
     assert_eq!(sandbox.backups("postgres").len(), 1);
 }
 
+#[test]
+fn servers_that_are_starting_are_waited_for() {
+    let sandbox = Sandbox::new("starting")
+        .stack()
+        .pg_arg("-c")
+        .pg_arg("restore_command=sleep 1; false")
+        .redis_arg("--key-load-delay")
+        .redis_arg("2000")
+        .redis_arg("--loading-process-events-interval-bytes")
+        .redis_arg("1024")
+        .redis_arg("--rdbcompression")
+        .redis_arg("no")
+        .build();
+    sandbox.psql("CREATE TABLE kept AS SELECT generate_series(1, 10) AS id");
+    // Redis listens between one KiB of the file and the next, and its keys take 2 ms each.
+    let fill = "for i = 1, 1000 do redis.call('SET', 'key' .. i, string.rep('x', 1024)) end";
+    sandbox.redis(&["EVAL", fill, "0"]);
+    let (postgres, redis) = (sandbox.container("postgres"), sandbox.container("redis"));
+    // A server that looks for WAL in its archive takes a second for each file that is not there.
+    let recover = || {
+        let signal = "touch /var/lib/postgresql/data/recovery.signal";
+        sandbox.docker(&["exec", "-u", "postgres", &postgres, "sh", "-c", signal]);
+        sandbox.docker(&["restart", "-t", "5", &postgres]);
+    };
+    recover();
+    let outcome = sandbox.run("backup-all", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has("backup-postgres", "INFO PostgreSQL is starting, waiting for it");
+    assert!(sh("gzip -dc -- \"$1\"", &[sandbox.backup("postgres").as_os_str()]).contains("\n10\n\\.\n"));
+
+    sandbox.docker(&["restart", "-t", "5", &redis]);
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has("backup-redis", "INFO Redis is starting, waiting for it");
+    sandbox.redis(&["FLUSHALL"]);
+    let snapshot = sandbox.backups("redis").pop().unwrap();
+    sandbox
+        .run("restore-redis", &["--yes", snapshot.to_str().unwrap()])
+        .assert_success();
+    assert_eq!(sandbox.redis(&["DBSIZE"]).trim(), "1000");
+
+    // One that ends meanwhile is not waited for.
+    recover();
+    let run = sandbox.spawn("backup-postgres", &[]);
+    std::thread::sleep(Duration::from_secs(1));
+    sandbox.docker(&["kill", &postgres]);
+    run.wait().assert_error(&format!("Container {postgres} is not running"));
+}
+
 /// Waits until a count is zero.
 fn await_count(sandbox: &Sandbox, query: &str) {
     for _ in 0..250 {

@@ -348,7 +348,7 @@ fn start_postgres(context: &Context, docker: &Docker, pause: &mut Pause<'_>) -> 
         return Ok(());
     }
     pause.lend(name)?;
-    postgres::restore::await_ready(context, docker)
+    postgres::await_ready(context, docker)
 }
 
 #[cfg(test)]

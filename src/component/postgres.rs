@@ -7,10 +7,12 @@ mod sql;
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
-use super::{observe, prove_encryption, Backup, Context, Packed};
+use super::{observe, prove_encryption, Backup, Context, Packed, LISTENS_AFTER};
 use crate::docker::{Docker, Exec};
 use crate::dump;
 use crate::logging::{self, Journal};
@@ -50,7 +52,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
         config.postgres_db,
         path.display()
     ));
-    let backup = dump(context, &docker, stamp)?;
+    let backup = once_started(context, &docker, JOURNAL, || dump(context, &docker, stamp))?;
     backup.report(JOURNAL);
     Ok(backup)
 }
@@ -103,6 +105,69 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         sha256,
         facts: facts(&summary),
     })
+}
+
+/// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
+/// backup.
+fn once_started<T>(context: &Context, docker: &Docker, journal: Journal, task: impl Fn() -> Result<T>) -> Result<T> {
+    let error = match task() {
+        Err(error) => error,
+        done => return done,
+    };
+    let Some(patience) = patience(&format!("{error:#}"), context.config.stall) else {
+        return Err(error);
+    };
+    journal.info("PostgreSQL is starting, waiting for it");
+    if ready_within(context, docker, patience).is_err() {
+        docker.running(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+        return Err(error);
+    }
+    task()
+}
+
+/// How long to wait after a failure, if at all: what the server says while it starts is worded in English, and the socket that
+/// is missing meanwhile may never come.
+fn patience(failure: &str, stall: Duration) -> Option<Duration> {
+    const STARTING: [&str; 3] = [
+        "is starting up",
+        "is not yet accepting connections",
+        "is in recovery mode",
+    ];
+    const NO_SOCKET: [&str; 2] = ["failed: No such file or directory", "failed: Connection refused"];
+    let says = |texts: &[&str]| texts.iter().any(|text| failure.contains(text));
+    match () {
+        () if says(&STARTING) => Some(stall),
+        () if says(&NO_SOCKET) => Some(stall.min(LISTENS_AFTER)),
+        () => None,
+    }
+}
+
+/// Waits until a server that was just started takes connections. One that makes its first database still listens on no
+/// address, and is going to end once more.
+///
+/// # Errors
+/// When it ends, or is not ready within the stall limit.
+pub fn await_ready(context: &Context, docker: &Docker) -> Result<()> {
+    ready_within(context, docker, context.config.stall)
+}
+
+fn ready_within(context: &Context, docker: &Docker, patience: Duration) -> Result<()> {
+    const ASK: &str = "SELECT 'ready' WHERE current_setting('listen_addresses') <> '';\n";
+    let config = &context.config;
+    let psql = Psql::live(context, docker);
+    let deadline = Instant::now() + patience;
+    loop {
+        let reason = match psql.run_in_reachable(sql::maintenance_databases(&config.postgres_db)?, [ASK.to_owned()]) {
+            Ok((_, [said])) if said.lines().any(|line| line == "ready") => return Ok(()),
+            Ok(_) => anyhow!("it listens on no address yet"),
+            Err(error) => error,
+        };
+        docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+        if Instant::now() >= deadline {
+            return Err(reason.context("PostgreSQL is not ready"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The arguments of a program that is run by way of [`LOG_IN`].

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::{observe, prove_encryption, write, Backup, Context};
+use super::{observe, prove_encryption, write, Backup, Context, LISTENS_AFTER};
 use crate::config::Secret;
 use crate::docker::{Docker, Exec};
 use crate::logging::{self, Journal};
@@ -40,7 +40,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let redis = Redis::live(context, &docker);
 
     let begun = redis
-        .begin_save()
+        .begin_save_once_loaded(JOURNAL)
         .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
     JOURNAL.info(format_args!("Current LASTSAVE: {}", begun.before.last_save));
     let saved = redis.save(begun, JOURNAL)?;
@@ -291,6 +291,67 @@ impl<'a> Redis<'a> {
             reply: replies.next().unwrap_or_default(),
             after: replies.collect(),
         })
+    }
+
+    /// As [`Redis::begin_save`], once the server has loaded its data if it was only just started, as after a reboot of the host in
+    /// the hour of the backup.
+    fn begin_save_once_loaded(&self, journal: Journal) -> Result<Begun> {
+        let first = self.begin_save();
+        let says = |text: &str| match &first {
+            Ok(begun) => begun.reply.starts_with(text),
+            Err(error) => format!("{error:#}").contains(text),
+        };
+        let patience = match () {
+            () if says("LOADING") => self.stall,
+            // It may listen on another port.
+            () if says("Connection refused") => self.stall.min(LISTENS_AFTER),
+            () => return first,
+        };
+        journal.info("Redis is starting, waiting for it");
+        self.loaded(patience, || {
+            self.docker.running(self.container, "BACKUP_REDIS_CONTAINER").map(drop)
+        })?;
+        self.begin_save()
+    }
+
+    /// Waits until the server answers and has loaded its data, for as long as `patience` when nothing moves; `alive` says when that
+    /// is hopeless. Gives what it says of its persistence.
+    fn loaded(&self, patience: Duration, alive: impl Fn() -> Result<()>) -> Result<BTreeMap<String, String>> {
+        let mut pause = Duration::from_millis(20);
+        let mut moved = Instant::now();
+        let mut progress = None;
+        loop {
+            let reason = match self.ask(&["INFO persistence"]) {
+                Ok(replies) => {
+                    let info = fields(replies.first().map_or("", String::as_str));
+                    match info.get("loading").map(String::as_str) {
+                        Some("0") => return Ok(info),
+                        Some(_) => {
+                            let now = info.get("loading_loaded_bytes").cloned();
+                            if now != progress {
+                                progress = now;
+                                moved = Instant::now();
+                            }
+                            anyhow!("Redis is still loading")
+                        }
+                        None => {
+                            let reply = replies.concat();
+                            let reply = reply.lines().next().unwrap_or_default();
+                            // A wrong password does not become right by waiting.
+                            ensure!(!reply.contains("AUTH"), "Redis replied: {reply}{}", hint(reply));
+                            anyhow!("Redis replied: {reply}")
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            alive()?;
+            if moved.elapsed() >= patience {
+                return Err(reason.context(format!("no answer for {} s", patience.as_secs())));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
     }
 
     /// Waits for the end of a save. One that another save or rewrite has forestalled is begun anew after that.

@@ -1182,8 +1182,9 @@ pub fn done(command: Command) -> String {
     let said = output(command);
     assert!(
         said.status.success(),
-        "{shown}: {}\n{}",
+        "{shown}: {}\n{}{}",
         said.status,
+        String::from_utf8_lossy(&said.stdout),
         String::from_utf8_lossy(&said.stderr)
     );
     String::from_utf8_lossy(&said.stdout).into_owned()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::sql::{self, Leftover, Mark, Server};
-use super::{load, verify, Psql};
+use super::{load, once_started, verify, Psql};
 use crate::component::{check_recorded, Context};
 use crate::docker::Docker;
 use crate::dump;
@@ -103,16 +103,18 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     // A name in another encoding than UTF-8 cannot be asked for.
     let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
     let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
-    let (maintenance, [server, missing_roles, blockers, leftovers, version]) = psql.run_in_reachable(
-        sql::maintenance_databases(live)?,
-        [
-            sql::server(live)?,
-            sql::missing_roles(&roles)?,
-            sql::blockers(live, &summary.extensions)?,
-            sql::sweep_list(live)?,
-            sql::PSQL_VERSION.to_owned(),
-        ],
-    )?;
+    let questions = [
+        sql::server(live)?,
+        sql::missing_roles(&roles)?,
+        sql::blockers(live, &summary.extensions)?,
+        sql::sweep_list(live)?,
+        sql::PSQL_VERSION.to_owned(),
+    ];
+    let candidates = sql::maintenance_databases(live)?;
+    let (maintenance, [server, missing_roles, blockers, leftovers, version]) =
+        once_started(context, &docker, journal, || {
+            psql.run_in_reachable(candidates, questions.clone())
+        })?;
     let restrict = sql::knows_restrict(&version);
     let leftovers = sql::parse_leftovers(&leftovers)?;
     let server = sql::parse_server(&server)?;
@@ -183,30 +185,6 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
         restrict,
         options,
     })
-}
-
-/// Waits until a server that was just started takes connections. One that makes its first database still listens on no
-/// address, and is going to end once more.
-///
-/// # Errors
-/// When it ends, or is not ready within the stall limit.
-pub fn await_ready(context: &Context, docker: &Docker) -> Result<()> {
-    const ASK: &str = "SELECT 'ready' WHERE current_setting('listen_addresses') <> '';\n";
-    let config = &context.config;
-    let psql = Psql::live(context, docker);
-    let deadline = Instant::now() + config.stall;
-    loop {
-        let reason = match psql.run_in_reachable(sql::maintenance_databases(&config.postgres_db)?, [ASK.to_owned()]) {
-            Ok((_, [said])) if said.lines().any(|line| line == "ready") => return Ok(()),
-            Ok(_) => anyhow!("it listens on no address yet"),
-            Err(error) => error,
-        };
-        docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-        if Instant::now() >= deadline {
-            return Err(reason.context("PostgreSQL is not ready"));
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Refuses a restore that would fill the server's disk.

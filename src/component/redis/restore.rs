@@ -270,7 +270,7 @@ impl Plan<'_> {
         let live = Redis::live(self.context, &self.docker);
         let name = &self.container.name;
         self.docker.start(name)?;
-        if let Err(error) = live.loaded(|| match self.docker.container(name)? {
+        if let Err(error) = live.loaded(live.stall, || match self.docker.container(name)? {
             Some(container) if container.status == "running" => Ok(()),
             _ => bail!("it ended again"),
         }) {
@@ -449,7 +449,7 @@ impl Plan<'_> {
             login: None,
             stall: self.context.config.stall,
         };
-        server.loaded(|| match self.status(helper)? {
+        server.loaded(server.stall, || match self.status(helper)? {
             None => Ok(()),
             Some(status) => bail!(
                 "Redis does not load the snapshot (exit code {status}): {}",
@@ -495,7 +495,7 @@ impl Plan<'_> {
         self.journal.info(format_args!("Starting {name}..."));
         self.docker.start(name)?;
         let live = Redis::live(self.context, &self.docker);
-        let info = live.loaded(|| match self.docker.container(name)? {
+        let info = live.loaded(live.stall, || match self.docker.container(name)? {
             Some(container) if container.status == "running" => Ok(()),
             _ => bail!("Redis does not start with the restored data; see: docker logs {name}"),
         })?;
@@ -525,46 +525,6 @@ impl Plan<'_> {
 }
 
 impl Redis<'_> {
-    /// Waits until the server answers and has loaded its data; `alive` says when that is hopeless. Gives what it says of
-    /// its persistence.
-    fn loaded(&self, alive: impl Fn() -> Result<()>) -> Result<BTreeMap<String, String>> {
-        let mut pause = Duration::from_millis(20);
-        let mut moved = Instant::now();
-        let mut progress = None;
-        loop {
-            let reason = match self.ask(&["INFO persistence"]) {
-                Ok(replies) => {
-                    let info = fields(replies.first().map_or("", String::as_str));
-                    match info.get("loading").map(String::as_str) {
-                        Some("0") => return Ok(info),
-                        Some(_) => {
-                            let now = info.get("loading_loaded_bytes").cloned();
-                            if now != progress {
-                                progress = now;
-                                moved = Instant::now();
-                            }
-                            anyhow!("Redis is still loading")
-                        }
-                        None => {
-                            let reply = replies.concat();
-                            let reply = reply.lines().next().unwrap_or_default();
-                            // A wrong password does not become right by waiting.
-                            ensure!(!reply.contains("AUTH"), "Redis replied: {reply}{}", super::hint(reply));
-                            anyhow!("Redis replied: {reply}")
-                        }
-                    }
-                }
-                Err(error) => error,
-            };
-            alive()?;
-            if moved.elapsed() >= self.stall {
-                return Err(reason.context(format!("no answer for {} s", self.stall.as_secs())));
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-    }
-
     /// Waits until the append-only file that was just turned on is written.
     fn rewritten(&self) -> Result<()> {
         let deadline = Instant::now() + self.stall;
