@@ -21,7 +21,7 @@ export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 scripts/make/optional.sh >/dev/null
 tests/stack/stack.sh images
-cargo test --no-run --test faults
+cargo test --no-run --test integration
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-faults.XXXXXX")
 trap 'rm -rf -- "$work"' EXIT
@@ -33,7 +33,7 @@ export FAULTS=all FAULTS_REPORT=$work/report N8N_BACKUP_SKIPPED=$work/skipped
 failed=0
 for ((round = 1; round <= rounds; round++)); do
   : >"$FAULTS_REPORT"
-  cargo test --test faults -- --test-threads="$threads" || failed=1
+  cargo test --test integration -- faults:: --test-threads="$threads" || failed=1
   begun=$(grep -c '^begin ' "$FAULTS_REPORT" || true)
   held=$(grep -c '^held ' "$FAULTS_REPORT" || true)
   say "Round $round of $rounds${FAULT_COMPRESSOR:+, packed by $FAULT_COMPRESSOR}${FAULT_PASSPHRASE:+, encrypted}: $held of $begun faults held."

@@ -32,9 +32,9 @@ tests/packaging.sh || failed+=(tests/packaging.sh)
 if [[ ${1:-} == all ]]; then
   cargo test --no-fail-fast || failed+=('cargo test')
 else
-  cargo test --no-fail-fast --bin n8n-backup --test backup --test bad_input --test cleanup \
-    --test redis --test volume --test restore --test points || failed+=('cargo test')
-  cargo test --test faults -- kills:: || failed+=('cargo test --test faults')
+  cargo test --bin n8n-backup || failed+=('unit tests')
+  cargo test --test integration -- backup:: bad_input:: cleanup:: redis:: volume:: restore:: points:: faults::kills:: ||
+    failed+=('integration tests')
 fi
 
 say

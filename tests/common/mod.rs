@@ -676,16 +676,6 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.containers {
-            // A helper container of a run that was killed holds the volume.
-            let helpers = Command::new("docker")
-                .args(["ps", "-aq", "--filter", &format!("volume={}", self.volume())])
-                .output()
-                .map(|said| String::from_utf8_lossy(&said.stdout).into_owned())
-                .unwrap_or_default();
-            let ids: Vec<&str> = helpers.split_whitespace().collect();
-            if !ids.is_empty() {
-                let _ = Command::new("docker").args(["rm", "-f"]).args(ids).output();
-            }
             let _ = self.stack(&["down", &self.prefix]).output();
         }
         let _ = fs::remove_dir_all(&self.root);

@@ -218,21 +218,20 @@ seed_volume() {
   in_volume "${1}_n8n_data" volume-seed.sh "$KEY"
 }
 
-seed_redis() {
-  check_prefix "${1:-}"
-  local db
-  for db in 0 1; do
-    run_lua "$1" $db redis-seed.lua >/dev/null
-  done
-  redis_client "$1" -e -x FUNCTION LOAD REPLACE >/dev/null <"$STACK_DIR/redis-function.lua"
+# Runs the shell script $2 with the arguments $3... in the Redis container of stack $1, where
+# the function cli is redis-cli: one exec, since each costs more than what it does.
+in_redis() {
+  local prefix=$1 script=$2
+  shift 2
+  REDISCLI_AUTH=${REDIS_PASSWORD:-} docker exec ${REDIS_PASSWORD:+-e REDISCLI_AUTH} "$prefix-redis" \
+    sh -euc "cli() { redis-cli -p $REDIS_INNER_PORT -e \"\$@\"; }; $script" sh "$@" </dev/null
 }
 
-# Runs the script $3 in database $2 of the Redis of stack $1.
-run_lua() {
-  redis_client "$1" -e -n "$2" -x SCRIPT LOAD <"$STACK_DIR/$3" | {
-    read -r sha
-    redis_client "$1" -e -n "$2" EVALSHA "$sha" 0 "$2"
-  }
+seed_redis() {
+  check_prefix "${1:-}"
+  # shellcheck disable=SC2016 # for the shell in the container
+  in_redis "$1" 'for db in 0 1; do cli -n $db EVAL "$1" 0 $db; done; cli FUNCTION LOAD REPLACE "$2"' \
+    "$(<"$STACK_DIR/redis-seed.lua")" "$(<"$STACK_DIR/redis-function.lua")" >/dev/null
 }
 
 fingerprint_postgres() {
@@ -246,11 +245,12 @@ fingerprint_postgres() {
 
 fingerprint_redis() {
   check_prefix "${1:-}"
-  local db
-  for db in $(redis_client "$1" -e INFO keyspace </dev/null | sed -n 's/^db\([0-9]*\):.*/\1/p' | sort -n); do
-    run_lua "$1" "$db" redis-fingerprint.lua
-  done
-  redis_client "$1" -e FUNCTION LIST WITHCODE </dev/null | sed 's/^/function|/'
+  # A variable first: a pipe would hide that redis-cli failed.
+  # shellcheck disable=SC2016 # for the shell in the container
+  in_redis "$1" 'info=$(cli INFO keyspace)
+    for db in $(echo "$info" | sed -n "s/^db\([0-9]*\):.*/\1/p" | sort -n); do cli -n "$db" EVAL "$1" 0 "$db"; done
+    functions=$(cli FUNCTION LIST WITHCODE)
+    printf "%s\n" "$functions" | sed "s/^/function|/"' "$(<"$STACK_DIR/redis-fingerprint.lua")"
 }
 
 fingerprint_volume() {
@@ -296,16 +296,21 @@ big() {
 
 down() {
   check_prefix "${1:-}"
-  local prefix=$1 name ids
-  ids=$(docker ps -aq --filter "label=$LABEL=$prefix")
-  for name in postgres redis n8n-main n8n-worker; do
-    ids+=" $(docker ps -aq --filter "name=^/$prefix-$name\$")"
+  local prefix=$1 filter found id status ids=() paused=()
+  local filters=("--filter label=$LABEL=$prefix" "--filter volume=${prefix}_n8n_data"
+    "--filter name=^/$prefix-postgres\$ --filter name=^/$prefix-redis\$ --filter name=^/$prefix-n8n-main\$ --filter name=^/$prefix-n8n-worker\$")
+  # What holds the volume is the helper container of a run that was killed.
+  for filter in "${filters[@]}"; do
+    # shellcheck disable=SC2086 # a list of words
+    found=$(docker ps -a --format '{{.ID}} {{.Status}}' $filter)
+    while read -r id status; do
+      [ -z "$id" ] || ids+=("$id")
+      [[ $status != *[Pp]aused* ]] || paused+=("$id")
+    done <<<"$found"
   done
   # An engine with frozen cgroups cannot kill what is paused, and waits for ever.
-  # shellcheck disable=SC2086 # a list of words
-  remove 'docker unpause' $ids
-  # shellcheck disable=SC2086 # a list of words
-  remove 'docker rm -fv' $ids
+  remove 'docker unpause' ${paused[@]+"${paused[@]}"}
+  remove 'docker rm -fv' ${ids[@]+"${ids[@]}"}
   # shellcheck disable=SC2046 # a list of words
   remove 'docker network rm' $(docker network ls -q --filter "label=$LABEL=$prefix")
   # shellcheck disable=SC2046 # a list of words

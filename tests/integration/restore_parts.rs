@@ -1,11 +1,9 @@
 //! restore-redis, restore-n8n and restore-env on real containers.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{assert_same, mode, Sandbox, REDIS_PORT};
+use crate::common::{assert_same, mode, Sandbox, REDIS_PORT};
 
 /// A state of a container that a restore must leave as it was: whether it runs.
 fn runs(sandbox: &Sandbox, name: &str) -> bool {
@@ -36,7 +34,7 @@ fn redis_files(sandbox: &Sandbox) -> String {
 }
 
 /// Redis with the seed, a snapshot of it, and other data since.
-fn changed_redis(builder: common::Builder) -> (Sandbox, String, String, String) {
+fn changed_redis(builder: crate::common::Builder) -> (Sandbox, String, String, String) {
     let sandbox = builder.redis().seeded().build();
     sandbox.run("backup-redis", &[]).assert_success();
     let file = sandbox.backup("redis").display().to_string();
@@ -536,7 +534,7 @@ fn archives_of_other_tools_are_taken_and_unsafe_ones_are_not() {
     let saved = sandbox.fingerprint_volume();
     let tar = |name: &str, script: &str| {
         let path = sandbox.path(format!("backups/n8n/{name}"));
-        let archive = common::sh(
+        let archive = crate::common::sh(
             "mkdir -p \"$(dirname \"$1\")\"; docker run --rm --network none -v \"$2:/v\" --entrypoint sh \
              n8n-backup-test/busybox:1 -c \"$3\" >\"$1\"",
             &[path.as_os_str(), sandbox.volume().as_ref(), script.as_ref()],
@@ -549,7 +547,7 @@ fn archives_of_other_tools_are_taken_and_unsafe_ones_are_not() {
     sandbox.run("restore-n8n", &[&plain]).assert_success();
     assert_same(&saved, &sandbox.fingerprint_volume());
     let outside = sandbox.path("backups/n8n/n8n_data_20250101_000001.tar.gz");
-    common::sh(
+    crate::common::sh(
         "cd \"$(dirname \"$1\")\" && echo x >evil && tar -czPf \"$1\" --transform 's,^,../../,' evil && rm evil",
         &[outside.as_os_str()],
     );
@@ -613,7 +611,7 @@ fn kept(dir: &Path) -> Vec<std::path::PathBuf> {
     let items = fs::read_dir(dir).into_iter().flatten().flatten();
     items
         .map(|item| item.path())
-        .filter(|path| common::name(path).starts_with(".env.before-restore-"))
+        .filter(|path| crate::common::name(path).starts_with(".env.before-restore-"))
         .collect()
 }
 

@@ -1,11 +1,9 @@
 //! backup-n8n: the archive of the data volume, and the helper container that shows it.
 
-mod common;
-
 use std::fs;
 use std::process::Command;
 
-use common::{assert_same, sh, Outcome, Sandbox};
+use crate::common::{assert_same, sh, Outcome, Sandbox};
 
 /// The label of helper containers.
 const HELPER: &str = "n8n-backup.helper";
@@ -55,7 +53,7 @@ fn an_archive_unpacked_by_tar_is_the_volume() {
     let mountpoint = sandbox.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
     let mountpoint = mountpoint.trim();
     if fs::read_dir(mountpoint).is_err() {
-        return common::skip(
+        return crate::common::skip(
             "volume::an_archive_unpacked_by_tar_is_the_volume",
             "the engine's volumes are not to be reached from here (root, local engine)",
         );
@@ -200,5 +198,5 @@ fn helpers_go_and_are_swept_and_nothing_is_pulled() {
     assert_eq!(sandbox.listing(), before);
     let mut inspect = Command::new("docker");
     inspect.args(["image", "inspect", "n8n-backup-test/no-such-image:1"]);
-    assert!(!common::output(inspect).status.success());
+    assert!(!crate::common::output(inspect).status.success());
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::{before_end, case, dump_of, edited, few_or_many, pack, restore, staged_databases};
 use crate::common::{assert_same, plain, Outcome, Sandbox};
-use crate::{before_end, case, dump_of, edited, few_or_many, pack, restore, staged_databases};
 
 const CORRUPT: &str = "Backup file is corrupted or not a valid gzip file";
 
@@ -394,7 +394,7 @@ fn other_encodings_come_back() {
             if encoding == "SQL_ASCII" {
                 sandbox.run("backup-postgres", &[]).assert_success();
                 sandbox.run("test-recovery", &["--postgres", "latest"]).assert_success();
-                crate::clear_backups(&sandbox);
+                super::clear_backups(&sandbox);
             }
             restore(&sandbox, &dump).assert_success();
             assert_same(&before, &print());

@@ -1,12 +1,10 @@
 //! backup-all, backup-postgres and the copy of .env on a real stack.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
-use common::{matches, mode, name, sh, Outcome, Sandbox};
+use crate::common::{matches, mode, name, sh, Outcome, Sandbox};
 
 const RULE: &str = "INFO ==========================================";
 const KINDS: [&str; 4] = ["postgres", "redis", "n8n", "env"];
@@ -185,8 +183,8 @@ fn of_four_starts_at_once_one_runs() {
     let running: Vec<_> = (0..4)
         .map(|_| sandbox.call("backup-all").path_first(&slow).spawn())
         .collect();
-    let pids: Vec<u32> = running.iter().map(common::Running::pid).collect();
-    let outcomes: Vec<Outcome> = running.into_iter().map(common::Running::wait).collect();
+    let pids: Vec<u32> = running.iter().map(crate::common::Running::pid).collect();
+    let outcomes: Vec<Outcome> = running.into_iter().map(crate::common::Running::wait).collect();
     let winners: Vec<usize> = (0..4).filter(|i| outcomes[*i].code == Some(0)).collect();
     assert_eq!(winners.len(), 1, "{outcomes:?}");
     let holder = pids[winners[0]];
@@ -341,8 +339,8 @@ fn what_is_wrong_with_docker_is_told_apart() {
         told.push(silent.errors());
         assert!(sandbox.backups(other).is_empty());
     }
-    if !common::can_mount() {
-        return common::skip(
+    if !crate::common::can_mount() {
+        return crate::common::skip(
             "backup::what_is_wrong_with_docker_is_told_apart (docker's absence)",
             "needs to mount in a namespace of its own (root)",
         );
@@ -525,5 +523,5 @@ fn the_dump_is_what_psql_alone_restores() {
         let kept = text.lines().filter(|line| !line.starts_with("database|"));
         kept.map(|line| format!("{line}\n")).collect()
     };
-    common::assert_same(&contents(&before), &contents(&sandbox.fingerprint_postgres_of("drill")));
+    crate::common::assert_same(&contents(&before), &contents(&sandbox.fingerprint_postgres_of("drill")));
 }

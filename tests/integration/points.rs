@@ -1,18 +1,14 @@
 //! Recovery points: what a run leaves, and what verify, list, the restores and the retention make of it.
 
 // The helpers are test code as well.
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use crate::common::{done, has_program, name, output, sh, skip, Outcome, Sandbox};
 use chrono::{DateTime, Local, NaiveDateTime};
-use common::{done, has_program, name, output, sh, skip, Outcome, Sandbox};
 
 const DAY: u64 = 86_400;
 const KINDS: [(&str, &str, &str); 4] = [

@@ -5,12 +5,6 @@
 //! line to the file that `FAULTS_REPORT` names. With `TEST_PASSPHRASE`, every sandbox encrypts its backups with it;
 //! with `TEST_COMPRESSOR`, it packs them by that program.
 
-// A test that cannot go on is to panic.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-#[path = "../common/mod.rs"]
-mod common;
-
 mod disks;
 mod dumps;
 mod engine;
@@ -26,7 +20,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{name, output as run_command, plain, Outcome, Running, Sandbox};
+use crate::common::{name, output as run_command, plain, Outcome, Running, Sandbox};
 
 /// Whether the suite runs in full.
 pub fn all() -> bool {
@@ -305,7 +299,7 @@ pub fn start_postgres(sandbox: &Sandbox) {
 
 /// Where the real docker command is.
 pub fn real_docker() -> String {
-    common::sh("command -v docker", &[]).trim().to_owned()
+    crate::common::sh("command -v docker", &[]).trim().to_owned()
 }
 
 /// A stand-in for docker: `script` sees the arguments and may pass them on to `$docker`.

@@ -1,15 +1,11 @@
 //! The commands of docs/recovery.md, word for word, after each loss that it is for.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 
-use common::page::{blocks, compose, shell};
-use common::{assert_same, has_program, sh, skip, Sandbox};
+use crate::common::page::{blocks, compose, shell};
+use crate::common::{assert_same, has_program, sh, skip, Sandbox};
 
-const PAGE: &str = include_str!("../docs/recovery.md");
+const PAGE: &str = include_str!("../../docs/recovery.md");
 
 /// An operator at the sandbox's project directory, with backups of one stamp.
 struct Operator<'a> {
@@ -23,7 +19,7 @@ impl<'a> Operator<'a> {
         Self {
             sandbox,
             docker: compose(sandbox),
-            stamp: common::name(sandbox.backups("sets").last().unwrap()).replace(".sha256", ""),
+            stamp: crate::common::name(sandbox.backups("sets").last().unwrap()).replace(".sha256", ""),
         }
     }
 
@@ -33,7 +29,7 @@ impl<'a> Operator<'a> {
             .replace("YYYYMMDD_HHMMSS", &self.stamp)
             .replace("n8n-postgres", &self.sandbox.container("postgres"))
             .replace("n8n_postgres_data", &format!("{}_postgres_data", self.sandbox.prefix()));
-        common::done(shell(&names, self.sandbox.dir(), &self.docker))
+        crate::common::done(shell(&names, self.sandbox.dir(), &self.docker))
     }
 }
 
@@ -107,7 +103,7 @@ fn a_lost_key_comes_back_from_what_still_holds_it() {
     }
     let key = sh(
         "\"$1\" key",
-        &[common::repository().join("tests/stack/stack.sh").as_os_str()],
+        &[crate::common::repository().join("tests/stack/stack.sh").as_os_str()],
     );
     let key = key.trim();
     let sandbox = Sandbox::new("rbkey")

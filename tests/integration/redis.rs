@@ -1,13 +1,11 @@
 //! backup-redis: the save that is followed, and the snapshot that is copied.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_same, name, Sandbox};
+use crate::common::{assert_same, name, Sandbox};
 
 /// Puts a snapshot into the data directory of a sandbox's Redis and starts that anew.
 fn load(sandbox: &Sandbox, snapshot: &Path) {
@@ -16,7 +14,7 @@ fn load(sandbox: &Sandbox, snapshot: &Path) {
     let target = format!("{container}:/data/dump.rdb");
     sandbox.docker(&["cp".as_ref(), snapshot.as_os_str(), target.as_ref()]);
     sandbox.docker(&["start", &container]);
-    let ping = ["exec", &container, "redis-cli", "-p", common::REDIS_PORT, "ping"];
+    let ping = ["exec", &container, "redis-cli", "-p", crate::common::REDIS_PORT, "ping"];
     for _ in 0..400 {
         let mut command = std::process::Command::new("docker");
         command.args(ping);
@@ -91,7 +89,7 @@ fn a_snapshot_loads_into_a_fresh_redis() {
     assert_eq!(sandbox.backups("redis").len(), 1);
 
     // A user of its own, while the default one is let in nowhere.
-    sandbox.set("REDIS_PORT", common::REDIS_PORT);
+    sandbox.set("REDIS_PORT", crate::common::REDIS_PORT);
     sandbox.set("REDIS_USERNAME", "n8n user");
     sandbox.set("REDIS_PASSWORD", "its own");
     sandbox.redis(&["ACL", "SETUSER", "n8n-user", "on", ">its own", "~*", "&*", "+@all"]);
@@ -199,7 +197,7 @@ fn a_save_that_fails_is_an_error_at_once() {
     let outcome = sandbox.run("backup-redis", &[]);
     outcome.assert_error("BGSAVE failed: {}");
     if busy() {
-        common::skip(
+        crate::common::skip(
             "a_save_that_fails_is_an_error_at_once",
             "the time it takes, on a machine that is busy",
         );

@@ -1,16 +1,12 @@
 //! Encryption at rest, on a real stack and with the real gpg.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{assert_same, done, has_program, mode, name, output, skip, Outcome, Sandbox};
+use crate::common::{assert_same, done, has_program, mode, name, output, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 /// A line of `.env` that must not be found in any backup.

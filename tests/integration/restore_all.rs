@@ -1,10 +1,8 @@
 //! restore-all on a real stack.
 
-mod common;
-
 use std::fs;
 
-use common::{assert_same, Sandbox, REDIS_PORT};
+use crate::common::{assert_same, Sandbox, REDIS_PORT};
 
 const PARTS: [&str; 4] = ["postgres", "redis", "n8n-main", "n8n-worker"];
 
@@ -175,7 +173,7 @@ fn an_interrupted_restore_goes_on() {
     // A point with one component is not restored as a whole, and not taken for the latest.
     sandbox.run("backup-redis", &[]).assert_success();
     let sets = sandbox.backups("sets");
-    let newest = common::name(sets.last().unwrap()).replace(".sha256", "");
+    let newest = crate::common::name(sets.last().unwrap()).replace(".sha256", "");
     sandbox
         .run("restore-all", &[&newest])
         .assert_error("Recovery point {} is not complete: it holds no postgres, n8n, env{}");
@@ -184,7 +182,7 @@ fn an_interrupted_restore_goes_on() {
     outcome.assert_log_has("restore-all", "WARN Left as it is: postgres");
     let damaged = sandbox.backups("n8n").first().unwrap().clone();
     fs::write(&damaged, "no archive").unwrap();
-    let point = common::name(sets.first().unwrap()).replace(".sha256", "");
+    let point = crate::common::name(sets.first().unwrap()).replace(".sha256", "");
     let started = sandbox.docker(&[
         "inspect",
         "--format",
@@ -224,7 +222,7 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
     bash.args(["-c", steps, "bash"])
         .arg(&dump)
         .arg(sandbox.container("postgres"));
-    common::done(bash);
+    crate::common::done(bash);
     assert_same(&before, &sandbox.fingerprint());
 
     sandbox.psql("drop table settings");
@@ -318,7 +316,7 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     sandbox.run("backup-all", &[]).assert_success();
     let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
     let (dump, snapshot, archive) = (file("postgres"), file("redis"), file("n8n"));
-    let point = common::name(&sandbox.backups("sets")[0]).replace(".sha256", "");
+    let point = crate::common::name(&sandbox.backups("sets")[0]).replace(".sha256", "");
     sandbox.psql("drop table settings cascade");
     sandbox.redis(&["flushall"]);
     let docker = sandbox.failing_docker("*' exchange '*", 1);
@@ -392,7 +390,7 @@ fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
     for name in &servers {
         sandbox.docker(&["stop", name]);
     }
-    let rest = |outcome: &common::Outcome, n8n: &str| {
+    let rest = |outcome: &crate::common::Outcome, n8n: &str| {
         for (name, wanted) in PARTS.into_iter().zip(["exited", "exited", n8n, n8n]) {
             assert_eq!(status(&sandbox, name), wanted, "{name}: {outcome}");
         }

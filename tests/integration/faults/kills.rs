@@ -4,11 +4,11 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{assert_same, has_program, matches, name, Sandbox};
-use crate::{
+use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
     await_true, case, clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
 };
+use crate::common::{assert_same, has_program, matches, name, Sandbox};
 
 const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
 

@@ -1,16 +1,12 @@
 //! Copies elsewhere, by the real rclone: to a directory, and to WebDAV and SFTP servers on this host.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use common::servers::{files, Rclone};
-use common::{assert_same, done, has_program, name, sh, skip, Outcome, Sandbox};
+use crate::common::servers::{files, Rclone};
+use crate::common::{assert_same, done, has_program, name, sh, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const REMOTE: &str = "n8n-backup:n8n-backups";

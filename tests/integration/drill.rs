@@ -1,9 +1,5 @@
 //! test-recovery: recovery points, whole and damaged, recovered into throw-away containers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{assert_same, done, has_program, matches, name, sh, skip, Outcome, Sandbox};
+use crate::common::{assert_same, done, has_program, matches, name, sh, skip, Outcome, Sandbox};
 
 /// The label of the throw-away containers.
 const LABEL: &str = "n8n-backup.drill";
@@ -86,7 +82,7 @@ fn gzip(sandbox: &Sandbox, contents: &[u8]) -> Vec<u8> {
 fn gunzip(file: &Path) -> Vec<u8> {
     let mut command = Command::new("gzip");
     command.arg("-dc").arg(file);
-    common::output(command).stdout
+    crate::common::output(command).stdout
 }
 
 /// What the engine knows of the sandbox's own containers, which a drill must not change.
@@ -147,7 +143,7 @@ fn a_whole_point_passes_and_nothing_live_is_touched() {
     let record = fs::read_to_string(&record).unwrap();
     let key = sh(
         "\"$1\" key",
-        &[common::repository().join("tests/stack/stack.sh").as_os_str()],
+        &[crate::common::repository().join("tests/stack/stack.sh").as_os_str()],
     );
     for secret in [key.trim(), "not a secret"] {
         assert!(!record.contains(secret), "docker was given {secret}");
@@ -397,7 +393,7 @@ fn volume_archive(sandbox: &Sandbox, config: Option<&str>) -> Vec<u8> {
     }
     let mut command = Command::new("tar");
     command.arg("-cz").arg("-C").arg(&dir).arg(".");
-    common::output(command).stdout
+    crate::common::output(command).stdout
 }
 
 #[test]
@@ -433,7 +429,7 @@ fn the_key_proof_tells_right_from_wrong_and_from_unknown() {
     let (env, archive, dump) = (sandbox.backup("env"), sandbox.backup("n8n"), sandbox.backup("postgres"));
 
     let test = |env_key: Option<&str>, config: Option<&str>| {
-        let line = env_key.map_or_else(String::new, |key| common::env_line("N8N_ENCRYPTION_KEY", key));
+        let line = env_key.map_or_else(String::new, |key| crate::common::env_line("N8N_ENCRYPTION_KEY", key));
         forge(&sandbox, &env, format!("A=1\n{line}\n").as_bytes());
         forge(&sandbox, &archive, &volume_archive(&sandbox, config));
         sandbox.run("test-recovery", &["--postgres"])

@@ -1,12 +1,10 @@
 //! cleanup-backups: what the retention lets go, and all that it must not touch.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use common::{name, Sandbox};
+use crate::common::{name, Sandbox};
 
 const DAY: u64 = 86_400;
 
@@ -288,8 +286,8 @@ fn a_file_that_cannot_be_deleted_is_an_error_and_the_others_go() {
     let test = "cleanup::a_file_that_cannot_be_deleted_is_an_error_and_the_others_go";
     let sandbox = Sandbox::new("stuck").build();
     fill(&sandbox);
-    if !common::can_mount() {
-        return common::skip(test, "needs to mount in a namespace of its own (root)");
+    if !crate::common::can_mount() {
+        return crate::common::skip(test, "needs to mount in a namespace of its own (root)");
     }
     let stuck = sandbox.path("backups/redis");
     let script = r#"dir=$1; shift; mount --bind "$dir" "$dir" && mount -o remount,ro,bind "$dir" && exec "$@""#;

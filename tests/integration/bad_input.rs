@@ -1,11 +1,9 @@
 //! Bad input: one clear ERROR line, exit code 1, nothing changed.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Outcome, Sandbox};
+use crate::common::{Outcome, Sandbox};
 
 /// Every script.
 const SCRIPTS: [&str; 6] = [

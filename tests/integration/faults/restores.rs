@@ -4,11 +4,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{assert_same, Sandbox};
-use crate::{
+use super::{
     assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
     edited, restore, staged_databases,
 };
+use crate::common::{assert_same, Sandbox};
 
 /// A statement fails in the middle: the live database is untouched and lets everybody in meanwhile.
 #[test]
@@ -241,7 +241,7 @@ fn a_lost_database_is_made_anew() {
     });
     case("a restore in place fails after the drop", || {
         let before = sandbox.fingerprint_postgres();
-        crate::clear_backups(&sandbox);
+        super::clear_backups(&sandbox);
         let bad = edited(&sandbox, &dump, "bad.sql.gz", |text| {
             before_end(&text, "SELECT no_such_thing;")
         });

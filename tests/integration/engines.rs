@@ -1,10 +1,6 @@
 //! Other engines than the local Docker: one that is reached over TCP, podman under docker's name, and several stacks on
 //! one host.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -14,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread;
 
-use common::{assert_same, done, has_program, name, output, repository, skip, Sandbox};
+use crate::common::{assert_same, done, has_program, name, output, repository, skip, Sandbox};
 
 /// Passes TCP connections on to the engine's socket. `budget` bytes may come from the engine over any one connection;
 /// then it breaks.
@@ -135,7 +131,7 @@ fn two_stacks_on_one_host_do_not_meet() {
         (one.join().unwrap(), other)
     });
     let running = [one.spawn("backup-all", &[]), other.spawn("backup-all", &[])];
-    let [first, second] = running.map(common::Running::wait);
+    let [first, second] = running.map(crate::common::Running::wait);
     first.assert_success().assert_never_says(other.prefix());
     second.assert_success().assert_never_says(one.prefix());
     for kind in ["postgres", "redis", "n8n", "env"] {

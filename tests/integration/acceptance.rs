@@ -1,10 +1,6 @@
 //! A night with all that can be switched on, and the loss of the host after it. What is done on the new one are the commands
 //! of the documentation, word for word.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -13,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::page::{blocks, compose, shell};
-use common::servers::{files, next, serve, Rclone};
-use common::{assert_same, has_program, mode, output, skip, Outcome, Sandbox};
+use crate::common::page::{blocks, compose, shell};
+use crate::common::servers::{files, next, serve, Rclone};
+use crate::common::{assert_same, has_program, mode, output, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 /// A line of `.env` and a value in the database that must not be found on any disk but in `.env`.
@@ -102,7 +98,7 @@ fn type_on_new_host(sandbox: &Sandbox, home: &Path, docker: &Path, script: &str)
     fs::create_dir(&project).unwrap();
     let mut install = Command::new(sandbox.aside("checkout/scripts/make/install.sh"));
     install.env("N8N_DIR", &project);
-    common::done(install);
+    crate::common::done(install);
     let mut shell = shell(script, home, docker);
     shell
         .env("HOME", home)
@@ -129,7 +125,7 @@ fn type_on_new_host(sandbox: &Sandbox, home: &Path, docker: &Path, script: &str)
 fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands() {
     for program in ["rclone", "gpg", "curl", "openssl"] {
         if !has_program(program) {
-            return skip("whole::a_night_with_everything_on", &format!("no {program}"));
+            return skip("acceptance::a_night_with_everything_on", &format!("no {program}"));
         }
     }
     let (address, requests) = serve(0);
@@ -176,18 +172,18 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
     );
 
     let docker = compose(&sandbox);
-    let stamp = common::name(&sandbox.backup("sets")).replace(".sha256", "");
+    let stamp = crate::common::name(&sandbox.backup("sets")).replace(".sha256", "");
     let mut project = sandbox.dir().to_owned();
     let mut old = old_home;
     let offsite = blocks(
-        include_str!("../docs/offsite.md"),
+        include_str!("../../docs/offsite.md"),
         "A new host, with only the passphrase and the remote",
     )
     .concat();
     // What comes before puts the program and rclone's settings in place.
     let (_, offsite) = offsite.split_once("cd ~/n8n\n").unwrap();
     let recovery = blocks(
-        include_str!("../docs/recovery.md"),
+        include_str!("../../docs/recovery.md"),
         "The host is lost, or n8n moves to another one",
     );
     let recovery = recovery

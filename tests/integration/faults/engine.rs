@@ -4,11 +4,11 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{assert_same, Outcome, Sandbox};
-use crate::{
+use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
     docker_stand_in, dump_of, staged_databases,
 };
+use crate::common::{assert_same, Outcome, Sandbox};
 
 /// With a stall limit of two seconds, no command takes longer than a few of them.
 #[track_caller]
@@ -29,7 +29,7 @@ fn an_engine_that_never_answers_is_an_error_in_time() {
         }
     });
     let host = format!("unix://{}", socket.display());
-    let dump = crate::pack(&sandbox, "x.sql.gz", dumps());
+    let dump = super::pack(&sandbox, "x.sql.gz", dumps());
     for command in [
         "backup-postgres",
         "backup-redis",
@@ -182,8 +182,8 @@ fn a_paused_container_is_a_stall() {
     });
     case("docker pause in the middle of a restore", || {
         let before = sandbox.fingerprint_postgres();
-        let slow = crate::edited(&sandbox, &dump, "slow.sql.gz", |text| {
-            crate::before_end(&text, "SELECT pg_sleep(4);")
+        let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
+            super::before_end(&text, "SELECT pg_sleep(4);")
         });
         let mut running = sandbox.call("restore-postgres").arg(&slow).spawn();
         running.await_that("the load sleeps", |_| {
@@ -224,10 +224,10 @@ fn slow_work_in_the_server_is_no_stall() {
         .build();
     let dump = dump_of(&sandbox);
     case("a statement that takes three times the stall limit", || {
-        let slow = crate::edited(&sandbox, &dump, "slow.sql.gz", |text| {
-            crate::before_end(&text, "SELECT pg_sleep(6);")
+        let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
+            super::before_end(&text, "SELECT pg_sleep(6);")
         });
-        let outcome = crate::restore(&sandbox, &slow);
+        let outcome = super::restore(&sandbox, &slow);
         outcome.assert_success();
         assert!(outcome.took > Duration::from_secs(6));
     });
@@ -239,7 +239,7 @@ fn slow_work_in_the_server_is_no_stall() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        crate::await_true("the table is not locked", || {
+        super::await_true("the table is not locked", || {
             sandbox.psql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'execution_entity'::regclass").trim() == "1"
         });
         let outcome = sandbox.run("backup-postgres", &[]);

@@ -1,12 +1,10 @@
 //! restore-postgres: what is destroyed comes back, and what cannot be restored destroys nothing.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{assert_same, env_line, sh, Outcome, Sandbox};
+use crate::common::{assert_same, env_line, sh, Outcome, Sandbox};
 
 /// The contract's lines, in the order of the work.
 #[track_caller]
@@ -101,8 +99,8 @@ fn what_was_destroyed_comes_back() {
 #[test]
 fn a_terminal_is_asked() {
     let sandbox = Sandbox::new("ask").postgres().build();
-    if !common::has_program("script") {
-        return common::skip("restore::a_terminal_is_asked", "needs the program script (bsdutils)");
+    if !crate::common::has_program("script") {
+        return crate::common::skip("restore::a_terminal_is_asked", "needs the program script (bsdutils)");
     }
     sandbox.psql("CREATE TABLE t AS SELECT 'before' AS x");
     sandbox.run("backup-postgres", &[]).assert_success();

@@ -1,10 +1,6 @@
 //! The Debian package and the timer on a live systemd: the one of this host, started as the first process of a container over
 //! this host's `/usr`, which stays as it is.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
@@ -13,7 +9,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::{done, has_program, output, repository, skip, Sandbox};
+use crate::common::{done, has_program, output, repository, skip, Sandbox};
 
 const TEST: &str = "systemd::the_package_and_the_timer_work_and_leave_nothing";
 /// What the host lends for the system in the container, and the one program that is there before.
@@ -42,7 +38,7 @@ fn image(sandbox: &Sandbox) -> String {
     }
     fs::copy("/var/lib/dpkg/status", root.join("var/lib/dpkg/status")).unwrap();
     let image = format!("{}:1", sandbox.prefix());
-    common::sh(
+    crate::common::sh(
         "docker run --rm --network none n8n-backup-test/busybox:1 cat /bin/busybox >\"$1/busybox\"
          chmod 755 \"$1/busybox\"
          tar -C \"$1\" -c . | docker import - \"$2\"",
@@ -104,7 +100,7 @@ fn the_package_and_the_timer_work_and_leave_nothing() {
         name: image(&sandbox),
         container: container.clone(),
     };
-    let (project, docker) = (sandbox.aside(""), common::sh("command -v docker", &[]));
+    let (project, docker) = (sandbox.aside(""), crate::common::sh("command -v docker", &[]));
     let mounts = [
         format!("{}:/srv", project.display()),
         "/usr:/host-usr:ro".to_owned(),
@@ -161,7 +157,7 @@ fn the_package_and_the_timer_work_and_leave_nothing() {
     // As the release is; packing what is for a debugger takes longer than all else.
     if has_program("strip") {
         let program = checkout.join("bin/n8n-backup");
-        common::sh(
+        crate::common::sh(
             "strip -o \"$1.small\" \"$1\" && mv \"$1.small\" \"$1\"",
             &[program.as_os_str()],
         );

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::{assert_backups_whole, case};
 use crate::common::Sandbox;
-use crate::{assert_backups_whole, case};
 
 fn backup_all(sandbox: &Sandbox, stdout: Stdio) -> std::process::Child {
     backup_all_to(sandbox, &[], stdout, Stdio::piped())
@@ -54,7 +54,7 @@ fn a_reader_that_goes_away_costs_no_backup() {
     case("the reader goes away in the middle", || {
         let (reader, writer) = std::io::pipe().unwrap();
         let child = backup_all(&sandbox, writer.into());
-        crate::await_true("no log", || sandbox.log().contains("Running: backup-postgres.sh"));
+        super::await_true("no log", || sandbox.log().contains("Running: backup-postgres.sh"));
         drop(reader);
         let said = child.wait_with_output().unwrap();
         assert_eq!(said.status.code(), Some(0), "{}", sandbox.log());
@@ -91,13 +91,13 @@ fn a_pipe_that_nobody_reads_does_not_hold_a_run() {
                     break status;
                 }
                 if start.elapsed() > Duration::from_secs(20) {
-                    crate::kill("KILL", child.id());
+                    super::kill("KILL", child.id());
                     panic!("it is held: {}", sandbox.log());
                 }
                 std::thread::sleep(Duration::from_millis(20));
             };
             assert_eq!(status.code(), Some(1), "{}", sandbox.log());
-            crate::assert_lock_free(&sandbox);
+            super::assert_lock_free(&sandbox);
             drop(reader);
             filler.join().unwrap();
         });

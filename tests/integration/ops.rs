@@ -1,17 +1,13 @@
 //! What an operator watches: status, pings, metrics, the notify command. The HTTP server is a real one on loopback.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use common::servers::{next, serve};
-use common::{has_program, mode, skip, Sandbox};
+use crate::common::servers::{next, serve};
+use crate::common::{has_program, mode, skip, Sandbox};
 
 /// The value of a metric in a textfile.
 fn metric(text: &str, name: &str) -> Option<f64> {
@@ -125,7 +121,7 @@ fn a_good_run_is_told_to_those_who_watch_and_status_agrees() {
     if has_program("python3") {
         let file = sandbox.aside("status.json");
         fs::write(&file, &json.stdout).unwrap();
-        common::sh("python3 -m json.tool \"$1\"", &[file.as_os_str()]);
+        crate::common::sh("python3 -m json.tool \"$1\"", &[file.as_os_str()]);
     }
 
     // An old point, then one that has lost a byte, then an age that is none.
@@ -230,7 +226,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     let before = sandbox.listing();
     let fine = sandbox.binary().arg("doctor").run();
     assert_eq!(fine.code, Some(0), "{fine}");
-    let line = |outcome: &common::Outcome, start: &str| {
+    let line = |outcome: &crate::common::Outcome, start: &str| {
         assert!(
             outcome.stdout.lines().any(|line| line.starts_with(start)),
             "{start}\n{outcome}"
@@ -327,7 +323,7 @@ fn a_directory_of_the_host_becomes_a_volume_as_the_doctor_says() {
     for name in &names {
         sandbox.run_idle(name, &mount);
     }
-    let advice = |said: &common::Outcome| -> String {
+    let advice = |said: &crate::common::Outcome| -> String {
         let line = said.stdout.lines().find(|line| line.starts_with("FAIL n8n: ")).unwrap();
         assert!(line.contains("keeps its data in the directory "), "{said}");
         line.split_once("(nothing is moved): ").unwrap().1.to_owned()
@@ -335,7 +331,7 @@ fn a_directory_of_the_host_becomes_a_volume_as_the_doctor_says() {
     let said = sandbox.binary().arg("doctor").run();
     let command = advice(&said);
     assert!(command.ends_with(&format!(" {}", sandbox.volume())), "{command}");
-    common::sh(&command, &[]);
+    crate::common::sh(&command, &[]);
     let said = sandbox.binary().arg("doctor").run();
     for name in &names {
         let line = format!(

@@ -1,10 +1,8 @@
 //! Backups by each compressor: the archives are standard .gz files, hold the same, and restore.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::{assert_same, has_program, sh, skip, Outcome, Sandbox};
+use crate::common::{assert_same, has_program, sh, skip, Outcome, Sandbox};
 
 /// Backs up the database and the volume, ruins the database, and restores it from the archive.
 #[track_caller]

@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Duration;
 
+use super::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of};
 use crate::common::{assert_same, Sandbox};
-use crate::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of};
 
 /// What somebody plants at the lock's path is neither followed nor emptied, and said.
 #[test]
@@ -67,7 +67,7 @@ fn a_run_that_is_stopped_costs_its_component_only() {
         stopped.signal("CONT");
         // It finds that nothing has moved for longer than its own limit, or gets through.
         stopped.wait();
-        crate::assert_next_run_succeeds(&sandbox);
+        super::assert_next_run_succeeds(&sandbox);
     });
 }
 
@@ -77,7 +77,7 @@ fn a_pipe_in_the_place_of_a_file_holds_no_run() {
     let sandbox = Sandbox::new("lockf").redis().env("BACKUP_STALL_SECONDS", "2").build();
     sandbox.run("backup-redis", &[]).assert_success();
     let set = sandbox.backup("sets");
-    let stamp = crate::name(&set).replace(".sha256", "");
+    let stamp = super::name(&set).replace(".sha256", "");
     let only = ["--only", "redis", "--yes", &stamp];
     for (what, path, command, args, line) in [
         (
@@ -173,7 +173,7 @@ fn four_starts_at_once_are_one_run() {
         assert_backups_whole(&sandbox);
     });
     case("four starts of backup-postgres at once", || {
-        crate::clear_backups(&sandbox);
+        super::clear_backups(&sandbox);
         let runs: Vec<_> = (0..4).map(|_| sandbox.spawn("backup-postgres", &[])).collect();
         for run in runs {
             run.wait().assert_success();
@@ -194,8 +194,8 @@ fn a_restore_and_a_backup_exclude_each_other() {
     let dump = dump_of(&sandbox);
     let before = sandbox.fingerprint_postgres();
     case("a backup while a restore runs", || {
-        let slow = crate::edited(&sandbox, &dump, "slow.sql.gz", |text| {
-            crate::before_end(&text, "SELECT pg_sleep(6);")
+        let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
+            super::before_end(&text, "SELECT pg_sleep(6);")
         });
         let mut restore = sandbox.call("restore-postgres").arg(&slow).spawn();
         restore.await_log("Restoring database from backup...");

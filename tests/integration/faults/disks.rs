@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{assert_same, output, repository, Sandbox};
-use crate::{
+use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, before_end, case, dump_of, edited, restore,
     staged_databases,
 };
+use crate::common::{assert_same, output, repository, Sandbox};
 
 /// A small file system at a directory, gone when this is dropped.
 struct Small(PathBuf);
@@ -404,7 +404,7 @@ fn a_full_disk_in_the_server_leaves_the_live_database() {
         || {
             let big = sandbox.aside("big.sql.gz");
             fs::rename(sandbox.backup("postgres"), &big).unwrap();
-            crate::clear_backups(&sandbox);
+            super::clear_backups(&sandbox);
             let now = sandbox.fingerprint_postgres();
             let bad = edited(&sandbox, &big, "bad.sql.gz", |text| {
                 before_end(&text, "SELECT no_such_thing;")

@@ -1,19 +1,15 @@
 //! The manual page and the completions, as groff and the shells take them. No Docker is needed.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::{has_program, skip};
+use crate::common::{has_program, skip};
 
 fn n8n_backup(args: &[&str]) -> String {
-    common::done({
-        let mut command = Command::new(common::program());
+    crate::common::done({
+        let mut command = Command::new(crate::common::program());
         command.args(args);
         command
     })
