@@ -42,7 +42,8 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let begun = redis
         .begin_save_once_loaded(JOURNAL)
         .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
-    JOURNAL.info(format_args!("Current LASTSAVE: {}", begun.before.last_save));
+    let before = begun.before.last_save.clone();
+    JOURNAL.info(format_args!("Current LASTSAVE: {before}"));
     let saved = redis.save(begun, JOURNAL)?;
     JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
 
@@ -60,7 +61,10 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     if bytes == 0 {
         bail!("Backup file is empty");
     }
-    let summary = scanner.finish().context("Failed to copy RDB file from container")?;
+    let summary = scanner
+        .finish()
+        .and_then(|summary| saved.own_snapshot(&before, summary))
+        .context("Failed to copy RDB file from container")?;
     partial.sync()?;
     prove_encryption(context, &partial, bytes).context("Failed to copy RDB file from container")?;
     if summary.checksum == rdb::Checksum::Absent {
@@ -200,6 +204,22 @@ impl State {
             file: format!("{dir}/{name}"),
             keys: keys(keyspace),
         })
+    }
+
+    /// Gives back the snapshot that was found where this state says, unless it was made before `LASTSAVE` was `before`: then it is
+    /// not that of the save, which lies elsewhere.
+    fn own_snapshot(&self, before: &str, snapshot: rdb::Summary) -> Result<rdb::Summary> {
+        let seconds = |text: &str| text.parse::<u64>().ok();
+        let made = snapshot.aux.get("ctime").and_then(|time| seconds(time));
+        if let (Some(made), Some(before), Some(after)) = (made, seconds(before), seconds(&self.last_save)) {
+            // A clock that was set back says nothing.
+            ensure!(
+                made >= before || after < before,
+                "{} is older than the save: Redis saves elsewhere and does not say where; allow CONFIG GET, or have it save there (dir, dbfilename)",
+                self.file
+            );
+        }
+        Ok(snapshot)
     }
 }
 

@@ -101,6 +101,39 @@ fn a_snapshot_loads_into_a_fresh_redis() {
     assert_eq!(sandbox.backups("redis").len(), 2);
 }
 
+/// Where CONFIG is out of reach, the snapshot is taken to lie where the official image has it; an old one there is not the one
+/// that was just made.
+#[test]
+fn an_older_snapshot_in_the_usual_place_is_no_backup() {
+    let sandbox = Sandbox::new("stale")
+        .redis()
+        .redis_arg("--rename-command")
+        .redis_arg("CONFIG")
+        .redis_arg("NOT-FOR-YOU")
+        .redis_arg("--dir")
+        .redis_arg("/var/tmp")
+        .build();
+    let container = sandbox.container("redis");
+    sandbox.redis(&["SET", "key", "old"]);
+    sandbox.redis(&["SAVE"]);
+    sandbox.docker(&["exec", &container, "cp", "/var/tmp/dump.rdb", "/data/dump.rdb"]);
+    thread::sleep(Duration::from_millis(1100));
+    sandbox.redis(&["SET", "key", "new"]);
+    sandbox.redis(&["SAVE"]);
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_error("Failed to copy RDB file from container");
+    assert!(
+        outcome.log.contains("/data/dump.rdb is older than the save"),
+        "{outcome}"
+    );
+    assert!(sandbox.backups("redis").is_empty());
+    assert!(sandbox.leftovers("redis").is_empty());
+
+    // Where it does lie there, the backup is as any other.
+    sandbox.docker(&["exec", &container, "ln", "-sf", "/var/tmp/dump.rdb", "/data/dump.rdb"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+}
+
 #[test]
 fn runs_within_one_second_all_have_their_snapshot() {
     let sandbox = Sandbox::new("second").redis().build();
