@@ -96,6 +96,36 @@ fn what_was_destroyed_comes_back() {
     assert_same(&contents(&before), &contents(&sandbox.fingerprint_postgres()));
 }
 
+/// What an interrupted restore leaves is cleared by the next backup, but not what somebody has given another name.
+#[test]
+fn a_replaced_database_that_was_renamed_stays() {
+    let sandbox = Sandbox::new("renamed").stack().seeded().build();
+    let before = sandbox.fingerprint_postgres();
+    for name in ["n8n_old_20260101_020000", "n8n_restore_20260101_020000", "rescued"] {
+        sandbox.psql_in("postgres", &format!("CREATE DATABASE {name} TEMPLATE n8n"));
+    }
+    for (name, mark) in [
+        ("n8n_old_20260101_020000", "replaced"),
+        ("n8n_restore_20260101_020000", "staged for"),
+        ("rescued", "replaced"),
+    ] {
+        sandbox.psql_in(
+            "postgres",
+            &format!("COMMENT ON DATABASE {name} IS 'n8n-backup: {mark} \"n8n\"'"),
+        );
+    }
+    sandbox.run("backup-all", &[]).assert_success();
+    assert_eq!(sandbox.databases(), ["n8n", "rescued"]);
+    let file = sandbox.backup("postgres");
+    restore(&sandbox, &file).assert_success();
+    assert_eq!(sandbox.databases(), ["n8n", "rescued"]);
+    let contents = |text: String| -> Vec<String> {
+        let kept = text.lines().filter(|line| !line.starts_with("database|"));
+        kept.map(str::to_owned).collect()
+    };
+    assert_eq!(contents(before), contents(sandbox.fingerprint_postgres_of("rescued")));
+}
+
 #[test]
 fn a_terminal_is_asked() {
     let sandbox = Sandbox::new("ask").postgres().build();

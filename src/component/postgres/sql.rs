@@ -587,7 +587,8 @@ pub struct Leftover {
 /// first. Staged and replaced ones may be dropped, kept ones not. Read by [`parse_leftovers`].
 ///
 /// `replaced` is listed only while the live database exists. A database under a staged name without a comment that lets
-/// nobody in is what death between CREATE DATABASE and its first comment leaves: empty.
+/// nobody in is what death between CREATE DATABASE and its first comment leaves: empty. What has the mark and another name is
+/// somebody's, who renamed it to keep it.
 pub fn sweep_list(live: &str) -> Result<String> {
     let mut marks = Vec::new();
     for mark in [Mark::Staged, Mark::Replaced, Mark::Kept] {
@@ -599,9 +600,10 @@ SELECT concat_ws(E'\t', coalesce(kind, 'staged'), encode(convert_to(datname, 'UT
     CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END)
 FROM (SELECT oid, datname, datallowconn, shobj_description(oid, 'pg_database') AS note FROM pg_database) d
 LEFT JOIN (VALUES {marks}) m(kind, mark) ON note = mark OR starts_with(note, mark || E'\n')
-WHERE datname <> {live} AND (kind IN ('staged', 'kept')
-    OR kind = 'replaced' AND EXISTS (SELECT FROM pg_database l WHERE l.datname = {live} AND l.datallowconn)
-    OR note IS NULL AND NOT datallowconn AND datname ~ '^n8n_restore_[0-9]{{8}}_[0-9]{{6}}$')
+WHERE datname <> {live} AND (kind = 'kept'
+    OR datname ~ '^n8n_restore_[0-9]{{8}}_[0-9]{{6}}$' AND (kind = 'staged' OR note IS NULL AND NOT datallowconn)
+    OR datname ~ '^n8n_old_[0-9]{{8}}_[0-9]{{6}}$' AND kind = 'replaced'
+        AND EXISTS (SELECT FROM pg_database l WHERE l.datname = {live} AND l.datallowconn))
 ORDER BY oid;
 "#,
         marks = marks.join(", "),
