@@ -39,15 +39,18 @@ own() {
   [[ -z $owner ]] || chown -h -- "$owner" "$@"
 }
 
-new=
-trap '[[ -z $new ]] || rm -f -- "$new"' EXIT
-# place SOURCE TARGET: a copy, mode 755, that appears under its name all at once.
+staged=()
+trap '((${#staged[@]} == 0)) || rm -rf -- "${staged[@]}"' EXIT
+# place DIRECTORY SOURCE...: copies, mode 755, each of which appears under its name all at once.
 place() {
-  new=$2.new.$$
-  install -m 755 -- "$1" "$new"
-  own "$new"
-  mv -f -- "$new" "$2"
-  new=
+  local target=$1 new
+  shift
+  new=$(mktemp -d -- "$target/.n8n-backup-new.XXXXXX")
+  staged+=("$new")
+  install -m 755 -- "$@" "$new"
+  own "$new"/*
+  mv -f -- "$new"/* "$target"
+  rmdir -- "$new"
 }
 
 for part in bin scripts logs backups backups/{postgres,redis,n8n,env,sets}; do
@@ -64,7 +67,7 @@ for part in "$root"/backups/*/.gitkeep "$root/logs/.gitkeep"; do
   fi
 done
 
-place "$root/bin/n8n-backup" "$dir/bin/n8n-backup"
+place "$dir/bin" "$root/bin/n8n-backup"
 kept=0
 for shim in "${shims[@]}"; do
   script=$dir/scripts/${shim##*/}
@@ -74,8 +77,8 @@ for shim in "${shims[@]}"; do
       ln -P -- "$script" "$script.orig" 2>/dev/null || cp -a -- "$script" "$script.orig"
     kept=$((kept + 1))
   fi
-  place "$shim" "$script"
 done
+place "$dir/scripts" "${shims[@]}"
 
 say "Installed $("$dir/bin/n8n-backup" --version) and ${#shims[@]} scripts in $dir"
 ((kept == 0)) || say "Kept $kept scripts that were there as scripts/NAME.sh.orig (make uninstall puts them back)"
