@@ -412,13 +412,17 @@ fn the_key_proof_tells_right_from_wrong_and_from_unknown() {
         &[OsStr::new(right)],
     );
     let script = "{ printf %s \"$1\" | base64 -d; printf '\\n%s' \"$2\"; } | openssl enc -aes-256-cbc -md md5 -a -A -pass stdin 2>/dev/null";
-    for n in 0..12 {
-        let plain = format!("{{\"password\":\"secret {n}\"}}");
-        let data = sh(script, &[OsStr::new(&latin1), OsStr::new(&plain)]);
-        sandbox.psql(&format!(
-            "INSERT INTO n8n.my_credentials_entity VALUES ('id{n}', '{data}')"
-        ));
-    }
+    let rows: Vec<String> = (0..12)
+        .map(|n| {
+            let plain = format!("{{\"password\":\"secret {n}\"}}");
+            let data = sh(script, &[OsStr::new(&latin1), OsStr::new(&plain)]);
+            format!("('id{n}', '{data}')")
+        })
+        .collect();
+    sandbox.psql(&format!(
+        "INSERT INTO n8n.my_credentials_entity VALUES {}",
+        rows.join(", ")
+    ));
     // Redis is not there, so the run fails and the point is incomplete: enough for a test of the database.
     let outcome = sandbox.run("backup-all", &[]);
     assert_eq!(outcome.code, Some(1), "{outcome}");
