@@ -103,6 +103,8 @@ fn type_on_new_host(sandbox: &Sandbox, home: &Path, docker: &Path, script: &str)
     shell
         .env("HOME", home)
         .env("TMPDIR", sandbox.aside("tmp"))
+        // Until .env is back, the lock would be the one of this machine's own backups.
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
