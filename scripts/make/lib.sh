@@ -1,11 +1,14 @@
 # shellcheck shell=bash
-# What the maintenance scripts share; sourced, never run. Sets `root`, the checkout.
+# What the maintenance scripts share; sourced, never run. Sets `root`, the checkout, and
+# `tools`, the directory of programs that only tests need, last on PATH.
 # Settings arrive in the environment (N8N_DIR, FILE, YES, DRY_RUN), because a path with
 # blanks, quotes or dollar signs does not survive make's text.
 
 root=$(cd -- "${BASH_SOURCE[0]%/*}/../.." && pwd -P && printf x)
 root=${root%$'\nx'}
 export root
+tools=$root/target/tools
+PATH=$PATH:$tools
 
 # say TEXT...: one line for the person at the terminal.
 say() {

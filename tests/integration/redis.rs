@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{assert_same, name, Sandbox};
 
@@ -229,14 +229,8 @@ fn a_save_that_fails_is_an_error_at_once() {
     sandbox.docker(&["exec", "-u", "0", &container, "chmod", "755", "/tmp"]);
     let outcome = sandbox.run("backup-redis", &[]);
     outcome.assert_error("BGSAVE failed: {}");
-    if busy() {
-        crate::common::skip(
-            "a_save_that_fails_is_an_error_at_once",
-            "the time it takes, on a machine that is busy",
-        );
-    } else {
-        assert!(outcome.took < Duration::from_secs(2), "{outcome}");
-    }
+    // Far below the limit of a save that stands still, which is what it would wait for.
+    assert!(outcome.took < Duration::from_secs(15), "{outcome}");
     assert_eq!(sandbox.listing(), before);
     // And once more, now that the last save is known to have failed.
     sandbox.run("backup-redis", &[]).assert_error("BGSAVE failed: {}");
@@ -265,14 +259,4 @@ fn a_save_that_fails_is_an_error_at_once() {
     let outcome = sandbox.call("backup-redis").path_first(&stand_in).run();
     outcome.assert_error("Backup file is empty");
     assert_eq!(sandbox.listing(), listing);
-}
-
-/// Whether other work keeps this machine from being quick.
-fn busy() -> bool {
-    let start = Instant::now();
-    thread::sleep(Duration::from_millis(1));
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 = load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    start.elapsed() > Duration::from_millis(20) || load > 1.5 * cores as f64
 }
