@@ -22,7 +22,7 @@ fn assert_flat(what: &str, outcome: &Outcome) {
 
 #[test]
 fn memory_stays_flat_and_small_stacks_are_quick() {
-    let sandbox = Sandbox::new("limits").stack().seeded().build();
+    let sandbox = Sandbox::new("limits").kept().stack().seeded().build();
     starts_quickly(&sandbox);
     small_stack_is_quick(&sandbox);
 

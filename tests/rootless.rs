@@ -127,6 +127,7 @@ fn a_rootless_engine_serves_for_backup_drill_and_restore() {
     // The only test of this program, so that no other one sees it.
     std::env::set_var("DOCKER_HOST", &host);
     let sandbox = Sandbox::new("rootless")
+        .kept()
         .stack()
         .n8n()
         .seeded()

@@ -49,6 +49,7 @@ pub struct Builder {
     volume: bool,
     seeded: bool,
     network: bool,
+    kept: bool,
     env_file: bool,
     postgres_user: String,
     postgres_db: String,
@@ -62,6 +63,13 @@ impl Builder {
     /// A PostgreSQL container.
     pub fn postgres(mut self) -> Self {
         self.postgres = true;
+        self
+    }
+
+    /// PostgreSQL's data in a volume instead of memory, for a test that stops its container and goes on. New files are quick in
+    /// memory, and slow on a disk that other tests have just removed thousands from.
+    pub fn kept(mut self) -> Self {
+        self.kept = true;
         self
     }
 
@@ -217,6 +225,9 @@ impl Builder {
             if self.network {
                 up.arg("--network");
             }
+            if !self.kept {
+                up.arg("--pg-memory");
+            }
             up.args(self.server_args.iter().flatten());
             done(up);
         }
@@ -256,6 +267,7 @@ impl Sandbox {
             volume: false,
             seeded: false,
             network: false,
+            kept: false,
             env_file: true,
             postgres_user: "n8n".to_owned(),
             postgres_db: "n8n".to_owned(),

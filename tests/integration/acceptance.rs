@@ -132,6 +132,7 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
     }
     let (address, requests) = serve(0);
     let sandbox = Sandbox::new("whole")
+        .kept()
         .stack()
         .n8n()
         .seeded()

@@ -86,6 +86,7 @@ fn assert_sizes(sandbox: &Sandbox, outcome: &Outcome) {
 #[test]
 fn a_whole_run_its_files_and_its_log() {
     let sandbox = Sandbox::new("all")
+        .kept()
         .stack()
         .seeded()
         .env("WEIRD", "a\"b\\c$d #e\n'f'")
@@ -449,6 +450,7 @@ fn a_dump_that_is_cut_off_is_none() {
 #[test]
 fn servers_that_are_starting_are_waited_for() {
     let sandbox = Sandbox::new("starting")
+        .kept()
         .stack()
         .pg_arg("-c")
         .pg_arg("restore_command=sleep 1; false")

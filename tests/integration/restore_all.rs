@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::common::{assert_same, Sandbox, REDIS_PORT};
+use crate::restore_parts::await_redis;
 
 const PARTS: [&str; 4] = ["postgres", "redis", "n8n-main", "n8n-worker"];
 
@@ -76,6 +77,7 @@ fn lose_everything(sandbox: &Sandbox) {
 #[test]
 fn a_stack_that_lost_everything_comes_back_in_one_command() {
     let sandbox = Sandbox::new("lost")
+        .kept()
         .stack()
         .n8n()
         .seeded()
@@ -127,7 +129,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
 
 #[test]
 fn an_interrupted_restore_goes_on() {
-    let sandbox = Sandbox::new("goeson").stack().n8n().seeded().build();
+    let sandbox = Sandbox::new("goeson").kept().stack().n8n().seeded().build();
     let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     sandbox.psql("drop table settings cascade");
@@ -235,6 +237,7 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
         "restore-all",
         "WARN n8n stays stopped: restored from the recovery point: postgres; as before: redis, n8n, env",
     );
+    await_redis(&sandbox);
     assert_same(&emptied, &sandbox.fingerprint_redis());
     // A database of one time and a queue of another are nothing to work on.
     for (name, wanted) in PARTS.into_iter().zip(["running", "running", "exited", "exited"]) {
@@ -311,7 +314,7 @@ fn a_whole_restore_is_asked_for() {
 
 #[test]
 fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
-    let sandbox = Sandbox::new("part").stack().n8n().seeded().build();
+    let sandbox = Sandbox::new("part").kept().stack().n8n().seeded().build();
     let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
@@ -384,7 +387,7 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
 
 #[test]
 fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
-    let sandbox = Sandbox::new("norun").stack().n8n().seeded().build();
+    let sandbox = Sandbox::new("norun").kept().stack().n8n().seeded().build();
     sandbox.run("backup-all", &[]).assert_success();
     let servers = ["postgres", "redis"].map(|name| sandbox.container(name));
     for name in &servers {
@@ -453,7 +456,7 @@ fn an_n8n_that_could_neither_be_stopped_nor_started_is_started_by_the_next_resto
 
 #[test]
 fn a_worker_that_is_gone_does_not_finish_a_restore() {
-    let sandbox = Sandbox::new("gone").stack().n8n().seeded().build();
+    let sandbox = Sandbox::new("gone").kept().stack().n8n().seeded().build();
     sandbox.run("backup-all", &[]).assert_success();
     let file = |kind: &str| sandbox.backups(kind)[0].display().to_string();
     let docker = sandbox.failing_docker("*' exchange '*", 1);

@@ -15,7 +15,7 @@ fn runs(sandbox: &Sandbox, name: &str) -> bool {
 }
 
 /// Waits until Redis answers.
-fn await_redis(sandbox: &Sandbox) {
+pub fn await_redis(sandbox: &Sandbox) {
     let container = sandbox.container("redis");
     for _ in 0..400 {
         let mut ping = std::process::Command::new("docker");

@@ -35,7 +35,7 @@ impl<'a> Operator<'a> {
 
 #[test]
 fn a_row_a_table_a_database_redis_and_the_volume_come_back() {
-    let sandbox = Sandbox::new("rbloss").stack().n8n().seeded().build();
+    let sandbox = Sandbox::new("rbloss").kept().stack().n8n().seeded().build();
     // One of the seed's keeps rows of workflow_entity from being deleted.
     sandbox.psql("DO $$ DECLARE p name; BEGIN FOR p IN SELECT pubname FROM pg_publication LOOP EXECUTE format('DROP PUBLICATION %I', p); END LOOP; END $$");
     sandbox.run("backup-all", &[]).assert_success();
@@ -107,6 +107,7 @@ fn a_lost_key_comes_back_from_what_still_holds_it() {
     );
     let key = key.trim();
     let sandbox = Sandbox::new("rbkey")
+        .kept()
         .stack()
         .n8n()
         .seeded()
@@ -152,6 +153,7 @@ fn a_lost_key_comes_back_from_what_still_holds_it() {
 #[test]
 fn the_server_gets_another_major_version() {
     let sandbox = Sandbox::new("rbmajor")
+        .kept()
         .stack()
         .n8n()
         .seeded()

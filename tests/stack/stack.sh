@@ -36,7 +36,7 @@ usage() {
 usage: stack.sh images
        stack.sh key
        stack.sh up PREFIX [--no-postgres] [--no-redis] [--no-n8n] [--seed] [--network]
-                          [--redis-arg ARG]... [--pg-arg ARG]...
+                          [--pg-memory] [--redis-arg ARG]... [--pg-arg ARG]...
        stack.sh seed-volume PREFIX
        stack.sh seed-redis PREFIX
        stack.sh fingerprint-postgres PREFIX [DB]
@@ -59,7 +59,7 @@ make_volume() {
 
 up() {
   check_prefix "${1:-}"
-  local prefix=$1 postgres=1 redis=1 n8n=1 seed=0 network=none
+  local prefix=$1 postgres=1 redis=1 n8n=1 seed=0 network=none memory=0
   local redis_args=() pg_args=()
   shift
   while [ $# -gt 0 ]; do
@@ -69,6 +69,7 @@ up() {
       --no-n8n) n8n=0 ;;
       --seed) seed=1 ;;
       --network) network=$prefix-net ;;
+      --pg-memory) memory=1 ;;
       --redis-arg | --pg-arg)
         [ $# -ge 2 ] || usage
         if [ "$1" = --pg-arg ]; then pg_args+=("$2"); else redis_args+=("$2"); fi
@@ -84,7 +85,7 @@ up() {
 
   local jobs=() job failed=0
   if [ $postgres = 1 ]; then
-    up_postgres "$prefix" "$network" "$seed" ${pg_args[@]+"${pg_args[@]}"} &
+    up_postgres "$prefix" "$network" "$seed" "$memory" ${pg_args[@]+"${pg_args[@]}"} &
     jobs+=($!)
   fi
   if [ $redis = 1 ]; then
@@ -112,12 +113,17 @@ run_container() {
 }
 
 up_postgres() {
-  local prefix=$1 network=$2 seed=$3
-  shift 3
-  make_volume "$prefix" "${prefix}_postgres_data"
+  local prefix=$1 network=$2 seed=$3 memory=$4 data=(-v "$1_postgres_data:/var/lib/postgresql/data")
+  shift 4
+  if [ "$memory" = 1 ]; then
+    # A file system that many files were deleted from lately is slow to make new ones.
+    data=(--tmpfs /var/lib/postgresql/data)
+  else
+    make_volume "$prefix" "${prefix}_postgres_data"
+  fi
   POSTGRES_USER=$(postgres_user) POSTGRES_DB=$(postgres_db) SEED=$seed \
     run_container "$prefix" postgres "$network" --stop-signal SIGINT --shm-size 256m -e POSTGRES_USER -e POSTGRES_DB -e POSTGRES_PASSWORD -e SEED \
-    -v "${prefix}_postgres_data:/var/lib/postgresql/data" "$(image_name postgres)" "$@"
+    "${data[@]}" "$(image_name postgres)" "$@"
   await "$prefix-postgres" says "$prefix-postgres" 'ready to accept connections'
   await "$prefix-postgres" postgres_answers "$prefix"
 }

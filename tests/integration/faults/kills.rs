@@ -238,7 +238,7 @@ fn a_killed_child_is_a_failure_of_its_component() {
 /// The server goes in the middle of a dump: an error, the other components all the same, and no file.
 #[test]
 fn a_killed_container_costs_its_own_component_only() {
-    let sandbox = Sandbox::new("killd").stack().seeded().build();
+    let sandbox = Sandbox::new("killd").kept().stack().seeded().build();
     sandbox.psql("CREATE TABLE slow AS SELECT n FROM generate_series(1, 3000000) n");
     case("docker kill in the middle of a dump", || {
         let mut running = sandbox.spawn("backup-all", &[]);
