@@ -2,32 +2,16 @@
 //! Docker CLI. See `docs/architecture.md` for the rooms of this house.
 
 mod cli;
-mod command;
-mod component;
+mod commands;
+mod components;
 mod config;
-mod credentials;
-mod digest;
-mod docker;
-mod dotenv;
-mod dump;
-mod files;
-mod gpg;
-mod gzip;
-mod json;
-mod lock;
-mod logging;
-mod manifest;
-mod metrics;
-mod notify;
-mod pipeline;
-mod priority;
-mod progress;
-mod rclone;
-mod rdb;
-mod retention;
-mod size;
+mod engine;
+mod formats;
+mod process;
+mod report;
+mod stack;
 mod store;
-mod tar;
+mod stream;
 #[cfg(test)]
 mod testing;
 
@@ -39,10 +23,10 @@ use std::process::ExitCode;
 use anyhow::{bail, Context as _, Result};
 
 use cli::{Action, Invocation, Request, UsageError};
-use command::drill::Parts;
-use component::{n8n, postgres, redis, Context};
+use commands::test_recovery::Parts;
+use components::{n8n_data, postgres, redis, Context};
 use config::Config;
-use logging::Journal;
+use report::log::{self, Journal};
 
 fn main() -> ExitCode {
     let code = match cli::parse(env::args_os().skip(1)) {
@@ -51,7 +35,7 @@ fn main() -> ExitCode {
         Err(error) => refuse(error),
     };
     match code {
-        0 if logging::failure().is_some() => ExitCode::FAILURE,
+        0 if log::failure().is_some() => ExitCode::FAILURE,
         code => ExitCode::from(code),
     }
 }
@@ -74,12 +58,12 @@ fn refuse(error: UsageError) -> u8 {
             Journal::new(invocation.command.name)
         }
         None => {
-            let _ = logging::init(&logging::Options::default());
+            let _ = log::init(&log::Options::default());
             Journal::new("n8n-backup")
         }
     };
     journal.error(&error.message);
-    logging::complain(&error.usage);
+    log::complain(&error.usage);
     error
         .invocation
         .map_or(1, |invocation| invocation.command.action.failure_code())
@@ -88,9 +72,9 @@ fn refuse(error: UsageError) -> u8 {
 /// Runs a command and gives its exit code; what goes wrong has been logged when this returns.
 fn run(invocation: &Invocation) -> u8 {
     let journal = Journal::new(invocation.command.name);
-    logging::set_verbose(invocation.has("verbose"));
+    log::set_verbose(invocation.has("verbose"));
     if io::stderr().is_terminal() && !invocation.has("quiet") {
-        progress::show();
+        report::progress::show();
     }
     let done = open_log(invocation).and_then(|project| dispatch(invocation, &project));
     match done {
@@ -98,7 +82,7 @@ fn run(invocation: &Invocation) -> u8 {
         Err(error) => {
             // Monitoring reads the first line, also when not even the settings could be read.
             match invocation.command.action {
-                Action::Status => drop(io::stdout().write_all(command::status::unknown(&error).as_bytes())),
+                Action::Status => drop(io::stdout().write_all(commands::status::unknown(&error).as_bytes())),
                 _ => journal.failure(&error),
             }
             invocation.command.action.failure_code()
@@ -114,11 +98,11 @@ fn open_log(invocation: &Invocation) -> Result<PathBuf> {
         _ => None,
     };
     let quiet = invocation.has("quiet");
-    if let Err(error) = logging::init(&logging::Options {
+    if let Err(error) = log::init(&log::Options {
         file: file.as_deref(),
         quiet,
     }) {
-        logging::init(&logging::Options::default())?;
+        log::init(&log::Options::default())?;
         return Err(error);
     }
     project
@@ -175,7 +159,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         }
     }
     if invocation.command.action.runs_beside_the_live_stack() {
-        priority::lower(context.config.nice, context.config.path.as_ref());
+        process::priority::lower(context.config.nice, context.config.path.as_ref());
     }
     let operand = invocation.operand.as_deref().unwrap_or_default();
     let yes = invocation.has("yes");
@@ -192,29 +176,29 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         Action::Man | Action::Completions => return Ok(0),
         Action::Doctor => return doctor(&context, None, invocation),
         Action::Status => {
-            return command::status::run(&context, invocation.value("max-age"), invocation.has("json"));
+            return commands::status::run(&context, invocation.value("max-age"), invocation.has("json"));
         }
-        Action::BackupOffsite => return command::offsite::run(&context, invocation.has("dry-run")),
-        Action::FetchOffsite => command::offsite::fetch(&context, invocation.operand.as_deref()),
-        Action::BackupAll => return Ok(command::watched::run(&context, journal, command::backup_all::run)),
-        Action::BackupPostgres => command::backup_one(&context, journal, postgres::backup, None),
-        Action::BackupRedis => command::backup_one(&context, journal, redis::backup, None),
-        Action::BackupN8n => command::backup_one(&context, journal, n8n::backup, None),
-        Action::List => command::list::run(&context, invocation.has("json"), invocation.has("all")),
+        Action::BackupOffsite => return commands::backup_offsite::run(&context, invocation.has("dry-run")),
+        Action::FetchOffsite => commands::backup_offsite::fetch(&context, invocation.operand.as_deref()),
+        Action::BackupAll => return Ok(commands::watched::run(&context, journal, commands::backup_all::run)),
+        Action::BackupPostgres => commands::backup_one(&context, journal, postgres::backup, None),
+        Action::BackupRedis => commands::backup_one(&context, journal, redis::backup, None),
+        Action::BackupN8n => commands::backup_one(&context, journal, n8n_data::backup, None),
+        Action::List => commands::list::run(&context, invocation.has("json"), invocation.has("all")),
         Action::TestRecovery => return test_recovery(&context, invocation),
-        Action::Verify => command::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
-        Action::Cleanup => command::cleanup::run(&context, invocation.has("dry-run")),
-        Action::RestorePostgres => command::restore::postgres(&context, operand, yes, database),
-        Action::RestoreRedis => command::restore::redis(&context, operand, yes, redis),
-        Action::RestoreN8n => command::restore::n8n(&context, operand, yes),
-        Action::RestoreEnv => command::restore::env(&context, operand, yes),
+        Action::Verify => commands::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
+        Action::Cleanup => commands::cleanup::run(&context, invocation.has("dry-run")),
+        Action::RestorePostgres => commands::restore::postgres(&context, operand, yes, database),
+        Action::RestoreRedis => commands::restore::redis(&context, operand, yes, redis),
+        Action::RestoreN8n => commands::restore::n8n(&context, operand, yes),
+        Action::RestoreEnv => commands::restore::env(&context, operand, yes),
         Action::RestoreAll => {
             let text = |name| {
                 invocation
                     .value(name)
                     .map(|value: &std::ffi::OsStr| value.to_string_lossy().into_owned())
             };
-            let options = command::restore_all::Options {
+            let options = commands::restore_all::Options {
                 yes,
                 only: text("only"),
                 skip: text("skip"),
@@ -222,7 +206,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
                 redis,
                 postgres: database,
             };
-            command::restore_all::run(&context, invocation.operand.as_deref(), &options)
+            commands::restore_all::run(&context, invocation.operand.as_deref(), &options)
         }
     };
     done.map(|()| 0)
@@ -230,7 +214,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
 
 /// Gives 0, or 1 when a check has failed.
 fn doctor(context: &Context, unread: Option<&anyhow::Error>, invocation: &Invocation) -> Result<u8> {
-    command::doctor::run(context, unread, invocation.has("quiet")).map(|fine| u8::from(!fine))
+    commands::doctor::run(context, unread, invocation.has("quiet")).map(|fine| u8::from(!fine))
 }
 
 /// Runs the test that the options name. Gives 0, or 1 when it has failed.
@@ -247,8 +231,8 @@ fn test_recovery(context: &Context, invocation: &Invocation) -> Result<u8> {
         .filter_map(|(name, parts)| invocation.has(name).then_some(parts))
         .collect();
     match chosen[..] {
-        [None] => command::drill::list(context).map(|()| 0),
-        [Some(parts)] => command::drill::run(context, parts, invocation.operand.as_deref()).map(u8::from),
+        [None] => commands::test_recovery::list(context).map(|()| 0),
+        [Some(parts)] => commands::test_recovery::run(context, parts, invocation.operand.as_deref()).map(u8::from),
         _ => bail!("one of --postgres, --redis, --n8n, --full and --list has to be given"),
     }
 }

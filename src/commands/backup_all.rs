@@ -1,0 +1,265 @@
+//! backup-all: cleanup, then every component, then the environment file.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{bail, Result};
+
+use super::{backup_offsite, cleanup, hold, now, record, test_recovery};
+pub(super) use crate::components::available;
+use crate::components::{dirswap, env_file, n8n_data, postgres, redis, Backup, Context};
+use crate::config::Drill;
+use crate::report::log::{self, Journal};
+use crate::report::units;
+use crate::stack::pause;
+use crate::store::{Kind, Stamp};
+
+const JOURNAL: Journal = Journal::new("backup-all");
+const RULE: &str = "==========================================";
+
+/// A component of the run.
+struct Step {
+    kind: Kind,
+    script: &'static str,
+    journal: Journal,
+    backup: fn(&Context, Stamp) -> Result<Backup>,
+}
+
+/// The components, in the order in which they are begun.
+const STEPS: [Step; 3] = [
+    Step {
+        kind: Kind::Postgres,
+        script: "backup-postgres.sh",
+        journal: Journal::new("backup-postgres"),
+        backup: postgres::backup,
+    },
+    Step {
+        kind: Kind::Redis,
+        script: "backup-redis.sh",
+        journal: Journal::new("backup-redis"),
+        backup: redis::backup,
+    },
+    Step {
+        kind: Kind::N8n,
+        script: "backup-n8n.sh",
+        journal: Journal::new("backup-n8n"),
+        backup: n8n_data::backup,
+    },
+];
+
+/// Runs everything. A component that fails does not stop the others. `made` gets the stamp of the recovery point once that
+/// is recorded.
+///
+/// # Errors
+/// When the run cannot begin, or with the number of what failed.
+pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
+    let lock = hold(context, JOURNAL)?;
+    JOURNAL.info(RULE);
+    JOURNAL.info("Starting full backup process");
+    JOURNAL.info(RULE);
+    log::check_started()?;
+    if let Some(what) = pause::interrupted(context) {
+        JOURNAL.warn(what);
+    }
+    // In doubt it is: a backup of what is half restored must not be what `latest` means.
+    let unfinished = pause::unfinished(context).map_or_else(
+        |error| {
+            JOURNAL.warn(format_args!(
+                "Whether a restore is unfinished could not be found out: {error:#}"
+            ));
+            true
+        },
+        |left| left.is_some(),
+    );
+    let aside = unfinished.then_some("made while a restore was interrupted");
+    context.check_encryption(JOURNAL)?;
+    check_space(context)?;
+
+    let mut failed: usize = 0;
+    JOURNAL.info("Running: cleanup-backups.sh");
+    if let Err(error) = cleanup::run(context, false) {
+        cleanup_failed(&error);
+        failed += 1;
+    }
+    let stamp = context.store.free_stamp();
+    let begun = now();
+    let (mut backups, mut missing) = components(context, stamp);
+    JOURNAL.info("Running: env file backup");
+    match env_file::backup(context, stamp) {
+        Ok(backup) => backups.push(backup),
+        Err(error) => {
+            JOURNAL.failure(&error);
+            missing.push("env");
+        }
+    }
+    failed += missing.len();
+    let mut point = stamp;
+    if !backups.is_empty() {
+        backups.sort_by_key(|backup| backup.kind);
+        match record(context, JOURNAL, stamp, &begun, &backups, &missing, aside) {
+            Ok(recorded) => {
+                point = recorded;
+                *made = Some(recorded);
+            }
+            Err(error) => {
+                JOURNAL.failure(&error);
+                failed += 1;
+            }
+        }
+    }
+    cleanup::warn_if_shrunk(context, JOURNAL);
+    warn_if_no_key(&backups);
+    let mut total = STEPS.len() + 2;
+    if context.config.drill != Drill::Off {
+        total += 1;
+        JOURNAL.info("Running: test-recovery.sh");
+        if let Err(error) = test_recovery::after_backup(context, point) {
+            test_recovery::JOURNAL.failure(&error);
+            JOURNAL.error("test-recovery.sh failed with exit code 1");
+            failed += 1;
+        }
+    }
+
+    if context.config.offsite {
+        // The backups are whole and recorded; a slow way out must not keep a restore or the next run waiting.
+        drop(lock);
+        total += 1;
+        failed += usize::from(!offsite_done(context));
+    }
+    JOURNAL.info(RULE);
+    if failed == 0 {
+        JOURNAL.success(format_args!("All backups completed successfully ({total}/{total})"));
+        return Ok(());
+    }
+    bail!(
+        "Backup completed with errors: {}/{total} succeeded, {failed} failed",
+        total - failed
+    )
+}
+
+/// Warns when neither `.env` nor the volume holds n8n's key, though both were backed up.
+fn warn_if_no_key(backups: &[Backup]) {
+    let facts: Vec<&str> = backups
+        .iter()
+        .flat_map(|backup| &backup.facts)
+        .filter(|(name, _)| name == "env.key" || name == "n8n.key")
+        .map(|(_, value)| value.as_str())
+        .collect();
+    if facts.len() == 2 && facts.iter().all(|value| value.starts_with("none")) {
+        JOURNAL.warn(
+            "The recovery point holds no encryption key: there is no N8N_ENCRYPTION_KEY in .env, and none in the volume's \
+             config. Without n8n's key its stored credentials are lost",
+        );
+    }
+}
+
+/// Sends what there is to elsewhere. Gives whether that succeeded. A copy that has been on its way since the run before
+/// is no failure: this point goes with the next one.
+fn offsite_done(context: &Context) -> bool {
+    JOURNAL.info("Running: backup-offsite.sh");
+    let sent = backup_offsite::run(context, false);
+    if let Err(error) = &sent {
+        if error.downcast_ref::<backup_offsite::Busy>().is_some() {
+            backup_offsite::JOURNAL.warn(format_args!("{error}; the next run sends what that one does not"));
+            return true;
+        }
+        backup_offsite::JOURNAL.failure(error);
+        JOURNAL.error("backup-offsite.sh failed with exit code 1");
+    }
+    sent.is_ok()
+}
+
+fn cleanup_failed(error: &anyhow::Error) {
+    Journal::new("cleanup-backups").failure(error);
+    JOURNAL.error("cleanup-backups.sh failed with exit code 1");
+}
+
+/// Backs the components up, as many at a time as the settings say. Gives the backups, and what failed.
+fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new((Vec::new(), Vec::new()));
+    // The order in which components begin is that of their lines in the log.
+    let begin = Mutex::new(());
+    let work = || loop {
+        let step = {
+            let _turn = begin.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(step) = STEPS.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                return;
+            };
+            JOURNAL.info(format_args!("Running: {}", step.script));
+            step
+        };
+        let result = (step.backup)(context, stamp);
+        if let Err(error) = &result {
+            step.journal.failure(error);
+            JOURNAL.error(format_args!("{} failed with exit code 1", step.script));
+        }
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(backup) => done.0.push(backup),
+            Err(_) => done.1.push(step.kind.dir()),
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // A server that does not answer is told by the backup itself.
+            if let Err(error) = postgres::restore::clear(context, JOURNAL) {
+                log::trace(|| format!("no look at what restores left: {error:#}"));
+            }
+        });
+        scope.spawn(|| clear_helpers(context));
+        for _ in 1..context.config.jobs.min(STEPS.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the helper containers of restores that were killed: each would hold a volume for a day, and then stay. The main lock
+/// is held.
+fn clear_helpers(context: &Context) {
+    match context.docker().and_then(|docker| dirswap::sweep(context, &docker)) {
+        Ok(0) => {}
+        Ok(left) => JOURNAL.warn(format_args!(
+            "Removed {left} helper container(s) that an interrupted restore left"
+        )),
+        // An engine that does not answer is told by the backups themselves.
+        Err(error) => log::trace(|| format!("no look at the helper containers of restores: {error:#}")),
+    }
+}
+
+/// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.
+fn check_space(context: &Context) -> Result<()> {
+    crate::store::make_dir(context.store.root())?;
+    match available(context.store.root(), context.config.stall) {
+        Ok(bytes) => {
+            let text = units::available(bytes);
+            let least = context.config.min_free_kb * 1024;
+            let room = bytes.saturating_add(cleanup::reclaimable(context));
+            if room < least {
+                let required = match context.config.min_free_kb {
+                    1_048_576 => "1GiB".to_owned(),
+                    _ => units::amount(least),
+                };
+                bail!("Insufficient disk space: {text} available, {required} required");
+            }
+            let expected = expected(context);
+            if room < expected {
+                let required = units::amount(expected);
+                bail!("Insufficient disk space: {text} available, {required} required");
+            }
+            JOURNAL.info(format_args!("Disk space check passed: {text} available"));
+        }
+        Err(_) => JOURNAL.warn("Could not determine available disk space"),
+    }
+    Ok(())
+}
+
+/// What this run will take: the last backup of each kind, and a quarter more.
+fn expected(context: &Context) -> u64 {
+    let newest = |kind| context.store.list(kind).ok()?.pop().map(|entry| entry.disk);
+    let sum: u64 = Kind::ALL.into_iter().filter_map(newest).sum();
+    sum + sum / 4
+}

@@ -1,0 +1,502 @@
+//! cleanup-backups: the retention applied to `backups/`.
+
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{bail, Result};
+use chrono::{DateTime, Local};
+
+use crate::cli::suggestion;
+use crate::components::{self, Context};
+use crate::config::SETTINGS;
+use crate::process::Count;
+use crate::report::log::{self, Journal};
+use crate::report::units;
+use crate::store::lock::remove_unused;
+use crate::store::manifest::{self, Held, State};
+use crate::store::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
+use crate::store::{Entry, Kind, Store};
+use crate::stream::encrypt::Locked;
+
+const JOURNAL: Journal = Journal::new("cleanup-backups");
+
+/// How far the time of a file may lie after the name of its recovery point: a run takes its time, and clocks change twice a
+/// year.
+const TOLERANCE: Duration = Duration::from_secs(86_400);
+/// How many bytes of a component's files without a recovery point are read to find a good one; the rest is believed.
+const READ_LIMIT: u64 = 1 << 30;
+
+/// Deletes what the retention lets go, or says what it would delete, and why.
+///
+/// # Errors
+/// When a directory cannot be read or a file not be deleted; the others are deleted all the same. When `.env` holds a
+/// setting of the retention with a slip in its name; nothing is deleted then.
+pub fn run(context: &Context, dry_run: bool) -> Result<()> {
+    check_names(context)?;
+    let rules = context.config.retention;
+    JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
+    log::check_started()?;
+    if dry_run {
+        JOURNAL.info("Running in dry-run mode (no files will be deleted)");
+    }
+    tell_rules(&rules);
+    let mut failed = 0_u64;
+    let mut listings = Vec::new();
+    for kind in Kind::ALL {
+        let dir = context.store.dir(kind);
+        if dir.is_dir() {
+            match context.store.list(kind) {
+                Ok(entries) => listings.push((kind, entries)),
+                Err(error) => {
+                    JOURNAL.failure(&error);
+                    failed += 1;
+                }
+            }
+        }
+    }
+    let now = SystemTime::now();
+    let mut plan = Plan::new(context, &listings)?;
+    let lost = context.lost_env_file();
+    match lost {
+        Some(lost) => JOURNAL.warn(format_args!(
+            "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
+        )),
+        None => plan.judge_loose(context, now, &rules),
+    }
+    let verdicts = plan.decide(now, &rules, lost.is_some());
+    plan.warn(now, &rules);
+    let kept = plan.kept(&verdicts);
+    let owners = plan.owners();
+
+    let (mut deleted, mut freed) = (0_u64, 0_u64);
+    for kind in Kind::ALL {
+        let dir = context.store.dir(kind);
+        if !dir.is_dir() {
+            JOURNAL.info(format_args!("Directory does not exist, skipping: {}", dir.display()));
+            continue;
+        }
+        JOURNAL.info(format_args!("Scanning {}...", dir.display()));
+        let entries = listings
+            .iter()
+            .filter(|(listed, _)| *listed == kind)
+            .flat_map(|(_, entries)| entries);
+        for entry in entries {
+            let (path, size) = (entry.path.display(), units::du(entry.disk));
+            if dry_run {
+                if !kept.contains(entry.path.as_path()) {
+                    JOURNAL.info(format_args!("[DRY-RUN] Would delete: {path} ({size})"));
+                }
+                for index in owners.get(entry.path.as_path()).into_iter().flatten() {
+                    plan.explain(entry, *index, &verdicts[*index]);
+                }
+                continue;
+            }
+            if kept.contains(entry.path.as_path()) {
+                continue;
+            }
+            match remove_unused(&entry.path) {
+                Ok(false) => JOURNAL.info(format_args!("Kept, because another command reads it now: {path}")),
+                Ok(true) => {
+                    JOURNAL.info(format_args!("Deleted: {path} ({size})"));
+                    deleted += 1;
+                    freed += entry.bytes;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    JOURNAL.failure(&anyhow::Error::new(error).context(format!("Failed to delete: {path}")));
+                    failed += 1;
+                }
+            }
+        }
+    }
+    failed += plan.forget(context, &verdicts, dry_run);
+    if dry_run {
+        JOURNAL.success("Dry-run completed");
+    } else {
+        JOURNAL.success(format_args!(
+            "Cleanup completed: {deleted} files deleted, {} freed",
+            units::amount(freed)
+        ));
+    }
+    if failed > 0 {
+        bail!("{failed} item(s) could not be cleaned up");
+    }
+    Ok(())
+}
+
+/// What is to be kept must not be deleted by the default because its name is mistyped.
+fn check_names(context: &Context) -> Result<()> {
+    let rules = |name: &&str| name.starts_with("BACKUP_RETENTION_") || name.starts_with("BACKUP_KEEP_");
+    for name in &context.config.unknown {
+        let names = SETTINGS.iter().map(|setting| setting.name).filter(rules);
+        let mut meant = suggestion(name, names.map(str::to_owned));
+        if meant.is_empty() && rules(&name.as_str()) {
+            meant = ".".to_owned();
+        }
+        if !meant.is_empty() {
+            bail!("{name} in .env is no setting{meant} Nothing is deleted until the name is right or gone");
+        }
+    }
+    Ok(())
+}
+
+/// The bytes on disk that the cleanup will free; none in a directory that cannot be read.
+pub fn reclaimable(context: &Context) -> u64 {
+    if check_names(context).is_err() {
+        return 0;
+    }
+    let listings = listings(context);
+    let Ok(survey) = manifest::survey(&context.store, &listings) else {
+        return 0;
+    };
+    let plan = Plan::from(context, survey);
+    let lost = context.lost_env_file().is_some();
+    let kept = plan.kept(&plan.decide(SystemTime::now(), &context.config.retention, lost));
+    let entries = listings.iter().flat_map(|(_, entries)| entries);
+    entries
+        .filter(|entry| !kept.contains(&entry.path))
+        .map(|entry| entry.disk)
+        .sum()
+}
+
+/// Warns when the newest backup of a component is much smaller than the one before it.
+pub fn warn_if_shrunk(context: &Context, journal: Journal) {
+    // What cannot be read has been told by the cleanup of the same run.
+    if let Ok(survey) = manifest::survey(&context.store, &listings(context)) {
+        for shrunk in retention::shrunk(&Plan::from(context, survey).units) {
+            journal.warn(shrunk);
+        }
+    }
+}
+
+/// The files of each directory that can be read.
+fn listings(context: &Context) -> Vec<(Kind, Vec<Entry>)> {
+    Kind::ALL
+        .into_iter()
+        .filter_map(|kind| Some((kind, context.store.list(kind).ok()?)))
+        .collect()
+}
+
+fn tell_rules(rules: &Rules) {
+    let counts = [
+        (rules.last, "last"),
+        (rules.daily, "daily"),
+        (rules.weekly, "weekly"),
+        (rules.monthly, "monthly"),
+        (rules.yearly, "yearly"),
+    ];
+    let set: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    if !set.is_empty() {
+        JOURNAL.info(format_args!("Kept besides: {}", set.join(", ")));
+    }
+}
+
+/// Names files that are no good backups: a few of them each with its fault, many by their number.
+fn tell_bad(bad: &[(PathBuf, anyhow::Error)]) {
+    const NAMED: usize = 3;
+    if bad.len() <= NAMED {
+        for (path, error) in bad {
+            JOURNAL.warn(format_args!("Not a good backup: {}: {error:#}", path.display()));
+        }
+        return;
+    }
+    let first: Vec<String> = bad[..NAMED]
+        .iter()
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    JOURNAL.warn(format_args!(
+        "{} files are not good backups: {} and {} more; n8n-backup verify --all tells what is wrong with each",
+        bad.len(),
+        first.join(", "),
+        bad.len() - NAMED
+    ));
+}
+
+/// What there is, as the retention sees it.
+struct Plan {
+    units: Vec<Unit>,
+    /// The point that each unit is; none for a file that belongs to none.
+    points: Vec<Option<Held>>,
+}
+
+impl Plan {
+    fn new(context: &Context, listings: &[(Kind, Vec<Entry>)]) -> Result<Self> {
+        let survey = manifest::survey(&context.store, listings)?;
+        for (path, error) in &survey.unreadable {
+            JOURNAL.warn(format_args!("Recovery point left out: {}: {error:#}", path.display()));
+        }
+        Ok(Self::from(context, survey))
+    }
+
+    fn from(context: &Context, survey: manifest::Survey) -> Self {
+        let mut plan = Self {
+            units: Vec::new(),
+            points: Vec::new(),
+        };
+        for held in survey.points {
+            plan.units.push(recorded(&context.store, &held));
+            plan.points.push(Some(held));
+        }
+        for (kind, entry) in &survey.loose {
+            plan.units.push(loose(*kind, entry));
+            plan.points.push(None);
+        }
+        plan
+    }
+
+    /// Reads files without a recovery point, newest first, until a good backup of the component is found: a dump that is
+    /// cut off must not be the last one left. Nothing is read while nothing is old enough to go.
+    fn judge_loose(&mut self, context: &Context, now: SystemTime, rules: &Rules) {
+        let mut bad: Vec<(PathBuf, anyhow::Error)> = Vec::new();
+        for kind in Kind::ALL {
+            let mut left = READ_LIMIT;
+            let holds = |unit: &Unit| unit.files.iter().any(|file| file.kind == kind);
+            let old = now - Duration::from_secs(rules.days * 86_400);
+            if !self.units.iter().any(|unit| holds(unit) && unit.taken <= old) {
+                continue;
+            }
+            // In the retention's own order: the one that it keeps must be the one that was read.
+            let series = retention::series(&self.units, kind);
+            let order: Vec<usize> = series.into_iter().map(|(index, _)| index).collect();
+            for index in order {
+                let unit = &mut self.units[index];
+                let recorded = unit.recorded;
+                let Some(file) = unit.files.iter_mut().find(|file| file.kind == kind) else {
+                    continue;
+                };
+                if file.grade != Grade::Good {
+                    continue;
+                }
+                if recorded || file.bytes > left {
+                    break;
+                }
+                left -= file.bytes;
+                match components::verify(context, kind, &file.path) {
+                    Ok(()) => break,
+                    // What cannot be read here cannot be judged either.
+                    Err(error) if components::is_no_verdict(&error) => {
+                        // That a host cannot decrypt what it writes may well be meant.
+                        if !error.is::<Locked>() {
+                            JOURNAL.warn(format_args!(
+                                "Could not be judged, and is kept: {}: {error:#}",
+                                file.path.display()
+                            ));
+                        }
+                        break;
+                    }
+                    Err(error) => {
+                        file.grade = lesser(context, &file.path);
+                        bad.push((file.path.clone(), error));
+                    }
+                }
+            }
+        }
+        tell_bad(&bad);
+    }
+
+    /// What becomes of each unit; everything stays where the rules are `lost`.
+    fn decide(&self, now: SystemTime, rules: &Rules, lost: bool) -> Vec<Verdict> {
+        let mut verdicts = retention::decide(&self.units, now, rules);
+        if lost {
+            for verdict in &mut verdicts {
+                verdict.reasons.push(Reason::Rules);
+            }
+        }
+        verdicts
+    }
+
+    /// Says what is odd about the whole.
+    fn warn(&self, now: SystemTime, rules: &Rules) {
+        match retention::clock(&self.units, now) {
+            Some(Jump::Ahead(index)) => JOURNAL.warn(format_args!(
+                "The clock cannot be right: {} is from the future. Nothing is deleted until the clock or the name is right",
+                self.name(index)
+            )),
+            Some(Jump::LongAgo) => JOURNAL.warn(
+                "The newest backup is more than a year old: the clock may have jumped, or no backup was made. \
+                 Nothing is deleted before a new one is there",
+            ),
+            None => {
+                if let Some((days, counts)) = Idle::of(&self.units, now, rules.days).until(now) {
+                    JOURNAL.warn(format_args!(
+                        "No recovery point was made for {days} days: the host was off, backups failed, or the clock has jumped. \
+                         These days count as {counts}, so that older backups do not all go at once"
+                    ));
+                }
+            }
+        }
+        for shrunk in retention::shrunk(&self.units) {
+            JOURNAL.warn(shrunk);
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        match (&self.points[index], self.units[index].files.first()) {
+            (Some(held), _) => format!("recovery point {}", held.point.stamp),
+            (None, Some(file)) => file.path.display().to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The files that stay.
+    fn kept(&self, verdicts: &[Verdict]) -> HashSet<PathBuf> {
+        self.units
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, verdict)| !verdict.is_deletion())
+            .flat_map(|(unit, _)| unit.files.iter().map(|file| file.path.clone()))
+            .collect()
+    }
+
+    /// The units that each file belongs to; more than one only where manifests were copied.
+    fn owners(&self) -> HashMap<&Path, Vec<usize>> {
+        let mut owners: HashMap<&Path, Vec<usize>> = HashMap::new();
+        for (index, unit) in self.units.iter().enumerate() {
+            for file in &unit.files {
+                owners.entry(&file.path).or_default().push(index);
+            }
+        }
+        owners
+    }
+
+    /// Says why a file stays or goes.
+    fn explain(&self, entry: &Entry, index: usize, verdict: &Verdict) {
+        let mut of = String::new();
+        if let Some(held) = &self.points[index] {
+            of = format!(", recovery point {}", held.point.stamp);
+            if self.units[index].taken != held.point.stamp.time() {
+                of.push_str(" (a file of it was written later than it says, and that time counts)");
+            }
+        }
+        if verdict.is_deletion() {
+            JOURNAL.info(format_args!("[DRY-RUN] Reason: {verdict}{of}"));
+        } else {
+            JOURNAL.info(format_args!(
+                "[DRY-RUN] Would keep: {} ({}): {verdict}{of}",
+                entry.path.display(),
+                units::du(entry.disk)
+            ));
+        }
+    }
+
+    /// Brings the manifests of the points that went up to date. Gives how many could not be.
+    fn forget(&self, context: &Context, verdicts: &[Verdict], dry_run: bool) -> u64 {
+        let mut failed = 0;
+        for (held, verdict) in self.points.iter().zip(verdicts) {
+            let Some(held) = held.as_ref().filter(|_| verdict.is_deletion()) else {
+                continue;
+            };
+            let stamp = held.point.stamp;
+            if dry_run {
+                JOURNAL.info(format_args!("[DRY-RUN] Would remove recovery point: {stamp}"));
+                continue;
+            }
+            if let Err(error) = forget(&context.store, held) {
+                JOURNAL.failure(&error.context(format!("Cannot remove recovery point {stamp}")));
+                failed += 1;
+            }
+        }
+        failed
+    }
+}
+
+/// Removes the manifest of a point whose files are gone; where some could not be deleted, it goes on to tell of those.
+fn forget(store: &Store, held: &Held) -> Result<()> {
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    // A directory that is not there (a medium that is not mounted) says nothing of its files.
+    let unknown = |kind: Kind| !store.dir(kind).is_dir();
+    let left = held
+        .point
+        .members
+        .iter()
+        .any(|member| unknown(member.kind) || is_there(&store.root().join(&member.name)));
+    if !left {
+        held.point.remove(store)?;
+        JOURNAL.info(format_args!("Removed recovery point: {}", held.point.stamp));
+        return Ok(());
+    }
+    manifest::update(store, held.point.stamp, |point| {
+        // With those of an earlier cleanup: a file that is neither named nor said to be deleted is one that was cut off.
+        let mut deleted: Vec<String> = point.listed("deleted").into_iter().map(str::to_owned).collect();
+        for (member, entry) in &held.files {
+            if entry.is_some() && !is_there(&store.root().join(&member.name)) {
+                point.members.retain(|known| known.name != member.name);
+                deleted.push(member.kind.dir().to_owned());
+            }
+        }
+        if !deleted.is_empty() {
+            point.set("deleted", &deleted.join(" "));
+        }
+    })
+}
+
+/// What a file is worth that is not what we write: something that unpacks may still be a backup of another's making.
+fn lesser(context: &Context, path: &Path) -> Grade {
+    let packed = path
+        .extension()
+        .is_some_and(|extension| extension == "gz" || extension == "gpg");
+    if packed && components::observe(context, path, Count::default()).is_ok() {
+        Grade::Unpacks
+    } else {
+        Grade::Unproven
+    }
+}
+
+/// A recovery point as the retention sees it: its name tells its age, unless one of its files is younger.
+fn recorded(store: &Store, held: &Held) -> Unit {
+    let point = &held.point;
+    let named = point.stamp.time();
+    let touched = held
+        .files
+        .iter()
+        .filter_map(|(_, entry)| Some(entry.as_ref()?.modified))
+        .max();
+    let taken = touched.filter(|time| *time > named + TOLERANCE).unwrap_or(named);
+    let files = held.files.iter().filter_map(|(member, entry)| {
+        let entry = entry.as_ref()?;
+        Some(File {
+            path: store.root().join(&member.name),
+            kind: member.kind,
+            bytes: entry.bytes,
+            grade: match held.state(member, Some(entry)) {
+                _ if entry.bytes == 0 => Grade::Empty,
+                State::Present if point.aside().is_none() => Grade::Good,
+                _ => Grade::Unproven,
+            },
+        })
+    });
+    Unit {
+        files: files.collect(),
+        taken,
+        local: point.stamp.local(),
+        dated: Some(named),
+        recorded: true,
+        verified: point.fact("verified").is_some(),
+        proven: point.fact("drill").is_some_and(|drill| drill.starts_with("passed")),
+    }
+}
+
+/// A file that belongs to no recovery point: the time at which it was written tells its age, as with find.
+fn loose(kind: Kind, entry: &Entry) -> Unit {
+    Unit {
+        files: vec![File {
+            path: entry.path.clone(),
+            kind,
+            bytes: entry.bytes,
+            grade: if entry.bytes > 0 { Grade::Good } else { Grade::Empty },
+        }],
+        taken: entry.modified,
+        local: DateTime::<Local>::from(entry.modified).naive_local(),
+        // A file that was touched, or named by hand, is no witness; one whose name and time agree is.
+        dated: entry.stamp.map(|stamp| stamp.time().min(entry.modified)),
+        recorded: false,
+        verified: false,
+        proven: false,
+    }
+}

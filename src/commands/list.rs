@@ -1,0 +1,289 @@
+//! list: the recovery points, for a person who has to choose one, or as JSON.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Local, SecondsFormat};
+
+use crate::components::Context;
+use crate::report::json::Json;
+use crate::report::log;
+use crate::report::units;
+use crate::store::manifest::{self, Held, State, Survey};
+use crate::store::{Entry, Kind, Stamp};
+
+/// Prints what there is to standard output, oldest first. `all` names each file that belongs to no recovery point; else the
+/// table counts them.
+///
+/// # Errors
+/// When a directory cannot be read, or nothing can be printed.
+pub fn run(context: &Context, json: bool, all: bool) -> Result<()> {
+    let listings: Vec<(Kind, Vec<Entry>)> = Kind::ALL
+        .into_iter()
+        .map(|kind| Ok((kind, context.store.list(kind)?)))
+        .collect::<Result<_>>()?;
+    let survey = manifest::survey(&context.store, &listings)?;
+    let now = SystemTime::now();
+    let text = if json {
+        as_json(context, &survey, now)
+    } else {
+        as_table(context, &survey, now, all)
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("Cannot print the list")
+}
+
+/// The table, its columns as wide as what stands in them.
+fn as_table(context: &Context, survey: &Survey, now: SystemTime, all: bool) -> String {
+    let mut text = String::new();
+    if survey.points.is_empty() {
+        text.push_str("There is no recovery point yet.\n");
+    } else {
+        let mut rows = vec![[
+            "POINT", "AGE", "POSTGRES", "ROWS", "REDIS", "KEYS", "N8N", "ENV", "STATE",
+        ]
+        .map(str::to_owned)
+        .to_vec()];
+        rows.extend(survey.points.iter().map(|held| row(held, now)));
+        table(&mut text, &rows);
+    }
+    if !survey.loose.is_empty() {
+        let (of, rows) = match all {
+            true => (" (below backups/)", named(context.store.root(), &survey.loose, now)),
+            false => (" (list --all names each)", counted(&survey.loose, now)),
+        };
+        let _ = writeln!(text, "\nFiles that belong to no recovery point{of}:");
+        table(&mut text, &rows);
+    }
+    for (path, error) in &survey.unreadable {
+        let _ = writeln!(text, "\nCannot be read: {}: {error:#}", path.display());
+    }
+    log::ascii_lines(&text)
+}
+
+/// The cells of each file, its path as it is below `root`.
+fn named(root: &Path, loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
+    let cells = |entry: &Entry| {
+        let path = entry.path.strip_prefix(root).unwrap_or(&entry.path);
+        vec![
+            path.display().to_string(),
+            units::du(entry.bytes),
+            age(entry.modified, now),
+        ]
+    };
+    loose.iter().map(|(_, entry)| cells(entry)).collect()
+}
+
+/// The cells of each kind that has files: how many, their size, the age of the newest.
+fn counted(loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
+    let cells = |kind: Kind| {
+        let files: Vec<&Entry> = loose
+            .iter()
+            .filter(|(k, _)| *k == kind)
+            .map(|(_, entry)| entry)
+            .collect();
+        let newest = files.iter().map(|entry| entry.modified).max()?;
+        Some(vec![
+            kind.dir().to_owned(),
+            format!("{} file(s)", files.len()),
+            units::du(files.iter().map(|entry| entry.bytes).sum()),
+            format!("newest {}", age(newest, now)),
+        ])
+    };
+    Kind::ALL.into_iter().filter_map(cells).collect()
+}
+
+/// The cells of a point.
+fn row(held: &Held, now: SystemTime) -> Vec<String> {
+    let mut cells = vec![held.point.stamp.to_string(), age(held.point.stamp.time(), now)];
+    let failed = held.point.listed("failed");
+    for kind in Kind::ALL {
+        let file = held.files.iter().find(|(member, _)| member.kind == kind);
+        cells.push(match file {
+            Some((member, entry)) => match (held.state(member, entry.as_ref()), entry) {
+                (State::Present, Some(entry)) => units::du(entry.bytes),
+                (state, _) => state.name().to_owned(),
+            },
+            None if failed.contains(&kind.dir()) => "failed".to_owned(),
+            None => "-".to_owned(),
+        });
+        let count = match kind {
+            Kind::Postgres => "postgres.rows",
+            Kind::Redis => "redis.keys",
+            Kind::N8n | Kind::Env => continue,
+        };
+        cells.push(held.point.fact(count).unwrap_or("-").to_owned());
+    }
+    let mut state = vec![completeness(held)];
+    if let Some(time) = held.point.fact("verified") {
+        state.push(format!("verified {}", date(time)));
+    }
+    if let Some(drill) = held.point.fact("drill") {
+        let words: Vec<&str> = drill.split(' ').map(date).collect();
+        state.push(format!("drill {}", words.join(" ")));
+    }
+    if let Some(offsite) = held.point.fact("offsite") {
+        state.push(format!("off-site {}", date(offsite)));
+    }
+    cells.push(state.join(", "));
+    cells
+}
+
+/// Whether a point is whole; one that was meant to hold less, from a single command, says what.
+fn completeness(held: &Held) -> String {
+    let kinds: Vec<&str> = held.point.members.iter().map(|member| member.kind.dir()).collect();
+    if held.is_complete() {
+        "complete".to_owned()
+    } else if held.is_sound() && !kinds.is_empty() && held.point.listed("failed").is_empty() {
+        format!("{} only", kinds.join(", "))
+    } else {
+        "partial".to_owned()
+    }
+}
+
+/// The date of a time in a manifest.
+fn date(time: &str) -> &str {
+    time.split('T').next().unwrap_or(time)
+}
+
+fn table(text: &mut String, rows: &[Vec<String>]) {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let _ = write!(line, "{cell:width$}  ", width = width(column).unwrap_or(0));
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+}
+
+/// How long ago something was, in the largest unit of which it is two or more.
+fn age(time: SystemTime, now: SystemTime) -> String {
+    let Ok(age) = now.duration_since(time) else {
+        return "in the future".to_owned();
+    };
+    let seconds = age.as_secs();
+    for (unit, length) in [("d", 86_400), ("h", 3600), ("min", 60)] {
+        if seconds >= 2 * length {
+            return format!("{} {unit}", seconds / length);
+        }
+    }
+    format!("{seconds} s")
+}
+
+fn as_json(context: &Context, survey: &Survey, now: SystemTime) -> String {
+    let loose = survey.loose.iter().map(|(kind, entry)| {
+        Json::Object(vec![
+            ("component", Json::text(kind.dir())),
+            ("path", path(&entry.path)),
+            ("bytes", Json::count(entry.bytes)),
+            ("modified", Json::text(rfc3339(entry.modified))),
+        ])
+    });
+    let unreadable = survey
+        .unreadable
+        .iter()
+        .map(|(at, error)| Json::Object(vec![("path", path(at)), ("error", Json::text(format!("{error:#}")))]));
+    let points = survey.points.iter().map(|held| point(context, held, now));
+    let all = Json::Object(vec![
+        ("points", Json::List(points.collect())),
+        ("loose", Json::List(loose.collect())),
+        ("unreadable", Json::List(unreadable.collect())),
+    ]);
+    format!("{all}\n")
+}
+
+fn point(context: &Context, held: &Held, now: SystemTime) -> Json {
+    let point = &held.point;
+    let fact = |name: &str| Json::maybe(point.fact(name));
+    let number = |name: &str| {
+        let value = point.fact(name).and_then(|value| value.parse().ok());
+        value.map_or(Json::Null, Json::count)
+    };
+    let image = point.facts("n8n.image.").next();
+    let image = Json::maybe(image.map(|(_, image)| image.split(' ').next().unwrap_or(image)));
+    let files = held.files.iter().map(|(member, entry)| {
+        let bytes = entry.as_ref().map(|entry| Json::count(entry.bytes));
+        Json::Object(vec![
+            ("component", Json::text(member.kind.dir())),
+            ("path", path(&context.store.root().join(&member.name))),
+            ("bytes", bytes.unwrap_or(Json::Null)),
+            ("sha256", Json::text(&member.sha256)),
+            ("state", Json::text(held.state(member, entry.as_ref()).name())),
+        ])
+    });
+    Json::Object(vec![
+        ("stamp", Json::text(point.stamp.to_string())),
+        ("time", Json::text(rfc3339(point.stamp.time()))),
+        ("age_seconds", Json::Number(seconds(point.stamp, now))),
+        ("manifest", path(&context.store.set_path(point.stamp))),
+        ("complete", Json::Bool(held.is_complete())),
+        (
+            "failed",
+            Json::List(point.listed("failed").into_iter().map(Json::text).collect()),
+        ),
+        ("postgres_version", fact("postgres.version")),
+        ("postgres_rows", number("postgres.rows")),
+        ("redis_version", fact("redis.version")),
+        ("redis_keys", number("redis.keys")),
+        ("n8n_files", number("n8n.files")),
+        ("n8n_image", image),
+        ("verified", fact("verified")),
+        ("drill", fact("drill")),
+        ("offsite", fact("offsite")),
+        ("files", Json::List(files.collect())),
+    ])
+}
+
+/// A path; what is not UTF-8 in it is replaced.
+fn path(path: &Path) -> Json {
+    Json::text(path.to_string_lossy())
+}
+
+/// The age of a point in seconds; negative when it is from the future.
+fn seconds(stamp: Stamp, now: SystemTime) -> i64 {
+    let whole = |age: Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    match now.duration_since(stamp.time()) {
+        Ok(age) => whole(age),
+        Err(ahead) => -whole(ahead.duration()),
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    DateTime::<Local>::from(time).to_rfc3339_opts(SecondsFormat::Secs, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_in_the_unit_that_fits() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for (seconds, text) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7199, "119 min"),
+            (7200, "2 h"),
+            (172_799, "47 h"),
+            (172_800, "2 d"),
+        ] {
+            assert_eq!(age(now - Duration::from_secs(seconds), now), text);
+        }
+        assert_eq!(age(now + Duration::from_secs(1), now), "in the future");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_cells() {
+        let mut text = String::new();
+        let rows = [["A", "B"], ["long", "x"]].map(|row| row.map(str::to_owned).to_vec());
+        table(&mut text, &rows);
+        assert_eq!(text, "A     B\nlong  x\n");
+    }
+}

@@ -1,0 +1,526 @@
+//! test-recovery: the drill. One recovery point is recovered into throw-away containers and compared, and its credentials
+//! are decrypted with its own key. The live stack is only asked which images it runs.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
+
+use super::now;
+use crate::components::credentials::{self, Stored};
+use crate::components::drill::{check_file, Bench, Drilled, Unready};
+use crate::components::{env_file, n8n_data, postgres, redis, Context};
+use crate::config::{Drill, Secret};
+use crate::report::log::{self, Journal};
+use crate::report::units;
+use crate::store::lock::{Attempt, Lock};
+use crate::store::manifest::{self, Member, Point};
+use crate::store::{make_dir, Kind, Stamp};
+use crate::stream::encrypt::Locked;
+
+/// The log of the tests, also of those at the end of backup-all.
+pub const JOURNAL: Journal = Journal::new("test-recovery");
+
+/// The name of the key proof, beside those of the components.
+const KEY: &str = "key";
+/// The facts of a point that tell the outcome.
+const FACT: &str = "drill";
+const KEY_FACT: &str = "drill.key";
+
+/// What is to be tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts(&'static [Kind]);
+
+impl Parts {
+    /// Everything.
+    pub const FULL: Self = Self(&Kind::ALL);
+    /// The database, and the key.
+    pub const POSTGRES: Self = Self(&[Kind::Postgres]);
+    /// Redis.
+    pub const REDIS: Self = Self(&[Kind::Redis]);
+    /// The volume.
+    pub const N8N: Self = Self(&[Kind::N8n]);
+
+    fn holds(self, kind: Kind) -> bool {
+        self.0.contains(&kind)
+    }
+
+    /// The word for it, as on the command line.
+    fn word(self) -> &'static str {
+        match self.0 {
+            [one] => one.dir(),
+            _ => "full",
+        }
+    }
+}
+
+/// Tests the newest recovery point that holds what is asked, or the one that `set` names by its stamp. Gives whether a
+/// test has failed, which is logged then.
+///
+/// # Errors
+/// When a test could not be made.
+pub fn run(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
+    JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
+    log::check_started().context(Unready)?;
+    let _lock = hold(context).context(Unready)?;
+    let done = choose(context, parts, set).and_then(|point| test(context, &point, parts));
+    match done {
+        Ok(()) => Ok(false),
+        Err(error) if error.downcast_ref::<Unready>().is_some() => Err(error),
+        Err(error) => {
+            JOURNAL.failure(&error);
+            Ok(true)
+        }
+    }
+}
+
+/// Tests the recovery point `stamp` that a run has just made, as the settings ask for it.
+///
+/// # Errors
+/// When a test failed; with [`Unready`] when one could not be made.
+pub fn after_backup(context: &Context, stamp: Stamp) -> Result<()> {
+    let parts = match context.config.drill {
+        Drill::Off => return Ok(()),
+        Drill::Postgres => Parts::POSTGRES,
+        Drill::Full => Parts::FULL,
+    };
+    JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
+    let _lock = hold(context).context(Unready)?;
+    test(context, &Point::load(&context.store.set_path(stamp))?, parts)
+}
+
+/// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
+/// the shell scripts made them, stand by themselves.
+///
+/// # Errors
+/// When they cannot be listed or printed.
+pub fn list(context: &Context) -> Result<()> {
+    let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
+    let mut bare = String::new();
+    for (stamp, point) in points(context).context(Unready)?.iter().rev() {
+        let age = units::span(age(*stamp));
+        let line = match point {
+            Ok(point) => {
+                let parts: Vec<&str> = point.members.iter().map(|member| member.kind.dir()).collect();
+                let parts = parts.join(" ");
+                if has_no_manifest(point) {
+                    bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
+                    continue;
+                }
+                let last = point.fact(FACT).unwrap_or("never");
+                format!("{stamp}  {age:<11}  {parts:<23}  {last}")
+            }
+            Err(error) => format!("{stamp}  {age:<11}  {}", log::ascii(&format!("{error:#}"))),
+        };
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    if !bare.is_empty() {
+        text.push_str(
+            "\nFiles that belong to no recovery point, as the shell scripts made them. They can be tested under their stamp, but \
+             not\ncompared with what was backed up, and the outcome is not kept:\n",
+        );
+        text.push_str(&bare);
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("Cannot write to standard output")
+}
+
+/// Keeps other tests away: each clears what another one has left.
+fn hold(context: &Context) -> Result<Lock> {
+    let dir = context.store.sets_dir();
+    make_dir(&dir)?;
+    match Lock::attempt(&dir.join(".drill.lock"))? {
+        Attempt::Held(lock) => Ok(lock),
+        Attempt::Busy(pid) => bail!("Recovery test already in progress (PID: {pid})"),
+    }
+}
+
+/// Every recovery point, also those that only the files' names tell of, since they are older than the manifests.
+fn points(context: &Context) -> Result<BTreeMap<Stamp, Result<Point>>> {
+    let mut points = BTreeMap::new();
+    for kind in Kind::ALL {
+        for entry in context.store.list(kind)? {
+            let Some(stamp) = entry.stamp else { continue };
+            let name = entry.path.strip_prefix(context.store.root()).unwrap_or(&entry.path);
+            if let Ok(point) = points.entry(stamp).or_insert_with(|| Ok(Point::new(stamp))) {
+                point.members.push(Member {
+                    kind,
+                    name: name.display().to_string(),
+                    sha256: String::new(),
+                });
+            }
+        }
+    }
+    for (path, point) in manifest::list(&context.store)? {
+        let stamp = path.file_stem().and_then(OsStr::to_str).and_then(Stamp::parse);
+        if let Some(stamp) = stamp {
+            points.insert(stamp, point);
+        }
+    }
+    Ok(points)
+}
+
+/// Whether only the files' names tell of a point.
+fn has_no_manifest(point: &Point) -> bool {
+    point.members.iter().all(|member| member.sha256.is_empty()) && !point.members.is_empty()
+}
+
+/// How old a point is.
+fn age(stamp: Stamp) -> Duration {
+    stamp.time().elapsed().unwrap_or_default()
+}
+
+/// The point to test.
+fn choose(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
+    let mut points = points(context).context(Unready)?;
+    if let Some(name) = set.filter(|name| *name != "latest") {
+        let stamp = name.to_str().and_then(Stamp::parse);
+        let point = stamp.and_then(|stamp| points.remove(&stamp));
+        return point
+            .with_context(|| format!("There is no recovery point {}: see --list", name.to_string_lossy()))
+            .context(Unready)?;
+    }
+    let wanted = |point: &Result<Point>| match point {
+        Ok(point) => parts.0.iter().all(|kind| point.member(*kind).is_some()),
+        // One that cannot be read must not be passed over.
+        Err(_) => true,
+    };
+    let newest = points.keys().next_back().copied();
+    let now = Stamp::now();
+    let fit: Vec<Stamp> = points
+        .iter()
+        .rev()
+        .filter(|(_, point)| wanted(point))
+        .map(|(stamp, _)| *stamp)
+        .collect();
+    // One that is dated in the future is not the newest, unless it is today's clock that is wrong.
+    let found = fit.iter().find(|stamp| !stamp.is_ahead(now)).or(fit.first()).copied();
+    let stamp = found
+        .or(newest)
+        .context("There is no backup to test yet")
+        .context(Unready)?;
+    for (newer, point) in points.range(stamp..).skip(1) {
+        let failed = point.as_ref().map(|point| point.listed("failed")).unwrap_or_default();
+        if !failed.is_empty() {
+            JOURNAL.warn(format_args!(
+                "Recovery point {newer} is newer but incomplete: {} failed",
+                failed.join(" ")
+            ));
+        }
+    }
+    points.remove(&stamp).context("There is no backup to test yet")?
+}
+
+/// What has come of the tests so far.
+#[derive(Default)]
+struct Run {
+    passed: usize,
+    failed: Vec<&'static str>,
+    unready: usize,
+    took: Duration,
+}
+
+impl Run {
+    /// Takes the outcome of one test: logs it, and gives what it gave.
+    fn take<T>(&mut self, name: &'static str, title: &str, outcome: Result<T>) -> Option<T> {
+        let error = match outcome {
+            Ok(value) => {
+                self.passed += 1;
+                return Some(value);
+            }
+            Err(error) => error,
+        };
+        // A file that this host cannot decrypt may be as whole as any.
+        if error.downcast_ref::<Unready>().is_some() || error.downcast_ref::<Locked>().is_some() {
+            self.unready += 1;
+            JOURNAL.failure(&error.context(format!("{title} could not be tested")));
+        } else {
+            self.failed.push(name);
+            JOURNAL.failure(&error.context(format!("{title} test failed")));
+        }
+        None
+    }
+
+    fn report(&mut self, title: &str, drilled: &Drilled) {
+        self.took += drilled.took;
+        JOURNAL.success(format_args!(
+            "{title}: {} recovered in {}",
+            drilled.what,
+            units::span(drilled.took)
+        ));
+    }
+}
+
+/// Tests the parts of a point, one after another.
+fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
+    JOURNAL.info(format_args!(
+        "Recovery point: {}, {} old",
+        point.stamp,
+        units::span(age(point.stamp))
+    ));
+    let _used = point.hold(&context.store).context(Unready)?;
+    let (bench, left) = Bench::new(context, point).context(Unready)?;
+    if left > 0 {
+        JOURNAL.warn(format_args!(
+            "Removed {left} throw-away container(s) that an interrupted test left"
+        ));
+    }
+    let mut run = Run::default();
+    let mut env_key = None;
+    let mut volume_key = None;
+    let mut loaded = None;
+    if parts.holds(Kind::Env) {
+        let title = "Environment file";
+        let outcome = checked(&bench, Kind::Env).and_then(|member| env_file::drill(&bench, &bench.path(member)));
+        if let Some((drilled, key)) = run.take(Kind::Env.dir(), title, outcome) {
+            run.report(title, &drilled);
+            env_key = Some(key);
+        }
+    }
+    if parts.holds(Kind::N8n) {
+        let title = "n8n volume";
+        let outcome =
+            checked(&bench, Kind::N8n).and_then(|member| n8n_data::drill::drill(&bench, &bench.path(member), JOURNAL));
+        if let Some((drilled, key)) = run.take(Kind::N8n.dir(), title, outcome) {
+            run.report(title, &drilled);
+            volume_key = Some(key);
+        }
+    }
+    if parts.holds(Kind::Redis) {
+        let title = "Redis";
+        let outcome =
+            checked(&bench, Kind::Redis).and_then(|member| redis::drill::drill(&bench, &bench.path(member), JOURNAL));
+        if let Some(drilled) = run.take(Kind::Redis.dir(), title, outcome) {
+            run.report(title, &drilled);
+        }
+    }
+    if parts.holds(Kind::Postgres) {
+        let title = "PostgreSQL";
+        let outcome = checked(&bench, Kind::Postgres)
+            .and_then(|member| postgres::drill::drill(&bench, &bench.path(member), JOURNAL));
+        loaded = run.take(Kind::Postgres.dir(), title, outcome);
+        if let Some(loaded) = &loaded {
+            run.report(title, &loaded.drilled);
+        }
+    }
+    let mut key_fact = None;
+    if let Some(loaded) = loaded {
+        let outcome = loaded.credentials().and_then(|stored| {
+            // Ends the server, which is needed no longer.
+            drop(loaded);
+            let keys = Keys {
+                env: key_in(&bench, Kind::Env, env_key, |path| {
+                    env_file::drill(&bench, path).map(|(_, key)| key)
+                })?,
+                volume: key_in(&bench, Kind::N8n, volume_key, |path| n8n_data::drill::key(&bench, path))?,
+            };
+            prove(context, &keys, &stored)
+        });
+        key_fact = run.take(KEY, "Encryption key", outcome);
+    }
+    if run.failed.is_empty() && run.unready == 0 {
+        JOURNAL.info(format_args!(
+            "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
+            units::span(run.took),
+            units::span(age(point.stamp))
+        ));
+    }
+    conclude(context, point, parts, &run, key_fact)
+}
+
+/// The member of a kind, whose file is the one that was recorded.
+fn checked<'a>(bench: &Bench<'a>, kind: Kind) -> Result<&'a Member> {
+    let member = bench.point.member(kind);
+    let member = member.with_context(|| format!("Recovery point {} holds no {}", bench.point.stamp, kind.dir()))?;
+    JOURNAL.info(format_args!("Testing {}", bench.path(member).display()));
+    check_file(bench.context, &bench.path(member), member)?;
+    Ok(member)
+}
+
+/// Where keys were looked for, and found. None stands for a part that the point does not hold.
+struct Keys {
+    env: Option<Option<Secret>>,
+    volume: Option<Option<Secret>>,
+}
+
+/// The key in a part of the point: the one that its test has found, else what `read` finds in its file.
+fn key_in(
+    bench: &Bench<'_>,
+    kind: Kind,
+    known: Option<Option<Secret>>,
+    read: impl FnOnce(&std::path::Path) -> Result<Option<Secret>>,
+) -> Result<Option<Option<Secret>>> {
+    let Some(member) = bench.point.member(kind) else {
+        return Ok(None);
+    };
+    if known.is_some() {
+        return Ok(known);
+    }
+    let path = bench.path(member);
+    let key = check_file(bench.context, &path, member).and_then(|()| read(&path));
+    key.map(Some)
+        .with_context(|| format!("The key cannot be looked for in {}", kind.dir()))
+}
+
+/// Decrypts the stored credentials with the point's key, and says what came of it. Gives the words for the manifest.
+fn prove(context: &Context, keys: &Keys, stored: &[Stored]) -> Result<String> {
+    let of_env = keys.env.as_ref().and_then(Option::as_ref);
+    let of_volume = keys.volume.as_ref().and_then(Option::as_ref);
+    if let (Some(env), Some(volume)) = (of_env, of_volume) {
+        ensure!(
+            env == volume,
+            "the key in the env backup (N8N_ENCRYPTION_KEY) and the one in the volume (config) differ: n8n does not start \
+             with both, and it is not clear which one decrypts the credentials"
+        );
+    }
+    let total = stored.len();
+    if total == 0 {
+        JOURNAL.info("The database holds no credentials to decrypt");
+        return Ok("no credentials".to_owned());
+    }
+    let not_checked = |why: &str| {
+        JOURNAL.warn(format_args!("Encryption key not checked: {why}"));
+        Ok(format!("not checked, {why}"))
+    };
+    let Some(key) = of_env.or(of_volume) else {
+        if keys.env.is_none() && keys.volume.is_none() {
+            return not_checked("the recovery point holds the database alone");
+        }
+        bail!("the recovery point holds no encryption key, and its database {total} credentials");
+    };
+    let proof = credentials::prove(key, stored, context.config.stall).context(Unready)?;
+    let decrypted = format!("{} of {total}", proof.decrypted);
+    if !proof.failed.is_empty() {
+        let first: Vec<&str> = proof.failed.iter().take(5).map(String::as_str).collect();
+        bail!(
+            "Decrypted {decrypted} credentials with the backed-up key; {} cannot be decrypted, such as ID {}",
+            proof.failed.len(),
+            first.join(", ")
+        );
+    }
+    if proof.decrypted == 0 {
+        return not_checked(&format!(
+            "{total} credentials are stored in a form that is not known here"
+        ));
+    }
+    JOURNAL.success(format_args!("Decrypted {decrypted} credentials with the backed-up key"));
+    if proof.unknown > 0 {
+        JOURNAL.warn(format_args!(
+            "{} credentials are stored in a form that is not known here: not checked",
+            proof.unknown
+        ));
+    }
+    Ok(format!("decrypted {decrypted}"))
+}
+
+/// What a test that passed makes of the mark that its point bears.
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    Keep,
+    Clear,
+    Set,
+}
+
+/// A lesser test takes nothing away from a full one, nor from a failure of what it did not test; and what proves a point is
+/// at least its database.
+fn after_pass(before: Option<&str>, parts: Parts) -> Mark {
+    let proves = parts.holds(Kind::Postgres);
+    let tested = |name: &str| match name {
+        KEY => proves,
+        name => parts.0.iter().any(|kind| kind.dir() == name),
+    };
+    match before {
+        _ if parts == Parts::FULL => Mark::Set,
+        Some(before) if before.starts_with("failed ") => {
+            let mut failed = before.rsplit(": ").next().unwrap_or_default().split(' ');
+            match (failed.all(tested), proves) {
+                (false, _) => Mark::Keep,
+                (true, false) => Mark::Clear,
+                (true, true) => Mark::Set,
+            }
+        }
+        Some(before) if before.starts_with("passed full ") => Mark::Keep,
+        _ if proves => Mark::Set,
+        _ => Mark::Keep,
+    }
+}
+
+/// Records the outcome in the manifest and turns it into the exit code.
+fn conclude(context: &Context, point: &Point, parts: Parts, run: &Run, key: Option<String>) -> Result<()> {
+    let word = parts.word();
+    let passed = run.failed.is_empty() && run.unready == 0;
+    if passed || !run.failed.is_empty() {
+        let marked = manifest::update(&context.store, point.stamp, |point| {
+            if !passed {
+                point.set(FACT, &format!("failed {word} {}: {}", now(), run.failed.join(" ")));
+                point.unset(KEY_FACT);
+                return;
+            }
+            match after_pass(point.fact(FACT), parts) {
+                Mark::Keep => return,
+                Mark::Clear => point.unset(FACT),
+                Mark::Set => point.set(FACT, &format!("passed {word} {}", now())),
+            }
+            match &key {
+                Some(key) => point.set(KEY_FACT, key),
+                None => point.unset(KEY_FACT),
+            }
+        });
+        if let Err(error) = marked {
+            JOURNAL.warn(format_args!(
+                "The outcome could not be recorded in the manifest: {error:#}"
+            ));
+        }
+    }
+    if !run.failed.is_empty() {
+        bail!(
+            "Recovery test failed: {} of recovery point {}",
+            run.failed.join(", "),
+            point.stamp
+        );
+    }
+    if run.unready > 0 {
+        return Err(unfinished(run.unready));
+    }
+    JOURNAL.success(format_args!(
+        "Recovery test passed: {word} of recovery point {} ({}/{})",
+        point.stamp, run.passed, run.passed
+    ));
+    Ok(())
+}
+
+fn unfinished(parts: usize) -> Error {
+    anyhow!("{parts} part(s) could not be tested").context(Unready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lesser_test_takes_nothing_away() {
+        let full = Some("passed full 2026-01-02T03:04:05+00:00");
+        let failed = Some("failed full 2026-01-02T03:04:05+00:00: redis");
+        let key = Some("failed full 2026-01-02T03:04:05+00:00: postgres key");
+        for (before, parts, mark) in [
+            (None, Parts::FULL, Mark::Set),
+            (None, Parts::POSTGRES, Mark::Set),
+            (None, Parts::REDIS, Mark::Keep),
+            (full, Parts::POSTGRES, Mark::Keep),
+            (full, Parts::FULL, Mark::Set),
+            (failed, Parts::POSTGRES, Mark::Keep),
+            (failed, Parts::REDIS, Mark::Clear),
+            (failed, Parts::FULL, Mark::Set),
+            (key, Parts::POSTGRES, Mark::Set),
+            (key, Parts::N8N, Mark::Keep),
+            (Some("passed postgres x"), Parts::POSTGRES, Mark::Set),
+        ] {
+            assert_eq!(after_pass(before, parts), mark, "{before:?} {parts:?}");
+        }
+    }
+}

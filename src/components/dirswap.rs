@@ -1,0 +1,317 @@
+//! The exchange of what a directory of a volume holds for something new, by renaming: quick, and to be taken back.
+//!
+//! Everything stands in one directory of our own in there, [`WORK`], until the exchange is done. Whatever the state is in
+//! which a run was killed, the next one can tell it by that directory and set it right.
+
+use anyhow::{anyhow, bail, Result};
+
+use super::{n8n_data, Context};
+use crate::engine::{Data, Docker, Exec, Workshop};
+use crate::store::Kind;
+
+/// Our directory within the one that is exchanged.
+pub const WORK: &str = ".n8n-backup-restore";
+
+/// The mark in it, from the root of the volume, that an exchange has begun.
+pub const BEGUN: &str = "./.n8n-backup-restore/begun";
+
+/// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
+///
+/// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory itself),
+/// `names`, and the marks `begun`, `moved` and `back`, which tell how far the exchange has come and which way it goes. Each
+/// step may be cut short by the end of its container: what it has left must not look like something else.
+const SCRIPT: &str = r#"set -eu
+verb=$2
+# To remove much, or to bring it to disk, takes longer than a wait for an answer may; but not for ever.
+alive() {
+  left=14400
+  while [ $left -gt 0 ] && sleep 1 >/dev/null && kill -0 $$ 2>/dev/null; do
+    echo
+    left=$((left - 1))
+  done
+}
+case $verb in
+  exchange|back|finish)
+    alive &
+    alive=$!
+    trap 'kill $alive 2>/dev/null' EXIT ;;
+esac
+# What is mounted may be a file: a configuration, a secret, the time zone.
+if [ "$verb" = state ] && [ ! -d "$1" ]; then
+  echo none
+  exit
+fi
+cd -- "$1"
+shift 2
+work=.n8n-backup-restore
+# pass FROM TO [NAME...]: moves the entries
+pass() {
+  from=$1 to=$2
+  shift 2
+  [ $# -gt 0 ] || set -- "$from"/* "$from"/.[!.]* "$from"/..?*
+  for name; do
+    name=${name##*/}
+    case $name in .n8n-backup-*) continue ;; esac
+    [ -e "$from/$name" ] || [ -L "$from/$name" ] || continue
+    if [ "$to" = none ]; then rm -rf -- "${from:?}/$name"; else mv -- "$from/$name" "$to/"; fi
+  done
+}
+# named FROM TO: the same for the names that were given to begin
+named() {
+  set -- "$1" "$2"
+  if [ -e "$work/names" ]; then
+    while IFS= read -r name; do set -- "$@" "$name"; done <"$work/names"
+  fi
+  pass "$@"
+}
+# close: removes our directory, and gives the directory the properties in $properties
+close() {
+  rm -rf -- "$work"
+  set -- $properties
+  chown "$1:$2" .
+  chmod "$3" .
+  touch -d "@$4" .
+}
+case $verb in
+  state)
+    if [ ! -e "$work" ]; then echo none
+    elif [ ! -e "$work/begun" ]; then echo staged
+    elif [ ! -e "$work/back" ] && [ -e "$work/moved" ] && [ -z "$(ls -A "$work/new")" ]; then echo exchanged
+    else echo broken
+    fi ;;
+  begin)
+    properties=$(stat -c '%u %g %a %Y' .)
+    mkdir "$work"
+    chmod 700 "$work"
+    printf '%s\n' "$properties" >"$work/root"
+    [ $# -eq 0 ] || printf '%s\n' "$@" >"$work/names"
+    mkdir "$work/new" "$work/old"
+    set -- $properties
+    chown "$1:$2" "$work" "$work/new"
+    printf '%s:%s\n' "$1" "$2" ;;
+  exchange)
+    rm -rf -- "$work/new"/.n8n-backup-*
+    sync
+    : >"$work/begun"
+    named . "$work/old"
+    : >"$work/moved"
+    pass "$work/new" . ;;
+  back)
+    if [ -e "$work/begun" ]; then
+      : >"$work/back"
+      if [ -e "$work/moved" ]; then
+        named . none
+        rm -f -- "$work/moved"
+      fi
+      pass "$work/old" .
+    fi
+    if [ -s "$work/root" ]; then properties=$(cat "$work/root"); else properties=$(stat -c '%u %g %a %Y' .); fi
+    close ;;
+  finish)
+    sync
+    properties="${*:-$(stat -c '%u %g %a %Y' .)}"
+    printf '%s\n' "$properties" >"$work/root"
+    # From here on there is nothing to put back.
+    rm -f -- "$work/begun"
+    close ;;
+esac"#;
+
+/// Starts the helper container in which a restore of a component exchanges its data, once those are gone that were killed with
+/// earlier restores of it.
+///
+/// # Errors
+/// When the engine refuses.
+pub fn workshop(context: &Context, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Workshop> {
+    let project = n8n_data::owner(context);
+    let owner = format!("{project}-restore-{}", kind.dir());
+    docker.sweep_helpers(&owner)?;
+    docker.workshop(&project, &owner, image, data)
+}
+
+/// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
+/// main lock, as every restore does: none of them works. What it has left in the volume is set right by the next restore,
+/// in a helper of its own.
+///
+/// # Errors
+/// When the engine does not answer or refuses.
+pub fn sweep(context: &Context, docker: &Docker) -> Result<usize> {
+    docker.sweep_workshops(&n8n_data::owner(context))
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is none.
+    None,
+    /// Something new is in preparation, and what was there is untouched.
+    Staged,
+    /// It was begun and is not complete.
+    Broken,
+    /// All that is new is in place, and what was there is kept.
+    Exchanged,
+}
+
+/// A directory that a helper container sees.
+pub struct Exchange<'a> {
+    helper: &'a Workshop,
+    dir: &'a str,
+}
+
+impl<'a> Exchange<'a> {
+    /// The directory `dir`.
+    pub fn new(helper: &'a Workshop, dir: &'a str) -> Self {
+        Self { helper, dir }
+    }
+
+    /// Where what comes is to be laid, after [`Exchange::begin`].
+    pub fn new_dir(&self) -> String {
+        format!("{}/{WORK}/new", self.dir)
+    }
+
+    /// How far an exchange has come that an earlier run began; in what is no directory there is none.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn state(&self) -> Result<State> {
+        match self.run("state", &[])?.as_str() {
+            "none" => Ok(State::None),
+            "staged" => Ok(State::Staged),
+            "broken" => Ok(State::Broken),
+            "exchanged" => Ok(State::Exchanged),
+            other => bail!("the state of {} is not understood: {other}", self.dir),
+        }
+    }
+
+    /// Makes room for what comes. Only the entries `names` will be exchanged, or all without any. Gives the owner of the
+    /// directory, as `UID:GID`.
+    ///
+    /// # Errors
+    /// When an earlier run's exchange is there, or nothing can be written.
+    pub fn begin(&self, names: &[&str]) -> Result<String> {
+        self.run("begin", names)
+    }
+
+    /// Moves what is there aside and what is new into its place.
+    ///
+    /// # Errors
+    /// When a step fails; [`Exchange::back`] then puts back what was there.
+    pub fn exchange(&self) -> Result<()> {
+        self.run("exchange", &[]).map(drop)
+    }
+
+    /// Puts back what was there, from any state. After a step that failed, only in a helper of its own: the step may go on in the
+    /// old one, since a program that was started by `docker exec` outlives the client.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn back(&self) -> Result<()> {
+        self.run("back", &[]).map(drop)
+    }
+
+    /// Ends the exchange: what was there is removed. `root` is what the directory itself is to be like: owner, group,
+    /// mode in octal, time of change in seconds since 1970.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn finish(&self, root: &[&str]) -> Result<()> {
+        self.run("finish", root).map(drop)
+    }
+
+    fn run(&self, verb: &str, names: &[&str]) -> Result<String> {
+        let mut argv = vec!["sh", "-c", SCRIPT, "sh", self.dir, verb];
+        argv.extend_from_slice(names);
+        let docker = self.helper.docker();
+        let said = docker.answer("sh", docker.exec(self.helper.id(), Exec::default(), &argv), None)?;
+        if !said.success {
+            return Err(
+                anyhow!("{}", said.stderr).context(format!("the step '{verb}' of the exchange in {} failed", self.dir))
+            );
+        }
+        Ok(said.text())
+    }
+}
+
+/// A failed restore after which what was there could not be put back either, so that nothing should be started on it.
+#[derive(Debug)]
+pub struct NotPutBack;
+
+impl std::fmt::Display for NotPutBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("What was there before could not be put back; run the same restore again, which does it first")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// Runs a step as the helper container does, with `tools` first on the PATH.
+    fn step(dir: &Path, verb: &str, tools: &Path) -> String {
+        let path = std::env::var("PATH").unwrap();
+        // A file, since what is killed leaves the program that says it is alive for a second more, with a pipe held open.
+        let aside = TempDir::new();
+        let said = aside.path().join("said");
+        Command::new("sh")
+            .args(["-c", SCRIPT, "sh"])
+            .arg(dir)
+            .arg(verb)
+            .env("PATH", format!("{}:{path}", tools.display()))
+            .stdout(fs::File::create(&said).unwrap())
+            .status()
+            .unwrap();
+        fs::read_to_string(&said).unwrap().trim().to_owned()
+    }
+
+    /// A directory whose two files were exchanged for new ones.
+    fn exchanged() -> TempDir {
+        let dir = TempDir::new();
+        let write = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+        write("a", "old");
+        write("b", "old");
+        step(dir.path(), "begin", Path::new("/nonexistent"));
+        write(".n8n-backup-restore/new/a", "new");
+        write(".n8n-backup-restore/new/b", "new");
+        step(dir.path(), "exchange", Path::new("/nonexistent"));
+        assert_eq!(step(dir.path(), "state", Path::new("/nonexistent")), "exchanged");
+        dir
+    }
+
+    /// Has a step end at the `rm` that this stands in for, and the next run set right what is left. Gives what the files hold.
+    fn cut_short(verb: &str, rm: &str) -> Vec<String> {
+        let (dir, tools) = (exchanged(), TempDir::new());
+        let file = tools.path().join("rm");
+        fs::write(&file, format!("#!/bin/sh\nPATH=${{PATH#*:}}\n{rm}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        step(dir.path(), verb, tools.path());
+        let nothing = Path::new("/nonexistent");
+        match step(dir.path(), "state", nothing).as_str() {
+            "exchanged" => step(dir.path(), "finish", nothing),
+            _ => step(dir.path(), "back", nothing),
+        };
+        assert_eq!(step(dir.path(), "state", nothing), "none");
+        let read = |name| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        vec![read("a"), read("b")]
+    }
+
+    #[test]
+    fn a_step_that_is_cut_short_is_not_taken_for_another() {
+        // Our directory goes entry by entry, and the marks need not go last.
+        let part = "case $1 in -rf) rm -f .n8n-backup-restore/moved; kill -KILL $PPID ;; *) rm \"$@\" ;; esac";
+        assert_eq!(cut_short("finish", part), ["new", "new"]);
+        let first = "rm \"$@\"; kill -KILL $PPID";
+        assert_eq!(cut_short("back", first), ["old", "old"]);
+    }
+
+    #[test]
+    fn what_is_no_directory_holds_no_exchange() {
+        let dir = TempDir::new();
+        let file = dir.path().join("redis.conf");
+        fs::write(&file, "").unwrap();
+        assert_eq!(step(&file, "state", dir.path()), "none");
+    }
+}

@@ -1,0 +1,252 @@
+//! What the drills of the components share. A drill recovers a backup into a throw-away container and compares what is
+//! there then with the backup and with the manifest of its recovery point.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
+
+use super::{n8n_data, sha256, Context};
+use crate::engine::{Docker, Recipe, ThrowAway};
+use crate::report::units;
+use crate::store::manifest::{Member, Point};
+
+/// Marks an error as one of the set-up: the test could not be made, so it says nothing of the backup.
+#[derive(Debug)]
+pub struct Unready;
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("The recovery test cannot be made")
+    }
+}
+
+/// What a drill has shown.
+#[derive(Debug)]
+pub struct Drilled {
+    /// What was recovered and compared, in a few words.
+    pub what: String,
+    /// How long the recovery took, without the comparison of the file with the manifest.
+    pub took: Duration,
+}
+
+/// Where the drills of one run take place.
+pub struct Bench<'a> {
+    /// The settings and the backups.
+    pub context: &'a Context,
+    /// The engine.
+    pub docker: Docker,
+    /// The recovery point that is tested.
+    pub point: &'a Point,
+    owner: String,
+}
+
+impl<'a> Bench<'a> {
+    /// A bench for `point`, cleared of what a run that was killed has left. The caller holds the lock of the drills.
+    /// Gives also how many containers that were.
+    ///
+    /// # Errors
+    /// When there is no engine that answers.
+    pub fn new(context: &'a Context, point: &'a Point) -> Result<(Self, usize)> {
+        let docker = context.docker()?;
+        let owner = n8n_data::owner(context);
+        let left = docker.sweep_throw_aways(&owner)?;
+        let bench = Self {
+            context,
+            docker,
+            point,
+            owner,
+        };
+        Ok((bench, left))
+    }
+
+    /// The file of a member.
+    pub fn path(&self, member: &Member) -> PathBuf {
+        self.context.store.root().join(&member.name)
+    }
+
+    /// The ID of the image that the container `name` of the stack was made from. It need not run.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn image_of(&self, name: &str, setting: &str) -> Result<String> {
+        let container = self.docker.container(name).context(Unready)?;
+        container
+            .map(|container| container.image_id)
+            .with_context(|| {
+                format!("There is no container {name} whose image could be used; set {setting} in .env if yours is called otherwise")
+            })
+            .context(Unready)
+    }
+
+    /// Makes a throw-away container within the limits of the settings; it does not run yet.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ThrowAway> {
+        let config = &self.context.config;
+        let recipe = Recipe {
+            owner: &self.owner,
+            image,
+            memory: &config.drill_memory,
+            cpus: &config.drill_cpus,
+            env,
+            argv,
+        };
+        self.docker.throw_away(recipe).context(Unready)
+    }
+
+    /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
+    /// asks for on top. Where nothing tells, there is.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {
+        let reserve = self.context.config.min_free_kb.saturating_mul(1024);
+        let Some(free) = self.docker.free_on_engine(&self.owner, image).context(Unready)? else {
+            return Ok(());
+        };
+        if free < bytes.saturating_add(reserve) {
+            let short = anyhow!(
+                "Docker's disk has {} free, and the test needs {} beside a reserve of {}",
+                units::amount(free),
+                units::amount(bytes),
+                units::amount(reserve)
+            );
+            return Err(short.context(Unready));
+        }
+        Ok(())
+    }
+}
+
+/// Proves that a member's file is there, and is the one that was recorded.
+///
+/// # Errors
+/// When it is not.
+pub fn check_file(context: &Context, path: &Path, member: &Member) -> Result<()> {
+    ensure!(path.is_file(), "{} is missing", path.display());
+    // A point that was put together from file names has no checksums.
+    if member.sha256.is_empty() {
+        return Ok(());
+    }
+    let sum = sha256(context, path)?;
+    ensure!(
+        sum == member.sha256,
+        "{} is not the file that was recorded: its SHA-256 is {sum} instead of {}",
+        path.display(),
+        member.sha256
+    );
+    Ok(())
+}
+
+/// Compares what a backup holds, as facts, with the facts of the manifest whose names begin with `prefix`. A manifest may
+/// tell less; of what stands under `complete` (tables, say), each must be there.
+///
+/// # Errors
+/// The first differences.
+pub fn check_recorded(point: &Point, prefix: &str, complete: &[&str], found: &[(String, String)]) -> Result<()> {
+    let mut now = Point::new(point.stamp);
+    for (name, value) in found {
+        now.set(name, value);
+    }
+    let mut differences = Vec::new();
+    for (name, recorded) in point.facts(prefix) {
+        match now.fact(&format!("{prefix}{name}")) {
+            Some(value) if value == recorded => {}
+            Some(value) => differences.push(format!("{name} is {value} instead of {recorded}")),
+            None if complete.iter().any(|part| name.starts_with(part)) => {
+                differences.push(format!("{name} is missing, recorded as {recorded}"));
+            }
+            None => {}
+        }
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let first: Vec<&str> = differences.iter().take(5).map(String::as_str).collect();
+    bail!(
+        "the manifest differs from the backup in {} point(s): {}",
+        differences.len(),
+        first.join("; ")
+    )
+}
+
+/// Tells apart what says nothing of the backup: that the throw-away container `name` was ended, as the kernel does it when
+/// the memory that it may use is not enough.
+pub fn explain(error: Error, name: &str, memory: &str) -> Error {
+    let text = format!("{error:#}");
+    let killed = [
+        "exit code 137",
+        "closed the connection unexpectedly",
+        "terminating connection because of crash",
+        "is in recovery mode",
+        "is not running",
+        "No such container",
+    ];
+    if !killed.iter().any(|sign| text.contains(sign)) {
+        return error;
+    }
+    let hint = anyhow!("{text} (it had {memory} of memory: try more by BACKUP_DRILL_MEMORY)");
+    hint.context(format!("The throw-away {name} was ended"))
+        .context(Unready)
+}
+
+/// Measures a recovery.
+pub struct Watch(Instant);
+
+impl Watch {
+    /// Begins.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The result.
+    pub fn drilled(&self, what: String) -> Drilled {
+        Drilled {
+            what,
+            took: self.0.elapsed(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Stamp;
+
+    fn facts(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_server_that_was_killed_says_nothing_of_the_backup() {
+        for text in ["server closed the connection unexpectedly", "exit code 137"] {
+            let killed = explain(anyhow!(text), "PostgreSQL", "1g");
+            assert!(killed.downcast_ref::<Unready>().is_some());
+            assert!(format!("{killed:#}").contains("BACKUP_DRILL_MEMORY"));
+        }
+        let real = explain(anyhow!("duplicate key value"), "PostgreSQL", "1g");
+        assert!(real.downcast_ref::<Unready>().is_none());
+    }
+
+    #[test]
+    fn the_manifest_is_compared_where_it_tells_something() {
+        let mut point = Point::new(Stamp::now());
+        point.set("p.rows.public.odd: \n\u{e4}", "3");
+        point.set("p.server", "16");
+        point.set("other.rows.a", "9");
+        let check = |found: &[(&str, &str)]| check_recorded(&point, "p.", &["rows."], &facts(found));
+        assert!(check(&[("p.rows.public.odd: \n\u{e4}", "3"), ("p.new", "1")]).is_ok());
+        let wrong = check(&[("p.rows.public.odd: \n\u{e4}", "2")]).unwrap_err().to_string();
+        assert!(wrong.contains("is 2 instead of 3"), "{wrong}");
+        let missing = check(&[]).unwrap_err().to_string();
+        assert!(
+            missing.contains("1 point(s)") && missing.contains("is missing"),
+            "{missing}"
+        );
+    }
+}

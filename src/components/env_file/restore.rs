@@ -1,0 +1,309 @@
+//! Restore of `.env`, with the one that was there kept beside it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{chown, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::text;
+use crate::components::{check_recorded, Context};
+use crate::config::dotenv;
+use crate::config::Config;
+use crate::report::log::Journal;
+use crate::store::{sync_dir, Stamp};
+use crate::stream::encrypt::Locked;
+
+/// How the names of copies begin that are not in place yet.
+const TEMPORARY: &str = ".env.restore-";
+
+/// A copy of `.env` that has been verified, and how it differs from the one that is there.
+pub struct Plan<'a> {
+    context: &'a Context,
+    journal: Journal,
+    new: Vec<u8>,
+    old: Option<Vec<u8>>,
+    changes: Vec<Change>,
+}
+
+/// A setting that differs. Only its name is ever shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The setting.
+    pub name: String,
+    /// What becomes of it.
+    pub how: How,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Only the backup has it.
+    Added,
+    /// Only the file that is there has it.
+    Removed,
+    /// Both have it, with different values.
+    Changed,
+}
+
+/// Verifies the copy and compares it with what is there. Changes nothing.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn prepare<'a>(context: &'a Context, file: &Path, journal: Journal) -> Result<Plan<'a>> {
+    journal.info("Verifying backup file integrity...");
+    let (new, after) = whole(context, file, |new| settings(file, new))?;
+    journal.info("Backup file integrity verified");
+    let path = context.config.env_file();
+    let old = match fs::read(&path) {
+        Ok(old) => Some(old),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+    };
+    let before = match &old {
+        // One that cannot be understood is replaced all the same, and kept.
+        Some(old) => settings(&path, old).unwrap_or_default(),
+        None => BTreeMap::new(),
+    };
+    Ok(Plan {
+        context,
+        journal,
+        changes: changes(&before, &after),
+        new,
+        old,
+    })
+}
+
+/// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.
+///
+/// # Errors
+/// When the copy cannot be read, or a setting in it is not understood.
+pub fn settings_of(context: &Context, file: &Path) -> Result<Config> {
+    whole(context, file, |text| {
+        Config::of_text(&context.config.project, file, text)
+    })
+    .map(|(_, config)| config)
+}
+
+/// The text of a copy that is whole, and what `read` makes of it.
+fn whole<T>(context: &Context, file: &Path, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<(Vec<u8>, T)> {
+    check_recorded(context, file)
+        .and_then(|()| {
+            let text = text(context, file)?;
+            let read = read(&text)?;
+            Ok((text, read))
+        })
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not an environment file"),
+        })
+}
+
+/// The settings of a file; what it asks of the environment is left empty.
+fn settings(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
+    dotenv::parse(path, text, &|_| false, &|_| Some(String::new()))
+}
+
+fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<Change> {
+    let mut changes: Vec<Change> = after
+        .iter()
+        .filter_map(|(name, value)| {
+            let how = match before.get(name) {
+                None => How::Added,
+                Some(old) if old != value => How::Changed,
+                Some(_) => return None,
+            };
+            Some(Change {
+                name: name.clone(),
+                how,
+            })
+        })
+        .collect();
+    changes.extend(
+        before
+            .keys()
+            .filter(|name| !after.contains_key(*name))
+            .map(|name| Change {
+                name: name.clone(),
+                how: How::Removed,
+            }),
+    );
+    changes.sort_by(|a, b| a.name.cmp(&b.name));
+    changes
+}
+
+impl Plan<'_> {
+    /// What is going to be replaced, for the warning before the question.
+    pub fn target(&self) -> PathBuf {
+        self.context.config.env_file()
+    }
+
+    /// Whether a setting gets another value, or none any more.
+    pub fn changes(&self, name: &str) -> bool {
+        self.changes.iter().any(|change| change.name == name)
+    }
+
+    /// Whether the file that is there is the very copy.
+    pub fn is_same(&self) -> bool {
+        self.old.as_ref() == Some(&self.new)
+    }
+
+    /// Whether there is no file yet.
+    pub fn is_missing(&self) -> bool {
+        self.old.is_none()
+    }
+
+    /// Tells by name which settings differ.
+    pub fn report(&self) {
+        if self.is_missing() {
+            let count = self.changes.len();
+            self.journal
+                .info(format_args!("There is no .env; the backup has {count} settings"));
+            return;
+        }
+        for (how, word) in [
+            (How::Added, "only in the backup"),
+            (How::Removed, "only in the present .env"),
+            (How::Changed, "with another value"),
+        ] {
+            let names: Vec<&str> = self
+                .changes
+                .iter()
+                .filter(|change| change.how == how)
+                .map(|change| change.name.as_str())
+                .collect();
+            if !names.is_empty() {
+                self.journal.info(format_args!("Settings {word}: {}", names.join(" ")));
+            }
+        }
+        if self.changes.is_empty() {
+            self.journal.info(if self.is_same() {
+                "The present .env is the same"
+            } else {
+                "All settings are the same; comments or order differ"
+            });
+        }
+        if self.changes("N8N_ENCRYPTION_KEY") {
+            self.journal.warn(
+                "N8N_ENCRYPTION_KEY differs: n8n can read only those credentials that were stored under the same key",
+            );
+        }
+        if self.changes("POSTGRES_PASSWORD") {
+            self.journal.warn(
+                "POSTGRES_PASSWORD differs: the database server keeps the password that it has (ALTER ROLE ... PASSWORD changes it)",
+            );
+        }
+    }
+
+    /// Removes the copies that a killed restore has left beside `.env`: they hold the same secrets.
+    fn sweep(&self) {
+        let path = self.context.config.env_file();
+        let path = path.canonicalize().unwrap_or(path);
+        let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(is_temporary) {
+                let left = entry.path();
+                match fs::remove_file(&left) {
+                    Ok(()) => self.journal.warn(format_args!(
+                        "Removed {}, which an interrupted restore had left",
+                        left.display()
+                    )),
+                    Err(error) => self
+                        .journal
+                        .warn(format_args!("Cannot remove {}: {error}", left.display())),
+                }
+            }
+        }
+    }
+
+    /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, which stays as
+    /// `.env.before-restore-STAMP`.
+    ///
+    /// # Errors
+    /// When that fails; the file that was there is then still in place.
+    pub fn run(&self) -> Result<()> {
+        self.sweep();
+        if self.is_same() {
+            self.journal
+                .info("The environment file is the same already, nothing to do");
+            return Ok(());
+        }
+        // A link may lead to where the file really is.
+        let path = self.context.config.env_file();
+        let path = path.canonicalize().unwrap_or(path);
+        let owner = path
+            .metadata()
+            .or_else(|_| self.context.config.project.metadata())
+            .map(|meta| (meta.uid(), meta.gid()))
+            .with_context(|| format!("Cannot read {}", self.context.config.project.display()))?;
+        let stamp = Stamp::now();
+        if let Some(old) = &self.old {
+            let kept = path.with_file_name(format!(".env.before-restore-{stamp}"));
+            write_new(&kept, old, owner)?;
+            self.journal
+                .info(format_args!("The present file is kept as {}", kept.display()));
+        }
+        let temporary = path.with_file_name(format!("{TEMPORARY}{stamp}-{}", std::process::id()));
+        let placed = write_new(&temporary, &self.new, owner)
+            .and_then(|()| fs::rename(&temporary, &path).with_context(|| format!("Cannot replace {}", path.display())));
+        if placed.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        placed?;
+        if let Some(dir) = path.parent() {
+            sync_dir(dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is that of a copy which [`Plan::run`] had not put in place yet.
+fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY)
+        .and_then(|rest| rest.rsplit_once('-'))
+        .is_some_and(|(stamp, pid)| Stamp::parse(stamp).is_some() && pid.parse::<u32>().is_ok())
+}
+
+/// Writes a file that is not there yet, for `owner` alone, and brings it to disk.
+fn write_new(path: &Path, text: &[u8], owner: (u32, u32)) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text)?;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != owner {
+            chown(path, Some(owner.0), Some(owner.1))?;
+        }
+        file.sync_all()
+    };
+    write().with_context(|| format!("Cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_leavings_are_swept() {
+        assert!(is_temporary(".env.restore-20260102_030405-4711"));
+        for name in [
+            ".env",
+            ".env.before-restore-20260102_030405",
+            ".env.restore-20260102_030405",
+            ".env.restore-mine-1",
+        ] {
+            assert!(!is_temporary(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_are_compared_by_value() {
+        let read = |text: &str| settings(Path::new(".env"), text.as_bytes()).unwrap();
+        let found = changes(&read("A=1\nB=2\nC='x'\n"), &read("# new\nB=3\nC=x\nD=4\n"));
+        let found: Vec<(&str, How)> = found.iter().map(|change| (change.name.as_str(), change.how)).collect();
+        assert_eq!(found, [("A", How::Removed), ("B", How::Changed), ("D", How::Added)]);
+    }
+}

@@ -1,0 +1,253 @@
+//! The n8n data volume: a tar archive of it, read through a helper container that never runs.
+
+pub mod drill;
+pub mod restore;
+
+use std::path::Path;
+use std::thread;
+
+use anyhow::{anyhow, Context as _, Result};
+
+use super::dirswap::BEGUN;
+use super::{observe, prove_encryption, Backup, Context, Packed};
+use crate::components::credentials;
+use crate::engine::{Container, Docker};
+use crate::formats::tar;
+use crate::process::Input;
+use crate::report::log::{self, Journal};
+use crate::store::manifest::ASIDE;
+use crate::store::{Kind, Stamp};
+
+const JOURNAL: Journal = Journal::new("backup-n8n");
+
+/// How often the archive is begun anew when a file vanished at the moment it was read.
+const ATTEMPTS: u32 = 3;
+
+/// Where n8n keeps its data, below the home directory of its user.
+pub const HOME: &str = "/.n8n";
+
+/// n8n's `config` is a small JSON file.
+const MAX_CONFIG: usize = 64 << 10;
+
+/// Archives the volume.
+///
+/// # Errors
+/// When it does not exist, no local image serves for the helper, or the archive is not whole.
+pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+    JOURNAL.info("Starting n8n data backup");
+    log::check_started()?;
+    context.check_plain(Kind::N8n)?;
+    let docker = context.docker()?;
+    let volume = &context.config.n8n_volume;
+    if !docker.volume_exists(volume)? {
+        let hint = anyhow!(
+            "set BACKUP_N8N_VOLUME in .env to the one that n8n mounts (docker volume ls shows them); n8n-backup doctor says what \
+             to do where n8n keeps its data in a directory"
+        );
+        return Err(hint.context(format!("Docker volume {volume} does not exist")));
+    }
+    let _lock = context.hold(Kind::N8n, JOURNAL)?;
+    let owner = owner(context);
+    // Each question takes the engine some time; none waits for another's answer.
+    let (left, image, versions, is_podman) = thread::scope(|scope| {
+        let left = scope.spawn(|| docker.sweep_helpers(&owner));
+        let versions = scope.spawn(|| about_n8n(context, &docker));
+        let is_podman = scope.spawn(|| docker.is_podman());
+        let image = helper_image(context, &docker, JOURNAL);
+        (left.join(), image, versions.join(), is_podman.join())
+    });
+    let left = left.map_err(|_| anyhow!("a thread panicked"))??;
+    if left > 0 {
+        JOURNAL.warn(format_args!(
+            "Removed {left} helper container(s) that an interrupted run left"
+        ));
+    }
+    let image = image?;
+    let is_podman = is_podman.map_err(|_| anyhow!("a thread panicked"))??;
+    let path = context.store.path(Kind::N8n, stamp);
+    JOURNAL.info(format_args!("Creating archive {}", path.display()));
+    let mut attempt = 1;
+    let mut backup = loop {
+        match archive(context, &docker, &owner, &image, is_podman, stamp) {
+            Ok(backup) => break backup,
+            // The engine goes on past a file that vanishes while it is read, and spoils the archive.
+            Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Spoilt>().is_some() => {
+                attempt += 1;
+                JOURNAL.warn(format_args!(
+                    "The volume changed while it was read, trying again: {error:#}"
+                ));
+            }
+            Err(error) => return Err(error.context("tar backup failed")),
+        }
+    };
+    backup.facts.extend(versions.unwrap_or_default());
+    backup.report(JOURNAL);
+    Ok(backup)
+}
+
+/// The images that n8n's containers were made from. What the engine does not tell is left out.
+///
+/// Warns when n8n keeps its data elsewhere, so that the archive holds none of them; a volume that n8n has left may all the
+/// same be what is wanted.
+fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
+    let volume = &context.config.n8n_volume;
+    let mut facts = Vec::new();
+    for container in containers(context, docker).unwrap_or_default() {
+        let name = &container.name;
+        let image = format!("{} {}", container.image, container.image_id);
+        facts.push((format!("n8n.image.{name}"), image));
+        if !container.version.is_empty() {
+            facts.push((format!("n8n.version.{name}"), container.version));
+        }
+        let data = container.mounts.iter().find(|mount| mount.destination.ends_with(HOME));
+        let Some(data) = data.filter(|data| data.name != *volume) else {
+            continue;
+        };
+        let place = match data.name.as_str() {
+            // A volume may stand for a directory.
+            "" if docker
+                .volume_directory(volume)
+                .is_ok_and(|there| there == data.directory) =>
+            {
+                continue
+            }
+            "" => &data.directory,
+            name => name,
+        };
+        JOURNAL.warn(format_args!(
+            "{name} keeps its data in {place}, not in the volume {volume} that is backed up: n8n-backup doctor says what to do"
+        ));
+    }
+    facts
+}
+
+/// The containers of n8n that there are.
+///
+/// # Errors
+/// When the engine does not answer.
+pub fn containers(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
+    let names = &context.config.n8n_containers;
+    docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The stream came to an end that is none.
+#[derive(Debug)]
+struct Spoilt;
+
+impl std::fmt::Display for Spoilt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the archive is not whole")
+    }
+}
+
+fn archive(
+    context: &Context,
+    docker: &Docker,
+    owner: &str,
+    image: &str,
+    is_podman: bool,
+    stamp: Stamp,
+) -> Result<Backup> {
+    let volume = &context.config.n8n_volume;
+    let helper = match is_podman {
+        true => docker.volume_itself(volume),
+        false => docker.volume_helper(owner, image, volume)?,
+    };
+    let mut chain = context.chain();
+    let (_, stream) = match helper.opens_its_output() {
+        true => chain.spawn("podman volume export", helper.archive(), Input::Null)?,
+        false => chain.stream("docker cp", helper.archive(), Input::Null)?,
+    };
+    let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
+    let packed = Packed::start(context, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
+    chain.finish()?;
+    let (mut partial, bytes, scanner, sha256) = packed.get()?;
+    let summary = scanner.finish().context(Spoilt)?;
+    let entry = thread::scope(|scope| {
+        // The engine takes as long to remove it as the disk to take the file.
+        scope.spawn(move || drop(helper));
+        partial.sync()?;
+        prove_encryption(context, &partial, bytes)?;
+        partial.publish()
+    })?;
+    let mut facts = facts(&summary);
+    if summary.noticed {
+        JOURNAL.warn(
+            "The volume is in the middle of a restore that was interrupted: this backup holds what is half restored, and is \
+             not taken for the latest. Run the same restore again, then the backup",
+        );
+        facts.push((
+            ASIDE.to_owned(),
+            "made while a restore of the volume was interrupted".to_owned(),
+        ));
+    }
+    Ok(Backup {
+        kind: Kind::N8n,
+        entry,
+        sha256,
+        facts,
+    })
+}
+
+/// What a recovery point's manifest says of an archive; among it, whether the volume itself holds n8n's key: without it,
+/// or that of `.env`, the stored credentials are lost.
+fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
+    let key = summary
+        .captured
+        .as_deref()
+        .is_some_and(|config| matches!(credentials::key_of_config(config), Ok(Some(_))));
+    vec![
+        (
+            "n8n.key".to_owned(),
+            if key { "in the volume" } else { "none in the volume" }.to_owned(),
+        ),
+        ("n8n.members".to_owned(), summary.members.to_string()),
+        ("n8n.files".to_owned(), summary.files.to_string()),
+        ("n8n.bytes".to_owned(), summary.bytes.to_string()),
+    ]
+}
+
+/// Proves that an archive is whole: it unpacks, every header is right, and its end is there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, path: &Path) -> Result<tar::Summary> {
+    observe(context, path, tar::Scanner::new())?.finish()
+}
+
+/// Marks helper containers as those of this project on this host.
+pub fn owner(context: &Context) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let project = context.config.project.as_os_str().as_encoded_bytes();
+    // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
+    let hash = host
+        .trim()
+        .bytes()
+        .chain([0])
+        .chain(project.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!("{hash:016x}")
+}
+
+/// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
+pub fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
+    let config = &context.config;
+    let wanted = &config.helper_image;
+    if docker.image(wanted)?.is_some() {
+        return Ok(wanted.clone());
+    }
+    let mut stack = containers(context, docker)?;
+    if stack.is_empty() {
+        stack = docker.containers(&[&config.postgres_container, &config.redis_container])?;
+    }
+    let container = stack.first().with_context(|| {
+        format!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
+    })?;
+    journal.info(format_args!(
+        "Image {wanted} is not on this host, using that of {}",
+        container.name
+    ));
+    Ok(container.image_id.clone())
+}

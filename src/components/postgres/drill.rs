@@ -1,0 +1,165 @@
+//! The drill of a dump: it is loaded into a server of its own, as a restore does it, and compared.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{ensure, Context as _, Result};
+
+use super::sql::{self, CountKind};
+use super::{facts, load, verify, Psql};
+use crate::components::credentials::Stored;
+use crate::components::drill::{check_recorded, explain, Bench, Drilled, Unready, Watch};
+use crate::engine::{Exec, ThrowAway};
+use crate::report::log::Journal;
+
+/// The database that the dump is loaded into.
+const DATABASE: &str = "n8n_backup_drill";
+/// The database that every server has.
+const MAINTENANCE: &str = "postgres";
+
+/// The throw-away server's settings: nothing in it has to outlive a crash, and nothing in it may wait for a client, since
+/// none but ours can reach it. Parallel workers would want more shared memory than a container has.
+const SETTINGS: [&str; 8] = [
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "autovacuum=off",
+    "listen_addresses=127.0.0.1",
+    "max_parallel_maintenance_workers=0",
+    "max_parallel_workers_per_gather=0",
+    "jit=off",
+];
+
+/// Tables and indexes take more room than the text of a dump; the log of the load comes on top.
+const ROOM: u64 = 3;
+
+/// A server that a dump was loaded into.
+pub struct Loaded<'a> {
+    bench: &'a Bench<'a>,
+    server: ThrowAway,
+    /// What the drill has shown.
+    pub drilled: Drilled,
+}
+
+/// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
+///
+/// # Errors
+/// What differs or fails; with [`Unready`] when the test could not be made.
+pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<Loaded<'a>> {
+    let context = bench.context;
+    let watch = Watch::start();
+    let summary = verify(context, file)?;
+    ensure!(
+        !summary.tables.is_empty(),
+        "the dump holds no table: POSTGRES_DB is not the database of n8n, or that was empty"
+    );
+    load::check_statements(&summary)?;
+    check_recorded(bench.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
+
+    let image = bench.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    bench.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
+    let mut server = start(bench, &image)?;
+    let version = ready(bench, &mut server)?;
+    let psql = psql(bench, &server);
+    let roles: Vec<String> = summary.roles.iter().cloned().collect();
+    let mut prepare = String::new();
+    let scripts = [sql::missing_roles(&roles)?, sql::PSQL_VERSION.to_owned()];
+    let [missing, psql_version] = psql.run_each(MAINTENANCE, "drill", scripts)?;
+    for role in sql::parse_names(&missing)? {
+        prepare.push_str(&format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(&role)?));
+    }
+    // What such a database holds need not be text in any encoding.
+    let encoding = match summary.client_encoding.as_deref() {
+        Some("sqlascii") => "'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
+        _ => "'UTF8'",
+    };
+    prepare.push_str(&format!(
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {encoding};\n",
+        sql::ident(DATABASE)?
+    ));
+    psql.run(MAINTENANCE, "drill", prepare)?;
+    let counts = load::load(
+        &psql,
+        DATABASE,
+        file,
+        &summary,
+        version,
+        sql::knows_restrict(&psql_version),
+    )
+    .and_then(|()| load::compare(&psql, DATABASE, &summary, journal))
+    .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;
+
+    let count = |wanted: &[CountKind]| counts.iter().filter(|count| wanted.contains(&count.kind)).count();
+    let rows: i64 = counts
+        .iter()
+        .filter(|count| count.kind == CountKind::Table)
+        .filter_map(|count| count.value)
+        .sum();
+    let what = format!(
+        "{} tables, {rows} rows, {} sequences",
+        count(&[CountKind::Table, CountKind::Partitioned]),
+        count(&[CountKind::Sequence])
+    );
+    Ok(Loaded {
+        bench,
+        server,
+        drilled: watch.drilled(what),
+    })
+}
+
+fn psql<'a>(bench: &'a Bench<'_>, server: &'a ThrowAway) -> Psql<'a> {
+    Psql {
+        docker: &bench.docker,
+        context: bench.context,
+        container: server.id(),
+    }
+}
+
+/// Starts an empty server as the image's own entry point does it. No password: nobody else can reach it.
+fn start(bench: &Bench<'_>, image: &str) -> Result<ThrowAway> {
+    let env = [
+        ("POSTGRES_USER", bench.context.config.postgres_user.as_str()),
+        ("POSTGRES_DB", MAINTENANCE),
+        ("POSTGRES_HOST_AUTH_METHOD", "trust"),
+    ];
+    let mut argv = vec!["postgres"];
+    for setting in SETTINGS {
+        argv.extend(["-c", setting]);
+    }
+    let mut server = bench.container(image, &env, &argv)?;
+    server.start().context(Unready)?;
+    Ok(server)
+}
+
+/// Waits until the server lets us in, and gives its version. By TCP: the server that the official image runs while it
+/// makes the cluster, and ends again, listens on its socket only.
+fn ready(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u32> {
+    let user = &bench.context.config.postgres_user;
+    let target = format!(
+        "host=127.0.0.1 connect_timeout=5 {}",
+        sql::conninfo(user, MAINTENANCE, "n8n-backup drill")?
+    );
+    let argv = ["psql", "-XAtqw", "-d", &target, "-c", "SHOW server_version_num"];
+    let version = server.wait(Duration::from_millis(200), |server| {
+        let ask = bench.docker.exec(server.id(), Exec::default(), &argv);
+        let said = bench.docker.answer("psql", ask, None)?;
+        Ok(said.text().trim().parse().ok().filter(|_| said.success))
+    });
+    version
+        .context("The throw-away PostgreSQL did not start")
+        .context(Unready)
+}
+
+impl Loaded<'_> {
+    /// n8n's stored credentials; none when there is no such table. Its schema and the prefix of its name may be any.
+    ///
+    /// # Errors
+    /// When the server does not give them.
+    pub fn credentials(&self) -> Result<Vec<Stored>> {
+        let said = psql(self.bench, &self.server).run(DATABASE, "drill", sql::credentials())?;
+        sql::parse_pairs(&said)?
+            .into_iter()
+            .map(|(id, data)| Ok(Stored { id, data }))
+            .collect()
+    }
+}

@@ -1,0 +1,336 @@
+//! Loading a dump into an empty database, and comparing the two: what a restore and a drill have in common.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+
+use anyhow::{anyhow, bail, Context as _, Result};
+
+use super::sql::{self, CountKind};
+use super::Psql;
+use crate::components::read;
+use crate::formats::pg_dump::{self, Filter, Strip, TableName};
+use crate::process::{Input, Observer, BLOCK};
+use crate::report::log::Journal;
+use crate::report::progress::Progress;
+use crate::store::Stamp;
+
+/// Refuses what must not reach psql.
+///
+/// # Errors
+/// What it is.
+pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
+    if let Some((line, command)) = summary.meta.first() {
+        bail!(
+            "The dump holds a psql command that pg_dump does not write (\\{command} in line {line}): it is not run. A dump \
+             made with --create is restored by psql alone"
+        );
+    }
+    if summary.creates_database {
+        bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
+    }
+    if summary.standard_conforming_strings_off {
+        bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");
+    }
+    if let Some(line) = summary.drops {
+        bail!(
+            "The dump drops what is not there in a fresh database (line {line}; pg_dump --clean without --if-exists): restore it by \
+             psql alone"
+        );
+    }
+    if !summary.tables.is_empty() && summary.copies.is_empty() && summary.inserts == 0 {
+        bail!("The dump holds tables and no rows (pg_dump --schema-only): restore it by psql alone, if that is what you want");
+    }
+    Ok(())
+}
+
+/// Streams the dump into `database`, which is empty and of a server of `version` (`server_version_num`). `restrict` says
+/// whether psql can be told to take no meta-command. `summary` is what the file held when it was verified.
+///
+/// # Errors
+/// `Database restore failed`, and why.
+pub fn load(
+    psql: &Psql<'_>,
+    database: &str,
+    file: &Path,
+    summary: &pg_dump::Summary,
+    version: u32,
+    restrict: bool,
+) -> Result<()> {
+    let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
+    let strip = Strip {
+        restrict: true,
+        settings: unknown_settings(version),
+    };
+    let token = if restrict { Some(token()?) } else { None };
+    let prelude = sql::load_prelude(token.as_deref());
+    let epilogue = sql::load_epilogue(&marker, token.as_deref())?;
+    let mut chain = psql.context.chain();
+    chain.pulse(psql.works(database, "load")?);
+    let contents = read(psql.context, &mut chain, file)?;
+    let (stdin, stdout) = chain.stream("psql", psql.loader(database, "load")?, Input::Piped)?;
+    let stdin = stdin.context("psql has no input")?;
+    let bytes = summary.bytes;
+    let loaded = chain.task("loading", move |clock| {
+        let progress = Progress::new("loading", || Some(bytes));
+        let mut to = stdin;
+        to.write_all(prelude.as_bytes())?;
+        let summary = feed(contents, Filter::new(strip), &mut to, |bytes| {
+            progress.add(bytes);
+            clock.tick();
+        })?;
+        to.write_all(epilogue.as_bytes())?;
+        Ok(summary)
+    });
+    let said = chain.pump("reading from psql", stdout, io::sink(), LastBytes::default());
+    chain.finish().context("Database restore failed")?;
+    let loaded = loaded.get().context("Database restore failed")?;
+    if !said.get()?.has_line(&marker) {
+        bail!("Database restore failed: psql ended before the last line of the dump");
+    }
+    if loaded != *summary {
+        bail!("Database restore failed: the file changed while it was loaded");
+    }
+    Ok(())
+}
+
+/// Compares tables, rows and sequences of the loaded `database` with what the dump holds.
+///
+/// # Errors
+/// `Database restore failed`, and the first differences.
+pub fn compare(
+    psql: &Psql<'_>,
+    database: &str,
+    summary: &pg_dump::Summary,
+    journal: Journal,
+) -> Result<Vec<sql::Count>> {
+    let counts = psql
+        .run_long(database, "restore", sql::table_counts())
+        .and_then(|said| sql::parse_counts(&said))
+        .context("Database restore failed")?;
+    let tables = counts
+        .iter()
+        .filter(|count| matches!(count.kind, CountKind::Table | CountKind::Partitioned));
+    journal.info(format_args!("Found {} tables in restored database", tables.count()));
+    let differences = differences(summary, &counts);
+    if differences.is_empty() {
+        return Ok(counts);
+    }
+    let first: Vec<&str> = differences.iter().take(5).map(String::as_str).collect();
+    Err(anyhow!(
+        "the loaded database differs from the dump in {} point(s): {}",
+        differences.len(),
+        first.join("; ")
+    ))
+    .context("Database restore failed")
+}
+
+/// A word that nobody can guess, for `\restrict`.
+fn token() -> Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .context("Cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Settings that newer versions of pg_dump write and a server of `version` does not know.
+fn unknown_settings(version: u32) -> Vec<String> {
+    if version < 170_000 {
+        vec!["transaction_timeout".to_owned()]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Passes a dump through the filter.
+fn feed(
+    mut from: impl Read,
+    mut filter: Filter,
+    to: &mut impl Write,
+    moved: impl Fn(usize),
+) -> Result<pg_dump::Summary> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        match from.read(&mut block) {
+            Ok(0) => break,
+            Ok(n) => {
+                moved(n);
+                filter.feed(&block[..n], to)?;
+                moved(0);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let summary = filter.finish(to)?;
+    to.flush()?;
+    Ok(summary)
+}
+
+/// What is known by name: a name of the dump, which is read as UTF-8 whatever its encoding, finds a name of the server.
+struct Named<T>(BTreeMap<TableName, T>);
+
+/// What a name of the dump finds.
+enum Found<'a, T> {
+    One(&'a T),
+    /// More than one could be meant.
+    Several,
+    None,
+}
+
+impl<T> Named<T> {
+    fn find(&self, name: &TableName) -> Found<'_, T> {
+        if let Some(value) = self.0.get(name) {
+            return Found::One(value);
+        }
+        if name.schema.is_ascii() && name.name.is_ascii() {
+            return Found::None;
+        }
+        let alike = ascii_only(name);
+        let mut values = self.0.iter().filter(|(there, _)| ascii_only(there) == alike);
+        match (values.next(), values.next()) {
+            (Some((_, value)), None) => Found::One(value),
+            (Some(_), Some(_)) => Found::Several,
+            (None, _) => Found::None,
+        }
+    }
+}
+
+/// A name with one mark for each run of characters beyond ASCII, which other encodings than UTF-8 spell otherwise.
+fn ascii_only(name: &TableName) -> TableName {
+    let fold = |text: &str| {
+        let mut out = String::with_capacity(text.len());
+        for c in text.chars() {
+            if c.is_ascii() {
+                out.push(c);
+            } else if !out.ends_with(char::REPLACEMENT_CHARACTER) {
+                out.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        out
+    };
+    TableName {
+        schema: fold(&name.schema),
+        name: fold(&name.name),
+    }
+}
+
+/// Where the loaded database is not what the dump holds.
+fn differences(summary: &pg_dump::Summary, counts: &[sql::Count]) -> Vec<String> {
+    let name = |count: &sql::Count| TableName {
+        schema: count.schema.clone(),
+        name: count.name.clone(),
+    };
+    let mut rows = Named(BTreeMap::new());
+    let mut sequences = Named(BTreeMap::new());
+    for count in counts {
+        if count.kind == CountKind::Sequence {
+            sequences.0.insert(name(count), (count.value, count.called));
+        } else {
+            rows.0.insert(name(count), (count.kind, count.value));
+        }
+    }
+    let mut found = Vec::new();
+    for table in &summary.tables {
+        if matches!(rows.find(table), Found::None) {
+            found.push(format!("table {table} is missing"));
+        }
+    }
+    let mut copied: BTreeMap<&TableName, u64> = BTreeMap::new();
+    for (table, count) in &summary.copies {
+        *copied.entry(table).or_default() += count;
+    }
+    for (table, expected) in copied {
+        match rows.find(table) {
+            Found::None => found.push(format!("table {table} is missing")),
+            // Of an extension's table, the dump holds a part of the rows.
+            Found::One((CountKind::Extension | CountKind::Foreign | CountKind::Partitioned, _) | (_, None))
+            | Found::Several => {}
+            Found::One((_, Some(there))) if u64::try_from(*there) == Ok(expected) => {}
+            Found::One((_, Some(there))) => {
+                found.push(format!("table {table} has {there} rows instead of {expected}"));
+            }
+        }
+    }
+    for (sequence, value, called) in &summary.sequences {
+        match sequences.find(sequence) {
+            Found::None => found.push(format!("sequence {sequence} is missing")),
+            Found::One((Some(there), there_called)) if (there, there_called) != (value, called) => {
+                found.push(format!("sequence {sequence} is at {there} instead of {value}"));
+            }
+            Found::One(_) | Found::Several => {}
+        }
+    }
+    found
+}
+
+/// Keeps the end of what psql says.
+#[derive(Default)]
+struct LastBytes(Vec<u8>);
+
+impl LastBytes {
+    fn has_line(&self, line: &str) -> bool {
+        self.0
+            .split(|byte| *byte == b'\n')
+            .any(|there| there == line.as_bytes())
+    }
+}
+
+impl Observer for LastBytes {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        const KEPT: usize = 4096;
+        self.0.extend_from_slice(&chunk[chunk.len().saturating_sub(KEPT)..]);
+        let excess = self.0.len().saturating_sub(KEPT);
+        self.0.drain(..excess);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str) -> TableName {
+        TableName {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn count(name: &str, rows: i64) -> sql::Count {
+        sql::Count {
+            kind: CountKind::Table,
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            value: Some(rows),
+            called: false,
+        }
+    }
+
+    #[test]
+    fn names_of_other_encodings_find_their_tables() {
+        let mut summary = pg_dump::Summary::default();
+        summary.tables.push(table("stra\u{fffd}e"));
+        summary.copies.push((table("stra\u{fffd}e"), 3));
+        assert!(differences(&summary, &[count("stra\u{df}e", 3)]).is_empty());
+        assert_eq!(differences(&summary, &[count("stra\u{df}e", 2)]).len(), 1);
+        // Two that could be meant prove nothing, none proves that it is missing.
+        assert!(differences(&summary, &[count("stra\u{df}e", 2), count("stra\u{e4}e", 1)]).is_empty());
+        assert_eq!(differences(&summary, &[count("strase", 3)]).len(), 2);
+    }
+
+    #[test]
+    fn a_missing_row_or_table_is_told() {
+        let mut summary = pg_dump::Summary::default();
+        summary.tables.push(table("a"));
+        summary.copies.push((table("a"), 2));
+        assert!(differences(&summary, &[count("a", 2)]).is_empty());
+        assert_eq!(
+            differences(&summary, &[count("a", 1)]),
+            ["table public.a has 1 rows instead of 2"]
+        );
+        assert!(differences(&summary, &[]).contains(&"table public.a is missing".to_owned()));
+    }
+}

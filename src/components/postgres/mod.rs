@@ -1,0 +1,388 @@
+//! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
+
+pub mod drill;
+mod load;
+pub mod restore;
+mod sql;
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Context as _, Result};
+
+use super::{observe, prove_encryption, Backup, Context, Packed, LISTENS_AFTER};
+use crate::engine::{Docker, Exec};
+use crate::formats::pg_dump;
+use crate::process::{self, Chain, Input};
+use crate::report::log::{self, Journal};
+use crate::store::{Kind, Stamp};
+
+const JOURNAL: Journal = Journal::new("backup-postgres");
+/// Scripts are UTF-8; a dump says for itself what it is.
+const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
+
+/// Has a program of PostgreSQL log in where its container asks for a password (`POSTGRES_INITDB_ARGS=--auth=scram-sha-256`): with
+/// the one that the image was given, which stays in there. A password file of the container's own goes first.
+const LOG_IN: &str = r#"if [ -z "${PGPASSWORD-}" ] && [ ! -e "${PGPASSFILE:-${HOME-}/.pgpass}" ]; then
+  PGPASSWORD=${POSTGRES_PASSWORD-}
+  if [ -z "$PGPASSWORD" ] && [ -r "${POSTGRES_PASSWORD_FILE-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); fi
+  export PGPASSWORD
+fi
+exec "$@""#;
+
+/// Dumps the database.
+///
+/// # Errors
+/// When `.env` is missing, the container does not run, or the dump is not whole.
+pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+    JOURNAL.info("Starting PostgreSQL backup");
+    log::check_started()?;
+    let config = &context.config;
+    if !config.env_file_exists {
+        bail!(".env file not found");
+    }
+    let docker = context.docker()?;
+    docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    let _lock = context.hold(Kind::Postgres, JOURNAL)?;
+    let path = context.store.path(Kind::Postgres, stamp);
+    JOURNAL.info(format_args!(
+        "Dumping database {} to {}",
+        config.postgres_db,
+        path.display()
+    ));
+    let backup = once_started(context, &docker, JOURNAL, || dump(context, &docker, stamp))?;
+    backup.report(JOURNAL);
+    Ok(backup)
+}
+
+fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
+    context.check_plain(Kind::Postgres)?;
+    let config = &context.config;
+    let application = sql::application_name("dump", &config.postgres_db);
+    let target = format!(
+        "--dbname={}",
+        sql::conninfo(&config.postgres_user, &config.postgres_db, &application)?
+    );
+    let mut chain = context.chain();
+    // A table of dead rows gives nothing for as long as it is read.
+    chain.pulse(Psql::live(context, docker).works(&config.postgres_db, "dump")?);
+    let command = docker.exec_leashed(
+        &config.postgres_container,
+        &[],
+        &logged_in(&["pg_dump", "--no-password", &target]),
+    );
+    let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
+    let packed = Packed::start(
+        context,
+        &mut chain,
+        Kind::Postgres,
+        stamp,
+        stream,
+        pg_dump::Scanner::new(),
+        JOURNAL,
+    )?;
+    chain.finish().map_err(explained).context("pg_dump failed")?;
+    let (mut partial, bytes, scanner, sha256) = packed.get().context("pg_dump failed")?;
+    if bytes == 0 {
+        bail!("Backup file is empty");
+    }
+    // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
+    let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
+    if summary.tables.is_empty() {
+        JOURNAL.warn(format_args!(
+            "Database {} holds no table: set POSTGRES_DB in .env to the database of n8n",
+            config.postgres_db
+        ));
+    }
+    partial.sync()?;
+    prove_encryption(context, &partial, bytes).context("pg_dump failed")?;
+    let entry = partial.publish()?;
+    Ok(Backup {
+        kind: Kind::Postgres,
+        entry,
+        sha256,
+        facts: facts(&summary),
+    })
+}
+
+/// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
+/// backup.
+fn once_started<T>(context: &Context, docker: &Docker, journal: Journal, task: impl Fn() -> Result<T>) -> Result<T> {
+    let error = match task() {
+        Err(error) => error,
+        done => return done,
+    };
+    let Some(patience) = patience(&format!("{error:#}"), context.config.stall) else {
+        return Err(error);
+    };
+    journal.info("PostgreSQL is starting, waiting for it");
+    if ready_within(context, docker, patience).is_err() {
+        docker.running(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+        return Err(error);
+    }
+    task()
+}
+
+/// How long to wait after a failure, if at all: what the server says while it starts is worded in English, and the socket that
+/// is missing meanwhile may never come.
+fn patience(failure: &str, stall: Duration) -> Option<Duration> {
+    const STARTING: [&str; 3] = [
+        "is starting up",
+        "is not yet accepting connections",
+        "is in recovery mode",
+    ];
+    const NO_SOCKET: [&str; 2] = ["failed: No such file or directory", "failed: Connection refused"];
+    let says = |texts: &[&str]| texts.iter().any(|text| failure.contains(text));
+    match () {
+        () if says(&STARTING) => Some(stall),
+        () if says(&NO_SOCKET) => Some(stall.min(LISTENS_AFTER)),
+        () => None,
+    }
+}
+
+/// Waits until a server that was just started takes connections. One that makes its first database still listens on no
+/// address, and is going to end once more.
+///
+/// # Errors
+/// When it ends, or is not ready within the stall limit.
+pub fn await_ready(context: &Context, docker: &Docker) -> Result<()> {
+    ready_within(context, docker, context.config.stall)
+}
+
+fn ready_within(context: &Context, docker: &Docker, patience: Duration) -> Result<()> {
+    const ASK: &str = "SELECT 'ready' WHERE current_setting('listen_addresses') <> '';\n";
+    let config = &context.config;
+    let psql = Psql::live(context, docker);
+    let deadline = Instant::now() + patience;
+    loop {
+        let reason = match psql.run_in_reachable(sql::maintenance_databases(&config.postgres_db)?, [ASK.to_owned()]) {
+            Ok((_, [said])) if said.lines().any(|line| line == "ready") => return Ok(()),
+            Ok(_) => anyhow!("it listens on no address yet"),
+            Err(error) => error,
+        };
+        docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+        if Instant::now() >= deadline {
+            return Err(reason.context("PostgreSQL is not ready"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The arguments of a program that is run by way of [`LOG_IN`].
+fn logged_in<'a>(argv: &[&'a str]) -> Vec<&'a str> {
+    [&["sh", "-c", LOG_IN, "sh"], argv].concat()
+}
+
+/// Adds what to do to a failure whose reason is a setting, as the server words it in English.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let unknown = |what: &str| text.contains(&format!("FATAL:  {what} \"")) && text.contains("\" does not exist");
+    match (unknown("role"), unknown("database")) {
+        (false, false) => error,
+        (true, _) => anyhow!("{text} (set POSTGRES_USER in .env to the user of the stack)"),
+        (_, true) => anyhow!("{text} (set POSTGRES_DB in .env to the database of n8n)"),
+    }
+}
+
+/// Takes only a dump that pg_dump has brought to its end.
+fn whole(summary: pg_dump::Summary) -> Result<pg_dump::Summary> {
+    if summary.is_cluster_dump {
+        bail!("this is a dump of a whole server (pg_dumpall), not of one database: restore it by psql alone");
+    }
+    if !summary.is_dump {
+        bail!("this is not a dump that pg_dump made");
+    }
+    if !summary.complete {
+        let why = summary
+            .incomplete
+            .unwrap_or_else(|| "its last line is missing".to_owned());
+        bail!("the dump is cut off: {why}");
+    }
+    Ok(summary)
+}
+
+/// What a recovery point's manifest says of a dump: versions, rows of each table (`postgres.rows.TABLE`), and the value
+/// of each sequence, with whether it is in use already or comes next.
+fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
+    let mut facts = vec![
+        ("postgres.tables".to_owned(), summary.tables.len().to_string()),
+        (
+            "postgres.rows".to_owned(),
+            summary.copies.iter().map(|(_, rows)| rows).sum::<u64>().to_string(),
+        ),
+        ("postgres.bytes".to_owned(), summary.bytes.to_string()),
+    ];
+    facts.extend(
+        summary
+            .server_version
+            .iter()
+            .map(|version| ("postgres.version".to_owned(), version.clone())),
+    );
+    facts.extend(
+        summary
+            .dump_version
+            .iter()
+            .map(|version| ("postgres.pg_dump".to_owned(), version.clone())),
+    );
+    facts.push(("postgres.sequences".to_owned(), summary.sequences.len().to_string()));
+    facts.extend(summary.sequences.iter().map(|(sequence, last, used)| {
+        let used = if *used { "used" } else { "next" };
+        (format!("postgres.sequence.{sequence}"), format!("{last} {used}"))
+    }));
+    facts.extend(
+        summary
+            .copies
+            .iter()
+            .map(|(table, rows)| (format!("postgres.rows.{table}"), rows.to_string())),
+    );
+    facts
+}
+
+/// Proves that a dump is whole: it unpacks, pg_dump's last line is there, outside of any data.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify(context: &Context, path: &Path) -> Result<pg_dump::Summary> {
+    observe(context, path, pg_dump::Scanner::new())?
+        .finish()
+        .and_then(whole)
+}
+
+/// Asks the server for its version and the database for its size.
+///
+/// # Errors
+/// When it does not let us in.
+pub fn probe(context: &Context, docker: &Docker) -> Result<String> {
+    let said = Psql::live(context, docker).run(
+        &context.config.postgres_db,
+        "doctor",
+        "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n".to_owned(),
+    )?;
+    let mut lines = said.lines();
+    let (version, size) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    Ok(format!(
+        "PostgreSQL {version}, database {} takes {size}",
+        context.config.postgres_db
+    ))
+}
+
+/// A server in its container, for scripts of SQL.
+struct Psql<'a> {
+    docker: &'a Docker,
+    context: &'a Context,
+    container: &'a str,
+}
+
+impl<'a> Psql<'a> {
+    /// The server of the stack.
+    fn live(context: &'a Context, docker: &'a Docker) -> Self {
+        Self {
+            docker,
+            context,
+            container: &context.config.postgres_container,
+        }
+    }
+
+    /// Runs a script in `database` and gives its output. `task` marks the session.
+    ///
+    /// # Errors
+    /// What psql says.
+    fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
+        self.run_in(self.context.chain(), database, task, script)
+    }
+
+    /// Runs scripts in one session, which is quicker than a session for each, and gives the output of each.
+    ///
+    /// # Errors
+    /// What psql says.
+    fn run_each<const N: usize>(&self, database: &str, task: &str, scripts: [String; N]) -> Result<[String; N]> {
+        let said = self.run(database, task, scripts.join(sql::SEPARATE))?;
+        sql::separated(&said)
+    }
+
+    /// As [`Psql::run`], for what may take the server long: no stall is a stall while the session works.
+    ///
+    /// # Errors
+    /// As [`Psql::run`].
+    fn run_long(&self, database: &str, task: &str, script: String) -> Result<String> {
+        let chain = self.context.chain();
+        chain.pulse(self.works(database, task)?);
+        self.run_in(chain, database, task, script)
+    }
+
+    /// Asks the server, on a connection of its own to `database`, whether the sessions of `task` work.
+    ///
+    /// # Errors
+    /// None that a valid setting could cause.
+    fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
+        let script = sql::works(&sql::application_name(task, &self.context.config.postgres_db))?;
+        let (docker, context) = (self.docker.clone(), self.context.clone());
+        let (container, database) = (self.container.to_owned(), database.to_owned());
+        Ok(move || {
+            let psql = Psql {
+                docker: &docker,
+                context: &context,
+                container: &container,
+            };
+            psql.run(&database, "pulse", script.clone())
+                .is_ok_and(|said| said.trim() == "t")
+        })
+    }
+
+    fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
+        let command = self.command(database, task)?;
+        let said = process::output_of(chain, "psql", command, Some(script.into_bytes()))?;
+        if !said.success {
+            let code = said
+                .code
+                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+            return Err(anyhow!("psql: {} ({code})", said.stderr));
+        }
+        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    }
+
+    /// psql on `database`, with a script on its standard input.
+    fn command(&self, database: &str, task: &str) -> Result<Command> {
+        let how = Exec {
+            interactive: true,
+            env: &UTF8,
+            ..Exec::default()
+        };
+        self.psql(database, task, |argv| self.docker.exec(self.container, how, argv))
+    }
+
+    /// psql on `database`, with a dump on its standard input.
+    fn loader(&self, database: &str, task: &str) -> Result<Command> {
+        self.psql(database, task, |argv| {
+            self.docker.exec_wide(self.container, &UTF8, argv)
+        })
+    }
+
+    fn psql(&self, database: &str, task: &str, exec: impl FnOnce(&[&str]) -> Command) -> Result<Command> {
+        let config = &self.context.config;
+        let application = sql::application_name(task, &config.postgres_db);
+        let target = sql::conninfo(&config.postgres_user, database, &application)?;
+        let mut argv = vec!["psql"];
+        argv.extend(sql::PSQL_FLAGS);
+        argv.push(&target);
+        Ok(exec(&logged_in(&argv)))
+    }
+
+    /// Runs `scripts` in the first database of `candidates` that lets us in, and gives that database and the outputs.
+    fn run_in_reachable<const N: usize>(
+        &self,
+        candidates: &[&'static str],
+        scripts: [String; N],
+    ) -> Result<(&'static str, [String; N])> {
+        let mut reason = None;
+        for database in candidates.iter().copied() {
+            match self.run_each(database, "restore", scripts.clone()) {
+                Ok(said) => return Ok((database, said)),
+                Err(error) => reason = Some(error),
+            }
+        }
+        Err(reason.unwrap_or_else(|| anyhow!("no database to connect to"))).context("Cannot connect to PostgreSQL")
+    }
+}

@@ -1,0 +1,583 @@
+//! Restore of the database. The dump is verified whole, loaded into a staged database, compared with what the dump
+//! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
+
+use super::sql::{self, Leftover, Mark, Server};
+use super::{load, once_started, verify, Psql};
+use crate::components::{check_recorded, Context};
+use crate::engine::Docker;
+use crate::formats::pg_dump;
+use crate::report::log::Journal;
+use crate::report::units;
+use crate::store::Stamp;
+use crate::stream::encrypt::Locked;
+
+/// How long the sessions of a container that was stopped may still be seen.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// How often the swap is tried when clients hinder it.
+const SWAP_ATTEMPTS: u32 = 3;
+
+/// A failed restore in place: the live database is gone, so that nothing should be started on it.
+#[derive(Debug)]
+pub struct Dropped {
+    database: String,
+    /// The dump that was made before.
+    safety: PathBuf,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let safety = self.safety.display();
+        write!(
+            f,
+            "{} as it was before is in {safety}: restore that file to go back",
+            self.database
+        )
+    }
+}
+
+/// How a restore is to be done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keep the database that is replaced, under another name.
+    pub keep_old: bool,
+    /// Create the roles that the dump names and the server lacks, without login.
+    pub create_roles: bool,
+    /// Drop the live database first, where there is no room for two.
+    pub in_place: bool,
+}
+
+/// A dump that has been verified, and the server that it fits.
+pub struct Plan<'a> {
+    context: &'a Context,
+    docker: Docker,
+    journal: Journal,
+    file: &'a Path,
+    summary: pg_dump::Summary,
+    server: Server,
+    maintenance: &'static str,
+    missing_roles: Vec<String>,
+    /// What earlier restores have left on the server.
+    leftovers: Vec<Leftover>,
+    /// Whether psql can be told to take no meta-command.
+    restrict: bool,
+    options: Options,
+}
+
+/// Verifies the dump and asks the server whether it can take it. Changes nothing.
+///
+/// # Errors
+/// What is wrong with the file, or why this server cannot take it.
+pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+    ensure!(
+        !(options.in_place && options.keep_old),
+        "--in-place drops the database that --keep-old would keep: choose one of them"
+    );
+    let config = &context.config;
+    journal.info("Verifying backup file integrity...");
+    let (recorded, verified) = thread::scope(|scope| {
+        let recorded = scope.spawn(|| check_recorded(context, file));
+        let verified = verify(context, file);
+        (recorded.join(), verified)
+    });
+    let summary = recorded
+        .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+        .and(verified)
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not a valid gzip file"),
+        })?;
+    load::check_statements(&summary)?;
+    journal.info("Backup file integrity verified");
+
+    let docker = context.docker()?;
+    docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    let psql = Psql::live(context, &docker);
+    let live = &config.postgres_db;
+    // A name in another encoding than UTF-8 cannot be asked for.
+    let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
+    let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
+    let questions = [
+        sql::server(live)?,
+        sql::missing_roles(&roles)?,
+        sql::blockers(live, &summary.extensions)?,
+        sql::sweep_list(live)?,
+        sql::PSQL_VERSION.to_owned(),
+    ];
+    let candidates = sql::maintenance_databases(live)?;
+    let (maintenance, [server, missing_roles, blockers, leftovers, version]) =
+        once_started(context, &docker, journal, || {
+            psql.run_in_reachable(candidates, questions.clone())
+        })?;
+    let restrict = sql::knows_restrict(&version);
+    let leftovers = sql::parse_leftovers(&leftovers)?;
+    let server = sql::parse_server(&server)?;
+    ensure!(
+        server.may_restore(),
+        "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
+        config.postgres_user
+    );
+    let missing_roles = sql::parse_names(&missing_roles)?;
+    if !missing_roles.is_empty() && !options.create_roles {
+        bail!(
+            "The dump names roles that the server does not have: {}. Create them first, or add --create-roles to have \
+             them created without login",
+            missing_roles.join(", ")
+        );
+    }
+    for (kind, name) in sql::parse_named(&blockers)? {
+        match kind.as_str() {
+            "prepared" => bail!(
+                "Database {live} has a prepared transaction ({name}): end it with COMMIT PREPARED or ROLLBACK PREPARED"
+            ),
+            "extension" => bail!(
+                "The dump needs the extension {name}, which the server in {} does not have: take an image that has it",
+                config.postgres_container
+            ),
+            "bound" => bail!(
+                "The dump needs the extension {name}, which can be created in database {live} alone, so that it cannot be loaded \
+                 beside it: restore the dump by psql, into an empty database {live}"
+            ),
+            "slot" => journal.warn(format_args!(
+                "The replication slot {name} goes with the database that is replaced"
+            )),
+            _ => journal.warn(format_args!(
+                "The {kind} {name} stays with the database that is replaced, which cannot be dropped before it"
+            )),
+        }
+    }
+    if let Some(made) = summary.server_version.as_deref().and_then(major) {
+        let there = server.version / 10_000;
+        if made > there {
+            ensure!(
+                !options.in_place,
+                "The dump was made from PostgreSQL {made} and the server is {there}: what it does not know would fail when the live \
+                 database is gone already, so --in-place is not done"
+            );
+            journal.warn(format_args!(
+                "The dump was made from PostgreSQL {made} and the server is {there}: what it does not know will fail, \
+                 before the live database is touched"
+            ));
+        }
+    }
+    check_room(context, &docker, &server, &leftovers, summary.bytes, options, journal)?;
+    if options.in_place && server.exists {
+        journal.warn(format_args!(
+            "--in-place: {live} is dumped and dropped before the load. A failure after that leaves no database but the dump"
+        ));
+    }
+    Ok(Plan {
+        context,
+        docker,
+        journal,
+        file,
+        summary,
+        server,
+        maintenance,
+        missing_roles,
+        leftovers,
+        restrict,
+        options,
+    })
+}
+
+/// Refuses a restore that would fill the server's disk.
+fn check_room(
+    context: &Context,
+    docker: &Docker,
+    server: &Server,
+    leftovers: &[Leftover],
+    bytes: u64,
+    options: Options,
+    journal: Journal,
+) -> Result<()> {
+    let free = match server.directory.as_str() {
+        "" => None,
+        directory => docker.free_space(&context.config.postgres_container, directory)?,
+    };
+    let Some(free) = free else {
+        journal.warn("Could not determine the disk space that is free for the database");
+        return Ok(());
+    };
+    // They are dropped before the load.
+    let swept = leftovers.iter().filter(|leftover| leftover.mark != Mark::Kept);
+    let swept: u64 = swept.map(|leftover| leftover.bytes).sum();
+    let freed = swept.saturating_add(if options.in_place { server.size } else { 0 });
+    let needed = room(bytes, server.wal);
+    if free.saturating_add(freed) >= needed {
+        return Ok(());
+    }
+    let hint = if options.in_place || !server.exists {
+        "make room there, or use a larger disk"
+    } else {
+        "make room there, or use restore-postgres --in-place, which drops the live database before the load"
+    };
+    Err(anyhow!("{hint}")).with_context(|| {
+        format!(
+            "Insufficient disk space in container {} at {}: {} available, {} required",
+            context.config.postgres_container,
+            server.directory,
+            units::available(free),
+            units::amount(needed)
+        )
+    })
+}
+
+/// What loading a dump of `bytes` takes at most: rows and indexes, a quarter more than their text, and the log of the
+/// load, which the server keeps to about `wal` bytes.
+fn room(bytes: u64, wal: u64) -> u64 {
+    let data = bytes.saturating_add(bytes / 4);
+    data.saturating_add(wal.min(data))
+}
+
+/// The major version at the start of a version's text.
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+impl Plan<'_> {
+    /// Loads the dump beside the live database and swaps the two.
+    ///
+    /// # Errors
+    /// When a step fails; the live database is then the one from before, unless it had to make room.
+    pub fn run(&self) -> Result<()> {
+        self.create_roles()?;
+        let safety = if self.options.in_place && self.server.exists {
+            self.check_alone()?;
+            Some(self.safety_dump()?)
+        } else {
+            None
+        };
+        let stamp = Stamp::now().to_string();
+        let mut staged = Staged {
+            plan: self,
+            name: sql::staged_name(&stamp),
+            keep: false,
+        };
+        let old = sql::old_name(&stamp);
+        let database = self.create(&staged.name)?;
+        // Where the live database is lost, one of these may be all that knows what it was like; now the new one knows it, too.
+        staged.keep = !self.server.exists && self.leftovers.iter().any(|leftover| leftover.mark == Mark::Staged);
+        if !self.leftovers.is_empty() {
+            self.sweep(&staged.name)?;
+        }
+        let Some(safety) = safety else {
+            self.fill(&staged.name)?;
+            let id = self.limit(&staged.name, &database)?;
+            return self.swap(&mut staged, id, &old);
+        };
+        // What the live database is like must be with the staged one before the live one goes.
+        let id = self.limit(&staged.name, &database)?;
+        self.drop_live(&mut staged)
+            .and_then(|()| self.fill(&staged.name))
+            .and_then(|()| self.swap(&mut staged, id, &old))
+            .map_err(|error| match staged.keep {
+                // The live database is there.
+                false => error,
+                true => error.context(Dropped {
+                    database: self.live().to_owned(),
+                    safety: safety.clone(),
+                }),
+            })
+            .context("Database restore failed")
+    }
+
+    /// Whether n8n is to be stopped meanwhile: what it would write between the dump and the drop of a restore in place would be
+    /// in neither, and without a database it cannot work.
+    pub fn stops_n8n(&self) -> bool {
+        self.options.in_place || !self.server.exists
+    }
+
+    /// Refuses to go on while another program than n8n, which is stopped, may write to what is dropped.
+    fn check_alone(&self) -> Result<()> {
+        let deadline = Instant::now() + GOODBYE;
+        loop {
+            let said = self
+                .psql()
+                .run(self.maintenance, "restore", sql::strangers(self.live())?)?;
+            let names: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+            if names.is_empty() {
+                return Ok(());
+            }
+            // The server may not have noticed yet that a stopped container is gone.
+            ensure!(
+                Instant::now() < deadline,
+                "Database {} is used by others than n8n's containers ({}): what they write while it is dumped and dropped would be \
+                 lost. Stop them, or add n8n's further containers to BACKUP_N8N_CONTAINERS in .env",
+                self.live(),
+                names.join(", ")
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Dumps the live database before it is dropped.
+    fn safety_dump(&self) -> Result<PathBuf> {
+        self.journal
+            .info(format_args!("Dumping database {} before it is dropped", self.live()));
+        let backup = super::dump(self.context, &self.docker, self.context.store.free_stamp())
+            .context("The live database cannot be dumped, so it is not dropped")?;
+        self.journal
+            .info(format_args!("Safety dump completed: {}", backup.entry.path.display()));
+        Ok(backup.entry.path)
+    }
+
+    /// Drops the live database, in a restore that has no room for two. From then on the staged one is all that knows what it
+    /// was like, so that one stays when the load fails.
+    fn drop_live(&self, staged: &mut Staged<'_>) -> Result<()> {
+        self.journal.info("Terminating existing database connections...");
+        self.journal.info("Dropping existing database...");
+        staged.keep = true;
+        let dropped = self
+            .psql()
+            .run_long(self.maintenance, "restore", sql::drop_database(self.live())?);
+        let Err(error) = dropped else { return Ok(()) };
+        // The answer may have been lost on its way; what the server says now is what counts.
+        let there = self.psql().run(self.maintenance, "restore", sql::exists(self.live())?);
+        match there.context("Whether the live database was dropped could not be found out") {
+            Ok(there) if there.trim() == "f" => Ok(()),
+            Ok(_) => {
+                staged.keep = false;
+                Err(error)
+            }
+            Err(unknown) => Err(unknown.context(format!("{error:#}"))),
+        }
+    }
+
+    /// Loads the dump into the staged database and proves that all of it is there.
+    fn fill(&self, staged: &str) -> Result<()> {
+        let psql = self.psql();
+        self.journal.info("Restoring database from backup...");
+        load::load(
+            &psql,
+            staged,
+            self.file,
+            &self.summary,
+            self.server.version,
+            self.restrict,
+        )?;
+        self.journal.info("Verifying restore...");
+        thread::scope(|scope| {
+            // Both read every table: the second then finds it in memory.
+            let analyzed = scope.spawn(|| psql.run_long(staged, "restore", sql::analyze()));
+            let compared = load::compare(&psql, staged, &self.summary, self.journal);
+            let analyzed = analyzed.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")));
+            compared?;
+            if let Err(error) = analyzed {
+                // It is faster with them, and whole without.
+                self.journal.warn(format_args!(
+                    "Statistics for the query planner could not be taken: {error:#}. Run ANALYZE when it is restored"
+                ));
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
+    /// them all. Gives the number by which the server knows it.
+    fn limit(&self, staged: &str, database: &sql::Description) -> Result<u32> {
+        let psql = self.psql();
+        let scripts = [
+            sql::lenient_script(&database.limits),
+            sql::differences(self.live(), staged)?,
+            sql::oid(staged)?,
+        ];
+        let [_, differences, oid] = psql
+            .run_each(self.maintenance, "restore", scripts)
+            .context("Database restore failed")?;
+        if self.server.exists && !differences.is_empty() {
+            let names: Vec<&str> = differences.lines().collect();
+            self.journal.warn(format_args!(
+                "The restored database will differ from the replaced one in: {}",
+                names.join(", ")
+            ));
+        }
+        sql::parse_oid(&oid)?.with_context(|| format!("Database restore failed: the staged database {staged} is gone"))
+    }
+
+    fn psql(&self) -> Psql<'_> {
+        Psql::live(self.context, &self.docker)
+    }
+
+    fn live(&self) -> &str {
+        &self.context.config.postgres_db
+    }
+
+    /// Clears what a restore that died has left, and tells of what was kept.
+    fn sweep(&self, except: &str) -> Result<()> {
+        sweep(&self.psql(), self.maintenance, self.live(), Some(except), self.journal)
+    }
+
+    fn create_roles(&self) -> Result<()> {
+        for role in &self.missing_roles {
+            let statement = format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(role)?);
+            self.psql().run(self.maintenance, "restore", statement)?;
+            self.journal.info(format_args!("Created role {role} without login"));
+        }
+        Ok(())
+    }
+
+    /// Makes the staged database like the live one.
+    fn create(&self, staged: &str) -> Result<sql::Description> {
+        self.journal.info("Creating fresh database...");
+        let psql = self.psql();
+        let database =
+            sql::parse_describe(&psql.run(self.maintenance, "restore", sql::describe(self.live(), staged)?)?)?;
+        let scripts = [sql::script(&database.create), sql::lenient_script(&database.settings)];
+        psql.run_each(self.maintenance, "restore", scripts)
+            .context("Database restore failed")?;
+        Ok(database)
+    }
+
+    /// Puts the staged database, which the server knows as `id`, in the live one's place.
+    fn swap(&self, staged: &mut Staged<'_>, id: u32, old: &str) -> Result<()> {
+        let live = self.live();
+        let mark = if self.options.keep_old {
+            Mark::Kept
+        } else {
+            Mark::Replaced
+        };
+        self.journal.info("Terminating existing database connections...");
+        let mut attempt = 1;
+        while let Err(error) = self.try_swap(&staged.name, old, mark) {
+            // The answer may have been lost on its way; what the server says now is what counts.
+            let now = self
+                .psql()
+                .run_each(self.maintenance, "restore", [sql::oid(live)?, sql::oid(&staged.name)?])
+                .and_then(|[live, staged]| Ok((sql::parse_oid(&live)?, sql::parse_oid(&staged)?)));
+            match now.context("Whether the databases were swapped could not be found out") {
+                Ok((now_live, _)) if now_live == Some(id) => break,
+                Ok((_, now_staged)) if now_staged == Some(id) && attempt < SWAP_ATTEMPTS => {
+                    self.journal.warn(format_args!(
+                        "The databases could not be swapped, trying again: {error:#}"
+                    ));
+                    attempt += 1;
+                }
+                Ok(_) => return Err(error.context("Database restore failed")),
+                Err(unknown) => return Err(unknown.context("Database restore failed")),
+            }
+        }
+        staged.keep = true;
+        self.journal.success("Database restored successfully");
+        if !self.server.exists || self.options.in_place {
+            return Ok(());
+        }
+        if self.options.keep_old {
+            self.journal.info(format_args!(
+                "The replaced database is kept as {old}; drop it when it is no longer needed"
+            ));
+            self.journal.info(format_args!(
+                "To go back: stop n8n, then ALTER DATABASE {} RENAME TO another name, and ALTER DATABASE {old} RENAME TO {}",
+                sql::ident(live)?,
+                sql::ident(live)?
+            ));
+            return Ok(());
+        }
+        self.journal.info("Dropping existing database...");
+        if let Err(error) = self
+            .psql()
+            .run_long(self.maintenance, "restore", sql::drop_database(old)?)
+        {
+            self.journal.warn(format_args!(
+                "The replaced database {old} could not be dropped: {error:#}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Swaps once.
+    fn try_swap(&self, staged: &str, old: &str, mark: Mark) -> Result<()> {
+        let live = self.live();
+        let swap = sql::swap(live, staged, old, mark)?;
+        let terminate = sql::terminate(live, staged, &sql::application_name("swap", live))?;
+        let said = thread::scope(|scope| {
+            // Ends the sessions that the swap waits for, while its lock keeps new ones out.
+            let helper = scope.spawn(|| self.psql().run(self.maintenance, "terminate", terminate));
+            let said = self.psql().run(self.maintenance, "swap", swap);
+            let _ = helper.join();
+            said
+        })?;
+        ensure!(said.lines().any(|line| line == "swapped"), "the swap gave no answer");
+        Ok(())
+    }
+}
+
+/// A staged database that goes when the restore fails.
+struct Staged<'a> {
+    plan: &'a Plan<'a>,
+    name: String,
+    /// It has become the live one, or must not go for another reason.
+    keep: bool,
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What cannot be dropped now is swept by the next run.
+            let _ = sql::drop_database(&self.name)
+                .and_then(|script| self.plan.psql().run(self.plan.maintenance, "restore", script));
+        }
+    }
+}
+
+/// Drops the staged and replaced databases that a restore which died has left.
+///
+/// # Errors
+/// When the server does not answer.
+fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, journal: Journal) -> Result<()> {
+    let scripts = [
+        sql::end_sessions(&sql::application_name("load", live))?,
+        sql::sweep_list(live)?,
+    ];
+    let [_, list] = psql.run_each(maintenance, "restore", scripts)?;
+    for Leftover { mark, name, .. } in sql::parse_leftovers(&list)? {
+        if mark == Mark::Kept || except == Some(name.as_str()) {
+            continue;
+        }
+        let kind = mark.kind();
+        match psql.run_long(maintenance, "restore", sql::drop_database(&name)?) {
+            Ok(_) => journal.warn(format_args!(
+                "Dropped database {name} ({kind}) that an interrupted restore left"
+            )),
+            // A subscription in it, say.
+            Err(error) => journal.warn(format_args!(
+                "Database {name} ({kind}) that an earlier restore left could not be dropped: {error:#}. It takes room and hinders nothing: drop what \
+                 holds it, and the next restore drops it"
+            )),
+        }
+    }
+    Ok(())
+}
+
+/// Clears what a restore that died has left, for a backup: the caller holds the lock that restores hold. Nothing is
+/// cleared while the live database is missing, since a staged one may be all that is left of it.
+///
+/// # Errors
+/// When the server does not answer.
+pub fn clear(context: &Context, journal: Journal) -> Result<()> {
+    let docker = context.docker()?;
+    let psql = Psql::live(context, &docker);
+    let live = &context.config.postgres_db;
+    let Some(maintenance) = sql::maintenance_databases(live)?.first() else {
+        return Ok(());
+    };
+    let said = psql.run(maintenance, "restore", sql::exists(live)? + &sql::sweep_list(live)?)?;
+    let Some(("t", list)) = said.split_once('\n') else {
+        return Ok(());
+    };
+    let left = sql::parse_leftovers(list)?;
+    if left.iter().any(|leftover| leftover.mark != Mark::Kept) {
+        if let Err(error) = sweep(&psql, maintenance, live, None, journal) {
+            journal.warn(format_args!(
+                "What an interrupted restore left could not be cleared: {error:#}"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The drill of a snapshot: a Redis of its own loads it, and counts.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use super::{fields, keys, verify, Redis};
+use crate::components::drill::{check_recorded, explain, Bench, Drilled, Unready, Watch};
+use crate::components::read;
+use crate::engine::{Exec, ThrowAway};
+use crate::formats::tar;
+use crate::process::Input;
+use crate::report::log::Journal;
+
+/// Where the snapshot lies in the container. Not on the image's volume, which the entry point may give another owner.
+const DIR: &str = "/tmp";
+const NAME: &str = "n8n-backup-drill.rdb";
+const PORT: u16 = 6379;
+
+/// Loads the snapshot and compares the number of keys with what `redis-check-rdb` finds in the file.
+///
+/// The server is a replica of nobody: only such a one keeps the keys whose time has run out since the snapshot was
+/// taken, so that the numbers can be compared exactly, whenever the test is made.
+///
+/// # Errors
+/// What differs or fails; with [`Unready`] when the test could not be made.
+pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<Drilled> {
+    let context = bench.context;
+    let watch = Watch::start();
+    let summary = verify(context, file)?;
+    check_recorded(bench.point, "redis.", &[], &super::facts(&summary))?;
+
+    let image = bench.image_of(&context.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    bench.check_room(&image, summary.bytes)?;
+    let port = PORT.to_string();
+    let argv = [
+        "redis-server",
+        "--port",
+        &port,
+        "--dir",
+        DIR,
+        "--dbfilename",
+        NAME,
+        "--appendonly",
+        "no",
+        "--save",
+        "",
+        "--databases",
+        "1024",
+        "--replicaof",
+        "127.0.0.1 1",
+    ];
+    let mut server = bench.container(&image, &[], &argv)?;
+    put(bench, &server, file, summary.bytes)?;
+    server.start().context(Unready)?;
+    let loaded = loaded(bench, &mut server)?;
+    let held = held(bench, &server)?;
+    match held {
+        Some(held) => ensure!(
+            held == loaded,
+            "Redis loaded {loaded} keys, and the snapshot holds {held}"
+        ),
+        None => journal.warn("The image has no redis-check-rdb: the keys were loaded, but not compared"),
+    }
+    let taken: Option<u64> = bench.point.fact("redis.keys").and_then(|keys| keys.parse().ok());
+    if let Some(taken) = taken.filter(|taken| *taken != loaded) {
+        // The manifest's number is of the moment after the save; the snapshot is of the moment it began.
+        journal.info(format_args!(
+            "Redis held {taken} keys when the save had ended, and {loaded} are in the snapshot: they changed meanwhile"
+        ));
+    }
+    Ok(watch.drilled(format!("{loaded} keys")))
+}
+
+/// Copies the snapshot into the container, readable by whoever the server runs as.
+fn put(bench: &Bench<'_>, server: &ThrowAway, file: &Path, bytes: u64) -> Result<()> {
+    let header = tar::file_header(NAME, bytes, 0o644)?;
+    let end = tar::end_of_file(bytes);
+    let mut chain = bench.context.chain();
+    let contents = read(bench.context, &mut chain, file)?;
+    let (stdin, stdout) = chain.stream("docker cp", server.unpack(DIR), Input::Piped)?;
+    let stdin = stdin.context("docker cp has no input")?;
+    let archive = io::Cursor::new(header).chain(contents).chain(io::Cursor::new(end));
+    chain.pump("copying the snapshot", archive, stdin, ());
+    chain.pump("reading from docker cp", stdout, io::sink(), ());
+    chain.finish().context(Unready)
+}
+
+/// Waits until the snapshot is loaded, and gives the number of keys.
+fn loaded(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u64> {
+    let keyspace = server.wait(Duration::from_millis(50), |server| {
+        let redis = Redis {
+            docker: &bench.docker,
+            container: server.id(),
+            at: ["-p".to_owned(), PORT.to_string()],
+            login: None,
+            stall: bench.context.config.stall,
+        };
+        // While it does not listen yet, there is no answer.
+        let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace"]) else {
+            return Ok(None);
+        };
+        let [persistence, keyspace] = replies.as_slice() else {
+            bail!("too few replies from Redis")
+        };
+        let loading = fields(persistence).get("loading").is_none_or(|loading| loading != "0");
+        Ok((!loading).then(|| keyspace.clone()))
+    });
+    let keyspace = keyspace
+        .map_err(|error| explain(error, "Redis", &bench.context.config.drill_memory))
+        .context("Redis did not load the snapshot")?;
+    keys(&keyspace).context("INFO keyspace is not understood")
+}
+
+/// The number of keys that `redis-check-rdb` finds in the snapshot; none where the image has no such program.
+fn held(bench: &Bench<'_>, server: &ThrowAway) -> Result<Option<u64>> {
+    let path = format!("{DIR}/{NAME}");
+    let check = bench
+        .docker
+        .exec(server.id(), Exec::default(), &["redis-check-rdb", &path]);
+    let said = bench.docker.answer("redis-check-rdb", check, None)?;
+    let text = said.text();
+    match keys_read(&text) {
+        Some(keys) if said.success => Ok(Some(keys)),
+        // 126 and 127: it cannot be run, or is not there.
+        _ if matches!(said.code, Some(126 | 127)) => Ok(None),
+        _ => bail!("redis-check-rdb finds fault with the snapshot: {text}{}", said.stderr),
+    }
+}
+
+/// The number in the line `[info] 5 keys read`.
+fn keys_read(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.ends_with(" keys read"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_of_the_checker_is_read() {
+        let text =
+            "[offset 151] \\o/ RDB looks OK! \\o/\n[info] 5 keys read\n[info] 3 expires\n[info] 1 already expired";
+        assert_eq!(keys_read(text), Some(5));
+        assert_eq!(keys_read("[offset 0] Checking RDB file"), None);
+    }
+}

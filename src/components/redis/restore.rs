@@ -1,0 +1,681 @@
+//! Restore of Redis. The snapshot is loaded by a server of its own, beside the live one and with the live one's image and
+//! volume; that server also writes the append-only file anew where Redis keeps one, because Redis ignores a snapshot that
+//! stands beside such a file. Only what it has proven takes the place of the live data, by renaming, while Redis is down.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
+
+use super::{fields, quoted, value_of, verify, Redis};
+use crate::components::dirswap::{self, Exchange, NotPutBack, State};
+use crate::components::{check_recorded, read, Context};
+use crate::engine::{Container, Data, Docker, Exec, Workshop};
+use crate::process::Input;
+use crate::report::log::Journal;
+use crate::store::Kind;
+use crate::stream::encrypt::Locked;
+
+/// Where the server of our own listens, logs and leaves its exit status.
+const SOCKET: &str = "/tmp/n8n-backup.sock";
+const LOG: &str = "/tmp/n8n-backup.log";
+const STATUS: &str = "/tmp/n8n-backup.status";
+
+/// How a restore is to be done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Leave out n8n's queue, so that no waiting job runs again.
+    pub empty_queue: bool,
+}
+
+/// A snapshot that has been verified, and the container that it is for.
+pub struct Plan<'a> {
+    context: &'a Context,
+    docker: Docker,
+    journal: Journal,
+    file: &'a Path,
+    container: Container,
+    options: Options,
+}
+
+/// Verifies the snapshot and looks the container up. Changes nothing.
+///
+/// # Errors
+/// What is wrong with the file, or that there is no container.
+pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+    journal.info("Verifying backup file integrity...");
+    check_recorded(context, file)
+        .and_then(|()| verify(context, file).map(drop))
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not a Redis snapshot"),
+        })?;
+    journal.info("Backup file integrity verified");
+    let docker = context.docker()?;
+    let container = docker.existing(&context.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    Ok(Plan {
+        context,
+        docker,
+        journal,
+        file,
+        container,
+        options,
+    })
+}
+
+/// How the live Redis keeps its data.
+#[derive(Debug, PartialEq, Eq)]
+struct Layout {
+    dir: String,
+    snapshot: String,
+    append_only: bool,
+    append_file: String,
+    /// Redis 7 and later keep the append-only file in a directory of this name.
+    append_dir: Option<String>,
+    databases: String,
+}
+
+impl Layout {
+    /// What CONFIG GET answers, by setting; without an answer what the official image is set to.
+    fn new(value: impl Fn(&str) -> Option<String>) -> Self {
+        let or = |name: &str, default: &str| value(name).unwrap_or_else(|| default.to_owned());
+        Self {
+            dir: or("dir", "/data"),
+            snapshot: or("dbfilename", "dump.rdb"),
+            append_only: or("appendonly", "no") == "yes",
+            append_file: or("appendfilename", "appendonly.aof"),
+            append_dir: value("appenddirname"),
+            databases: or("databases", "16"),
+        }
+    }
+
+    /// From the arguments of a server that cannot be asked.
+    fn of_arguments(arguments: &[String]) -> Self {
+        Self::new(|name| {
+            let option = format!("--{name}");
+            arguments
+                .windows(2)
+                .rev()
+                .find(|pair| pair[0].eq_ignore_ascii_case(&option))
+                .map(|pair| pair[1].clone())
+        })
+    }
+
+    /// The entries of the directory that hold data.
+    fn names(&self) -> Vec<&str> {
+        let append_dir = self.append_dir.as_deref().unwrap_or("appendonlydir");
+        vec![&self.snapshot, &self.append_file, append_dir]
+    }
+}
+
+/// How many keys there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Keys {
+    total: u64,
+    /// Those with a time of expiry; they may vanish at any moment.
+    expiring: u64,
+}
+
+impl Keys {
+    fn lasting(self) -> u64 {
+        self.total.saturating_sub(self.expiring)
+    }
+}
+
+impl Plan<'_> {
+    /// What is going to be replaced, for the warning before the question.
+    pub fn target(&self) -> &str {
+        &self.container.name
+    }
+
+    /// Loads the snapshot beside the live data and exchanges the two. n8n should be stopped meanwhile. The container runs
+    /// afterwards if it ran before, whatever the outcome.
+    ///
+    /// # Errors
+    /// When a step fails; the live data are then those from before, unless the error is [`NotPutBack`].
+    pub fn run(&self) -> Result<()> {
+        let name = &self.container.name;
+        let done = self.exchange();
+        let left = match &done {
+            _ if self.container.status != "running" => self.rest(),
+            Err(error) if error.downcast_ref::<NotPutBack>().is_none() => self.docker.start(name),
+            _ => Ok(()),
+        };
+        match (done, left) {
+            (Err(error), Err(worse)) => {
+                self.journal.failure(&worse);
+                Err(error)
+            }
+            (done, left) => done.and(left),
+        }
+    }
+
+    /// Stops the container if it runs.
+    fn rest(&self) -> Result<()> {
+        let name = &self.container.name;
+        match self.docker.container(name)? {
+            Some(now) if now.status == "running" => self.docker.stop(name),
+            _ => Ok(()),
+        }
+    }
+
+    fn exchange(&self) -> Result<()> {
+        let name = &self.container.name;
+        let helper = self.helper()?;
+        let mounts = self.docker.mounts(name)?;
+        for dir in &mounts {
+            self.recover(&Exchange::new(&helper, dir))?;
+        }
+        let layout = self.layout()?;
+        self.replace(helper, &mounts, &layout)
+    }
+
+    /// A container that sees what the live one has mounted.
+    fn helper(&self) -> Result<Workshop> {
+        let data = Data::Of(&self.container.name);
+        dirswap::workshop(self.context, &self.docker, Kind::Redis, &self.container.image_id, data)
+    }
+
+    /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
+    fn put_back(&self, failed: Workshop, layout: &Layout) -> Result<()> {
+        drop(failed);
+        let helper = self.helper()?;
+        Exchange::new(&helper, &layout.dir).back()
+    }
+
+    fn replace(&self, helper: Workshop, mounts: &[String], layout: &Layout) -> Result<()> {
+        let inside = |dir: &String| Path::new(&layout.dir).starts_with(dir);
+        ensure!(
+            mounts.iter().any(inside),
+            "Redis keeps its data in {}, which lies on no volume of {}: what is restored there would go with the container",
+            layout.dir,
+            self.container.name
+        );
+        let exchange = Exchange::new(&helper, &layout.dir);
+        self.recover(&exchange)?;
+        let keys = match self.stage(&helper, &exchange, layout) {
+            Ok(keys) => keys,
+            Err(error) => {
+                // What cannot be removed now is removed by the next restore.
+                let _ = self.put_back(helper, layout);
+                return Err(error.context("Redis restore failed"));
+            }
+        };
+        let name = &self.container.name;
+        if !layout.append_only {
+            self.save()?;
+        }
+        self.journal.info(format_args!("Stopping {name}..."));
+        let exchanged = self
+            .docker
+            .stop(name)
+            .and_then(|()| exchange.exchange())
+            .and_then(|()| self.prove(layout, keys));
+        if let Err(error) = exchanged {
+            self.journal.warn("Putting back what was there before");
+            let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));
+            return Err(match back {
+                Ok(()) => error.context("Redis restore failed"),
+                Err(worse) => error.context(format!("{worse:#}")).context(NotPutBack),
+            });
+        }
+        exchange
+            .finish(&[])
+            .context("The data are restored, and what was there before could not be removed")
+    }
+
+    /// Has the live Redis save what it holds: the engine kills a save on the way down that takes longer than the container's
+    /// time to stop, and what is put back after a failure would be the snapshot before.
+    fn save(&self) -> Result<()> {
+        let name = &self.container.name;
+        if self.docker.container(name)?.is_none_or(|now| now.status != "running") {
+            return Ok(());
+        }
+        let live = Redis::live(self.context, &self.docker);
+        if let Err(error) = live.begin_save().and_then(|begun| live.save(begun, self.journal)) {
+            self.journal.warn(format_args!(
+                "Redis in {name} cannot save what it holds, which is about to be replaced: {error:#}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Sets right what a killed restore has left.
+    fn recover(&self, exchange: &Exchange<'_>) -> Result<()> {
+        match exchange.state()? {
+            State::None => return Ok(()),
+            State::Staged => exchange.back()?,
+            State::Exchanged => exchange.finish(&[])?,
+            State::Broken => {
+                let running = self.docker.container(&self.container.name)?;
+                let running = running.is_some_and(|container| container.status == "running");
+                if running {
+                    self.docker.stop(&self.container.name)?;
+                }
+                exchange.back().context(NotPutBack)?;
+                if running {
+                    self.docker.start(&self.container.name)?;
+                }
+            }
+        }
+        self.journal
+            .warn("An interrupted restore of Redis had left its traces; they are set right");
+        Ok(())
+    }
+
+    /// How the live Redis keeps its data. It is started when it does not run.
+    fn layout(&self) -> Result<Layout> {
+        let live = Redis::live(self.context, &self.docker);
+        let name = &self.container.name;
+        self.docker.start(name)?;
+        if let Err(error) = live.loaded(live.stall, || match self.docker.container(name)? {
+            Some(container) if container.status == "running" => Ok(()),
+            _ => bail!("it ended again"),
+        }) {
+            if self.container.status == "running" {
+                return Err(error.context(format!("Redis in {name} does not answer")));
+            }
+            self.journal.warn(format_args!(
+                "Redis in {name} does not start with the data that are there: {error:#}"
+            ));
+            return Ok(Layout::of_arguments(&self.docker.arguments(name)?));
+        }
+        let names = [
+            "dir",
+            "dbfilename",
+            "appendonly",
+            "appendfilename",
+            "appenddirname",
+            "databases",
+        ];
+        let commands = names.map(|name| format!("CONFIG GET {name}"));
+        let replies = live.ask(&commands.each_ref().map(String::as_str))?;
+        let values: BTreeMap<&str, String> = names
+            .into_iter()
+            .zip(&replies)
+            .filter_map(|(name, reply)| Some((name, value_of(reply, name)?.to_owned())))
+            .collect();
+        Ok(Layout::new(|name| values.get(name).cloned()))
+    }
+
+    /// Has a server of our own load the snapshot and write what the live one is to start from. Gives the keys in it.
+    fn stage(&self, helper: &Workshop, exchange: &Exchange<'_>, layout: &Layout) -> Result<Keys> {
+        let owner = exchange.begin(&layout.names())?;
+        let dir = exchange.new_dir();
+        let snapshot = format!("{dir}/{}", layout.snapshot);
+        self.copy_in(helper, &owner, &snapshot)?;
+        let proven = self.check(helper, &snapshot)?;
+
+        self.journal.info("Loading the snapshot in a server of its own...");
+        let server = self.serve(helper, &owner, &dir, layout)?;
+        let mut keys = server.count()?;
+        if let Some(proven) = proven {
+            ensure!(
+                keys.lasting() == proven.lasting() && keys.expiring <= proven.expiring,
+                "the snapshot holds {} keys, {} of them without expiry, and Redis loaded {} and {}",
+                proven.total,
+                proven.lasting(),
+                keys.total,
+                keys.lasting()
+            );
+        }
+        self.journal.info(format_args!(
+            "Found {} keys in the snapshot, {} of them with an expiry",
+            keys.total, keys.expiring
+        ));
+        let prefix = &self.context.config.queue_prefix;
+        if self.options.empty_queue {
+            let deleted = server.sum(&queue_script("DELETE"), prefix)?;
+            self.journal
+                .info(format_args!("Deleted {deleted} keys of n8n's queue ({prefix}:*)"));
+            server.expect("SAVE", "OK")?;
+            keys = server.count()?;
+        } else {
+            let waiting = server.sum(&queue_script("COUNT"), prefix)?;
+            if waiting > 0 {
+                self.journal.warn(format_args!(
+                    "{waiting} job(s) of n8n's queue wait or were running in the snapshot: they may run again. \
+                     --empty-queue leaves them out"
+                ));
+            }
+        }
+        if layout.append_only {
+            self.journal.info("Writing the append-only file from the snapshot...");
+            server.expect("CONFIG SET appendonly yes", "OK")?;
+            server.rewritten()?;
+        }
+        // It ends without an answer.
+        let _ = server.ask(&["SHUTDOWN NOSAVE"]);
+        self.ended(helper)?;
+        Ok(keys)
+    }
+
+    /// Lays the snapshot down for the live server's owner.
+    fn copy_in(&self, helper: &Workshop, owner: &str, path: &str) -> Result<()> {
+        const COPY: &str = "umask 077; cat >\"$1\"; sync \"$1\" 2>/dev/null || sync; wc -c <\"$1\"";
+        let mut chain = self.context.chain();
+        let contents = read(self.context, &mut chain, self.file)?;
+        let how = Exec {
+            interactive: true,
+            user: Some(owner),
+            ..Exec::default()
+        };
+        let command = self.docker.exec(helper.id(), how, &["sh", "-c", COPY, "sh", path]);
+        let (stdin, stdout) = chain.stream("docker exec", command, Input::Piped)?;
+        let stdin = stdin.context("docker exec has no input")?;
+        let count = chain.pump(
+            "copying the snapshot",
+            contents,
+            stdin,
+            crate::process::Count::default(),
+        );
+        let said = chain.collect("reading from docker exec", stdout, 1024);
+        chain.finish()?;
+        let (sent, arrived) = (count.get()?.0, String::from_utf8_lossy(&said.get()?).trim().to_owned());
+        ensure!(
+            arrived == sent.to_string(),
+            "{sent} bytes of the snapshot were sent and {arrived} arrived"
+        );
+        Ok(())
+    }
+
+    /// What redis-check-rdb counts in the snapshot; none where the image does not have it.
+    fn check(&self, helper: &Workshop, snapshot: &str) -> Result<Option<Keys>> {
+        let call = self
+            .docker
+            .exec(helper.id(), Exec::default(), &["redis-check-rdb", snapshot]);
+        let said = self.docker.answer("redis-check-rdb", call, None)?;
+        if matches!(said.code, Some(126 | 127)) {
+            return Ok(None);
+        }
+        let text = said.text();
+        ensure!(
+            said.success,
+            "redis-check-rdb: {}",
+            text.lines().last().unwrap_or("failed")
+        );
+        Ok(checked_keys(&text))
+    }
+
+    /// Starts a server on the staged snapshot and waits until it has loaded it.
+    fn serve<'a>(&'a self, helper: &'a Workshop, owner: &str, dir: &str, layout: &Layout) -> Result<Redis<'a>> {
+        const RUN: &str = "\"$@\"; echo $? >\"$0\"";
+        let mut argv = vec![
+            "sh",
+            "-c",
+            RUN,
+            STATUS,
+            "redis-server",
+            "--port",
+            "0",
+            "--unixsocket",
+            SOCKET,
+        ];
+        argv.extend([
+            "--logfile",
+            LOG,
+            "--daemonize",
+            "no",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        argv.extend(["--databases", &layout.databases, "--dir", dir]);
+        argv.extend([
+            "--dbfilename",
+            &layout.snapshot,
+            "--appendfilename",
+            &layout.append_file,
+        ]);
+        if let Some(name) = &layout.append_dir {
+            argv.extend(["--appenddirname", name]);
+        }
+        let how = Exec {
+            detached: true,
+            user: Some(owner),
+            ..Exec::default()
+        };
+        let said = self
+            .docker
+            .answer("docker exec", self.docker.exec(helper.id(), how, &argv), None)?;
+        ensure!(said.success, "redis-server was not started: {}", said.stderr);
+        let server = Redis {
+            docker: &self.docker,
+            container: helper.id(),
+            at: ["-s".to_owned(), SOCKET.to_owned()],
+            login: None,
+            stall: self.context.config.stall,
+        };
+        server.loaded(server.stall, || match self.status(helper)? {
+            None => Ok(()),
+            Some(status) => bail!(
+                "Redis does not load the snapshot (exit code {status}): {}",
+                self.last_words(helper)?
+            ),
+        })?;
+        Ok(server)
+    }
+
+    /// The exit status of the server of our own, when it has ended.
+    fn status(&self, helper: &Workshop) -> Result<Option<String>> {
+        let call = self.docker.exec(helper.id(), Exec::default(), &["cat", STATUS]);
+        let said = self.docker.answer("docker exec", call, None)?;
+        Ok(said.success.then(|| said.text()).filter(|text| !text.is_empty()))
+    }
+
+    fn last_words(&self, helper: &Workshop) -> Result<String> {
+        let call = self
+            .docker
+            .exec(helper.id(), Exec::default(), &["tail", "-n", "3", LOG]);
+        let said = self.docker.answer("docker exec", call, None)?.text();
+        Ok(said.lines().collect::<Vec<_>>().join(" / "))
+    }
+
+    fn ended(&self, helper: &Workshop) -> Result<()> {
+        let deadline = Instant::now() + self.context.config.stall;
+        loop {
+            match self.status(helper)?.as_deref() {
+                Some("0") => return Ok(()),
+                Some(status) => bail!(
+                    "the server that loaded the snapshot ended with exit code {status}: {}",
+                    self.last_words(helper)?
+                ),
+                None if Instant::now() >= deadline => bail!("the server that loaded the snapshot does not end"),
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Starts the live server and compares what it has loaded.
+    fn prove(&self, layout: &Layout, keys: Keys) -> Result<()> {
+        let name = &self.container.name;
+        self.journal.info(format_args!("Starting {name}..."));
+        self.docker.start(name)?;
+        let live = Redis::live(self.context, &self.docker);
+        let info = live.loaded(live.stall, || match self.docker.container(name)? {
+            Some(container) if container.status == "running" => Ok(()),
+            _ => bail!("Redis does not start with the restored data; see: docker logs {name}"),
+        })?;
+        self.journal.info("Verifying restore...");
+        let now = live.count()?;
+        let number = |field: &str| info.get(field).and_then(|value| value.parse::<u64>().ok());
+        let loaded = number("rdb_last_load_keys_loaded").zip(number("rdb_last_load_keys_expired"));
+        // Clients may have changed something since; what was loaded counts where Redis tells it.
+        let complete =
+            loaded.is_some_and(|(loaded, expired)| loaded + expired == keys.total) || now.lasting() >= keys.lasting();
+        ensure!(
+            complete,
+            "Redis has {} keys, {} of them without expiry, and the snapshot {} and {}",
+            now.total,
+            now.lasting(),
+            keys.total,
+            keys.lasting()
+        );
+        ensure!(
+            !layout.append_only || info.get("aof_enabled").is_some_and(|on| on == "1"),
+            "Redis no longer keeps its append-only file"
+        );
+        self.journal
+            .info(format_args!("Found {} keys in the restored Redis", now.total));
+        Ok(())
+    }
+}
+
+impl Redis<'_> {
+    /// Waits until the append-only file that was just turned on is written.
+    fn rewritten(&self) -> Result<()> {
+        let deadline = Instant::now() + self.stall;
+        loop {
+            let replies = self.ask(&["INFO persistence"])?;
+            let info = fields(&replies.concat());
+            let is = |name: &str, value: &str| info.get(name).is_some_and(|now| now == value);
+            let busy = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
+            if !busy && is("aof_enabled", "1") {
+                ensure!(
+                    is("aof_last_bgrewrite_status", "ok"),
+                    "Redis could not write the append-only file"
+                );
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "Redis did not write the append-only file in {} s",
+                self.stall.as_secs()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn expect(&self, command: &str, wanted: &str) -> Result<()> {
+        let reply = self.ask(&[command])?.concat();
+        ensure!(reply == wanted, "Redis replied to {command}: {reply}");
+        Ok(())
+    }
+
+    fn count(&self) -> Result<Keys> {
+        let reply = self.ask(&["INFO keyspace"])?.concat();
+        keyspace(&reply)
+            .map(|databases| {
+                databases.values().fold(Keys::default(), |sum, keys| Keys {
+                    total: sum.total + keys.total,
+                    expiring: sum.expiring + keys.expiring,
+                })
+            })
+            .with_context(|| format!("Redis replied to INFO keyspace: {reply}"))
+    }
+
+    /// Runs a script with the queue's prefix in every database that has keys, and adds up what it gives.
+    fn sum(&self, script: &str, prefix: &str) -> Result<u64> {
+        let reply = self.ask(&["INFO keyspace"])?.concat();
+        let databases = keyspace(&reply).context("Redis does not tell its databases")?;
+        let call = format!("EVAL {} 0 {}", quoted(script), quoted(prefix));
+        let mut sum = 0;
+        for database in databases.keys() {
+            let select = format!("SELECT {database}");
+            let replies = self.ask(&[&select, &call])?;
+            let reply = replies.last().map_or("", String::as_str);
+            let reply = reply.strip_prefix("(integer) ").unwrap_or(reply);
+            sum += reply
+                .parse::<u64>()
+                .map_err(|_| anyhow!("Redis replied to the script that looks at n8n's queue: {reply}"))?;
+        }
+        Ok(sum)
+    }
+}
+
+/// A script over the keys of the queue, `PREFIX:*`: deletes them and gives how many they were, or counts the jobs that
+/// wait or run.
+fn queue_script(what: &str) -> String {
+    let each = match what {
+        "DELETE" => "sum = sum + redis.call('DEL', key)",
+        _ => {
+            "local list = string.match(key, ':(%a+)$')
+             if list == 'wait' or list == 'active' or list == 'paused' then
+               local kind = redis.call('TYPE', key)
+               if (kind.ok or kind) == 'list' then sum = sum + redis.call('LLEN', key) end
+             end"
+        }
+    };
+    format!(
+        "if redis.replicate_commands then redis.replicate_commands() end
+         local pattern = string.gsub(ARGV[1], '[%*%?%[%]\\\\]', '\\\\%0') .. ':*'
+         local sum, cursor = 0, '0'
+         repeat
+           local found = redis.call('SCAN', cursor, 'MATCH', pattern, 'COUNT', 1000)
+           cursor = found[1]
+           for _, key in ipairs(found[2]) do
+             {each}
+           end
+         until cursor == '0'
+         return sum"
+    )
+}
+
+/// The keys of each database in an `INFO keyspace` reply.
+fn keyspace(reply: &str) -> Option<BTreeMap<u32, Keys>> {
+    let mut databases = BTreeMap::new();
+    for (name, value) in fields(reply) {
+        let Some(number) = name.strip_prefix("db").and_then(|number| number.parse().ok()) else {
+            continue;
+        };
+        let field = |name: &str| {
+            value
+                .split(',')
+                .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+                .and_then(|count| count.parse().ok())
+        };
+        let keys = Keys {
+            total: field("keys")?,
+            expiring: field("expires")?,
+        };
+        databases.insert(number, keys);
+    }
+    Some(databases)
+}
+
+/// What redis-check-rdb has counted, without the keys that had expired by then.
+fn checked_keys(text: &str) -> Option<Keys> {
+    let number = |what: &str| {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("[info] "))
+            .find_map(|line| line.strip_suffix(what)?.trim().parse::<u64>().ok())
+    };
+    let (read, expires, expired) = (number("keys read")?, number("expires")?, number("already expired")?);
+    Some(Keys {
+        total: read.checked_sub(expired)?,
+        expiring: expires.checked_sub(expired)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_counted() {
+        let databases =
+            keyspace("# Keyspace\ndb0:keys=3,expires=1,avg_ttl=0\ndb12:keys=4,expires=0,avg_ttl=0").unwrap();
+        assert_eq!(databases[&0].lasting(), 2);
+        assert_eq!(databases[&12], Keys { total: 4, expiring: 0 });
+        assert!(keyspace("# Keyspace").unwrap().is_empty());
+        assert!(keyspace("db0:keys=x,expires=1").is_none());
+        let said = "[offset 9] Checksum OK\n[info] 10 keys read\n[info] 4 expires\n[info] 1 already expired";
+        assert_eq!(checked_keys(said), Some(Keys { total: 9, expiring: 3 }));
+        assert_eq!(checked_keys("nothing"), None);
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_asked_is_known_by_its_arguments() {
+        let arguments: Vec<String> = "redis-server --port 6386 --APPENDONLY yes --dbfilename n8n.rdb"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+        let layout = Layout::of_arguments(&arguments);
+        assert_eq!((layout.dir.as_str(), layout.snapshot.as_str()), ("/data", "n8n.rdb"));
+        assert!(layout.append_only);
+        assert_eq!(layout.names(), ["n8n.rdb", "appendonly.aof", "appendonlydir"]);
+    }
+}

@@ -1,0 +1,312 @@
+//! Throw-away containers: bounded, without network, with no volume of the stack, gone when we are.
+//!
+//! The engine removes such a container, with its anonymous volume, as soon as it ends (`--rm`). Ours ends when this process
+//! does: a small `sh` in it waits for its standard input to close, which the kernel sees to even after a SIGKILL. What
+//! never started, and what a reboot cut short, the next run sweeps.
+
+use std::io::{self, Write};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Error, Result};
+
+use super::{Docker, Exec, HELPER_MOUNT};
+use crate::process::{Chain, Input};
+use crate::report::units;
+
+/// The label that marks them; its value tells whose they are.
+const LABEL: &str = "n8n-backup.drill";
+
+/// Ends the container's first process when standard input closes. Again and again, since the first process may be a
+/// shell that takes no signal before it has become the server. SIGINT has PostgreSQL leave its clients alone.
+const LEASH: &str = "read -r _; while kill -INT 1; do sleep 1; done";
+
+/// The clients of a throw-away container may be silent for as long as it lives. The chain needs a limit all the same.
+const LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How many bytes of what a container says on standard output are kept.
+const KEPT: usize = 2048;
+
+/// What a throw-away container is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// Whose it is, for [`Docker::sweep_throw_aways`].
+    pub owner: &'a str,
+    /// The image, by ID or name; it is never pulled.
+    pub image: &'a str,
+    /// The limit of its memory, as docker takes it (`1g`).
+    pub memory: &'a str,
+    /// The limit of its processors, as docker takes it (`1.5`).
+    pub cpus: &'a str,
+    /// Variables; they show in the engine's records, so never a secret.
+    pub env: &'a [(&'a str, &'a str)],
+    /// The command, as it would stand after the image's name.
+    pub argv: &'a [&'a str],
+}
+
+/// A container that is removed, with its anonymous volumes, when this goes out of scope.
+pub struct ThrowAway {
+    docker: Docker,
+    id: String,
+    life: Option<Life>,
+}
+
+/// The docker clients that hold on to a container that was started.
+struct Life {
+    chain: Chain,
+    said: Said,
+}
+
+impl Docker {
+    /// Makes a throw-away container with a fresh anonymous volume; it does not run yet.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn throw_away(&self, recipe: Recipe<'_>) -> Result<ThrowAway> {
+        let args = create_args(recipe);
+        let said = self.answer("docker create", self.command(&args), None)?;
+        if !said.success {
+            bail!(
+                "could not make a throw-away container from image {}: {}",
+                recipe.image,
+                said.stderr
+            );
+        }
+        Ok(ThrowAway {
+            docker: self.clone(),
+            id: said.text().lines().last().unwrap_or_default().trim().to_owned(),
+            life: None,
+        })
+    }
+
+    /// Removes the throw-away containers that a run of `owner` which was killed has left. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the engine does not answer or refuses.
+    pub fn sweep_throw_aways(&self, owner: &str) -> Result<usize> {
+        self.sweep(LABEL, owner)
+    }
+
+    /// The free bytes where the engine keeps anonymous volumes, as `df` of `image` tells; none when it does not.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn free_on_engine(&self, owner: &str, image: &str) -> Result<Option<u64>> {
+        let label = format!("{LABEL}={owner}");
+        let said = self.query(&[
+            "run",
+            "--rm",
+            "--pull",
+            "never",
+            "--network",
+            "none",
+            "--label",
+            &label,
+            "--entrypoint",
+            "df",
+            "-v",
+            HELPER_MOUNT,
+            "--",
+            image,
+            "-Pk",
+            HELPER_MOUNT,
+        ])?;
+        Ok(units::free(&said.text()).filter(|_| said.success))
+    }
+}
+
+/// The arguments of the `docker create` for a recipe.
+fn create_args(recipe: Recipe<'_>) -> Vec<String> {
+    let mut args: Vec<String> = ["create", "--rm", "--pull", "never", "--network", "none"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    option("--label", format!("{LABEL}={}", recipe.owner));
+    option("--memory", recipe.memory.to_owned());
+    // No swap on top, which would only drag the host down.
+    option("--memory-swap", recipe.memory.to_owned());
+    option("--cpus", recipe.cpus.to_owned());
+    option("-v", HELPER_MOUNT.to_owned());
+    for (name, value) in recipe.env {
+        option("-e", format!("{name}={value}"));
+    }
+    option("--", recipe.image.to_owned());
+    args.extend(recipe.argv.iter().map(|arg| (*arg).to_owned()));
+    args
+}
+
+impl ThrowAway {
+    /// The container's ID.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where the container sees its anonymous volume.
+    pub const fn volume() -> &'static str {
+        HELPER_MOUNT
+    }
+
+    /// `docker cp` of a tar stream on standard input into a directory of the container, owners as they are.
+    pub fn unpack(&self, dir: &str) -> Command {
+        self.docker.command(["cp", "-", &format!("{}:{dir}", self.id)])
+    }
+
+    /// `docker cp` of the whole volume to standard output; members are named `./...`.
+    pub fn archive(&self) -> Command {
+        self.docker.copy_out(&self.id, &format!("{HELPER_MOUNT}/."))
+    }
+
+    /// Starts it, and ties its life to ours.
+    ///
+    /// # Errors
+    /// When the engine refuses or the container ends at once; with what it said.
+    pub fn start(&mut self) -> Result<()> {
+        let mut chain = Chain::new(LIFE);
+        let said = Said::default();
+        let start = self.docker.command(["start", "--attach", &self.id]);
+        let (_, stdout) = chain.spawn("docker start", start, Input::Null)?;
+        chain.pump("reading what the container says", stdout, said.clone(), ());
+        self.life = Some(Life { chain, said });
+        self.wait(Duration::from_millis(20), |container| {
+            Ok(container.runs()?.then_some(()))
+        })?;
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let leash = self.docker.exec(&self.id, how, &["sh", "-c", LEASH]);
+        if let Some(life) = &mut self.life {
+            let (_, stdout) = life.chain.spawn("the leash of a container", leash, Input::Leash)?;
+            life.chain.pump("reading from a leash", stdout, io::sink(), ());
+        }
+        Ok(())
+    }
+
+    /// Whether it runs by now.
+    ///
+    /// # Errors
+    /// When it has ended, with what it said.
+    fn runs(&mut self) -> Result<bool> {
+        match self.docker.container(&self.id)? {
+            Some(container) if container.status == "running" => Ok(true),
+            Some(container) if container.status == "created" => Ok(false),
+            _ => Err(self.reason()),
+        }
+    }
+
+    /// Asks `ready` every `pause` until it gives something. Each time but the last it looks whether the container still
+    /// runs.
+    ///
+    /// # Errors
+    /// Those of `ready`, that the container has ended, or that it was not ready within the stall limit.
+    pub fn wait<T>(&mut self, pause: Duration, mut ready: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
+        let begun = Instant::now();
+        loop {
+            if let Some(value) = ready(self)? {
+                return Ok(value);
+            }
+            self.runs()?;
+            if begun.elapsed() >= self.docker.stall {
+                bail!("it was not ready after {} s", self.docker.stall.as_secs());
+            }
+            thread::sleep(pause);
+        }
+    }
+
+    /// Why it has ended, by the last lines that it said.
+    fn reason(&mut self) -> Error {
+        let Some(Life { chain, said }) = self.life.take() else {
+            return anyhow!("the container has ended");
+        };
+        let error = match chain.finish() {
+            Ok(()) => anyhow!("exit code 0"),
+            Err(error) => error,
+        };
+        let said = said.text();
+        if said.is_empty() {
+            error.context("the container has ended")
+        } else {
+            error.context(said).context("the container has ended")
+        }
+    }
+}
+
+impl Drop for ThrowAway {
+    fn drop(&mut self) {
+        // Before its clients let go, so that it is not ended by them at the same time. What cannot be removed now is
+        // swept by the next run.
+        let _ = self.docker.remove(&[&self.id]);
+    }
+}
+
+/// Keeps the end of a stream.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Said {
+    /// The last lines, as one.
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(4)..].join(" / ")
+    }
+}
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend_from_slice(bytes);
+        let excess = kept.len().saturating_sub(KEPT);
+        kept.drain(..excess);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throw_away_container_is_bounded_and_alone() {
+        let args = create_args(Recipe {
+            owner: "me",
+            image: "sha256:0",
+            memory: "1g",
+            cpus: "0.5",
+            env: &[("A", "b c")],
+            argv: &["postgres", "-c", "fsync=off"],
+        });
+        let text = args.join(" ");
+        for part in [
+            "--network none",
+            "--memory 1g --memory-swap 1g",
+            "--cpus 0.5",
+            "--pull never",
+            "--rm",
+            "--label n8n-backup.drill=me",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.ends_with("-e A=b c -- sha256:0 postgres -c fsync=off"), "{text}");
+        // The one volume is anonymous: no name, no path of this host.
+        let mounts: Vec<&String> = args.iter().skip_while(|arg| *arg != "-v").skip(1).take(1).collect();
+        assert_eq!(mounts, [HELPER_MOUNT]);
+        assert_eq!(args.iter().filter(|arg| *arg == "-v").count(), 1);
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let mut said = Said::default();
+        for n in 0..1000 {
+            writeln!(said, "line {n}").unwrap();
+        }
+        assert_eq!(said.text(), "line 996 / line 997 / line 998 / line 999");
+    }
+}

@@ -1,0 +1,353 @@
+//! The log line: `[LEVEL] YYYY-MM-DD HH:MM:SS [command] message`, to standard output and, appended, to the log file.
+//!
+//! Each event is one line of ASCII. A line is written once even when standard output is the log file already, as it is
+//! under the crontab line `... >> logs/backup.log 2>&1`.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+use log::Level;
+
+use crate::report::progress;
+use crate::store::atomic;
+
+/// Marks a record of level INFO as SUCCESS, a level that the `log` crate does not have. It stands before the tag in the
+/// record's target.
+const SUCCESS: &str = "success:";
+
+/// What could not be written since the log was opened, for [`failure`].
+static FAILURE: Mutex<Option<String>> = Mutex::new(None);
+/// Set once the first line has gone out: from then on a broken standard output no longer stops a run.
+static STARTED: AtomicBool = AtomicBool::new(false);
+/// The last lines, for [`recent`].
+static RECENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+/// How many lines [`recent`] gives.
+const RECENT_LINES: usize = 100;
+/// Set by [`set_verbose`].
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Writes the events of one command, tagged with its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Journal {
+    tag: &'static str,
+}
+
+impl Journal {
+    /// A journal for the command `tag`, such as `backup-postgres`.
+    pub const fn new(tag: &'static str) -> Self {
+        Self { tag }
+    }
+
+    /// Logs a step.
+    pub fn info(&self, message: impl Display) {
+        log::info!(target: self.tag, "{message}");
+    }
+
+    /// Logs that the work is done and proven.
+    pub fn success(&self, message: impl Display) {
+        log::info!(target: &format!("{SUCCESS}{}", self.tag), "{message}");
+    }
+
+    /// Logs what needs attention and does not stop the work.
+    pub fn warn(&self, message: impl Display) {
+        log::warn!(target: self.tag, "{message}");
+    }
+
+    /// Logs a failure.
+    pub fn error(&self, message: impl Display) {
+        log::error!(target: self.tag, "{message}");
+    }
+
+    /// Logs a failure and what led to it: the outermost message on a line of its own, the causes on the next.
+    pub fn failure(&self, error: &anyhow::Error) {
+        self.error(error);
+        let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        if !causes.is_empty() {
+            self.error(format_args!("Cause: {}", causes.join(": ")));
+        }
+    }
+}
+
+/// Where the lines go.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// The file that lines are appended to; made, mode 600, with its directory, when it is missing.
+    pub file: Option<&'a Path>,
+    /// Keeps INFO and SUCCESS lines off standard output; the file gets them all.
+    pub quiet: bool,
+}
+
+/// Opens the log. To be called once, before the first line.
+///
+/// # Errors
+/// When the log file cannot be opened for appending, naming it.
+pub fn init(options: &Options<'_>) -> Result<()> {
+    let file = options.file.map(open_append).transpose()?.flatten();
+    let stdout = !file.as_ref().is_some_and(|file| is_stdout(file.metadata()));
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Info)
+        .format(|out, record| {
+            let (level, tag) = match record.target().strip_prefix(SUCCESS) {
+                Some(tag) => ("SUCCESS", tag),
+                None => (name(record.level()), record.target()),
+            };
+            let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S");
+            writeln!(out, "[{level}] {now} [{tag}] {}", ascii(&record.args().to_string()))
+        })
+        .target(env_logger::Target::Pipe(Box::new(Sink {
+            stdout: stdout.then(|| Printer::start(io::stdout(), PATIENCE)),
+            quiet: options.quiet,
+            file: file.map(|file| (file, options.file.unwrap_or(Path::new("")).display().to_string())),
+        })))
+        .try_init()
+        .context("could not start the log")
+}
+
+/// The first write that failed since [`init`], as a sentence, if one did. A log that cannot be written is a failure of
+/// the run, though not of its backups.
+pub fn failure() -> Option<String> {
+    FAILURE.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Checks that the first lines arrived: a standard output that is closed, or a log on a full disk, is told before work
+/// begins. Only the first call checks; what fails later must not cost a backup.
+///
+/// # Errors
+/// When standard output or the log file does not take what is written.
+pub fn check_started() -> Result<()> {
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    match failure() {
+        Some(what) => bail!("{what}"),
+        None => Ok(()),
+    }
+}
+
+/// The last lines that were logged, oldest first.
+pub fn recent() -> Vec<String> {
+    let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.iter().cloned().collect()
+}
+
+/// Makes [`trace`] print.
+pub fn set_verbose(on: bool) {
+    VERBOSE.store(on, Ordering::Relaxed);
+}
+
+/// Prints a line for `-v` to standard error, not to the log.
+pub fn trace(message: impl FnOnce() -> String) {
+    if VERBOSE.load(Ordering::Relaxed) {
+        complain(&format!("+ {}\n", ascii(&message())));
+    }
+}
+
+/// Opens `path` for appending; directory and file are made when missing. None where it leads to the pipe that standard output
+/// is: the lines are written there once.
+fn open_append(path: &Path) -> Result<Option<File>> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("Cannot create log directory {}", parent.display()))?;
+    }
+    let context = || format!("Cannot write log file {}", path.display());
+    // A device such as /dev/null does as a log; a pipe that nobody reads would hold the run.
+    let serves = |meta: &Metadata| meta.is_file() || meta.file_type().is_char_device();
+    let there = path.metadata();
+    if there.as_ref().is_ok_and(|meta| meta.file_type().is_fifo()) && is_stdout(path.metadata()) {
+        return Ok(None);
+    }
+    atomic::check(!there.as_ref().is_ok_and(|meta| !serves(meta))).with_context(context)?;
+    let device = there.is_ok_and(|meta| !meta.is_file());
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(if device { 0 } else { atomic::NONBLOCK })
+        .open(path)
+        .with_context(context)?;
+    atomic::check(serves(&file.metadata().with_context(context)?)).with_context(context)?;
+    Ok(Some(file))
+}
+
+/// Whether standard output is this very file.
+fn is_stdout(file: io::Result<Metadata>) -> bool {
+    let id = |meta: Metadata| (meta.dev(), meta.ino());
+    let stdout = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stdout| File::from(stdout).metadata());
+    matches!((stdout.map(id), file.map(id)), (Ok(a), Ok(b)) if a == b)
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARN",
+        _ => "INFO",
+    }
+}
+
+/// `text` with each of its lines as [`ascii`] makes it.
+pub fn ascii_lines(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => ascii(line) + "\n",
+            None => ascii(line),
+        })
+        .collect()
+}
+
+/// `text` as printable ASCII on one line; all else is escaped as in a Rust string (`\n`, `\u{e4}`).
+pub fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == ' ' || c.is_ascii_graphic() {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+/// How long standard output may take a line: a pipe that is full and that nobody reads must not hold a run and its lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for standard error, where nothing is said that the log does not hold.
+const PATIENCE_WITH_STDERR: Duration = Duration::from_secs(3);
+
+/// Writes to standard output, or standard error, in a thread of its own, which alone stands still with it.
+struct Printer {
+    lines: Sender<Vec<u8>>,
+    written: Receiver<io::Result<()>>,
+    patience: Duration,
+}
+
+impl Printer {
+    fn start(mut to: impl Write + Send + 'static, patience: Duration) -> Self {
+        let (lines, queue) = mpsc::channel::<Vec<u8>>();
+        let (outcome, written) = mpsc::channel();
+        thread::spawn(move || {
+            for line in queue {
+                let done = to.write_all(&line).and_then(|()| to.flush());
+                if outcome.send(done).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            lines,
+            written,
+            patience,
+        }
+    }
+
+    fn print(&self, line: &[u8]) -> io::Result<()> {
+        let _ = self.lines.send(line.to_owned());
+        self.written.recv_timeout(self.patience).unwrap_or_else(|_| {
+            let what = format!("nobody took a line for {} s", self.patience.as_secs());
+            Err(io::Error::new(ErrorKind::TimedOut, what))
+        })
+    }
+}
+
+/// What is known of standard error.
+enum Stderr {
+    Unused,
+    Open(Printer),
+    /// Nobody took a line.
+    GivenUp,
+}
+
+static STDERR: Mutex<Stderr> = Mutex::new(Stderr::Unused);
+
+/// Writes whole lines to standard error, until once nobody takes them.
+pub fn complain(lines: &str) {
+    let mut stderr = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*stderr, Stderr::Unused) {
+        *stderr = Stderr::Open(Printer::start(io::stderr(), PATIENCE_WITH_STDERR));
+    }
+    let Stderr::Open(printer) = &*stderr else { return };
+    let done = printer.print(lines.as_bytes());
+    if done.is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+        *stderr = Stderr::GivenUp;
+    }
+}
+
+/// Takes whole lines from env_logger and passes them on.
+struct Sink {
+    stdout: Option<Printer>,
+    quiet: bool,
+    file: Option<(File, String)>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let chatter = line.starts_with(b"[INFO]") || line.starts_with(b"[SUCCESS]");
+        {
+            let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent.len() == RECENT_LINES {
+                recent.pop_front();
+            }
+            recent.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
+        }
+        let mut stdout_failed = None;
+        if let Some(printer) = self.stdout.as_ref().filter(|_| !(self.quiet && chatter)) {
+            if let Err(error) = printer.print(&[progress::clear().as_bytes(), line].concat()) {
+                stdout_failed = Some(format!("Cannot write to standard output: {error}"));
+                if error.kind() == ErrorKind::TimedOut {
+                    self.stdout = None;
+                }
+            }
+        }
+        if let Some((file, path)) = &mut self.file {
+            if let Err(error) = file.write_all(line) {
+                remember(format!("Cannot write log file {path}: {error}"));
+            }
+        }
+        // A reader that goes away later must not cost a backup that is under way.
+        if let Some(what) = stdout_failed {
+            if !STARTED.load(Ordering::Relaxed) || self.file.is_none() {
+                remember(what);
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps the first failure, and says it where it may still be read.
+fn remember(what: String) {
+    let line = format!("[ERROR] {}\n", ascii(&what));
+    {
+        let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some() {
+            return;
+        }
+        *failure = Some(what);
+    }
+    complain(&line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_of_ascii() {
+        assert_eq!(ascii("a b"), "a b");
+        assert_eq!(ascii("a\nb\r\u{1b}[31m\u{e4}"), "a\\nb\\r\\u{1b}[31m\\u{e4}");
+    }
+}

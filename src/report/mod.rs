@@ -1,0 +1,8 @@
+//! What a run tells: the log, the progress line, monitors.
+
+pub mod channel;
+pub mod json;
+pub mod log;
+pub mod metrics;
+pub mod progress;
+pub mod units;

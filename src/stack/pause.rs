@@ -1,0 +1,630 @@
+//! n8n at rest while something under it is replaced: what runs is stopped, and that alone is started again. A record in
+//! `backups/` keeps that through a crash, with the parts of a recovery point that are done.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{anyhow, bail, Context as _, Error, Result};
+
+use crate::components::dirswap::NotPutBack;
+use crate::components::n8n_data;
+use crate::components::postgres::restore::Dropped;
+use crate::components::Context;
+use crate::engine::{Container, Docker};
+use crate::report::log::Journal;
+use crate::store::atomic;
+use crate::store::{sync_dir, Kind, Stamp};
+
+/// The record's name in `backups/`.
+const RECORD: &str = ".restore";
+/// It has a line for each container and part.
+const LIMIT: u64 = 1 << 20;
+
+/// n8n's containers, stopped from [`Pause::begin`] on.
+pub struct Pause<'a> {
+    context: &'a Context,
+    docker: &'a Docker,
+    journal: Journal,
+    /// What an earlier restore that was interrupted has left.
+    before: Option<Record>,
+    record: Record,
+    /// What was started for the restore.
+    lent: Vec<String>,
+    begun: bool,
+}
+
+/// What must outlive us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Record {
+    /// Each container: when it was started last, and whether it is to run at the end.
+    containers: BTreeMap<String, (String, bool)>,
+    /// The recovery point that is being restored.
+    point: Option<Stamp>,
+    /// The parts of it that are to be restored, by this run or the one that was interrupted; without a point, those that are
+    /// being restored by themselves.
+    parts: Vec<Kind>,
+    /// Its parts that are in place.
+    done: Vec<Kind>,
+    /// Parts of another point are in place too.
+    mixed: bool,
+}
+
+impl Record {
+    /// Whether n8n was stopped for the restore.
+    fn knows_n8n(&self, context: &Context) -> bool {
+        self.containers.keys().any(|name| is_n8n(context, name))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut record = Self::default();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["container", name, started, state @ ("runs" | "rests")] => {
+                    let entry = ((*started).to_owned(), *state == "runs");
+                    record.containers.insert((*name).to_owned(), entry);
+                }
+                ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
+                [list @ ("part" | "done"), name] => {
+                    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?;
+                    match *list {
+                        "part" => record.parts.push(kind),
+                        _ => record.done.push(kind),
+                    }
+                }
+                ["mixed"] => record.mixed = true,
+                _ => return None,
+            }
+        }
+        Some(record)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, (started, runs)) in &self.containers {
+            let state = if *runs { "runs" } else { "rests" };
+            text.push_str(&format!("container {name} {started} {state}\n"));
+        }
+        if let Some(point) = self.point {
+            text.push_str(&format!("point {point}\n"));
+        }
+        for (list, kinds) in [("part", &self.parts), ("done", &self.done)] {
+            for kind in kinds {
+                text.push_str(&format!("{list} {}\n", kind.dir()));
+            }
+        }
+        if self.mixed {
+            text.push_str("mixed\n");
+        }
+        text
+    }
+}
+
+fn path(context: &Context) -> PathBuf {
+    context.store.root().join(RECORD)
+}
+
+fn read(context: &Context) -> Result<Option<Record>> {
+    let file = path(context);
+    match atomic::read_text(&file, LIMIT) {
+        Ok(text) => match Record::parse(&text) {
+            Some(record) => Ok(Some(record)),
+            None => bail!("{} is not understood", file.display()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", file.display())),
+    }
+}
+
+fn write(context: &Context, record: &Record) -> Result<()> {
+    let file = path(context);
+    crate::store::make_dir(context.store.root())?;
+    let temporary = file.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        // What a dead run, or somebody else, has left there is not written to.
+        let _ = fs::remove_file(&temporary);
+        let mut out = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        out.write_all(record.text().as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&temporary, &file)
+    };
+    write().with_context(|| format!("Cannot write {}", file.display()))?;
+    sync_dir(context.store.root())
+}
+
+/// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
+/// was a whole one. Once n8n has run again, that restore is history.
+///
+/// # Errors
+/// When the record cannot be read, or the engine does not answer.
+pub fn unfinished(context: &Context) -> Result<Option<Option<Stamp>>> {
+    let Some(record) = read(context)? else { return Ok(None) };
+    let replaced = record.point.is_some() || record.knows_n8n(context);
+    let history = !replaced || is_history(context, &context.docker()?, &record)?;
+    Ok((!history).then_some(record.point))
+}
+
+/// Whether n8n has worked since the record was written. A container that is gone does not count.
+fn is_history(context: &Context, docker: &Docker, record: &Record) -> Result<bool> {
+    let knows_n8n = record.knows_n8n(context);
+    for name in &context.config.n8n_containers {
+        let Some(now) = docker.container(name)? else { continue };
+        let known = record.containers.get(name);
+        let rested = known.is_some_and(|(started, _)| *started == now.started_at);
+        // Where n8n was never stopped, only one that runs has worked.
+        if is_up(&now) || (knows_n8n && !rested) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
+pub fn interrupted(context: &Context) -> Option<String> {
+    let record = read(context).ok().flatten()?;
+    let docker = context.docker().ok();
+    let is_running = |name: &str| {
+        let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
+        now.map(|now| is_up(&now))
+    };
+    let mut stopped = Vec::new();
+    let mut started = Vec::new();
+    for (name, (_, runs)) in &record.containers {
+        match (runs, is_running(name)) {
+            (true, None | Some(false)) => stopped.push(name.as_str()),
+            (false, Some(true)) if !is_n8n(context, name) => started.push(name.as_str()),
+            _ => {}
+        }
+    }
+    if stopped.is_empty() {
+        stopped.push("nothing");
+    }
+    Some(format!(
+        "A restore was interrupted and has left stopped: {}{}. Run the same restore again, which goes on and sets that \
+         right; or do it by hand and remove {}",
+        stopped.join(" "),
+        if started.is_empty() {
+            String::new()
+        } else {
+            format!("; running, though it did not run before: {}", started.join(" "))
+        },
+        path(context).display()
+    ))
+}
+
+/// The names of n8n's containers that run; none where none does, or the engine does not answer.
+pub fn running(context: &Context) -> Option<String> {
+    let mut found = n8n_data::containers(context, &context.docker().ok()?).ok()?;
+    found.retain(is_up);
+    let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
+    (!names.is_empty()).then(|| names.join(" "))
+}
+
+fn is_n8n(context: &Context, name: &str) -> bool {
+    context.config.n8n_containers.iter().any(|n8n| n8n == name)
+}
+
+/// Whether a restore that failed so has left something that n8n must not be started on.
+fn leaves_half(error: &Error) -> bool {
+    error.is::<NotPutBack>() || error.is::<Dropped>()
+}
+
+fn is_up(container: &Container) -> bool {
+    container.status == "running" || container.status == "restarting"
+}
+
+/// Restores one part by itself, with n8n at rest meanwhile. For `others` see [`Pause::plan`]. While a restore-all is
+/// unfinished, it is done as [`within`] that.
+///
+/// # Errors
+/// As for [`Pause::begin`], those of the work, and as for [`Pause::end`].
+pub fn around(
+    context: &Context,
+    docker: &Docker,
+    journal: Journal,
+    kind: Kind,
+    others: &[&str],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if let Some(Some(_)) = unfinished(context)? {
+        return within(context, journal, kind, work);
+    }
+    let mut pause = Pause::plan(context, docker, journal, others)?;
+    pause.begin()?;
+    let done = pause.begin_part(kind).and_then(|()| work());
+    pause.end_part(kind, done)
+}
+
+/// Restores one part by itself. Where a restore-all is unfinished, n8n stays stopped as that has left it, and its record stays
+/// but for this part, which it is to restore again: what comes now may be of another time.
+///
+/// # Errors
+/// Those of the work, as for [`unfinished`], and that the record cannot be written.
+pub fn within(context: &Context, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let Some(Some(point)) = unfinished(context)? else {
+        return work();
+    };
+    let mut record = read(context)?.unwrap_or_default();
+    record.done.retain(|done| *done != kind);
+    record.mixed = true;
+    write(context, &record)?;
+    // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
+    let done = work();
+    journal.warn(format_args!(
+        "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {point} \
+         goes on with it, with the same options"
+    ));
+    done
+}
+
+impl<'a> Pause<'a> {
+    /// Looks at what there is. `others` are containers that are not stopped here, and may be started or stopped by the restore
+    /// itself: at the end they are as they are now, or were before an earlier restore that was interrupted. Changes nothing.
+    /// The main lock must be held.
+    ///
+    /// # Errors
+    /// When the engine does not answer, or the record of an earlier restore cannot be read.
+    pub fn plan(context: &'a Context, docker: &'a Docker, journal: Journal, others: &[&str]) -> Result<Self> {
+        let before = read(context)?;
+        let mut record = Record::default();
+        for name in others {
+            if let Some(container) = docker.container(name)? {
+                let runs = is_up(&container);
+                record
+                    .containers
+                    .insert((*name).to_owned(), (container.started_at, runs));
+            }
+        }
+        Ok(Self {
+            context,
+            docker,
+            journal,
+            before,
+            record,
+            lent: Vec::new(),
+            begun: false,
+        })
+    }
+
+    /// Starts one of the others, which does not run; as long as the restore has not begun, it is stopped again when this goes
+    /// out of scope.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the record not be written.
+    pub fn lend(&mut self, name: &str) -> Result<()> {
+        let mut record = self.before.clone().unwrap_or_default();
+        for (name, entry) in &self.record.containers {
+            record.containers.entry(name.clone()).or_insert_with(|| entry.clone());
+        }
+        write(self.context, &record)?;
+        self.lent.push(name.to_owned());
+        self.journal.info(format_args!("Starting {name}..."));
+        self.docker.start(name)
+    }
+
+    /// Stops those of n8n's containers that run.
+    ///
+    /// # Errors
+    /// When one cannot be stopped; those that were are started again. Where that fails, too, the record stays.
+    pub fn begin(&mut self) -> Result<()> {
+        let before = self.before.clone().unwrap_or_default();
+        let mut record = Record::default();
+        let mut running = Vec::new();
+        for name in &self.context.config.n8n_containers {
+            let Some(container) = self.docker.container(name)? else {
+                continue;
+            };
+            let known = before.containers.get(name);
+            let runs = is_up(&container);
+            if runs {
+                running.push(name.as_str());
+            }
+            let again = runs || known.is_some_and(|(_, runs)| *runs);
+            record.containers.insert(name.clone(), (container.started_at, again));
+        }
+        if record.containers.is_empty() {
+            self.journal.warn(format_args!(
+                "None of n8n's containers is there, so none is stopped ({}): set BACKUP_N8N_CONTAINERS in .env if yours are \
+                 called otherwise",
+                self.context.config.n8n_containers.join(" ")
+            ));
+        }
+        // Where n8n has worked since, it may have been given its servers back by hand: they are not taken from it.
+        let history = is_history(self.context, self.docker, &before)?;
+        for (name, (started, runs)) in &self.record.containers {
+            // One that runs now may have been started by the restore that was interrupted.
+            let again = match before.containers.get(name) {
+                Some((_, known)) if history => *known || *runs,
+                Some((_, known)) => *known,
+                None => *runs,
+            };
+            record.containers.insert(name.clone(), (started.clone(), again));
+        }
+        for (name, entry) in &before.containers {
+            if !record.containers.contains_key(name) && self.docker.container(name)?.is_some() {
+                record.containers.insert(name.clone(), entry.clone());
+            }
+        }
+        if !history {
+            record.point = before.point;
+            record.parts = before.parts;
+            record.done = before.done;
+            record.mixed = before.mixed;
+        }
+        if before.containers.values().any(|(_, runs)| *runs) {
+            self.journal
+                .warn("An earlier restore was interrupted; what it had stopped is started at the end");
+        }
+        self.record = record;
+        self.write()?;
+        self.stop(&running)?;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Records that a part is being restored by itself.
+    fn begin_part(&mut self, kind: Kind) -> Result<()> {
+        if !self.record.parts.contains(&kind) {
+            self.record.parts.push(kind);
+        }
+        self.write()
+    }
+
+    /// As [`Pause::end`], but n8n stays stopped and the record in place while another part is half restored, whose restore was
+    /// interrupted.
+    fn end_part(mut self, kind: Kind, done: Result<()>) -> Result<()> {
+        if done.as_ref().is_err_and(leaves_half) {
+            return self.end(done, false);
+        }
+        self.record.parts.retain(|part| *part != kind);
+        let others: Vec<&str> = self.record.parts.iter().map(|part| part.dir()).collect();
+        if others.is_empty() {
+            return self.end(done, false);
+        }
+        self.journal.warn(format_args!(
+            "n8n stays stopped: the restore of {} was interrupted. Run it again, which sets that right and starts n8n",
+            others.join(", ")
+        ));
+        let kept = self.write().and_then(|()| self.rest());
+        match (done, kept) {
+            (Ok(()), kept) => kept,
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(worse)) => {
+                self.journal.failure(&worse);
+                Err(error)
+            }
+        }
+    }
+
+    fn stop(&mut self, names: &[&str]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.journal.info(format_args!("Stopping n8n: {}", names.join(" ")));
+        let docker = self.docker;
+        let failed = thread::scope(|scope| {
+            let each: Vec<_> = names
+                .iter()
+                .map(|name| scope.spawn(move || docker.stop(name)))
+                .collect();
+            each.into_iter()
+                .filter_map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))).err())
+                .next()
+        });
+        let Some(error) = failed else { return Ok(()) };
+        let mut started = Ok(());
+        for name in names {
+            started = started.and(docker.start(name));
+        }
+        // Else the record is all that knows what is to run.
+        self.begun = started.is_err();
+        started.context("n8n could not be stopped, nor all of it started again")?;
+        Err(error.context("n8n could not be stopped, nothing was restored"))
+    }
+
+    /// The parts of a point that an interrupted restore of it has brought in place. From now on this point is what the
+    /// record tells of, and its `parts` with those that the interrupted one was to bring are what is to be done.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn resume(&mut self, point: Stamp, parts: &[Kind]) -> Result<Vec<Kind>> {
+        if self.record.point != Some(point) {
+            self.record.mixed |= !self.record.done.is_empty();
+            if self.record.point.is_some() {
+                self.record.parts.clear();
+            } else {
+                // Parts whose own restores were interrupted: until they are restored, too, what is there is half of it.
+                self.record.mixed |= !self.record.parts.is_empty();
+            }
+            self.record.point = Some(point);
+            self.record.done.clear();
+        }
+        self.record.parts.extend(parts);
+        self.record.parts.sort_unstable();
+        self.record.parts.dedup();
+        self.write()?;
+        Ok(self.record.done.clone())
+    }
+
+    /// Records that a part is in place.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn done(&mut self, kind: Kind) -> Result<()> {
+        self.record.done.push(kind);
+        self.write()
+    }
+
+    /// Whether no part of the point is in place yet.
+    pub fn is_untouched(&self) -> bool {
+        self.record.done.is_empty() && !self.record.mixed
+    }
+
+    /// Whether n8n will be started at the end.
+    pub fn starts_n8n(&self) -> bool {
+        self.n8n().any(|name| self.ran(name))
+    }
+
+    fn n8n(&self) -> impl Iterator<Item = &str> {
+        let names = self.context.config.n8n_containers.iter().map(String::as_str);
+        names.filter(|name| self.record.containers.contains_key(*name))
+    }
+
+    fn ran(&self, name: &str) -> bool {
+        self.record.containers.get(name).is_some_and(|(_, runs)| *runs)
+    }
+
+    fn write(&self) -> Result<()> {
+        write(self.context, &self.record)
+    }
+
+    /// Those that are not n8n's, and whether each is to run at the end.
+    fn others(&self) -> impl Iterator<Item = (&str, bool)> {
+        let each = self.record.containers.iter();
+        each.filter(|(name, _)| !is_n8n(self.context, name))
+            .map(|(name, (_, runs))| (name.as_str(), *runs))
+    }
+
+    /// Stops what did not run before.
+    fn rest(&self) -> Result<()> {
+        for (name, _) in self.others().filter(|(_, runs)| !runs) {
+            if self.docker.container(name)?.is_some_and(|now| is_up(&now)) {
+                self.journal
+                    .info(format_args!("Stopping {name}, which did not run before"));
+                self.docker.stop(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves n8n stopped and the record in place, since only some of the recovery point's parts were brought back: what
+    /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all. What did not run
+    /// before is stopped.
+    pub fn keep(&self) -> bool {
+        let parts = self.record.parts.iter();
+        let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.partition(|kind| self.record.done.contains(kind));
+        if self.is_untouched() || left.is_empty() {
+            return false;
+        }
+        let names = |kinds: &[&Kind]| match kinds {
+            [] => "nothing".to_owned(),
+            kinds => kinds.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
+        };
+        self.journal.warn(format_args!(
+            "{}: restored from the recovery point: {}; as before: {}{}",
+            if self.starts_n8n() {
+                "n8n stays stopped"
+            } else {
+                "Half restored"
+            },
+            names(&done),
+            names(&left),
+            if self.record.mixed {
+                ", some of it from another point"
+            } else {
+                ""
+            }
+        ));
+        if let Err(error) = self.rest() {
+            self.journal.failure(&error);
+        }
+        true
+    }
+
+    /// Starts what ran, or after work that is done everything with `all`, stops what did not run, and gives the verdict on
+    /// `work`. After a failure that left something half restored nothing is started.
+    ///
+    /// # Errors
+    /// That of the work, else of the start.
+    pub fn end<T>(self, work: Result<T>, all: bool) -> Result<T> {
+        let all = all && work.is_ok();
+        if let Err(error) = &work {
+            if leaves_half(error) {
+                if self.starts_n8n() {
+                    self.journal.error("n8n stays stopped");
+                }
+                if let Err(worse) = self.rest() {
+                    self.journal.failure(&worse);
+                }
+                return work;
+            }
+        }
+        let mut started = Ok(());
+        for (name, _) in self.others().filter(|(_, runs)| all || *runs) {
+            started = started.and(self.docker.start(name));
+        }
+        let names: Vec<&str> = self.n8n().filter(|name| all || self.ran(name)).collect();
+        if !names.is_empty() {
+            self.journal.info(format_args!("Starting n8n: {}", names.join(" ")));
+            for name in &names {
+                started = started.and(self.docker.start(name));
+            }
+        }
+        if !all {
+            started = started.and_then(|()| self.rest());
+        }
+        // Kept only when there is something left to do.
+        if started.is_ok() {
+            fs::remove_file(path(self.context)).context("Cannot remove the record of the restore")?;
+        }
+        match (work, started) {
+            (Ok(value), started) => started
+                .map(|()| value)
+                .context("The restore is done, and n8n could not be started"),
+            (Err(error), started) => {
+                if let Err(worse) = started {
+                    self.journal.failure(&worse);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            return;
+        }
+        // After a failure elsewhere, which is what is told, or a no.
+        for name in &self.lent {
+            self.journal
+                .info(format_args!("Stopping {name}, which did not run before"));
+            let _ = self.docker.stop(name);
+        }
+        let _ = match &self.before {
+            Some(before) => write(self.context, before),
+            None => fs::remove_file(path(self.context)).map_err(Into::into),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_is_read_as_it_was_written() {
+        let mut record = Record::default();
+        record
+            .containers
+            .insert("n8n-main".to_owned(), ("2026-01-02T03:04:05Z".to_owned(), true));
+        record
+            .containers
+            .insert("n8n-worker".to_owned(), ("0001-01-01T00:00:00Z".to_owned(), false));
+        record.point = Stamp::parse("20260102_030405");
+        record.parts = Kind::ALL.to_vec();
+        record.done = vec![Kind::Postgres, Kind::N8n];
+        record.mixed = true;
+        assert_eq!(Record::parse(&record.text()), Some(record));
+        assert_eq!(Record::parse("done everything"), None);
+    }
+}

@@ -1,0 +1,649 @@
+//! Recovery points: what one run has backed up, in `backups/sets/YYYYMMDD_HHMMSS.sha256`.
+//!
+//! The file is a list that `cd backups && sha256sum -c sets/...` checks. Its comment lines (`# name: value`) carry the
+//! facts: versions, row counts, what failed, what has been proven since. Names and values are ASCII; whatever else a
+//! table's name holds is escaped as in a Rust string.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use crate::report::log::ascii;
+use crate::store::atomic;
+use crate::store::lock::{component_lock, InUse, Lock};
+use crate::store::{make_dir, sync_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
+
+/// The first line, before the stamp.
+const TITLE: &str = "# n8n-backup recovery point ";
+/// A manifest is some kilobytes; so much is never read.
+pub const LIMIT: u64 = 16 << 20;
+/// A list of components that is empty.
+pub const NONE: &str = "none";
+
+/// The fact of a point that was made of a state which nobody wants back by itself; why, in words.
+/// The fact that a point, or what is in it, is restored by name only; its value says why.
+pub const ASIDE: &str = "aside";
+
+/// One file of a recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it holds.
+    pub kind: Kind,
+    /// Its path below `backups/`.
+    pub name: String,
+    /// The SHA-256 of its contents, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its name, the time at which the run began.
+    pub stamp: Stamp,
+    /// Its files, in the order of the components; at most one of each kind.
+    pub members: Vec<Member>,
+    facts: Vec<(String, String)>,
+}
+
+impl Point {
+    /// An empty point.
+    pub fn new(stamp: Stamp) -> Self {
+        Self {
+            stamp,
+            members: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    /// The value of a fact.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All facts whose names begin with `prefix`, without it.
+    pub fn facts<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.facts
+            .iter()
+            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
+    }
+
+    /// Sets a fact, in place of an earlier one of this name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let (name, value) = (ascii(name).replace(": ", ":\\u{20}"), ascii(value));
+        match self.facts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.facts.push((name, value)),
+        }
+    }
+
+    /// Takes a fact away.
+    pub fn unset(&mut self, name: &str) {
+        self.facts.retain(|(known, _)| known != name);
+    }
+
+    /// The words of a fact that lists components, such as `failed`; none when it says `none`.
+    pub fn listed(&self, name: &str) -> Vec<&str> {
+        let words = self.fact(name).unwrap_or_default().split_whitespace();
+        words.filter(|word| *word != NONE).collect()
+    }
+
+    /// The length in bytes that the file of a kind had when it was made, where the manifest tells it.
+    pub fn size(&self, kind: Kind) -> Option<u64> {
+        self.fact(&format!("size.{}", kind.dir()))?.parse().ok()
+    }
+
+    /// Takes out all facts whose names begin with `prefix`.
+    pub fn unset_all(&mut self, prefix: &str) {
+        self.facts.retain(|(name, _)| !name.starts_with(prefix));
+    }
+
+    /// The member of a kind.
+    pub fn member(&self, kind: Kind) -> Option<&Member> {
+        self.members.iter().find(|member| member.kind == kind)
+    }
+
+    /// Marks it as made of a state that is not to be restored unless it is asked for by name; `why` in words.
+    pub fn set_aside(&mut self, why: &str) {
+        self.set(ASIDE, why);
+    }
+
+    /// Why it is restored by name only, if it is.
+    pub fn aside(&self) -> Option<&str> {
+        self.fact(ASIDE)
+    }
+
+    /// Which of `parts` it does not hold, or holds damaged, in words.
+    pub fn lacks(&self, parts: &[Kind]) -> Option<String> {
+        let damaged = self.listed("damaged");
+        let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
+            let chosen = parts.iter().filter(|kind| chosen(**kind));
+            chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+        };
+        let absent = names(&|kind| self.member(kind).is_none());
+        let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind.dir()));
+        let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {names}"))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Why it is not taken when the newest point with these parts is asked for; none when it is.
+    pub fn unfit(&self, parts: &[Kind]) -> Option<String> {
+        self.aside().map(str::to_owned).or_else(|| self.lacks(parts))
+    }
+
+    /// Whether every component is in it.
+    pub fn is_complete(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.member(*kind).is_some())
+    }
+
+    /// Keeps the retention of another run from the point's files until what this gives is dropped.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened.
+    pub fn hold(&self, store: &Store) -> Result<Vec<InUse>> {
+        let paths: Vec<PathBuf> = self
+            .members
+            .iter()
+            .map(|member| store.root().join(&member.name))
+            .collect();
+        InUse::hold(paths.iter().map(PathBuf::as_path))
+    }
+
+    /// Where the manifest lies.
+    pub fn path(&self, store: &Store) -> PathBuf {
+        store.set_path(self.stamp)
+    }
+
+    /// Writes the manifest of a new point: whole, or not at all. Another run that began in the same second may have taken
+    /// the name; the point then gets that of a later second.
+    ///
+    /// # Errors
+    /// When it cannot be brought to disk.
+    pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
+        let _lock = lock(store)?;
+        while self.path(store).symlink_metadata().is_ok() {
+            self.stamp = self.stamp.next();
+        }
+        self.save(store)
+    }
+
+    /// Writes the manifest under the lock, after removing what a run that died in here has left.
+    fn save(&self, store: &Store) -> Result<PathBuf> {
+        let path = self.path(store);
+        let dir = store.sets_dir();
+        for item in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = item.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(".partial") {
+                let _ = fs::remove_file(item.path());
+            }
+        }
+        let temporary = dir.join(format!(".{}.{}.partial", self.stamp, std::process::id()));
+        let written = (|| {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(self.text().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.with_context(|| format!("Cannot write {}", path.display()))?;
+        sync_dir(&dir)?;
+        Ok(path)
+    }
+
+    /// The manifest's contents.
+    pub fn text(&self) -> String {
+        let mut text = format!("{TITLE}{}\n", self.stamp);
+        for (name, value) in &self.facts {
+            text.push_str(&format!("# {name}: {value}\n"));
+        }
+        for member in &self.members {
+            text.push_str(&format!("{}  {}\n", member.sha256, member.name));
+        }
+        text
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not one of ours.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = atomic::read_text(path, LIMIT).with_context(|| format!("Cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a recovery point", path.display()))
+    }
+
+    /// Reads the contents of a manifest.
+    ///
+    /// # Errors
+    /// When it is not one of ours.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut lines = text.lines();
+        let stamp = lines
+            .next()
+            .and_then(|line| line.strip_prefix(TITLE))
+            .and_then(Stamp::parse);
+        let mut point = Self::new(stamp.context("its first line does not say so")?);
+        for line in lines {
+            if let Some(fact) = line.strip_prefix("# ") {
+                let (name, value) = fact
+                    .split_once(": ")
+                    .with_context(|| format!("not understood: {line}"))?;
+                point.facts.push((name.to_owned(), value.to_owned()));
+                continue;
+            }
+            let (sha256, name) = line
+                .split_once("  ")
+                .with_context(|| format!("not understood: {line}"))?;
+            // A name leads to the component's directory and nowhere else, whoever wrote the manifest.
+            let kind = Kind::of_path(Path::new(name))
+                .filter(|kind| {
+                    name.strip_prefix(kind.dir())
+                        .and_then(|rest| rest.strip_prefix('/'))
+                        .is_some_and(|file| !file.contains('/') && !file.starts_with('.'))
+                })
+                .with_context(|| format!("no backup file: {name}"))?;
+            if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                bail!("no SHA-256: {sha256}");
+            }
+            if point.member(kind).is_some() {
+                bail!("it names two files of {}", kind.dir());
+            }
+            point.members.push(Member {
+                kind,
+                name: name.to_owned(),
+                sha256: sha256.to_owned(),
+            });
+        }
+        point.check_whole()?;
+        Ok(point)
+    }
+
+    /// Refuses what is cut off at the end of a line. The files stand last, and the facts tell of each; of one that was deleted
+    /// the size stays.
+    fn check_whole(&self) -> Result<()> {
+        let deleted = self.listed("deleted");
+        for kind in Kind::ALL {
+            let named = self.member(kind).is_some() || deleted.contains(&kind.dir());
+            if !named && self.fact(&format!("size.{}", kind.dir())).is_some() {
+                bail!("it is cut off: it tells the size of {} and not its name", kind.dir());
+            }
+        }
+        if self.members.is_empty() && deleted.is_empty() {
+            bail!("it is cut off: it names no file");
+        }
+        Ok(())
+    }
+
+    /// Removes the manifest.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, store: &Store) -> Result<()> {
+        let path = self.path(store);
+        let _lock = lock(store)?;
+        match fs::remove_file(&path) {
+            // Another cleanup was as quick.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("Failed to delete: {}", path.display())),
+        }
+    }
+}
+
+/// Changes the facts of a point, if it is still there: reads its manifest anew, applies `change`, writes it. Whoever
+/// marks a point (as verified, drilled, copied off-site) does it this way, so that no mark is lost to another's.
+///
+/// # Errors
+/// When the manifest cannot be locked, read or written.
+pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> Result<()> {
+    let path = store.set_path(stamp);
+    if !path.exists() {
+        return Ok(());
+    }
+    let _lock = lock(store)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut point = Point::load(&path)?;
+    change(&mut point);
+    point.save(store).map(drop)
+}
+
+/// Holds the manifests. Another's change of one takes milliseconds.
+fn lock(store: &Store) -> Result<Lock> {
+    let dir = store.sets_dir();
+    make_dir(&dir)?;
+    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| Ok(()))
+}
+
+/// What has become of a file of a recovery point, as far as can be told without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is there, as long as it was.
+    Present,
+    /// It is gone.
+    Missing,
+    /// Its length is not that of the backup.
+    Changed,
+    /// It is there, and a verification has found other contents than those of the backup.
+    Damaged,
+}
+
+impl State {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// A recovery point with its files.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The point.
+    pub point: Point,
+    /// Its members, and the file of each that is there.
+    pub files: Vec<(Member, Option<Entry>)>,
+}
+
+impl Held {
+    /// What has become of a member's file.
+    pub fn state(&self, member: &Member, entry: Option<&Entry>) -> State {
+        let Some(entry) = entry else { return State::Missing };
+        let recorded = self.point.size(member.kind).unwrap_or(entry.bytes);
+        if recorded != entry.bytes {
+            State::Changed
+        } else if self.point.listed("damaged").contains(&member.kind.dir()) {
+            State::Damaged
+        } else {
+            State::Present
+        }
+    }
+
+    /// Whether every component is in it, and every file as it was, as far as can be told without reading them.
+    pub fn is_complete(&self) -> bool {
+        self.point.is_complete() && self.is_sound()
+    }
+
+    /// Whether every file that was in it is as it was, as far as can be told without reading them.
+    pub fn is_sound(&self) -> bool {
+        self.point.listed("deleted").is_empty()
+            && self
+                .files
+                .iter()
+                .all(|(member, entry)| self.state(member, entry.as_ref()) == State::Present)
+    }
+}
+
+/// Everything in `backups/`.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The recovery points, oldest first.
+    pub points: Vec<Held>,
+    /// The files that belong to none, by kind, oldest first.
+    pub loose: Vec<(Kind, Entry)>,
+    /// Manifests that cannot be read.
+    pub unreadable: Vec<(PathBuf, anyhow::Error)>,
+}
+
+/// Sees what there is, given the listings of the directories.
+///
+/// # Errors
+/// When the manifests cannot be listed.
+pub fn survey(store: &Store, listings: &[(Kind, Vec<Entry>)]) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let mut files: BTreeMap<PathBuf, (Kind, Entry, bool)> = listings
+        .iter()
+        .flat_map(|(kind, entries)| entries.iter().map(|entry| (*kind, entry)))
+        .map(|(kind, entry)| (entry.path.clone(), (kind, entry.clone(), false)))
+        .collect();
+    for (path, point) in list(store)? {
+        let point = match point {
+            Ok(point) => point,
+            Err(error) => {
+                survey.unreadable.push((path, error));
+                continue;
+            }
+        };
+        let held = point.members.iter().map(|member| {
+            let entry = files.get_mut(&store.root().join(&member.name)).map(|found| {
+                found.2 = true;
+                found.1.clone()
+            });
+            (member.clone(), entry)
+        });
+        let held = held.collect();
+        survey.points.push(Held { point, files: held });
+    }
+    survey.loose = files
+        .into_values()
+        .filter(|(_, _, recorded)| !recorded)
+        .map(|(kind, entry, _)| (kind, entry))
+        .collect();
+    survey
+        .loose
+        .sort_by(|(a, x), (b, y)| (a, x.modified, &x.path).cmp(&(b, y.modified, &y.path)));
+    Ok(survey)
+}
+
+/// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error.
+///
+/// # Errors
+/// When the directory cannot be read; one that does not exist is empty.
+pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
+    let dir = store.sets_dir();
+    let items = match fs::read_dir(&dir) {
+        Ok(items) => items,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("Cannot read {}", dir.display())),
+    };
+    let mut paths = Vec::new();
+    for item in items {
+        let name = item
+            .with_context(|| format!("Cannot read {}", dir.display()))?
+            .file_name();
+        let text = name.to_string_lossy();
+        if !text.starts_with('.') && text.ends_with(SET_SUFFIX) {
+            paths.push(dir.join(name));
+        }
+    }
+    paths.sort();
+    Ok(paths
+        .into_iter()
+        .map(|path| {
+            let point = Point::load(&path).and_then(|point| {
+                if point.path(store) != path {
+                    bail!("{} tells of another point, {}", path.display(), point.stamp);
+                }
+                Ok(point)
+            });
+            (path, point)
+        })
+        .collect())
+}
+
+/// The point that a backup file belongs to, if any, by its path.
+///
+/// # Errors
+/// When the manifests cannot be listed.
+pub fn point_of(store: &Store, file: &Path) -> Result<Option<(Point, Member)>> {
+    let Ok(file) = file.canonicalize() else { return Ok(None) };
+    for point in list(store)?.into_iter().rev().filter_map(|(_, point)| point.ok()) {
+        let found = point.members.iter().find(|member| {
+            store
+                .root()
+                .join(&member.name)
+                .canonicalize()
+                .is_ok_and(|path| path == file)
+        });
+        if let Some(member) = found.cloned() {
+            return Ok(Some((point, member)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn sample() -> Point {
+        let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+        point.set("tool", "n8n-backup 0");
+        point.set("postgres.rows.public.odd: \n\u{e4}", "3");
+        for kind in [Kind::Postgres, Kind::Env] {
+            let name = format!("{}/x{}", kind.dir(), kind.suffix());
+            point.members.push(Member {
+                kind,
+                name,
+                sha256: "0".repeat(64),
+            });
+        }
+        point
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let mut point = sample();
+        let path = point.write(&store).unwrap();
+        assert_eq!(Point::load(&path).unwrap(), point);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.is_ascii());
+        assert_eq!(list(&store).unwrap().len(), 1);
+        assert!(!point.is_complete());
+        point.remove(&store).unwrap();
+        assert!(list(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_point_never_takes_the_place_of_another() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let (mut first, mut second) = (sample(), sample());
+        second.set("tool", "another run of the same second");
+        let paths = [first.write(&store).unwrap(), second.write(&store).unwrap()];
+        assert_ne!(first.stamp, second.stamp);
+        assert_eq!(paths.map(|path| Point::load(&path).unwrap()), [first, second]);
+    }
+
+    #[test]
+    fn a_later_fact_takes_the_place_of_an_earlier_one() {
+        let mut point = sample();
+        point.set("drill", "failed");
+        point.set("drill", "passed");
+        assert_eq!(point.fact("drill"), Some("passed"));
+        assert_eq!(point.facts("postgres.rows.").count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_a_manifest_is_refused() {
+        for text in [
+            "",
+            "x",
+            "# n8n-backup recovery point 2026",
+            "# n8n-backup recovery point 20260102_030405\nx y",
+        ] {
+            assert!(Point::parse(text).is_err(), "{text}");
+        }
+        for name in [
+            "/etc/postgres/x.sql.gz",
+            "../postgres/x.sql.gz",
+            "postgres/../../x.sql.gz",
+            "postgres/a/x.sql.gz",
+            "n8n/postgres/x.sql.gz",
+            "postgres/.x.sql.gz",
+            "postgres/x.rdb",
+        ] {
+            let text = format!("{TITLE}20260102_030405\n{}  {name}\n", "0".repeat(64));
+            assert!(Point::parse(&text).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        let sum = "0".repeat(64);
+        let head = format!("{TITLE}20260102_030405\n");
+        let whole =
+            format!("{head}# failed: redis\n# size.env: 3\n# size.n8n: 4\n{sum}  n8n/x.tar.gz\n{sum}  env/x.backup\n");
+        let ends: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
+        for end in &ends[..ends.len() - 1] {
+            let error = Point::parse(&whole[..*end]).unwrap_err().to_string();
+            assert!(error.starts_with("it is cut off: it "), "{end}: {error}");
+        }
+        Point::parse(&whole).unwrap();
+        // What the retention leaves, and what was written when no sizes were.
+        for good in [
+            format!("{head}# size.env: 3\n# size.n8n: 4\n# deleted: n8n\n{sum}  env/x.backup\n"),
+            format!("{head}# size.env: 3\n# deleted: env\n"),
+            format!("{head}{sum}  env/x.backup\n"),
+        ] {
+            Point::parse(&good).unwrap();
+        }
+        let two = format!("{head}{sum}  env/x.backup\n{sum}  env/y.backup\n");
+        let error = Point::parse(&two).unwrap_err().to_string();
+        assert_eq!(error, "it names two files of env");
+    }
+
+    #[test]
+    fn marks_are_made_on_what_is_on_disk_now() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let mut point = sample();
+        point.write(&store).unwrap();
+        update(&store, point.stamp, |point| point.set("drill", "passed")).unwrap();
+        update(&store, point.stamp, |point| point.set("verified", "now")).unwrap();
+        update(&store, point.stamp, |point| point.unset("tool")).unwrap();
+        let now = Point::load(&point.path(&store)).unwrap();
+        assert_eq!(
+            (now.fact("drill"), now.fact("verified"), now.fact("tool")),
+            (Some("passed"), Some("now"), None)
+        );
+        now.remove(&store).unwrap();
+        update(&store, point.stamp, |point| point.set("verified", "again")).unwrap();
+        assert!(list(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_manifest_under_another_points_name_is_not_taken_for_it() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let path = sample().write(&store).unwrap();
+        fs::rename(path, store.set_path(Stamp::parse("20270102_030405").unwrap())).unwrap();
+        assert!(list(&store).unwrap()[0].1.is_err());
+    }
+
+    #[test]
+    fn lists_of_components_are_read() {
+        let mut point = sample();
+        assert!(point.listed("failed").is_empty());
+        point.set("failed", NONE);
+        assert!(point.listed("failed").is_empty());
+        point.set("failed", "redis env");
+        assert_eq!(point.listed("failed"), ["redis", "env"]);
+        point.set("size.env", "12");
+        assert_eq!((point.size(Kind::Env), point.size(Kind::Redis)), (Some(12), None));
+    }
+}

@@ -1,0 +1,288 @@
+//! Copies elsewhere: the one place that knows how rclone is called.
+//!
+//! rclone names files by their path below a directory, here and there alike, and takes lists of them on standard input.
+//! Its exit code 3 means that there is no such directory.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use crate::process::{self, find, Chain, ChildOutput, Clock, Input, Output};
+
+/// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
+const SLOWEST_SUMS: u64 = 5 << 20;
+/// How many of rclone's last lines an error tells.
+const LAST_LINES: usize = 5;
+/// rclone's exit code for a directory that does not exist.
+const NO_DIRECTORY: i32 = 3;
+
+/// How a copy was compared with its original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By checksums that the remote gave.
+    Hash,
+    /// By checksums of the encrypted form, on a remote of type crypt.
+    Crypt,
+    /// By size alone: this kind of remote has no checksums.
+    Size,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hash => "compared by checksum",
+            Self::Crypt => "compared by checksum of the encrypted form",
+            Self::Size => "compared by size",
+        })
+    }
+}
+
+/// The rclone of this host, and the directory elsewhere that it works on.
+#[derive(Debug)]
+pub struct Rclone {
+    program: PathBuf,
+    config: Option<PathBuf>,
+    remote: String,
+    stall: Duration,
+}
+
+impl Rclone {
+    /// Looks for rclone on `path`. `remote` is a directory as `NAME:PATH`, `config` rclone's configuration file when it is
+    /// not in rclone's own place, and `stall` how long nothing may move.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn locate(path: Option<&OsString>, config: Option<PathBuf>, remote: String, stall: Duration) -> Result<Self> {
+        let program =
+            find("rclone", path).context("rclone not found: install rclone (copies elsewhere are made by it)")?;
+        Ok(Self {
+            program,
+            config,
+            remote,
+            stall,
+        })
+    }
+
+    /// The files there, by their paths; none when the directory does not exist.
+    ///
+    /// # Errors
+    /// When the remote is not known or does not answer.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let said = self.answer(
+            self.command("lsf")
+                .args(["--recursive", "--max-depth=2", "--files-only"])
+                .arg(&self.remote),
+            None,
+            self.stall,
+        )?;
+        match said.code {
+            Some(0) => Ok(said.text().lines().map(str::to_owned).collect()),
+            Some(NO_DIRECTORY) => Ok(Vec::new()),
+            _ => {
+                // As rclone words it where its configuration lacks the remote.
+                let hint = match said.stderr.contains("didn't find section in config file") {
+                    true => "; make the remote with 'rclone config', or set RCLONE_REMOTE and RCLONE_CONFIG in .env",
+                    false => "",
+                };
+                bail!("{} cannot be listed: {}{hint}", self.remote, said.stderr)
+            }
+        }
+    }
+
+    /// Copies the files `names` below `from` to the same paths there. What is there already is not sent again.
+    ///
+    /// # Errors
+    /// What rclone says, or that nothing moved for too long.
+    pub fn copy(&self, from: &Path, names: &[String]) -> Result<()> {
+        // What rclone reports goes to standard output, so that a transfer that stands still can be told from one that moves.
+        let mut command = process::command_keeping("sh", process::is_cloud);
+        command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(&self.program);
+        let mut copy = self.command("copy");
+        copy.args(["--files-from-raw=-", "--checksum", "--no-traverse"])
+            .args(["--stats=5s", "--stats-one-line", "--stats-log-level=NOTICE"])
+            .arg(from)
+            .arg(&self.remote);
+        command.args(copy.get_args());
+
+        let mut chain = Chain::new(self.stall);
+        let (stdin, stdout) = chain.spawn("rclone copy", command, Input::Piped)?;
+        let stdin = stdin.context("rclone has no input")?;
+        chain.pump("naming files to rclone", Cursor::new(lines(names)), stdin, ());
+        let said = chain.task("reading from rclone", |clock| Ok(watch(stdout, clock)));
+        chain.finish().map_err(|error| match said.get() {
+            Ok(text) if !text.is_empty() => error.context(text),
+            _ => error,
+        })
+    }
+
+    /// Copies one file to `name` there.
+    ///
+    /// # Errors
+    /// What rclone says.
+    pub fn copy_one(&self, from: &Path, name: &str) -> Result<()> {
+        let said = self.answer(
+            self.command("copyto")
+                .arg("--ignore-times")
+                .arg(from)
+                .arg(self.at(name)),
+            None,
+            self.stall,
+        )?;
+        if !said.success {
+            bail!("{name} cannot be copied to {}: {}", self.remote, said.stderr);
+        }
+        Ok(())
+    }
+
+    /// Compares the files `names`, of `bytes` bytes in all, with those below `from`.
+    ///
+    /// # Errors
+    /// When one of them is not there or differs.
+    pub fn check(&self, from: &Path, names: &[String], bytes: u64) -> Result<Proof> {
+        // Checksums are taken without a sign of life.
+        let patience = self.stall + Duration::from_secs(bytes / SLOWEST_SUMS);
+        let compare = |word: &str| {
+            let mut command = self.command(word);
+            command
+                .args(["--files-from-raw=-", "--one-way"])
+                .arg(from)
+                .arg(&self.remote);
+            self.answer(&mut command, Some(lines(names)), patience)
+        };
+        let said = compare("check")?;
+        // A name that is on neither side would count as no difference.
+        if !said.success || number_before(&said.stderr, "matching files") != Some(names.len() as u64) {
+            bail!("what is at {} differs from what was sent: {}", self.remote, said.stderr);
+        }
+        if number_before(&said.stderr, "hashes could not be checked").is_none() {
+            return Ok(Proof::Hash);
+        }
+        let said = compare("cryptcheck")?;
+        if said.success {
+            return Ok(Proof::Crypt);
+        }
+        if said.stderr.contains("is not a crypt remote") {
+            return Ok(Proof::Size);
+        }
+        bail!("what is at {} differs from what was sent: {}", self.remote, said.stderr)
+    }
+
+    /// The contents of a file there.
+    ///
+    /// # Errors
+    /// When rclone cannot be started; that there is no such file is told by the chain.
+    pub fn read(&self, chain: &mut Chain, name: &str) -> Result<ChildOutput> {
+        let mut command = self.command("cat");
+        command.arg(self.at(name));
+        Ok(chain.stream("rclone cat", command, Input::Null)?.1)
+    }
+
+    /// Deletes files there.
+    ///
+    /// # Errors
+    /// What rclone says.
+    pub fn delete(&self, names: &[String]) -> Result<()> {
+        let said = self.answer(
+            self.command("delete").arg("--files-from-raw=-").arg(&self.remote),
+            Some(lines(names)),
+            self.stall,
+        )?;
+        if !said.success {
+            bail!("old copies at {} cannot be deleted: {}", self.remote, said.stderr);
+        }
+        Ok(())
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}/{name}", self.remote)
+    }
+
+    fn answer(&self, command: &mut Command, input: Option<Vec<u8>>, patience: Duration) -> Result<Output> {
+        let command = std::mem::replace(command, Command::new("true"));
+        process::output("rclone", command, input, patience)
+    }
+
+    fn command(&self, word: &str) -> Command {
+        let mut command = process::command_keeping(&self.program, process::is_cloud);
+        let seconds = format!("{}s", self.stall.as_secs());
+        command
+            .arg(word)
+            .args(["--ask-password=false", "--retries=3", "--low-level-retries=5"])
+            .arg(format!("--timeout={seconds}"))
+            .arg(format!("--contimeout={}s", self.stall.as_secs().min(60)));
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        command
+    }
+}
+
+fn lines(names: &[String]) -> Vec<u8> {
+    names
+        .iter()
+        .flat_map(|name| [name.as_bytes(), b"\n"].concat())
+        .collect()
+}
+
+/// Reads rclone's report to its end and gives its last lines, without those on progress. The clock is wound up by each
+/// line, and by progress only when more has been transferred.
+fn watch(from: impl Read, clock: &Clock) -> String {
+    let mut last = VecDeque::new();
+    let mut transferred = String::new();
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        match progress(&line) {
+            Some(now) if now == transferred => continue,
+            Some(now) => now.clone_into(&mut transferred),
+            None if last.len() == LAST_LINES => {
+                last.pop_front();
+                last.push_back(line);
+            }
+            None => last.push_back(line),
+        }
+        clock.tick();
+    }
+    Vec::from(last).join(" / ")
+}
+
+/// How much has been transferred, in a line like `... NOTICE:    2.861 MiB / 5 MiB, 57%, 1 MiB/s, ETA 2s`.
+fn progress(line: &str) -> Option<&str> {
+    let (done, rest) = line.split_once(" / ")?;
+    rest.contains("ETA").then(|| done.rsplit(": ").next())?.map(str::trim)
+}
+
+/// The number that stands before `words`.
+fn number_before(text: &str, words: &str) -> Option<u64> {
+    let (before, _) = text.split_once(words)?;
+    before.split_whitespace().next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_from_other_lines() {
+        let line = "2026/11/23 01:04:27 NOTICE:     2.861 MiB / 2.861 MiB, 100%, 0 B/s, ETA -";
+        assert_eq!(progress(line), Some("2.861 MiB"));
+        assert_eq!(progress("2026/11/23 01:04:27 ERROR : a / b: no such file"), None);
+    }
+
+    #[test]
+    fn numbers_are_found_before_their_words() {
+        let said = "NOTICE: r: 0 differences found / NOTICE: r: 12 matching files";
+        assert_eq!(number_before(said, "matching files"), Some(12));
+        assert_eq!(number_before(said, "hashes could not be checked"), None);
+    }
+
+    #[test]
+    fn names_are_one_a_line() {
+        assert_eq!(lines(&["a b".to_owned(), "#c".to_owned()]), b"a b\n#c\n");
+    }
+}

@@ -1,0 +1,356 @@
+//! Encryption at rest: the one place that knows how gpg is called. What it writes are OpenPGP messages (RFC 4880) that
+//! gpg alone can read again.
+//!
+//! With a passphrase, gpg gets no home directory and no keyring, and starts no agent: nothing of the user's is read or
+//! touched, and nothing is left behind, whatever ends us. The passphrase goes by standard input, as the line before the
+//! data; gpg reads that line byte by byte, and the data after it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use crate::config::{Encryption, Recipient, Secret};
+use crate::process::{self, find, Chain, ChildOutput, Input, Missing, Observer, Pending};
+
+/// What gpg is told each time: no questions, no options of the user's, no agent that stays, no network.
+const ALWAYS: [&str; 6] = [
+    "--batch",
+    "--no-tty",
+    "--quiet",
+    "--no-options",
+    "--no-auto-key-locate",
+    "--output=-",
+];
+/// No home directory, no keyring, no random seed, no lock files, no agent.
+const ALONE: [&str; 6] = [
+    "--homedir=/nonexistent",
+    "--no-keyring",
+    "--no-random-seed-file",
+    "--lock-never",
+    "--no-autostart",
+    "--no-permission-warning",
+];
+/// The passphrase is the first line of standard input.
+const PASSPHRASE: [&str; 2] = ["--pinentry-mode=loopback", "--passphrase-fd=0"];
+/// The data is compressed already. Naming the count of hash rounds keeps gpg from asking an agent for one.
+const ENCRYPT: [&str; 2] = ["--cipher-algo=AES256", "--compress-algo=none"];
+const STRETCH: [&str; 2] = ["--s2k-digest-algo=SHA512", "--s2k-count=65011712"];
+/// gpg writes in pieces of 8 KiB and keeps one back; so much of a message shows whether it can be decrypted.
+const PROBE: u64 = 64 << 10;
+
+/// A file that cannot be decrypted here; whether its contents are whole is not known.
+#[derive(Debug)]
+pub struct Locked {
+    file: PathBuf,
+    /// What is missing, or does not fit.
+    pub why: String,
+    /// It takes a private key, which a host that only makes backups does not have.
+    pub private_key: bool,
+}
+
+impl fmt::Display for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cannot decrypt {}: {}", self.file.display(), self.why)
+    }
+}
+
+impl std::error::Error for Locked {}
+
+/// The gpg of this host.
+#[derive(Debug)]
+pub struct Gpg {
+    program: PathBuf,
+    stall: Duration,
+}
+
+/// How a message can be decrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    Passphrase,
+    PrivateKey,
+}
+
+impl Gpg {
+    /// Looks for gpg on `path`. `stall` bounds how long it may take for an answer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn locate(path: Option<&OsString>, stall: Duration) -> Result<Self> {
+        let missing = Missing("gpg not found: install gnupg (backups are encrypted by it)");
+        let program = find("gpg", path).ok_or(missing)?;
+        Ok(Self { program, stall })
+    }
+
+    /// Proves that something can be encrypted, before there is anything to encrypt.
+    ///
+    /// # Errors
+    /// What gpg says: a recipient without a key, one whose key has expired.
+    pub fn check(&self, encryption: &Encryption) -> Result<()> {
+        let said = process::output(
+            "gpg --encrypt",
+            self.encrypting(encryption),
+            Some(first_line(encryption)),
+            self.stall,
+        )?;
+        if !said.success {
+            let setting = match encryption {
+                Encryption::Passphrase(_) => "the passphrase of BACKUP_GPG_PASSPHRASE".to_owned(),
+                Encryption::Recipient(recipient) => format!("BACKUP_GPG_RECIPIENT {recipient}"),
+            };
+            bail!("Cannot encrypt with {setting}: {}", said.stderr);
+        }
+        Ok(())
+    }
+
+    /// Encrypts `from`, which passes `observer` on its way. Gives the encrypted stream, and the observer when all is
+    /// done.
+    ///
+    /// # Errors
+    /// When gpg cannot be started.
+    pub fn encrypt<O: Observer>(
+        &self,
+        chain: &mut Chain,
+        encryption: &Encryption,
+        from: impl Read + Send + 'static,
+        observer: O,
+    ) -> Result<(ChildOutput, Pending<O>)> {
+        let (stdin, stdout) = chain.stream("gpg --encrypt", self.encrypting(encryption), Input::Piped)?;
+        let mut stdin = stdin.context("gpg has no input")?;
+        // If gpg is gone already, the chain tells why.
+        let _ = stdin.write_all(&first_line(encryption));
+        let observer = chain.pump("encrypting", from, stdin, observer);
+        Ok((stdout, observer))
+    }
+
+    /// Decrypts `file`, named `name` in messages. A passphrase or key that does not fit is found out before anything
+    /// is given.
+    ///
+    /// # Errors
+    /// [`Locked`] when it cannot be decrypted with what is here.
+    pub fn decrypt(
+        &self,
+        chain: &mut Chain,
+        encryption: Option<&Encryption>,
+        mut file: File,
+        name: &Path,
+    ) -> Result<ChildOutput> {
+        let reading = || format!("Cannot read {}", name.display());
+        let mut start = Vec::new();
+        (&mut file).take(PROBE).read_to_end(&mut start).with_context(reading)?;
+        file.rewind().with_context(reading)?;
+        let lock = lock_of(&start).with_context(|| format!("{} is not an encrypted file of gpg", name.display()))?;
+        let passphrase = match (lock, encryption) {
+            (Lock::PrivateKey, _) => None,
+            (Lock::Passphrase, Some(Encryption::Passphrase(passphrase))) => Some(passphrase),
+            (Lock::Passphrase, _) => bail!(Locked {
+                file: name.to_owned(),
+                why: format!(
+                    "set BACKUP_GPG_PASSPHRASE in .env to the passphrase that it was encrypted with{}",
+                    encryption.map_or("", |_| ", and BACKUP_GPG_RECIPIENT to nothing")
+                ),
+                private_key: false,
+            }),
+        };
+        self.probe(passphrase, &start, name)?;
+        let Some(passphrase) = passphrase else {
+            let input = Input::From(Stdio::from(file));
+            return Ok(chain.stream("gpg --decrypt", self.decrypting(None), input)?.1);
+        };
+        let (stdin, stdout) = chain.stream("gpg --decrypt", self.decrypting(Some(passphrase)), Input::Piped)?;
+        let mut stdin = stdin.context("gpg has no input")?;
+        let _ = stdin.write_all(&line(passphrase));
+        chain.pump("decrypting", file, stdin, ());
+        Ok(stdout)
+    }
+
+    /// Decrypts the start of a message, so that a wrong passphrase is not taken for a damaged file.
+    fn probe(&self, passphrase: Option<&Secret>, start: &[u8], name: &Path) -> Result<()> {
+        let mut input = passphrase.map(line).unwrap_or_default();
+        input.extend_from_slice(start);
+        let said = process::output("gpg --decrypt", self.decrypting(passphrase), Some(input), self.stall)?;
+        if said.success || !said.stdout.is_empty() {
+            return Ok(());
+        }
+        // The start alone was given to it: that there is more tells nobody anything.
+        let told: Vec<&str> = said
+            .stderr
+            .split(" / ")
+            .filter(|line| !line.contains("block_filter"))
+            .collect();
+        let hint = match passphrase {
+            Some(_) if said.stderr.contains("Bad session key") => "BACKUP_GPG_PASSPHRASE is not its passphrase",
+            Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
+            None => "its private key must be in the keyring of the user who runs this, and unlocked",
+        };
+        bail!(Locked {
+            file: name.to_owned(),
+            why: format!("{hint} ({})", told.join(" / ")),
+            private_key: passphrase.is_none(),
+        })
+    }
+
+    fn encrypting(&self, encryption: &Encryption) -> Command {
+        let mut gpg = self.command();
+        gpg.args(ENCRYPT);
+        match encryption {
+            Encryption::Passphrase(_) => gpg.args(ALONE).args(PASSPHRASE).args(STRETCH).arg("--symmetric"),
+            // A key in a file is taken as valid; one of the keyring was named by the user, which is as good.
+            Encryption::Recipient(Recipient::File(file)) => {
+                let mut recipient = OsString::from("--recipient-file=");
+                recipient.push(file);
+                gpg.args(ALONE).arg(recipient).arg("--encrypt")
+            }
+            Encryption::Recipient(Recipient::Key(key)) => gpg
+                .args(["--no-autostart", "--trust-model=always"])
+                .arg(format!("--recipient={key}"))
+                .arg("--encrypt"),
+        };
+        gpg
+    }
+
+    /// Without a passphrase it is the keyring and the agent of the user that decrypt.
+    fn decrypting(&self, passphrase: Option<&Secret>) -> Command {
+        let mut gpg = self.command();
+        if passphrase.is_some() {
+            gpg.args(ALONE).args(PASSPHRASE);
+        }
+        gpg.arg("--decrypt");
+        gpg
+    }
+
+    fn command(&self) -> Command {
+        let mut gpg = process::command(&self.program);
+        gpg.args(ALWAYS);
+        gpg
+    }
+}
+
+/// Whether what `encryption` encrypts can be decrypted with it.
+pub const fn can_read(encryption: &Encryption) -> bool {
+    matches!(encryption, Encryption::Passphrase(_))
+}
+
+/// What gpg reads before the data.
+fn first_line(encryption: &Encryption) -> Vec<u8> {
+    match encryption {
+        Encryption::Passphrase(passphrase) => line(passphrase),
+        Encryption::Recipient(_) => Vec::new(),
+    }
+}
+
+fn line(passphrase: &Secret) -> Vec<u8> {
+    format!("{}\n", passphrase.reveal()).into_bytes()
+}
+
+/// How a message can be decrypted, by its first packet: RFC 4880, section 4.2 (headers), 5.1 and 5.3 (session keys).
+fn lock_of(start: &[u8]) -> Option<Lock> {
+    let first = *start.first()?;
+    let tag = match first & 0b1100_0000 {
+        0b1100_0000 => first & 0b0011_1111,
+        0b1000_0000 => (first & 0b0011_1100) >> 2,
+        _ => return None,
+    };
+    match tag {
+        1 => Some(Lock::PrivateKey),
+        3 => Some(Lock::Passphrase),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => f.write_str(key),
+            Self::File(file) => write!(f, "{}", file.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::process::Count;
+    use crate::testing::{skip, TempDir};
+
+    const STALL: Duration = Duration::from_secs(20);
+
+    fn passphrase(text: &str) -> Encryption {
+        Encryption::Passphrase(Secret::new(text))
+    }
+
+    #[test]
+    fn the_first_packet_tells_the_lock() {
+        for (byte, lock) in [
+            (0x8c, Some(Lock::Passphrase)),
+            (0xc3, Some(Lock::Passphrase)),
+            (0x85, Some(Lock::PrivateKey)),
+            (0xc1, Some(Lock::PrivateKey)),
+            (0x1f, None),
+            (b'-', None),
+            (0xd2, None),
+        ] {
+            assert_eq!(lock_of(&[byte]), lock, "{byte:x}");
+        }
+        assert_eq!(lock_of(&[]), None);
+    }
+
+    #[test]
+    fn no_argument_holds_the_passphrase() {
+        let gpg = Gpg {
+            program: PathBuf::from("gpg"),
+            stall: STALL,
+        };
+        let secret = Secret::new("open sesame 1234");
+        let encryption = Encryption::Passphrase(secret.clone());
+        for command in [gpg.encrypting(&encryption), gpg.decrypting(Some(&secret))] {
+            assert!(!format!("{command:?}").contains("sesame"));
+        }
+    }
+
+    #[test]
+    fn what_is_encrypted_is_decrypted_with_the_same_passphrase_only() {
+        let Ok(gpg) = Gpg::locate(None, STALL) else {
+            return skip(
+                "encrypt::what_is_encrypted_is_decrypted_with_the_same_passphrase_only",
+                "no gpg",
+            );
+        };
+        let dir = TempDir::new();
+        for bytes in [0, 1, 9000, 1_000_000] {
+            let file = dir.path().join(format!("{bytes}.gpg"));
+            let right = passphrase(" a passphrase with \u{e4} blanks ");
+            gpg.check(&right).unwrap();
+            let mut chain = Chain::new(STALL);
+            let (stream, seen) = gpg
+                .encrypt(&mut chain, &right, io::repeat(7).take(bytes), Count::default())
+                .unwrap();
+            chain.pump("writing", stream, File::create(&file).unwrap(), ());
+            chain.finish().unwrap();
+            assert_eq!(seen.get().unwrap().0, bytes);
+
+            let read = |encryption: Option<&Encryption>| -> Result<u64> {
+                let mut chain = Chain::new(STALL);
+                let plain = gpg.decrypt(&mut chain, encryption, File::open(&file)?, &file)?;
+                let count = chain.pump("reading", plain, io::sink(), Count::default());
+                chain.finish()?;
+                Ok(count.get()?.0)
+            };
+            assert_eq!(read(Some(&right)).unwrap(), bytes);
+            for wrong in [None, Some(&passphrase("wrong passphrase"))] {
+                let error = read(wrong).unwrap_err();
+                assert!(error.downcast_ref::<Locked>().is_some(), "{error:#}");
+            }
+            let whole = std::fs::read(&file).unwrap();
+            std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+            assert!(read(Some(&right)).is_err());
+        }
+    }
+}
