@@ -24,7 +24,7 @@ use anyhow::{bail, Context as _, Result};
 
 use cli::{Action, Invocation, Request, UsageError};
 use commands::test_recovery::Parts;
-use components::{n8n_data, postgres, redis, Context};
+use components::{n8n_data, postgres, redis, App};
 use config::Config;
 use report::log::{self, Journal};
 
@@ -63,7 +63,7 @@ fn refuse(error: UsageError) -> u8 {
         }
     };
     journal.error(&error.message);
-    log::complain(&error.usage);
+    log::eprint_bounded(&error.usage);
     error
         .invocation
         .map_or(1, |invocation| invocation.command.action.failure_code())
@@ -139,27 +139,22 @@ fn installed_in(program: &Path) -> Option<PathBuf> {
 fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let config = match Config::load(project) {
         Err(error) if matches!(invocation.command.action, Action::Doctor) => {
-            let context = Context::new(Config::without_env_file(project)?);
-            return doctor(&context, Some(&error), invocation);
+            let app = App::new(Config::without_env_file(project)?);
+            return doctor(&app, Some(&error), invocation);
         }
         config => config?,
     };
-    let context = Context::new(config);
+    let app = App::new(config);
     let journal = Journal::new(invocation.command.name);
     // A setting with a slip in its name must not pass for one that is not set.
-    for name in context
-        .config
-        .unknown
-        .iter()
-        .filter(|_| invocation.command.log.is_some())
-    {
+    for name in app.config.unknown.iter().filter(|_| invocation.command.log.is_some()) {
         let meant = cli::suggestion(name, config::SETTINGS.iter().map(|known| known.name.to_owned()));
         if !meant.is_empty() {
             journal.warn(format_args!("{name} in .env is no setting{meant}"));
         }
     }
     if invocation.command.action.runs_beside_the_live_stack() {
-        process::priority::lower(context.config.nice, context.config.path.as_ref());
+        process::priority::lower(app.config.nice, app.config.path.as_ref());
     }
     let operand = invocation.operand.as_deref().unwrap_or_default();
     let yes = invocation.has("yes");
@@ -174,24 +169,24 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     let done = match invocation.command.action {
         // Texts that the parser gives; it never asks to run these.
         Action::Man | Action::Completions => return Ok(0),
-        Action::Doctor => return doctor(&context, None, invocation),
+        Action::Doctor => return doctor(&app, None, invocation),
         Action::Status => {
-            return commands::status::run(&context, invocation.value("max-age"), invocation.has("json"));
+            return commands::status::run(&app, invocation.value("max-age"), invocation.has("json"));
         }
-        Action::BackupOffsite => return commands::backup_offsite::run(&context, invocation.has("dry-run")),
-        Action::FetchOffsite => commands::backup_offsite::fetch(&context, invocation.operand.as_deref()),
-        Action::BackupAll => return Ok(commands::watched::run(&context, journal, commands::backup_all::run)),
-        Action::BackupPostgres => commands::backup_one(&context, journal, postgres::backup, None),
-        Action::BackupRedis => commands::backup_one(&context, journal, redis::backup, None),
-        Action::BackupN8n => commands::backup_one(&context, journal, n8n_data::backup, None),
-        Action::List => commands::list::run(&context, invocation.has("json"), invocation.has("all")),
-        Action::TestRecovery => return test_recovery(&context, invocation),
-        Action::Verify => commands::verify::run(&context, invocation.operand.as_deref(), invocation.has("all")),
-        Action::Cleanup => commands::cleanup::run(&context, invocation.has("dry-run")),
-        Action::RestorePostgres => commands::restore::postgres(&context, operand, yes, database),
-        Action::RestoreRedis => commands::restore::redis(&context, operand, yes, redis),
-        Action::RestoreN8n => commands::restore::n8n(&context, operand, yes),
-        Action::RestoreEnv => commands::restore::env(&context, operand, yes),
+        Action::BackupOffsite => return commands::backup_offsite::run(&app, invocation.has("dry-run")),
+        Action::FetchOffsite => commands::backup_offsite::fetch(&app, invocation.operand.as_deref()),
+        Action::BackupAll => return Ok(commands::watched::run(&app, journal, commands::backup_all::run)),
+        Action::BackupPostgres => commands::backup_one(&app, journal, postgres::backup, None),
+        Action::BackupRedis => commands::backup_one(&app, journal, redis::backup, None),
+        Action::BackupN8n => commands::backup_one(&app, journal, n8n_data::backup, None),
+        Action::List => commands::list::run(&app, invocation.has("json"), invocation.has("all")),
+        Action::TestRecovery => return test_recovery(&app, invocation),
+        Action::Verify => commands::verify::run(&app, invocation.operand.as_deref(), invocation.has("all")),
+        Action::Cleanup => commands::cleanup::run(&app, invocation.has("dry-run")),
+        Action::RestorePostgres => commands::restore::postgres(&app, operand, yes, database),
+        Action::RestoreRedis => commands::restore::redis(&app, operand, yes, redis),
+        Action::RestoreN8n => commands::restore::n8n(&app, operand, yes),
+        Action::RestoreEnv => commands::restore::env(&app, operand, yes),
         Action::RestoreAll => {
             let text = |name| {
                 invocation
@@ -206,19 +201,19 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
                 redis,
                 postgres: database,
             };
-            commands::restore_all::run(&context, invocation.operand.as_deref(), &options)
+            commands::restore_all::run(&app, invocation.operand.as_deref(), &options)
         }
     };
     done.map(|()| 0)
 }
 
 /// Gives 0, or 1 when a check has failed.
-fn doctor(context: &Context, unread: Option<&anyhow::Error>, invocation: &Invocation) -> Result<u8> {
-    commands::doctor::run(context, unread, invocation.has("quiet")).map(|fine| u8::from(!fine))
+fn doctor(app: &App, unread: Option<&anyhow::Error>, invocation: &Invocation) -> Result<u8> {
+    commands::doctor::run(app, unread, invocation.has("quiet")).map(|fine| u8::from(!fine))
 }
 
 /// Runs the test that the options name. Gives 0, or 1 when it has failed.
-fn test_recovery(context: &Context, invocation: &Invocation) -> Result<u8> {
+fn test_recovery(app: &App, invocation: &Invocation) -> Result<u8> {
     let choices = [
         ("postgres", Some(Parts::POSTGRES)),
         ("redis", Some(Parts::REDIS)),
@@ -231,8 +226,8 @@ fn test_recovery(context: &Context, invocation: &Invocation) -> Result<u8> {
         .filter_map(|(name, parts)| invocation.has(name).then_some(parts))
         .collect();
     match chosen[..] {
-        [None] => commands::test_recovery::list(context).map(|()| 0),
-        [Some(parts)] => commands::test_recovery::run(context, parts, invocation.operand.as_deref()).map(u8::from),
+        [None] => commands::test_recovery::list(app).map(|()| 0),
+        [Some(parts)] => commands::test_recovery::run(app, parts, invocation.operand.as_deref()).map(u8::from),
         _ => bail!("one of --postgres, --redis, --n8n, --full and --list has to be given"),
     }
 }

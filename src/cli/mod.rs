@@ -46,7 +46,7 @@ pub enum Action {
     Completions,
     /// Print the manual page.
     Man,
-    /// Recover a backup into throw-away containers.
+    /// Recover a backup into scratch containers.
     TestRecovery,
 }
 
@@ -144,7 +144,7 @@ const CREATE_ROLES: Opt = Opt {
     long: "create-roles",
     short: None,
     value: None,
-    help: "create roles that the dump names and the server lacks, without login",
+    help: "create roles that the dump names and the server missing_parts, without login",
 };
 
 /// Every command.
@@ -336,7 +336,7 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "test-recovery",
-        summary: "recover a recovery point into throw-away containers, and compare",
+        summary: "recover a recovery point into scratch containers, and compare",
         details: "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to be\n\
                   tested. Nothing of the live stack is touched: the containers are made from its images, have no network and\n\
                   none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be made. One of\n\
@@ -657,7 +657,10 @@ pub fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
     let begins = word.trim_start_matches('-').len() > 1;
     let (begun, others): (Vec<String>, Vec<String>) = names.partition(|name| begins && name.starts_with(word));
     let meant = match begun.is_empty() {
-        true => others.into_iter().filter(|name| slips(word, name) <= 2).collect(),
+        true => others
+            .into_iter()
+            .filter(|name| edit_distance(word, name) <= 2)
+            .collect(),
         false => begun,
     };
     match meant.is_empty() {
@@ -667,7 +670,7 @@ pub fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
 }
 
 /// How many letters have to be put in, left out or exchanged to turn one word into the other (Levenshtein's distance).
-fn slips(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, x) in a.chars().enumerate() {
         let mut corner = row[0];

@@ -8,7 +8,7 @@ use anyhow::{bail, Result};
 
 use super::{backup_offsite, cleanup, hold, now, record, test_recovery};
 pub(super) use crate::components::available;
-use crate::components::{dirswap, env_file, n8n_data, postgres, redis, Backup, Context};
+use crate::components::{dirswap, env_file, n8n_data, postgres, redis, App, Backup};
 use crate::config::Drill;
 use crate::report::log::{self, Journal};
 use crate::report::units;
@@ -23,7 +23,7 @@ struct Step {
     kind: Kind,
     script: &'static str,
     journal: Journal,
-    backup: fn(&Context, Stamp) -> Result<Backup>,
+    backup: fn(&App, Stamp) -> Result<Backup>,
 }
 
 /// The components, in the order in which they are begun.
@@ -53,17 +53,17 @@ const STEPS: [Step; 3] = [
 ///
 /// # Errors
 /// When the run cannot begin, or with the number of what failed.
-pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
-    let lock = hold(context, JOURNAL)?;
+pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
+    let lock = hold(app, JOURNAL)?;
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
     log::check_started()?;
-    if let Some(what) = pause::interrupted(context) {
+    if let Some(what) = pause::interrupted(app) {
         JOURNAL.warn(what);
     }
     // In doubt it is: a backup of what is half restored must not be what `latest` means.
-    let unfinished = pause::unfinished(context).map_or_else(
+    let unfinished = pause::unfinished(app).map_or_else(
         |error| {
             JOURNAL.warn(format_args!(
                 "Whether a restore is unfinished could not be found out: {error:#}"
@@ -73,20 +73,20 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
         |left| left.is_some(),
     );
     let aside = unfinished.then_some("made while a restore was interrupted");
-    context.check_encryption(JOURNAL)?;
-    check_space(context)?;
+    app.check_encryption(JOURNAL)?;
+    check_space(app)?;
 
     let mut failed: usize = 0;
     JOURNAL.info("Running: cleanup-backups.sh");
-    if let Err(error) = cleanup::run(context, false) {
+    if let Err(error) = cleanup::run(app, false) {
         cleanup_failed(&error);
         failed += 1;
     }
-    let stamp = context.store.free_stamp();
+    let stamp = app.store.free_stamp();
     let begun = now();
-    let (mut backups, mut missing) = components(context, stamp);
+    let (mut backups, mut missing) = components(app, stamp);
     JOURNAL.info("Running: env file backup");
-    match env_file::backup(context, stamp) {
+    match env_file::backup(app, stamp) {
         Ok(backup) => backups.push(backup),
         Err(error) => {
             JOURNAL.failure(&error);
@@ -97,7 +97,7 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
     let mut point = stamp;
     if !backups.is_empty() {
         backups.sort_by_key(|backup| backup.kind);
-        match record(context, JOURNAL, stamp, &begun, &backups, &missing, aside) {
+        match record(app, JOURNAL, stamp, &begun, &backups, &missing, aside) {
             Ok(recorded) => {
                 point = recorded;
                 *made = Some(recorded);
@@ -108,24 +108,24 @@ pub fn run(context: &Context, made: &mut Option<Stamp>) -> Result<()> {
             }
         }
     }
-    cleanup::warn_if_shrunk(context, JOURNAL);
+    cleanup::warn_if_shrunk(app, JOURNAL);
     warn_if_no_key(&backups);
     let mut total = STEPS.len() + 2;
-    if context.config.drill != Drill::Off {
+    if app.config.drill != Drill::Off {
         total += 1;
         JOURNAL.info("Running: test-recovery.sh");
-        if let Err(error) = test_recovery::after_backup(context, point) {
+        if let Err(error) = test_recovery::after_backup(app, point) {
             test_recovery::JOURNAL.failure(&error);
             JOURNAL.error("test-recovery.sh failed with exit code 1");
             failed += 1;
         }
     }
 
-    if context.config.offsite {
+    if app.config.offsite {
         // The backups are whole and recorded; a slow way out must not keep a restore or the next run waiting.
         drop(lock);
         total += 1;
-        failed += usize::from(!offsite_done(context));
+        failed += usize::from(!offsite_done(app));
     }
     JOURNAL.info(RULE);
     if failed == 0 {
@@ -156,9 +156,9 @@ fn warn_if_no_key(backups: &[Backup]) {
 
 /// Sends what there is to elsewhere. Gives whether that succeeded. A copy that has been on its way since the run before
 /// is no failure: this point goes with the next one.
-fn offsite_done(context: &Context) -> bool {
+fn offsite_done(app: &App) -> bool {
     JOURNAL.info("Running: backup-offsite.sh");
-    let sent = backup_offsite::run(context, false);
+    let sent = backup_offsite::run(app, false);
     if let Err(error) = &sent {
         if error.downcast_ref::<backup_offsite::Busy>().is_some() {
             backup_offsite::JOURNAL.warn(format_args!("{error}; the next run sends what that one does not"));
@@ -176,7 +176,7 @@ fn cleanup_failed(error: &anyhow::Error) {
 }
 
 /// Backs the components up, as many at a time as the settings say. Gives the backups, and what failed.
-fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
+fn components(app: &App, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
     let done = Mutex::new((Vec::new(), Vec::new()));
     // The order in which components begin is that of their lines in the log.
@@ -190,7 +190,7 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
             JOURNAL.info(format_args!("Running: {}", step.script));
             step
         };
-        let result = (step.backup)(context, stamp);
+        let result = (step.backup)(app, stamp);
         if let Err(error) = &result {
             step.journal.failure(error);
             JOURNAL.error(format_args!("{} failed with exit code 1", step.script));
@@ -204,12 +204,12 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
     thread::scope(|scope| {
         scope.spawn(|| {
             // A server that does not answer is told by the backup itself.
-            if let Err(error) = postgres::restore::clear(context, JOURNAL) {
+            if let Err(error) = postgres::restore::clear(app, JOURNAL) {
                 log::trace(|| format!("no look at what restores left: {error:#}"));
             }
         });
-        scope.spawn(|| clear_helpers(context));
-        for _ in 1..context.config.jobs.min(STEPS.len()) {
+        scope.spawn(|| clear_helpers(app));
+        for _ in 1..app.config.jobs.min(STEPS.len()) {
             scope.spawn(work);
         }
         work();
@@ -219,8 +219,8 @@ fn components(context: &Context, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str
 
 /// Removes the helper containers of restores that were killed: each would hold a volume for a day, and then stay. The main lock
 /// is held.
-fn clear_helpers(context: &Context) {
-    match context.docker().and_then(|docker| dirswap::sweep(context, &docker)) {
+fn clear_helpers(app: &App) {
+    match app.docker().and_then(|docker| dirswap::sweep(app, &docker)) {
         Ok(0) => {}
         Ok(left) => JOURNAL.warn(format_args!(
             "Removed {left} helper container(s) that an interrupted restore left"
@@ -231,21 +231,21 @@ fn clear_helpers(context: &Context) {
 }
 
 /// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.
-fn check_space(context: &Context) -> Result<()> {
-    crate::store::make_dir(context.store.root())?;
-    match available(context.store.root(), context.config.stall) {
+fn check_space(app: &App) -> Result<()> {
+    crate::store::make_dir(app.store.root())?;
+    match available(app.store.root(), app.config.stall) {
         Ok(bytes) => {
             let text = units::available(bytes);
-            let least = context.config.min_free_kb * 1024;
-            let room = bytes.saturating_add(cleanup::reclaimable(context));
+            let least = app.config.min_free_kb * 1024;
+            let room = bytes.saturating_add(cleanup::reclaimable(app));
             if room < least {
-                let required = match context.config.min_free_kb {
+                let required = match app.config.min_free_kb {
                     1_048_576 => "1GiB".to_owned(),
                     _ => units::amount(least),
                 };
                 bail!("Insufficient disk space: {text} available, {required} required");
             }
-            let expected = expected(context);
+            let expected = expected(app);
             if room < expected {
                 let required = units::amount(expected);
                 bail!("Insufficient disk space: {text} available, {required} required");
@@ -258,8 +258,8 @@ fn check_space(context: &Context) -> Result<()> {
 }
 
 /// What this run will take: the last backup of each kind, and a quarter more.
-fn expected(context: &Context) -> u64 {
-    let newest = |kind| context.store.list(kind).ok()?.pop().map(|entry| entry.disk);
+fn expected(app: &App) -> u64 {
+    let newest = |kind| app.store.list(kind).ok()?.pop().map(|entry| entry.disk);
     let sum: u64 = Kind::ALL.into_iter().filter_map(newest).sum();
     sum + sum / 4
 }

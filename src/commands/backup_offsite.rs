@@ -17,7 +17,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use chrono::TimeDelta;
 
 use super::now;
-use crate::components::{self, sha256, Context};
+use crate::components::{self, sha256, App};
 use crate::process::Observer;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -49,29 +49,29 @@ const PRIVATE_FACTS: &str = "postgres.rows.";
 ///
 /// # Errors
 /// When a point cannot be sent or proven there; it is not marked, and the next run completes it.
-pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
-    let remote = context.config.remote();
+pub fn run(app: &App, dry_run: bool) -> Result<u8> {
+    let remote = app.config.remote();
     JOURNAL.info(format_args!("Starting off-site copy to {remote}"));
     if dry_run {
         JOURNAL.info("Running in dry-run mode (nothing will be sent or deleted)");
     }
-    let rclone = rclone(context)?;
-    let _lock = if dry_run { None } else { Some(hold(context)?) };
+    let rclone = rclone(app)?;
+    let _lock = if dry_run { None } else { Some(hold(app)?) };
     let there = rclone.list()?;
     let mut points = Vec::new();
-    for (path, point) in manifest::list(&context.store)? {
+    for (path, point) in manifest::list(&app.store)? {
         match point {
             Ok(point) => points.push(point),
             Err(error) => JOURNAL.warn(format_args!("Not sent: {}: {error:#}", path.display())),
         }
     }
-    let plan = plan(context, &points, &there, &remote)?;
+    let plan = plan(app, &points, &there, &remote)?;
 
     let (mut sent, mut bytes) = (0_u64, 0_u64);
     for point in plan {
-        let size = length(context, point);
+        let size = length(app, point);
         if dry_run {
-            check_ours(context, &rclone, point, &there).with_context(|| not_sent(point, &remote))?;
+            check_ours(app, &rclone, point, &there).with_context(|| not_sent(point, &remote))?;
             JOURNAL.info(format_args!(
                 "[DRY-RUN] Would send: recovery point {} ({})",
                 point.stamp,
@@ -83,8 +83,8 @@ pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
                 point.stamp,
                 units::amount(size)
             ));
-            let proof = send(context, &rclone, point, size, &there).with_context(|| not_sent(point, &remote))?;
-            manifest::update(&context.store, point.stamp, |point| {
+            let proof = send(app, &rclone, point, size, &there).with_context(|| not_sent(point, &remote))?;
+            manifest::update(&app.store, point.stamp, |point| {
                 point.set(MARK, &format!("{} {remote} ({proof})", now()));
             })?;
             JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
@@ -92,7 +92,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<u8> {
         sent += 1;
         bytes += size;
     }
-    clear(context, &rclone, dry_run)?;
+    clear(app, &rclone, dry_run)?;
     if sent == 0 {
         JOURNAL.info(format_args!("Nothing to send to {remote}"));
         return Ok(NOTHING_TO_SEND);
@@ -111,8 +111,8 @@ fn not_sent(point: &Point, remote: &str) -> String {
     format!("Recovery point {} could not be sent to {remote}", point.stamp)
 }
 
-fn rclone(context: &Context) -> Result<Rclone> {
-    let config = &context.config;
+fn rclone(app: &App) -> Result<Rclone> {
+    let config = &app.config;
     Rclone::locate(
         config.path.as_ref(),
         config.rclone_config.clone(),
@@ -122,9 +122,9 @@ fn rclone(context: &Context) -> Result<Rclone> {
 }
 
 /// One copy at a time; a backup may run meanwhile.
-fn hold(context: &Context) -> Result<Lock> {
-    make_dir(context.store.root())?;
-    match Lock::attempt(&context.store.root().join(".offsite.lock"))? {
+fn hold(app: &App) -> Result<Lock> {
+    make_dir(app.store.root())?;
+    match Lock::attempt(&app.store.root().join(".offsite.lock"))? {
         Attempt::Held(lock) => Ok(lock),
         Attempt::Busy(pid) => bail!(Busy { pid }),
     }
@@ -145,7 +145,7 @@ impl fmt::Display for Busy {
 impl std::error::Error for Busy {}
 
 /// The points to send, newest first. Says which ones cannot be, and why.
-fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &str) -> Result<Vec<&'a Point>> {
+fn plan<'a>(app: &App, points: &'a [Point], there: &[String], remote: &str) -> Result<Vec<&'a Point>> {
     let newest = points.last().map(|point| point.stamp);
     let present = newest_until(points.iter().map(|point| point.stamp), Stamp::now());
     let mut plan = Vec::new();
@@ -155,10 +155,10 @@ fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &s
         if marked && there.contains(&set_name(point.stamp)) {
             continue;
         }
-        if present.is_some_and(|newest| is_expired(point.stamp, newest, context.config.offsite_keep_days)) {
+        if present.is_some_and(|newest| is_expired(point.stamp, newest, app.config.offsite_keep_days)) {
             continue;
         }
-        if context.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
+        if app.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
             ensure!(
                 Some(point.stamp) != newest,
                 "The newest recovery point ({}) holds unencrypted files and is not sent: set BACKUP_GPG_PASSPHRASE or \
@@ -166,7 +166,7 @@ fn plan<'a>(context: &Context, points: &'a [Point], there: &[String], remote: &s
                 point.stamp
             );
             plain += 1;
-        } else if !is_here(context, point) {
+        } else if !is_here(app, point) {
             incomplete += 1;
         } else {
             plan.push(point);
@@ -194,15 +194,15 @@ fn is_mark_of(mark: &str, remote: &str) -> bool {
 }
 
 /// Whether every file of a point is there and as long as it was.
-fn is_here(context: &Context, point: &Point) -> bool {
+fn is_here(app: &App, point: &Point) -> bool {
     point.members.iter().all(|member| {
-        let meta = context.store.root().join(&member.name).symlink_metadata();
+        let meta = app.store.root().join(&member.name).symlink_metadata();
         meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
     })
 }
 
-fn length(context: &Context, point: &Point) -> u64 {
-    let file = |member: &Member| context.store.root().join(&member.name).metadata();
+fn length(app: &App, point: &Point) -> u64 {
+    let file = |member: &Member| app.store.root().join(&member.name).metadata();
     point
         .members
         .iter()
@@ -217,18 +217,18 @@ fn set_name(stamp: Stamp) -> String {
 
 /// Refuses a point where another stack's backups lie under its names: two that send to one place would each replace the
 /// other's. What an earlier send of ours has left is completed.
-fn check_ours(context: &Context, rclone: &Rclone, point: &Point, there: &[String]) -> Result<()> {
-    let recorded = check_manifests(context, rclone, point, there)?;
+fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &[String]) -> Result<()> {
+    let recorded = check_manifests(app, rclone, point, there)?;
     for member in &point.members {
         if there.contains(&member.name) && !recorded.contains(&member.name) {
-            ensure!(!is_foreign(context, rclone, member)?, Foreign(member.name.clone()));
+            ensure!(!is_foreign(app, rclone, member)?, Foreign(member.name.clone()));
         }
     }
     Ok(())
 }
 
 /// Refuses a point where a manifest there tells of other files under its names. Gives those of ours that one tells of.
-fn check_manifests(context: &Context, rclone: &Rclone, point: &Point, there: &[String]) -> Result<Vec<String>> {
+fn check_manifests(app: &App, rclone: &Rclone, point: &Point, there: &[String]) -> Result<Vec<String>> {
     let members = point.members.iter();
     let present: Vec<&Member> = members.filter(|member| there.contains(&member.name)).collect();
     let near = |set: Stamp| {
@@ -238,7 +238,7 @@ fn check_manifests(context: &Context, rclone: &Rclone, point: &Point, there: &[S
     let sets = there.iter().filter_map(|name| stamp_of_set(name));
     let mut recorded = Vec::new();
     for set in sets.filter(|set| *set == point.stamp || near(*set)) {
-        let text = fetch_text(context, rclone, set)?;
+        let text = fetch_text(app, rclone, set)?;
         // The last line of one that was cut off tells nothing.
         let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         let lines = lines.filter_map(|line| line.split_once("  "));
@@ -275,11 +275,11 @@ impl fmt::Display for Foreign {
 impl std::error::Error for Foreign {}
 
 /// Whether a file there that no manifest tells of is not the beginning of ours, as a send that was interrupted leaves it.
-fn is_foreign(context: &Context, rclone: &Rclone, member: &Member) -> Result<bool> {
-    let path = context.store.root().join(&member.name);
+fn is_foreign(app: &App, rclone: &Rclone, member: &Member) -> Result<bool> {
+    let path = app.store.root().join(&member.name);
     let file = atomic::open(&path).with_context(|| format!("Cannot read {}", path.display()))?;
     let differs = Arc::new(AtomicBool::new(false));
-    let mut chain = context.chain();
+    let mut chain = app.chain();
     let stream = rclone.read(&mut chain, &member.name)?;
     let compared = Compared {
         file,
@@ -318,33 +318,33 @@ impl Observer for Compared {
 }
 
 /// Sends a point: its files, the proof, and the manifest.
-fn send(context: &Context, rclone: &Rclone, point: &Point, bytes: u64, there: &[String]) -> Result<Proof> {
+fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &[String]) -> Result<Proof> {
     let names: Vec<String> = point.members.iter().map(|member| member.name.clone()).collect();
-    let root = context.store.root();
-    let _used = point.hold(&context.store)?;
+    let root = app.store.root();
+    let _used = point.hold(&app.store)?;
     for member in &point.members {
         // What has rotted here must not take the place of a good copy.
-        let sum = sha256(context, &root.join(&member.name))?;
+        let sum = sha256(app, &root.join(&member.name))?;
         ensure!(
             sum == member.sha256,
             "{} is not what was backed up: its SHA-256 is {sum}",
             member.name
         );
     }
-    check_ours(context, rclone, point, there)?;
+    check_ours(app, rclone, point, there)?;
     rclone.copy(root, &names)?;
     let proof = rclone.check(root, &names, bytes)?;
     // Another stack may have sent its own meanwhile.
-    check_manifests(context, rclone, point, &rclone.list()?)?;
+    check_manifests(app, rclone, point, &rclone.list()?)?;
     let mut public = point.clone();
     public.unset(MARK);
-    if context.config.encrypted_only {
+    if app.config.encrypted_only {
         public.unset_all(PRIVATE_FACTS);
     }
     let text = public.text();
-    let temporary = Temporary::write(&context.store.sets_dir(), &text)?;
+    let temporary = Temporary::write(&app.store.sets_dir(), &text)?;
     rclone.copy_one(&temporary.0, &set_name(point.stamp))?;
-    let back = fetch_text(context, rclone, point.stamp)?;
+    let back = fetch_text(app, rclone, point.stamp)?;
     ensure!(back == text, "the manifest reads back as something else than was sent");
     Ok(proof)
 }
@@ -439,8 +439,8 @@ fn is_near(a: Stamp, b: Stamp) -> bool {
 }
 
 /// Applies `BACKUP_OFFSITE_KEEP_DAYS`.
-fn clear(context: &Context, rclone: &Rclone, dry_run: bool) -> Result<()> {
-    let days = context.config.offsite_keep_days;
+fn clear(app: &App, rclone: &Rclone, dry_run: bool) -> Result<()> {
+    let days = app.config.offsite_keep_days;
     if days == 0 {
         return Ok(());
     }
@@ -474,8 +474,8 @@ fn clear(context: &Context, rclone: &Rclone, dry_run: bool) -> Result<()> {
 ///
 /// # Errors
 /// When there is none, or a file is not the one that was backed up; what has been proven until then stays.
-pub fn fetch(context: &Context, operand: Option<&OsStr>) -> Result<()> {
-    let remote = context.config.remote();
+pub fn fetch(app: &App, operand: Option<&OsStr>) -> Result<()> {
+    let remote = app.config.remote();
     FETCH.info(format_args!("Starting fetch from {remote}"));
     let wanted =
         match operand.map(|operand| operand.to_string_lossy()) {
@@ -488,7 +488,7 @@ pub fn fetch(context: &Context, operand: Option<&OsStr>) -> Result<()> {
                 })?)
             }
         };
-    let rclone = rclone(context)?;
+    let rclone = rclone(app)?;
     let mut stamps: Vec<Stamp> = rclone.list()?.iter().filter_map(|name| stamp_of_set(name)).collect();
     stamps.sort();
     let newest = newest_until(stamps.iter().copied(), Stamp::now())
@@ -504,7 +504,7 @@ pub fn fetch(context: &Context, operand: Option<&OsStr>) -> Result<()> {
             stamp
         }
     };
-    let text = fetch_text(context, &rclone, stamp)?;
+    let text = fetch_text(app, &rclone, stamp)?;
     let mut point = Point::parse(&text)
         .and_then(|point| check(&point, stamp).map(|()| point))
         .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;
@@ -513,15 +513,15 @@ pub fn fetch(context: &Context, operand: Option<&OsStr>) -> Result<()> {
         point.members.len()
     ));
     for member in &point.members {
-        fetch_file(context, &rclone, member).with_context(|| format!("{} could not be fetched", member.name))?;
+        fetch_file(app, &rclone, member).with_context(|| format!("{} could not be fetched", member.name))?;
     }
-    if !context.store.set_path(stamp).exists() {
+    if !app.store.set_path(stamp).exists() {
         point.set(MARK, &format!("{} {remote}", now()));
-        point.write(&context.store)?;
+        point.write(&app.store)?;
     }
     FETCH.success(format_args!(
         "Recovery point {stamp} is in {}",
-        context.store.root().display()
+        app.store.root().display()
     ));
     Ok(())
 }
@@ -541,8 +541,8 @@ fn check(point: &Point, stamp: Stamp) -> Result<()> {
     Ok(())
 }
 
-fn fetch_text(context: &Context, rclone: &Rclone, stamp: Stamp) -> Result<String> {
-    let mut chain = context.chain();
+fn fetch_text(app: &App, rclone: &Rclone, stamp: Stamp) -> Result<String> {
+    let mut chain = app.chain();
     let stream = rclone.read(&mut chain, &set_name(stamp))?;
     let text = chain.collect("reading a manifest", stream, manifest::LIMIT as usize);
     chain.finish()?;
@@ -550,12 +550,12 @@ fn fetch_text(context: &Context, rclone: &Rclone, stamp: Stamp) -> Result<String
 }
 
 /// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
-fn fetch_file(context: &Context, rclone: &Rclone, member: &Member) -> Result<()> {
+fn fetch_file(app: &App, rclone: &Rclone, member: &Member) -> Result<()> {
     let (kind, stamp) = stamp_of_file(&member.name).context("no backup file")?;
-    let _lock = context.hold(kind, FETCH)?;
-    let path = context.store.root().join(&member.name);
+    let _lock = app.hold(kind, FETCH)?;
+    let path = app.store.root().join(&member.name);
     if path.symlink_metadata().is_ok() {
-        let sum = sha256(context, &path)?;
+        let sum = sha256(app, &path)?;
         ensure!(
             sum == member.sha256,
             "{} is here with other contents: move it away first",
@@ -564,15 +564,15 @@ fn fetch_file(context: &Context, rclone: &Rclone, member: &Member) -> Result<()>
         FETCH.info(format_args!("Already here: {}", path.display()));
         return Ok(());
     }
-    let store = context.store.clone().with_encryption(member.name.ends_with(ENCRYPTED));
+    let store = app.store.clone().with_encryption(member.name.ends_with(ENCRYPTED));
     ensure!(
         !store.is_taken(kind, stamp),
         "another backup of {stamp} is here: move it away first"
     );
     let partial = store.create(kind, stamp)?;
-    let mut chain = context.chain();
+    let mut chain = app.chain();
     let stream: Box<dyn Read + Send> = Box::new(rclone.read(&mut chain, &member.name)?);
-    let written = components::write_as_is(context, &mut chain, &partial, stream, ())?;
+    let written = components::write_as_is(app, &mut chain, &partial, stream, ())?;
     chain.finish()?;
     let ((), bytes, sum) = written.get()?;
     ensure!(

@@ -9,13 +9,13 @@ use anyhow::{bail, Result};
 use chrono::{DateTime, Local};
 
 use crate::cli::suggestion;
-use crate::components::{self, Context};
+use crate::components::{self, App};
 use crate::config::SETTINGS;
 use crate::process::Count;
 use crate::report::log::{self, Journal};
 use crate::report::units;
 use crate::store::lock::remove_unused;
-use crate::store::manifest::{self, Held, State};
+use crate::store::manifest::{self, PointOnDisk, State};
 use crate::store::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
 use crate::store::{Entry, Kind, Store};
 use crate::stream::encrypt::Locked;
@@ -33,9 +33,9 @@ const READ_LIMIT: u64 = 1 << 30;
 /// # Errors
 /// When a directory cannot be read or a file not be deleted; the others are deleted all the same. When `.env` holds a
 /// setting of the retention with a slip in its name; nothing is deleted then.
-pub fn run(context: &Context, dry_run: bool) -> Result<()> {
-    check_names(context)?;
-    let rules = context.config.retention;
+pub fn run(app: &App, dry_run: bool) -> Result<()> {
+    check_names(app)?;
+    let rules = app.config.retention;
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
     log::check_started()?;
     if dry_run {
@@ -45,9 +45,9 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
     let mut failed = 0_u64;
     let mut listings = Vec::new();
     for kind in Kind::ALL {
-        let dir = context.store.dir(kind);
+        let dir = app.store.dir(kind);
         if dir.is_dir() {
-            match context.store.list(kind) {
+            match app.store.list(kind) {
                 Ok(entries) => listings.push((kind, entries)),
                 Err(error) => {
                     JOURNAL.failure(&error);
@@ -57,13 +57,13 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
         }
     }
     let now = SystemTime::now();
-    let mut plan = Plan::new(context, &listings)?;
-    let lost = context.lost_env_file();
+    let mut plan = Plan::new(app, &listings)?;
+    let lost = app.lost_env_file();
     match lost {
         Some(lost) => JOURNAL.warn(format_args!(
             "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
         )),
-        None => plan.judge_loose(context, now, &rules),
+        None => plan.judge_loose(app, now, &rules),
     }
     let verdicts = plan.decide(now, &rules, lost.is_some());
     plan.warn(now, &rules);
@@ -72,7 +72,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
 
     let (mut deleted, mut freed) = (0_u64, 0_u64);
     for kind in Kind::ALL {
-        let dir = context.store.dir(kind);
+        let dir = app.store.dir(kind);
         if !dir.is_dir() {
             JOURNAL.info(format_args!("Directory does not exist, skipping: {}", dir.display()));
             continue;
@@ -111,7 +111,7 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
             }
         }
     }
-    failed += plan.forget(context, &verdicts, dry_run);
+    failed += plan.forget(app, &verdicts, dry_run);
     if dry_run {
         JOURNAL.success("Dry-run completed");
     } else {
@@ -127,9 +127,9 @@ pub fn run(context: &Context, dry_run: bool) -> Result<()> {
 }
 
 /// What is to be kept must not be deleted by the default because its name is mistyped.
-fn check_names(context: &Context) -> Result<()> {
+fn check_names(app: &App) -> Result<()> {
     let rules = |name: &&str| name.starts_with("BACKUP_RETENTION_") || name.starts_with("BACKUP_KEEP_");
-    for name in &context.config.unknown {
+    for name in &app.config.unknown {
         let names = SETTINGS.iter().map(|setting| setting.name).filter(rules);
         let mut meant = suggestion(name, names.map(str::to_owned));
         if meant.is_empty() && rules(&name.as_str()) {
@@ -143,17 +143,17 @@ fn check_names(context: &Context) -> Result<()> {
 }
 
 /// The bytes on disk that the cleanup will free; none in a directory that cannot be read.
-pub fn reclaimable(context: &Context) -> u64 {
-    if check_names(context).is_err() {
+pub fn reclaimable(app: &App) -> u64 {
+    if check_names(app).is_err() {
         return 0;
     }
-    let listings = listings(context);
-    let Ok(survey) = manifest::survey(&context.store, &listings) else {
+    let listings = listings(app);
+    let Ok(survey) = manifest::survey(&app.store, &listings) else {
         return 0;
     };
-    let plan = Plan::from(context, survey);
-    let lost = context.lost_env_file().is_some();
-    let kept = plan.kept(&plan.decide(SystemTime::now(), &context.config.retention, lost));
+    let plan = Plan::from(app, survey);
+    let lost = app.lost_env_file().is_some();
+    let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention, lost));
     let entries = listings.iter().flat_map(|(_, entries)| entries);
     entries
         .filter(|entry| !kept.contains(&entry.path))
@@ -162,20 +162,20 @@ pub fn reclaimable(context: &Context) -> u64 {
 }
 
 /// Warns when the newest backup of a component is much smaller than the one before it.
-pub fn warn_if_shrunk(context: &Context, journal: Journal) {
+pub fn warn_if_shrunk(app: &App, journal: Journal) {
     // What cannot be read has been told by the cleanup of the same run.
-    if let Ok(survey) = manifest::survey(&context.store, &listings(context)) {
-        for shrunk in retention::shrunk(&Plan::from(context, survey).units) {
+    if let Ok(survey) = manifest::survey(&app.store, &listings(app)) {
+        for shrunk in retention::shrunk(&Plan::from(app, survey).units) {
             journal.warn(shrunk);
         }
     }
 }
 
 /// The files of each directory that can be read.
-fn listings(context: &Context) -> Vec<(Kind, Vec<Entry>)> {
+fn listings(app: &App) -> Vec<(Kind, Vec<Entry>)> {
     Kind::ALL
         .into_iter()
-        .filter_map(|kind| Some((kind, context.store.list(kind).ok()?)))
+        .filter_map(|kind| Some((kind, app.store.list(kind).ok()?)))
         .collect()
 }
 
@@ -222,25 +222,25 @@ fn tell_bad(bad: &[(PathBuf, anyhow::Error)]) {
 struct Plan {
     units: Vec<Unit>,
     /// The point that each unit is; none for a file that belongs to none.
-    points: Vec<Option<Held>>,
+    points: Vec<Option<PointOnDisk>>,
 }
 
 impl Plan {
-    fn new(context: &Context, listings: &[(Kind, Vec<Entry>)]) -> Result<Self> {
-        let survey = manifest::survey(&context.store, listings)?;
+    fn new(app: &App, listings: &[(Kind, Vec<Entry>)]) -> Result<Self> {
+        let survey = manifest::survey(&app.store, listings)?;
         for (path, error) in &survey.unreadable {
             JOURNAL.warn(format_args!("Recovery point left out: {}: {error:#}", path.display()));
         }
-        Ok(Self::from(context, survey))
+        Ok(Self::from(app, survey))
     }
 
-    fn from(context: &Context, survey: manifest::Survey) -> Self {
+    fn from(app: &App, survey: manifest::Inventory) -> Self {
         let mut plan = Self {
             units: Vec::new(),
             points: Vec::new(),
         };
         for held in survey.points {
-            plan.units.push(recorded(&context.store, &held));
+            plan.units.push(recorded(&app.store, &held));
             plan.points.push(Some(held));
         }
         for (kind, entry) in &survey.loose {
@@ -252,7 +252,7 @@ impl Plan {
 
     /// Reads files without a recovery point, newest first, until a good backup of the component is found: a dump that is
     /// cut off must not be the last one left. Nothing is read while nothing is old enough to go.
-    fn judge_loose(&mut self, context: &Context, now: SystemTime, rules: &Rules) {
+    fn judge_loose(&mut self, app: &App, now: SystemTime, rules: &Rules) {
         let mut bad: Vec<(PathBuf, anyhow::Error)> = Vec::new();
         for kind in Kind::ALL {
             let mut left = READ_LIMIT;
@@ -277,7 +277,7 @@ impl Plan {
                     break;
                 }
                 left -= file.bytes;
-                match components::verify(context, kind, &file.path) {
+                match components::verify(app, kind, &file.path) {
                     Ok(()) => break,
                     // What cannot be read here cannot be judged either.
                     Err(error) if components::is_no_verdict(&error) => {
@@ -291,7 +291,7 @@ impl Plan {
                         break;
                     }
                     Err(error) => {
-                        file.grade = lesser(context, &file.path);
+                        file.grade = lesser(app, &file.path);
                         bad.push((file.path.clone(), error));
                     }
                 }
@@ -386,7 +386,7 @@ impl Plan {
     }
 
     /// Brings the manifests of the points that went up to date. Gives how many could not be.
-    fn forget(&self, context: &Context, verdicts: &[Verdict], dry_run: bool) -> u64 {
+    fn forget(&self, app: &App, verdicts: &[Verdict], dry_run: bool) -> u64 {
         let mut failed = 0;
         for (held, verdict) in self.points.iter().zip(verdicts) {
             let Some(held) = held.as_ref().filter(|_| verdict.is_deletion()) else {
@@ -397,7 +397,7 @@ impl Plan {
                 JOURNAL.info(format_args!("[DRY-RUN] Would remove recovery point: {stamp}"));
                 continue;
             }
-            if let Err(error) = forget(&context.store, held) {
+            if let Err(error) = forget(&app.store, held) {
                 JOURNAL.failure(&error.context(format!("Cannot remove recovery point {stamp}")));
                 failed += 1;
             }
@@ -407,7 +407,7 @@ impl Plan {
 }
 
 /// Removes the manifest of a point whose files are gone; where some could not be deleted, it goes on to tell of those.
-fn forget(store: &Store, held: &Held) -> Result<()> {
+fn forget(store: &Store, held: &PointOnDisk) -> Result<()> {
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
     // A directory that is not there (a medium that is not mounted) says nothing of its files.
     let unknown = |kind: Kind| !store.dir(kind).is_dir();
@@ -437,11 +437,11 @@ fn forget(store: &Store, held: &Held) -> Result<()> {
 }
 
 /// What a file is worth that is not what we write: something that unpacks may still be a backup of another's making.
-fn lesser(context: &Context, path: &Path) -> Grade {
+fn lesser(app: &App, path: &Path) -> Grade {
     let packed = path
         .extension()
         .is_some_and(|extension| extension == "gz" || extension == "gpg");
-    if packed && components::observe(context, path, Count::default()).is_ok() {
+    if packed && components::observe(app, path, Count::default()).is_ok() {
         Grade::Unpacks
     } else {
         Grade::Unproven
@@ -449,7 +449,7 @@ fn lesser(context: &Context, path: &Path) -> Grade {
 }
 
 /// A recovery point as the retention sees it: its name tells its age, unless one of its files is younger.
-fn recorded(store: &Store, held: &Held) -> Unit {
+fn recorded(store: &Store, held: &PointOnDisk) -> Unit {
     let point = &held.point;
     let named = point.stamp.time();
     let touched = held

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Error, Result};
 use super::status::{Level, State};
 use crate::cli;
 use crate::components::credentials;
-use crate::components::{n8n_data, postgres, redis, Context};
+use crate::components::{n8n_data, postgres, redis, App};
 use crate::config::dotenv;
 use crate::config::{Encryption, SETTINGS};
 use crate::engine::Docker;
@@ -30,24 +30,24 @@ const EXPECTED_AGE: Duration = Duration::from_secs(26 * 3600);
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(context: &Context, unread: Option<&Error>, quiet: bool) -> Result<bool> {
+pub fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     let mut report = Report::default();
     match unread {
         Some(error) => report.fail(
             "settings",
             format!("{error:#}; the other checks go by the defaults until this is mended"),
         ),
-        None => env_file(context, &mut report),
+        None => env_file(app, &mut report),
     }
-    match context.docker() {
-        Ok(docker) => engine(context, &docker, &mut report),
+    match app.docker() {
+        Ok(docker) => engine(app, &docker, &mut report),
         Err(error) => report.fail("docker", format!("{error:#}")),
     }
-    cron_environment(context, &mut report);
-    programs(context, &mut report);
-    places(context, &mut report);
-    history(context, &mut report);
-    schedule(context, &mut report);
+    cron_environment(app, &mut report);
+    programs(app, &mut report);
+    places(app, &mut report);
+    history(app, &mut report);
+    schedule(app, &mut report);
 
     let mut out = io::stdout().lock();
     for (verdict, check, text) in &report.lines {
@@ -89,8 +89,8 @@ impl Report {
 }
 
 /// `.env`, and n8n's key in it.
-fn env_file(context: &Context, report: &mut Report) {
-    let path = context.config.env_file();
+fn env_file(app: &App, report: &mut Report) {
+    let path = app.config.env_file();
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) => {
@@ -111,7 +111,7 @@ fn env_file(context: &Context, report: &mut Report) {
             ),
         ),
     }
-    for name in &context.config.unknown {
+    for name in &app.config.unknown {
         let meant = cli::suggestion(name, SETTINGS.iter().map(|known| known.name.to_owned()));
         report.warn(
             "settings",
@@ -123,16 +123,16 @@ fn env_file(context: &Context, report: &mut Report) {
     let n8n_db = dotenv::parse(&path, &text, &|name| name == N8N_DB, &|name| env::var(name).ok())
         .ok()
         .and_then(|mut values| values.remove(N8N_DB));
-    if let Some(name) = n8n_db.filter(|name| !name.is_empty() && *name != context.config.postgres_db) {
+    if let Some(name) = n8n_db.filter(|name| !name.is_empty() && *name != app.config.postgres_db) {
         report.warn(
             "settings",
             format!(
                 "n8n's database is {name} (DB_POSTGRESDB_DATABASE), and {} is what is backed up: set POSTGRES_DB={name}",
-                context.config.postgres_db
+                app.config.postgres_db
             ),
         );
     }
-    let recorded = crate::store::manifest::list(&context.store).ok().and_then(|points| {
+    let recorded = crate::store::manifest::list(&app.store).ok().and_then(|points| {
         let newest = points.into_iter().rev().find_map(|(_, point)| point.ok())?;
         let holds = |name: &str| newest.fact(name).is_some_and(|value| !value.starts_with("none"));
         (holds("n8n.key") || holds("env.key")).then(|| newest.stamp.to_string())
@@ -149,8 +149,8 @@ fn env_file(context: &Context, report: &mut Report) {
 }
 
 /// The engine, and what runs in it.
-fn engine(context: &Context, docker: &Docker, report: &mut Report) {
-    let config = &context.config;
+fn engine(app: &App, docker: &Docker, report: &mut Report) {
+    let config = &app.config;
     match docker.engine_version() {
         Ok(version) => report.ok(
             "docker",
@@ -159,20 +159,20 @@ fn engine(context: &Context, docker: &Docker, report: &mut Report) {
         Err(error) => return report.fail("docker", format!("{error:#}")),
     }
     let running = docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER");
-    report.result("postgres", running.and_then(|_| postgres::probe(context, docker)));
+    report.result("postgres", running.and_then(|_| postgres::probe(app, docker)));
     let running = docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER");
-    report.result("redis", running.and_then(|_| redis::probe(context, docker)));
-    volume(context, docker, report);
-    strangers(context, docker, report);
+    report.result("redis", running.and_then(|_| redis::probe(app, docker)));
+    volume(app, docker, report);
+    other_containers(app, docker, report);
     report.result(
         "helper",
-        n8n_data::helper_image(context, docker, JOURNAL).map(|image| format!("local image {image} shows the volume")),
+        n8n_data::helper_image(app, docker, JOURNAL).map(|image| format!("local image {image} shows the volume")),
     );
 }
 
 /// The volume, and whether n8n keeps its data there.
-fn volume(context: &Context, docker: &Docker, report: &mut Report) {
-    let volume = &context.config.n8n_volume;
+fn volume(app: &App, docker: &Docker, report: &mut Report) {
+    let volume = &app.config.n8n_volume;
     let mut exists = false;
     match docker.volume_exists(volume) {
         Ok(true) => {
@@ -187,7 +187,7 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
     }
     // A volume may stand for a directory of the host that n8n mounts as such.
     let directory = docker.volume_directory(volume).unwrap_or_default();
-    for name in &context.config.n8n_containers {
+    for name in &app.config.n8n_containers {
         let mounts = match docker.container(name) {
             Ok(Some(container)) => container.mounts,
             Ok(None) => {
@@ -226,8 +226,8 @@ fn volume(context: &Context, docker: &Docker, report: &mut Report) {
 }
 
 /// Containers that mount the volume and are not known as n8n's: a worker that was added, say.
-fn strangers(context: &Context, docker: &Docker, report: &mut Report) {
-    let config = &context.config;
+fn other_containers(app: &App, docker: &Docker, report: &mut Report) {
+    let config = &app.config;
     let users = docker.users(&config.n8n_volume).unwrap_or_default();
     let others: Vec<&str> = users
         .iter()
@@ -264,8 +264,8 @@ fn in_a_directory(container: &str, volume: &str, exists: bool, directory: &str) 
 }
 
 /// Whether cron, which passes next to nothing, reaches the engine.
-fn cron_environment(context: &Context, report: &mut Report) {
-    let cron = Docker::locate(Some("/usr/bin:/bin".into()), context.config.stall)
+fn cron_environment(app: &App, report: &mut Report) {
+    let cron = Docker::locate(Some("/usr/bin:/bin".into()), app.config.stall)
         .and_then(|docker| docker.engine_version_under_cron());
     match (
         cron,
@@ -283,8 +283,8 @@ fn cron_environment(context: &Context, report: &mut Report) {
 }
 
 /// The programs that a run starts.
-fn programs(context: &Context, report: &mut Report) {
-    let config = &context.config;
+fn programs(app: &App, report: &mut Report) {
+    let config = &app.config;
     report.result(
         "compressor",
         Compressor::choose(&config.compressor, config.path.as_ref()).map(|compressor| compressor.label()),
@@ -305,7 +305,7 @@ fn programs(context: &Context, report: &mut Report) {
         None => report.ok("encryption", "off: the files are as readable as their mode says"),
         Some(how) => report.result(
             "encryption",
-            context.check_encryption(JOURNAL).map(|()| match how {
+            app.check_encryption(JOURNAL).map(|()| match how {
                 Encryption::Passphrase(_) => "gpg takes the passphrase; is a copy of it kept elsewhere?".to_owned(),
                 Encryption::Recipient(_) => "gpg takes the recipient's key".to_owned(),
             }),
@@ -324,8 +324,8 @@ fn programs(context: &Context, report: &mut Report) {
 }
 
 /// Directories, the lock.
-fn places(context: &Context, report: &mut Report) {
-    let config = &context.config;
+fn places(app: &App, report: &mut Report) {
+    let config = &app.config;
     for dir in [config.backups(), config.project.join("logs")] {
         match writable(&dir) {
             Ok(()) => report.ok("directory", format!("{} takes files", dir.display())),
@@ -358,8 +358,8 @@ fn writable(dir: &Path) -> io::Result<()> {
 }
 
 /// The last backups, the disk, the clock.
-fn history(context: &Context, report: &mut Report) {
-    let state = match State::gather(context) {
+fn history(app: &App, report: &mut Report) {
+    let state = match State::gather(app) {
         Ok(state) => state,
         Err(error) => return report.fail("last run", format!("{error:#}")),
     };
@@ -385,13 +385,13 @@ fn history(context: &Context, report: &mut Report) {
     let mut timedatectl = process::command("timedatectl");
     timedatectl.args(["show", "--property=NTPSynchronized", "--value"]);
     match process::output("timedatectl", timedatectl, None, Duration::from_secs(5)) {
-        Ok(said) if said.success && said.text() == "no" => {
+        Ok(output) if output.success && output.text() == "no" => {
             report.warn(
                 "clock",
                 "it is not synchronized: retention and status count by it; turn NTP on",
             );
         }
-        Ok(said) if said.success => report.ok("clock", "it is synchronized"),
+        Ok(output) if output.success => report.ok("clock", "it is synchronized"),
         _ => report.ok(
             "clock",
             format!("{} (whether it is synchronized cannot be told here)", super::now()),
@@ -400,8 +400,8 @@ fn history(context: &Context, report: &mut Report) {
 }
 
 /// Whether anything runs backup-all by itself.
-fn schedule(context: &Context, report: &mut Report) {
-    let script = context.config.project.join("scripts/backup-all.sh");
+fn schedule(app: &App, report: &mut Report) {
+    let script = app.config.project.join("scripts/backup-all.sh");
     let script = script.to_string_lossy();
     let mentions = |text: &str| {
         let escaped = script.replace('%', "\\%");
@@ -417,7 +417,7 @@ fn schedule(context: &Context, report: &mut Report) {
         .iter()
         .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
     let mut texts = files.map(|item| item.path()).chain(["/etc/crontab".into()]);
-    if listed.is_ok_and(|said| said.success && mentions(&said.text())) {
+    if listed.is_ok_and(|output| output.success && mentions(&output.text())) {
         report.ok("schedule", "your crontab runs backup-all.sh");
     } else if let Some(file) = texts.find(|file| fs::read_to_string(file).is_ok_and(|text| mentions(&text))) {
         report.ok("schedule", format!("{} runs backup-all.sh", file.display()));

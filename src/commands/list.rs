@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Local, SecondsFormat};
 
-use crate::components::Context;
+use crate::components::App;
 use crate::report::json::Json;
 use crate::report::log;
 use crate::report::units;
-use crate::store::manifest::{self, Held, State, Survey};
+use crate::store::manifest::{self, Inventory, PointOnDisk, State};
 use crate::store::{Entry, Kind, Stamp};
 
 /// Prints what there is to standard output, oldest first. `all` names each file that belongs to no recovery point; else the
@@ -20,17 +20,17 @@ use crate::store::{Entry, Kind, Stamp};
 ///
 /// # Errors
 /// When a directory cannot be read, or nothing can be printed.
-pub fn run(context: &Context, json: bool, all: bool) -> Result<()> {
+pub fn run(app: &App, json: bool, all: bool) -> Result<()> {
     let listings: Vec<(Kind, Vec<Entry>)> = Kind::ALL
         .into_iter()
-        .map(|kind| Ok((kind, context.store.list(kind)?)))
+        .map(|kind| Ok((kind, app.store.list(kind)?)))
         .collect::<Result<_>>()?;
-    let survey = manifest::survey(&context.store, &listings)?;
+    let survey = manifest::survey(&app.store, &listings)?;
     let now = SystemTime::now();
     let text = if json {
-        as_json(context, &survey, now)
+        as_json(app, &survey, now)
     } else {
-        as_table(context, &survey, now, all)
+        as_table(app, &survey, now, all)
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -39,7 +39,7 @@ pub fn run(context: &Context, json: bool, all: bool) -> Result<()> {
 }
 
 /// The table, its columns as wide as what stands in them.
-fn as_table(context: &Context, survey: &Survey, now: SystemTime, all: bool) -> String {
+fn as_table(app: &App, survey: &Inventory, now: SystemTime, all: bool) -> String {
     let mut text = String::new();
     if survey.points.is_empty() {
         text.push_str("There is no recovery point yet.\n");
@@ -54,7 +54,7 @@ fn as_table(context: &Context, survey: &Survey, now: SystemTime, all: bool) -> S
     }
     if !survey.loose.is_empty() {
         let (of, rows) = match all {
-            true => (" (below backups/)", named(context.store.root(), &survey.loose, now)),
+            true => (" (below backups/)", named(app.store.root(), &survey.loose, now)),
             false => (" (list --all names each)", counted(&survey.loose, now)),
         };
         let _ = writeln!(text, "\nFiles that belong to no recovery point{of}:");
@@ -99,7 +99,7 @@ fn counted(loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
 }
 
 /// The cells of a point.
-fn row(held: &Held, now: SystemTime) -> Vec<String> {
+fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
     let mut cells = vec![held.point.stamp.to_string(), age(held.point.stamp.time(), now)];
     let failed = held.point.listed("failed");
     for kind in Kind::ALL {
@@ -135,7 +135,7 @@ fn row(held: &Held, now: SystemTime) -> Vec<String> {
 }
 
 /// Whether a point is whole; one that was meant to hold less, from a single command, says what.
-fn completeness(held: &Held) -> String {
+fn completeness(held: &PointOnDisk) -> String {
     let kinds: Vec<&str> = held.point.members.iter().map(|member| member.kind.dir()).collect();
     if held.is_complete() {
         "complete".to_owned()
@@ -176,7 +176,7 @@ fn age(time: SystemTime, now: SystemTime) -> String {
     format!("{seconds} s")
 }
 
-fn as_json(context: &Context, survey: &Survey, now: SystemTime) -> String {
+fn as_json(app: &App, survey: &Inventory, now: SystemTime) -> String {
     let loose = survey.loose.iter().map(|(kind, entry)| {
         Json::Object(vec![
             ("component", Json::text(kind.dir())),
@@ -189,7 +189,7 @@ fn as_json(context: &Context, survey: &Survey, now: SystemTime) -> String {
         .unreadable
         .iter()
         .map(|(at, error)| Json::Object(vec![("path", path(at)), ("error", Json::text(format!("{error:#}")))]));
-    let points = survey.points.iter().map(|held| point(context, held, now));
+    let points = survey.points.iter().map(|held| point(app, held, now));
     let all = Json::Object(vec![
         ("points", Json::List(points.collect())),
         ("loose", Json::List(loose.collect())),
@@ -198,7 +198,7 @@ fn as_json(context: &Context, survey: &Survey, now: SystemTime) -> String {
     format!("{all}\n")
 }
 
-fn point(context: &Context, held: &Held, now: SystemTime) -> Json {
+fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
     let point = &held.point;
     let fact = |name: &str| Json::maybe(point.fact(name));
     let number = |name: &str| {
@@ -211,7 +211,7 @@ fn point(context: &Context, held: &Held, now: SystemTime) -> Json {
         let bytes = entry.as_ref().map(|entry| Json::count(entry.bytes));
         Json::Object(vec![
             ("component", Json::text(member.kind.dir())),
-            ("path", path(&context.store.root().join(&member.name))),
+            ("path", path(&app.store.root().join(&member.name))),
             ("bytes", bytes.unwrap_or(Json::Null)),
             ("sha256", Json::text(&member.sha256)),
             ("state", Json::text(held.state(member, entry.as_ref()).name())),
@@ -221,7 +221,7 @@ fn point(context: &Context, held: &Held, now: SystemTime) -> Json {
         ("stamp", Json::text(point.stamp.to_string())),
         ("time", Json::text(rfc3339(point.stamp.time()))),
         ("age_seconds", Json::Number(seconds(point.stamp, now))),
-        ("manifest", path(&context.store.set_path(point.stamp))),
+        ("manifest", path(&app.store.set_path(point.stamp))),
         ("complete", Json::Bool(held.is_complete())),
         (
             "failed",

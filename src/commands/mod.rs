@@ -17,7 +17,7 @@ use std::path::Path;
 use anyhow::{bail, Result};
 use chrono::{Local, SecondsFormat};
 
-use crate::components::{Backup, Context};
+use crate::components::{App, Backup};
 use crate::report::log::Journal;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};
@@ -27,8 +27,8 @@ use crate::store::Stamp;
 ///
 /// # Errors
 /// `Backup already in progress` when another process holds it, or that the lock file cannot be used.
-pub fn hold(context: &Context, journal: Journal) -> Result<Lock> {
-    let path: &Path = &context.config.lock_file;
+pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
+    let path: &Path = &app.config.lock_file;
     match Lock::attempt(path)? {
         Attempt::Held(lock) => {
             if lock.was_stale() {
@@ -46,16 +46,16 @@ pub fn hold(context: &Context, journal: Journal) -> Result<Lock> {
 /// # Errors
 /// When the backup or its record fails.
 pub fn backup_one(
-    context: &Context,
+    app: &App,
     journal: Journal,
-    backup: fn(&Context, Stamp) -> Result<Backup>,
+    backup: fn(&App, Stamp) -> Result<Backup>,
     aside: Option<&str>,
 ) -> Result<()> {
-    context.check_encryption(journal)?;
-    let stamp = context.store.free_stamp();
+    app.check_encryption(journal)?;
+    let stamp = app.store.free_stamp();
     let begun = now();
-    let backup = backup(context, stamp)?;
-    record(context, journal, stamp, &begun, &[backup], &[], aside).map(drop)
+    let backup = backup(app, stamp)?;
+    record(app, journal, stamp, &begun, &[backup], &[], aside).map(drop)
 }
 
 /// Writes the recovery point of a run, and gives the stamp that it bears. It is set aside by the same write: a run that
@@ -64,7 +64,7 @@ pub fn backup_one(
 /// # Errors
 /// When it cannot be written; the backups are whole all the same.
 pub fn record(
-    context: &Context,
+    app: &App,
     journal: Journal,
     stamp: Stamp,
     begun: &str,
@@ -89,7 +89,7 @@ pub fn record(
         let name = backup
             .entry
             .path
-            .strip_prefix(context.store.root())
+            .strip_prefix(app.store.root())
             .unwrap_or(&backup.entry.path);
         point.set(&format!("size.{}", backup.kind.dir()), &backup.entry.bytes.to_string());
         for (fact, value) in &backup.facts {
@@ -102,9 +102,9 @@ pub fn record(
         });
     }
     if let Some(why) = aside {
-        point.set_aside(why);
+        point.exclude_from_latest(why);
     }
-    let path = point.write(&context.store)?;
+    let path = point.write(&app.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)
 }

@@ -11,7 +11,7 @@ use anyhow::{bail, Result};
 
 use super::{backup_one, hold};
 use crate::components::postgres::restore::{prepare, Options};
-use crate::components::{env_file, n8n_data, redis, Context};
+use crate::components::{env_file, n8n_data, redis, App};
 use crate::report::log::{self, Journal};
 use crate::stack::pause;
 use crate::store::lock::InUse;
@@ -21,35 +21,35 @@ use crate::store::Kind;
 ///
 /// # Errors
 /// When the file is not a whole dump, or the server cannot take it; the live database is then the one from before.
-pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) -> Result<()> {
+pub fn postgres(app: &App, file: &OsStr, yes: bool, options: Options) -> Result<()> {
     const JOURNAL: Journal = Journal::new("restore-postgres");
     JOURNAL.info(format_args!(
         "Starting PostgreSQL restore from: {}",
         Path::new(file).display()
     ));
     log::check_started()?;
-    if !context.config.env_file_exists {
+    if !app.config.env_file_exists {
         bail!(".env file not found");
     }
     let path = backup_file(file, Kind::Postgres)?;
-    let _lock = hold(context, JOURNAL)?;
+    let _lock = hold(app, JOURNAL)?;
     let _used = InUse::hold([path])?;
-    let _component = context.hold(Kind::Postgres, JOURNAL)?;
-    let plan = prepare(context, path, options, JOURNAL)?;
+    let _component = app.hold(Kind::Postgres, JOURNAL)?;
+    let plan = prepare(app, path, options, JOURNAL)?;
     JOURNAL.warn(format_args!(
         "This will drop and recreate the database {}",
-        context.config.postgres_db
+        app.config.postgres_db
     ));
     if !confirmed(JOURNAL, yes) {
         return Ok(());
     }
     // n8n goes on meanwhile, unless it has been stopped for this or cannot work.
-    if plan.stops_n8n() || matches!(pause::unfinished(context)?, Some(None)) {
-        let docker = context.docker()?;
-        pause::around(context, &docker, JOURNAL, Kind::Postgres, &[], || plan.run())?;
+    if plan.stops_n8n() || matches!(pause::unfinished(app)?, Some(None)) {
+        let docker = app.docker()?;
+        pause::with_n8n_stopped(app, &docker, JOURNAL, Kind::Postgres, &[], || plan.run())?;
     } else {
-        pause::within(context, JOURNAL, Kind::Postgres, || plan.run())?;
-        if let Some(names) = pause::running(context) {
+        pause::within(app, JOURNAL, Kind::Postgres, || plan.run())?;
+        if let Some(names) = pause::running(app) {
             JOURNAL.warn(format_args!(
                 "n8n ran while its database was replaced, and may hold what is not in it any more: docker restart {names}"
             ));
@@ -63,7 +63,7 @@ pub fn postgres(context: &Context, file: &OsStr, yes: bool, options: Options) ->
 ///
 /// # Errors
 /// When the file is not a whole snapshot, or Redis cannot take it; Redis then holds what it held before.
-pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore::Options) -> Result<()> {
+pub fn redis(app: &App, file: &OsStr, yes: bool, options: redis::restore::Options) -> Result<()> {
     const JOURNAL: Journal = Journal::new("restore-redis");
     JOURNAL.info(format_args!(
         "Starting Redis restore from: {}",
@@ -71,10 +71,10 @@ pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore
     ));
     log::check_started()?;
     let path = backup_file(file, Kind::Redis)?;
-    let _lock = hold(context, JOURNAL)?;
+    let _lock = hold(app, JOURNAL)?;
     let _used = InUse::hold([path])?;
-    let _component = context.hold(Kind::Redis, JOURNAL)?;
-    let plan = redis::restore::prepare(context, path, options, JOURNAL)?;
+    let _component = app.hold(Kind::Redis, JOURNAL)?;
+    let plan = redis::restore::prepare(app, path, options, JOURNAL)?;
     JOURNAL.warn(format_args!(
         "This will replace all that Redis in {} holds, and stop n8n meanwhile",
         plan.target()
@@ -85,8 +85,8 @@ pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore
     if !confirmed(JOURNAL, yes) {
         return Ok(());
     }
-    let docker = context.docker()?;
-    pause::around(context, &docker, JOURNAL, Kind::Redis, &[plan.target()], || plan.run())?;
+    let docker = app.docker()?;
+    pause::with_n8n_stopped(app, &docker, JOURNAL, Kind::Redis, &[plan.target()], || plan.run())?;
     JOURNAL.success(format_args!("Redis restore completed from: {}", path.display()));
     Ok(())
 }
@@ -96,7 +96,7 @@ pub fn redis(context: &Context, file: &OsStr, yes: bool, options: redis::restore
 ///
 /// # Errors
 /// When the file is not a whole archive, or the volume cannot take it; it then holds what it held before.
-pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
+pub fn n8n(app: &App, file: &OsStr, yes: bool) -> Result<()> {
     const JOURNAL: Journal = Journal::new("restore-n8n");
     JOURNAL.info(format_args!(
         "Starting n8n data restore from: {}",
@@ -104,9 +104,9 @@ pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
     ));
     log::check_started()?;
     let path = backup_file(file, Kind::N8n)?;
-    let _lock = hold(context, JOURNAL)?;
+    let _lock = hold(app, JOURNAL)?;
     let _used = InUse::hold([path])?;
-    let plan = n8n_data::restore::prepare(context, path, JOURNAL)?;
+    let plan = n8n_data::restore::prepare(app, path, JOURNAL)?;
     JOURNAL.warn(format_args!(
         "This will replace the contents of the volume {}, and stop n8n meanwhile",
         plan.target()
@@ -114,10 +114,8 @@ pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
     if !confirmed(JOURNAL, yes) {
         return Ok(());
     }
-    let docker = context.docker()?;
-    pause::around(context, &docker, JOURNAL, Kind::N8n, &[], || {
-        plan.run(|| keep_volume(context))
-    })?;
+    let docker = app.docker()?;
+    pause::with_n8n_stopped(app, &docker, JOURNAL, Kind::N8n, &[], || plan.run(|| keep_volume(app)))?;
     JOURNAL.success(format_args!("n8n data restore completed from: {}", path.display()));
     Ok(())
 }
@@ -126,9 +124,9 @@ pub fn n8n(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
 ///
 /// # Errors
 /// As for the backup.
-pub fn keep_volume(context: &Context) -> Result<()> {
+pub fn keep_volume(app: &App) -> Result<()> {
     backup_one(
-        context,
+        app,
         Journal::new("backup-n8n"),
         n8n_data::backup,
         Some("made before a restore"),
@@ -139,7 +137,7 @@ pub fn keep_volume(context: &Context) -> Result<()> {
 ///
 /// # Errors
 /// When the file is no environment file or cannot be put in place; `.env` is then the one from before.
-pub fn env(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
+pub fn env(app: &App, file: &OsStr, yes: bool) -> Result<()> {
     const JOURNAL: Journal = Journal::new("restore-env");
     JOURNAL.info(format_args!(
         "Starting environment file restore from: {}",
@@ -147,10 +145,10 @@ pub fn env(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
     ));
     log::check_started()?;
     let path = backup_file(file, Kind::Env)?;
-    let _lock = hold(context, JOURNAL)?;
+    let _lock = hold(app, JOURNAL)?;
     let _used = InUse::hold([path])?;
-    let _component = context.hold(Kind::Env, JOURNAL)?;
-    let plan = env_file::restore::prepare(context, path, JOURNAL)?;
+    let _component = app.hold(Kind::Env, JOURNAL)?;
+    let plan = env_file::restore::prepare(app, path, JOURNAL)?;
     plan.report();
     if !plan.is_same() && !plan.is_missing() {
         JOURNAL.warn(format_args!("This will replace {}", plan.target().display()));
@@ -158,7 +156,7 @@ pub fn env(context: &Context, file: &OsStr, yes: bool) -> Result<()> {
             return Ok(());
         }
     }
-    pause::within(context, JOURNAL, Kind::Env, || plan.run())?;
+    pause::within(app, JOURNAL, Kind::Env, || plan.run())?;
     JOURNAL.success(format_args!(
         "Environment file restore completed from: {}",
         path.display()

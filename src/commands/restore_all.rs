@@ -13,7 +13,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::hold;
 use super::restore::{confirmed, keep_volume};
-use crate::components::{env_file, n8n_data, postgres, redis, Context};
+use crate::components::{env_file, n8n_data, postgres, redis, App};
 use crate::engine::Docker;
 use crate::report::log::{self, Journal};
 use crate::stack::pause::{self, Pause};
@@ -50,7 +50,7 @@ pub struct Options {
 /// When the point is not whole, or a part cannot be restored; a part that fails holds what it held before, and those
 /// after it are not begun. n8n then stays stopped where other parts were restored already. That nobody can be asked and
 /// nothing was named.
-pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Result<()> {
+pub fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full restore");
     JOURNAL.info(RULE);
@@ -60,7 +60,7 @@ pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Res
         operand.is_some() || options.yes || io::stdin().is_terminal(),
         "Nobody can be asked here: name a recovery point or 'latest', or add --yes"
     );
-    let point = point(context, operand, &parts)?;
+    let point = point(app, operand, &parts)?;
     JOURNAL.info(format_args!(
         "Recovery point {}: {}",
         point.stamp,
@@ -69,20 +69,20 @@ pub fn run(context: &Context, operand: Option<&OsStr>, options: &Options) -> Res
     for kind in Kind::ALL.iter().filter(|kind| !parts.contains(kind)) {
         JOURNAL.warn(format_args!("Left as it is: {}", kind.dir()));
     }
-    let _lock = hold(context, JOURNAL)?;
-    let _used = point.hold(&context.store)?;
-    let file = |kind: Kind| point.member(kind).map(|member| context.store.root().join(&member.name));
+    let _lock = hold(app, JOURNAL)?;
+    let _used = point.hold(&app.store)?;
+    let file = |kind: Kind| point.member(kind).map(|member| app.store.root().join(&member.name));
     let env_file = file(Kind::Env).filter(|_| parts.contains(&Kind::Env));
     let mut times = Vec::new();
-    let restored = if context.config.env_file_exists {
-        restore(context, &point, &parts, env_file.as_deref(), options, &mut times)?
+    let restored = if app.config.env_file_exists {
+        restore(app, &point, &parts, env_file.as_deref(), options, &mut times)?
     } else {
         let Some(path) = env_file else {
             bail!(".env file not found")
         };
         // Everything else needs its settings.
-        let config = env_file::restore::settings_of(context, &path)?;
-        restore(&Context::new(config), &point, &parts, Some(&path), options, &mut times)?
+        let config = env_file::restore::settings_of(app, &path)?;
+        restore(&App::new(config), &point, &parts, Some(&path), options, &mut times)?
     };
     if !restored {
         return Ok(());
@@ -128,10 +128,10 @@ fn parts(options: &Options) -> Result<Vec<Kind>> {
 }
 
 /// The point that is asked for, when it holds the parts, whole.
-fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
+fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
     let mut name = operand.map_or_else(|| "latest".into(), OsStr::to_string_lossy);
     let latest = name == "latest";
-    let unfinished = if latest { pause::unfinished(context)? } else { None };
+    let unfinished = if latest { pause::unfinished(app)? } else { None };
     if let Some(stamp) = unfinished.flatten() {
         JOURNAL.warn(format_args!(
             "Going on with recovery point {stamp}, whose restore was interrupted; name another one to restore that"
@@ -143,10 +143,10 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
         let name = name.file_name().unwrap_or_default().to_string_lossy();
         let stamp = Stamp::parse(name.strip_suffix(crate::store::SET_SUFFIX).unwrap_or(&name))
             .with_context(|| format!("{name} is no recovery point: name one as YYYYMMDD_HHMMSS, or 'latest'"))?;
-        let path = context.store.set_path(stamp);
+        let path = app.store.set_path(stamp);
         ensure!(path.exists(), "There is no recovery point {stamp}");
         let point = Point::load(&path)?;
-        if let Some(missing) = point.lacks(parts) {
+        if let Some(missing) = point.missing_parts(parts) {
             bail!(
                 "Recovery point {stamp} is not complete: {missing}. Restore what it has with --only or --skip, and the rest \
                  from another one"
@@ -156,9 +156,9 @@ fn point(context: &Context, operand: Option<&OsStr>, parts: &[Kind]) -> Result<P
     }
     let now = Stamp::now();
     let mut ahead = None;
-    for (path, point) in manifest::list(&context.store)?.into_iter().rev() {
+    for (path, point) in manifest::list(&app.store)?.into_iter().rev() {
         match point {
-            Ok(point) => match point.unfit(parts) {
+            Ok(point) => match point.why_not_latest(parts) {
                 None if point.stamp.is_ahead(now) => {
                     JOURNAL.warn(format_args!(
                         "Passing over recovery point {}, which is dated in the future",
@@ -202,42 +202,42 @@ fn keeps(parts: &[Kind]) -> String {
 /// Restores all parts; `.env` first where there is none, else last. `false` when the answer was no, or an
 /// interrupted restore is not yet finished by these parts.
 fn restore(
-    context: &Context,
+    app: &App,
     point: &Point,
     parts: &[Kind],
     env_file: Option<&Path>,
     options: &Options,
     times: &mut Vec<(Kind, Duration)>,
 ) -> Result<bool> {
-    let docker = context.docker()?;
+    let docker = app.docker()?;
     let file = |kind: Kind| -> Option<PathBuf> {
         let member = point.member(kind).filter(|_| parts.contains(&kind))?;
-        Some(context.store.root().join(&member.name))
+        Some(app.store.root().join(&member.name))
     };
     let (dump, snapshot, archive) = (file(Kind::Postgres), file(Kind::Redis), file(Kind::N8n));
     let redis = snapshot
         .as_deref()
-        .map(|path| redis::restore::prepare(context, path, options.redis, REDIS))
+        .map(|path| redis::restore::prepare(app, path, options.redis, REDIS))
         .transpose()?;
     let n8n = archive
         .as_deref()
-        .map(|path| n8n_data::restore::prepare(context, path, N8N))
+        .map(|path| n8n_data::restore::prepare(app, path, N8N))
         .transpose()?;
     let env = env_file
-        .map(|path| env_file::restore::prepare(context, path, ENV))
+        .map(|path| env_file::restore::prepare(app, path, ENV))
         .transpose()?;
     if let Some(env) = &env {
         env.report();
     }
     let mut others: Vec<&str> = redis.iter().map(redis::restore::Plan::target).collect();
     if dump.is_some() {
-        others.push(&context.config.postgres_container);
+        others.push(&app.config.postgres_container);
     }
-    let mut pause = Pause::plan(context, &docker, JOURNAL, &others)?;
+    let mut pause = Pause::plan(app, &docker, JOURNAL, &others)?;
     let postgres = match dump.as_deref() {
         Some(path) => {
-            start_postgres(context, &docker, &mut pause)?;
-            Some(postgres::restore::prepare(context, path, options.postgres, POSTGRES)?)
+            start_postgres(app, &docker, &mut pause)?;
+            Some(postgres::restore::prepare(app, path, options.postgres, POSTGRES)?)
         }
         None => None,
     };
@@ -264,7 +264,7 @@ fn restore(
 
     if let Some(env) = first {
         let begun = Instant::now();
-        let _component = context.hold(Kind::Env, ENV)?;
+        let _component = app.hold(Kind::Env, ENV)?;
         env.run()?;
         times.push((Kind::Env, begun.elapsed()));
     }
@@ -295,35 +295,35 @@ fn restore(
         };
         if let Some(plan) = &postgres {
             part(Kind::Postgres, &|| {
-                let _component = context.hold(Kind::Postgres, POSTGRES)?;
+                let _component = app.hold(Kind::Postgres, POSTGRES)?;
                 plan.run()
             })?;
         }
         if let Some(plan) = &redis {
             part(Kind::Redis, &|| {
-                let _component = context.hold(Kind::Redis, REDIS)?;
+                let _component = app.hold(Kind::Redis, REDIS)?;
                 plan.run()
             })?;
         }
         if let Some(plan) = &n8n {
-            part(Kind::N8n, &|| plan.run(|| keep_volume(context)))?;
+            part(Kind::N8n, &|| plan.run(|| keep_volume(app)))?;
         }
         if let Some(plan) = &env {
             part(Kind::Env, &|| {
-                let _component = context.hold(Kind::Env, ENV)?;
+                let _component = app.hold(Kind::Env, ENV)?;
                 plan.run()
             })?;
         }
         Ok(())
     })();
     let runs_again = pause.starts_n8n();
-    if pause.keep() {
+    if pause.stay_stopped() {
         done?;
         JOURNAL.info(format_args!("restore-all.sh {} goes on with the rest", point.stamp));
         return Ok(false);
     }
     let done = done.and_then(|()| match options.start {
-        true => docker.start(&context.config.redis_container),
+        true => docker.start(&app.config.redis_container),
         false => Ok(()),
     });
     if new_key && done.is_ok() {
@@ -341,14 +341,14 @@ fn restore(
 }
 
 /// Starts the database server when it does not run, and waits until it takes connections.
-fn start_postgres(context: &Context, docker: &Docker, pause: &mut Pause<'_>) -> Result<()> {
-    let name = &context.config.postgres_container;
+fn start_postgres(app: &App, docker: &Docker, pause: &mut Pause<'_>) -> Result<()> {
+    let name = &app.config.postgres_container;
     let container = docker.existing(name, "BACKUP_POSTGRES_CONTAINER")?;
     if !matches!(container.status.as_str(), "created" | "exited") {
         return Ok(());
     }
-    pause.lend(name)?;
-    postgres::await_ready(context, docker)
+    pause.start_temporarily(name)?;
+    postgres::await_ready(app, docker)
 }
 
 #[cfg(test)]
@@ -365,10 +365,10 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_told_of_the_parts_alone() {
-        let said = keeps(&[Kind::Redis, Kind::N8n]);
+        let output = keeps(&[Kind::Redis, Kind::N8n]);
         assert!(
-            said.contains("Redis") && said.contains("archived") && !said.contains("database"),
-            "{said}"
+            output.contains("Redis") && output.contains("archived") && !output.contains("database"),
+            "{output}"
         );
     }
 

@@ -1,4 +1,4 @@
-//! test-recovery: the drill. One recovery point is recovered into throw-away containers and compared, and its credentials
+//! test-recovery: the drill. One recovery point is recovered into scratch containers and compared, and its credentials
 //! are decrypted with its own key. The live stack is only asked which images it runs.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
 use super::now;
 use crate::components::credentials::{self, Stored};
-use crate::components::drill::{check_file, Bench, Drilled, Unready};
-use crate::components::{env_file, n8n_data, postgres, redis, Context};
+use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive};
+use crate::components::{env_file, n8n_data, postgres, redis, App};
 use crate::config::{Drill, Secret};
 use crate::report::log::{self, Journal};
 use crate::report::units;
@@ -61,14 +61,14 @@ impl Parts {
 ///
 /// # Errors
 /// When a test could not be made.
-pub fn run(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
+pub fn run(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
-    log::check_started().context(Unready)?;
-    let _lock = hold(context).context(Unready)?;
-    let done = choose(context, parts, set).and_then(|point| test(context, &point, parts));
+    log::check_started().context(Inconclusive)?;
+    let _lock = hold(app).context(Inconclusive)?;
+    let done = choose(app, parts, set).and_then(|point| test(app, &point, parts));
     match done {
         Ok(()) => Ok(false),
-        Err(error) if error.downcast_ref::<Unready>().is_some() => Err(error),
+        Err(error) if error.downcast_ref::<Inconclusive>().is_some() => Err(error),
         Err(error) => {
             JOURNAL.failure(&error);
             Ok(true)
@@ -79,16 +79,16 @@ pub fn run(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<bool>
 /// Tests the recovery point `stamp` that a run has just made, as the settings ask for it.
 ///
 /// # Errors
-/// When a test failed; with [`Unready`] when one could not be made.
-pub fn after_backup(context: &Context, stamp: Stamp) -> Result<()> {
-    let parts = match context.config.drill {
+/// When a test failed; with [`Inconclusive`] when one could not be made.
+pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
+    let parts = match app.config.drill {
         Drill::Off => return Ok(()),
         Drill::Postgres => Parts::POSTGRES,
         Drill::Full => Parts::FULL,
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
-    let _lock = hold(context).context(Unready)?;
-    test(context, &Point::load(&context.store.set_path(stamp))?, parts)
+    let _lock = hold(app).context(Inconclusive)?;
+    test(app, &Point::load(&app.store.set_path(stamp))?, parts)
 }
 
 /// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
@@ -96,10 +96,10 @@ pub fn after_backup(context: &Context, stamp: Stamp) -> Result<()> {
 ///
 /// # Errors
 /// When they cannot be listed or printed.
-pub fn list(context: &Context) -> Result<()> {
+pub fn list(app: &App) -> Result<()> {
     let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
     let mut bare = String::new();
-    for (stamp, point) in points(context).context(Unready)?.iter().rev() {
+    for (stamp, point) in points(app).context(Inconclusive)?.iter().rev() {
         let age = units::span(age(*stamp));
         let line = match point {
             Ok(point) => {
@@ -131,8 +131,8 @@ pub fn list(context: &Context) -> Result<()> {
 }
 
 /// Keeps other tests away: each clears what another one has left.
-fn hold(context: &Context) -> Result<Lock> {
-    let dir = context.store.sets_dir();
+fn hold(app: &App) -> Result<Lock> {
+    let dir = app.store.sets_dir();
     make_dir(&dir)?;
     match Lock::attempt(&dir.join(".drill.lock"))? {
         Attempt::Held(lock) => Ok(lock),
@@ -141,12 +141,12 @@ fn hold(context: &Context) -> Result<Lock> {
 }
 
 /// Every recovery point, also those that only the files' names tell of, since they are older than the manifests.
-fn points(context: &Context) -> Result<BTreeMap<Stamp, Result<Point>>> {
+fn points(app: &App) -> Result<BTreeMap<Stamp, Result<Point>>> {
     let mut points = BTreeMap::new();
     for kind in Kind::ALL {
-        for entry in context.store.list(kind)? {
+        for entry in app.store.list(kind)? {
             let Some(stamp) = entry.stamp else { continue };
-            let name = entry.path.strip_prefix(context.store.root()).unwrap_or(&entry.path);
+            let name = entry.path.strip_prefix(app.store.root()).unwrap_or(&entry.path);
             if let Ok(point) = points.entry(stamp).or_insert_with(|| Ok(Point::new(stamp))) {
                 point.members.push(Member {
                     kind,
@@ -156,7 +156,7 @@ fn points(context: &Context) -> Result<BTreeMap<Stamp, Result<Point>>> {
             }
         }
     }
-    for (path, point) in manifest::list(&context.store)? {
+    for (path, point) in manifest::list(&app.store)? {
         let stamp = path.file_stem().and_then(OsStr::to_str).and_then(Stamp::parse);
         if let Some(stamp) = stamp {
             points.insert(stamp, point);
@@ -176,14 +176,14 @@ fn age(stamp: Stamp) -> Duration {
 }
 
 /// The point to test.
-fn choose(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
-    let mut points = points(context).context(Unready)?;
+fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
+    let mut points = points(app).context(Inconclusive)?;
     if let Some(name) = set.filter(|name| *name != "latest") {
         let stamp = name.to_str().and_then(Stamp::parse);
         let point = stamp.and_then(|stamp| points.remove(&stamp));
         return point
             .with_context(|| format!("There is no recovery point {}: see --list", name.to_string_lossy()))
-            .context(Unready)?;
+            .context(Inconclusive)?;
     }
     let wanted = |point: &Result<Point>| match point {
         Ok(point) => parts.0.iter().all(|kind| point.member(*kind).is_some()),
@@ -203,7 +203,7 @@ fn choose(context: &Context, parts: Parts, set: Option<&OsStr>) -> Result<Point>
     let stamp = found
         .or(newest)
         .context("There is no backup to test yet")
-        .context(Unready)?;
+        .context(Inconclusive)?;
     for (newer, point) in points.range(stamp..).skip(1) {
         let failed = point.as_ref().map(|point| point.listed("failed")).unwrap_or_default();
         if !failed.is_empty() {
@@ -236,7 +236,7 @@ impl Run {
             Err(error) => error,
         };
         // A file that this host cannot decrypt may be as whole as any.
-        if error.downcast_ref::<Unready>().is_some() || error.downcast_ref::<Locked>().is_some() {
+        if error.downcast_ref::<Inconclusive>().is_some() || error.downcast_ref::<Locked>().is_some() {
             self.unready += 1;
             JOURNAL.failure(&error.context(format!("{title} could not be tested")));
         } else {
@@ -257,17 +257,17 @@ impl Run {
 }
 
 /// Tests the parts of a point, one after another.
-fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
+fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     JOURNAL.info(format_args!(
         "Recovery point: {}, {} old",
         point.stamp,
         units::span(age(point.stamp))
     ));
-    let _used = point.hold(&context.store).context(Unready)?;
-    let (bench, left) = Bench::new(context, point).context(Unready)?;
+    let _used = point.hold(&app.store).context(Inconclusive)?;
+    let (env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
     if left > 0 {
         JOURNAL.warn(format_args!(
-            "Removed {left} throw-away container(s) that an interrupted test left"
+            "Removed {left} scratch container(s) that an interrupted test left"
         ));
     }
     let mut run = Run::default();
@@ -276,7 +276,7 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
     let mut loaded = None;
     if parts.holds(Kind::Env) {
         let title = "Environment file";
-        let outcome = checked(&bench, Kind::Env).and_then(|member| env_file::drill(&bench, &bench.path(member)));
+        let outcome = checked(&env, Kind::Env).and_then(|member| env_file::drill(&env, &env.path(member)));
         if let Some((drilled, key)) = run.take(Kind::Env.dir(), title, outcome) {
             run.report(title, &drilled);
             env_key = Some(key);
@@ -285,7 +285,7 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
     if parts.holds(Kind::N8n) {
         let title = "n8n volume";
         let outcome =
-            checked(&bench, Kind::N8n).and_then(|member| n8n_data::drill::drill(&bench, &bench.path(member), JOURNAL));
+            checked(&env, Kind::N8n).and_then(|member| n8n_data::drill::drill(&env, &env.path(member), JOURNAL));
         if let Some((drilled, key)) = run.take(Kind::N8n.dir(), title, outcome) {
             run.report(title, &drilled);
             volume_key = Some(key);
@@ -294,15 +294,15 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
     if parts.holds(Kind::Redis) {
         let title = "Redis";
         let outcome =
-            checked(&bench, Kind::Redis).and_then(|member| redis::drill::drill(&bench, &bench.path(member), JOURNAL));
+            checked(&env, Kind::Redis).and_then(|member| redis::drill::drill(&env, &env.path(member), JOURNAL));
         if let Some(drilled) = run.take(Kind::Redis.dir(), title, outcome) {
             run.report(title, &drilled);
         }
     }
     if parts.holds(Kind::Postgres) {
         let title = "PostgreSQL";
-        let outcome = checked(&bench, Kind::Postgres)
-            .and_then(|member| postgres::drill::drill(&bench, &bench.path(member), JOURNAL));
+        let outcome =
+            checked(&env, Kind::Postgres).and_then(|member| postgres::drill::drill(&env, &env.path(member), JOURNAL));
         loaded = run.take(Kind::Postgres.dir(), title, outcome);
         if let Some(loaded) = &loaded {
             run.report(title, &loaded.drilled);
@@ -314,12 +314,12 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
             // Ends the server, which is needed no longer.
             drop(loaded);
             let keys = Keys {
-                env: key_in(&bench, Kind::Env, env_key, |path| {
-                    env_file::drill(&bench, path).map(|(_, key)| key)
+                env: key_in(&env, Kind::Env, env_key, |path| {
+                    env_file::drill(&env, path).map(|(_, key)| key)
                 })?,
-                volume: key_in(&bench, Kind::N8n, volume_key, |path| n8n_data::drill::key(&bench, path))?,
+                volume: key_in(&env, Kind::N8n, volume_key, |path| n8n_data::drill::key(&env, path))?,
             };
-            prove(context, &keys, &stored)
+            prove(app, &keys, &stored)
         });
         key_fact = run.take(KEY, "Encryption key", outcome);
     }
@@ -330,15 +330,15 @@ fn test(context: &Context, point: &Point, parts: Parts) -> Result<()> {
             units::span(age(point.stamp))
         ));
     }
-    conclude(context, point, parts, &run, key_fact)
+    conclude(app, point, parts, &run, key_fact)
 }
 
 /// The member of a kind, whose file is the one that was recorded.
-fn checked<'a>(bench: &Bench<'a>, kind: Kind) -> Result<&'a Member> {
-    let member = bench.point.member(kind);
-    let member = member.with_context(|| format!("Recovery point {} holds no {}", bench.point.stamp, kind.dir()))?;
-    JOURNAL.info(format_args!("Testing {}", bench.path(member).display()));
-    check_file(bench.context, &bench.path(member), member)?;
+fn checked<'a>(env: &DrillEnv<'a>, kind: Kind) -> Result<&'a Member> {
+    let member = env.point.member(kind);
+    let member = member.with_context(|| format!("Recovery point {} holds no {}", env.point.stamp, kind.dir()))?;
+    JOURNAL.info(format_args!("Testing {}", env.path(member).display()));
+    check_file(env.app, &env.path(member), member)?;
     Ok(member)
 }
 
@@ -350,25 +350,25 @@ struct Keys {
 
 /// The key in a part of the point: the one that its test has found, else what `read` finds in its file.
 fn key_in(
-    bench: &Bench<'_>,
+    env: &DrillEnv<'_>,
     kind: Kind,
     known: Option<Option<Secret>>,
     read: impl FnOnce(&std::path::Path) -> Result<Option<Secret>>,
 ) -> Result<Option<Option<Secret>>> {
-    let Some(member) = bench.point.member(kind) else {
+    let Some(member) = env.point.member(kind) else {
         return Ok(None);
     };
     if known.is_some() {
         return Ok(known);
     }
-    let path = bench.path(member);
-    let key = check_file(bench.context, &path, member).and_then(|()| read(&path));
+    let path = env.path(member);
+    let key = check_file(env.app, &path, member).and_then(|()| read(&path));
     key.map(Some)
         .with_context(|| format!("The key cannot be looked for in {}", kind.dir()))
 }
 
 /// Decrypts the stored credentials with the point's key, and says what came of it. Gives the words for the manifest.
-fn prove(context: &Context, keys: &Keys, stored: &[Stored]) -> Result<String> {
+fn prove(app: &App, keys: &Keys, stored: &[Stored]) -> Result<String> {
     let of_env = keys.env.as_ref().and_then(Option::as_ref);
     let of_volume = keys.volume.as_ref().and_then(Option::as_ref);
     if let (Some(env), Some(volume)) = (of_env, of_volume) {
@@ -393,7 +393,7 @@ fn prove(context: &Context, keys: &Keys, stored: &[Stored]) -> Result<String> {
         }
         bail!("the recovery point holds no encryption key, and its database {total} credentials");
     };
-    let proof = credentials::prove(key, stored, context.config.stall).context(Unready)?;
+    let proof = credentials::prove(key, stored, app.config.stall).context(Inconclusive)?;
     let decrypted = format!("{} of {total}", proof.decrypted);
     if !proof.failed.is_empty() {
         let first: Vec<&str> = proof.failed.iter().take(5).map(String::as_str).collect();
@@ -451,11 +451,11 @@ fn after_pass(before: Option<&str>, parts: Parts) -> Mark {
 }
 
 /// Records the outcome in the manifest and turns it into the exit code.
-fn conclude(context: &Context, point: &Point, parts: Parts, run: &Run, key: Option<String>) -> Result<()> {
+fn conclude(app: &App, point: &Point, parts: Parts, run: &Run, key: Option<String>) -> Result<()> {
     let word = parts.word();
     let passed = run.failed.is_empty() && run.unready == 0;
     if passed || !run.failed.is_empty() {
-        let marked = manifest::update(&context.store, point.stamp, |point| {
+        let marked = manifest::update(&app.store, point.stamp, |point| {
             if !passed {
                 point.set(FACT, &format!("failed {word} {}: {}", now(), run.failed.join(" ")));
                 point.unset(KEY_FACT);
@@ -495,7 +495,7 @@ fn conclude(context: &Context, point: &Point, parts: Parts, run: &Run, key: Opti
 }
 
 fn unfinished(parts: usize) -> Error {
-    anyhow!("{parts} part(s) could not be tested").context(Unready)
+    anyhow!("{parts} part(s) could not be tested").context(Inconclusive)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::now;
-use crate::components::{sha256, verify, Context};
+use crate::components::{sha256, verify, App};
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{self, Member, Point};
@@ -54,7 +54,7 @@ enum Fault {
 /// # Errors
 /// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify,
 /// unless all there is was asked for.
-pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> {
+pub fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
     JOURNAL.info("Starting verification");
     ensure!(
         !(all && operand.is_some()),
@@ -62,15 +62,15 @@ pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> 
     );
     let mut tally = Tally::default();
     match operand {
-        Some(name) => match set(context, name)? {
-            Some(path) => verify_set(context, &path, Point::load(&path), &mut tally),
-            None => verify_file(context, Path::new(name), &mut tally)?,
+        Some(name) => match set(app, name)? {
+            Some(path) => verify_set(app, &path, Point::load(&path), &mut tally),
+            None => verify_file(app, Path::new(name), &mut tally)?,
         },
-        None if all => verify_all(context, &mut tally)?,
+        None if all => verify_all(app, &mut tally)?,
         None => {
-            let newest = manifest::list(&context.store)?.pop();
+            let newest = manifest::list(&app.store)?.pop();
             let (path, point) = newest.context("There is no recovery point yet: name a file, or take --all")?;
-            verify_set(context, &path, point, &mut tally);
+            verify_set(app, &path, point, &mut tally);
         }
     }
     tally.verdict()?;
@@ -83,15 +83,15 @@ pub fn run(context: &Context, operand: Option<&OsStr>, all: bool) -> Result<()> 
 }
 
 /// The manifest that `name` stands for, unless it names a backup file.
-fn set(context: &Context, name: &OsStr) -> Result<Option<PathBuf>> {
+fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
     let text = name.to_string_lossy();
     if let Some(stamp) = Stamp::parse(&text) {
-        let path = context.store.set_path(stamp);
+        let path = app.store.set_path(stamp);
         ensure!(path.exists(), "There is no recovery point {stamp}");
         return Ok(Some(path));
     }
     if text == "latest" {
-        let newest = manifest::list(&context.store)?.pop();
+        let newest = manifest::list(&app.store)?.pop();
         return Ok(Some(newest.context("There is no recovery point yet")?.0));
     }
     let path = Path::new(name);
@@ -102,33 +102,28 @@ fn set(context: &Context, name: &OsStr) -> Result<Option<PathBuf>> {
     let canonical = path
         .canonicalize()
         .with_context(|| format!("Cannot read {}", path.display()))?;
-    let ours = context.store.sets_dir().canonicalize().ok();
+    let ours = app.store.sets_dir().canonicalize().ok();
     ensure!(
         canonical.parent() == ours.as_deref(),
         "{} is not a manifest of this project: they lie in {}",
         path.display(),
-        context.store.sets_dir().display()
+        app.store.sets_dir().display()
     );
     Ok(Some(canonical))
 }
 
-fn verify_all(context: &Context, tally: &mut Tally) -> Result<()> {
+fn verify_all(app: &App, tally: &mut Tally) -> Result<()> {
     let mut recorded = HashSet::new();
-    for (path, point) in manifest::list(&context.store)? {
+    for (path, point) in manifest::list(&app.store)? {
         if let Ok(point) = &point {
-            recorded.extend(
-                point
-                    .members
-                    .iter()
-                    .map(|member| context.store.root().join(&member.name)),
-            );
+            recorded.extend(point.members.iter().map(|member| app.store.root().join(&member.name)));
         }
-        verify_set(context, &path, point, tally);
+        verify_set(app, &path, point, tally);
     }
     for kind in Kind::ALL {
-        for entry in context.store.list(kind)? {
+        for entry in app.store.list(kind)? {
             if !recorded.contains(&entry.path) {
-                judge(&entry.path, check(context, kind, &entry.path, None), tally);
+                judge(&entry.path, check(app, kind, &entry.path, None), tally);
             }
         }
     }
@@ -139,7 +134,7 @@ fn verify_all(context: &Context, tally: &mut Tally) -> Result<()> {
 }
 
 /// Verifies the files of a point, and marks it.
-fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut Tally) {
+fn verify_set(app: &App, path: &Path, point: Result<Point>, tally: &mut Tally) {
     let point = match point {
         Ok(point) => point,
         Err(error) => {
@@ -149,7 +144,7 @@ fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut 
             return;
         }
     };
-    let _used = point.hold(&context.store);
+    let _used = point.hold(&app.store);
     if !path.exists() {
         // The retention of another run has deleted it since it was listed.
         return;
@@ -164,14 +159,14 @@ fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut 
     let (bad, unchecked) = (tally.bad, tally.unchecked);
     let mut damaged = Vec::new();
     for member in &point.members {
-        let file = context.store.root().join(&member.name);
-        if !judge(&file, check(context, member.kind, &file, Some(member)), tally) {
+        let file = app.store.root().join(&member.name);
+        if !judge(&file, check(app, member.kind, &file, Some(member)), tally) {
             damaged.push(member.kind);
         }
     }
     let well = tally.bad == bad && !point.members.is_empty();
     let all = tally.unchecked == unchecked;
-    mark(context, point.stamp, |point| {
+    mark(app, point.stamp, |point| {
         if !well {
             point.unset("verified");
         } else if all {
@@ -182,8 +177,8 @@ fn verify_set(context: &Context, path: &Path, point: Result<Point>, tally: &mut 
 }
 
 /// Verifies one file, against the manifest where it belongs to a point. It alone does not make the point verified.
-fn verify_file(context: &Context, path: &Path, tally: &mut Tally) -> Result<()> {
-    let recorded = manifest::point_of(&context.store, path)?;
+fn verify_file(app: &App, path: &Path, tally: &mut Tally) -> Result<()> {
+    let recorded = manifest::point_of(&app.store, path)?;
     let kind = match &recorded {
         Some((_, member)) => member.kind,
         None => Kind::of_name(path)
@@ -191,10 +186,10 @@ fn verify_file(context: &Context, path: &Path, tally: &mut Tally) -> Result<()> 
     };
     let member = recorded.as_ref().map(|(_, member)| member);
     let bad = tally.bad;
-    let intact = judge(path, check(context, kind, path, member), tally);
+    let intact = judge(path, check(app, kind, path, member), tally);
     if let Some((point, _)) = &recorded {
         let well = tally.bad == bad;
-        mark(context, point.stamp, |point| {
+        mark(app, point.stamp, |point| {
             if !well {
                 point.unset("verified");
             }
@@ -239,15 +234,15 @@ fn judge(path: &Path, fault: Option<Fault>, tally: &mut Tally) -> bool {
 }
 
 /// Proves a file: its checksum and its form, both at once.
-fn check(context: &Context, kind: Kind, path: &Path, member: Option<&Member>) -> Option<Fault> {
+fn check(app: &App, kind: Kind, path: &Path, member: Option<&Member>) -> Option<Fault> {
     match path.symlink_metadata() {
         Err(error) => return Some(Fault::Damaged(anyhow::Error::new(error).context("it is missing"))),
         Ok(meta) if meta.len() == 0 && kind != Kind::Env => return Some(Fault::Damaged(anyhow!("it is empty"))),
         Ok(_) => {}
     }
     let (sum, form) = thread::scope(|scope| {
-        let sum = member.map(|_| scope.spawn(|| sha256(context, path)));
-        let form = verify(context, kind, path);
+        let sum = member.map(|_| scope.spawn(|| sha256(app, path)));
+        let form = verify(app, kind, path);
         (sum.map(|sum| sum.join()), form)
     });
     if let (Some(member), Some(sum)) = (member, sum) {
@@ -294,8 +289,8 @@ fn set_damaged(point: &mut Point, is: impl Fn(Kind) -> bool) {
 }
 
 /// Changes a point's marks; a medium that cannot be written, which is good to verify, is no failure.
-fn mark(context: &Context, stamp: Stamp, change: impl FnOnce(&mut Point)) {
-    if let Err(error) = manifest::update(&context.store, stamp, change) {
+fn mark(app: &App, stamp: Stamp, change: impl FnOnce(&mut Point)) {
+    if let Err(error) = manifest::update(&app.store, stamp, change) {
         JOURNAL.warn(format_args!("Recovery point {stamp} could not be marked: {error:#}"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::Result;
 
 use super::status::State;
-use crate::components::Context;
+use crate::components::App;
 use crate::report::channel::{self, Signal};
 use crate::report::log::{self, Journal};
 use crate::report::metrics::Metrics;
@@ -18,8 +18,8 @@ use crate::store::{Kind, Stamp};
 /// Runs `work` as the command of `journal`, and tells those who watch. `work` notes the stamp of the recovery point that
 /// it has recorded; to look for the newest one would be to trust the clock. Gives the exit code; a failure has been logged
 /// by then, because its lines go to the watchers.
-pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context, &mut Option<Stamp>) -> Result<()>) -> u8 {
-    let config = &context.config;
+pub fn run(app: &App, journal: Journal, work: impl FnOnce(&App, &mut Option<Stamp>) -> Result<()>) -> u8 {
+    let config = &app.config;
     let begun = Instant::now();
     let ping = |signal: Signal| {
         if let Some(url) = &config.ping_url {
@@ -37,13 +37,13 @@ pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context, &mut
     let mut made = None;
     let done = thread::scope(|scope| {
         scope.spawn(|| ping(Signal::Start));
-        let done = work(context, &mut made);
+        let done = work(app, &mut made);
         if let Err(error) = &done {
             journal.failure(error);
         }
         done
     });
-    let point = made.and_then(|stamp| Point::load(&context.store.set_path(stamp)).ok());
+    let point = made.and_then(|stamp| Point::load(&app.store.set_path(stamp)).ok());
     let outcome = Outcome {
         success: done.is_ok() && log::failure().is_none(),
         summary: match &done {
@@ -54,7 +54,7 @@ pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context, &mut
         point,
     };
     if let Some(path) = &config.metrics_file {
-        let written = outcome.metrics(context).and_then(|metrics| metrics.write(path));
+        let written = outcome.metrics(app).and_then(|metrics| metrics.write(path));
         if let Err(error) = written {
             journal.warn(format_args!("BACKUP_METRICS_FILE was not written: {error:#}"));
         }
@@ -64,7 +64,7 @@ pub fn run(context: &Context, journal: Journal, work: impl FnOnce(&Context, &mut
         let told = channel::command(
             &config.notify_command,
             &config.project,
-            &outcome.variables(context),
+            &outcome.variables(app),
             &log::recent(),
         );
         if let Err(error) = told {
@@ -96,7 +96,7 @@ impl Outcome {
     }
 
     /// What the notify command finds in its environment.
-    fn variables(&self, context: &Context) -> Vec<(&'static str, OsString)> {
+    fn variables(&self, app: &App) -> Vec<(&'static str, OsString)> {
         let result = if self.success { "success" } else { "failure" };
         let point = self.point.as_ref().map(|point| point.stamp.to_string());
         vec![
@@ -105,18 +105,18 @@ impl Outcome {
             ("N8N_BACKUP_FAILED", self.failed().into()),
             ("N8N_BACKUP_POINT", point.unwrap_or_default().into()),
             ("N8N_BACKUP_SECONDS", format!("{:.0}", self.seconds).into()),
-            ("N8N_BACKUP_PROJECT", context.config.project.clone().into()),
+            ("N8N_BACKUP_PROJECT", app.config.project.clone().into()),
         ]
     }
 
-    fn metrics(&self, context: &Context) -> Result<Metrics> {
-        let state = State::gather(context)?;
+    fn metrics(&self, app: &App) -> Result<Metrics> {
+        let state = State::gather(app)?;
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
         let past = |age: i64| i64::try_from(now).unwrap_or(i64::MAX) - age;
-        let mut metrics = Metrics::new(&context.config.project.to_string_lossy());
+        let mut metrics = Metrics::new(&app.config.project.to_string_lossy());
         let m = &mut metrics;
         m.add(
             "n8n_backup_info",

@@ -160,8 +160,8 @@ fn decrypt(key: &[u8], data: &str, stall: Duration) -> Result<Option<Vec<u8>>> {
         input.extend_from_slice(line);
         input.push(b'\n');
     }
-    let said = process::output("openssl", command, Some(input), stall)?;
-    Ok(said.success.then_some(said.stdout))
+    let output = process::output("openssl", command, Some(input), stall)?;
+    Ok(output.success.then_some(output.stdout))
 }
 
 /// Whether a plaintext is what n8n stores. A wrong key gets past openssl once in 256 times, to noise.
@@ -352,9 +352,9 @@ mod tests {
         let mut command = process::command("openssl");
         command.args(["enc", "-aes-256-cbc", "-md", "md5", "-a", "-A", "-pass", "stdin"]);
         let input = format!("{key}\n{plain}").into_bytes();
-        let said = process::output("openssl", command, Some(input), STALL).unwrap();
-        assert!(said.success, "{}", said.stderr);
-        said.text()
+        let output = process::output("openssl", command, Some(input), STALL).unwrap();
+        assert!(output.success, "{}", output.stderr);
+        output.text()
     }
 
     fn rows(data: &[String]) -> Vec<Stored> {

@@ -5,8 +5,8 @@
 
 use anyhow::{anyhow, bail, Result};
 
-use super::{n8n_data, Context};
-use crate::engine::{Data, Docker, Exec, Workshop};
+use super::{n8n_data, App};
+use crate::engine::{Data, Docker, Exec, HelperContainer};
 use crate::store::Kind;
 
 /// Our directory within the one that is exchanged.
@@ -121,11 +121,17 @@ esac"#;
 ///
 /// # Errors
 /// When the engine refuses.
-pub fn workshop(context: &Context, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Workshop> {
-    let project = n8n_data::owner(context);
+pub fn helper_container(
+    app: &App,
+    docker: &Docker,
+    kind: Kind,
+    image: &str,
+    data: Data<'_>,
+) -> Result<HelperContainer> {
+    let project = n8n_data::owner(app);
     let owner = format!("{project}-restore-{}", kind.dir());
     docker.sweep_helpers(&owner)?;
-    docker.workshop(&project, &owner, image, data)
+    docker.helper_container(&project, &owner, image, data)
 }
 
 /// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
@@ -134,8 +140,8 @@ pub fn workshop(context: &Context, docker: &Docker, kind: Kind, image: &str, dat
 ///
 /// # Errors
 /// When the engine does not answer or refuses.
-pub fn sweep(context: &Context, docker: &Docker) -> Result<usize> {
-    docker.sweep_workshops(&n8n_data::owner(context))
+pub fn sweep(app: &App, docker: &Docker) -> Result<usize> {
+    docker.sweep_restore_helpers(&n8n_data::owner(app))
 }
 
 /// How far an exchange has come.
@@ -152,14 +158,14 @@ pub enum State {
 }
 
 /// A directory that a helper container sees.
-pub struct Exchange<'a> {
-    helper: &'a Workshop,
+pub struct DirSwap<'a> {
+    helper: &'a HelperContainer,
     dir: &'a str,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> DirSwap<'a> {
     /// The directory `dir`.
-    pub fn new(helper: &'a Workshop, dir: &'a str) -> Self {
+    pub fn new(helper: &'a HelperContainer, dir: &'a str) -> Self {
         Self { helper, dir }
     }
 
@@ -204,7 +210,7 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// When a step fails.
-    pub fn back(&self) -> Result<()> {
+    pub fn roll_back(&self) -> Result<()> {
         self.run("back", &[]).map(drop)
     }
 
@@ -221,21 +227,20 @@ impl<'a> Exchange<'a> {
         let mut argv = vec!["sh", "-c", SCRIPT, "sh", self.dir, verb];
         argv.extend_from_slice(names);
         let docker = self.helper.docker();
-        let said = docker.answer("sh", docker.exec(self.helper.id(), Exec::default(), &argv), None)?;
-        if !said.success {
-            return Err(
-                anyhow!("{}", said.stderr).context(format!("the step '{verb}' of the exchange in {} failed", self.dir))
-            );
+        let output = docker.answer("sh", docker.exec(self.helper.id(), Exec::default(), &argv), None)?;
+        if !output.success {
+            return Err(anyhow!("{}", output.stderr)
+                .context(format!("the step '{verb}' of the exchange in {} failed", self.dir)));
         }
-        Ok(said.text())
+        Ok(output.text())
     }
 }
 
 /// A failed restore after which what was there could not be put back either, so that nothing should be started on it.
 #[derive(Debug)]
-pub struct NotPutBack;
+pub struct RollbackFailed;
 
-impl std::fmt::Display for NotPutBack {
+impl std::fmt::Display for RollbackFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("What was there before could not be put back; run the same restore again, which does it first")
     }
@@ -255,16 +260,16 @@ mod tests {
         let path = std::env::var("PATH").unwrap();
         // A file, since what is killed leaves the program that says it is alive for a second more, with a pipe held open.
         let aside = TempDir::new();
-        let said = aside.path().join("said");
+        let output = aside.path().join("said");
         Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
             .arg(dir)
             .arg(verb)
             .env("PATH", format!("{}:{path}", tools.display()))
-            .stdout(fs::File::create(&said).unwrap())
+            .stdout(fs::File::create(&output).unwrap())
             .status()
             .unwrap();
-        fs::read_to_string(&said).unwrap().trim().to_owned()
+        fs::read_to_string(&output).unwrap().trim().to_owned()
     }
 
     /// A directory whose two files were exchanged for new ones.

@@ -1,4 +1,4 @@
-//! What the drills of the components share. A drill recovers a backup into a throw-away container and compares what is
+//! What the drills of the components share. A drill recovers a backup into a scratch container and compares what is
 //! there then with the backup and with the manifest of its recovery point.
 
 use std::fmt;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::{n8n_data, sha256, Context};
-use crate::engine::{Docker, Recipe, ThrowAway};
+use super::{n8n_data, sha256, App};
+use crate::engine::{ContainerSpec, Docker, ScratchContainer};
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
 
 /// Marks an error as one of the set-up: the test could not be made, so it says nothing of the backup.
 #[derive(Debug)]
-pub struct Unready;
+pub struct Inconclusive;
 
-impl fmt::Display for Unready {
+impl fmt::Display for Inconclusive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("The recovery test cannot be made")
     }
@@ -32,9 +32,9 @@ pub struct Drilled {
 }
 
 /// Where the drills of one run take place.
-pub struct Bench<'a> {
+pub struct DrillEnv<'a> {
     /// The settings and the backups.
-    pub context: &'a Context,
+    pub app: &'a App,
     /// The engine.
     pub docker: Docker,
     /// The recovery point that is tested.
@@ -42,28 +42,28 @@ pub struct Bench<'a> {
     owner: String,
 }
 
-impl<'a> Bench<'a> {
-    /// A bench for `point`, cleared of what a run that was killed has left. The caller holds the lock of the drills.
+impl<'a> DrillEnv<'a> {
+    /// A env for `point`, cleared of what a run that was killed has left. The caller holds the lock of the drills.
     /// Gives also how many containers that were.
     ///
     /// # Errors
     /// When there is no engine that answers.
-    pub fn new(context: &'a Context, point: &'a Point) -> Result<(Self, usize)> {
-        let docker = context.docker()?;
-        let owner = n8n_data::owner(context);
-        let left = docker.sweep_throw_aways(&owner)?;
-        let bench = Self {
-            context,
+    pub fn new(app: &'a App, point: &'a Point) -> Result<(Self, usize)> {
+        let docker = app.docker()?;
+        let owner = n8n_data::owner(app);
+        let left = docker.sweep_scratch(&owner)?;
+        let env = Self {
+            app,
             docker,
             point,
             owner,
         };
-        Ok((bench, left))
+        Ok((env, left))
     }
 
     /// The file of a member.
     pub fn path(&self, member: &Member) -> PathBuf {
-        self.context.store.root().join(&member.name)
+        self.app.store.root().join(&member.name)
     }
 
     /// The ID of the image that the container `name` of the stack was made from. It need not run.
@@ -71,22 +71,22 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// When there is no such container.
     pub fn image_of(&self, name: &str, setting: &str) -> Result<String> {
-        let container = self.docker.container(name).context(Unready)?;
+        let container = self.docker.container(name).context(Inconclusive)?;
         container
             .map(|container| container.image_id)
             .with_context(|| {
                 format!("There is no container {name} whose image could be used; set {setting} in .env if yours is called otherwise")
             })
-            .context(Unready)
+            .context(Inconclusive)
     }
 
-    /// Makes a throw-away container within the limits of the settings; it does not run yet.
+    /// Makes a scratch container within the limits of the settings; it does not run yet.
     ///
     /// # Errors
     /// When the engine refuses.
-    pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ThrowAway> {
-        let config = &self.context.config;
-        let recipe = Recipe {
+    pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ScratchContainer> {
+        let config = &self.app.config;
+        let recipe = ContainerSpec {
             owner: &self.owner,
             image,
             memory: &config.drill_memory,
@@ -94,7 +94,7 @@ impl<'a> Bench<'a> {
             env,
             argv,
         };
-        self.docker.throw_away(recipe).context(Unready)
+        self.docker.create_scratch(recipe).context(Inconclusive)
     }
 
     /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
@@ -103,8 +103,8 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// When it has not.
     pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {
-        let reserve = self.context.config.min_free_kb.saturating_mul(1024);
-        let Some(free) = self.docker.free_on_engine(&self.owner, image).context(Unready)? else {
+        let reserve = self.app.config.min_free_kb.saturating_mul(1024);
+        let Some(free) = self.docker.free_on_engine(&self.owner, image).context(Inconclusive)? else {
             return Ok(());
         };
         if free < bytes.saturating_add(reserve) {
@@ -114,7 +114,7 @@ impl<'a> Bench<'a> {
                 units::amount(bytes),
                 units::amount(reserve)
             );
-            return Err(short.context(Unready));
+            return Err(short.context(Inconclusive));
         }
         Ok(())
     }
@@ -124,13 +124,13 @@ impl<'a> Bench<'a> {
 ///
 /// # Errors
 /// When it is not.
-pub fn check_file(context: &Context, path: &Path, member: &Member) -> Result<()> {
+pub fn check_file(app: &App, path: &Path, member: &Member) -> Result<()> {
     ensure!(path.is_file(), "{} is missing", path.display());
     // A point that was put together from file names has no checksums.
     if member.sha256.is_empty() {
         return Ok(());
     }
-    let sum = sha256(context, path)?;
+    let sum = sha256(app, path)?;
     ensure!(
         sum == member.sha256,
         "{} is not the file that was recorded: its SHA-256 is {sum} instead of {}",
@@ -172,7 +172,7 @@ pub fn check_recorded(point: &Point, prefix: &str, complete: &[&str], found: &[(
     )
 }
 
-/// Tells apart what says nothing of the backup: that the throw-away container `name` was ended, as the kernel does it when
+/// Tells apart what says nothing of the backup: that the scratch container `name` was ended, as the kernel does it when
 /// the memory that it may use is not enough.
 pub fn explain(error: Error, name: &str, memory: &str) -> Error {
     let text = format!("{error:#}");
@@ -188,14 +188,14 @@ pub fn explain(error: Error, name: &str, memory: &str) -> Error {
         return error;
     }
     let hint = anyhow!("{text} (it had {memory} of memory: try more by BACKUP_DRILL_MEMORY)");
-    hint.context(format!("The throw-away {name} was ended"))
-        .context(Unready)
+    hint.context(format!("The scratch {name} was ended"))
+        .context(Inconclusive)
 }
 
 /// Measures a recovery.
-pub struct Watch(Instant);
+pub struct Stopwatch(Instant);
 
-impl Watch {
+impl Stopwatch {
     /// Begins.
     pub fn start() -> Self {
         Self(Instant::now())
@@ -226,11 +226,11 @@ mod tests {
     fn a_server_that_was_killed_says_nothing_of_the_backup() {
         for text in ["server closed the connection unexpectedly", "exit code 137"] {
             let killed = explain(anyhow!(text), "PostgreSQL", "1g");
-            assert!(killed.downcast_ref::<Unready>().is_some());
+            assert!(killed.downcast_ref::<Inconclusive>().is_some());
             assert!(format!("{killed:#}").contains("BACKUP_DRILL_MEMORY"));
         }
         let real = explain(anyhow!("duplicate key value"), "PostgreSQL", "1g");
-        assert!(real.downcast_ref::<Unready>().is_none());
+        assert!(real.downcast_ref::<Inconclusive>().is_none());
     }
 
     #[test]

@@ -39,8 +39,8 @@ use crate::stream::encrypt::{self, Gpg};
 const SHORTEST_PASSPHRASE: usize = 12;
 /// How long another run may work on a component before we give up waiting for it. The lock goes with its holder, which
 /// ends itself when nothing moves for the stall limit: so one that holds it for long has much to do, and the wait ends
-/// with it, or with [`Turn`]. A day is the bound for a holder of which nothing is known.
-const LONGEST_TURN: Duration = Duration::from_secs(24 * 3600);
+/// with it, or with [`LockWait`]. A day is the bound for a holder of which nothing is known.
+const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.
 const LISTENS_AFTER: Duration = Duration::from_secs(10);
@@ -54,20 +54,20 @@ const LONGEST_WRITE: Duration = Duration::from_secs(600);
 pub fn available(dir: &Path, stall: Duration) -> Result<u64> {
     let mut df = process::command("df");
     df.args(["-Pk", "--"]).arg(dir);
-    let said = process::output("df", df, None, stall)?;
-    units::free(&said.text()).context("df gave no number")
+    let output = process::output("df", df, None, stall)?;
+    units::free(&output.text()).context("df gave no number")
 }
 
 /// What every command works with.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub struct App {
     /// The settings.
     pub config: Config,
     /// The project's `backups/`.
     pub store: Store,
 }
 
-impl Context {
+impl App {
     /// The context of a project.
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.backups()).with_encryption(config.encryption.is_some());
@@ -153,9 +153,9 @@ impl Context {
     /// When that run cannot go on by itself, or not within a day, or the directory cannot be used.
     pub fn hold(&self, kind: Kind, journal: Journal) -> Result<Lock> {
         let dir = self.store.make_dir(kind)?;
-        let mut turn = Turn::new(self, kind);
+        let mut turn = LockWait::new(self, kind);
         let mut told = false;
-        let lock = Lock::wait(&component_lock(&dir), LONGEST_TURN, |pid| {
+        let lock = Lock::wait(&component_lock(&dir), LONGEST_LOCK_WAIT, |pid| {
             if !std::mem::replace(&mut told, true) {
                 journal.info(format_args!(
                     "Waiting for the run that works on {} (PID: {pid})",
@@ -176,17 +176,17 @@ impl Context {
 
 /// The wait for another run. One that works gets its time, also where it writes nothing, as a restore does that loads; one
 /// that cannot go on by itself, and has not for the stall limit, is given up, so that it costs its own component only.
-struct Turn<'a> {
-    context: &'a Context,
+struct LockWait<'a> {
+    app: &'a App,
     kind: Kind,
     unfinished: Vec<Unfinished>,
     moved: Instant,
 }
 
-impl<'a> Turn<'a> {
-    fn new(context: &'a Context, kind: Kind) -> Self {
+impl<'a> LockWait<'a> {
+    fn new(app: &'a App, kind: Kind) -> Self {
         Self {
-            context,
+            app,
             kind,
             unfinished: Vec::new(),
             moved: Instant::now(),
@@ -195,7 +195,7 @@ impl<'a> Turn<'a> {
 
     /// Looks whether the run of the process `pid` goes on.
     fn look_at(&mut self, pid: &str) -> Result<()> {
-        let stall = self.context.config.stall;
+        let stall = self.app.config.stall;
         let halted = match state_of(pid) {
             Some('T' | 't') => Some((
                 stall,
@@ -208,7 +208,7 @@ impl<'a> Turn<'a> {
             )),
             _ => None,
         };
-        let unfinished = self.context.store.unfinished(self.kind);
+        let unfinished = self.app.store.unfinished(self.kind);
         let Some((patience, why)) = halted.filter(|_| unfinished == self.unfinished) else {
             self.unfinished = unfinished;
             self.moved = Instant::now();
@@ -260,18 +260,18 @@ enum Seen<O> {
 /// # Errors
 /// When the checksum program or gpg cannot be started.
 pub fn write<O: Observer>(
-    context: &Context,
+    app: &App,
     chain: &mut Chain,
     partial: &Partial,
     stream: impl Read + Send + 'static,
     observer: O,
 ) -> Result<Written<O>> {
-    let Some(encryption) = &context.config.encryption else {
-        return write_as_is(context, chain, partial, stream, observer);
+    let Some(encryption) = &app.config.encryption else {
+        return write_as_is(app, chain, partial, stream, observer);
     };
-    let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
+    let (digest, sha256) = Digest::start(chain, app.config.path.as_ref())?;
     let observer = (observer, Count::default());
-    let (stream, seen) = context.gpg()?.encrypt(chain, encryption, stream, observer)?;
+    let (stream, seen) = app.gpg()?.encrypt(chain, encryption, stream, observer)?;
     let digest = ReadBack::start(partial, digest)?;
     let stored = chain.pump(writing(partial), stream, partial.writer()?, digest);
     Ok(Written {
@@ -285,13 +285,13 @@ pub fn write<O: Observer>(
 /// # Errors
 /// When the checksum program cannot be started.
 pub fn write_as_is<O: Observer>(
-    context: &Context,
+    app: &App,
     chain: &mut Chain,
     partial: &Partial,
     stream: impl Read + Send + 'static,
     observer: O,
 ) -> Result<Written<O>> {
-    let (digest, sha256) = Digest::start(chain, context.config.path.as_ref())?;
+    let (digest, sha256) = Digest::start(chain, app.config.path.as_ref())?;
     let observer = ReadBack::start(partial, ((observer, Count::default()), digest))?;
     let seen = chain.pump(writing(partial), stream, partial.writer()?, observer);
     Ok(Written {
@@ -412,7 +412,7 @@ impl<O: Observer> Packed<O> {
     /// # Errors
     /// When a part of it cannot be started.
     pub fn start(
-        context: &Context,
+        app: &App,
         chain: &mut Chain,
         kind: Kind,
         stamp: Stamp,
@@ -420,14 +420,14 @@ impl<O: Observer> Packed<O> {
         observer: O,
         journal: Journal,
     ) -> Result<Self> {
-        let compressor = Compressor::choose(&context.config.compressor, context.config.path.as_ref())?;
+        let compressor = Compressor::choose(&app.config.compressor, app.config.path.as_ref())?;
         journal.info(format_args!("Compressing with {}", compressor.label()));
-        let partial = context.store.create(kind, stamp)?;
-        let progress = Progress::new(kind.dir(), || last_length(context, kind));
+        let partial = app.store.create(kind, stamp)?;
+        let progress = Progress::new(kind.dir(), || last_length(app, kind));
         let observer = ((Count::default(), progress), observer);
         let (packed, observer) = compressor.compress(chain, stream, observer)?;
-        let (unpacking, unpacked) = Unpacking::start(chain, context.config.path.as_ref())?;
-        let written = write(context, chain, &partial, packed, unpacking)?;
+        let (unpacking, unpacked) = Unpacking::start(chain, app.config.path.as_ref())?;
+        let written = write(app, chain, &partial, packed, unpacking)?;
         Ok(Self {
             partial,
             observer,
@@ -452,8 +452,8 @@ impl<O: Observer> Packed<O> {
 }
 
 /// How long the unpacked stream of a component was at its last backup, as far as that was recorded.
-fn last_length(context: &Context, kind: Kind) -> Option<u64> {
-    let points = manifest::list(&context.store).ok()?;
+fn last_length(app: &App, kind: Kind) -> Option<u64> {
+    let points = manifest::list(&app.store).ok()?;
     let fact = format!("{}.bytes", kind.dir());
     points
         .into_iter()
@@ -465,14 +465,14 @@ fn last_length(context: &Context, kind: Kind) -> Option<u64> {
 ///
 /// # Errors
 /// When the file cannot be opened, a program to unpack it is missing, or it cannot be decrypted ([`encrypt::Locked`]).
-pub fn read(context: &Context, chain: &mut Chain, path: &Path) -> Result<Box<dyn Read + Send>> {
+pub fn read(app: &App, chain: &mut Chain, path: &Path) -> Result<Box<dyn Read + Send>> {
     let file = atomic::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
-    undo(context, chain, file, path)
+    undo(app, chain, file, path)
 }
 
 /// Undoes what was done to a file that is called, or will be called, `name`.
-fn undo(context: &Context, chain: &mut Chain, file: File, name: &Path) -> Result<Box<dyn Read + Send>> {
-    let path = context.config.path.as_ref();
+fn undo(app: &App, chain: &mut Chain, file: File, name: &Path) -> Result<Box<dyn Read + Send>> {
+    let path = app.config.path.as_ref();
     let text = name.to_string_lossy();
     let Some(inner) = text.strip_suffix(ENCRYPTED) else {
         return Ok(match is_packed(&text) {
@@ -480,9 +480,7 @@ fn undo(context: &Context, chain: &mut Chain, file: File, name: &Path) -> Result
             false => Box::new(file),
         });
     };
-    let stream = context
-        .gpg()?
-        .decrypt(chain, context.config.encryption.as_ref(), file, name)?;
+    let stream = app.gpg()?.decrypt(chain, app.config.encryption.as_ref(), file, name)?;
     Ok(match is_packed(inner) {
         true => Box::new(compress::decompress(chain, stream, path)?),
         false => Box::new(stream),
@@ -497,9 +495,9 @@ fn is_packed(name: &str) -> bool {
 ///
 /// # Errors
 /// When the file cannot be read to its end.
-pub fn observe<O: Observer>(context: &Context, path: &Path, observer: O) -> Result<O> {
-    let mut chain = context.chain();
-    let contents = read(context, &mut chain, path)?;
+pub fn observe<O: Observer>(app: &App, path: &Path, observer: O) -> Result<O> {
+    let mut chain = app.chain();
+    let contents = read(app, &mut chain, path)?;
     let observer = (observer, Progress::new("reading", || None));
     let seen = chain.pump(format!("reading {}", path.display()), contents, io::sink(), observer);
     chain.finish()?;
@@ -510,12 +508,12 @@ pub fn observe<O: Observer>(context: &Context, path: &Path, observer: O) -> Resu
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(context: &Context, kind: Kind, path: &Path) -> Result<()> {
+pub fn verify(app: &App, kind: Kind, path: &Path) -> Result<()> {
     match kind {
-        Kind::Postgres => postgres::verify(context, path).map(drop),
-        Kind::Redis => redis::verify(context, path).map(drop),
-        Kind::N8n => n8n_data::verify(context, path).map(drop),
-        Kind::Env => env_file::verify(context, path),
+        Kind::Postgres => postgres::verify(app, path).map(drop),
+        Kind::Redis => redis::verify(app, path).map(drop),
+        Kind::N8n => n8n_data::verify(app, path).map(drop),
+        Kind::Env => env_file::verify(app, path),
     }
 }
 
@@ -528,10 +526,10 @@ pub fn is_no_verdict(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn sha256(context: &Context, path: &Path) -> Result<String> {
+pub fn sha256(app: &App, path: &Path) -> Result<String> {
     let file = atomic::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
-    let mut chain = context.chain();
-    let (digest, sha256) = Digest::start(&mut chain, context.config.path.as_ref())?;
+    let mut chain = app.chain();
+    let (digest, sha256) = Digest::start(&mut chain, app.config.path.as_ref())?;
     let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);
     chain.finish()?;
     seen.get()?;
@@ -542,11 +540,11 @@ pub fn sha256(context: &Context, path: &Path) -> Result<String> {
 ///
 /// # Errors
 /// When its contents are not those that were recorded.
-pub fn check_recorded(context: &Context, path: &Path) -> Result<()> {
-    let Some((point, member)) = manifest::point_of(&context.store, path)? else {
+pub fn check_recorded(app: &App, path: &Path) -> Result<()> {
+    let Some((point, member)) = manifest::point_of(&app.store, path)? else {
         return Ok(());
     };
-    let sum = sha256(context, path)?;
+    let sum = sha256(app, path)?;
     if sum != member.sha256 {
         bail!(
             "its SHA-256 is {sum}, but recovery point {} recorded {}",
@@ -561,12 +559,12 @@ pub fn check_recorded(context: &Context, path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When it does not.
-fn prove_encryption(context: &Context, partial: &Partial, bytes: u64) -> Result<()> {
-    if !context.config.encryption.as_ref().is_some_and(encrypt::can_read) {
+fn prove_encryption(app: &App, partial: &Partial, bytes: u64) -> Result<()> {
+    if !app.config.encryption.as_ref().is_some_and(encrypt::can_read) {
         return Ok(());
     }
-    let mut chain = context.chain();
-    let contents = undo(context, &mut chain, partial.reader()?, &partial.final_path())?;
+    let mut chain = app.chain();
+    let contents = undo(app, &mut chain, partial.reader()?, &partial.final_path())?;
     let count = chain.pump("reading back", contents, io::sink(), Count::default());
     chain.finish()?;
     let read = count.get()?.0;

@@ -141,12 +141,12 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "BACKUP_DRILL_MEMORY",
         default: "1g",
-        help: "the memory that a throw-away container of the recovery test may use",
+        help: "the memory that a scratch container of the recovery test may use",
     },
     Setting {
         name: "BACKUP_DRILL_CPUS",
         default: "1",
-        help: "the processors that a throw-away container of the recovery test may use",
+        help: "the processors that a scratch container of the recovery test may use",
     },
     Setting {
         name: "BACKUP_JOBS",
@@ -753,7 +753,7 @@ mod tests {
             let row = format!("| `{}` | {default} | {} |", setting.name, setting.help);
             assert!(
                 docs.lines().any(|line| line == row),
-                "docs/settings.md lacks this row: {row}"
+                "docs/settings.md missing_parts this row: {row}"
             );
         }
         let (_, table) = docs.split_once("|---|---|---|\n").unwrap();

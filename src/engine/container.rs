@@ -23,16 +23,16 @@ const LABEL: &str = "n8n-backup.drill";
 /// shell that takes no signal before it has become the server. SIGINT has PostgreSQL leave its clients alone.
 const LEASH: &str = "read -r _; while kill -INT 1; do sleep 1; done";
 
-/// The clients of a throw-away container may be silent for as long as it lives. The chain needs a limit all the same.
+/// The clients of a scratch container may be silent for as long as it lives. The chain needs a limit all the same.
 const LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many bytes of what a container says on standard output are kept.
 const KEPT: usize = 2048;
 
-/// What a throw-away container is made from.
+/// What a scratch container is made from.
 #[derive(Clone, Copy, Debug)]
-pub struct Recipe<'a> {
-    /// Whose it is, for [`Docker::sweep_throw_aways`].
+pub struct ContainerSpec<'a> {
+    /// Whose it is, for [`Docker::sweep_scratch`].
     pub owner: &'a str,
     /// The image, by ID or name; it is never pulled.
     pub image: &'a str,
@@ -47,7 +47,7 @@ pub struct Recipe<'a> {
 }
 
 /// A container that is removed, with its anonymous volumes, when this goes out of scope.
-pub struct ThrowAway {
+pub struct ScratchContainer {
     docker: Docker,
     id: String,
     life: Option<Life>,
@@ -56,36 +56,36 @@ pub struct ThrowAway {
 /// The docker clients that hold on to a container that was started.
 struct Life {
     chain: Chain,
-    said: Said,
+    captured: Captured,
 }
 
 impl Docker {
-    /// Makes a throw-away container with a fresh anonymous volume; it does not run yet.
+    /// Makes a scratch container with a fresh anonymous volume; it does not run yet.
     ///
     /// # Errors
     /// When the engine refuses.
-    pub fn throw_away(&self, recipe: Recipe<'_>) -> Result<ThrowAway> {
+    pub fn create_scratch(&self, recipe: ContainerSpec<'_>) -> Result<ScratchContainer> {
         let args = create_args(recipe);
-        let said = self.answer("docker create", self.command(&args), None)?;
-        if !said.success {
+        let output = self.answer("docker create", self.command(&args), None)?;
+        if !output.success {
             bail!(
-                "could not make a throw-away container from image {}: {}",
+                "could not make a scratch container from image {}: {}",
                 recipe.image,
-                said.stderr
+                output.stderr
             );
         }
-        Ok(ThrowAway {
+        Ok(ScratchContainer {
             docker: self.clone(),
-            id: said.text().lines().last().unwrap_or_default().trim().to_owned(),
+            id: output.text().lines().last().unwrap_or_default().trim().to_owned(),
             life: None,
         })
     }
 
-    /// Removes the throw-away containers that a run of `owner` which was killed has left. Gives how many there were.
+    /// Removes the scratch containers that a run of `owner` which was killed has left. Gives how many there were.
     ///
     /// # Errors
     /// When the engine does not answer or refuses.
-    pub fn sweep_throw_aways(&self, owner: &str) -> Result<usize> {
+    pub fn sweep_scratch(&self, owner: &str) -> Result<usize> {
         self.sweep(LABEL, owner)
     }
 
@@ -95,7 +95,7 @@ impl Docker {
     /// When the engine does not answer.
     pub fn free_on_engine(&self, owner: &str, image: &str) -> Result<Option<u64>> {
         let label = format!("{LABEL}={owner}");
-        let said = self.query(&[
+        let output = self.query(&[
             "run",
             "--rm",
             "--pull",
@@ -113,12 +113,12 @@ impl Docker {
             "-Pk",
             HELPER_MOUNT,
         ])?;
-        Ok(units::free(&said.text()).filter(|_| said.success))
+        Ok(units::free(&output.text()).filter(|_| output.success))
     }
 }
 
 /// The arguments of the `docker create` for a recipe.
-fn create_args(recipe: Recipe<'_>) -> Vec<String> {
+fn create_args(recipe: ContainerSpec<'_>) -> Vec<String> {
     let mut args: Vec<String> = ["create", "--rm", "--pull", "never", "--network", "none"]
         .map(str::to_owned)
         .to_vec();
@@ -137,7 +137,7 @@ fn create_args(recipe: Recipe<'_>) -> Vec<String> {
     args
 }
 
-impl ThrowAway {
+impl ScratchContainer {
     /// The container's ID.
     pub fn id(&self) -> &str {
         &self.id
@@ -161,14 +161,14 @@ impl ThrowAway {
     /// Starts it, and ties its life to ours.
     ///
     /// # Errors
-    /// When the engine refuses or the container ends at once; with what it said.
+    /// When the engine refuses or the container ends at once; with its last output.
     pub fn start(&mut self) -> Result<()> {
         let mut chain = Chain::new(LIFE);
-        let said = Said::default();
+        let captured = Captured::default();
         let start = self.docker.command(["start", "--attach", &self.id]);
         let (_, stdout) = chain.spawn("docker start", start, Input::Null)?;
-        chain.pump("reading what the container says", stdout, said.clone(), ());
-        self.life = Some(Life { chain, said });
+        chain.pump("reading what the container says", stdout, captured.clone(), ());
+        self.life = Some(Life { chain, captured });
         self.wait(Duration::from_millis(20), |container| {
             Ok(container.runs()?.then_some(()))
         })?;
@@ -187,7 +187,7 @@ impl ThrowAway {
     /// Whether it runs by now.
     ///
     /// # Errors
-    /// When it has ended, with what it said.
+    /// When it has ended, with its last output.
     fn runs(&mut self) -> Result<bool> {
         match self.docker.container(&self.id)? {
             Some(container) if container.status == "running" => Ok(true),
@@ -215,25 +215,25 @@ impl ThrowAway {
         }
     }
 
-    /// Why it has ended, by the last lines that it said.
+    /// Why it has ended, by the last lines of its output.
     fn reason(&mut self) -> Error {
-        let Some(Life { chain, said }) = self.life.take() else {
+        let Some(Life { chain, captured }) = self.life.take() else {
             return anyhow!("the container has ended");
         };
         let error = match chain.finish() {
             Ok(()) => anyhow!("exit code 0"),
             Err(error) => error,
         };
-        let said = said.text();
-        if said.is_empty() {
+        let output = captured.text();
+        if output.is_empty() {
             error.context("the container has ended")
         } else {
-            error.context(said).context("the container has ended")
+            error.context(output).context("the container has ended")
         }
     }
 }
 
-impl Drop for ThrowAway {
+impl Drop for ScratchContainer {
     fn drop(&mut self) {
         // Before its clients let go, so that it is not ended by them at the same time. What cannot be removed now is
         // swept by the next run.
@@ -243,9 +243,9 @@ impl Drop for ThrowAway {
 
 /// Keeps the end of a stream.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
+struct Captured(Arc<Mutex<Vec<u8>>>);
 
-impl Said {
+impl Captured {
     /// The last lines, as one.
     fn text(&self) -> String {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +255,7 @@ impl Said {
     }
 }
 
-impl Write for Said {
+impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend_from_slice(bytes);
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_throw_away_container_is_bounded_and_alone() {
-        let args = create_args(Recipe {
+        let args = create_args(ContainerSpec {
             owner: "me",
             image: "sha256:0",
             memory: "1g",
@@ -303,10 +303,10 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept() {
-        let mut said = Said::default();
+        let mut output = Captured::default();
         for n in 0..1000 {
-            writeln!(said, "line {n}").unwrap();
+            writeln!(output, "line {n}").unwrap();
         }
-        assert_eq!(said.text(), "line 996 / line 997 / line 998 / line 999");
+        assert_eq!(output.text(), "line 996 / line 997 / line 998 / line 999");
     }
 }

@@ -16,7 +16,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use crate::process::{self, is_executable, Output};
 use crate::report::units;
 
-pub use container::{Recipe, ThrowAway};
+pub use container::{ContainerSpec, ScratchContainer};
 
 /// Where Docker's packages put the command, for the bare PATH that cron gives.
 const USUAL_PLACES: [&str; 7] = [
@@ -57,7 +57,7 @@ exec "$@""#;
 /// The label that marks our helper containers; its value tells whose they are.
 const HELPER_LABEL: &str = "n8n-backup.helper";
 /// The label that a [`Docker::workshop`] bears besides, so that those of all restores of a project are found at once.
-const WORKSHOP_LABEL: &str = "n8n-backup.restore";
+const RESTORE_LABEL: &str = "n8n-backup.restore";
 /// Where a helper container sees the volume. No image brings files there that a fresh volume would be filled with.
 pub const HELPER_MOUNT: &str = "/n8n-backup-volume";
 
@@ -220,11 +220,11 @@ impl Docker {
     /// # Errors
     /// When no engine answers.
     pub fn engine_version(&self) -> Result<String> {
-        let said = self.query(&["version", "--format", "{{.Server.Version}}"])?;
-        if !said.success {
-            return Err(engine_error(&said.stderr));
+        let output = self.query(&["version", "--format", "{{.Server.Version}}"])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
         }
-        Ok(said.text())
+        Ok(output.text())
     }
 
     /// As [`Docker::engine_version`], in the environment that cron gives a command.
@@ -239,11 +239,11 @@ impl Docker {
                 .into_iter()
                 .filter_map(|name| Some((name, env::var_os(name)?))),
         );
-        let said = self.answer("docker", command, None)?;
-        if !said.success {
-            return Err(engine_error(&said.stderr));
+        let output = self.answer("docker", command, None)?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
         }
-        Ok(said.text())
+        Ok(output.text())
     }
 
     /// Looks a container up; `None` when there is no such one.
@@ -268,14 +268,17 @@ impl Docker {
                               {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
                               {{range .Mounts}}{{println}}mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
-        let said = self.query(&[&question, names].concat())?;
-        if !said.success {
+        let output = self.query(&[&question, names].concat())?;
+        if !output.success {
             // Each that is missing has a line of its own.
-            said.stderr.split(" / ").try_for_each(absent)?;
+            output.stderr.split(" / ").try_for_each(absent)?;
         }
-        let found = Container::parse_all(&said.text())?;
-        if said.success && found.len() < names.len() {
-            bail!("docker inspect gave an answer that is not understood: {}", said.text());
+        let found = Container::parse_all(&output.text())?;
+        if output.success && found.len() < names.len() {
+            bail!(
+                "docker inspect gave an answer that is not understood: {}",
+                output.text()
+            );
         }
         Ok(found)
     }
@@ -321,8 +324,8 @@ impl Docker {
 
     /// Why the program of a container ended by itself; none when it does not tell of a failure.
     fn last_words(&self, name: &str) -> Option<String> {
-        let said = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
-        failure(said.stderr.split(" / ")).or_else(|| failure(said.text().lines()))
+        let output = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
+        failure(output.stderr.split(" / ")).or_else(|| failure(output.text().lines()))
     }
 
     /// `docker exec` of a program in a container.
@@ -371,8 +374,8 @@ impl Docker {
     /// When the engine does not answer.
     pub fn free_space(&self, container: &str, dir: &str) -> Result<Option<u64>> {
         let df = self.exec(container, Exec::default(), &["df", "-Pk", "--", dir]);
-        let said = self.answer("df", df, None)?;
-        Ok(units::free(&said.text()).filter(|_| said.success))
+        let output = self.answer("df", df, None)?;
+        Ok(units::free(&output.text()).filter(|_| output.success))
     }
 
     /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the host.
@@ -394,11 +397,11 @@ impl Docker {
     }
 
     fn list(&self, name: &str, format: &str) -> Result<Vec<String>> {
-        let said = self.query(&["inspect", "--type", "container", "--format", format, "--", name])?;
-        if !said.success {
-            bail!("docker inspect {name}: {}", said.stderr);
+        let output = self.query(&["inspect", "--type", "container", "--format", format, "--", name])?;
+        if !output.success {
+            bail!("docker inspect {name}: {}", output.stderr);
         }
-        let lines = said.text();
+        let lines = output.text();
         Ok(lines
             .lines()
             .filter(|line| !line.is_empty())
@@ -419,7 +422,7 @@ impl Docker {
     /// # Errors
     /// When the engine refuses.
     pub fn stop(&self, name: &str) -> Result<()> {
-        let said = self.query(&[
+        let output = self.query(&[
             "inspect",
             "--type",
             "container",
@@ -429,16 +432,16 @@ impl Docker {
             name,
         ])?;
         let patient = Self {
-            stall: self.stall.max(stop_limit(&said.text())),
+            stall: self.stall.max(stop_limit(&output.text())),
             ..self.clone()
         };
         patient.drive("stop", name)
     }
 
     fn drive(&self, verb: &str, name: &str) -> Result<()> {
-        let said = self.query(&[verb, "--", name])?;
-        if !said.success {
-            bail!("docker {verb} {name}: {}", said.stderr);
+        let output = self.query(&[verb, "--", name])?;
+        if !output.success {
+            bail!("docker {verb} {name}: {}", output.stderr);
         }
         Ok(())
     }
@@ -448,11 +451,11 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub fn volume_exists(&self, name: &str) -> Result<bool> {
-        let said = self.query(&["volume", "inspect", "--format", "{{.Name}}", "--", name])?;
-        if said.success {
+        let output = self.query(&["volume", "inspect", "--format", "{{.Name}}", "--", name])?;
+        if output.success {
             return Ok(true);
         }
-        absent(&said.stderr).map(|()| false)
+        absent(&output.stderr).map(|()| false)
     }
 
     /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty otherwise.
@@ -461,11 +464,11 @@ impl Docker {
     /// When there is no such volume, or the engine does not answer.
     pub fn volume_directory(&self, name: &str) -> Result<String> {
         const FORMAT: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
-        let said = self.query(&["volume", "inspect", "--format", FORMAT, "--", name])?;
-        if !said.success {
-            return Err(engine_error(&said.stderr));
+        let output = self.query(&["volume", "inspect", "--format", FORMAT, "--", name])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
         }
-        Ok(said.text())
+        Ok(output.text())
     }
 
     /// The names of the containers that run, or are paused, and mount a volume, or the directory that it stands for; helper
@@ -489,11 +492,11 @@ impl Docker {
         let filter = format!("volume={source}");
         let list = |more: &[&str]| -> Result<Vec<String>> {
             let args = ["ps", "--no-trunc", "--format", "{{.Names}}", "--filter", &filter];
-            let said = self.query(&[&args[..], more].concat())?;
-            if !said.success {
-                return Err(engine_error(&said.stderr));
+            let output = self.query(&[&args[..], more].concat())?;
+            if !output.success {
+                return Err(engine_error(&output.stderr));
             }
-            Ok(said.text().lines().map(str::to_owned).collect())
+            Ok(output.text().lines().map(str::to_owned).collect())
         };
         let mut names = list(&[])?;
         let ours = list(&["--filter", &format!("label={HELPER_LABEL}")])?;
@@ -506,11 +509,11 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub fn image(&self, name: &str) -> Result<Option<String>> {
-        let said = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
-        if said.success {
-            return Ok(Some(said.text()));
+        let output = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
+        if output.success {
+            return Ok(Some(output.text()));
         }
-        absent(&said.stderr).map(|()| None)
+        absent(&output.stderr).map(|()| None)
     }
 
     /// Makes a container that never runs and only shows `volume`, read-only, so that [`Docker::copy_out`] can read it.
@@ -521,7 +524,7 @@ impl Docker {
     pub fn volume_helper(&self, owner: &str, image: &str, volume: &str) -> Result<Helper> {
         let mount = format!("{volume}:{HELPER_MOUNT}:ro");
         let label = format!("{HELPER_LABEL}={owner}");
-        let said = self.query(&[
+        let output = self.query(&[
             "create",
             "--pull",
             "never",
@@ -535,13 +538,13 @@ impl Docker {
             image,
             "true",
         ])?;
-        if !said.success {
+        if !output.success {
             bail!(
                 "could not make the helper container from image {image}: {}",
-                said.stderr
+                output.stderr
             );
         }
-        let id = said.text().lines().last().unwrap_or_default().trim().to_owned();
+        let id = output.text().lines().last().unwrap_or_default().trim().to_owned();
         Ok(Helper {
             docker: self.clone(),
             source: Source::Container(id),
@@ -557,15 +560,15 @@ impl Docker {
     }
 
     /// Starts a container that does nothing but show data, writable, for programs that [`Docker::exec`] runs as root in it.
-    /// `owner` marks it for [`Docker::sweep_helpers`], `project` for [`Docker::sweep_workshops`]. It has no network. The image
+    /// `owner` marks it for [`Docker::sweep_helpers`], `project` for [`Docker::sweep_restore_helpers`]. It has no network. The image
     /// needs `sleep` and what is to be run; it is never pulled. A volume is seen at [`HELPER_MOUNT`], the data of another
     /// container where that one sees them.
     ///
     /// # Errors
     /// When the engine refuses.
-    pub fn workshop(&self, project: &str, owner: &str, image: &str, data: Data<'_>) -> Result<Workshop> {
+    pub fn helper_container(&self, project: &str, owner: &str, image: &str, data: Data<'_>) -> Result<HelperContainer> {
         let label = format!("{HELPER_LABEL}={owner}");
-        let restore = format!("{WORKSHOP_LABEL}={project}");
+        let restore = format!("{RESTORE_LABEL}={project}");
         let mut args: Vec<String> = [
             "run",
             "--detach",
@@ -584,19 +587,19 @@ impl Docker {
         });
         // It ends by itself after a day, should nobody come to remove it.
         args.extend(["--entrypoint", "sleep", "--", image, "86400"].map(str::to_owned));
-        let said = self.answer("docker run", self.command(&args), None)?;
-        let id = said.text().lines().last().unwrap_or_default().trim().to_owned();
-        if !said.success {
+        let output = self.answer("docker run", self.command(&args), None)?;
+        let id = output.text().lines().last().unwrap_or_default().trim().to_owned();
+        if !output.success {
             if !id.is_empty() {
                 // It was made, and could not be started.
                 self.remove(&[&id])?;
             }
             bail!(
                 "could not start the helper container from image {image}: {}",
-                said.stderr
+                output.stderr
             );
         }
-        Ok(Workshop {
+        Ok(HelperContainer {
             docker: self.clone(),
             id,
         })
@@ -622,18 +625,18 @@ impl Docker {
     ///
     /// # Errors
     /// When the engine does not answer or refuses.
-    pub fn sweep_workshops(&self, project: &str) -> Result<usize> {
-        self.sweep(WORKSHOP_LABEL, project)
+    pub fn sweep_restore_helpers(&self, project: &str) -> Result<usize> {
+        self.sweep(RESTORE_LABEL, project)
     }
 
     /// Removes the containers that bear `label` with the value `owner`. Gives how many there were.
     fn sweep(&self, label: &str, owner: &str) -> Result<usize> {
         let filter = format!("label={label}={owner}");
-        let said = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
-        if !said.success {
-            return Err(engine_error(&said.stderr));
+        let output = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
         }
-        let text = said.text();
+        let text = output.text();
         let ids: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
         if !ids.is_empty() {
             self.remove(&ids)?;
@@ -643,15 +646,15 @@ impl Docker {
 
     /// Removes containers by force, with their anonymous volumes.
     fn remove(&self, ids: &[&str]) -> Result<()> {
-        let said = self.answer(
+        let output = self.answer(
             "docker rm",
             self.command(["rm", "--force", "--volumes", "--"].iter().chain(ids)),
             None,
         )?;
         // A container that ends just now removes itself.
-        let going = said.stderr.contains("already in progress");
-        if !said.success && !going && absent(&said.stderr).is_err() {
-            bail!("could not remove container {}: {}", ids.join(" "), said.stderr);
+        let going = output.stderr.contains("already in progress");
+        if !output.success && !going && absent(&output.stderr).is_err() {
+            bail!("could not remove container {}: {}", ids.join(" "), output.stderr);
         }
         Ok(())
     }
@@ -703,12 +706,12 @@ impl Drop for Helper {
 
 /// A container of [`Docker::workshop`] that is removed when this goes out of scope.
 #[derive(Debug)]
-pub struct Workshop {
+pub struct HelperContainer {
     docker: Docker,
     id: String,
 }
 
-impl Workshop {
+impl HelperContainer {
     /// The container, for [`Docker::exec`].
     pub fn id(&self) -> &str {
         &self.id
@@ -730,7 +733,7 @@ impl Workshop {
     }
 }
 
-impl Drop for Workshop {
+impl Drop for HelperContainer {
     fn drop(&mut self) {
         // What cannot be removed now is swept by the next run.
         let _ = self.docker.remove(&[&self.id]);
@@ -739,8 +742,8 @@ impl Drop for Workshop {
 
 /// How long `docker stop` may take at least, given the container's time to stop as the engine tells it: that time, the
 /// engine's 10 seconds where none was set, and half a minute for the engine. A negative one has no end; an hour stands for it.
-fn stop_limit(said: &str) -> Duration {
-    let seconds = said.trim().parse::<i64>().unwrap_or(10);
+fn stop_limit(output: &str) -> Duration {
+    let seconds = output.trim().parse::<i64>().unwrap_or(10);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)).saturating_add(Duration::from_secs(30))
 }
 
@@ -764,8 +767,8 @@ fn failure<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
 
 /// Tells "there is no such object" (fine) from an engine that does not answer.
 fn absent(stderr: &str) -> Result<()> {
-    let said = stderr.to_ascii_lowercase();
-    let has = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    let output = stderr.to_ascii_lowercase();
+    let has = |texts: &[&str]| texts.iter().any(|text| output.contains(text));
     // What is missing here is the way to the engine: a host, a socket, a context, a helper such as ssh.
     let astray = has(&[
         "no such host",

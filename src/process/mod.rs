@@ -576,11 +576,11 @@ impl Chain {
                 status: process.status,
                 lost_its_reader: process.lost_its_reader(),
             });
-            let said = process.stderr.lock().unwrap_or_else(PoisonError::into_inner).text();
-            return Err(match said.as_str() {
+            let output = process.stderr.lock().unwrap_or_else(PoisonError::into_inner).text();
+            return Err(match output.as_str() {
                 "" => error.context(format!("{} failed", process.name)),
-                said => error
-                    .context(said.to_owned())
+                output => error
+                    .context(output.to_owned())
                     .context(format!("{} failed", process.name)),
             });
         }
@@ -638,17 +638,17 @@ impl Chain {
 
     /// Adds what the children said to an error that is not theirs.
     fn with_stderr(&self, error: Error) -> Error {
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         for process in self.shared.processes().iter() {
             let text = process.stderr.lock().unwrap_or_else(PoisonError::into_inner).text();
             if !text.is_empty() {
-                said.push(format!("{}: {text}", process.name));
+                output.push(format!("{}: {text}", process.name));
             }
         }
-        if said.is_empty() {
+        if output.is_empty() {
             error
         } else {
-            let text = format!("{error:#} ({})", said.join("; "));
+            let text = format!("{error:#} ({})", output.join("; "));
             Error::new(Told { text, error })
         }
     }
@@ -1020,16 +1020,16 @@ mod tests {
         let (stdin, from) = chain.spawn("source", sh("cat; echo done"), Input::Leash).unwrap();
         assert!(stdin.is_none());
         chain.shared.processes()[0].leash = None;
-        let said = chain.collect("reading", from, 100);
+        let output = chain.collect("reading", from, 100);
         chain.finish().unwrap();
-        assert_eq!(said.get().unwrap(), b"done\n");
+        assert_eq!(output.get().unwrap(), b"done\n");
     }
 
     #[test]
     fn output_keeps_the_exit_code_and_the_last_words() {
-        let said = output("sh", sh("cat; echo trouble >&2; exit 4"), Some(b"in".to_vec()), STALL).unwrap();
+        let done = output("sh", sh("cat; echo trouble >&2; exit 4"), Some(b"in".to_vec()), STALL).unwrap();
         assert_eq!(
-            (said.code, said.text().as_str(), said.stderr.as_str()),
+            (done.code, done.text().as_str(), done.stderr.as_str()),
             (Some(4), "in", "trouble")
         );
         let missing = output("none", command("/nonexistent/program"), None, STALL).unwrap_err();
@@ -1079,8 +1079,8 @@ mod tests {
             let test = "process::tests::a_program_keeps_what_is_its_own";
             let mut again = sh(script);
             again.arg("sh").arg(env::current_exe().unwrap()).args(["--exact", test]);
-            let said = output("test", again, None, STALL).unwrap();
-            assert!(said.success && said.text().contains("1 passed"), "{said:?}");
+            let output = output("test", again, None, STALL).unwrap();
+            assert!(output.success && output.text().contains("1 passed"), "{output:?}");
             return;
         }
         for name in ["RCLONE_CONFIG_PASS", "AWS_PROFILE", "HOOK_TOKEN"] {

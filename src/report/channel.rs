@@ -38,15 +38,15 @@ pub fn ping(url: &Secret, signal: Signal, lines: &[String]) -> Result<()> {
     let mut curl = process::command("curl");
     // --disable, which must come first, leaves the user's own .curlrc out.
     curl.args(["--disable", "--config", "-"]);
-    let said = process::output(
+    let output = process::output(
         "curl",
         curl,
         Some(request(url.reveal(), signal, lines).into_bytes()),
         CURL_LIMIT,
     )
     .context("is curl installed?")?;
-    if !said.success {
-        bail!("{}", said.stderr);
+    if !output.success {
+        bail!("{}", output.stderr);
     }
     Ok(())
 }

@@ -149,7 +149,7 @@ pub fn set_verbose(on: bool) {
 /// Prints a line for `-v` to standard error, not to the log.
 pub fn trace(message: impl FnOnce() -> String) {
     if VERBOSE.load(Ordering::Relaxed) {
-        complain(&format!("+ {}\n", ascii(&message())));
+        eprint_bounded(&format!("+ {}\n", ascii(&message())));
     }
 }
 
@@ -271,7 +271,7 @@ enum Stderr {
 static STDERR: Mutex<Stderr> = Mutex::new(Stderr::Unused);
 
 /// Writes whole lines to standard error, until once nobody takes them.
-pub fn complain(lines: &str) {
+pub fn eprint_bounded(lines: &str) {
     let mut stderr = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
     if matches!(*stderr, Stderr::Unused) {
         *stderr = Stderr::Open(Printer::start(io::stderr(), PATIENCE_WITH_STDERR));
@@ -311,13 +311,13 @@ impl Write for Sink {
         }
         if let Some((file, path)) = &mut self.file {
             if let Err(error) = file.write_all(line) {
-                remember(format!("Cannot write log file {path}: {error}"));
+                record_failure(format!("Cannot write log file {path}: {error}"));
             }
         }
         // A reader that goes away later must not cost a backup that is under way.
         if let Some(what) = stdout_failed {
             if !STARTED.load(Ordering::Relaxed) || self.file.is_none() {
-                remember(what);
+                record_failure(what);
             }
         }
         Ok(line.len())
@@ -329,7 +329,7 @@ impl Write for Sink {
 }
 
 /// Keeps the first failure, and says it where it may still be read.
-fn remember(what: String) {
+fn record_failure(what: String) {
     let line = format!("[ERROR] {}\n", ascii(&what));
     {
         let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -338,7 +338,7 @@ fn remember(what: String) {
         }
         *failure = Some(what);
     }
-    complain(&line);
+    eprint_bounded(&line);
 }
 
 #[cfg(test)]

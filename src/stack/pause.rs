@@ -10,10 +10,10 @@ use std::thread;
 
 use anyhow::{anyhow, bail, Context as _, Error, Result};
 
-use crate::components::dirswap::NotPutBack;
+use crate::components::dirswap::RollbackFailed;
 use crate::components::n8n_data;
-use crate::components::postgres::restore::Dropped;
-use crate::components::Context;
+use crate::components::postgres::restore::LiveDatabaseGone;
+use crate::components::App;
 use crate::engine::{Container, Docker};
 use crate::report::log::Journal;
 use crate::store::atomic;
@@ -26,7 +26,7 @@ const LIMIT: u64 = 1 << 20;
 
 /// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
-    context: &'a Context,
+    app: &'a App,
     docker: &'a Docker,
     journal: Journal,
     /// What an earlier restore that was interrupted has left.
@@ -55,8 +55,8 @@ struct Record {
 
 impl Record {
     /// Whether n8n was stopped for the restore.
-    fn knows_n8n(&self, context: &Context) -> bool {
-        self.containers.keys().any(|name| is_n8n(context, name))
+    fn knows_n8n(&self, app: &App) -> bool {
+        self.containers.keys().any(|name| is_n8n(app, name))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -104,12 +104,12 @@ impl Record {
     }
 }
 
-fn path(context: &Context) -> PathBuf {
-    context.store.root().join(RECORD)
+fn path(app: &App) -> PathBuf {
+    app.store.root().join(RECORD)
 }
 
-fn read(context: &Context) -> Result<Option<Record>> {
-    let file = path(context);
+fn read(app: &App) -> Result<Option<Record>> {
+    let file = path(app);
     match atomic::read_text(&file, LIMIT) {
         Ok(text) => match Record::parse(&text) {
             Some(record) => Ok(Some(record)),
@@ -120,9 +120,9 @@ fn read(context: &Context) -> Result<Option<Record>> {
     }
 }
 
-fn write(context: &Context, record: &Record) -> Result<()> {
-    let file = path(context);
-    crate::store::make_dir(context.store.root())?;
+fn write(app: &App, record: &Record) -> Result<()> {
+    let file = path(app);
+    crate::store::make_dir(app.store.root())?;
     let temporary = file.with_extension("new");
     let write = || -> std::io::Result<()> {
         // What a dead run, or somebody else, has left there is not written to.
@@ -137,7 +137,7 @@ fn write(context: &Context, record: &Record) -> Result<()> {
         fs::rename(&temporary, &file)
     };
     write().with_context(|| format!("Cannot write {}", file.display()))?;
-    sync_dir(context.store.root())
+    sync_dir(app.store.root())
 }
 
 /// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
@@ -145,17 +145,17 @@ fn write(context: &Context, record: &Record) -> Result<()> {
 ///
 /// # Errors
 /// When the record cannot be read, or the engine does not answer.
-pub fn unfinished(context: &Context) -> Result<Option<Option<Stamp>>> {
-    let Some(record) = read(context)? else { return Ok(None) };
-    let replaced = record.point.is_some() || record.knows_n8n(context);
-    let history = !replaced || is_history(context, &context.docker()?, &record)?;
+pub fn unfinished(app: &App) -> Result<Option<Option<Stamp>>> {
+    let Some(record) = read(app)? else { return Ok(None) };
+    let replaced = record.point.is_some() || record.knows_n8n(app);
+    let history = !replaced || is_history(app, &app.docker()?, &record)?;
     Ok((!history).then_some(record.point))
 }
 
 /// Whether n8n has worked since the record was written. A container that is gone does not count.
-fn is_history(context: &Context, docker: &Docker, record: &Record) -> Result<bool> {
-    let knows_n8n = record.knows_n8n(context);
-    for name in &context.config.n8n_containers {
+fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<bool> {
+    let knows_n8n = record.knows_n8n(app);
+    for name in &app.config.n8n_containers {
         let Some(now) = docker.container(name)? else { continue };
         let known = record.containers.get(name);
         let rested = known.is_some_and(|(started, _)| *started == now.started_at);
@@ -168,9 +168,9 @@ fn is_history(context: &Context, docker: &Docker, record: &Record) -> Result<boo
 }
 
 /// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
-pub fn interrupted(context: &Context) -> Option<String> {
-    let record = read(context).ok().flatten()?;
-    let docker = context.docker().ok();
+pub fn interrupted(app: &App) -> Option<String> {
+    let record = read(app).ok().flatten()?;
+    let docker = app.docker().ok();
     let is_running = |name: &str| {
         let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
         now.map(|now| is_up(&now))
@@ -180,7 +180,7 @@ pub fn interrupted(context: &Context) -> Option<String> {
     for (name, (_, runs)) in &record.containers {
         match (runs, is_running(name)) {
             (true, None | Some(false)) => stopped.push(name.as_str()),
-            (false, Some(true)) if !is_n8n(context, name) => started.push(name.as_str()),
+            (false, Some(true)) if !is_n8n(app, name) => started.push(name.as_str()),
             _ => {}
         }
     }
@@ -196,25 +196,25 @@ pub fn interrupted(context: &Context) -> Option<String> {
         } else {
             format!("; running, though it did not run before: {}", started.join(" "))
         },
-        path(context).display()
+        path(app).display()
     ))
 }
 
 /// The names of n8n's containers that run; none where none does, or the engine does not answer.
-pub fn running(context: &Context) -> Option<String> {
-    let mut found = n8n_data::containers(context, &context.docker().ok()?).ok()?;
+pub fn running(app: &App) -> Option<String> {
+    let mut found = n8n_data::containers(app, &app.docker().ok()?).ok()?;
     found.retain(is_up);
     let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
     (!names.is_empty()).then(|| names.join(" "))
 }
 
-fn is_n8n(context: &Context, name: &str) -> bool {
-    context.config.n8n_containers.iter().any(|n8n| n8n == name)
+fn is_n8n(app: &App, name: &str) -> bool {
+    app.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
 /// Whether a restore that failed so has left something that n8n must not be started on.
 fn leaves_half(error: &Error) -> bool {
-    error.is::<NotPutBack>() || error.is::<Dropped>()
+    error.is::<RollbackFailed>() || error.is::<LiveDatabaseGone>()
 }
 
 fn is_up(container: &Container) -> bool {
@@ -226,18 +226,18 @@ fn is_up(container: &Container) -> bool {
 ///
 /// # Errors
 /// As for [`Pause::begin`], those of the work, and as for [`Pause::end`].
-pub fn around(
-    context: &Context,
+pub fn with_n8n_stopped(
+    app: &App,
     docker: &Docker,
     journal: Journal,
     kind: Kind,
     others: &[&str],
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    if let Some(Some(_)) = unfinished(context)? {
-        return within(context, journal, kind, work);
+    if let Some(Some(_)) = unfinished(app)? {
+        return within(app, journal, kind, work);
     }
-    let mut pause = Pause::plan(context, docker, journal, others)?;
+    let mut pause = Pause::plan(app, docker, journal, others)?;
     pause.begin()?;
     let done = pause.begin_part(kind).and_then(|()| work());
     pause.end_part(kind, done)
@@ -248,14 +248,14 @@ pub fn around(
 ///
 /// # Errors
 /// Those of the work, as for [`unfinished`], and that the record cannot be written.
-pub fn within(context: &Context, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let Some(Some(point)) = unfinished(context)? else {
+pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let Some(Some(point)) = unfinished(app)? else {
         return work();
     };
-    let mut record = read(context)?.unwrap_or_default();
+    let mut record = read(app)?.unwrap_or_default();
     record.done.retain(|done| *done != kind);
     record.mixed = true;
-    write(context, &record)?;
+    write(app, &record)?;
     // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
     let done = work();
     journal.warn(format_args!(
@@ -272,8 +272,8 @@ impl<'a> Pause<'a> {
     ///
     /// # Errors
     /// When the engine does not answer, or the record of an earlier restore cannot be read.
-    pub fn plan(context: &'a Context, docker: &'a Docker, journal: Journal, others: &[&str]) -> Result<Self> {
-        let before = read(context)?;
+    pub fn plan(app: &'a App, docker: &'a Docker, journal: Journal, others: &[&str]) -> Result<Self> {
+        let before = read(app)?;
         let mut record = Record::default();
         for name in others {
             if let Some(container) = docker.container(name)? {
@@ -284,7 +284,7 @@ impl<'a> Pause<'a> {
             }
         }
         Ok(Self {
-            context,
+            app,
             docker,
             journal,
             before,
@@ -299,12 +299,12 @@ impl<'a> Pause<'a> {
     ///
     /// # Errors
     /// When it cannot be started, or the record not be written.
-    pub fn lend(&mut self, name: &str) -> Result<()> {
+    pub fn start_temporarily(&mut self, name: &str) -> Result<()> {
         let mut record = self.before.clone().unwrap_or_default();
         for (name, entry) in &self.record.containers {
             record.containers.entry(name.clone()).or_insert_with(|| entry.clone());
         }
-        write(self.context, &record)?;
+        write(self.app, &record)?;
         self.lent.push(name.to_owned());
         self.journal.info(format_args!("Starting {name}..."));
         self.docker.start(name)
@@ -318,7 +318,7 @@ impl<'a> Pause<'a> {
         let before = self.before.clone().unwrap_or_default();
         let mut record = Record::default();
         let mut running = Vec::new();
-        for name in &self.context.config.n8n_containers {
+        for name in &self.app.config.n8n_containers {
             let Some(container) = self.docker.container(name)? else {
                 continue;
             };
@@ -334,11 +334,11 @@ impl<'a> Pause<'a> {
             self.journal.warn(format_args!(
                 "None of n8n's containers is there, so none is stopped ({}): set BACKUP_N8N_CONTAINERS in .env if yours are \
                  called otherwise",
-                self.context.config.n8n_containers.join(" ")
+                self.app.config.n8n_containers.join(" ")
             ));
         }
         // Where n8n has worked since, it may have been given its servers back by hand: they are not taken from it.
-        let history = is_history(self.context, self.docker, &before)?;
+        let history = is_history(self.app, self.docker, &before)?;
         for (name, (started, runs)) in &self.record.containers {
             // One that runs now may have been started by the restore that was interrupted.
             let again = match before.containers.get(name) {
@@ -393,7 +393,7 @@ impl<'a> Pause<'a> {
             "n8n stays stopped: the restore of {} was interrupted. Run it again, which sets that right and starts n8n",
             others.join(", ")
         ));
-        let kept = self.write().and_then(|()| self.rest());
+        let kept = self.write().and_then(|()| self.stop_temporary());
         match (done, kept) {
             (Ok(()), kept) => kept,
             (Err(error), Ok(())) => Err(error),
@@ -474,7 +474,7 @@ impl<'a> Pause<'a> {
     }
 
     fn n8n(&self) -> impl Iterator<Item = &str> {
-        let names = self.context.config.n8n_containers.iter().map(String::as_str);
+        let names = self.app.config.n8n_containers.iter().map(String::as_str);
         names.filter(|name| self.record.containers.contains_key(*name))
     }
 
@@ -483,18 +483,18 @@ impl<'a> Pause<'a> {
     }
 
     fn write(&self) -> Result<()> {
-        write(self.context, &self.record)
+        write(self.app, &self.record)
     }
 
     /// Those that are not n8n's, and whether each is to run at the end.
     fn others(&self) -> impl Iterator<Item = (&str, bool)> {
         let each = self.record.containers.iter();
-        each.filter(|(name, _)| !is_n8n(self.context, name))
+        each.filter(|(name, _)| !is_n8n(self.app, name))
             .map(|(name, (_, runs))| (name.as_str(), *runs))
     }
 
     /// Stops what did not run before.
-    fn rest(&self) -> Result<()> {
+    fn stop_temporary(&self) -> Result<()> {
         for (name, _) in self.others().filter(|(_, runs)| !runs) {
             if self.docker.container(name)?.is_some_and(|now| is_up(&now)) {
                 self.journal
@@ -508,7 +508,7 @@ impl<'a> Pause<'a> {
     /// Leaves n8n stopped and the record in place, since only some of the recovery point's parts were brought back: what
     /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all. What did not run
     /// before is stopped.
-    pub fn keep(&self) -> bool {
+    pub fn stay_stopped(&self) -> bool {
         let parts = self.record.parts.iter();
         let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.partition(|kind| self.record.done.contains(kind));
         if self.is_untouched() || left.is_empty() {
@@ -533,7 +533,7 @@ impl<'a> Pause<'a> {
                 ""
             }
         ));
-        if let Err(error) = self.rest() {
+        if let Err(error) = self.stop_temporary() {
             self.journal.failure(&error);
         }
         true
@@ -551,7 +551,7 @@ impl<'a> Pause<'a> {
                 if self.starts_n8n() {
                     self.journal.error("n8n stays stopped");
                 }
-                if let Err(worse) = self.rest() {
+                if let Err(worse) = self.stop_temporary() {
                     self.journal.failure(&worse);
                 }
                 return work;
@@ -569,11 +569,11 @@ impl<'a> Pause<'a> {
             }
         }
         if !all {
-            started = started.and_then(|()| self.rest());
+            started = started.and_then(|()| self.stop_temporary());
         }
         // Kept only when there is something left to do.
         if started.is_ok() {
-            fs::remove_file(path(self.context)).context("Cannot remove the record of the restore")?;
+            fs::remove_file(path(self.app)).context("Cannot remove the record of the restore")?;
         }
         match (work, started) {
             (Ok(value), started) => started
@@ -601,8 +601,8 @@ impl Drop for Pause<'_> {
             let _ = self.docker.stop(name);
         }
         let _ = match &self.before {
-            Some(before) => write(self.context, before),
-            None => fs::remove_file(path(self.context)).map_err(Into::into),
+            Some(before) => write(self.app, before),
+            None => fs::remove_file(path(self.app)).map_err(Into::into),
         };
     }
 }

@@ -27,7 +27,7 @@ pub const NONE: &str = "none";
 
 /// The fact of a point that was made of a state which nobody wants back by itself; why, in words.
 /// The fact that a point, or what is in it, is restored by name only; its value says why.
-pub const ASIDE: &str = "aside";
+pub const EXCLUDE_FROM_LATEST: &str = "aside";
 
 /// One file of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,17 +111,17 @@ impl Point {
     }
 
     /// Marks it as made of a state that is not to be restored unless it is asked for by name; `why` in words.
-    pub fn set_aside(&mut self, why: &str) {
-        self.set(ASIDE, why);
+    pub fn exclude_from_latest(&mut self, why: &str) {
+        self.set(EXCLUDE_FROM_LATEST, why);
     }
 
     /// Why it is restored by name only, if it is.
     pub fn aside(&self) -> Option<&str> {
-        self.fact(ASIDE)
+        self.fact(EXCLUDE_FROM_LATEST)
     }
 
     /// Which of `parts` it does not hold, or holds damaged, in words.
-    pub fn lacks(&self, parts: &[Kind]) -> Option<String> {
+    pub fn missing_parts(&self, parts: &[Kind]) -> Option<String> {
         let damaged = self.listed("damaged");
         let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
             let chosen = parts.iter().filter(|kind| chosen(**kind));
@@ -138,8 +138,8 @@ impl Point {
     }
 
     /// Why it is not taken when the newest point with these parts is asked for; none when it is.
-    pub fn unfit(&self, parts: &[Kind]) -> Option<String> {
-        self.aside().map(str::to_owned).or_else(|| self.lacks(parts))
+    pub fn why_not_latest(&self, parts: &[Kind]) -> Option<String> {
+        self.aside().map(str::to_owned).or_else(|| self.missing_parts(parts))
     }
 
     /// Whether every component is in it.
@@ -359,14 +359,14 @@ impl State {
 
 /// A recovery point with its files.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct PointOnDisk {
     /// The point.
     pub point: Point,
     /// Its members, and the file of each that is there.
     pub files: Vec<(Member, Option<Entry>)>,
 }
 
-impl Held {
+impl PointOnDisk {
     /// What has become of a member's file.
     pub fn state(&self, member: &Member, entry: Option<&Entry>) -> State {
         let Some(entry) = entry else { return State::Missing };
@@ -397,9 +397,9 @@ impl Held {
 
 /// Everything in `backups/`.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Inventory {
     /// The recovery points, oldest first.
-    pub points: Vec<Held>,
+    pub points: Vec<PointOnDisk>,
     /// The files that belong to none, by kind, oldest first.
     pub loose: Vec<(Kind, Entry)>,
     /// Manifests that cannot be read.
@@ -410,8 +410,8 @@ pub struct Survey {
 ///
 /// # Errors
 /// When the manifests cannot be listed.
-pub fn survey(store: &Store, listings: &[(Kind, Vec<Entry>)]) -> Result<Survey> {
-    let mut survey = Survey::default();
+pub fn survey(store: &Store, listings: &[(Kind, Vec<Entry>)]) -> Result<Inventory> {
+    let mut survey = Inventory::default();
     let mut files: BTreeMap<PathBuf, (Kind, Entry, bool)> = listings
         .iter()
         .flat_map(|(kind, entries)| entries.iter().map(|entry| (*kind, entry)))
@@ -433,7 +433,7 @@ pub fn survey(store: &Store, listings: &[(Kind, Vec<Entry>)]) -> Result<Survey> 
             (member.clone(), entry)
         });
         let held = held.collect();
-        survey.points.push(Held { point, files: held });
+        survey.points.push(PointOnDisk { point, files: held });
     }
     survey.loose = files
         .into_values()

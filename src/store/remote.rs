@@ -74,23 +74,23 @@ impl Rclone {
     /// # Errors
     /// When the remote is not known or does not answer.
     pub fn list(&self) -> Result<Vec<String>> {
-        let said = self.answer(
+        let output = self.answer(
             self.command("lsf")
                 .args(["--recursive", "--max-depth=2", "--files-only"])
                 .arg(&self.remote),
             None,
             self.stall,
         )?;
-        match said.code {
-            Some(0) => Ok(said.text().lines().map(str::to_owned).collect()),
+        match output.code {
+            Some(0) => Ok(output.text().lines().map(str::to_owned).collect()),
             Some(NO_DIRECTORY) => Ok(Vec::new()),
             _ => {
                 // As rclone words it where its configuration lacks the remote.
-                let hint = match said.stderr.contains("didn't find section in config file") {
+                let hint = match output.stderr.contains("didn't find section in config file") {
                     true => "; make the remote with 'rclone config', or set RCLONE_REMOTE and RCLONE_CONFIG in .env",
                     false => "",
                 };
-                bail!("{} cannot be listed: {}{hint}", self.remote, said.stderr)
+                bail!("{} cannot be listed: {}{hint}", self.remote, output.stderr)
             }
         }
     }
@@ -114,8 +114,8 @@ impl Rclone {
         let (stdin, stdout) = chain.spawn("rclone copy", command, Input::Piped)?;
         let stdin = stdin.context("rclone has no input")?;
         chain.pump("naming files to rclone", Cursor::new(lines(names)), stdin, ());
-        let said = chain.task("reading from rclone", |clock| Ok(watch(stdout, clock)));
-        chain.finish().map_err(|error| match said.get() {
+        let output = chain.task("reading from rclone", |clock| Ok(watch(stdout, clock)));
+        chain.finish().map_err(|error| match output.get() {
             Ok(text) if !text.is_empty() => error.context(text),
             _ => error,
         })
@@ -126,7 +126,7 @@ impl Rclone {
     /// # Errors
     /// What rclone says.
     pub fn copy_one(&self, from: &Path, name: &str) -> Result<()> {
-        let said = self.answer(
+        let output = self.answer(
             self.command("copyto")
                 .arg("--ignore-times")
                 .arg(from)
@@ -134,8 +134,8 @@ impl Rclone {
             None,
             self.stall,
         )?;
-        if !said.success {
-            bail!("{name} cannot be copied to {}: {}", self.remote, said.stderr);
+        if !output.success {
+            bail!("{name} cannot be copied to {}: {}", self.remote, output.stderr);
         }
         Ok(())
     }
@@ -155,22 +155,30 @@ impl Rclone {
                 .arg(&self.remote);
             self.answer(&mut command, Some(lines(names)), patience)
         };
-        let said = compare("check")?;
+        let output = compare("check")?;
         // A name that is on neither side would count as no difference.
-        if !said.success || number_before(&said.stderr, "matching files") != Some(names.len() as u64) {
-            bail!("what is at {} differs from what was sent: {}", self.remote, said.stderr);
+        if !output.success || number_before(&output.stderr, "matching files") != Some(names.len() as u64) {
+            bail!(
+                "what is at {} differs from what was sent: {}",
+                self.remote,
+                output.stderr
+            );
         }
-        if number_before(&said.stderr, "hashes could not be checked").is_none() {
+        if number_before(&output.stderr, "hashes could not be checked").is_none() {
             return Ok(Proof::Hash);
         }
-        let said = compare("cryptcheck")?;
-        if said.success {
+        let output = compare("cryptcheck")?;
+        if output.success {
             return Ok(Proof::Crypt);
         }
-        if said.stderr.contains("is not a crypt remote") {
+        if output.stderr.contains("is not a crypt remote") {
             return Ok(Proof::Size);
         }
-        bail!("what is at {} differs from what was sent: {}", self.remote, said.stderr)
+        bail!(
+            "what is at {} differs from what was sent: {}",
+            self.remote,
+            output.stderr
+        )
     }
 
     /// The contents of a file there.
@@ -188,13 +196,13 @@ impl Rclone {
     /// # Errors
     /// What rclone says.
     pub fn delete(&self, names: &[String]) -> Result<()> {
-        let said = self.answer(
+        let output = self.answer(
             self.command("delete").arg("--files-from-raw=-").arg(&self.remote),
             Some(lines(names)),
             self.stall,
         )?;
-        if !said.success {
-            bail!("old copies at {} cannot be deleted: {}", self.remote, said.stderr);
+        if !output.success {
+            bail!("old copies at {} cannot be deleted: {}", self.remote, output.stderr);
         }
         Ok(())
     }
@@ -276,9 +284,9 @@ mod tests {
 
     #[test]
     fn numbers_are_found_before_their_words() {
-        let said = "NOTICE: r: 0 differences found / NOTICE: r: 12 matching files";
-        assert_eq!(number_before(said, "matching files"), Some(12));
-        assert_eq!(number_before(said, "hashes could not be checked"), None);
+        let output = "NOTICE: r: 0 differences found / NOTICE: r: 12 matching files";
+        assert_eq!(number_before(output, "matching files"), Some(12));
+        assert_eq!(number_before(output, "hashes could not be checked"), None);
     }
 
     #[test]

@@ -744,12 +744,12 @@ mod tests {
     fn verdicts_are_told_in_words() {
         let mut units = [full(2), full(9)];
         units[0].files.retain(|file| file.kind != Kind::N8n);
-        let said: Vec<String> = decide(&units, now(), &keep(7))
+        let output: Vec<String> = decide(&units, now(), &keep(7))
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(
-            said,
+            output,
             [
                 "2 day(s) old, which is not over the retention; newest good backup of postgres, redis, env",
                 "newest good backup of n8n"

@@ -26,8 +26,8 @@ impl Digest {
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Sum)> {
         let (name, command) = program(path);
         let (stdin, stdout) = chain.stream(name, command, Input::Piped)?;
-        let said = chain.collect("reading a checksum", stdout, 1024);
-        Ok((Self(stdin), Sum(said)))
+        let output = chain.collect("reading a checksum", stdout, 1024);
+        Ok((Self(stdin), Sum(output)))
     }
 }
 
@@ -51,8 +51,8 @@ fn openssl_dgst(openssl: &Path) -> Command {
 /// Whether it knows the checksum of nothing: a setting or library that is broken must not cost a backup.
 fn works(openssl: &Path) -> bool {
     const OF_NOTHING: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 ";
-    let said = process::output("openssl dgst", openssl_dgst(openssl), None, Duration::from_secs(20));
-    said.is_ok_and(|said| said.success && said.stdout.starts_with(OF_NOTHING))
+    let output = process::output("openssl dgst", openssl_dgst(openssl), None, Duration::from_secs(20));
+    output.is_ok_and(|output| output.success && output.stdout.starts_with(OF_NOTHING))
 }
 
 impl Observer for Digest {

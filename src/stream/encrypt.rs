@@ -92,18 +92,18 @@ impl Gpg {
     /// # Errors
     /// What gpg says: a recipient without a key, one whose key has expired.
     pub fn check(&self, encryption: &Encryption) -> Result<()> {
-        let said = process::output(
+        let output = process::output(
             "gpg --encrypt",
             self.encrypting(encryption),
             Some(first_line(encryption)),
             self.stall,
         )?;
-        if !said.success {
+        if !output.success {
             let setting = match encryption {
                 Encryption::Passphrase(_) => "the passphrase of BACKUP_GPG_PASSPHRASE".to_owned(),
                 Encryption::Recipient(recipient) => format!("BACKUP_GPG_RECIPIENT {recipient}"),
             };
-            bail!("Cannot encrypt with {setting}: {}", said.stderr);
+            bail!("Cannot encrypt with {setting}: {}", output.stderr);
         }
         Ok(())
     }
@@ -173,18 +173,18 @@ impl Gpg {
     fn probe(&self, passphrase: Option<&Secret>, start: &[u8], name: &Path) -> Result<()> {
         let mut input = passphrase.map(line).unwrap_or_default();
         input.extend_from_slice(start);
-        let said = process::output("gpg --decrypt", self.decrypting(passphrase), Some(input), self.stall)?;
-        if said.success || !said.stdout.is_empty() {
+        let output = process::output("gpg --decrypt", self.decrypting(passphrase), Some(input), self.stall)?;
+        if output.success || !output.stdout.is_empty() {
             return Ok(());
         }
         // The start alone was given to it: that there is more tells nobody anything.
-        let told: Vec<&str> = said
+        let told: Vec<&str> = output
             .stderr
             .split(" / ")
             .filter(|line| !line.contains("block_filter"))
             .collect();
         let hint = match passphrase {
-            Some(_) if said.stderr.contains("Bad session key") => "BACKUP_GPG_PASSPHRASE is not its passphrase",
+            Some(_) if output.stderr.contains("Bad session key") => "BACKUP_GPG_PASSPHRASE is not its passphrase",
             Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
             None => "its private key must be in the keyring of the user who runs this, and unlocked",
         };

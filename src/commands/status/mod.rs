@@ -10,7 +10,7 @@ use anyhow::{bail, Context as _, Result};
 use chrono::DateTime;
 
 use super::backup_all::available;
-use crate::components::Context;
+use crate::components::App;
 use crate::report::json::Json;
 use crate::report::log::ascii;
 use crate::report::units;
@@ -81,7 +81,7 @@ struct Seen {
     bytes: u64,
     complete: bool,
     /// Why `restore-all latest` passes it over.
-    unfit: Option<String>,
+    why_not_latest: Option<String>,
     failed: Option<String>,
     /// Files that are gone or have another size than when they were made.
     broken: Vec<String>,
@@ -135,8 +135,8 @@ pub fn unknown(error: &anyhow::Error) -> String {
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(context: &Context, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
-    let (code, text) = match tell(context, max_age, json) {
+pub fn run(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
+    let (code, text) = match tell(app, max_age, json) {
         Ok((level, text)) => (level as u8, text),
         Err(error) => (UNKNOWN, unknown(&error)),
     };
@@ -147,12 +147,12 @@ pub fn run(context: &Context, max_age: Option<&OsStr>, json: bool) -> Result<u8>
     Ok(code)
 }
 
-fn tell(context: &Context, max_age: Option<&OsStr>, json: bool) -> Result<(Level, String)> {
+fn tell(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<(Level, String)> {
     let max_age = match max_age {
         Some(text) => parse_age(&text.to_string_lossy()).context("Bad --max-age")?,
         None => DEFAULT_MAX_AGE,
     };
-    let state = State::gather(context)?;
+    let state = State::gather(app)?;
     let findings = state.findings(max_age);
     let level = worst(&findings);
     let text = if json {
@@ -172,8 +172,8 @@ impl State {
     ///
     /// # Errors
     /// When the recovery points cannot be listed.
-    pub fn gather(context: &Context) -> Result<Self> {
-        let config = &context.config;
+    pub fn gather(app: &App) -> Result<Self> {
+        let config = &app.config;
         let mut state = Self {
             free: available(&config.backups(), config.stall).ok(),
             reserve: config.min_free_kb * 1024,
@@ -181,13 +181,13 @@ impl State {
             kept_days: kept_days(&config.retention),
             ..Self::default()
         };
-        state.interrupted = pause::interrupted(context);
-        for (_, point) in manifest::list(&context.store)? {
+        state.interrupted = pause::interrupted(app);
+        for (_, point) in manifest::list(&app.store)? {
             let Ok(point) = point else {
                 state.unreadable += 1;
                 continue;
             };
-            state.points.push(Seen::of(context, &point));
+            state.points.push(Seen::of(app, &point));
         }
         Ok(state)
     }
@@ -198,7 +198,7 @@ impl State {
             .iter()
             .enumerate()
             .rev()
-            .find(|(_, point)| point.unfit.is_none())
+            .find(|(_, point)| point.why_not_latest.is_none())
     }
 
     /// What is right and what is wrong.
@@ -209,7 +209,7 @@ impl State {
                 Some(point) => format!(
                     "no complete recovery point; the newest one, {}, cannot be relied on: {}",
                     point.name,
-                    point.unfit.as_deref().unwrap_or_default()
+                    point.why_not_latest.as_deref().unwrap_or_default()
                 ),
                 None => "no recovery point yet: run backup-all".to_owned(),
             };
@@ -424,7 +424,7 @@ impl State {
 }
 
 impl Seen {
-    fn of(context: &Context, point: &Point) -> Self {
+    fn of(app: &App, point: &Point) -> Self {
         let begun = point
             .fact("begun")
             .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
@@ -433,7 +433,7 @@ impl Seen {
             name: point.stamp.to_string(),
             age: seconds(SystemTime::now()).saturating_sub(begun),
             complete: point.is_complete(),
-            unfit: point.unfit(&Kind::ALL),
+            why_not_latest: point.why_not_latest(&Kind::ALL),
             failed: point.fact("failed").filter(|text| *text != "none").map(str::to_owned),
             verified: point.fact("verified").map(str::to_owned),
             drill: point.fact("drill").map(str::to_owned),
@@ -445,7 +445,7 @@ impl Seen {
             if damaged.contains(&member.kind.dir()) {
                 seen.damaged.push(member.name.clone());
             }
-            let bytes = fs::metadata(context.store.root().join(&member.name)).map(|meta| meta.len());
+            let bytes = fs::metadata(app.store.root().join(&member.name)).map(|meta| meta.len());
             let expected = point.size(member.kind);
             match bytes {
                 Ok(bytes) if expected.is_none_or(|expected| expected == bytes) => seen.bytes += bytes,
@@ -488,7 +488,7 @@ fn run_since(later: &[Seen]) -> Finding {
     let told = later
         .iter()
         .rev()
-        .find_map(|point| match (&point.failed, &point.unfit) {
+        .find_map(|point| match (&point.failed, &point.why_not_latest) {
             (Some(failed), _) => Some(format!("a later run, {}, failed in part: {failed}", point.name)),
             // The backup of one component by itself is nothing unusual, and damage is told of the files.
             (None, Some(why)) if point.complete && point.damaged.is_empty() => Some(format!(
@@ -626,7 +626,7 @@ mod tests {
         assert_eq!(level(&state(vec![point(-2, 9)]), "age"), Level::Warning);
         let partial = Seen {
             complete: false,
-            unfit: Some("it holds no redis".to_owned()),
+            why_not_latest: Some("it holds no redis".to_owned()),
             failed: Some("redis".to_owned()),
             ..point(1, 5)
         };
@@ -645,11 +645,11 @@ mod tests {
     #[test]
     fn a_point_that_a_restore_would_pass_over_is_not_the_newest() {
         let aside = Seen {
-            unfit: Some("made while a restore was interrupted".to_owned()),
+            why_not_latest: Some("made while a restore was interrupted".to_owned()),
             ..point(1, 9)
         };
         let damaged = Seen {
-            unfit: Some("damaged in it: env".to_owned()),
+            why_not_latest: Some("damaged in it: env".to_owned()),
             damaged: vec!["env/env_x.backup".to_owned()],
             ..point(1, 9)
         };

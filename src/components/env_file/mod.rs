@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::drill::{Bench, Drilled, Watch};
-use super::{prove_encryption, read, write, Backup, Context};
+use super::drill::{DrillEnv, Drilled, Stopwatch};
+use super::{prove_encryption, read, write, App, Backup};
 use crate::components::credentials;
 use crate::config::dotenv;
 use crate::config::{Encryption, Secret};
@@ -27,18 +27,18 @@ const LIMIT: usize = 16 << 20;
 ///
 /// # Errors
 /// When it is missing or cannot be copied.
-pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Backing up environment file");
-    let source = context.config.env_file();
+    let source = app.config.env_file();
     if !source.is_file() {
         bail!(".env file not found at {}", source.display());
     }
-    if let Some(lost) = context.lost_env_file() {
+    if let Some(lost) = app.lost_env_file() {
         // It would be the newest copy, and what latest means.
         let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
         return Err(hint.context("Failed to backup environment file"));
     }
-    let backup = copy(context, stamp).context("Failed to backup environment file")?;
+    let backup = copy(app, stamp).context("Failed to backup environment file")?;
     let size = units::du(backup.entry.disk);
     JOURNAL.success(format_args!(
         "Environment backup completed: {} ({size})",
@@ -48,26 +48,26 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 }
 
 /// Whether there was a `.env` that set something, as far as copies and recovery points tell; in doubt there was.
-pub fn was_there(context: &Context) -> bool {
-    let (Ok(copies), Ok(points)) = (context.store.list(Kind::Env), manifest::list(&context.store)) else {
+pub fn was_there(app: &App) -> bool {
+    let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), manifest::list(&app.store)) else {
         return true;
     };
     // Of a copy that is gone nobody knows what it said.
     let gone = |member: &manifest::Member| {
-        let path = context.store.root().join(&member.name);
+        let path = app.store.root().join(&member.name);
         !copies.iter().any(|copy| copy.path == path)
     };
     let mut points = points.into_iter().filter_map(|(_, point)| point.ok());
     points.any(|point| point.member(Kind::Env).is_some_and(gone))
-        || copies.iter().rev().any(|copy| sets_something(context, &copy.path))
+        || copies.iter().rev().any(|copy| sets_something(app, &copy.path))
 }
 
 /// Whether a copy holds a setting; one that cannot be read may.
-fn sets_something(context: &Context, path: &Path) -> bool {
+fn sets_something(app: &App, path: &Path) -> bool {
     if path.to_string_lossy().ends_with(ENCRYPTED) {
         return true;
     }
-    let settings = text(context, path).and_then(|text| credentials::count_settings(path, &text));
+    let settings = text(app, path).and_then(|text| credentials::count_settings(path, &text));
     settings.map_or(true, |count| count > 0)
 }
 
@@ -75,8 +75,8 @@ fn sets_something(context: &Context, path: &Path) -> bool {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(context: &Context, path: &Path) -> Result<()> {
-    let text = text(context, path)?;
+pub fn verify(app: &App, path: &Path) -> Result<()> {
+    let text = text(app, path)?;
     // What the file asks of the environment is there, whatever it is: only its form is judged.
     dotenv::parse(path, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
 }
@@ -85,9 +85,9 @@ pub fn verify(context: &Context, path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When it cannot be read as an environment file, or holds no setting.
-pub fn drill(bench: &Bench<'_>, file: &Path) -> Result<(Drilled, Option<Secret>)> {
-    let watch = Watch::start();
-    let text = text(bench.context, file)?;
+pub fn drill(env: &DrillEnv<'_>, file: &Path) -> Result<(Drilled, Option<Secret>)> {
+    let watch = Stopwatch::start();
+    let text = text(env.app, file)?;
     let settings = credentials::count_settings(file, &text)?;
     ensure!(settings > 0, "{} holds no setting", file.display());
     let key = credentials::key_of_env(file, &text)?;
@@ -95,31 +95,31 @@ pub fn drill(bench: &Bench<'_>, file: &Path) -> Result<(Drilled, Option<Secret>)
 }
 
 /// The contents of a copy.
-fn text(context: &Context, path: &Path) -> Result<Vec<u8>> {
-    let mut chain = context.chain();
-    let contents = read(context, &mut chain, path)?;
+fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
+    let mut chain = app.chain();
+    let contents = read(app, &mut chain, path)?;
     let text = chain.collect("reading the environment file", contents, LIMIT);
     chain.finish()?;
     text.get()
 }
 
-fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
-    let _lock = context.hold(Kind::Env, JOURNAL)?;
-    if matches!(context.config.encryption, Some(Encryption::Passphrase(_))) && !has_encrypted(context)? {
+fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
+    let _lock = app.hold(Kind::Env, JOURNAL)?;
+    if matches!(app.config.encryption, Some(Encryption::Passphrase(_))) && !has_encrypted(app)? {
         JOURNAL.warn(
             "The copy of .env is encrypted with the passphrase that stands in .env: keep BACKUP_GPG_PASSPHRASE in another \
              place too, or no backup can be read once .env is lost",
         );
     }
-    let source = context.config.env_file();
+    let source = app.config.env_file();
     let file = File::open(&source).with_context(|| format!("Cannot read {}", source.display()))?;
-    let mut partial = context.store.create(Kind::Env, stamp)?;
-    let mut chain = context.chain();
-    let written = write(context, &mut chain, &partial, file, ())?;
+    let mut partial = app.store.create(Kind::Env, stamp)?;
+    let mut chain = app.chain();
+    let written = write(app, &mut chain, &partial, file, ())?;
     chain.finish()?;
     let ((), bytes, sha256) = written.get()?;
     partial.sync()?;
-    prove_encryption(context, &partial, bytes)?;
+    prove_encryption(app, &partial, bytes)?;
     let entry = partial.publish()?;
     let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
     let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));
@@ -135,8 +135,8 @@ fn copy(context: &Context, stamp: Stamp) -> Result<Backup> {
 }
 
 /// Whether there is an encrypted copy already; what is said of the first one need not be said each night.
-fn has_encrypted(context: &Context) -> Result<bool> {
-    let copies = context.store.list(Kind::Env)?;
+fn has_encrypted(app: &App) -> Result<bool> {
+    let copies = app.store.list(Kind::Env)?;
     Ok(copies
         .iter()
         .any(|copy| copy.path.to_string_lossy().ends_with(ENCRYPTED)))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::text;
-use crate::components::{check_recorded, Context};
+use crate::components::{check_recorded, App};
 use crate::config::dotenv;
 use crate::config::Config;
 use crate::report::log::Journal;
@@ -21,7 +21,7 @@ const TEMPORARY: &str = ".env.restore-";
 
 /// A copy of `.env` that has been verified, and how it differs from the one that is there.
 pub struct Plan<'a> {
-    context: &'a Context,
+    app: &'a App,
     journal: Journal,
     new: Vec<u8>,
     old: Option<Vec<u8>>,
@@ -52,11 +52,11 @@ pub enum How {
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn prepare<'a>(context: &'a Context, file: &Path, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    let (new, after) = whole(context, file, |new| settings(file, new))?;
+    let (new, after) = whole(app, file, |new| settings(file, new))?;
     journal.info("Backup file integrity verified");
-    let path = context.config.env_file();
+    let path = app.config.env_file();
     let old = match fs::read(&path) {
         Ok(old) => Some(old),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -68,7 +68,7 @@ pub fn prepare<'a>(context: &'a Context, file: &Path, journal: Journal) -> Resul
         None => BTreeMap::new(),
     };
     Ok(Plan {
-        context,
+        app,
         journal,
         changes: changes(&before, &after),
         new,
@@ -80,18 +80,15 @@ pub fn prepare<'a>(context: &'a Context, file: &Path, journal: Journal) -> Resul
 ///
 /// # Errors
 /// When the copy cannot be read, or a setting in it is not understood.
-pub fn settings_of(context: &Context, file: &Path) -> Result<Config> {
-    whole(context, file, |text| {
-        Config::of_text(&context.config.project, file, text)
-    })
-    .map(|(_, config)| config)
+pub fn settings_of(app: &App, file: &Path) -> Result<Config> {
+    whole(app, file, |text| Config::of_text(&app.config.project, file, text)).map(|(_, config)| config)
 }
 
 /// The text of a copy that is whole, and what `read` makes of it.
-fn whole<T>(context: &Context, file: &Path, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<(Vec<u8>, T)> {
-    check_recorded(context, file)
+fn whole<T>(app: &App, file: &Path, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<(Vec<u8>, T)> {
+    check_recorded(app, file)
         .and_then(|()| {
-            let text = text(context, file)?;
+            let text = text(app, file)?;
             let read = read(&text)?;
             Ok((text, read))
         })
@@ -137,7 +134,7 @@ fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) 
 impl Plan<'_> {
     /// What is going to be replaced, for the warning before the question.
     pub fn target(&self) -> PathBuf {
-        self.context.config.env_file()
+        self.app.config.env_file()
     }
 
     /// Whether a setting gets another value, or none any more.
@@ -199,7 +196,7 @@ impl Plan<'_> {
 
     /// Removes the copies that a killed restore has left beside `.env`: they hold the same secrets.
     fn sweep(&self) {
-        let path = self.context.config.env_file();
+        let path = self.app.config.env_file();
         let path = path.canonicalize().unwrap_or(path);
         let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else {
             return;
@@ -233,13 +230,13 @@ impl Plan<'_> {
             return Ok(());
         }
         // A link may lead to where the file really is.
-        let path = self.context.config.env_file();
+        let path = self.app.config.env_file();
         let path = path.canonicalize().unwrap_or(path);
         let owner = path
             .metadata()
-            .or_else(|_| self.context.config.project.metadata())
+            .or_else(|_| self.app.config.project.metadata())
             .map(|meta| (meta.uid(), meta.gid()))
-            .with_context(|| format!("Cannot read {}", self.context.config.project.display()))?;
+            .with_context(|| format!("Cannot read {}", self.app.config.project.display()))?;
         let stamp = Stamp::now();
         if let Some(old) = &self.old {
             let kept = path.with_file_name(format!(".env.before-restore-{stamp}"));

@@ -7,10 +7,10 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{facts, helper_image, MAX_CONFIG};
 use crate::components::credentials;
-use crate::components::drill::{check_recorded, Bench, Drilled, Unready, Watch};
+use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch};
 use crate::components::{observe, read};
 use crate::config::Secret;
-use crate::engine::ThrowAway;
+use crate::engine::ScratchContainer;
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::log::Journal;
@@ -23,26 +23,26 @@ const ROOM_OF_A_MEMBER: u64 = 8 << 10;
 /// where the volume holds one.
 ///
 /// # Errors
-/// What differs or fails; with [`Unready`] when the test could not be made.
-pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<(Drilled, Option<Secret>)> {
-    let context = bench.context;
-    let watch = Watch::start();
+/// What differs or fails; with [`Inconclusive`] when the test could not be made.
+pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<(Drilled, Option<Secret>)> {
+    let context = env.app;
+    let watch = Stopwatch::start();
     let scanner = || tar::Scanner::new().capture("./config", MAX_CONFIG);
     let packed = observe(context, file, scanner())?.finish()?;
-    check_recorded(bench.point, "n8n.", &[], &facts(&packed))?;
+    check_recorded(env.point, "n8n.", &[], &facts(&packed))?;
 
-    let image = helper_image(context, &bench.docker, journal).context(Unready)?;
-    bench.check_room(
+    let image = helper_image(context, &env.docker, journal).context(Inconclusive)?;
+    env.check_room(
         &image,
         packed
             .bytes
             .saturating_add(packed.members.saturating_mul(ROOM_OF_A_MEMBER)),
     )?;
     // It never runs, so any image serves.
-    let volume = bench.container(&image, &[], &["true"])?;
+    let volume = env.container(&image, &[], &["true"])?;
     let mut chain = context.chain();
     let contents = read(context, &mut chain, file)?;
-    let (stdin, stdout) = chain.stream("docker cp", volume.unpack(ThrowAway::volume()), Input::Piped)?;
+    let (stdin, stdout) = chain.stream("docker cp", volume.unpack(ScratchContainer::volume()), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     chain.pump("unpacking the archive", contents, stdin, ());
     chain.pump("reading from docker cp", stdout, io::sink(), ());
@@ -82,9 +82,9 @@ pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<(Drille
 ///
 /// # Errors
 /// When the archive is not whole, or its `config` is none of n8n's.
-pub fn key(bench: &Bench<'_>, file: &Path) -> Result<Option<Secret>> {
+pub fn key(env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG);
-    match observe(bench.context, file, scanner)?.finish()?.captured {
+    match observe(env.app, file, scanner)?.finish()?.captured {
         Some(config) => credentials::key_of_config(&config),
         None => Ok(None),
     }

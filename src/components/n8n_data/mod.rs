@@ -9,13 +9,13 @@ use std::thread;
 use anyhow::{anyhow, Context as _, Result};
 
 use super::dirswap::BEGUN;
-use super::{observe, prove_encryption, Backup, Context, Packed};
+use super::{observe, prove_encryption, App, Backup, Packed};
 use crate::components::credentials;
 use crate::engine::{Container, Docker};
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::log::{self, Journal};
-use crate::store::manifest::ASIDE;
+use crate::store::manifest::EXCLUDE_FROM_LATEST;
 use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-n8n");
@@ -33,12 +33,12 @@ const MAX_CONFIG: usize = 64 << 10;
 ///
 /// # Errors
 /// When it does not exist, no local image serves for the helper, or the archive is not whole.
-pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting n8n data backup");
     log::check_started()?;
-    context.check_plain(Kind::N8n)?;
-    let docker = context.docker()?;
-    let volume = &context.config.n8n_volume;
+    app.check_plain(Kind::N8n)?;
+    let docker = app.docker()?;
+    let volume = &app.config.n8n_volume;
     if !docker.volume_exists(volume)? {
         let hint = anyhow!(
             "set BACKUP_N8N_VOLUME in .env to the one that n8n mounts (docker volume ls shows them); n8n-backup doctor says what \
@@ -46,14 +46,14 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
         );
         return Err(hint.context(format!("Docker volume {volume} does not exist")));
     }
-    let _lock = context.hold(Kind::N8n, JOURNAL)?;
-    let owner = owner(context);
+    let _lock = app.hold(Kind::N8n, JOURNAL)?;
+    let owner = owner(app);
     // Each question takes the engine some time; none waits for another's answer.
     let (left, image, versions, is_podman) = thread::scope(|scope| {
         let left = scope.spawn(|| docker.sweep_helpers(&owner));
-        let versions = scope.spawn(|| about_n8n(context, &docker));
+        let versions = scope.spawn(|| about_n8n(app, &docker));
         let is_podman = scope.spawn(|| docker.is_podman());
-        let image = helper_image(context, &docker, JOURNAL);
+        let image = helper_image(app, &docker, JOURNAL);
         (left.join(), image, versions.join(), is_podman.join())
     });
     let left = left.map_err(|_| anyhow!("a thread panicked"))??;
@@ -64,11 +64,11 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     }
     let image = image?;
     let is_podman = is_podman.map_err(|_| anyhow!("a thread panicked"))??;
-    let path = context.store.path(Kind::N8n, stamp);
+    let path = app.store.path(Kind::N8n, stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     let mut attempt = 1;
     let mut backup = loop {
-        match archive(context, &docker, &owner, &image, is_podman, stamp) {
+        match archive(app, &docker, &owner, &image, is_podman, stamp) {
             Ok(backup) => break backup,
             // The engine goes on past a file that vanishes while it is read, and spoils the archive.
             Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Spoilt>().is_some() => {
@@ -89,10 +89,10 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
 ///
 /// Warns when n8n keeps its data elsewhere, so that the archive holds none of them; a volume that n8n has left may all the
 /// same be what is wanted.
-fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
-    let volume = &context.config.n8n_volume;
+fn about_n8n(app: &App, docker: &Docker) -> Vec<(String, String)> {
+    let volume = &app.config.n8n_volume;
     let mut facts = Vec::new();
-    for container in containers(context, docker).unwrap_or_default() {
+    for container in containers(app, docker).unwrap_or_default() {
         let name = &container.name;
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
@@ -125,8 +125,8 @@ fn about_n8n(context: &Context, docker: &Docker) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// When the engine does not answer.
-pub fn containers(context: &Context, docker: &Docker) -> Result<Vec<Container>> {
-    let names = &context.config.n8n_containers;
+pub fn containers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
+    let names = &app.config.n8n_containers;
     docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -140,26 +140,19 @@ impl std::fmt::Display for Spoilt {
     }
 }
 
-fn archive(
-    context: &Context,
-    docker: &Docker,
-    owner: &str,
-    image: &str,
-    is_podman: bool,
-    stamp: Stamp,
-) -> Result<Backup> {
-    let volume = &context.config.n8n_volume;
+fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool, stamp: Stamp) -> Result<Backup> {
+    let volume = &app.config.n8n_volume;
     let helper = match is_podman {
         true => docker.volume_itself(volume),
         false => docker.volume_helper(owner, image, volume)?,
     };
-    let mut chain = context.chain();
+    let mut chain = app.chain();
     let (_, stream) = match helper.opens_its_output() {
         true => chain.spawn("podman volume export", helper.archive(), Input::Null)?,
         false => chain.stream("docker cp", helper.archive(), Input::Null)?,
     };
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
-    let packed = Packed::start(context, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
+    let packed = Packed::start(app, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
     chain.finish()?;
     let (mut partial, bytes, scanner, sha256) = packed.get()?;
     let summary = scanner.finish().context(Spoilt)?;
@@ -167,7 +160,7 @@ fn archive(
         // The engine takes as long to remove it as the disk to take the file.
         scope.spawn(move || drop(helper));
         partial.sync()?;
-        prove_encryption(context, &partial, bytes)?;
+        prove_encryption(app, &partial, bytes)?;
         partial.publish()
     })?;
     let mut facts = facts(&summary);
@@ -177,7 +170,7 @@ fn archive(
              not taken for the latest. Run the same restore again, then the backup",
         );
         facts.push((
-            ASIDE.to_owned(),
+            EXCLUDE_FROM_LATEST.to_owned(),
             "made while a restore of the volume was interrupted".to_owned(),
         ));
     }
@@ -211,14 +204,14 @@ fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(context: &Context, path: &Path) -> Result<tar::Summary> {
-    observe(context, path, tar::Scanner::new())?.finish()
+pub fn verify(app: &App, path: &Path) -> Result<tar::Summary> {
+    observe(app, path, tar::Scanner::new())?.finish()
 }
 
 /// Marks helper containers as those of this project on this host.
-pub fn owner(context: &Context) -> String {
+pub fn owner(app: &App) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let project = context.config.project.as_os_str().as_encoded_bytes();
+    let project = app.config.project.as_os_str().as_encoded_bytes();
     // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
     let hash = host
         .trim()
@@ -232,13 +225,13 @@ pub fn owner(context: &Context) -> String {
 }
 
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
-pub fn helper_image(context: &Context, docker: &Docker, journal: Journal) -> Result<String> {
-    let config = &context.config;
+pub fn helper_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
+    let config = &app.config;
     let wanted = &config.helper_image;
     if docker.image(wanted)?.is_some() {
         return Ok(wanted.clone());
     }
-    let mut stack = containers(context, docker)?;
+    let mut stack = containers(app, docker)?;
     if stack.is_empty() {
         stack = docker.containers(&[&config.postgres_container, &config.redis_container])?;
     }

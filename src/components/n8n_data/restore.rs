@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::helper_image;
-use crate::components::dirswap::{self, Exchange, NotPutBack, State};
-use crate::components::{available, check_recorded, observe, read, Context};
-use crate::engine::{Data, Docker, Exec, Workshop, HELPER_MOUNT};
+use crate::components::dirswap::{self, DirSwap, RollbackFailed, State};
+use crate::components::{available, check_recorded, observe, read, App};
+use crate::engine::{Data, Docker, Exec, HelperContainer, HELPER_MOUNT};
 use crate::formats::tar;
 use crate::process::{Count, Input};
 use crate::report::log::Journal;
@@ -18,7 +18,7 @@ use crate::stream::encrypt::Locked;
 
 /// An archive that has been verified, and the volume that it is for.
 pub struct Plan<'a> {
-    context: &'a Context,
+    app: &'a App,
     docker: Docker,
     journal: Journal,
     file: &'a Path,
@@ -31,10 +31,10 @@ pub struct Plan<'a> {
 /// # Errors
 /// What is wrong with the file, that there is no volume, that it is in use by containers which would not be stopped, or that
 /// a disk has too little room.
-pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    let archive = check_recorded(context, file)
-        .and_then(|()| observe(context, file, tar::Scanner::new().listed())?.finish())
+    let archive = check_recorded(app, file)
+        .and_then(|()| observe(app, file, tar::Scanner::new().listed())?.finish())
         .map_err(|error| match error.downcast_ref::<Locked>() {
             Some(_) => error,
             None => error.context("Backup file is corrupted or not a tar.gz archive"),
@@ -43,8 +43,8 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
         bail!("The archive holds names that lead out of the volume ({name}): it is not unpacked");
     }
     journal.info("Backup file integrity verified");
-    let docker = context.docker()?;
-    let volume = &context.config.n8n_volume;
+    let docker = app.docker()?;
+    let volume = &app.config.n8n_volume;
     ensure!(
         docker.volume_exists(volume)?,
         "Docker volume {volume} does not exist: make it (docker compose up --no-start), or set BACKUP_N8N_VOLUME in .env \
@@ -53,7 +53,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
     let ours = |names: &String| {
         names
             .split(',')
-            .any(|name| context.config.n8n_containers.iter().any(|n8n| n8n == name))
+            .any(|name| app.config.n8n_containers.iter().any(|n8n| n8n == name))
     };
     let mut others = docker.users(volume)?;
     others.retain(|names| !ours(names));
@@ -62,10 +62,10 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
         "Containers that are not known as n8n's use the volume {volume}: {}. Stop them, or add them to BACKUP_N8N_CONTAINERS \
          in .env, so that they are stopped meanwhile (it is: {})",
         others.join(" "),
-        context.config.n8n_containers.join(" ")
+        app.config.n8n_containers.join(" ")
     );
     let plan = Plan {
-        context,
+        app,
         docker,
         journal,
         file,
@@ -73,7 +73,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, journal: Journal) -> Re
     };
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
-    if Exchange::new(&helper, HELPER_MOUNT).state()? == State::None {
+    if DirSwap::new(&helper, HELPER_MOUNT).state()? == State::None {
         plan.check_room(&helper)?;
     }
     Ok(plan)
@@ -93,31 +93,31 @@ fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
 impl Plan<'_> {
     /// What is going to be replaced, for the warning before the question.
     pub fn target(&self) -> &str {
-        &self.context.config.n8n_volume
+        &self.app.config.n8n_volume
     }
 
     /// A container that shows the volume.
-    fn helper(&self) -> Result<Workshop> {
-        let image = helper_image(self.context, &self.docker, self.journal)?;
-        let data = Data::Volume(&self.context.config.n8n_volume);
-        dirswap::workshop(self.context, &self.docker, Kind::N8n, &image, data)
+    fn helper(&self) -> Result<HelperContainer> {
+        let image = helper_image(self.app, &self.docker, self.journal)?;
+        let data = Data::Volume(&self.app.config.n8n_volume);
+        dirswap::helper_container(self.app, &self.docker, Kind::N8n, &image, data)
     }
 
     /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
     /// engine's disk need not be one of this host, so it is asked in a container.
-    fn check_room(&self, helper: &Workshop) -> Result<()> {
+    fn check_room(&self, helper: &HelperContainer) -> Result<()> {
         self.check_volume(helper)?;
         let du = self
             .docker
             .exec(helper.id(), Exec::default(), &["du", "-sk", HELPER_MOUNT]);
         // Nothing is heard of it before its end, which the stall limit may cut short in a huge volume.
-        let said = self.docker.answer("du", du, None).map(|said| said.text());
-        let held = said
+        let output = self.docker.answer("du", du, None).map(|output| output.text());
+        let held = output
             .ok()
-            .and_then(|said| said.split_whitespace().next()?.parse::<u64>().ok());
-        let dir = self.context.store.dir(Kind::N8n);
+            .and_then(|output| output.split_whitespace().next()?.parse::<u64>().ok());
+        let dir = self.app.store.dir(Kind::N8n);
         make_dir(&dir)?;
-        let free = available(&dir, self.context.config.stall);
+        let free = available(&dir, self.app.config.stall);
         let (Some(held), Ok(free)) = (held.and_then(|kb| kb.checked_mul(1024)), free) else {
             self.journal
                 .warn("Could not determine the disk space for the backup of the volume that is made first");
@@ -137,8 +137,8 @@ impl Plan<'_> {
     }
 
     /// Refuses an archive that the volume has no room for, beside what it holds.
-    fn check_volume(&self, helper: &Workshop) -> Result<()> {
-        let volume = &self.context.config.n8n_volume;
+    fn check_volume(&self, helper: &HelperContainer) -> Result<()> {
+        let volume = &self.app.config.n8n_volume;
         let Some(free) = self.docker.free_space(helper.id(), HELPER_MOUNT)? else {
             self.journal.warn(format_args!(
                 "Could not determine the disk space that is free for the volume {volume}"
@@ -161,12 +161,12 @@ impl Plan<'_> {
     /// what was there, right before the exchange.
     ///
     /// # Errors
-    /// When a step fails; the volume then holds what it held before, unless the error is [`NotPutBack`].
+    /// When a step fails; the volume then holds what it held before, unless the error is [`RollbackFailed`].
     pub fn run(&self, safety: impl FnOnce() -> Result<()>) -> Result<()> {
         let helper = self.helper()?;
-        let exchange = Exchange::new(&helper, HELPER_MOUNT);
+        let exchange = DirSwap::new(&helper, HELPER_MOUNT);
         {
-            let _lock = self.context.hold(Kind::N8n, self.journal)?;
+            let _lock = self.app.hold(Kind::N8n, self.journal)?;
             if self.recover(&exchange)? {
                 self.check_room(&helper)?;
             }
@@ -175,7 +175,7 @@ impl Plan<'_> {
         safety().context("The volume was not touched, because what is in it could not be backed up first")?;
         // That backup may have taken it, where it lies on the same disk.
         self.check_volume(&helper)?;
-        let _lock = self.context.hold(Kind::N8n, self.journal)?;
+        let _lock = self.app.hold(Kind::N8n, self.journal)?;
         let staged = exchange
             .begin(&[])
             .and_then(|_| self.stage(&helper, &exchange.new_dir()));
@@ -189,7 +189,7 @@ impl Plan<'_> {
             self.journal.warn("Putting back what was there before");
             return Err(match self.put_back(helper) {
                 Ok(()) => error.context("n8n data restore failed"),
-                Err(worse) => error.context(format!("{worse:#}")).context(NotPutBack),
+                Err(worse) => error.context(format!("{worse:#}")).context(RollbackFailed),
             });
         }
         let root: Vec<String> = self.archive.root.iter().flat_map(properties).collect();
@@ -200,19 +200,19 @@ impl Plan<'_> {
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
-    fn put_back(&self, failed: Workshop) -> Result<()> {
+    fn put_back(&self, failed: HelperContainer) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        Exchange::new(&helper, HELPER_MOUNT).back()
+        DirSwap::new(&helper, HELPER_MOUNT).roll_back()
     }
 
     /// Sets right what a killed restore has left. Whether there was something.
-    fn recover(&self, exchange: &Exchange<'_>) -> Result<bool> {
+    fn recover(&self, exchange: &DirSwap<'_>) -> Result<bool> {
         match exchange.state()? {
             State::None => return Ok(false),
-            State::Staged => exchange.back()?,
+            State::Staged => exchange.roll_back()?,
             // Else n8n would be started on half of its data.
-            State::Broken => exchange.back().map_err(|error| error.context(NotPutBack))?,
+            State::Broken => exchange.roll_back().map_err(|error| error.context(RollbackFailed))?,
             State::Exchanged => exchange.finish(&[])?,
         }
         self.journal
@@ -221,10 +221,10 @@ impl Plan<'_> {
     }
 
     /// Unpacks the archive and reads back what came of it.
-    fn stage(&self, helper: &Workshop, dir: &str) -> Result<()> {
+    fn stage(&self, helper: &HelperContainer, dir: &str) -> Result<()> {
         self.journal.info("Unpacking the archive beside the data...");
-        let mut chain = self.context.chain();
-        let contents = read(self.context, &mut chain, self.file)?;
+        let mut chain = self.app.chain();
+        let contents = read(self.app, &mut chain, self.file)?;
         let (stdin, stdout) = chain.stream("docker cp", helper.unpack(dir), Input::Piped)?;
         let stdin = stdin.context("docker cp has no input")?;
         chain.pump("unpacking", contents, stdin, Count::default());
@@ -232,7 +232,7 @@ impl Plan<'_> {
         chain.finish()?;
 
         self.journal.info("Verifying restore...");
-        let mut chain = self.context.chain();
+        let mut chain = self.app.chain();
         let (_, stream) = chain.stream("docker cp", helper.pack(dir), Input::Null)?;
         let seen = chain.pump("reading back", stream, std::io::sink(), tar::Scanner::new().listed());
         chain.finish()?;

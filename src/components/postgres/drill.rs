@@ -8,8 +8,8 @@ use anyhow::{ensure, Context as _, Result};
 use super::sql::{self, CountKind};
 use super::{facts, load, verify, Psql};
 use crate::components::credentials::Stored;
-use crate::components::drill::{check_recorded, explain, Bench, Drilled, Unready, Watch};
-use crate::engine::{Exec, ThrowAway};
+use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch};
+use crate::engine::{Exec, ScratchContainer};
 use crate::report::log::Journal;
 
 /// The database that the dump is loaded into.
@@ -17,7 +17,7 @@ const DATABASE: &str = "n8n_backup_drill";
 /// The database that every server has.
 const MAINTENANCE: &str = "postgres";
 
-/// The throw-away server's settings: nothing in it has to outlive a crash, and nothing in it may wait for a client, since
+/// The scratch server's settings: nothing in it has to outlive a crash, and nothing in it may wait for a client, since
 /// none but ours can reach it. Parallel workers would want more shared memory than a container has.
 const SETTINGS: [&str; 8] = [
     "fsync=off",
@@ -35,8 +35,8 @@ const ROOM: u64 = 3;
 
 /// A server that a dump was loaded into.
 pub struct Loaded<'a> {
-    bench: &'a Bench<'a>,
-    server: ThrowAway,
+    env: &'a DrillEnv<'a>,
+    server: ScratchContainer,
     /// What the drill has shown.
     pub drilled: Drilled,
 }
@@ -44,23 +44,23 @@ pub struct Loaded<'a> {
 /// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
 ///
 /// # Errors
-/// What differs or fails; with [`Unready`] when the test could not be made.
-pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<Loaded<'a>> {
-    let context = bench.context;
-    let watch = Watch::start();
+/// What differs or fails; with [`Inconclusive`] when the test could not be made.
+pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path, journal: Journal) -> Result<Loaded<'a>> {
+    let context = env.app;
+    let watch = Stopwatch::start();
     let summary = verify(context, file)?;
     ensure!(
         !summary.tables.is_empty(),
         "the dump holds no table: POSTGRES_DB is not the database of n8n, or that was empty"
     );
     load::check_statements(&summary)?;
-    check_recorded(bench.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
+    check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
-    let image = bench.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-    bench.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
-    let mut server = start(bench, &image)?;
-    let version = ready(bench, &mut server)?;
-    let psql = psql(bench, &server);
+    let image = env.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    env.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
+    let mut server = start(env, &image)?;
+    let version = ready(env, &mut server)?;
+    let psql = psql(env, &server);
     let roles: Vec<String> = summary.roles.iter().cloned().collect();
     let mut prepare = String::new();
     let scripts = [sql::missing_roles(&roles)?, sql::PSQL_VERSION.to_owned()];
@@ -101,24 +101,24 @@ pub fn drill<'a>(bench: &'a Bench<'a>, file: &Path, journal: Journal) -> Result<
         count(&[CountKind::Sequence])
     );
     Ok(Loaded {
-        bench,
+        env,
         server,
         drilled: watch.drilled(what),
     })
 }
 
-fn psql<'a>(bench: &'a Bench<'_>, server: &'a ThrowAway) -> Psql<'a> {
+fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer) -> Psql<'a> {
     Psql {
-        docker: &bench.docker,
-        context: bench.context,
+        docker: &env.docker,
+        app: env.app,
         container: server.id(),
     }
 }
 
 /// Starts an empty server as the image's own entry point does it. No password: nobody else can reach it.
-fn start(bench: &Bench<'_>, image: &str) -> Result<ThrowAway> {
-    let env = [
-        ("POSTGRES_USER", bench.context.config.postgres_user.as_str()),
+fn start(env: &DrillEnv<'_>, image: &str) -> Result<ScratchContainer> {
+    let variables = [
+        ("POSTGRES_USER", env.app.config.postgres_user.as_str()),
         ("POSTGRES_DB", MAINTENANCE),
         ("POSTGRES_HOST_AUTH_METHOD", "trust"),
     ];
@@ -126,28 +126,28 @@ fn start(bench: &Bench<'_>, image: &str) -> Result<ThrowAway> {
     for setting in SETTINGS {
         argv.extend(["-c", setting]);
     }
-    let mut server = bench.container(image, &env, &argv)?;
-    server.start().context(Unready)?;
+    let mut server = env.container(image, &variables, &argv)?;
+    server.start().context(Inconclusive)?;
     Ok(server)
 }
 
 /// Waits until the server lets us in, and gives its version. By TCP: the server that the official image runs while it
 /// makes the cluster, and ends again, listens on its socket only.
-fn ready(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u32> {
-    let user = &bench.context.config.postgres_user;
+fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
+    let user = &env.app.config.postgres_user;
     let target = format!(
         "host=127.0.0.1 connect_timeout=5 {}",
         sql::conninfo(user, MAINTENANCE, "n8n-backup drill")?
     );
     let argv = ["psql", "-XAtqw", "-d", &target, "-c", "SHOW server_version_num"];
     let version = server.wait(Duration::from_millis(200), |server| {
-        let ask = bench.docker.exec(server.id(), Exec::default(), &argv);
-        let said = bench.docker.answer("psql", ask, None)?;
-        Ok(said.text().trim().parse().ok().filter(|_| said.success))
+        let ask = env.docker.exec(server.id(), Exec::default(), &argv);
+        let output = env.docker.answer("psql", ask, None)?;
+        Ok(output.text().trim().parse().ok().filter(|_| output.success))
     });
     version
-        .context("The throw-away PostgreSQL did not start")
-        .context(Unready)
+        .context("The scratch PostgreSQL did not start")
+        .context(Inconclusive)
 }
 
 impl Loaded<'_> {
@@ -156,8 +156,8 @@ impl Loaded<'_> {
     /// # Errors
     /// When the server does not give them.
     pub fn credentials(&self) -> Result<Vec<Stored>> {
-        let said = psql(self.bench, &self.server).run(DATABASE, "drill", sql::credentials())?;
-        sql::parse_pairs(&said)?
+        let output = psql(self.env, &self.server).run(DATABASE, "drill", sql::credentials())?;
+        sql::parse_pairs(&output)?
             .into_iter()
             .map(|(id, data)| Ok(Stored { id, data }))
             .collect()

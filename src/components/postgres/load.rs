@@ -66,9 +66,9 @@ pub fn load(
     let token = if restrict { Some(token()?) } else { None };
     let prelude = sql::load_prelude(token.as_deref());
     let epilogue = sql::load_epilogue(&marker, token.as_deref())?;
-    let mut chain = psql.context.chain();
+    let mut chain = psql.app.chain();
     chain.pulse(psql.works(database, "load")?);
-    let contents = read(psql.context, &mut chain, file)?;
+    let contents = read(psql.app, &mut chain, file)?;
     let (stdin, stdout) = chain.stream("psql", psql.loader(database, "load")?, Input::Piped)?;
     let stdin = stdin.context("psql has no input")?;
     let bytes = summary.bytes;
@@ -83,10 +83,10 @@ pub fn load(
         to.write_all(epilogue.as_bytes())?;
         Ok(summary)
     });
-    let said = chain.pump("reading from psql", stdout, io::sink(), LastBytes::default());
+    let output = chain.pump("reading from psql", stdout, io::sink(), LastBytes::default());
     chain.finish().context("Database restore failed")?;
     let loaded = loaded.get().context("Database restore failed")?;
-    if !said.get()?.has_line(&marker) {
+    if !output.get()?.has_line(&marker) {
         bail!("Database restore failed: psql ended before the last line of the dump");
     }
     if loaded != *summary {
@@ -107,7 +107,7 @@ pub fn compare(
 ) -> Result<Vec<sql::Count>> {
     let counts = psql
         .run_long(database, "restore", sql::table_counts())
-        .and_then(|said| sql::parse_counts(&said))
+        .and_then(|output| sql::parse_counts(&output))
         .context("Database restore failed")?;
     let tables = counts
         .iter()

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
-use super::{observe, prove_encryption, Backup, Context, Packed, LISTENS_AFTER};
+use super::{observe, prove_encryption, App, Backup, Packed, LISTENS_AFTER};
 use crate::engine::{Docker, Exec};
 use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
@@ -36,38 +36,38 @@ exec "$@""#;
 ///
 /// # Errors
 /// When `.env` is missing, the container does not run, or the dump is not whole.
-pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting PostgreSQL backup");
     log::check_started()?;
-    let config = &context.config;
+    let config = &app.config;
     if !config.env_file_exists {
         bail!(".env file not found");
     }
-    let docker = context.docker()?;
+    let docker = app.docker()?;
     docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-    let _lock = context.hold(Kind::Postgres, JOURNAL)?;
-    let path = context.store.path(Kind::Postgres, stamp);
+    let _lock = app.hold(Kind::Postgres, JOURNAL)?;
+    let path = app.store.path(Kind::Postgres, stamp);
     JOURNAL.info(format_args!(
         "Dumping database {} to {}",
         config.postgres_db,
         path.display()
     ));
-    let backup = once_started(context, &docker, JOURNAL, || dump(context, &docker, stamp))?;
+    let backup = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
     backup.report(JOURNAL);
     Ok(backup)
 }
 
-fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
-    context.check_plain(Kind::Postgres)?;
-    let config = &context.config;
+fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Backup> {
+    app.check_plain(Kind::Postgres)?;
+    let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
     let target = format!(
         "--dbname={}",
         sql::conninfo(&config.postgres_user, &config.postgres_db, &application)?
     );
-    let mut chain = context.chain();
+    let mut chain = app.chain();
     // A table of dead rows gives nothing for as long as it is read.
-    chain.pulse(Psql::live(context, docker).works(&config.postgres_db, "dump")?);
+    chain.pulse(Psql::live(app, docker).works(&config.postgres_db, "dump")?);
     let command = docker.exec_leashed(
         &config.postgres_container,
         &[],
@@ -75,7 +75,7 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
     );
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
-        context,
+        app,
         &mut chain,
         Kind::Postgres,
         stamp,
@@ -97,7 +97,7 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         ));
     }
     partial.sync()?;
-    prove_encryption(context, &partial, bytes).context("pg_dump failed")?;
+    prove_encryption(app, &partial, bytes).context("pg_dump failed")?;
     let entry = partial.publish()?;
     Ok(Backup {
         kind: Kind::Postgres,
@@ -109,17 +109,17 @@ fn dump(context: &Context, docker: &Docker, stamp: Stamp) -> Result<Backup> {
 
 /// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
 /// backup.
-fn once_started<T>(context: &Context, docker: &Docker, journal: Journal, task: impl Fn() -> Result<T>) -> Result<T> {
+fn once_started<T>(app: &App, docker: &Docker, journal: Journal, task: impl Fn() -> Result<T>) -> Result<T> {
     let error = match task() {
         Err(error) => error,
         done => return done,
     };
-    let Some(patience) = patience(&format!("{error:#}"), context.config.stall) else {
+    let Some(patience) = patience(&format!("{error:#}"), app.config.stall) else {
         return Err(error);
     };
     journal.info("PostgreSQL is starting, waiting for it");
-    if ready_within(context, docker, patience).is_err() {
-        docker.running(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    if ready_within(app, docker, patience).is_err() {
+        docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
         return Err(error);
     }
     task()
@@ -147,18 +147,18 @@ fn patience(failure: &str, stall: Duration) -> Option<Duration> {
 ///
 /// # Errors
 /// When it ends, or is not ready within the stall limit.
-pub fn await_ready(context: &Context, docker: &Docker) -> Result<()> {
-    ready_within(context, docker, context.config.stall)
+pub fn await_ready(app: &App, docker: &Docker) -> Result<()> {
+    ready_within(app, docker, app.config.stall)
 }
 
-fn ready_within(context: &Context, docker: &Docker, patience: Duration) -> Result<()> {
+fn ready_within(app: &App, docker: &Docker, patience: Duration) -> Result<()> {
     const ASK: &str = "SELECT 'ready' WHERE current_setting('listen_addresses') <> '';\n";
-    let config = &context.config;
-    let psql = Psql::live(context, docker);
+    let config = &app.config;
+    let psql = Psql::live(app, docker);
     let deadline = Instant::now() + patience;
     loop {
         let reason = match psql.run_in_reachable(sql::maintenance_databases(&config.postgres_db)?, [ASK.to_owned()]) {
-            Ok((_, [said])) if said.lines().any(|line| line == "ready") => return Ok(()),
+            Ok((_, [output])) if output.lines().any(|line| line == "ready") => return Ok(()),
             Ok(_) => anyhow!("it listens on no address yet"),
             Err(error) => error,
         };
@@ -244,44 +244,42 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(context: &Context, path: &Path) -> Result<pg_dump::Summary> {
-    observe(context, path, pg_dump::Scanner::new())?
-        .finish()
-        .and_then(whole)
+pub fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
+    observe(app, path, pg_dump::Scanner::new())?.finish().and_then(whole)
 }
 
 /// Asks the server for its version and the database for its size.
 ///
 /// # Errors
 /// When it does not let us in.
-pub fn probe(context: &Context, docker: &Docker) -> Result<String> {
-    let said = Psql::live(context, docker).run(
-        &context.config.postgres_db,
+pub fn probe(app: &App, docker: &Docker) -> Result<String> {
+    let output = Psql::live(app, docker).run(
+        &app.config.postgres_db,
         "doctor",
         "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n".to_owned(),
     )?;
-    let mut lines = said.lines();
+    let mut lines = output.lines();
     let (version, size) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
     Ok(format!(
         "PostgreSQL {version}, database {} takes {size}",
-        context.config.postgres_db
+        app.config.postgres_db
     ))
 }
 
 /// A server in its container, for scripts of SQL.
 struct Psql<'a> {
     docker: &'a Docker,
-    context: &'a Context,
+    app: &'a App,
     container: &'a str,
 }
 
 impl<'a> Psql<'a> {
     /// The server of the stack.
-    fn live(context: &'a Context, docker: &'a Docker) -> Self {
+    fn live(app: &'a App, docker: &'a Docker) -> Self {
         Self {
             docker,
-            context,
-            container: &context.config.postgres_container,
+            app,
+            container: &app.config.postgres_container,
         }
     }
 
@@ -290,7 +288,7 @@ impl<'a> Psql<'a> {
     /// # Errors
     /// What psql says.
     fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
-        self.run_in(self.context.chain(), database, task, script)
+        self.run_in(self.app.chain(), database, task, script)
     }
 
     /// Runs scripts in one session, which is quicker than a session for each, and gives the output of each.
@@ -298,8 +296,8 @@ impl<'a> Psql<'a> {
     /// # Errors
     /// What psql says.
     fn run_each<const N: usize>(&self, database: &str, task: &str, scripts: [String; N]) -> Result<[String; N]> {
-        let said = self.run(database, task, scripts.join(sql::SEPARATE))?;
-        sql::separated(&said)
+        let output = self.run(database, task, scripts.join(sql::SEPARATE))?;
+        sql::separated(&output)
     }
 
     /// As [`Psql::run`], for what may take the server long: no stall is a stall while the session works.
@@ -307,7 +305,7 @@ impl<'a> Psql<'a> {
     /// # Errors
     /// As [`Psql::run`].
     fn run_long(&self, database: &str, task: &str, script: String) -> Result<String> {
-        let chain = self.context.chain();
+        let chain = self.app.chain();
         chain.pulse(self.works(database, task)?);
         self.run_in(chain, database, task, script)
     }
@@ -317,30 +315,30 @@ impl<'a> Psql<'a> {
     /// # Errors
     /// None that a valid setting could cause.
     fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
-        let script = sql::works(&sql::application_name(task, &self.context.config.postgres_db))?;
-        let (docker, context) = (self.docker.clone(), self.context.clone());
+        let script = sql::works(&sql::application_name(task, &self.app.config.postgres_db))?;
+        let (docker, app) = (self.docker.clone(), self.app.clone());
         let (container, database) = (self.container.to_owned(), database.to_owned());
         Ok(move || {
             let psql = Psql {
                 docker: &docker,
-                context: &context,
+                app: &app,
                 container: &container,
             };
             psql.run(&database, "pulse", script.clone())
-                .is_ok_and(|said| said.trim() == "t")
+                .is_ok_and(|output| output.trim() == "t")
         })
     }
 
     fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
         let command = self.command(database, task)?;
-        let said = process::output_of(chain, "psql", command, Some(script.into_bytes()))?;
-        if !said.success {
-            let code = said
+        let output = process::output_of(chain, "psql", command, Some(script.into_bytes()))?;
+        if !output.success {
+            let code = output
                 .code
                 .map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
-            return Err(anyhow!("psql: {} ({code})", said.stderr));
+            return Err(anyhow!("psql: {} ({code})", output.stderr));
         }
-        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// psql on `database`, with a script on its standard input.
@@ -361,7 +359,7 @@ impl<'a> Psql<'a> {
     }
 
     fn psql(&self, database: &str, task: &str, exec: impl FnOnce(&[&str]) -> Command) -> Result<Command> {
-        let config = &self.context.config;
+        let config = &self.app.config;
         let application = sql::application_name(task, &config.postgres_db);
         let target = sql::conninfo(&config.postgres_user, database, &application)?;
         let mut argv = vec!["psql"];
@@ -379,7 +377,7 @@ impl<'a> Psql<'a> {
         let mut reason = None;
         for database in candidates.iter().copied() {
             match self.run_each(database, "restore", scripts.clone()) {
-                Ok(said) => return Ok((database, said)),
+                Ok(output) => return Ok((database, output)),
                 Err(error) => reason = Some(error),
             }
         }

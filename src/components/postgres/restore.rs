@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, verify, Psql};
-use crate::components::{check_recorded, Context};
+use crate::components::{check_recorded, App};
 use crate::engine::Docker;
 use crate::formats::pg_dump;
 use crate::report::log::Journal;
@@ -19,19 +19,19 @@ use crate::store::Stamp;
 use crate::stream::encrypt::Locked;
 
 /// How long the sessions of a container that was stopped may still be seen.
-const GOODBYE: Duration = Duration::from_secs(5);
+const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
 /// How often the swap is tried when clients hinder it.
 const SWAP_ATTEMPTS: u32 = 3;
 
 /// A failed restore in place: the live database is gone, so that nothing should be started on it.
 #[derive(Debug)]
-pub struct Dropped {
+pub struct LiveDatabaseGone {
     database: String,
     /// The dump that was made before.
     safety: PathBuf,
 }
 
-impl fmt::Display for Dropped {
+impl fmt::Display for LiveDatabaseGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let safety = self.safety.display();
         write!(
@@ -55,7 +55,7 @@ pub struct Options {
 
 /// A dump that has been verified, and the server that it fits.
 pub struct Plan<'a> {
-    context: &'a Context,
+    app: &'a App,
     docker: Docker,
     journal: Journal,
     file: &'a Path,
@@ -74,16 +74,16 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 /// What is wrong with the file, or why this server cannot take it.
-pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
     ensure!(
         !(options.in_place && options.keep_old),
         "--in-place drops the database that --keep-old would keep: choose one of them"
     );
-    let config = &context.config;
+    let config = &app.config;
     journal.info("Verifying backup file integrity...");
     let (recorded, verified) = thread::scope(|scope| {
-        let recorded = scope.spawn(|| check_recorded(context, file));
-        let verified = verify(context, file);
+        let recorded = scope.spawn(|| check_recorded(app, file));
+        let verified = verify(app, file);
         (recorded.join(), verified)
     });
     let summary = recorded
@@ -96,9 +96,9 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     load::check_statements(&summary)?;
     journal.info("Backup file integrity verified");
 
-    let docker = context.docker()?;
+    let docker = app.docker()?;
     docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-    let psql = Psql::live(context, &docker);
+    let psql = Psql::live(app, &docker);
     let live = &config.postgres_db;
     // A name in another encoding than UTF-8 cannot be asked for.
     let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
@@ -112,7 +112,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
     ];
     let candidates = sql::maintenance_databases(live)?;
     let (maintenance, [server, missing_roles, blockers, leftovers, version]) =
-        once_started(context, &docker, journal, || {
+        once_started(app, &docker, journal, || {
             psql.run_in_reachable(candidates, questions.clone())
         })?;
     let restrict = sql::knows_restrict(&version);
@@ -166,14 +166,14 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
             ));
         }
     }
-    check_room(context, &docker, &server, &leftovers, summary.bytes, options, journal)?;
+    check_room(app, &docker, &server, &leftovers, summary.bytes, options, journal)?;
     if options.in_place && server.exists {
         journal.warn(format_args!(
             "--in-place: {live} is dumped and dropped before the load. A failure after that leaves no database but the dump"
         ));
     }
     Ok(Plan {
-        context,
+        app,
         docker,
         journal,
         file,
@@ -189,7 +189,7 @@ pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journ
 
 /// Refuses a restore that would fill the server's disk.
 fn check_room(
-    context: &Context,
+    app: &App,
     docker: &Docker,
     server: &Server,
     leftovers: &[Leftover],
@@ -199,7 +199,7 @@ fn check_room(
 ) -> Result<()> {
     let free = match server.directory.as_str() {
         "" => None,
-        directory => docker.free_space(&context.config.postgres_container, directory)?,
+        directory => docker.free_space(&app.config.postgres_container, directory)?,
     };
     let Some(free) = free else {
         journal.warn("Could not determine the disk space that is free for the database");
@@ -221,7 +221,7 @@ fn check_room(
     Err(anyhow!("{hint}")).with_context(|| {
         format!(
             "Insufficient disk space in container {} at {}: {} available, {} required",
-            context.config.postgres_container,
+            app.config.postgres_container,
             server.directory,
             units::available(free),
             units::amount(needed)
@@ -268,19 +268,19 @@ impl Plan<'_> {
             self.sweep(&staged.name)?;
         }
         let Some(safety) = safety else {
-            self.fill(&staged.name)?;
+            self.load_and_check(&staged.name)?;
             let id = self.limit(&staged.name, &database)?;
             return self.swap(&mut staged, id, &old);
         };
         // What the live database is like must be with the staged one before the live one goes.
         let id = self.limit(&staged.name, &database)?;
         self.drop_live(&mut staged)
-            .and_then(|()| self.fill(&staged.name))
+            .and_then(|()| self.load_and_check(&staged.name))
             .and_then(|()| self.swap(&mut staged, id, &old))
             .map_err(|error| match staged.keep {
                 // The live database is there.
                 false => error,
-                true => error.context(Dropped {
+                true => error.context(LiveDatabaseGone {
                     database: self.live().to_owned(),
                     safety: safety.clone(),
                 }),
@@ -296,12 +296,12 @@ impl Plan<'_> {
 
     /// Refuses to go on while another program than n8n, which is stopped, may write to what is dropped.
     fn check_alone(&self) -> Result<()> {
-        let deadline = Instant::now() + GOODBYE;
+        let deadline = Instant::now() + DISCONNECT_GRACE;
         loop {
-            let said = self
+            let output = self
                 .psql()
-                .run(self.maintenance, "restore", sql::strangers(self.live())?)?;
-            let names: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+                .run(self.maintenance, "restore", sql::other_sessions(self.live())?)?;
+            let names: Vec<&str> = output.lines().filter(|line| !line.is_empty()).collect();
             if names.is_empty() {
                 return Ok(());
             }
@@ -321,7 +321,7 @@ impl Plan<'_> {
     fn safety_dump(&self) -> Result<PathBuf> {
         self.journal
             .info(format_args!("Dumping database {} before it is dropped", self.live()));
-        let backup = super::dump(self.context, &self.docker, self.context.store.free_stamp())
+        let backup = super::dump(self.app, &self.docker, self.app.store.free_stamp())
             .context("The live database cannot be dumped, so it is not dropped")?;
         self.journal
             .info(format_args!("Safety dump completed: {}", backup.entry.path.display()));
@@ -351,7 +351,7 @@ impl Plan<'_> {
     }
 
     /// Loads the dump into the staged database and proves that all of it is there.
-    fn fill(&self, staged: &str) -> Result<()> {
+    fn load_and_check(&self, staged: &str) -> Result<()> {
         let psql = self.psql();
         self.journal.info("Restoring database from backup...");
         load::load(
@@ -402,11 +402,11 @@ impl Plan<'_> {
     }
 
     fn psql(&self) -> Psql<'_> {
-        Psql::live(self.context, &self.docker)
+        Psql::live(self.app, &self.docker)
     }
 
     fn live(&self) -> &str {
-        &self.context.config.postgres_db
+        &self.app.config.postgres_db
     }
 
     /// Clears what a restore that died has left, and tells of what was kept.
@@ -496,14 +496,14 @@ impl Plan<'_> {
         let live = self.live();
         let swap = sql::swap(live, staged, old, mark)?;
         let terminate = sql::terminate(live, staged, &sql::application_name("swap", live))?;
-        let said = thread::scope(|scope| {
+        let output = thread::scope(|scope| {
             // Ends the sessions that the swap waits for, while its lock keeps new ones out.
             let helper = scope.spawn(|| self.psql().run(self.maintenance, "terminate", terminate));
-            let said = self.psql().run(self.maintenance, "swap", swap);
+            let output = self.psql().run(self.maintenance, "swap", swap);
             let _ = helper.join();
-            said
+            output
         })?;
-        ensure!(said.lines().any(|line| line == "swapped"), "the swap gave no answer");
+        ensure!(output.lines().any(|line| line == "swapped"), "the swap gave no answer");
         Ok(())
     }
 }
@@ -543,7 +543,7 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
         let kind = mark.kind();
         match psql.run_long(maintenance, "restore", sql::drop_database(&name)?) {
             Ok(_) => journal.warn(format_args!(
-                "Dropped database {name} ({kind}) that an interrupted restore left"
+                "LiveDatabaseGone database {name} ({kind}) that an interrupted restore left"
             )),
             // A subscription in it, say.
             Err(error) => journal.warn(format_args!(
@@ -560,15 +560,15 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
 ///
 /// # Errors
 /// When the server does not answer.
-pub fn clear(context: &Context, journal: Journal) -> Result<()> {
-    let docker = context.docker()?;
-    let psql = Psql::live(context, &docker);
-    let live = &context.config.postgres_db;
+pub fn clear(app: &App, journal: Journal) -> Result<()> {
+    let docker = app.docker()?;
+    let psql = Psql::live(app, &docker);
+    let live = &app.config.postgres_db;
     let Some(maintenance) = sql::maintenance_databases(live)?.first() else {
         return Ok(());
     };
-    let said = psql.run(maintenance, "restore", sql::exists(live)? + &sql::sweep_list(live)?)?;
-    let Some(("t", list)) = said.split_once('\n') else {
+    let output = psql.run(maintenance, "restore", sql::exists(live)? + &sql::sweep_list(live)?)?;
+    let Some(("t", list)) = output.split_once('\n') else {
         return Ok(());
     };
     let left = sql::parse_leftovers(list)?;

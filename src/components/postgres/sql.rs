@@ -524,7 +524,7 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 }
 
 /// Asks who else is connected to `database`: a line for each program, with its user.
-pub fn strangers(database: &str) -> Result<String> {
+pub fn other_sessions(database: &str) -> Result<String> {
     Ok(format!(
         "{PRELUDE}\
 SELECT DISTINCT coalesce(nullif(application_name, ''), 'a program') || ' as user ' || coalesce(usename, '?') FROM pg_stat_activity

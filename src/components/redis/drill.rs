@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{fields, keys, verify, Redis};
-use crate::components::drill::{check_recorded, explain, Bench, Drilled, Unready, Watch};
+use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch};
 use crate::components::read;
-use crate::engine::{Exec, ThrowAway};
+use crate::engine::{Exec, ScratchContainer};
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::log::Journal;
@@ -25,15 +25,15 @@ const PORT: u16 = 6379;
 /// taken, so that the numbers can be compared exactly, whenever the test is made.
 ///
 /// # Errors
-/// What differs or fails; with [`Unready`] when the test could not be made.
-pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<Drilled> {
-    let context = bench.context;
-    let watch = Watch::start();
+/// What differs or fails; with [`Inconclusive`] when the test could not be made.
+pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<Drilled> {
+    let context = env.app;
+    let watch = Stopwatch::start();
     let summary = verify(context, file)?;
-    check_recorded(bench.point, "redis.", &[], &super::facts(&summary))?;
+    check_recorded(env.point, "redis.", &[], &super::facts(&summary))?;
 
-    let image = bench.image_of(&context.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
-    bench.check_room(&image, summary.bytes)?;
+    let image = env.image_of(&context.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    env.check_room(&image, summary.bytes)?;
     let port = PORT.to_string();
     let argv = [
         "redis-server",
@@ -52,11 +52,11 @@ pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<Drilled
         "--replicaof",
         "127.0.0.1 1",
     ];
-    let mut server = bench.container(&image, &[], &argv)?;
-    put(bench, &server, file, summary.bytes)?;
-    server.start().context(Unready)?;
-    let loaded = loaded(bench, &mut server)?;
-    let held = held(bench, &server)?;
+    let mut server = env.container(&image, &[], &argv)?;
+    put(env, &server, file, summary.bytes)?;
+    server.start().context(Inconclusive)?;
+    let loaded = loaded(env, &mut server)?;
+    let held = held(env, &server)?;
     match held {
         Some(held) => ensure!(
             held == loaded,
@@ -64,7 +64,7 @@ pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<Drilled
         ),
         None => journal.warn("The image has no redis-check-rdb: the keys were loaded, but not compared"),
     }
-    let taken: Option<u64> = bench.point.fact("redis.keys").and_then(|keys| keys.parse().ok());
+    let taken: Option<u64> = env.point.fact("redis.keys").and_then(|keys| keys.parse().ok());
     if let Some(taken) = taken.filter(|taken| *taken != loaded) {
         // The manifest's number is of the moment after the save; the snapshot is of the moment it began.
         journal.info(format_args!(
@@ -75,28 +75,28 @@ pub fn drill(bench: &Bench<'_>, file: &Path, journal: Journal) -> Result<Drilled
 }
 
 /// Copies the snapshot into the container, readable by whoever the server runs as.
-fn put(bench: &Bench<'_>, server: &ThrowAway, file: &Path, bytes: u64) -> Result<()> {
+fn put(env: &DrillEnv<'_>, server: &ScratchContainer, file: &Path, bytes: u64) -> Result<()> {
     let header = tar::file_header(NAME, bytes, 0o644)?;
     let end = tar::end_of_file(bytes);
-    let mut chain = bench.context.chain();
-    let contents = read(bench.context, &mut chain, file)?;
+    let mut chain = env.app.chain();
+    let contents = read(env.app, &mut chain, file)?;
     let (stdin, stdout) = chain.stream("docker cp", server.unpack(DIR), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     let archive = io::Cursor::new(header).chain(contents).chain(io::Cursor::new(end));
     chain.pump("copying the snapshot", archive, stdin, ());
     chain.pump("reading from docker cp", stdout, io::sink(), ());
-    chain.finish().context(Unready)
+    chain.finish().context(Inconclusive)
 }
 
 /// Waits until the snapshot is loaded, and gives the number of keys.
-fn loaded(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u64> {
+fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
     let keyspace = server.wait(Duration::from_millis(50), |server| {
         let redis = Redis {
-            docker: &bench.docker,
+            docker: &env.docker,
             container: server.id(),
             at: ["-p".to_owned(), PORT.to_string()],
             login: None,
-            stall: bench.context.config.stall,
+            stall: env.app.config.stall,
         };
         // While it does not listen yet, there is no answer.
         let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace"]) else {
@@ -109,24 +109,24 @@ fn loaded(bench: &Bench<'_>, server: &mut ThrowAway) -> Result<u64> {
         Ok((!loading).then(|| keyspace.clone()))
     });
     let keyspace = keyspace
-        .map_err(|error| explain(error, "Redis", &bench.context.config.drill_memory))
+        .map_err(|error| explain(error, "Redis", &env.app.config.drill_memory))
         .context("Redis did not load the snapshot")?;
     keys(&keyspace).context("INFO keyspace is not understood")
 }
 
 /// The number of keys that `redis-check-rdb` finds in the snapshot; none where the image has no such program.
-fn held(bench: &Bench<'_>, server: &ThrowAway) -> Result<Option<u64>> {
+fn held(env: &DrillEnv<'_>, server: &ScratchContainer) -> Result<Option<u64>> {
     let path = format!("{DIR}/{NAME}");
-    let check = bench
+    let check = env
         .docker
         .exec(server.id(), Exec::default(), &["redis-check-rdb", &path]);
-    let said = bench.docker.answer("redis-check-rdb", check, None)?;
-    let text = said.text();
+    let output = env.docker.answer("redis-check-rdb", check, None)?;
+    let text = output.text();
     match keys_read(&text) {
-        Some(keys) if said.success => Ok(Some(keys)),
+        Some(keys) if output.success => Ok(Some(keys)),
         // 126 and 127: it cannot be run, or is not there.
-        _ if matches!(said.code, Some(126 | 127)) => Ok(None),
-        _ => bail!("redis-check-rdb finds fault with the snapshot: {text}{}", said.stderr),
+        _ if matches!(output.code, Some(126 | 127)) => Ok(None),
+        _ => bail!("redis-check-rdb finds fault with the snapshot: {text}{}", output.stderr),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::{observe, prove_encryption, write, Backup, Context, LISTENS_AFTER};
+use super::{observe, prove_encryption, write, App, Backup, LISTENS_AFTER};
 use crate::config::Secret;
 use crate::engine::{Docker, Exec};
 use crate::formats::rdb;
@@ -29,15 +29,15 @@ const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
 ///
 /// # Errors
 /// When the container does not run, Redis does not save, or the copy is not whole.
-pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
+pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting Redis backup");
     log::check_started()?;
-    context.check_plain(Kind::Redis)?;
-    let docker = context.docker()?;
-    let config = &context.config;
+    app.check_plain(Kind::Redis)?;
+    let docker = app.docker()?;
+    let config = &app.config;
     docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;
-    let _lock = context.hold(Kind::Redis, JOURNAL)?;
-    let redis = Redis::live(context, &docker);
+    let _lock = app.hold(Kind::Redis, JOURNAL)?;
+    let redis = Redis::live(app, &docker);
 
     let begun = redis
         .begin_save_once_loaded(JOURNAL)
@@ -47,14 +47,14 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
     let saved = redis.save(begun, JOURNAL)?;
     JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
 
-    let path = context.store.path(Kind::Redis, stamp);
+    let path = app.store.path(Kind::Redis, stamp);
     JOURNAL.info(format_args!("Copying RDB file to {}", path.display()));
-    let mut partial = context.store.create(Kind::Redis, stamp)?;
+    let mut partial = app.store.create(Kind::Redis, stamp)?;
     let (scanner, bytes, sha256) = {
-        let mut chain = context.chain();
+        let mut chain = app.chain();
         let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
         let (_, stream) = chain.stream("docker exec cat", copy, Input::Leash)?;
-        let written = write(context, &mut chain, &partial, stream, rdb::Scanner::new())?;
+        let written = write(app, &mut chain, &partial, stream, rdb::Scanner::new())?;
         chain.finish().and_then(|()| written.get())
     }
     .context("Failed to copy RDB file from container")?;
@@ -66,7 +66,7 @@ pub fn backup(context: &Context, stamp: Stamp) -> Result<Backup> {
         .and_then(|summary| saved.own_snapshot(&before, summary))
         .context("Failed to copy RDB file from container")?;
     partial.sync()?;
-    prove_encryption(context, &partial, bytes).context("Failed to copy RDB file from container")?;
+    prove_encryption(app, &partial, bytes).context("Failed to copy RDB file from container")?;
     if summary.checksum == rdb::Checksum::Absent {
         JOURNAL.warn("The snapshot carries no checksum: set 'rdbchecksum yes' in Redis to have its contents proven");
     }
@@ -97,20 +97,20 @@ fn facts(summary: &rdb::Summary) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(context: &Context, path: &Path) -> Result<rdb::Summary> {
-    observe(context, path, rdb::Scanner::new())?.finish()
+pub fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
+    observe(app, path, rdb::Scanner::new())?.finish()
 }
 
 /// Asks the server how many keys it holds.
 ///
 /// # Errors
 /// When it does not let us in.
-pub fn probe(context: &Context, docker: &Docker) -> Result<String> {
-    let state = Redis::live(context, docker).state()?;
+pub fn probe(app: &App, docker: &Docker) -> Result<String> {
+    let state = Redis::live(app, docker).state()?;
     let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());
     Ok(format!(
         "Redis answers on port {} and holds {keys} keys",
-        context.config.redis_port
+        app.config.redis_port
     ))
 }
 
@@ -225,8 +225,8 @@ impl State {
 
 impl<'a> Redis<'a> {
     /// The Redis of the stack.
-    fn live(context: &'a Context, docker: &'a Docker) -> Self {
-        let config = &context.config;
+    fn live(app: &'a App, docker: &'a Docker) -> Self {
+        let config = &app.config;
         Self {
             docker,
             container: &config.redis_container,
@@ -263,8 +263,8 @@ impl<'a> Redis<'a> {
         };
         let [option, value] = &self.at;
         let call = self.docker.exec(self.container, how, &["redis-cli", option, value]);
-        let said = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
-        let text = String::from_utf8_lossy(&said.stdout).replace('\r', "");
+        let output = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
+        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         let mut replies = vec![String::new()];
         for line in text.lines() {
             if line == END {
@@ -282,8 +282,12 @@ impl<'a> Redis<'a> {
             if let Some(first) = last.lines().map(str::trim).find(|line| refused && !line.is_empty()) {
                 bail!("Redis replied: {first}{}", hint(first));
             }
-            let said = [last.trim(), said.stderr.trim()].join(" ");
-            bail!("redis-cli did not get through: {}{}", said.trim(), hint(said.trim()));
+            let output = [last.trim(), output.stderr.trim()].join(" ");
+            bail!(
+                "redis-cli did not get through: {}{}",
+                output.trim(),
+                hint(output.trim())
+            );
         }
         replies.remove(0);
         replies.pop();

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::{fields, quoted, value_of, verify, Redis};
-use crate::components::dirswap::{self, Exchange, NotPutBack, State};
-use crate::components::{check_recorded, read, Context};
-use crate::engine::{Container, Data, Docker, Exec, Workshop};
+use crate::components::dirswap::{self, DirSwap, RollbackFailed, State};
+use crate::components::{check_recorded, read, App};
+use crate::engine::{Container, Data, Docker, Exec, HelperContainer};
 use crate::process::Input;
 use crate::report::log::Journal;
 use crate::store::Kind;
@@ -32,7 +32,7 @@ pub struct Options {
 
 /// A snapshot that has been verified, and the container that it is for.
 pub struct Plan<'a> {
-    context: &'a Context,
+    app: &'a App,
     docker: Docker,
     journal: Journal,
     file: &'a Path,
@@ -44,19 +44,19 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 /// What is wrong with the file, or that there is no container.
-pub fn prepare<'a>(context: &'a Context, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    check_recorded(context, file)
-        .and_then(|()| verify(context, file).map(drop))
+    check_recorded(app, file)
+        .and_then(|()| verify(app, file).map(drop))
         .map_err(|error| match error.downcast_ref::<Locked>() {
             Some(_) => error,
             None => error.context("Backup file is corrupted or not a Redis snapshot"),
         })?;
     journal.info("Backup file integrity verified");
-    let docker = context.docker()?;
-    let container = docker.existing(&context.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    let docker = app.docker()?;
+    let container = docker.existing(&app.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
     Ok(Plan {
-        context,
+        app,
         docker,
         journal,
         file,
@@ -134,13 +134,13 @@ impl Plan<'_> {
     /// afterwards if it ran before, whatever the outcome.
     ///
     /// # Errors
-    /// When a step fails; the live data are then those from before, unless the error is [`NotPutBack`].
+    /// When a step fails; the live data are then those from before, unless the error is [`RollbackFailed`].
     pub fn run(&self) -> Result<()> {
         let name = &self.container.name;
         let done = self.exchange();
         let left = match &done {
             _ if self.container.status != "running" => self.rest(),
-            Err(error) if error.downcast_ref::<NotPutBack>().is_none() => self.docker.start(name),
+            Err(error) if error.downcast_ref::<RollbackFailed>().is_none() => self.docker.start(name),
             _ => Ok(()),
         };
         match (done, left) {
@@ -166,26 +166,26 @@ impl Plan<'_> {
         let helper = self.helper()?;
         let mounts = self.docker.mounts(name)?;
         for dir in &mounts {
-            self.recover(&Exchange::new(&helper, dir))?;
+            self.recover(&DirSwap::new(&helper, dir))?;
         }
         let layout = self.layout()?;
         self.replace(helper, &mounts, &layout)
     }
 
     /// A container that sees what the live one has mounted.
-    fn helper(&self) -> Result<Workshop> {
+    fn helper(&self) -> Result<HelperContainer> {
         let data = Data::Of(&self.container.name);
-        dirswap::workshop(self.context, &self.docker, Kind::Redis, &self.container.image_id, data)
+        dirswap::helper_container(self.app, &self.docker, Kind::Redis, &self.container.image_id, data)
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
-    fn put_back(&self, failed: Workshop, layout: &Layout) -> Result<()> {
+    fn put_back(&self, failed: HelperContainer, layout: &Layout) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        Exchange::new(&helper, &layout.dir).back()
+        DirSwap::new(&helper, &layout.dir).roll_back()
     }
 
-    fn replace(&self, helper: Workshop, mounts: &[String], layout: &Layout) -> Result<()> {
+    fn replace(&self, helper: HelperContainer, mounts: &[String], layout: &Layout) -> Result<()> {
         let inside = |dir: &String| Path::new(&layout.dir).starts_with(dir);
         ensure!(
             mounts.iter().any(inside),
@@ -193,7 +193,7 @@ impl Plan<'_> {
             layout.dir,
             self.container.name
         );
-        let exchange = Exchange::new(&helper, &layout.dir);
+        let exchange = DirSwap::new(&helper, &layout.dir);
         self.recover(&exchange)?;
         let keys = match self.stage(&helper, &exchange, layout) {
             Ok(keys) => keys,
@@ -218,7 +218,7 @@ impl Plan<'_> {
             let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));
             return Err(match back {
                 Ok(()) => error.context("Redis restore failed"),
-                Err(worse) => error.context(format!("{worse:#}")).context(NotPutBack),
+                Err(worse) => error.context(format!("{worse:#}")).context(RollbackFailed),
             });
         }
         exchange
@@ -233,7 +233,7 @@ impl Plan<'_> {
         if self.docker.container(name)?.is_none_or(|now| now.status != "running") {
             return Ok(());
         }
-        let live = Redis::live(self.context, &self.docker);
+        let live = Redis::live(self.app, &self.docker);
         if let Err(error) = live.begin_save().and_then(|begun| live.save(begun, self.journal)) {
             self.journal.warn(format_args!(
                 "Redis in {name} cannot save what it holds, which is about to be replaced: {error:#}"
@@ -243,10 +243,10 @@ impl Plan<'_> {
     }
 
     /// Sets right what a killed restore has left.
-    fn recover(&self, exchange: &Exchange<'_>) -> Result<()> {
+    fn recover(&self, exchange: &DirSwap<'_>) -> Result<()> {
         match exchange.state()? {
             State::None => return Ok(()),
-            State::Staged => exchange.back()?,
+            State::Staged => exchange.roll_back()?,
             State::Exchanged => exchange.finish(&[])?,
             State::Broken => {
                 let running = self.docker.container(&self.container.name)?;
@@ -254,7 +254,7 @@ impl Plan<'_> {
                 if running {
                     self.docker.stop(&self.container.name)?;
                 }
-                exchange.back().context(NotPutBack)?;
+                exchange.roll_back().context(RollbackFailed)?;
                 if running {
                     self.docker.start(&self.container.name)?;
                 }
@@ -267,7 +267,7 @@ impl Plan<'_> {
 
     /// How the live Redis keeps its data. It is started when it does not run.
     fn layout(&self) -> Result<Layout> {
-        let live = Redis::live(self.context, &self.docker);
+        let live = Redis::live(self.app, &self.docker);
         let name = &self.container.name;
         self.docker.start(name)?;
         if let Err(error) = live.loaded(live.stall, || match self.docker.container(name)? {
@@ -301,7 +301,7 @@ impl Plan<'_> {
     }
 
     /// Has a server of our own load the snapshot and write what the live one is to start from. Gives the keys in it.
-    fn stage(&self, helper: &Workshop, exchange: &Exchange<'_>, layout: &Layout) -> Result<Keys> {
+    fn stage(&self, helper: &HelperContainer, exchange: &DirSwap<'_>, layout: &Layout) -> Result<Keys> {
         let owner = exchange.begin(&layout.names())?;
         let dir = exchange.new_dir();
         let snapshot = format!("{dir}/{}", layout.snapshot);
@@ -325,7 +325,7 @@ impl Plan<'_> {
             "Found {} keys in the snapshot, {} of them with an expiry",
             keys.total, keys.expiring
         ));
-        let prefix = &self.context.config.queue_prefix;
+        let prefix = &self.app.config.queue_prefix;
         if self.options.empty_queue {
             let deleted = server.sum(&queue_script("DELETE"), prefix)?;
             self.journal
@@ -353,10 +353,10 @@ impl Plan<'_> {
     }
 
     /// Lays the snapshot down for the live server's owner.
-    fn copy_in(&self, helper: &Workshop, owner: &str, path: &str) -> Result<()> {
+    fn copy_in(&self, helper: &HelperContainer, owner: &str, path: &str) -> Result<()> {
         const COPY: &str = "umask 077; cat >\"$1\"; sync \"$1\" 2>/dev/null || sync; wc -c <\"$1\"";
-        let mut chain = self.context.chain();
-        let contents = read(self.context, &mut chain, self.file)?;
+        let mut chain = self.app.chain();
+        let contents = read(self.app, &mut chain, self.file)?;
         let how = Exec {
             interactive: true,
             user: Some(owner),
@@ -371,9 +371,12 @@ impl Plan<'_> {
             stdin,
             crate::process::Count::default(),
         );
-        let said = chain.collect("reading from docker exec", stdout, 1024);
+        let output = chain.collect("reading from docker exec", stdout, 1024);
         chain.finish()?;
-        let (sent, arrived) = (count.get()?.0, String::from_utf8_lossy(&said.get()?).trim().to_owned());
+        let (sent, arrived) = (
+            count.get()?.0,
+            String::from_utf8_lossy(&output.get()?).trim().to_owned(),
+        );
         ensure!(
             arrived == sent.to_string(),
             "{sent} bytes of the snapshot were sent and {arrived} arrived"
@@ -382,17 +385,17 @@ impl Plan<'_> {
     }
 
     /// What redis-check-rdb counts in the snapshot; none where the image does not have it.
-    fn check(&self, helper: &Workshop, snapshot: &str) -> Result<Option<Keys>> {
+    fn check(&self, helper: &HelperContainer, snapshot: &str) -> Result<Option<Keys>> {
         let call = self
             .docker
             .exec(helper.id(), Exec::default(), &["redis-check-rdb", snapshot]);
-        let said = self.docker.answer("redis-check-rdb", call, None)?;
-        if matches!(said.code, Some(126 | 127)) {
+        let output = self.docker.answer("redis-check-rdb", call, None)?;
+        if matches!(output.code, Some(126 | 127)) {
             return Ok(None);
         }
-        let text = said.text();
+        let text = output.text();
         ensure!(
-            said.success,
+            output.success,
             "redis-check-rdb: {}",
             text.lines().last().unwrap_or("failed")
         );
@@ -400,7 +403,7 @@ impl Plan<'_> {
     }
 
     /// Starts a server on the staged snapshot and waits until it has loaded it.
-    fn serve<'a>(&'a self, helper: &'a Workshop, owner: &str, dir: &str, layout: &Layout) -> Result<Redis<'a>> {
+    fn serve<'a>(&'a self, helper: &'a HelperContainer, owner: &str, dir: &str, layout: &Layout) -> Result<Redis<'a>> {
         const RUN: &str = "\"$@\"; echo $? >\"$0\"";
         let mut argv = vec![
             "sh",
@@ -438,16 +441,16 @@ impl Plan<'_> {
             user: Some(owner),
             ..Exec::default()
         };
-        let said = self
+        let output = self
             .docker
             .answer("docker exec", self.docker.exec(helper.id(), how, &argv), None)?;
-        ensure!(said.success, "redis-server was not started: {}", said.stderr);
+        ensure!(output.success, "redis-server was not started: {}", output.stderr);
         let server = Redis {
             docker: &self.docker,
             container: helper.id(),
             at: ["-s".to_owned(), SOCKET.to_owned()],
             login: None,
-            stall: self.context.config.stall,
+            stall: self.app.config.stall,
         };
         server.loaded(server.stall, || match self.status(helper)? {
             None => Ok(()),
@@ -460,22 +463,22 @@ impl Plan<'_> {
     }
 
     /// The exit status of the server of our own, when it has ended.
-    fn status(&self, helper: &Workshop) -> Result<Option<String>> {
+    fn status(&self, helper: &HelperContainer) -> Result<Option<String>> {
         let call = self.docker.exec(helper.id(), Exec::default(), &["cat", STATUS]);
-        let said = self.docker.answer("docker exec", call, None)?;
-        Ok(said.success.then(|| said.text()).filter(|text| !text.is_empty()))
+        let output = self.docker.answer("docker exec", call, None)?;
+        Ok(output.success.then(|| output.text()).filter(|text| !text.is_empty()))
     }
 
-    fn last_words(&self, helper: &Workshop) -> Result<String> {
+    fn last_words(&self, helper: &HelperContainer) -> Result<String> {
         let call = self
             .docker
             .exec(helper.id(), Exec::default(), &["tail", "-n", "3", LOG]);
-        let said = self.docker.answer("docker exec", call, None)?.text();
-        Ok(said.lines().collect::<Vec<_>>().join(" / "))
+        let output = self.docker.answer("docker exec", call, None)?.text();
+        Ok(output.lines().collect::<Vec<_>>().join(" / "))
     }
 
-    fn ended(&self, helper: &Workshop) -> Result<()> {
-        let deadline = Instant::now() + self.context.config.stall;
+    fn ended(&self, helper: &HelperContainer) -> Result<()> {
+        let deadline = Instant::now() + self.app.config.stall;
         loop {
             match self.status(helper)?.as_deref() {
                 Some("0") => return Ok(()),
@@ -494,7 +497,7 @@ impl Plan<'_> {
         let name = &self.container.name;
         self.journal.info(format_args!("Starting {name}..."));
         self.docker.start(name)?;
-        let live = Redis::live(self.context, &self.docker);
+        let live = Redis::live(self.app, &self.docker);
         let info = live.loaded(live.stall, || match self.docker.container(name)? {
             Some(container) if container.status == "running" => Ok(()),
             _ => bail!("Redis does not start with the restored data; see: docker logs {name}"),
@@ -662,8 +665,8 @@ mod tests {
         assert_eq!(databases[&12], Keys { total: 4, expiring: 0 });
         assert!(keyspace("# Keyspace").unwrap().is_empty());
         assert!(keyspace("db0:keys=x,expires=1").is_none());
-        let said = "[offset 9] Checksum OK\n[info] 10 keys read\n[info] 4 expires\n[info] 1 already expired";
-        assert_eq!(checked_keys(said), Some(Keys { total: 9, expiring: 3 }));
+        let output = "[offset 9] Checksum OK\n[info] 10 keys read\n[info] 4 expires\n[info] 1 already expired";
+        assert_eq!(checked_keys(output), Some(Keys { total: 9, expiring: 3 }));
         assert_eq!(checked_keys("nothing"), None);
     }
 

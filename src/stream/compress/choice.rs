@@ -1,5 +1,5 @@
 //! The choice among several programs, part by part. How much less a fast one packs depends on the data (nothing where they are
-//! noise or repeat themselves nearby, a fifth in prose), so it is tried on samples. What looks like something that was tried
+//! noise or repeat themselves nearby, a fifth in prose), so it is tried on samples. What trials like something that was tried
 //! before gets the same answer.
 
 use anyhow::{Context, Result};
@@ -10,21 +10,21 @@ use super::{Candidate, Tool};
 /// beside each other that are not, which some programs pack badly.
 const SAMPLE: usize = 128 << 10;
 /// How much larger than what `gzip -6` makes of it an archive may become by the choice of faster programs, in thousandths.
-/// That a member is made of each part, and that samples make the programs look better than the whole does, takes up to as much again.
+/// That a member is made of each part, and that samples make the programs trial better than the whole does, takes up to as much again.
 const TOLERANCE: i64 = 7;
-/// So many parts of one look are packed by what one sample has told, at least and at most. Odd, so that kinds that take turns
+/// So many parts of one trial are packed by what one sample has told, at least and at most. Odd, so that kinds that take turns
 /// are all asked about.
-const TRUST: (u32, u32) = (3, 31);
+const REUSE: (u32, u32) = (3, 31);
 /// So many parts come before the first question, by the last program: a stream of so few is packed sooner than asked about.
-const UNASKED: u32 = 8;
+const WARMUP: u32 = 8;
 /// So many parts to a question at least: to try all programs takes longer than to pack a part by the slowest.
 const PARTS_A_QUESTION: u32 = 4;
-/// What two parts may differ in and still look alike, as a share of their bytes.
-const ALIKE: f64 = 0.1;
+/// What two parts may differ in and still trial alike, as a share of their bytes.
+const SAME: f64 = 0.1;
 /// What else decides when there have been too many questions.
 const SIMILAR: f64 = 0.2;
-/// So many looks are kept.
-const LOOKS: usize = 16;
+/// So many trials are kept.
+const TRIALS: usize = 16;
 /// How much of a sample is looked at for what repeats.
 const NEARBY: usize = 32 << 10;
 
@@ -43,26 +43,26 @@ pub(super) struct Chooser {
     candidates: Vec<Candidate>,
     measure: Option<Tool>,
     /// Answers, the last used last.
-    looks: Vec<Look>,
+    trials: Vec<Trial>,
     /// How many parts and questions there were, and by which candidate the last part was packed.
     parts: u32,
     questions: u32,
     before: Option<usize>,
     /// What the samples of all parts so far may take, and what they do.
-    balance: Balance,
+    budget: SizeBudget,
 }
 
 /// The archive as a whole is what is to be small: half of what some parts save may be spent on others. The other half is for
 /// what a sample promises and the whole does not keep.
 #[derive(Clone, Copy, Default)]
-struct Balance {
+struct SizeBudget {
     /// What the measure makes of the samples, in bytes.
     least: i64,
     /// By how much more is made of them.
     excess: i64,
 }
 
-impl Balance {
+impl SizeBudget {
     fn with(self, least: i64, excess: i64) -> Self {
         Self {
             least: self.least + least,
@@ -75,9 +75,9 @@ impl Balance {
     }
 }
 
-/// What parts look like.
+/// What parts trial like.
 #[derive(Clone)]
-struct Face {
+struct Fingerprint {
     /// How often a sample has each byte.
     bytes: [u32; 256],
     /// How many bytes of it that is.
@@ -87,7 +87,7 @@ struct Face {
     repeats: f64,
 }
 
-impl Face {
+impl Fingerprint {
     fn of(sample: &[u8]) -> Self {
         let mut bytes = [0; 256];
         for &byte in sample {
@@ -117,9 +117,9 @@ impl Face {
     }
 }
 
-/// What was found out about parts that look alike.
-struct Look {
-    face: Face,
+/// What was found out about parts that trial alike.
+struct Trial {
+    fingerprint: Fingerprint,
     /// What the measure makes of a sample.
     least: i64,
     /// What each candidate makes of it, up to the first that makes it as small.
@@ -129,10 +129,10 @@ struct Look {
     used: u32,
 }
 
-impl Look {
-    /// The first candidate that the balance allows, else the last that was tried; and the balance after it.
-    fn answer(&self, balance: Balance) -> (usize, Balance) {
-        let after = |packed| balance.with(self.least, packed - self.least);
+impl Trial {
+    /// The first candidate that the budget allows, else the last that was tried; and the budget after it.
+    fn answer(&self, budget: SizeBudget) -> (usize, SizeBudget) {
+        let after = |packed| budget.with(self.least, packed - self.least);
         let allowed = self.packed.iter().position(|&packed| after(packed).holds());
         let answer = allowed.unwrap_or(self.packed.len().saturating_sub(1));
         (answer, after(self.packed.get(answer).copied().unwrap_or(self.least)))
@@ -145,11 +145,11 @@ impl Chooser {
         Self {
             candidates,
             measure,
-            looks: Vec::new(),
+            trials: Vec::new(),
             parts: 0,
             questions: 0,
             before: None,
-            balance: Balance::default(),
+            budget: SizeBudget::default(),
         }
     }
 
@@ -174,14 +174,14 @@ impl Chooser {
         let (Some(measure), Some(sample)) = (&self.measure, sample(part)) else {
             return Ok(None);
         };
-        if self.candidates.len() < 2 || self.parts <= UNASKED {
+        if self.candidates.len() < 2 || self.parts <= WARMUP {
             return Ok(None);
         }
-        let face = Face::of(sample);
+        let fingerprint = Fingerprint::of(sample);
         let nearest = self
-            .looks
+            .trials
             .iter()
-            .map(|look| look.face.distance(&face))
+            .map(|trial| trial.fingerprint.distance(&fingerprint))
             .enumerate()
             .min_by(|a, b| a.1.total_cmp(&b.1));
         let within = |limit: f64| {
@@ -189,54 +189,54 @@ impl Chooser {
                 .filter(|(_, distance)| *distance <= limit)
                 .map(|(place, _)| place)
         };
-        let known = within(ALIKE).filter(|&place| self.looks[place].used < self.looks[place].trust);
+        let known = within(SAME).filter(|&place| self.trials[place].used < self.trials[place].trust);
         let may_ask = self.questions.saturating_mul(PARTS_A_QUESTION) <= self.parts;
-        let mut look = match (known, may_ask) {
-            (Some(place), _) => self.looks.remove(place),
+        let mut trial = match (known, may_ask) {
+            (Some(place), _) => self.trials.remove(place),
             (None, true) => {
                 self.questions += 1;
-                let mut look = self.ask(measure, face, sample)?;
-                if let Some(old) = within(ALIKE).map(|place| self.looks.remove(place)) {
+                let mut trial = self.ask(measure, fingerprint, sample)?;
+                if let Some(old) = within(SAME).map(|place| self.trials.remove(place)) {
                     // The longer the answer stays the same, the longer it is trusted.
-                    let answer = |look: &Look| look.answer(Balance::default()).0;
-                    if answer(&old) == answer(&look) {
-                        look.trust = (old.trust * 2 + 1).min(TRUST.1);
+                    let answer = |trial: &Trial| trial.answer(SizeBudget::default()).0;
+                    if answer(&old) == answer(&trial) {
+                        trial.trust = (old.trust * 2 + 1).min(REUSE.1);
                     }
                 }
-                look
+                trial
             }
             (None, false) => match within(SIMILAR) {
-                Some(place) => self.looks.remove(place),
+                Some(place) => self.trials.remove(place),
                 None => return Ok(None),
             },
         };
-        look.used += 1;
-        let (answer, after) = look.answer(self.balance);
-        self.balance = after;
-        if self.looks.len() >= LOOKS {
-            self.looks.remove(0);
+        trial.used += 1;
+        let (answer, after) = trial.answer(self.budget);
+        self.budget = after;
+        if self.trials.len() >= TRIALS {
+            self.trials.remove(0);
         }
-        self.looks.push(look);
+        self.trials.push(trial);
         Ok(Some(answer))
     }
 
     /// Tries the programs on a sample.
-    fn ask(&self, measure: &Tool, face: Face, sample: &[u8]) -> Result<Look> {
-        let mut look = Look {
-            face,
+    fn ask(&self, measure: &Tool, fingerprint: Fingerprint, sample: &[u8]) -> Result<Trial> {
+        let mut trial = Trial {
+            fingerprint,
             least: measure.try_on(sample)?,
             packed: Vec::new(),
-            trust: TRUST.0,
+            trust: REUSE.0,
             used: 0,
         };
         for candidate in &self.candidates {
             let packed = candidate.tool.try_on(sample)?;
-            look.packed.push(packed);
-            if packed <= look.least {
+            trial.packed.push(packed);
+            if packed <= trial.least {
                 break;
             }
         }
-        Ok(look)
+        Ok(trial)
     }
 }
 
@@ -299,29 +299,29 @@ mod tests {
     fn the_fast_program_packs_only_what_it_packs_as_well() {
         let mut chooser = chooser();
         // Nobody asks about the first.
-        assert_eq!(fast(&mut chooser, &noise(256), UNASKED), all(false, UNASKED));
+        assert_eq!(fast(&mut chooser, &noise(256), WARMUP), all(false, WARMUP));
         assert_eq!(fast(&mut chooser, &text(), 3), all(false, 3));
         assert_eq!(fast(&mut chooser, &noise(256), 3), all(true, 3));
         // What was seen before is known again.
         fast(&mut chooser, &text(), 1);
-        assert_eq!(chooser.looks.len(), 2);
+        assert_eq!(chooser.trials.len(), 2);
         assert_eq!(fast(&mut chooser, b"short", 1), all(false, 1));
     }
 
     #[test]
     fn an_answer_is_trusted_longer_when_it_stays_the_same() {
         let mut chooser = chooser();
-        fast(&mut chooser, &noise(256), UNASKED + TRUST.0);
-        assert_eq!((chooser.looks[0].trust, chooser.questions), (TRUST.0, 1));
+        fast(&mut chooser, &noise(256), WARMUP + REUSE.0);
+        assert_eq!((chooser.trials[0].trust, chooser.questions), (REUSE.0, 1));
         fast(&mut chooser, &noise(256), 1);
-        assert_eq!((chooser.looks[0].trust, chooser.questions), (2 * TRUST.0 + 1, 2));
-        fast(&mut chooser, &noise(256), 2 * TRUST.0 + 1);
-        assert_eq!((chooser.looks[0].trust, chooser.questions), (4 * TRUST.0 + 3, 3));
-        // As many looks as there are kinds, and no more than are kept; and never many questions.
+        assert_eq!((chooser.trials[0].trust, chooser.questions), (2 * REUSE.0 + 1, 2));
+        fast(&mut chooser, &noise(256), 2 * REUSE.0 + 1);
+        assert_eq!((chooser.trials[0].trust, chooser.questions), (4 * REUSE.0 + 3, 3));
+        // As many trials as there are kinds, and no more than are kept; and never many questions.
         for turn in 0..60 {
             fast(&mut chooser, &noise(3 + turn * 4), 1);
         }
-        assert!(chooser.looks.len() <= LOOKS);
+        assert!(chooser.trials.len() <= TRIALS);
         assert!(
             (chooser.questions - 1) * PARTS_A_QUESTION <= chooser.parts,
             "{}",
@@ -333,31 +333,32 @@ mod tests {
     fn what_repeats_is_told_from_what_has_the_same_letters() {
         let letters = noise(26);
         let repeated: Vec<u8> = letters[..1000].iter().copied().cycle().take(PART).collect();
-        let [face, other, same] = [&letters, &repeated, &noise(26)].map(|part| Face::of(sample(part).unwrap()));
-        assert!(face.distance(&same) < ALIKE / 2.0);
-        assert!(face.distance(&other) > 0.5);
+        let [fingerprint, other, same] =
+            [&letters, &repeated, &noise(26)].map(|part| Fingerprint::of(sample(part).unwrap()));
+        assert!(fingerprint.distance(&same) < SAME / 2.0);
+        assert!(fingerprint.distance(&other) > 0.5);
     }
 
     #[test]
     fn what_some_parts_save_is_spent_on_others_and_no_more() {
-        let look = |least, packed: &[i64]| Look {
-            face: Face::of(b""),
+        let trial = |least, packed: &[i64]| Trial {
+            fingerprint: Fingerprint::of(b""),
             least,
             packed: packed.to_vec(),
             trust: 1,
             used: 0,
         };
-        let none = Balance::default();
+        let none = SizeBudget::default();
         // 7 bytes are given; where neither does, it is the last.
-        assert_eq!(look(1000, &[1007, 1000]).answer(none).0, 0);
-        assert_eq!(look(1000, &[1008, 1000]).answer(none).0, 1);
-        let (number, over) = look(1000, &[1200, 1015]).answer(none);
+        assert_eq!(trial(1000, &[1007, 1000]).answer(none).0, 0);
+        assert_eq!(trial(1000, &[1008, 1000]).answer(none).0, 1);
+        let (number, over) = trial(1000, &[1200, 1015]).answer(none);
         assert_eq!((number, over.excess), (1, 15));
-        let (number, saved) = look(1000, &[1200, 990]).answer(none);
+        let (number, saved) = trial(1000, &[1200, 990]).answer(none);
         assert_eq!((number, saved.excess), (1, -5));
         // Half of ten bytes that were saved, with the 14 that are given, may be spent.
-        let (number, spent) = look(1000, &[1019, 1000]).answer(saved);
+        let (number, spent) = trial(1000, &[1019, 1000]).answer(saved);
         assert_eq!((number, spent.excess), (0, 14));
-        assert_eq!(look(1000, &[1020, 1000]).answer(saved).0, 1);
+        assert_eq!(trial(1000, &[1020, 1000]).answer(saved).0, 1);
     }
 }
