@@ -95,10 +95,10 @@ doctor: bin/n8n-backup ## Look at everything that a backup needs
 check: ## Check syntax, style and lints of scripts and sources
 	@scripts/make/check.sh
 
-smoke: bin/n8n-backup ## Run the crontab's command line on a throw-away stack
+smoke: bin/n8n-backup ## Run the crontab's command line on a scratch stack
 	@scripts/make/smoke.sh
 
-test: bin/n8n-backup ## Run the tests of the main job, on throw-away stacks
+test: bin/n8n-backup ## Run the tests of the main job, on scratch stacks
 	@scripts/make/test.sh
 
 test-all: bin/n8n-backup ## Run every test
@@ -107,7 +107,7 @@ test-all: bin/n8n-backup ## Run every test
 faults: bin/n8n-backup ## Run the fault suite in full, FAULT_ROUNDS times (FAULT_COMPRESSOR=igzip, FAULT_PASSPHRASE=..., FAULT_THREADS)
 	@scripts/make/faults.sh
 
-demo: bin/n8n-backup ## Back up, destroy and restore a throw-away stack
+demo: bin/n8n-backup ## Back up, destroy and restore a scratch stack
 	@scripts/make/demo.sh
 
 bench: bin/n8n-backup ## Measure against the scripts' pipelines (BENCH_MB, BENCH_DATA, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)

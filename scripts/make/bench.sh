@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures backups and restores of a throw-away stack, with n8n-backup and with the plain
+# Measures backups and restores of a scratch stack, with n8n-backup and with the plain
 # shell pipelines that it replaces, by turns; prints Markdown. Settings:
 #   BENCH_MB      megabytes of the plain dump (1000); the volume gets three quarters of it
 #   BENCH_DATA    what the executions hold: text (as of people and orders), or ids (identifiers
@@ -16,7 +16,7 @@ data=${BENCH_DATA:-text}
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || die "BENCH_ROUNDS must be a number from 1 to 99, not '$rounds'"
 [[ $data =~ ^(text|ids)$ ]] || die "BENCH_DATA must be text or ids, not '$data'"
 growth=${BENCH_GROWTH:-} write=${BENCH_WRITE:-}
-. "${BASH_SOURCE[0]%/*}/throwaway.sh"
+. "${BASH_SOURCE[0]%/*}/scratch.sh"
 
 note() {
   printf 'bench: %s\n' "$*" >&2
@@ -284,7 +284,7 @@ plot() {
 # --- the run ----------------------------------------------------------------------------
 
 load=$(cut -d' ' -f1 /proc/loadavg)
-throwaway bench --seed
+scratch bench --seed
 "$stack" seed-volume "$prefix"
 make_bare_path
 sample=$((mb < 200 ? mb * 500000 : 100000000))

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A throw-away n8n stack with data: backed up, destroyed with all its volumes, restored by
+# A scratch n8n stack with data: backed up, destroyed with all its volumes, restored by
 # one command, compared. What is shown of each part stands in the function count_PART and
 # in the part's fingerprint, which tests/stack makes.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
-. "${BASH_SOURCE[0]%/*}/throwaway.sh"
+. "${BASH_SOURCE[0]%/*}/scratch.sh"
 
 parts=(postgres redis volume)
 
@@ -54,8 +54,8 @@ count_volume() {
   awk 'END { printf "%d paths", NR }' "$work/volume.$1"
 }
 
-step 'A throw-away n8n stack'
-throwaway demo --seed
+step 'A scratch n8n stack'
+scratch demo --seed
 "$stack" seed-volume "$prefix"
 "$stack" seed-redis "$prefix"
 for part in "${parts[@]}"; do

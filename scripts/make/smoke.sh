@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs the crontab's command line as cron does, on a throw-away stack, and looks at the
+# Runs the crontab's command line as cron does, on a scratch stack, and looks at the
 # files and the log that it leaves.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
-. "${BASH_SOURCE[0]%/*}/throwaway.sh"
+. "${BASH_SOURCE[0]%/*}/scratch.sh"
 
 failed=0
 finding() {
@@ -11,7 +11,7 @@ finding() {
   failed=1
 }
 
-throwaway smoke --seed
+scratch smoke --seed
 "$stack" seed-volume "$prefix"
 log=$dir/logs/backup.log
 started=$(date +%s)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests: packaging, unit and integration tests, the last on throw-away stacks. At the
+# The tests: packaging, unit and integration tests, the last on scratch stacks. At the
 # end, the tests that did not run and why: each test that has to pass over something
 # appends a line "name: reason" to the file that N8N_BACKUP_SKIPPED names.
 #

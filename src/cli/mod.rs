@@ -144,7 +144,7 @@ const CREATE_ROLES: Opt = Opt {
     long: "create-roles",
     short: None,
     value: None,
-    help: "create roles that the dump names and the server missing_parts, without login",
+    help: "create roles that the dump names and the server lacks, without login",
 };
 
 /// Every command.

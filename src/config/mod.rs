@@ -753,7 +753,7 @@ mod tests {
             let row = format!("| `{}` | {default} | {} |", setting.name, setting.help);
             assert!(
                 docs.lines().any(|line| line == row),
-                "docs/settings.md missing_parts this row: {row}"
+                "docs/settings.md lacks this row: {row}"
             );
         }
         let (_, table) = docs.split_once("|---|---|---|\n").unwrap();

@@ -649,7 +649,7 @@ impl Sandbox {
     }
 
     fn env_file_text(&self) -> String {
-        let mut text = String::from("# Settings of a throw-away stack\n");
+        let mut text = String::from("# Settings of a scratch stack\n");
         for (name, value) in self.settings() {
             let _ = writeln!(text, "{}", env_line(name, &value));
         }

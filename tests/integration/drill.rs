@@ -1,4 +1,4 @@
-//! test-recovery: recovery points, whole and damaged, recovered into throw-away containers.
+//! test-recovery: recovery points, whole and damaged, recovered into scratch containers.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{assert_same, done, has_program, matches, name, sh, skip, Outcome, Sandbox};
 
-/// The label of the throw-away containers.
+/// The label of the scratch containers.
 const LABEL: &str = "n8n-backup.drill";
 
 /// Fails unless standard output has a line `[LEVEL] TIME [test-recovery] MESSAGE` of this pattern (`LEVEL MESSAGE`).
@@ -353,7 +353,7 @@ fn what_cannot_be_tested_is_no_verdict() {
             "There is no container n8nbt-no-such-container",
         ),
         ("BACKUP_MIN_FREE_KB", "900000000000", "Docker's disk has "),
-        ("BACKUP_DRILL_CPUS", "4000", "could not make a throw-away container"),
+        ("BACKUP_DRILL_CPUS", "4000", "could not make a scratch container"),
     ];
     for (setting, value, reason) in cases {
         let outcome = sandbox
@@ -637,7 +637,7 @@ fn a_test_that_is_killed_leaves_nothing_running() {
     outcome.assert_success();
     assert_says(
         &outcome,
-        "WARN Removed 1 throw-away container(s) that an interrupted test left",
+        "WARN Removed 1 scratch container(s) that an interrupted test left",
     );
     assert_eq!(containers(), "");
 }

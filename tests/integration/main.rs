@@ -1,4 +1,4 @@
-//! The tests of the installed scripts on throw-away stacks, in one program, so that the machine is never idle for the last
+//! The tests of the installed scripts on scratch stacks, in one program, so that the machine is never idle for the last
 //! test of a file. What needs a process of its own is beside this directory.
 
 // A test that cannot go on is to panic.

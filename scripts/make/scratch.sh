@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A throw-away stack and an n8n project directory for it; sourced after lib.sh. Both go
+# A scratch stack and an n8n project directory for it; sourced after lib.sh. Both go
 # when the script ends, however it ends.
 
 # Settings of the caller's own stack must not reach this one.
@@ -9,15 +9,15 @@ stack=${root:?}/tests/stack/stack.sh
 prefix=
 work=
 
-# throwaway NAME [OPTION...]: starts the stack (options as of stack.sh up) and installs into
+# scratch NAME [OPTION...]: starts the stack (options as of stack.sh up) and installs into
 # a new directory. Sets `prefix`, `work` (a temporary directory) and `dir` (the n8n
 # directory in it, with a blank in its name).
-throwaway() {
+scratch() {
   local name=$1
   shift
   "$root/scripts/make/engine.sh"
   prefix=n8nbt-$name-$$-$RANDOM$RANDOM
-  trap remove_throwaway EXIT
+  trap remove_scratch EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   work=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-$name.XXXXXX")
@@ -27,7 +27,7 @@ throwaway() {
   "$stack" sweep
   "$stack" up "$prefix" "$@"
   cat >"$dir/.env" <<END
-# Settings of a throw-away stack
+# Settings of a scratch stack
 POSTGRES_USER=n8n
 POSTGRES_DB=n8n
 POSTGRES_PASSWORD='not a secret'
@@ -41,7 +41,7 @@ END
   N8N_DIR=$dir "$root/scripts/make/install.sh"
 }
 
-remove_throwaway() {
+remove_scratch() {
   trap '' INT TERM HUP
   local helpers
   # A helper container of an interrupted backup still holds the volume.
