@@ -1,6 +1,7 @@
 //! n8n-backup: backs up and restores a self-hosted n8n stack (PostgreSQL, Redis, the n8n volume, `.env`) through the
 //! Docker CLI. See `docs/architecture.md` for the rooms of this house.
 
+mod app;
 mod cli;
 mod commands;
 mod components;
@@ -22,9 +23,10 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context as _, Result};
 
+use app::App;
 use cli::{Action, Invocation, Request, UsageError};
 use commands::test_recovery::Parts;
-use components::{n8n_data, postgres, redis, App};
+use components::{n8n_data, postgres, redis};
 use config::Config;
 use report::log::{self, Journal};
 

@@ -7,12 +7,13 @@ use std::thread;
 use anyhow::{bail, Result};
 
 use super::{backup_offsite, cleanup, hold, now, record, test_recovery};
-pub(super) use crate::components::available;
-use crate::components::{dirswap, env_file, n8n_data, postgres, redis, App, Backup};
+use crate::app::App;
+use crate::components::{dirswap, env_file, n8n_data, postgres, redis, Backup};
 use crate::config::Drill;
 use crate::report::log::{self, Journal};
 use crate::report::units;
 use crate::stack::pause;
+use crate::store::space::available;
 use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-all");

@@ -17,7 +17,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use chrono::TimeDelta;
 
 use super::now;
-use crate::components::{self, sha256, App};
+use crate::app::App;
 use crate::process::Observer;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -27,6 +27,8 @@ use crate::store::manifest::{self, Member, Point};
 use crate::store::remote::{Proof, Rclone};
 use crate::store::retention::Idle;
 use crate::store::{make_dir, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
+use crate::stream::publish;
+use crate::stream::read::sha256;
 
 /// The journal of the copy to elsewhere, for those who run it as a step of theirs.
 pub const JOURNAL: Journal = Journal::new("backup-offsite");
@@ -324,7 +326,7 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &[String])
     let _used = point.hold(&app.store)?;
     for member in &point.members {
         // What has rotted here must not take the place of a good copy.
-        let sum = sha256(app, &root.join(&member.name))?;
+        let sum = sha256(&app.config, &root.join(&member.name))?;
         ensure!(
             sum == member.sha256,
             "{} is not what was backed up: its SHA-256 is {sum}",
@@ -555,7 +557,7 @@ fn fetch_file(app: &App, rclone: &Rclone, member: &Member) -> Result<()> {
     let _lock = app.hold(kind, FETCH)?;
     let path = app.store.root().join(&member.name);
     if path.symlink_metadata().is_ok() {
-        let sum = sha256(app, &path)?;
+        let sum = sha256(&app.config, &path)?;
         ensure!(
             sum == member.sha256,
             "{} is here with other contents: move it away first",
@@ -572,7 +574,7 @@ fn fetch_file(app: &App, rclone: &Rclone, member: &Member) -> Result<()> {
     let partial = store.create(kind, stamp)?;
     let mut chain = app.chain();
     let stream: Box<dyn Read + Send> = Box::new(rclone.read(&mut chain, &member.name)?);
-    let written = components::write_as_is(app, &mut chain, &partial, stream, ())?;
+    let written = publish::write_as_is(&app.config, &mut chain, &partial, stream, ())?;
     chain.finish()?;
     let ((), bytes, sum) = written.get()?;
     ensure!(

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{bail, Result};
 use chrono::{DateTime, Local};
 
+use crate::app::App;
 use crate::cli::suggestion;
-use crate::components::{self, App};
+use crate::components;
 use crate::config::SETTINGS;
 use crate::process::Count;
 use crate::report::log::{self, Journal};
@@ -19,6 +20,7 @@ use crate::store::manifest::{self, PointOnDisk, State};
 use crate::store::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
 use crate::store::{Entry, Kind, Store};
 use crate::stream::encrypt::Locked;
+use crate::stream::read;
 
 const JOURNAL: Journal = Journal::new("cleanup-backups");
 
@@ -58,7 +60,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
     }
     let now = SystemTime::now();
     let mut plan = Plan::new(app, &listings)?;
-    let lost = app.lost_env_file();
+    let lost = components::lost_env_file(app);
     match lost {
         Some(lost) => JOURNAL.warn(format_args!(
             "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
@@ -152,7 +154,7 @@ pub fn reclaimable(app: &App) -> u64 {
         return 0;
     };
     let plan = Plan::from(app, survey);
-    let lost = app.lost_env_file().is_some();
+    let lost = components::lost_env_file(app).is_some();
     let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention, lost));
     let entries = listings.iter().flat_map(|(_, entries)| entries);
     entries
@@ -280,7 +282,7 @@ impl Plan {
                 match components::verify(app, kind, &file.path) {
                     Ok(()) => break,
                     // What cannot be read here cannot be judged either.
-                    Err(error) if components::is_no_verdict(&error) => {
+                    Err(error) if read::is_no_verdict(&error) => {
                         // That a host cannot decrypt what it writes may well be meant.
                         if !error.is::<Locked>() {
                             JOURNAL.warn(format_args!(
@@ -441,7 +443,7 @@ fn lesser(app: &App, path: &Path) -> Grade {
     let packed = path
         .extension()
         .is_some_and(|extension| extension == "gz" || extension == "gpg");
-    if packed && components::observe(app, path, Count::default()).is_ok() {
+    if packed && read::observe(&app.config, path, Count::default()).is_ok() {
         Grade::Unpacks
     } else {
         Grade::Unproven

@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, Result};
 
 use super::status::{Level, State};
+use crate::app::App;
 use crate::cli;
 use crate::components::credentials;
-use crate::components::{n8n_data, postgres, redis, App};
+use crate::components::{n8n_data, postgres, redis};
 use crate::config::dotenv;
 use crate::config::{Encryption, SETTINGS};
 use crate::engine::Docker;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Local, SecondsFormat};
 
-use crate::components::App;
+use crate::app::App;
 use crate::report::json::Json;
 use crate::report::log;
 use crate::report::units;

@@ -17,7 +17,8 @@ use std::path::Path;
 use anyhow::{bail, Result};
 use chrono::{Local, SecondsFormat};
 
-use crate::components::{App, Backup};
+use crate::app::App;
+use crate::components::Backup;
 use crate::report::log::Journal;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};

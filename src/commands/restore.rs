@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{bail, Result};
 
 use super::{backup_one, hold};
+use crate::app::App;
 use crate::components::postgres::restore::{prepare, Options};
-use crate::components::{env_file, n8n_data, redis, App};
+use crate::components::{env_file, n8n_data, redis};
 use crate::report::log::{self, Journal};
 use crate::stack::pause;
 use crate::store::lock::InUse;

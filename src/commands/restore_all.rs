@@ -13,7 +13,8 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::hold;
 use super::restore::{confirmed, keep_volume};
-use crate::components::{env_file, n8n_data, postgres, redis, App};
+use crate::app::App;
+use crate::components::{env_file, n8n_data, postgres, redis};
 use crate::engine::Docker;
 use crate::report::log::{self, Journal};
 use crate::stack::pause::{self, Pause};

@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
 use super::now;
+use crate::app::App;
 use crate::components::credentials::{self, Stored};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive};
-use crate::components::{env_file, n8n_data, postgres, redis, App};
+use crate::components::{env_file, n8n_data, postgres, redis};
 use crate::config::{Drill, Secret};
 use crate::report::log::{self, Journal};
 use crate::report::units;

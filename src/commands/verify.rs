@@ -8,12 +8,14 @@ use std::thread;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::now;
-use crate::components::{sha256, verify, App};
+use crate::app::App;
+use crate::components::verify;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{self, Member, Point};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 use crate::stream::encrypt::Locked;
+use crate::stream::read::sha256;
 
 const JOURNAL: Journal = Journal::new("verify");
 
@@ -241,7 +243,7 @@ fn check(app: &App, kind: Kind, path: &Path, member: Option<&Member>) -> Option<
         Ok(_) => {}
     }
     let (sum, form) = thread::scope(|scope| {
-        let sum = member.map(|_| scope.spawn(|| sha256(app, path)));
+        let sum = member.map(|_| scope.spawn(|| sha256(&app.config, path)));
         let form = verify(app, kind, path);
         (sum.map(|sum| sum.join()), form)
     });

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::Result;
 
 use super::status::State;
-use crate::components::App;
+use crate::app::App;
 use crate::report::channel::{self, Signal};
 use crate::report::log::{self, Journal};
 use crate::report::metrics::Metrics;

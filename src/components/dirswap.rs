@@ -5,7 +5,7 @@
 
 use anyhow::{anyhow, bail, Result};
 
-use super::{n8n_data, App};
+use crate::app::App;
 use crate::engine::{Data, Docker, Exec, HelperContainer};
 use crate::store::Kind;
 
@@ -128,7 +128,7 @@ pub fn helper_container(
     image: &str,
     data: Data<'_>,
 ) -> Result<HelperContainer> {
-    let project = n8n_data::owner(app);
+    let project = app.owner();
     let owner = format!("{project}-restore-{}", kind.dir());
     docker.sweep_helpers(&owner)?;
     docker.helper_container(&project, &owner, image, data)
@@ -141,7 +141,7 @@ pub fn helper_container(
 /// # Errors
 /// When the engine does not answer or refuses.
 pub fn sweep(app: &App, docker: &Docker) -> Result<usize> {
-    docker.sweep_restore_helpers(&n8n_data::owner(app))
+    docker.sweep_restore_helpers(&app.owner())
 }
 
 /// How far an exchange has come.

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::{n8n_data, sha256, App};
+use crate::app::App;
 use crate::engine::{ContainerSpec, Docker, ScratchContainer};
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
+use crate::stream::read::sha256;
 
 /// Marks an error as one of the set-up: the test could not be made, so it says nothing of the backup.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl<'a> DrillEnv<'a> {
     /// When there is no engine that answers.
     pub fn new(app: &'a App, point: &'a Point) -> Result<(Self, usize)> {
         let docker = app.docker()?;
-        let owner = n8n_data::owner(app);
+        let owner = app.owner();
         let left = docker.sweep_scratch(&owner)?;
         let env = Self {
             app,
@@ -130,7 +131,7 @@ pub fn check_file(app: &App, path: &Path, member: &Member) -> Result<()> {
     if member.sha256.is_empty() {
         return Ok(());
     }
-    let sum = sha256(app, path)?;
+    let sum = sha256(&app.config, path)?;
     ensure!(
         sum == member.sha256,
         "{} is not the file that was recorded: its SHA-256 is {sum} instead of {}",

@@ -10,10 +10,9 @@ use std::thread;
 
 use anyhow::{anyhow, bail, Context as _, Error, Result};
 
+use crate::app::App;
 use crate::components::dirswap::RollbackFailed;
-use crate::components::n8n_data;
 use crate::components::postgres::restore::LiveDatabaseGone;
-use crate::components::App;
 use crate::engine::{Container, Docker};
 use crate::report::log::Journal;
 use crate::store::atomic;
@@ -202,7 +201,7 @@ pub fn interrupted(app: &App) -> Option<String> {
 
 /// The names of n8n's containers that run; none where none does, or the engine does not answer.
 pub fn running(app: &App) -> Option<String> {
-    let mut found = n8n_data::containers(app, &app.docker().ok()?).ok()?;
+    let mut found = app.n8n_containers(&app.docker().ok()?).ok()?;
     found.retain(is_up);
     let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
     (!names.is_empty()).then(|| names.join(" "))

@@ -8,6 +8,7 @@ pub mod lock;
 pub mod manifest;
 pub mod remote;
 pub mod retention;
+pub mod space;
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};

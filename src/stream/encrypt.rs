@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::config::{Encryption, Recipient, Secret};
+use crate::config::{Config, Encryption, Recipient, Secret};
 use crate::process::{self, find, Chain, ChildOutput, Input, Missing, Observer, Pending};
 
 /// What gpg is told each time: no questions, no options of the user's, no agent that stays, no network.
@@ -229,6 +229,11 @@ impl Gpg {
         gpg.args(ALWAYS);
         gpg
     }
+}
+
+/// The gpg of this host.
+pub(super) fn gpg(config: &Config) -> Result<Gpg> {
+    Gpg::locate(config.path.as_ref(), config.stall)
 }
 
 /// Whether what `encryption` encrypts can be decrypted with it.

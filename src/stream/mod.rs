@@ -3,3 +3,28 @@
 pub mod checksum;
 pub mod compress;
 pub mod encrypt;
+pub mod publish;
+pub mod read;
+
+use anyhow::Result;
+
+use crate::formats::{pg_dump, rdb, tar};
+use crate::process::Observer;
+
+impl Observer for pg_dump::Scanner {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        Self::feed(self, chunk)
+    }
+}
+
+impl Observer for tar::Scanner {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        Self::feed(self, chunk)
+    }
+}
+
+impl Observer for rdb::Scanner {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        Self::feed(self, chunk)
+    }
+}

@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{bail, Context as _, Result};
 use chrono::DateTime;
 
-use super::backup_all::available;
-use crate::components::App;
+use crate::app::App;
 use crate::report::json::Json;
 use crate::report::log::ascii;
 use crate::report::units;
 use crate::stack::pause;
 use crate::store::manifest::{self, Point};
 use crate::store::retention::Rules;
+use crate::store::space::available;
 use crate::store::Kind;
 
 const DAY: u64 = 86_400;

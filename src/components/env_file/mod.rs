@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled, Stopwatch};
-use super::{prove_encryption, read, write, App, Backup};
+use super::Backup;
+use crate::app::App;
 use crate::components::credentials;
 use crate::config::dotenv;
 use crate::config::{Encryption, Secret};
@@ -16,6 +17,8 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest;
 use crate::store::{Kind, Stamp, ENCRYPTED};
+use crate::stream::publish::{publish, write};
+use crate::stream::read::read;
 
 /// It has no script of its own; it is a step of backup-all.
 const JOURNAL: Journal = Journal::new("backup-all");
@@ -33,7 +36,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     if !source.is_file() {
         bail!(".env file not found at {}", source.display());
     }
-    if let Some(lost) = app.lost_env_file() {
+    if let Some(lost) = lost(app) {
         // It would be the newest copy, and what latest means.
         let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
         return Err(hint.context("Failed to backup environment file"));
@@ -47,8 +50,40 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     Ok(backup)
 }
 
+/// Says so when `.env` is lost: it is gone, or sets nothing, and a copy of it does. What it has said, of the retention or
+/// of encryption, is not known then.
+pub fn lost(app: &App) -> Option<&'static str> {
+    let lost = match &app.config {
+        config if config.env_file_sets => return None,
+        config if config.env_file_exists => ".env sets nothing, and copies of it do",
+        _ => ".env is missing, and there are copies of it",
+    };
+    was_there(app).then_some(lost)
+}
+
+/// Refuses to follow encrypted backups of a kind by a plain one because the setting that says so is lost.
+///
+/// # Errors
+/// When `.env` is lost and the newest backup of the kind is encrypted.
+pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
+    if app.config.encryption.is_some() {
+        return Ok(());
+    }
+    let Some(lost) = lost(app) else {
+        return Ok(());
+    };
+    let newest = app.store.list(kind)?.pop();
+    ensure!(
+        !newest.is_some_and(|entry| entry.path.to_string_lossy().ends_with(ENCRYPTED)),
+        "{lost}: the newest backup of {} is encrypted, and none is made that is not. Put .env back by restore-env.sh, or write \
+         it anew",
+        kind.dir()
+    );
+    Ok(())
+}
+
 /// Whether there was a `.env` that set something, as far as copies and recovery points tell; in doubt there was.
-pub fn was_there(app: &App) -> bool {
+fn was_there(app: &App) -> bool {
     let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), manifest::list(&app.store)) else {
         return true;
     };
@@ -97,7 +132,7 @@ pub fn drill(env: &DrillEnv<'_>, file: &Path) -> Result<(Drilled, Option<Secret>
 /// The contents of a copy.
 fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
     let mut chain = app.chain();
-    let contents = read(app, &mut chain, path)?;
+    let contents = read(&app.config, &mut chain, path)?;
     let text = chain.collect("reading the environment file", contents, LIMIT);
     chain.finish()?;
     text.get()
@@ -113,14 +148,12 @@ fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
     }
     let source = app.config.env_file();
     let file = File::open(&source).with_context(|| format!("Cannot read {}", source.display()))?;
-    let mut partial = app.store.create(Kind::Env, stamp)?;
+    let partial = app.store.create(Kind::Env, stamp)?;
     let mut chain = app.chain();
-    let written = write(app, &mut chain, &partial, file, ())?;
+    let written = write(&app.config, &mut chain, &partial, file, ())?;
     chain.finish()?;
     let ((), bytes, sha256) = written.get()?;
-    partial.sync()?;
-    prove_encryption(app, &partial, bytes)?;
-    let entry = partial.publish()?;
+    let entry = publish(&app.config, partial, bytes)?;
     let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
     let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));
     Ok(Backup {

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::text;
-use crate::components::{check_recorded, App};
+use crate::app::App;
 use crate::config::dotenv;
 use crate::config::Config;
 use crate::report::log::Journal;
 use crate::store::{sync_dir, Stamp};
 use crate::stream::encrypt::Locked;
+use crate::stream::read::check_recorded;
 
 /// How the names of copies begin that are not in place yet.
 const TEMPORARY: &str = ".env.restore-";
@@ -86,7 +87,7 @@ pub fn settings_of(app: &App, file: &Path) -> Result<Config> {
 
 /// The text of a copy that is whole, and what `read` makes of it.
 fn whole<T>(app: &App, file: &Path, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<(Vec<u8>, T)> {
-    check_recorded(app, file)
+    check_recorded(&app.config, &app.store, file)
         .and_then(|()| {
             let text = text(app, file)?;
             let read = read(&text)?;

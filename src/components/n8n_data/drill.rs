@@ -8,13 +8,13 @@ use anyhow::{ensure, Context as _, Result};
 use super::{facts, helper_image, MAX_CONFIG};
 use crate::components::credentials;
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch};
-use crate::components::{observe, read};
 use crate::config::Secret;
 use crate::engine::ScratchContainer;
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::stream::read::{observe, read};
 
 /// Directories and the ends of files take more room than the sum of the files' sizes.
 const ROOM_OF_A_MEMBER: u64 = 8 << 10;
@@ -28,7 +28,7 @@ pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<(Drill
     let context = env.app;
     let watch = Stopwatch::start();
     let scanner = || tar::Scanner::new().capture("./config", MAX_CONFIG);
-    let packed = observe(context, file, scanner())?.finish()?;
+    let packed = observe(&context.config, file, scanner())?.finish()?;
     check_recorded(env.point, "n8n.", &[], &facts(&packed))?;
 
     let image = helper_image(context, &env.docker, journal).context(Inconclusive)?;
@@ -41,7 +41,7 @@ pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<(Drill
     // It never runs, so any image serves.
     let volume = env.container(&image, &[], &["true"])?;
     let mut chain = context.chain();
-    let contents = read(context, &mut chain, file)?;
+    let contents = read(&context.config, &mut chain, file)?;
     let (stdin, stdout) = chain.stream("docker cp", volume.unpack(ScratchContainer::volume()), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     chain.pump("unpacking the archive", contents, stdin, ());
@@ -84,7 +84,7 @@ pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<(Drill
 /// When the archive is not whole, or its `config` is none of n8n's.
 pub fn key(env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG);
-    match observe(env.app, file, scanner)?.finish()?.captured {
+    match observe(&env.app.config, file, scanner)?.finish()?.captured {
         Some(config) => credentials::key_of_config(&config),
         None => Ok(None),
     }

@@ -9,14 +9,17 @@ use std::thread;
 use anyhow::{anyhow, Context as _, Result};
 
 use super::dirswap::BEGUN;
-use super::{observe, prove_encryption, App, Backup, Packed};
+use super::{check_plain, Backup};
+use crate::app::App;
 use crate::components::credentials;
-use crate::engine::{Container, Docker};
+use crate::engine::Docker;
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::log::{self, Journal};
 use crate::store::manifest::EXCLUDE_FROM_LATEST;
 use crate::store::{Kind, Stamp};
+use crate::stream::publish::{publish, Packed};
+use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-n8n");
 
@@ -36,7 +39,7 @@ const MAX_CONFIG: usize = 64 << 10;
 pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting n8n data backup");
     log::check_started()?;
-    app.check_plain(Kind::N8n)?;
+    check_plain(app, Kind::N8n)?;
     let docker = app.docker()?;
     let volume = &app.config.n8n_volume;
     if !docker.volume_exists(volume)? {
@@ -47,7 +50,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         return Err(hint.context(format!("Docker volume {volume} does not exist")));
     }
     let _lock = app.hold(Kind::N8n, JOURNAL)?;
-    let owner = owner(app);
+    let owner = app.owner();
     // Each question takes the engine some time; none waits for another's answer.
     let (left, image, versions, is_podman) = thread::scope(|scope| {
         let left = scope.spawn(|| docker.sweep_helpers(&owner));
@@ -92,7 +95,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
 fn about_n8n(app: &App, docker: &Docker) -> Vec<(String, String)> {
     let volume = &app.config.n8n_volume;
     let mut facts = Vec::new();
-    for container in containers(app, docker).unwrap_or_default() {
+    for container in app.n8n_containers(docker).unwrap_or_default() {
         let name = &container.name;
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
@@ -121,15 +124,6 @@ fn about_n8n(app: &App, docker: &Docker) -> Vec<(String, String)> {
     facts
 }
 
-/// The containers of n8n that there are.
-///
-/// # Errors
-/// When the engine does not answer.
-pub fn containers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
-    let names = &app.config.n8n_containers;
-    docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
 /// The stream came to an end that is none.
 #[derive(Debug)]
 struct Spoilt;
@@ -152,16 +146,14 @@ fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool
         false => chain.stream("docker cp", helper.archive(), Input::Null)?,
     };
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
-    let packed = Packed::start(app, &mut chain, Kind::N8n, stamp, stream, scanner, JOURNAL)?;
+    let packed = Packed::start(&app.target(Kind::N8n, stamp), &mut chain, stream, scanner, JOURNAL)?;
     chain.finish()?;
-    let (mut partial, bytes, scanner, sha256) = packed.get()?;
+    let (partial, bytes, scanner, sha256) = packed.get()?;
     let summary = scanner.finish().context(Spoilt)?;
     let entry = thread::scope(|scope| {
         // The engine takes as long to remove it as the disk to take the file.
         scope.spawn(move || drop(helper));
-        partial.sync()?;
-        prove_encryption(app, &partial, bytes)?;
-        partial.publish()
+        publish(&app.config, partial, bytes)
     })?;
     let mut facts = facts(&summary);
     if summary.noticed {
@@ -205,23 +197,7 @@ fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
 /// # Errors
 /// What is wrong with it.
 pub fn verify(app: &App, path: &Path) -> Result<tar::Summary> {
-    observe(app, path, tar::Scanner::new())?.finish()
-}
-
-/// Marks helper containers as those of this project on this host.
-pub fn owner(app: &App) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let project = app.config.project.as_os_str().as_encoded_bytes();
-    // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
-    let hash = host
-        .trim()
-        .bytes()
-        .chain([0])
-        .chain(project.iter().copied())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    format!("{hash:016x}")
+    observe(&app.config, path, tar::Scanner::new())?.finish()
 }
 
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
@@ -231,7 +207,7 @@ pub fn helper_image(app: &App, docker: &Docker, journal: Journal) -> Result<Stri
     if docker.image(wanted)?.is_some() {
         return Ok(wanted.clone());
     }
-    let mut stack = containers(app, docker)?;
+    let mut stack = app.n8n_containers(docker)?;
     if stack.is_empty() {
         stack = docker.containers(&[&config.postgres_container, &config.redis_container])?;
     }

@@ -6,15 +6,17 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::helper_image;
+use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, RollbackFailed, State};
-use crate::components::{available, check_recorded, observe, read, App};
 use crate::engine::{Data, Docker, Exec, HelperContainer, HELPER_MOUNT};
 use crate::formats::tar;
 use crate::process::{Count, Input};
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::store::space::available;
 use crate::store::{make_dir, Kind};
 use crate::stream::encrypt::Locked;
+use crate::stream::read::{check_recorded, observe, read};
 
 /// An archive that has been verified, and the volume that it is for.
 pub struct Plan<'a> {
@@ -33,8 +35,8 @@ pub struct Plan<'a> {
 /// a disk has too little room.
 pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    let archive = check_recorded(app, file)
-        .and_then(|()| observe(app, file, tar::Scanner::new().listed())?.finish())
+    let archive = check_recorded(&app.config, &app.store, file)
+        .and_then(|()| observe(&app.config, file, tar::Scanner::new().listed())?.finish())
         .map_err(|error| match error.downcast_ref::<Locked>() {
             Some(_) => error,
             None => error.context("Backup file is corrupted or not a tar.gz archive"),
@@ -224,7 +226,7 @@ impl Plan<'_> {
     fn stage(&self, helper: &HelperContainer, dir: &str) -> Result<()> {
         self.journal.info("Unpacking the archive beside the data...");
         let mut chain = self.app.chain();
-        let contents = read(self.app, &mut chain, self.file)?;
+        let contents = read(&self.app.config, &mut chain, self.file)?;
         let (stdin, stdout) = chain.stream("docker cp", helper.unpack(dir), Input::Piped)?;
         let stdin = stdin.context("docker cp has no input")?;
         chain.pump("unpacking", contents, stdin, Count::default());

@@ -9,12 +9,12 @@ use anyhow::{anyhow, bail, Context as _, Result};
 
 use super::sql::{self, CountKind};
 use super::Psql;
-use crate::components::read;
 use crate::formats::pg_dump::{self, Filter, Strip, TableName};
 use crate::process::{Input, Observer, BLOCK};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
 use crate::store::Stamp;
+use crate::stream::read::read;
 
 /// Refuses what must not reach psql.
 ///
@@ -68,7 +68,7 @@ pub fn load(
     let epilogue = sql::load_epilogue(&marker, token.as_deref())?;
     let mut chain = psql.app.chain();
     chain.pulse(psql.works(database, "load")?);
-    let contents = read(psql.app, &mut chain, file)?;
+    let contents = read(&psql.app.config, &mut chain, file)?;
     let (stdin, stdout) = chain.stream("psql", psql.loader(database, "load")?, Input::Piped)?;
     let stdin = stdin.context("psql has no input")?;
     let bytes = summary.bytes;

@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
-use super::{observe, prove_encryption, App, Backup, Packed, LISTENS_AFTER};
+use super::{check_plain, Backup, LISTENS_AFTER};
+use crate::app::App;
 use crate::engine::{Docker, Exec};
 use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
 use crate::report::log::{self, Journal};
 use crate::store::{Kind, Stamp};
+use crate::stream::publish::{publish, Packed};
+use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-postgres");
 /// Scripts are UTF-8; a dump says for itself what it is.
@@ -58,7 +61,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
 }
 
 fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Backup> {
-    app.check_plain(Kind::Postgres)?;
+    check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
     let target = format!(
@@ -75,16 +78,14 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Backup> {
     );
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
-        app,
+        &app.target(Kind::Postgres, stamp),
         &mut chain,
-        Kind::Postgres,
-        stamp,
         stream,
         pg_dump::Scanner::new(),
         JOURNAL,
     )?;
     chain.finish().map_err(explained).context("pg_dump failed")?;
-    let (mut partial, bytes, scanner, sha256) = packed.get().context("pg_dump failed")?;
+    let (partial, bytes, scanner, sha256) = packed.get().context("pg_dump failed")?;
     if bytes == 0 {
         bail!("Backup file is empty");
     }
@@ -96,9 +97,7 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Backup> {
             config.postgres_db
         ));
     }
-    partial.sync()?;
-    prove_encryption(app, &partial, bytes).context("pg_dump failed")?;
-    let entry = partial.publish()?;
+    let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     Ok(Backup {
         kind: Kind::Postgres,
         entry,
@@ -245,7 +244,9 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
 /// # Errors
 /// What is wrong with it.
 pub fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
-    observe(app, path, pg_dump::Scanner::new())?.finish().and_then(whole)
+    observe(&app.config, path, pg_dump::Scanner::new())?
+        .finish()
+        .and_then(whole)
 }
 
 /// Asks the server for its version and the database for its size.

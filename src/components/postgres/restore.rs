@@ -10,13 +10,14 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, verify, Psql};
-use crate::components::{check_recorded, App};
+use crate::app::App;
 use crate::engine::Docker;
 use crate::formats::pg_dump;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::Stamp;
 use crate::stream::encrypt::Locked;
+use crate::stream::read::check_recorded;
 
 /// How long the sessions of a container that was stopped may still be seen.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
@@ -82,7 +83,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: Options, journal: Jour
     let config = &app.config;
     journal.info("Verifying backup file integrity...");
     let (recorded, verified) = thread::scope(|scope| {
-        let recorded = scope.spawn(|| check_recorded(app, file));
+        let recorded = scope.spawn(|| check_recorded(&app.config, &app.store, file));
         let verified = verify(app, file);
         (recorded.join(), verified)
     });
@@ -543,7 +544,7 @@ fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, j
         let kind = mark.kind();
         match psql.run_long(maintenance, "restore", sql::drop_database(&name)?) {
             Ok(_) => journal.warn(format_args!(
-                "LiveDatabaseGone database {name} ({kind}) that an interrupted restore left"
+                "Dropped database {name} ({kind}) that an interrupted restore left"
             )),
             // A subscription in it, say.
             Err(error) => journal.warn(format_args!(

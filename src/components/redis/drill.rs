@@ -8,11 +8,11 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{fields, keys, verify, Redis};
 use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch};
-use crate::components::read;
 use crate::engine::{Exec, ScratchContainer};
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::log::Journal;
+use crate::stream::read::read;
 
 /// Where the snapshot lies in the container. Not on the image's volume, which the entry point may give another owner.
 const DIR: &str = "/tmp";
@@ -79,7 +79,7 @@ fn put(env: &DrillEnv<'_>, server: &ScratchContainer, file: &Path, bytes: u64) -
     let header = tar::file_header(NAME, bytes, 0o644)?;
     let end = tar::end_of_file(bytes);
     let mut chain = env.app.chain();
-    let contents = read(env.app, &mut chain, file)?;
+    let contents = read(&env.app.config, &mut chain, file)?;
     let (stdin, stdout) = chain.stream("docker cp", server.unpack(DIR), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     let archive = io::Cursor::new(header).chain(contents).chain(io::Cursor::new(end));

@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::{observe, prove_encryption, write, App, Backup, LISTENS_AFTER};
+use super::{check_plain, Backup, LISTENS_AFTER};
+use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{Docker, Exec};
 use crate::formats::rdb;
 use crate::process::Input;
 use crate::report::log::{self, Journal};
 use crate::store::{Kind, Stamp};
+use crate::stream::publish::{publish, write};
+use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-redis");
 
@@ -32,7 +35,7 @@ const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
 pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting Redis backup");
     log::check_started()?;
-    app.check_plain(Kind::Redis)?;
+    check_plain(app, Kind::Redis)?;
     let docker = app.docker()?;
     let config = &app.config;
     docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;
@@ -49,12 +52,12 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
 
     let path = app.store.path(Kind::Redis, stamp);
     JOURNAL.info(format_args!("Copying RDB file to {}", path.display()));
-    let mut partial = app.store.create(Kind::Redis, stamp)?;
+    let partial = app.store.create(Kind::Redis, stamp)?;
     let (scanner, bytes, sha256) = {
         let mut chain = app.chain();
         let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
         let (_, stream) = chain.stream("docker exec cat", copy, Input::Leash)?;
-        let written = write(app, &mut chain, &partial, stream, rdb::Scanner::new())?;
+        let written = write(&app.config, &mut chain, &partial, stream, rdb::Scanner::new())?;
         chain.finish().and_then(|()| written.get())
     }
     .context("Failed to copy RDB file from container")?;
@@ -65,12 +68,10 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         .finish()
         .and_then(|summary| saved.own_snapshot(&before, summary))
         .context("Failed to copy RDB file from container")?;
-    partial.sync()?;
-    prove_encryption(app, &partial, bytes).context("Failed to copy RDB file from container")?;
     if summary.checksum == rdb::Checksum::Absent {
         JOURNAL.warn("The snapshot carries no checksum: set 'rdbchecksum yes' in Redis to have its contents proven");
     }
-    let entry = partial.publish()?;
+    let entry = publish(&app.config, partial, bytes).context("Failed to copy RDB file from container")?;
     let mut facts = facts(&summary);
     facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
     let backup = Backup {
@@ -98,7 +99,7 @@ fn facts(summary: &rdb::Summary) -> Vec<(String, String)> {
 /// # Errors
 /// What is wrong with it.
 pub fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
-    observe(app, path, rdb::Scanner::new())?.finish()
+    observe(&app.config, path, rdb::Scanner::new())?.finish()
 }
 
 /// Asks the server how many keys it holds.

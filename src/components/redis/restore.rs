@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::{fields, quoted, value_of, verify, Redis};
+use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, RollbackFailed, State};
-use crate::components::{check_recorded, read, App};
 use crate::engine::{Container, Data, Docker, Exec, HelperContainer};
 use crate::process::Input;
 use crate::report::log::Journal;
 use crate::store::Kind;
 use crate::stream::encrypt::Locked;
+use crate::stream::read::{check_recorded, read};
 
 /// Where the server of our own listens, logs and leaves its exit status.
 const SOCKET: &str = "/tmp/n8n-backup.sock";
@@ -46,7 +47,7 @@ pub struct Plan<'a> {
 /// What is wrong with the file, or that there is no container.
 pub fn prepare<'a>(app: &'a App, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    check_recorded(app, file)
+    check_recorded(&app.config, &app.store, file)
         .and_then(|()| verify(app, file).map(drop))
         .map_err(|error| match error.downcast_ref::<Locked>() {
             Some(_) => error,
@@ -356,7 +357,7 @@ impl Plan<'_> {
     fn copy_in(&self, helper: &HelperContainer, owner: &str, path: &str) -> Result<()> {
         const COPY: &str = "umask 077; cat >\"$1\"; sync \"$1\" 2>/dev/null || sync; wc -c <\"$1\"";
         let mut chain = self.app.chain();
-        let contents = read(self.app, &mut chain, self.file)?;
+        let contents = read(&self.app.config, &mut chain, self.file)?;
         let how = Exec {
             interactive: true,
             user: Some(owner),

@@ -1,0 +1,181 @@
+//! What every command works with: the settings, the project's `backups/`, and the programs that are found on demand.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, Result};
+
+use crate::config::{Config, Encryption};
+use crate::engine::{Container, Docker};
+use crate::process::Chain;
+use crate::report::log::Journal;
+use crate::store::lock::{component_lock, state_of, Lock};
+use crate::store::{Kind, Stamp, Store, Unfinished};
+use crate::stream::encrypt::Gpg;
+use crate::stream::publish::Target;
+
+/// Shorter passphrases are warned about: what lies off-site can be guessed at for years.
+const SHORTEST_PASSPHRASE: usize = 12;
+/// How long another run may work on a component before we give up waiting for it. The lock goes with its holder, which
+/// ends itself when nothing moves for the stall limit: so one that holds it for long has much to do, and the wait ends
+/// with it, or with [`LockWait`]. A day is the bound for a holder of which nothing is known.
+const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// How long a living process may at least be held by the kernel, as while a large file goes to a slow disk.
+const LONGEST_WRITE: Duration = Duration::from_secs(600);
+
+/// The settings and the backups of one n8n project directory.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The project's `backups/`.
+    pub store: Store,
+}
+
+impl App {
+    /// The context of a project.
+    pub fn new(config: Config) -> Self {
+        let store = Store::new(config.backups()).with_encryption(config.encryption.is_some());
+        Self { config, store }
+    }
+
+    /// The docker client.
+    ///
+    /// # Errors
+    /// When there is none on this host.
+    pub fn docker(&self) -> Result<Docker> {
+        Docker::locate(self.config.path.clone(), self.config.stall)
+    }
+
+    /// Makes sure that what is to be encrypted can be, before anything begins.
+    ///
+    /// # Errors
+    /// When there is no gpg, or the recipient's key cannot be used.
+    pub fn check_encryption(&self, journal: Journal) -> Result<()> {
+        let Some(encryption) = &self.config.encryption else {
+            return Ok(());
+        };
+        Gpg::locate(self.config.path.as_ref(), self.config.stall)?.check(encryption)?;
+        if let Encryption::Passphrase(passphrase) = encryption {
+            let length = passphrase.reveal().chars().count();
+            if length < SHORTEST_PASSPHRASE {
+                journal.warn(format_args!(
+                    "BACKUP_GPG_PASSPHRASE is short ({length} characters): take {SHORTEST_PASSPHRASE} or more"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the backup of a component goes that a run begins.
+    pub fn target(&self, kind: Kind, stamp: Stamp) -> Target<'_> {
+        Target {
+            config: &self.config,
+            store: &self.store,
+            kind,
+            stamp,
+        }
+    }
+
+    /// A chain with the stall limit of the settings.
+    pub fn chain(&self) -> Chain {
+        Chain::new(self.config.stall)
+    }
+
+    /// Marks helper containers as those of this project on this host.
+    pub fn owner(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let project = self.config.project.as_os_str().as_encoded_bytes();
+        // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
+        let hash = host
+            .trim()
+            .bytes()
+            .chain([0])
+            .chain(project.iter().copied())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        format!("{hash:016x}")
+    }
+
+    /// The containers of n8n that there are.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn n8n_containers(&self, docker: &Docker) -> Result<Vec<Container>> {
+        let names = &self.config.n8n_containers;
+        docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Holds one component: waits for another run that works on it, then clears what a dead one left in its directory.
+    ///
+    /// # Errors
+    /// When that run cannot go on by itself, or not within a day, or the directory cannot be used.
+    pub fn hold(&self, kind: Kind, journal: Journal) -> Result<Lock> {
+        let dir = self.store.make_dir(kind)?;
+        let mut turn = LockWait::new(self, kind);
+        let mut told = false;
+        let lock = Lock::wait(&component_lock(&dir), LONGEST_LOCK_WAIT, |pid| {
+            if !std::mem::replace(&mut told, true) {
+                journal.info(format_args!(
+                    "Waiting for the run that works on {} (PID: {pid})",
+                    kind.dir()
+                ));
+            }
+            turn.look_at(pid)
+        })?;
+        let left = self.store.sweep(kind)?;
+        if left > 0 {
+            journal.warn(format_args!(
+                "Removed {left} unfinished file(s) that an interrupted run left"
+            ));
+        }
+        Ok(lock)
+    }
+}
+
+/// The wait for another run. One that works gets its time, also where it writes nothing, as a restore does that loads; one
+/// that cannot go on by itself, and has not for the stall limit, is given up, so that it costs its own component only.
+struct LockWait<'a> {
+    app: &'a App,
+    kind: Kind,
+    unfinished: Vec<Unfinished>,
+    moved: Instant,
+}
+
+impl<'a> LockWait<'a> {
+    fn new(app: &'a App, kind: Kind) -> Self {
+        Self {
+            app,
+            kind,
+            unfinished: Vec::new(),
+            moved: Instant::now(),
+        }
+    }
+
+    /// Looks whether the run of the process `pid` goes on.
+    fn look_at(&mut self, pid: &str) -> Result<()> {
+        let stall = self.app.config.stall;
+        let halted = match state_of(pid) {
+            Some('T' | 't') => Some((
+                stall,
+                format!("that process is stopped: kill -CONT {pid} has it go on, kill -KILL {pid} ends it"),
+            )),
+            // A dead process keeps the lock as long as a part of it waits so.
+            Some('D' | 'Z') => Some((
+                stall.max(LONGEST_WRITE),
+                "that process waits for a disk, or a file system of the network, that does not answer".to_owned(),
+            )),
+            _ => None,
+        };
+        let unfinished = self.app.store.unfinished(self.kind);
+        let Some((patience, why)) = halted.filter(|_| unfinished == self.unfinished) else {
+            self.unfinished = unfinished;
+            self.moved = Instant::now();
+            return Ok(());
+        };
+        if self.moved.elapsed() < patience {
+            return Ok(());
+        }
+        Err(anyhow!(why).context(format!("Backup already in progress (PID: {pid})")))
+    }
+}
