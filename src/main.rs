@@ -26,9 +26,10 @@ use anyhow::{bail, Context as _, Result};
 use app::App;
 use cli::{Action, Invocation, Request, UsageError};
 use commands::test_recovery::Parts;
-use components::{n8n_data, postgres, redis};
+use components::{component, RestoreOptions};
 use config::Config;
 use report::log::{self, Journal};
+use store::Kind;
 
 fn main() -> ExitCode {
     let code = match cli::parse(env::args_os().skip(1)) {
@@ -160,14 +161,15 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
     }
     let operand = invocation.operand.as_deref().unwrap_or_default();
     let yes = invocation.has("yes");
-    let database = postgres::restore::Options {
+    let options = RestoreOptions {
         keep_old: invocation.has("keep-old"),
         create_roles: invocation.has("create-roles"),
         in_place: invocation.has("in-place"),
-    };
-    let redis = redis::restore::Options {
         empty_queue: invocation.has("empty-queue"),
     };
+    let one = |kind| component(kind).and_then(|component| commands::backup_one(&app, component, None));
+    let restore =
+        |kind| component(kind).and_then(|component| commands::restore::run(&app, component, operand, yes, options));
     let done = match invocation.command.action {
         // Texts that the parser gives; it never asks to run these.
         Action::Man | Action::Completions => return Ok(0),
@@ -178,17 +180,17 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
         Action::BackupOffsite => return commands::backup_offsite::run(&app, invocation.has("dry-run")),
         Action::FetchOffsite => commands::backup_offsite::fetch(&app, invocation.operand.as_deref()),
         Action::BackupAll => return Ok(commands::watched::run(&app, journal, commands::backup_all::run)),
-        Action::BackupPostgres => commands::backup_one(&app, journal, postgres::backup, None),
-        Action::BackupRedis => commands::backup_one(&app, journal, redis::backup, None),
-        Action::BackupN8n => commands::backup_one(&app, journal, n8n_data::backup, None),
+        Action::BackupPostgres => one(Kind::Postgres),
+        Action::BackupRedis => one(Kind::Redis),
+        Action::BackupN8n => one(Kind::N8n),
         Action::List => commands::list::run(&app, invocation.has("json"), invocation.has("all")),
         Action::TestRecovery => return test_recovery(&app, invocation),
         Action::Verify => commands::verify::run(&app, invocation.operand.as_deref(), invocation.has("all")),
         Action::Cleanup => commands::cleanup::run(&app, invocation.has("dry-run")),
-        Action::RestorePostgres => commands::restore::postgres(&app, operand, yes, database),
-        Action::RestoreRedis => commands::restore::redis(&app, operand, yes, redis),
-        Action::RestoreN8n => commands::restore::n8n(&app, operand, yes),
-        Action::RestoreEnv => commands::restore::env(&app, operand, yes),
+        Action::RestorePostgres => restore(Kind::Postgres),
+        Action::RestoreRedis => restore(Kind::Redis),
+        Action::RestoreN8n => restore(Kind::N8n),
+        Action::RestoreEnv => restore(Kind::Env),
         Action::RestoreAll => {
             let text = |name| {
                 invocation
@@ -200,8 +202,7 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
                 only: text("only"),
                 skip: text("skip"),
                 start: invocation.has("start"),
-                redis,
-                postgres: database,
+                parts: options,
             };
             commands::restore_all::run(&app, invocation.operand.as_deref(), &options)
         }

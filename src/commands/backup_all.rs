@@ -8,7 +8,7 @@ use anyhow::{bail, Result};
 
 use super::{backup_offsite, cleanup, hold, now, record, test_recovery};
 use crate::app::App;
-use crate::components::{dirswap, env_file, n8n_data, postgres, redis, Backup};
+use crate::components::{self, Backup, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log::{self, Journal};
 use crate::report::units;
@@ -18,36 +18,6 @@ use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("backup-all");
 const RULE: &str = "==========================================";
-
-/// A component of the run.
-struct Step {
-    kind: Kind,
-    script: &'static str,
-    journal: Journal,
-    backup: fn(&App, Stamp) -> Result<Backup>,
-}
-
-/// The components, in the order in which they are begun.
-const STEPS: [Step; 3] = [
-    Step {
-        kind: Kind::Postgres,
-        script: "backup-postgres.sh",
-        journal: Journal::new("backup-postgres"),
-        backup: postgres::backup,
-    },
-    Step {
-        kind: Kind::Redis,
-        script: "backup-redis.sh",
-        journal: Journal::new("backup-redis"),
-        backup: redis::backup,
-    },
-    Step {
-        kind: Kind::N8n,
-        script: "backup-n8n.sh",
-        journal: Journal::new("backup-n8n"),
-        backup: n8n_data::backup,
-    },
-];
 
 /// Runs everything. A component that fails does not stop the others. `made` gets the stamp of the recovery point once that
 /// is recorded.
@@ -73,7 +43,7 @@ pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
         },
         |left| left.is_some(),
     );
-    let aside = unfinished.then_some("made while a restore was interrupted");
+    let excluded = unfinished.then_some("made while a restore was interrupted");
     app.check_encryption(JOURNAL)?;
     check_space(app)?;
 
@@ -85,20 +55,24 @@ pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     }
     let stamp = app.store.free_stamp();
     let begun = now();
-    let (mut backups, mut missing) = components(app, stamp);
-    JOURNAL.info("Running: env file backup");
-    match env_file::backup(app, stamp) {
-        Ok(backup) => backups.push(backup),
-        Err(error) => {
-            JOURNAL.failure(&error);
-            missing.push("env");
+    let (together, last): (Vec<&dyn Component>, Vec<&dyn Component>) = COMPONENTS
+        .iter()
+        .partition(|component| component.about().backup_command.is_some());
+    let (mut backups, mut missing) = side_by_side(app, &together, stamp);
+    for component in last {
+        JOURNAL.info(format_args!("Running: {}", component.about().step));
+        match component.backup(app, stamp) {
+            Ok(backup) => backups.push(backup),
+            Err(error) => {
+                JOURNAL.failure(&error);
+                missing.push(component.kind().dir());
+            }
         }
     }
     failed += missing.len();
     let mut point = stamp;
     if !backups.is_empty() {
-        backups.sort_by_key(|backup| backup.kind);
-        match record(app, JOURNAL, stamp, &begun, &backups, &missing, aside) {
+        match record(app, JOURNAL, stamp, &begun, &backups, &missing, excluded) {
             Ok(recorded) => {
                 point = recorded;
                 *made = Some(recorded);
@@ -111,12 +85,12 @@ pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     }
     cleanup::warn_if_shrunk(app, JOURNAL);
     warn_if_no_key(&backups);
-    let mut total = STEPS.len() + 2;
+    let mut total = COMPONENTS.len() + 1;
     if app.config.drill != Drill::Off {
         total += 1;
         JOURNAL.info("Running: test-recovery.sh");
         if let Err(error) = test_recovery::after_backup(app, point) {
-            test_recovery::JOURNAL.failure(&error);
+            components::drill::JOURNAL.failure(&error);
             JOURNAL.error("test-recovery.sh failed with exit code 1");
             failed += 1;
         }
@@ -176,59 +150,41 @@ fn cleanup_failed(error: &anyhow::Error) {
     JOURNAL.error("cleanup-backups.sh failed with exit code 1");
 }
 
-/// Backs the components up, as many at a time as the settings say. Gives the backups, and what failed.
-fn components(app: &App, stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
+/// Backs components up, as many at a time as the settings say. Gives the backups, and what failed.
+fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
     let done = Mutex::new((Vec::new(), Vec::new()));
     // The order in which components begin is that of their lines in the log.
     let begin = Mutex::new(());
     let work = || loop {
-        let step = {
+        let component = {
             let _turn = begin.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(step) = STEPS.get(next.fetch_add(1, Ordering::Relaxed)) else {
+            let Some(component) = components.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
-            JOURNAL.info(format_args!("Running: {}", step.script));
-            step
+            JOURNAL.info(format_args!("Running: {}", component.about().step));
+            component
         };
-        let result = (step.backup)(app, stamp);
+        let result = component.backup(app, stamp);
         if let Err(error) = &result {
-            step.journal.failure(error);
-            JOURNAL.error(format_args!("{} failed with exit code 1", step.script));
+            let about = component.about();
+            about.backup_journal().failure(error);
+            JOURNAL.error(format_args!("{} failed with exit code 1", about.step));
         }
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(backup) => done.0.push(backup),
-            Err(_) => done.1.push(step.kind.dir()),
+            Err(_) => done.1.push(component.kind().dir()),
         }
     };
     thread::scope(|scope| {
-        scope.spawn(|| {
-            // A server that does not answer is told by the backup itself.
-            if let Err(error) = postgres::restore::clear(app, JOURNAL) {
-                log::trace(|| format!("no look at what restores left: {error:#}"));
-            }
-        });
-        scope.spawn(|| clear_helpers(app));
-        for _ in 1..app.config.jobs.min(STEPS.len()) {
+        scope.spawn(|| components::clear(app, JOURNAL));
+        for _ in 1..app.config.jobs.min(components.len()) {
             scope.spawn(work);
         }
         work();
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes the helper containers of restores that were killed: each would hold a volume for a day, and then stay. The main lock
-/// is held.
-fn clear_helpers(app: &App) {
-    match app.docker().and_then(|docker| dirswap::sweep(app, &docker)) {
-        Ok(0) => {}
-        Ok(left) => JOURNAL.warn(format_args!(
-            "Removed {left} helper container(s) that an interrupted restore left"
-        )),
-        // An engine that does not answer is told by the backups themselves.
-        Err(error) => log::trace(|| format!("no look at the helper containers of restores: {error:#}")),
-    }
 }
 
 /// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.

@@ -3,21 +3,18 @@
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 
-use super::status::{Level, State};
+use super::status::State;
 use crate::app::App;
-use crate::cli;
-use crate::components::credentials;
-use crate::components::{n8n_data, postgres, redis};
-use crate::config::dotenv;
-use crate::config::{Encryption, SETTINGS};
+use crate::components::COMPONENTS;
+use crate::config::Encryption;
 use crate::engine::Docker;
 use crate::process;
+use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::store::lock::{Attempt, Lock};
 use crate::stream::compress::Compressor;
@@ -33,16 +30,15 @@ const EXPECTED_AGE: Duration = Duration::from_secs(26 * 3600);
 /// When standard output cannot be written.
 pub fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     let mut report = Report::default();
-    match unread {
-        Some(error) => report.fail(
+    if let Some(error) = unread {
+        report.fail(
             "settings",
-            format!("{error:#}; the other checks go by the defaults until this is mended"),
-        ),
-        None => env_file(app, &mut report),
+            format!("{error:#}; the other checks go by the defaults until this is set right"),
+        );
     }
-    match app.docker() {
-        Ok(docker) => engine(app, &docker, &mut report),
-        Err(error) => report.fail("docker", format!("{error:#}")),
+    let docker = engine(app, &mut report);
+    for component in COMPONENTS {
+        component.probe(app, docker.as_ref(), &mut report);
     }
     cron_environment(app, &mut report);
     programs(app, &mut report);
@@ -51,217 +47,40 @@ pub fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     schedule(app, &mut report);
 
     let mut out = io::stdout().lock();
-    for (verdict, check, text) in &report.lines {
-        if !(quiet && *verdict == OK) {
-            writeln!(out, "{verdict:4} {check}: {}", ascii(text)).context("Cannot write to standard output")?;
+    for finding in &report.0 {
+        if !(quiet && finding.level == Level::Ok) {
+            let (verdict, text) = (verdict(finding.level), ascii(&finding.text));
+            writeln!(out, "{verdict:4} {}: {text}", finding.check).context("Cannot write to standard output")?;
         }
     }
-    Ok(!report.lines.iter().any(|(verdict, _, _)| *verdict == FAIL))
+    Ok(!report.0.iter().any(|finding| finding.level == Level::Critical))
 }
 
-const OK: &str = "OK";
-const WARN: &str = "WARN";
-const FAIL: &str = "FAIL";
-
-#[derive(Default)]
-struct Report {
-    lines: Vec<(&'static str, &'static str, String)>,
+/// The word for a finding.
+fn verdict(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "OK",
+        Level::Warning => "WARN",
+        Level::Critical => "FAIL",
+    }
 }
 
-impl Report {
-    fn ok(&mut self, check: &'static str, text: impl Into<String>) {
-        self.lines.push((OK, check, text.into()));
-    }
-
-    fn warn(&mut self, check: &'static str, text: impl Into<String>) {
-        self.lines.push((WARN, check, text.into()));
-    }
-
-    fn fail(&mut self, check: &'static str, text: impl Into<String>) {
-        self.lines.push((FAIL, check, text.into()));
-    }
-
-    fn result(&mut self, check: &'static str, result: Result<String>) {
-        match result {
-            Ok(text) => self.ok(check, text),
-            Err(error) => self.fail(check, format!("{error:#}")),
+/// The engine, if one answers.
+fn engine(app: &App, report: &mut Report) -> Option<Docker> {
+    let reached = app.docker().and_then(|docker| Ok((docker.engine_version()?, docker)));
+    match reached {
+        Ok((version, docker)) => {
+            report.ok(
+                "docker",
+                format!("{} reaches engine {version}", docker.program().display()),
+            );
+            Some(docker)
         }
-    }
-}
-
-/// `.env`, and n8n's key in it.
-fn env_file(app: &App, report: &mut Report) {
-    let path = app.config.env_file();
-    let text = match fs::read(&path) {
-        Ok(text) => text,
         Err(error) => {
-            return report.fail(
-                "settings",
-                format!("{} cannot be read: {error}; backups need it", path.display()),
-            )
-        }
-    };
-    match fs::metadata(&path).map(|meta| meta.permissions().mode() & 0o077) {
-        Ok(0) => report.ok("settings", format!("{} is read", path.display())),
-        _ => report.warn(
-            "settings",
-            format!(
-                "others may read {}, which holds secrets: chmod 600 {}",
-                path.display(),
-                process::quoted(&path.to_string_lossy())
-            ),
-        ),
-    }
-    for name in &app.config.unknown {
-        let meant = cli::suggestion(name, SETTINGS.iter().map(|known| known.name.to_owned()));
-        report.warn(
-            "settings",
-            format!("{name} in .env is none of n8n-backup's settings{meant}"),
-        );
-    }
-    // n8n's own name for it; both names in one file may well differ by oversight.
-    const N8N_DB: &str = "DB_POSTGRESDB_DATABASE";
-    let n8n_db = dotenv::parse(&path, &text, &|name| name == N8N_DB, &|name| env::var(name).ok())
-        .ok()
-        .and_then(|mut values| values.remove(N8N_DB));
-    if let Some(name) = n8n_db.filter(|name| !name.is_empty() && *name != app.config.postgres_db) {
-        report.warn(
-            "settings",
-            format!(
-                "n8n's database is {name} (DB_POSTGRESDB_DATABASE), and {} is what is backed up: set POSTGRES_DB={name}",
-                app.config.postgres_db
-            ),
-        );
-    }
-    let recorded = crate::store::manifest::list(&app.store).ok().and_then(|points| {
-        let newest = points.into_iter().rev().find_map(|(_, point)| point.ok())?;
-        let holds = |name: &str| newest.fact(name).is_some_and(|value| !value.starts_with("none"));
-        (holds("n8n.key") || holds("env.key")).then(|| newest.stamp.to_string())
-    });
-    match (credentials::key_of_env(&path, &text), recorded) {
-        (Ok(Some(_)), _) => report.ok("key", "N8N_ENCRYPTION_KEY is in .env"),
-        (_, Some(point)) => report.ok("key", format!("recovery point {point} holds n8n's key")),
-        _ => report.warn(
-            "key",
-            "there is no N8N_ENCRYPTION_KEY in .env; unless n8n keeps it in its volume (a backup tells), put it there: \
-             without it stored credentials are lost",
-        ),
-    }
-}
-
-/// The engine, and what runs in it.
-fn engine(app: &App, docker: &Docker, report: &mut Report) {
-    let config = &app.config;
-    match docker.engine_version() {
-        Ok(version) => report.ok(
-            "docker",
-            format!("{} reaches engine {version}", docker.program().display()),
-        ),
-        Err(error) => return report.fail("docker", format!("{error:#}")),
-    }
-    let running = docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER");
-    report.result("postgres", running.and_then(|_| postgres::probe(app, docker)));
-    let running = docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER");
-    report.result("redis", running.and_then(|_| redis::probe(app, docker)));
-    volume(app, docker, report);
-    other_containers(app, docker, report);
-    report.result(
-        "helper",
-        n8n_data::helper_image(app, docker, JOURNAL).map(|image| format!("local image {image} shows the volume")),
-    );
-}
-
-/// The volume, and whether n8n keeps its data there.
-fn volume(app: &App, docker: &Docker, report: &mut Report) {
-    let volume = &app.config.n8n_volume;
-    let mut exists = false;
-    match docker.volume_exists(volume) {
-        Ok(true) => {
-            exists = true;
-            report.ok("volume", format!("{volume} exists"));
-        }
-        Ok(false) => report.fail(
-            "volume",
-            format!("{volume} does not exist; set BACKUP_N8N_VOLUME in .env to the one that n8n mounts"),
-        ),
-        Err(error) => report.fail("volume", format!("{error:#}")),
-    }
-    // A volume may stand for a directory of the host that n8n mounts as such.
-    let directory = docker.volume_directory(volume).unwrap_or_default();
-    for name in &app.config.n8n_containers {
-        let mounts = match docker.container(name) {
-            Ok(Some(container)) => container.mounts,
-            Ok(None) => {
-                report.warn(
-                    "n8n",
-                    format!("there is no container {name}; name n8n's in BACKUP_N8N_CONTAINERS"),
-                );
-                continue;
-            }
-            Err(error) => {
-                report.fail("n8n", format!("{error:#}"));
-                continue;
-            }
-        };
-        if let Some(mount) = mounts.iter().find(|mount| mount.name == *volume) {
-            report.ok("n8n", format!("{name} mounts {volume} at {}", mount.destination));
-            continue;
-        }
-        match mounts.iter().find(|mount| mount.destination.ends_with(n8n_data::HOME)) {
-            Some(mount) if !directory.is_empty() && mount.directory == directory => {
-                report.ok("n8n", format!("{name} mounts {directory}, which is {volume}"));
-            }
-            Some(mount) if mount.name.is_empty() => {
-                report.fail("n8n", in_a_directory(name, volume, exists, &mount.directory));
-            }
-            Some(mount) => report.fail(
-                "n8n",
-                format!(
-                    "{name} keeps its data in the volume {0}, not in {volume}: set BACKUP_N8N_VOLUME={0}",
-                    mount.name
-                ),
-            ),
-            None => report.warn("n8n", format!("{name} does not mount {volume}")),
+            report.fail("docker", format!("{error:#}"));
+            None
         }
     }
-}
-
-/// Containers that mount the volume and are not known as n8n's: a worker that was added, say.
-fn other_containers(app: &App, docker: &Docker, report: &mut Report) {
-    let config = &app.config;
-    let users = docker.users(&config.n8n_volume).unwrap_or_default();
-    let others: Vec<&str> = users
-        .iter()
-        .filter(|name| !config.n8n_containers.contains(name))
-        .map(String::as_str)
-        .collect();
-    if !others.is_empty() {
-        report.warn(
-            "n8n",
-            format!(
-                "{} is mounted by {}, too, and a restore refuses while what it does not stop runs: set \
-                 BACKUP_N8N_CONTAINERS=\"{} {1}\" in .env",
-                config.n8n_volume,
-                others.join(" "),
-                config.n8n_containers.join(" ")
-            ),
-        );
-    }
-}
-
-/// What to do where n8n keeps its data in a directory of the host.
-fn in_a_directory(container: &str, volume: &str, exists: bool, directory: &str) -> String {
-    // Another volume of that name may hold data.
-    let new = if exists { "n8n_data_directory" } else { volume };
-    let set = match new == volume {
-        true => String::new(),
-        false => format!(", and set BACKUP_N8N_VOLUME={new} in .env"),
-    };
-    let device = process::quoted(&format!("device={directory}"));
-    format!(
-        "{container} keeps its data in the directory {directory} of the host, not in {volume}. Make a volume that stands for it \
-         (nothing is moved): docker volume create -o type=none -o o=bind -o {device} {new}{set}"
-    )
 }
 
 /// Whether cron, which passes next to nothing, reaches the engine.

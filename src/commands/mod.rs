@@ -18,7 +18,7 @@ use anyhow::{bail, Result};
 use chrono::{Local, SecondsFormat};
 
 use crate::app::App;
-use crate::components::Backup;
+use crate::components::{Backup, Component};
 use crate::report::log::Journal;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};
@@ -41,25 +41,18 @@ pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
     }
 }
 
-/// Backs up one component by itself, and records it as a recovery point. `aside` says why that is restored by name only, if
+/// Backs up one component by itself, and records it as a recovery point. `excluded` says why that is restored by name only, if
 /// it is.
-///
-/// # Errors
-/// When the backup or its record fails.
-pub fn backup_one(
-    app: &App,
-    journal: Journal,
-    backup: fn(&App, Stamp) -> Result<Backup>,
-    aside: Option<&str>,
-) -> Result<()> {
+pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) -> Result<()> {
+    let journal = component.about().backup_journal();
     app.check_encryption(journal)?;
     let stamp = app.store.free_stamp();
     let begun = now();
-    let backup = backup(app, stamp)?;
-    record(app, journal, stamp, &begun, &[backup], &[], aside).map(drop)
+    let backup = component.backup(app, stamp)?;
+    record(app, journal, stamp, &begun, &[backup], &[], excluded).map(drop)
 }
 
-/// Writes the recovery point of a run, and gives the stamp that it bears. It is set aside by the same write: a run that
+/// Writes the recovery point of a run, and gives the stamp that it bears. It is excluded by the same write: a run that
 /// ends in between must not leave it as one of all the others.
 ///
 /// # Errors
@@ -71,7 +64,7 @@ pub fn record(
     begun: &str,
     backups: &[Backup],
     failed: &[&str],
-    aside: Option<&str>,
+    excluded: Option<&str>,
 ) -> Result<Stamp> {
     let mut point = Point::new(stamp);
     point.set("tool", concat!("n8n-backup ", env!("CARGO_PKG_VERSION")));
@@ -87,22 +80,22 @@ pub fn record(
         .as_str(),
     );
     for backup in backups {
-        let name = backup
-            .entry
-            .path
-            .strip_prefix(app.store.root())
-            .unwrap_or(&backup.entry.path);
-        point.set(&format!("size.{}", backup.kind.dir()), &backup.entry.bytes.to_string());
+        for file in &backup.files {
+            let path = &file.entry.path;
+            let name = path.strip_prefix(app.store.root()).unwrap_or(path);
+            point.set(&format!("size.{}", file.kind.dir()), &file.entry.bytes.to_string());
+            point.members.push(Member {
+                kind: file.kind,
+                name: name.display().to_string(),
+                sha256: file.sha256.clone(),
+            });
+        }
         for (fact, value) in &backup.facts {
             point.set(fact, value);
         }
-        point.members.push(Member {
-            kind: backup.kind,
-            name: name.display().to_string(),
-            sha256: backup.sha256.clone(),
-        });
     }
-    if let Some(why) = aside {
+    point.members.sort_by_key(|member| member.kind);
+    if let Some(why) = excluded {
         point.exclude_from_latest(why);
     }
     let path = point.write(&app.store)?;

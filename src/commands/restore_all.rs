@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::hold;
-use super::restore::{confirmed, keep_volume};
+use super::restore::{confirmed, keep};
 use crate::app::App;
-use crate::components::{env_file, n8n_data, postgres, redis};
+use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS};
 use crate::engine::Docker;
 use crate::report::log::{self, Journal};
 use crate::stack::pause::{self, Pause};
@@ -23,10 +23,6 @@ use crate::store::{Kind, Stamp};
 
 const JOURNAL: Journal = Journal::new("restore-all");
 const RULE: &str = "==========================================";
-const POSTGRES: Journal = Journal::new("restore-postgres");
-const REDIS: Journal = Journal::new("restore-redis");
-const N8N: Journal = Journal::new("restore-n8n");
-const ENV: Journal = Journal::new("restore-env");
 
 /// How a restore is to be done.
 #[derive(Clone, Debug, Default)]
@@ -39,10 +35,8 @@ pub struct Options {
     pub skip: Option<String>,
     /// Start the whole stack at the end, whatever ran before.
     pub start: bool,
-    /// How Redis is restored.
-    pub redis: redis::restore::Options,
-    /// How the database is restored.
-    pub postgres: postgres::restore::Options,
+    /// How the parts are restored.
+    pub parts: RestoreOptions,
 }
 
 /// Restores the recovery point that `operand` names: its stamp, or `latest`, as without one.
@@ -72,18 +66,24 @@ pub fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> 
     }
     let _lock = hold(app, JOURNAL)?;
     let _used = point.hold(&app.store)?;
-    let file = |kind: Kind| point.member(kind).map(|member| app.store.root().join(&member.name));
-    let env_file = file(Kind::Env).filter(|_| parts.contains(&Kind::Env));
+    let mut chosen = Vec::new();
+    for component in COMPONENTS.iter().filter(|component| parts.contains(&component.kind())) {
+        let member = point.member(component.kind());
+        let member =
+            member.with_context(|| format!("Recovery point {} holds no {}", point.stamp, component.kind().dir()))?;
+        chosen.push((*component, app.store.root().join(&member.name)));
+    }
     let mut times = Vec::new();
     let restored = if app.config.env_file_exists {
-        restore(app, &point, &parts, env_file.as_deref(), options, &mut times)?
+        restore(app, &point, &chosen, options, &mut times)?
     } else {
-        let Some(path) = env_file else {
-            bail!(".env file not found")
-        };
-        // Everything else needs its settings.
-        let config = env_file::restore::settings_of(app, &path)?;
-        restore(&App::new(config), &point, &parts, Some(&path), options, &mut times)?
+        // Everything else needs the settings that come with it.
+        let mut settings = None;
+        for (component, file) in &chosen {
+            settings = settings.or(component.settings(app, file)?);
+        }
+        let config = settings.context(".env file not found")?;
+        restore(&App::new(config), &point, &chosen, options, &mut times)?
     };
     if !restored {
         return Ok(());
@@ -185,135 +185,116 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
 }
 
 /// What is kept of what the parts hold now.
-fn keeps(parts: &[Kind]) -> String {
-    let kept: Vec<&str> = parts
-        .iter()
-        .map(|kind| match kind {
-            Kind::Postgres => {
-                "the database is dropped once the new one is proven (restore-postgres --keep-old keeps it)"
-            }
-            Kind::Redis => "what Redis holds is dropped once the new is proven",
-            Kind::N8n => "the n8n volume is archived first",
-            Kind::Env => "the present .env stays beside the new one",
-        })
-        .collect();
+fn keeps(parts: &[&About]) -> String {
+    let kept: Vec<&str> = parts.iter().map(|about| about.kept).collect();
     format!("Of what is there now: {}", kept.join("; "))
 }
 
-/// Restores all parts; `.env` first where there is none, else last. `false` when the answer was no, or an
+/// A part of the point that is going to be restored.
+struct Part<'a> {
+    component: &'static dyn Component,
+    plan: Box<dyn RestorePlan + 'a>,
+}
+
+impl Part<'_> {
+    fn kind(&self) -> Kind {
+        self.component.kind()
+    }
+
+    fn run(&self, app: &App) -> Result<()> {
+        self.plan.run(&|| keep(app, self.component))
+    }
+}
+
+/// Plans every part, and starts those servers that do not run and must be asked. In the order in which they are restored.
+fn plan<'a>(
+    app: &'a App,
+    docker: &Docker,
+    chosen: &'a [(&'static dyn Component, PathBuf)],
+    options: RestoreOptions,
+    pause: &mut Pause<'_>,
+) -> Result<Vec<Part<'a>>> {
+    let mut parts = Vec::new();
+    // A server is started for a point alone of which the other parts can be restored.
+    let (servers, files): (Vec<_>, Vec<_>) = chosen.iter().partition(|(component, _)| component.needs(app).is_some());
+    for (component, file) in files.into_iter().chain(servers) {
+        if let Some((name, setting)) = component.needs(app) {
+            let container = docker.existing(&name, setting)?;
+            if matches!(container.status.as_str(), "created" | "exited") {
+                pause.start_temporarily(&name)?;
+                component.await_ready(app, docker)?;
+            }
+        }
+        let plan = component.plan_restore(app, file, options)?;
+        parts.push(Part {
+            component: *component,
+            plan,
+        });
+    }
+    parts.sort_by_key(Part::kind);
+    Ok(parts)
+}
+
+/// Restores the parts, in their order, but first those without which the others cannot be. `false` when the answer was no, or an
 /// interrupted restore is not yet finished by these parts.
 fn restore(
     app: &App,
     point: &Point,
-    parts: &[Kind],
-    env_file: Option<&Path>,
+    chosen: &[(&'static dyn Component, PathBuf)],
     options: &Options,
     times: &mut Vec<(Kind, Duration)>,
 ) -> Result<bool> {
     let docker = app.docker()?;
-    let file = |kind: Kind| -> Option<PathBuf> {
-        let member = point.member(kind).filter(|_| parts.contains(&kind))?;
-        Some(app.store.root().join(&member.name))
-    };
-    let (dump, snapshot, archive) = (file(Kind::Postgres), file(Kind::Redis), file(Kind::N8n));
-    let redis = snapshot
-        .as_deref()
-        .map(|path| redis::restore::prepare(app, path, options.redis, REDIS))
-        .transpose()?;
-    let n8n = archive
-        .as_deref()
-        .map(|path| n8n_data::restore::prepare(app, path, N8N))
-        .transpose()?;
-    let env = env_file
-        .map(|path| env_file::restore::prepare(app, path, ENV))
-        .transpose()?;
-    if let Some(env) = &env {
-        env.report();
-    }
-    let mut others: Vec<&str> = redis.iter().map(redis::restore::Plan::target).collect();
-    if dump.is_some() {
-        others.push(&app.config.postgres_container);
-    }
-    let mut pause = Pause::plan(app, &docker, JOURNAL, &others)?;
-    let postgres = match dump.as_deref() {
-        Some(path) => {
-            start_postgres(app, &docker, &mut pause)?;
-            Some(postgres::restore::prepare(app, path, options.postgres, POSTGRES)?)
-        }
-        None => None,
-    };
+    let servers: Vec<String> = chosen
+        .iter()
+        .flat_map(|(component, _)| component.servers(app))
+        .collect();
+    let mut pause = Pause::plan(app, &docker, JOURNAL, &servers)?;
+    let parts = plan(app, &docker, chosen, options.parts, &mut pause)?;
     JOURNAL.info("Everything is verified, no data were changed so far");
     JOURNAL.warn(format_args!(
         "This will replace {} by recovery point {}, and stop n8n meanwhile",
-        parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
+        parts
+            .iter()
+            .map(|part| part.kind().dir())
+            .collect::<Vec<_>>()
+            .join(", "),
         point.stamp
     ));
-    JOURNAL.info(keeps(parts));
-    let (first, env) = match env {
-        Some(env) if env.is_missing() => (Some(env), None),
-        env => (None, env),
-    };
-    if let Some(env) = &first {
-        JOURNAL.warn(format_args!(
-            "{} is not there: it is written first",
-            env.target().display()
-        ));
+    let about: Vec<&About> = parts.iter().map(|part| part.component.about()).collect();
+    JOURNAL.info(keeps(&about));
+    let (first, parts): (Vec<Part<'_>>, Vec<Part<'_>>) =
+        parts.into_iter().partition(|part| part.plan.comes_first().is_some());
+    for why in first.iter().filter_map(|part| part.plan.comes_first()) {
+        JOURNAL.warn(why);
     }
     if !confirmed(JOURNAL, options.yes) {
         return Ok(false);
     }
-
-    if let Some(env) = first {
+    for part in &first {
         let begun = Instant::now();
-        let _component = app.hold(Kind::Env, ENV)?;
-        env.run()?;
-        times.push((Kind::Env, begun.elapsed()));
+        part.run(app)?;
+        times.push((part.kind(), begun.elapsed()));
     }
-    let planned = |kind: &Kind| match kind {
-        Kind::Env => env.is_some(),
-        _ => parts.contains(kind),
-    };
-    let to_do: Vec<Kind> = Kind::ALL.into_iter().filter(planned).collect();
+    let kinds: Vec<Kind> = parts.iter().map(Part::kind).collect();
     pause.begin()?;
-    let new_key = env.as_ref().is_some_and(|env| env.changes("N8N_ENCRYPTION_KEY"));
     let done = (|| {
-        let done = pause.resume(point.stamp, &to_do)?;
-        let mut part = |kind: Kind, work: &dyn Fn() -> Result<()>| -> Result<()> {
+        let done = pause.resume(point.stamp, &kinds)?;
+        for part in &parts {
+            let kind = part.kind();
             if done.contains(&kind) {
                 JOURNAL.info(format_args!("Already restored by the interrupted run: {}", kind.dir()));
-            } else {
-                JOURNAL.info(format_args!("Restoring: {}", kind.dir()));
-                let begun = Instant::now();
-                let first = pause.is_untouched();
-                work().with_context(|| match first {
-                    true => format!("Full restore failed at {}; no other part was touched", kind.dir()),
-                    false => format!("Full restore failed at {}; run it again to go on", kind.dir()),
-                })?;
-                pause.done(kind)?;
-                times.push((kind, begun.elapsed()));
+                continue;
             }
-            Ok(())
-        };
-        if let Some(plan) = &postgres {
-            part(Kind::Postgres, &|| {
-                let _component = app.hold(Kind::Postgres, POSTGRES)?;
-                plan.run()
+            JOURNAL.info(format_args!("Restoring: {}", kind.dir()));
+            let begun = Instant::now();
+            let untouched = pause.is_untouched();
+            part.run(app).with_context(|| match untouched {
+                true => format!("Full restore failed at {}; no other part was touched", kind.dir()),
+                false => format!("Full restore failed at {}; run it again to go on", kind.dir()),
             })?;
-        }
-        if let Some(plan) = &redis {
-            part(Kind::Redis, &|| {
-                let _component = app.hold(Kind::Redis, REDIS)?;
-                plan.run()
-            })?;
-        }
-        if let Some(plan) = &n8n {
-            part(Kind::N8n, &|| plan.run(|| keep_volume(app)))?;
-        }
-        if let Some(plan) = &env {
-            part(Kind::Env, &|| {
-                let _component = app.hold(Kind::Env, ENV)?;
-                plan.run()
-            })?;
+            pause.done(kind)?;
+            times.push((kind, begun.elapsed()));
         }
         Ok(())
     })();
@@ -327,11 +308,10 @@ fn restore(
         true => docker.start(&app.config.redis_container),
         false => Ok(()),
     });
-    if new_key && done.is_ok() {
-        JOURNAL.warn(
-            "N8N_ENCRYPTION_KEY is another one now, and containers keep the value that they were made with: \
-             docker compose up -d makes them anew",
-        );
+    if done.is_ok() {
+        for part in &parts {
+            part.plan.afterwards(JOURNAL);
+        }
     }
     pause.end(done, options.start)?;
     if !options.start && !runs_again {
@@ -341,20 +321,10 @@ fn restore(
     Ok(true)
 }
 
-/// Starts the database server when it does not run, and waits until it takes connections.
-fn start_postgres(app: &App, docker: &Docker, pause: &mut Pause<'_>) -> Result<()> {
-    let name = &app.config.postgres_container;
-    let container = docker.existing(name, "BACKUP_POSTGRES_CONTAINER")?;
-    if !matches!(container.status.as_str(), "created" | "exited") {
-        return Ok(());
-    }
-    pause.start_temporarily(name)?;
-    postgres::await_ready(app, docker)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::components::component;
 
     fn asked(only: Option<&str>, skip: Option<&str>) -> Result<Vec<Kind>> {
         parts(&Options {
@@ -366,10 +336,11 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_told_of_the_parts_alone() {
-        let output = keeps(&[Kind::Redis, Kind::N8n]);
+        let about = [Kind::Redis, Kind::N8n].map(|kind| component(kind).unwrap().about());
+        let text = keeps(&about);
         assert!(
-            output.contains("Redis") && output.contains("archived") && !output.contains("database"),
-            "{output}"
+            text.contains("Redis") && text.contains("archived") && !text.contains("database"),
+            "{text}"
         );
     }
 

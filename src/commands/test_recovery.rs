@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
@@ -11,18 +12,15 @@ use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 use super::now;
 use crate::app::App;
 use crate::components::credentials::{self, Stored};
-use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive};
-use crate::components::{env_file, n8n_data, postgres, redis};
+use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
+use crate::components::COMPONENTS;
 use crate::config::{Drill, Secret};
-use crate::report::log::{self, Journal};
+use crate::report::log;
 use crate::report::units;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::{make_dir, Kind, Stamp};
 use crate::stream::encrypt::Locked;
-
-/// The log of the tests, also of those at the end of backup-all.
-pub const JOURNAL: Journal = Journal::new("test-recovery");
 
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
@@ -247,7 +245,7 @@ impl Run {
         None
     }
 
-    fn report(&mut self, title: &str, drilled: &Drilled) {
+    fn report(&mut self, title: &str, drilled: &Drilled<'_>) {
         self.took += drilled.took;
         JOURNAL.success(format_args!(
             "{title}: {} recovered in {}",
@@ -272,55 +270,28 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         ));
     }
     let mut run = Run::default();
-    let mut env_key = None;
-    let mut volume_key = None;
-    let mut loaded = None;
-    if parts.holds(Kind::Env) {
-        let title = "Environment file";
-        let outcome = checked(&env, Kind::Env).and_then(|member| env_file::drill(&env, &env.path(member)));
-        if let Some((drilled, key)) = run.take(Kind::Env.dir(), title, outcome) {
+    let mut keys = BTreeMap::new();
+    let mut credentials = None;
+    // The database comes last: what it holds is proven by the keys that the others do.
+    for component in COMPONENTS
+        .iter()
+        .rev()
+        .filter(|component| parts.holds(component.kind()))
+    {
+        let (kind, title) = (component.kind(), component.about().title);
+        let outcome = checked(&env, kind).and_then(|path| component.drill(&env, &path));
+        if let Some(drilled) = run.take(kind.dir(), title, outcome) {
             run.report(title, &drilled);
-            env_key = Some(key);
-        }
-    }
-    if parts.holds(Kind::N8n) {
-        let title = "n8n volume";
-        let outcome =
-            checked(&env, Kind::N8n).and_then(|member| n8n_data::drill::drill(&env, &env.path(member), JOURNAL));
-        if let Some((drilled, key)) = run.take(Kind::N8n.dir(), title, outcome) {
-            run.report(title, &drilled);
-            volume_key = Some(key);
-        }
-    }
-    if parts.holds(Kind::Redis) {
-        let title = "Redis";
-        let outcome =
-            checked(&env, Kind::Redis).and_then(|member| redis::drill::drill(&env, &env.path(member), JOURNAL));
-        if let Some(drilled) = run.take(Kind::Redis.dir(), title, outcome) {
-            run.report(title, &drilled);
-        }
-    }
-    if parts.holds(Kind::Postgres) {
-        let title = "PostgreSQL";
-        let outcome =
-            checked(&env, Kind::Postgres).and_then(|member| postgres::drill::drill(&env, &env.path(member), JOURNAL));
-        loaded = run.take(Kind::Postgres.dir(), title, outcome);
-        if let Some(loaded) = &loaded {
-            run.report(title, &loaded.drilled);
+            keys.extend(drilled.key.map(|key| (kind, key)));
+            credentials = credentials.or(drilled.credentials);
         }
     }
     let mut key_fact = None;
-    if let Some(loaded) = loaded {
-        let outcome = loaded.credentials().and_then(|stored| {
+    if let Some(recovered) = credentials {
+        let outcome = recovered.credentials().and_then(|stored| {
             // Ends the server, which is needed no longer.
-            drop(loaded);
-            let keys = Keys {
-                env: key_in(&env, Kind::Env, env_key, |path| {
-                    env_file::drill(&env, path).map(|(_, key)| key)
-                })?,
-                volume: key_in(&env, Kind::N8n, volume_key, |path| n8n_data::drill::key(&env, path))?,
-            };
-            prove(app, &keys, &stored)
+            drop(recovered);
+            prove(app, &all_keys(&env, keys)?, &stored)
         });
         key_fact = run.take(KEY, "Encryption key", outcome);
     }
@@ -334,50 +305,53 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     conclude(app, point, parts, &run, key_fact)
 }
 
-/// The member of a kind, whose file is the one that was recorded.
-fn checked<'a>(env: &DrillEnv<'a>, kind: Kind) -> Result<&'a Member> {
+/// The file of a kind, when it is the one that was recorded.
+fn checked(env: &DrillEnv<'_>, kind: Kind) -> Result<PathBuf> {
     let member = env.point.member(kind);
     let member = member.with_context(|| format!("Recovery point {} holds no {}", env.point.stamp, kind.dir()))?;
-    JOURNAL.info(format_args!("Testing {}", env.path(member).display()));
-    check_file(env.app, &env.path(member), member)?;
-    Ok(member)
-}
-
-/// Where keys were looked for, and found. None stands for a part that the point does not hold.
-struct Keys {
-    env: Option<Option<Secret>>,
-    volume: Option<Option<Secret>>,
-}
-
-/// The key in a part of the point: the one that its test has found, else what `read` finds in its file.
-fn key_in(
-    env: &DrillEnv<'_>,
-    kind: Kind,
-    known: Option<Option<Secret>>,
-    read: impl FnOnce(&std::path::Path) -> Result<Option<Secret>>,
-) -> Result<Option<Option<Secret>>> {
-    let Some(member) = env.point.member(kind) else {
-        return Ok(None);
-    };
-    if known.is_some() {
-        return Ok(known);
-    }
     let path = env.path(member);
-    let key = check_file(env.app, &path, member).and_then(|()| read(&path));
-    key.map(Some)
-        .with_context(|| format!("The key cannot be looked for in {}", kind.dir()))
+    JOURNAL.info(format_args!("Testing {}", path.display()));
+    check_file(env.app, &path, member)?;
+    Ok(path)
+}
+
+/// What was found in each place of the point that may hold n8n's key: by its drill, else in its file.
+fn all_keys(
+    env: &DrillEnv<'_>,
+    mut known: BTreeMap<Kind, Option<Secret>>,
+) -> Result<Vec<(&'static str, Option<Secret>)>> {
+    let mut keys = Vec::new();
+    for component in COMPONENTS.iter().rev() {
+        let kind = component.kind();
+        let (Some(place), Some(member)) = (component.about().key_place, env.point.member(kind)) else {
+            continue;
+        };
+        let key = match known.remove(&kind) {
+            Some(key) => key,
+            None => {
+                let path = env.path(member);
+                check_file(env.app, &path, member)
+                    .and_then(|()| component.key(env, &path))
+                    .with_context(|| format!("The key cannot be looked for in {}", kind.dir()))?
+            }
+        };
+        keys.push((place, key));
+    }
+    Ok(keys)
 }
 
 /// Decrypts the stored credentials with the point's key, and says what came of it. Gives the words for the manifest.
-fn prove(app: &App, keys: &Keys, stored: &[Stored]) -> Result<String> {
-    let of_env = keys.env.as_ref().and_then(Option::as_ref);
-    let of_volume = keys.volume.as_ref().and_then(Option::as_ref);
-    if let (Some(env), Some(volume)) = (of_env, of_volume) {
-        ensure!(
-            env == volume,
-            "the key in the env backup (N8N_ENCRYPTION_KEY) and the one in the volume (config) differ: n8n does not start \
-             with both, and it is not clear which one decrypts the credentials"
-        );
+fn prove(app: &App, keys: &[(&str, Option<Secret>)], stored: &[Stored]) -> Result<String> {
+    let mut found = keys.iter().filter_map(|(place, key)| Some((place, key.as_ref()?)));
+    let first = found.next();
+    if let Some((place, key)) = first {
+        for (other, another) in found {
+            ensure!(
+                key == another,
+                "the key in {place} and the one in {other} differ: n8n does not start with both, and it is not clear which one \
+                 decrypts the credentials"
+            );
+        }
     }
     let total = stored.len();
     if total == 0 {
@@ -388,8 +362,8 @@ fn prove(app: &App, keys: &Keys, stored: &[Stored]) -> Result<String> {
         JOURNAL.warn(format_args!("Encryption key not checked: {why}"));
         Ok(format!("not checked, {why}"))
     };
-    let Some(key) = of_env.or(of_volume) else {
-        if keys.env.is_none() && keys.volume.is_none() {
+    let Some((_, key)) = first else {
+        if keys.is_empty() {
             return not_checked("the recovery point holds the database alone");
         }
         bail!("the recovery point holds no encryption key, and its database {total} credentials");

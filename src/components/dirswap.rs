@@ -236,16 +236,6 @@ impl<'a> DirSwap<'a> {
     }
 }
 
-/// A failed restore after which what was there could not be put back either, so that nothing should be started on it.
-#[derive(Debug)]
-pub struct RollbackFailed;
-
-impl std::fmt::Display for RollbackFailed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("What was there before could not be put back; run the same restore again, which does it first")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

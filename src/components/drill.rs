@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
+use super::credentials::Stored;
 use crate::app::App;
+use crate::config::Secret;
 use crate::engine::{ContainerSpec, Docker, ScratchContainer};
+use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
 use crate::stream::read::sha256;
@@ -23,13 +26,38 @@ impl fmt::Display for Inconclusive {
     }
 }
 
+/// The log of the drills.
+pub const JOURNAL: Journal = Journal::new("test-recovery");
+
 /// What a drill has shown.
-#[derive(Debug)]
-pub struct Drilled {
+pub struct Drilled<'a> {
     /// What was recovered and compared, in a few words.
     pub what: String,
     /// How long the recovery took, without the comparison of the file with the manifest.
     pub took: Duration,
+    /// n8n's key, where it was looked for.
+    pub key: Option<Option<Secret>>,
+    /// What the key has to open, still there in a scratch container.
+    pub credentials: Option<Box<dyn CredentialStore + 'a>>,
+}
+
+impl<'a> Drilled<'a> {
+    /// With what was found where n8n's key may be.
+    pub fn with_key(self, key: Option<Secret>) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    /// With the credentials that were recovered.
+    pub fn with_credentials(self, credentials: Box<dyn CredentialStore + 'a>) -> Self {
+        let credentials = Some(credentials);
+        Self { credentials, ..self }
+    }
+}
+
+/// A recovered database of n8n.
+pub trait CredentialStore {
+    /// n8n's stored credentials; none when there is no such table. Its schema and the prefix of its name may be any.
+    fn credentials(&self) -> Result<Vec<Stored>>;
 }
 
 /// Where the drills of one run take place.
@@ -203,10 +231,12 @@ impl Stopwatch {
     }
 
     /// The result.
-    pub fn drilled(&self, what: String) -> Drilled {
+    pub fn drilled<'a>(&self, what: String) -> Drilled<'a> {
         Drilled {
             what,
             took: self.0.elapsed(),
+            key: None,
+            credentials: None,
         }
     }
 }

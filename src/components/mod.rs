@@ -1,59 +1,249 @@
-//! The parts of a stack that are backed up, each with the same verbs.
+//! The parts of a stack that are backed up: one folder each, and one trait for all.
+//!
+//! A component is a folder here, a row in [`Kind`] and a line in [`COMPONENTS`]. Commands know the trait alone.
 
 pub mod credentials;
-pub mod dirswap;
+mod dirswap;
 pub mod drill;
-pub mod env_file;
-pub mod n8n_data;
-pub mod postgres;
-pub mod redis;
-
-pub use env_file::{check_plain, lost as lost_env_file};
+mod env_file;
+mod n8n_data;
+mod postgres;
+mod redis;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
 use crate::app::App;
-use crate::report::log::Journal;
+use crate::config::{Config, Secret};
+use crate::engine::Docker;
+use crate::report::finding::Report;
+use crate::report::log::{self, Journal};
 use crate::report::units;
-use crate::store::{Entry, Kind};
+use crate::store::{Entry, Kind, Stamp};
+
+use drill::{DrillEnv, Drilled};
+pub use env_file::{check_plain, lost as lost_env_file};
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.
 const LISTENS_AFTER: Duration = Duration::from_secs(10);
 
+/// Every component, in the order in which backups begin and a whole restore goes.
+pub const COMPONENTS: &[&dyn Component] = &[
+    &postgres::Postgres,
+    &redis::RedisData,
+    &n8n_data::N8nData,
+    &env_file::EnvFile,
+];
+
+/// The component of a kind.
+pub fn component(kind: Kind) -> Result<&'static dyn Component> {
+    match COMPONENTS.iter().find(|component| component.kind() == kind) {
+        Some(component) => Ok(*component),
+        None => bail!("There is no component for {}", kind.dir()),
+    }
+}
+
+/// Proves that a backup file is whole.
+pub fn verify(app: &App, kind: Kind, file: &Path) -> Result<()> {
+    component(kind)?.verify(app, file)
+}
+
+/// A part of a stack that is backed up by itself, and comes back by itself.
+pub trait Component: Sync {
+    /// What its files are recorded as.
+    fn kind(&self) -> Kind;
+
+    /// Its names and sentences.
+    fn about(&self) -> &'static About;
+
+    /// Whether its own commands may work at all, before anything else is looked at.
+    fn check_settings(&self, _app: &App) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes a backup as a part of the run `stamp`.
+    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup>;
+
+    /// Proves that a file is whole, by what its kind of contents must be like from beginning to end.
+    fn verify(&self, app: &App, file: &Path) -> Result<()>;
+
+    /// The container that must run for [`Component::plan_restore`]; a whole restore starts it where it does not.
+    fn needs(&self, _app: &App) -> Option<(String, &'static str)> {
+        None
+    }
+
+    /// Waits until the server in [`Component::needs`], which was just started, takes connections.
+    fn await_ready(&self, _app: &App, _docker: &Docker) -> Result<()> {
+        Ok(())
+    }
+
+    /// The containers, apart from n8n's, that a restore may start or stop; they are as before at its end.
+    fn servers(&self, _app: &App) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Proves the file and asks whether it can be restored here. Changes nothing.
+    fn plan_restore<'a>(
+        &self,
+        app: &'a App,
+        file: &'a Path,
+        options: RestoreOptions,
+    ) -> Result<Box<dyn RestorePlan + 'a>>;
+
+    /// The settings that hold once `file` is restored, where it is what settings come from.
+    fn settings(&self, _app: &App, _file: &Path) -> Result<Option<Config>> {
+        Ok(None)
+    }
+
+    /// Recovers the member of the recovery point that `env` is for into a scratch container, and compares.
+    fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>>;
+
+    /// n8n's key in a file, for a component that has an [`About::key_place`].
+    fn key(&self, _env: &DrillEnv<'_>, _file: &Path) -> Result<Option<Secret>> {
+        Ok(None)
+    }
+
+    /// What doctor says of it. Without an engine only what needs none.
+    fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report);
+
+    /// Removes what killed restores have left outside of the backups. The main lock is held.
+    fn clear(&self, _app: &App, _journal: Journal) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a component is called, and what is said of it.
+pub struct About {
+    /// In a drill: `PostgreSQL`.
+    pub title: &'static str,
+    /// In the lines of its restore, at their beginning and within them.
+    pub restored: [&'static str; 2],
+    /// The command that backs it up by itself; one that has none is a step of backup-all alone.
+    pub backup_command: Option<&'static str>,
+    /// What backup-all says that it runs.
+    pub step: &'static str,
+    /// The command that restores it.
+    pub restore_command: &'static str,
+    /// What a whole restore keeps of what is there.
+    pub kept: &'static str,
+    /// Where it may hold n8n's key.
+    pub key_place: Option<&'static str>,
+}
+
+impl About {
+    /// The log of its backup.
+    pub fn backup_journal(&self) -> Journal {
+        Journal::new(self.backup_command.unwrap_or("backup-all"))
+    }
+
+    /// The log of its restore.
+    pub fn restore_journal(&self) -> Journal {
+        Journal::new(self.restore_command)
+    }
+}
+
+/// How restores are to be done; each component takes what concerns it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RestoreOptions {
+    /// Keep the database that is replaced, under another name.
+    pub keep_old: bool,
+    /// Create the roles that the dump names and the server lacks, without login.
+    pub create_roles: bool,
+    /// Drop the live database first, where there is no room for two.
+    pub in_place: bool,
+    /// Leave out n8n's queue, so that no waiting job runs again.
+    pub empty_queue: bool,
+}
+
+/// A file that has been proven, and the place that it fits.
+pub trait RestorePlan {
+    /// What is going to be replaced, as warnings before the question; none where nothing is, so that nobody is asked.
+    fn warnings(&self) -> Vec<String>;
+
+    /// What it asks of n8n.
+    fn n8n(&self) -> N8n;
+
+    /// Why a whole restore begins with it, if it does.
+    fn comes_first(&self) -> Option<String> {
+        None
+    }
+
+    /// Replaces what is there. `keep` backs up what the component holds now, for one that does so at the last moment.
+    ///
+    /// # Errors
+    /// When a step fails. What is there is then what was before, unless the error is a [`crate::stack::LeftHalfDone`].
+    fn run(&self, keep: &dyn Fn() -> Result<()>) -> Result<()>;
+
+    /// Says what is left for the user to do.
+    fn afterwards(&self, _journal: Journal) {}
+}
+
+/// What a restore asks of n8n.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum N8n {
+    /// To be stopped meanwhile.
+    Stops,
+    /// It may run, and is to be restarted for the reason given.
+    MayRun(&'static str),
+    /// Nothing.
+    Unaffected,
+}
+
 /// A finished backup of one component.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    /// What it holds.
-    pub kind: Kind,
-    /// The published file.
-    pub entry: Entry,
-    /// The SHA-256 of the file, in hexadecimal.
-    pub sha256: String,
+    /// The published files.
+    pub files: Vec<File>,
     /// What else is worth knowing of it, as `name: value` lines of the recovery point's manifest.
     pub facts: Vec<(String, String)>,
 }
 
+/// A published backup file.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// What it holds.
+    pub kind: Kind,
+    /// Where it lies.
+    pub entry: Entry,
+    /// The SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
 impl Backup {
+    /// A backup that is one file.
+    fn of(kind: Kind, entry: Entry, sha256: String, facts: Vec<(String, String)>) -> Self {
+        let file = File { kind, entry, sha256 };
+        Self {
+            files: vec![file],
+            facts,
+        }
+    }
+
     /// The last line of a component's log.
-    pub fn report(&self, journal: Journal) {
-        let size = units::du(self.entry.disk);
-        journal.success(format_args!("Backup completed: {} ({size})", self.entry.path.display()));
+    fn report(&self, journal: Journal, what: &str) {
+        for file in &self.files {
+            let size = units::du(file.entry.disk);
+            journal.success(format_args!("{what}: {} ({size})", file.entry.path.display()));
+        }
     }
 }
 
-/// Proves that a backup file is whole, by what its kind of contents must be like from beginning to end.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn verify(app: &App, kind: Kind, path: &Path) -> Result<()> {
-    match kind {
-        Kind::Postgres => postgres::verify(app, path).map(drop),
-        Kind::Redis => redis::verify(app, path).map(drop),
-        Kind::N8n => n8n_data::verify(app, path).map(drop),
-        Kind::Env => env_file::verify(app, path),
+/// Removes what killed restores have left on servers and in the engine. The main lock is held.
+pub fn clear(app: &App, journal: Journal) {
+    for component in COMPONENTS {
+        if let Err(error) = component.clear(app, journal) {
+            // A server or an engine that does not answer is told by the backup itself.
+            log::trace(|| format!("no look at what restores of {} left: {error:#}", component.kind().dir()));
+        }
+    }
+    match app.docker().and_then(|docker| dirswap::sweep(app, &docker)) {
+        Ok(0) => {}
+        Ok(left) => journal.warn(format_args!(
+            "Removed {left} helper container(s) that an interrupted restore left"
+        )),
+        Err(error) => log::trace(|| format!("no look at the helper containers of restores: {error:#}")),
     }
 }

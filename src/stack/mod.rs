@@ -1,3 +1,27 @@
 //! Who n8n's containers are, and how they are held while something under them is replaced.
 
 pub mod pause;
+
+use std::fmt;
+
+/// A failed restore that has left something which n8n must not be started on; with what to do about it.
+#[derive(Debug)]
+pub struct LeftHalfDone(String);
+
+impl LeftHalfDone {
+    /// Of which the user is told `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// What was there before could not be put back either.
+    pub fn rollback_failed() -> Self {
+        Self::new("What was there before could not be put back; run the same restore again, which does it first")
+    }
+}
+
+impl fmt::Display for LeftHalfDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

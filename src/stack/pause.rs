@@ -8,11 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{anyhow, bail, Context as _, Error, Result};
+use anyhow::{anyhow, bail, Context as _, Result};
 
+use super::LeftHalfDone;
 use crate::app::App;
-use crate::components::dirswap::RollbackFailed;
-use crate::components::postgres::restore::LiveDatabaseGone;
 use crate::engine::{Container, Docker};
 use crate::report::log::Journal;
 use crate::store::atomic;
@@ -211,11 +210,6 @@ fn is_n8n(app: &App, name: &str) -> bool {
     app.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
-/// Whether a restore that failed so has left something that n8n must not be started on.
-fn leaves_half(error: &Error) -> bool {
-    error.is::<RollbackFailed>() || error.is::<LiveDatabaseGone>()
-}
-
 fn is_up(container: &Container) -> bool {
     container.status == "running" || container.status == "restarting"
 }
@@ -230,7 +224,7 @@ pub fn with_n8n_stopped(
     docker: &Docker,
     journal: Journal,
     kind: Kind,
-    others: &[&str],
+    others: &[String],
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     if let Some(Some(_)) = unfinished(app)? {
@@ -271,15 +265,13 @@ impl<'a> Pause<'a> {
     ///
     /// # Errors
     /// When the engine does not answer, or the record of an earlier restore cannot be read.
-    pub fn plan(app: &'a App, docker: &'a Docker, journal: Journal, others: &[&str]) -> Result<Self> {
+    pub fn plan(app: &'a App, docker: &'a Docker, journal: Journal, others: &[String]) -> Result<Self> {
         let before = read(app)?;
         let mut record = Record::default();
         for name in others {
             if let Some(container) = docker.container(name)? {
                 let runs = is_up(&container);
-                record
-                    .containers
-                    .insert((*name).to_owned(), (container.started_at, runs));
+                record.containers.insert(name.clone(), (container.started_at, runs));
             }
         }
         Ok(Self {
@@ -380,7 +372,7 @@ impl<'a> Pause<'a> {
     /// As [`Pause::end`], but n8n stays stopped and the record in place while another part is half restored, whose restore was
     /// interrupted.
     fn end_part(mut self, kind: Kind, done: Result<()>) -> Result<()> {
-        if done.as_ref().is_err_and(leaves_half) {
+        if done.as_ref().is_err_and(|error| error.is::<LeftHalfDone>()) {
             return self.end(done, false);
         }
         self.record.parts.retain(|part| *part != kind);
@@ -546,7 +538,7 @@ impl<'a> Pause<'a> {
     pub fn end<T>(self, work: Result<T>, all: bool) -> Result<T> {
         let all = all && work.is_ok();
         if let Err(error) = &work {
-            if leaves_half(error) {
+            if error.is::<LeftHalfDone>() {
                 if self.starts_n8n() {
                     self.journal.error("n8n stays stopped");
                 }

@@ -10,6 +10,7 @@ use anyhow::{bail, Context as _, Result};
 use chrono::DateTime;
 
 use crate::app::App;
+use crate::report::finding::{Finding, Level};
 use crate::report::json::Json;
 use crate::report::log::ascii;
 use crate::report::units;
@@ -31,46 +32,6 @@ const WARN_DAYS: u64 = 14;
 
 /// The exit code when nothing can be told.
 const UNKNOWN: u8 = 3;
-
-/// How bad a finding is; also the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// As it should be.
-    Ok = 0,
-    /// Somebody should look at it.
-    Warning = 1,
-    /// Somebody has to act.
-    Critical = 2,
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-        }
-    }
-}
-
-/// What one check found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The check.
-    pub check: &'static str,
-    /// How bad it is.
-    pub level: Level,
-    /// What was found.
-    pub text: String,
-}
-
-fn finding(check: &'static str, level: Level, text: impl Into<String>) -> Finding {
-    Finding {
-        check,
-        level,
-        text: text.into(),
-    }
-}
 
 /// A recovery point as the checks see it.
 #[derive(Clone, Debug, Default)]
@@ -213,7 +174,7 @@ impl State {
                 ),
                 None => "no recovery point yet: run backup-all".to_owned(),
             };
-            findings.push(finding("age", Level::Critical, text));
+            findings.push(Finding::new("age", Level::Critical, text));
             let files = files(&[], &self.points);
             findings.extend((files.level > Level::Ok).then_some(files));
             return findings;
@@ -229,17 +190,19 @@ impl State {
         ));
         findings.push(self.proven(newest));
         findings.push(match newest.offsite.as_deref() {
-            None if self.offsite_wanted => finding("offsite", Level::Warning, "the newest point has no copy elsewhere"),
+            None if self.offsite_wanted => {
+                Finding::new("offsite", Level::Warning, "the newest point has no copy elsewhere")
+            }
             mark_ => mark("offsite", mark_, "no copy elsewhere"),
         });
         findings.push(self.disk());
         findings.extend(
             self.interrupted
                 .iter()
-                .map(|what| finding("restore", Level::Warning, what.as_str())),
+                .map(|what| Finding::new("restore", Level::Warning, what.as_str())),
         );
         if self.unreadable > 0 {
-            findings.push(finding(
+            findings.push(Finding::new(
                 "manifests",
                 Level::Warning,
                 format!("{} file(s) in backups/sets cannot be read", self.unreadable),
@@ -260,8 +223,8 @@ impl State {
         before.sort_unstable();
         let now = units::amount(newest.bytes);
         match before.get(before.len() / 2) {
-            None => finding("size", Level::Ok, format!("{now}, the first one")),
-            Some(usual) if newest.bytes < usual / 2 => finding(
+            None => Finding::new("size", Level::Ok, format!("{now}, the first one")),
+            Some(usual) if newest.bytes < usual / 2 => Finding::new(
                 "size",
                 Level::Warning,
                 format!(
@@ -269,14 +232,14 @@ impl State {
                     units::amount(*usual)
                 ),
             ),
-            Some(usual) => finding("size", Level::Ok, format!("{now}, usual is {}", units::amount(*usual))),
+            Some(usual) => Finding::new("size", Level::Ok, format!("{now}, usual is {}", units::amount(*usual))),
         }
     }
 
     /// When a drill last restored a point.
     fn proven(&self, newest: &Seen) -> Finding {
         if let Some(failed) = newest.drill.as_deref().filter(|mark| !is_good(mark)) {
-            return finding("proven", Level::Critical, format!("the drill: {failed}"));
+            return Finding::new("proven", Level::Critical, format!("the drill: {failed}"));
         }
         let last = self
             .points
@@ -287,26 +250,26 @@ impl State {
             Some(point) => format!("{} was restored in a drill", point.name),
             None => "no drill yet: test-recovery.sh --full restores a point without touching the live stack".to_owned(),
         };
-        finding("proven", Level::Ok, text)
+        Finding::new("proven", Level::Ok, text)
     }
 
     fn disk(&self) -> Finding {
         let Some(free) = self.free else {
-            return finding("disk", Level::Warning, "the free space cannot be told");
+            return Finding::new("disk", Level::Warning, "the free space cannot be told");
         };
         let text = format!("{} free", units::available(free));
         match self.days_until_full() {
-            _ if free < self.reserve => finding(
+            _ if free < self.reserve => Finding::new(
                 "disk",
                 Level::Critical,
                 format!("{text}, and a run asks for {}", units::amount(self.reserve)),
             ),
-            Some(0) => finding("disk", Level::Critical, format!("{text}: the next run will not fit")),
+            Some(0) => Finding::new("disk", Level::Critical, format!("{text}: the next run will not fit")),
             Some(days) if days < WARN_DAYS => {
-                finding("disk", Level::Warning, format!("{text}, full in about {days} days"))
+                Finding::new("disk", Level::Warning, format!("{text}, full in about {days} days"))
             }
-            Some(days) => finding("disk", Level::Ok, format!("{text}, full in about {days} days")),
-            None => finding(
+            Some(days) => Finding::new("disk", Level::Ok, format!("{text}, full in about {days} days")),
+            None => Finding::new(
                 "disk",
                 Level::Ok,
                 format!("{text}, enough for {HORIZON_DAYS} days and more"),
@@ -474,12 +437,12 @@ fn age(point: &Seen, max_age: Duration) -> Finding {
     // An hour is a clock that was set back in autumn, not one that jumped.
     if point.age < -3900 {
         let text = format!("{} lies in the future: is the clock right?", point.name);
-        finding("age", Level::Warning, text)
+        Finding::new("age", Level::Warning, text)
     } else if point.age > i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX) {
         let limit = span(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX));
-        finding("age", Level::Critical, format!("{text}, more than {limit}"))
+        Finding::new("age", Level::Critical, format!("{text}, more than {limit}"))
     } else {
-        finding("age", Level::Ok, text)
+        Finding::new("age", Level::Ok, text)
     }
 }
 
@@ -498,8 +461,8 @@ fn run_since(later: &[Seen]) -> Finding {
             _ => None,
         });
     match told {
-        Some(text) => finding("run", Level::Warning, text),
-        None => finding("run", Level::Ok, "every component was backed up"),
+        Some(text) => Finding::new("run", Level::Warning, text),
+        None => Finding::new("run", Level::Ok, "every component was backed up"),
     }
 }
 
@@ -515,17 +478,17 @@ fn files(broken: &[String], points: &[Seen]) -> Finding {
     .map(|(what, names)| format!("{what}: {}", names.join(", ")))
     .collect();
     match told.is_empty() {
-        true => finding("files", Level::Ok, "all files are there, with their sizes"),
-        false => finding("files", Level::Critical, told.join("; ")),
+        true => Finding::new("files", Level::Ok, "all files are there, with their sizes"),
+        false => Finding::new("files", Level::Critical, told.join("; ")),
     }
 }
 
 /// A mark that something else has set: `passed ...`, or what went wrong.
 fn mark(check: &'static str, mark: Option<&str>, without: &str) -> Finding {
     match mark {
-        None => finding(check, Level::Ok, without),
-        Some(text) if is_good(text) => finding(check, Level::Ok, text),
-        Some(text) => finding(check, Level::Critical, text),
+        None => Finding::new(check, Level::Ok, without),
+        Some(text) if is_good(text) => Finding::new(check, Level::Ok, text),
+        Some(text) => Finding::new(check, Level::Critical, text),
     }
 }
 

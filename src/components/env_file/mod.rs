@@ -1,6 +1,7 @@
 //! The environment file: a copy of `.env`, which holds n8n's encryption key.
 
-pub mod restore;
+mod probe;
+mod restore;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,13 +9,14 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled, Stopwatch};
-use super::Backup;
+use super::{About, Backup, Component, RestoreOptions, RestorePlan};
 use crate::app::App;
 use crate::components::credentials;
 use crate::config::dotenv;
-use crate::config::{Encryption, Secret};
+use crate::config::{Config, Encryption, Secret};
+use crate::engine::Docker;
+use crate::report::finding::Report;
 use crate::report::log::Journal;
-use crate::report::units;
 use crate::store::manifest;
 use crate::store::{Kind, Stamp, ENCRYPTED};
 use crate::stream::publish::{publish, write};
@@ -26,28 +28,79 @@ const JOURNAL: Journal = Journal::new("backup-all");
 /// The longest environment file that is read.
 const LIMIT: usize = 16 << 20;
 
-/// Copies `.env`.
-///
-/// # Errors
-/// When it is missing or cannot be copied.
-pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
-    JOURNAL.info("Backing up environment file");
-    let source = app.config.env_file();
-    if !source.is_file() {
-        bail!(".env file not found at {}", source.display());
+const ABOUT: About = About {
+    title: "Environment file",
+    restored: ["Environment file", "environment file"],
+    backup_command: None,
+    step: "env file backup",
+    restore_command: "restore-env",
+    kept: "the present .env stays beside the new one",
+    key_place: Some("the env backup (N8N_ENCRYPTION_KEY)"),
+};
+
+/// The environment file.
+pub struct EnvFile;
+
+impl Component for EnvFile {
+    fn kind(&self) -> Kind {
+        Kind::Env
     }
-    if let Some(lost) = lost(app) {
-        // It would be the newest copy, and what latest means.
-        let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
-        return Err(hint.context("Failed to backup environment file"));
+
+    fn about(&self) -> &'static About {
+        &ABOUT
     }
-    let backup = copy(app, stamp).context("Failed to backup environment file")?;
-    let size = units::du(backup.entry.disk);
-    JOURNAL.success(format_args!(
-        "Environment backup completed: {} ({size})",
-        backup.entry.path.display()
-    ));
-    Ok(backup)
+
+    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+        JOURNAL.info("Backing up environment file");
+        let source = app.config.env_file();
+        if !source.is_file() {
+            bail!(".env file not found at {}", source.display());
+        }
+        if let Some(lost) = lost(app) {
+            // It would be the newest copy, and what latest means.
+            let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
+            return Err(hint.context("Failed to backup environment file"));
+        }
+        let backup = copy(app, stamp).context("Failed to backup environment file")?;
+        backup.report(JOURNAL, "Environment backup completed");
+        Ok(backup)
+    }
+
+    fn verify(&self, app: &App, file: &Path) -> Result<()> {
+        let text = text(app, file)?;
+        // What the file asks of the environment is there, whatever it is: only its form is judged.
+        dotenv::parse(file, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
+    }
+
+    fn plan_restore<'a>(
+        &self,
+        app: &'a App,
+        file: &'a Path,
+        _options: RestoreOptions,
+    ) -> Result<Box<dyn RestorePlan + 'a>> {
+        Ok(Box::new(restore::prepare(app, file, ABOUT.restore_journal())?))
+    }
+
+    fn settings(&self, app: &App, file: &Path) -> Result<Option<Config>> {
+        restore::settings_of(app, file).map(Some)
+    }
+
+    fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
+        let watch = Stopwatch::start();
+        let text = text(env.app, file)?;
+        let settings = credentials::count_settings(file, &text)?;
+        ensure!(settings > 0, "{} holds no setting", file.display());
+        let key = credentials::key_of_env(file, &text)?;
+        Ok(watch.drilled(format!("{settings} settings")).with_key(key))
+    }
+
+    fn key(&self, env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
+        self.drill(env, file).map(|drilled| drilled.key.flatten())
+    }
+
+    fn probe(&self, app: &App, _docker: Option<&Docker>, report: &mut Report) {
+        probe::probe(app, report);
+    }
 }
 
 /// Says so when `.env` is lost: it is gone, or sets nothing, and a copy of it does. What it has said, of the retention or
@@ -106,29 +159,6 @@ fn sets_something(app: &App, path: &Path) -> bool {
     settings.map_or(true, |count| count > 0)
 }
 
-/// Proves that a copy can be read as an environment file.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn verify(app: &App, path: &Path) -> Result<()> {
-    let text = text(app, path)?;
-    // What the file asks of the environment is there, whatever it is: only its form is judged.
-    dotenv::parse(path, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
-}
-
-/// Reads the copy as n8n would, and gives n8n's key, where it holds one.
-///
-/// # Errors
-/// When it cannot be read as an environment file, or holds no setting.
-pub fn drill(env: &DrillEnv<'_>, file: &Path) -> Result<(Drilled, Option<Secret>)> {
-    let watch = Stopwatch::start();
-    let text = text(env.app, file)?;
-    let settings = credentials::count_settings(file, &text)?;
-    ensure!(settings > 0, "{} holds no setting", file.display());
-    let key = credentials::key_of_env(file, &text)?;
-    Ok((watch.drilled(format!("{settings} settings")), key))
-}
-
 /// The contents of a copy.
 fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
     let mut chain = app.chain();
@@ -156,15 +186,9 @@ fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
     let entry = publish(&app.config, partial, bytes)?;
     let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
     let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));
-    Ok(Backup {
-        kind: Kind::Env,
-        entry,
-        sha256,
-        facts: vec![(
-            "env.key".to_owned(),
-            if key { "in .env" } else { "none in .env" }.to_owned(),
-        )],
-    })
+    let key = if key { "in .env" } else { "none in .env" };
+    let facts = vec![("env.key".to_owned(), key.to_owned())];
+    Ok(Backup::of(Kind::Env, entry, sha256, facts))
 }
 
 /// Whether there is an encrypted copy already; what is said of the first one need not be said each night.

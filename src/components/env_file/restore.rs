@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{chown, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
 use super::text;
 use crate::app::App;
+use crate::components::{N8n, RestorePlan};
 use crate::config::dotenv;
 use crate::config::Config;
 use crate::report::log::Journal;
-use crate::store::{sync_dir, Stamp};
+use crate::store::{sync_dir, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::check_recorded;
 
@@ -68,13 +69,15 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
         Some(old) => settings(&path, old).unwrap_or_default(),
         None => BTreeMap::new(),
     };
-    Ok(Plan {
+    let plan = Plan {
         app,
         journal,
         changes: changes(&before, &after),
         new,
         old,
-    })
+    };
+    plan.report();
+    Ok(plan)
 }
 
 /// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.
@@ -133,28 +136,23 @@ fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) 
 }
 
 impl Plan<'_> {
-    /// What is going to be replaced, for the warning before the question.
-    pub fn target(&self) -> PathBuf {
-        self.app.config.env_file()
-    }
-
     /// Whether a setting gets another value, or none any more.
-    pub fn changes(&self, name: &str) -> bool {
+    fn changes(&self, name: &str) -> bool {
         self.changes.iter().any(|change| change.name == name)
     }
 
     /// Whether the file that is there is the very copy.
-    pub fn is_same(&self) -> bool {
+    fn is_same(&self) -> bool {
         self.old.as_ref() == Some(&self.new)
     }
 
     /// Whether there is no file yet.
-    pub fn is_missing(&self) -> bool {
+    fn is_missing(&self) -> bool {
         self.old.is_none()
     }
 
     /// Tells by name which settings differ.
-    pub fn report(&self) {
+    fn report(&self) {
         if self.is_missing() {
             let count = self.changes.len();
             self.journal
@@ -217,13 +215,30 @@ impl Plan<'_> {
             }
         }
     }
+}
+
+impl RestorePlan for Plan<'_> {
+    fn warnings(&self) -> Vec<String> {
+        match self.is_same() || self.is_missing() {
+            true => Vec::new(),
+            false => vec![format!("This will replace {}", self.app.config.env_file().display())],
+        }
+    }
+
+    fn n8n(&self) -> N8n {
+        N8n::Unaffected
+    }
+
+    fn comes_first(&self) -> Option<String> {
+        let path = self.app.config.env_file();
+        self.is_missing()
+            .then(|| format!("{} is not there: it is written first", path.display()))
+    }
 
     /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, which stays as
     /// `.env.before-restore-STAMP`.
-    ///
-    /// # Errors
-    /// When that fails; the file that was there is then still in place.
-    pub fn run(&self) -> Result<()> {
+    fn run(&self, _keep: &dyn Fn() -> Result<()>) -> Result<()> {
+        let _component = self.app.hold(Kind::Env, self.journal)?;
         self.sweep();
         if self.is_same() {
             self.journal
@@ -256,6 +271,19 @@ impl Plan<'_> {
             sync_dir(dir)?;
         }
         Ok(())
+    }
+
+    fn afterwards(&self, journal: Journal) {
+        if self.changes("N8N_ENCRYPTION_KEY") {
+            journal.warn(
+                "N8N_ENCRYPTION_KEY is another one now, and containers keep the value that they were created with: docker \
+                 compose up -d creates them again",
+            );
+        } else if !self.is_same() {
+            journal.info(
+                "Containers keep the values that they were created with, until docker compose up -d creates them again",
+            );
+        }
     }
 }
 

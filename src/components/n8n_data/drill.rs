@@ -7,12 +7,11 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{facts, helper_image, MAX_CONFIG};
 use crate::components::credentials;
-use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch};
+use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::config::Secret;
 use crate::engine::ScratchContainer;
 use crate::formats::tar;
 use crate::process::Input;
-use crate::report::log::Journal;
 use crate::report::units;
 use crate::stream::read::{observe, read};
 
@@ -24,14 +23,14 @@ const ROOM_OF_A_MEMBER: u64 = 8 << 10;
 ///
 /// # Errors
 /// What differs or fails; with [`Inconclusive`] when the test could not be made.
-pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<(Drilled, Option<Secret>)> {
+pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let context = env.app;
     let watch = Stopwatch::start();
     let scanner = || tar::Scanner::new().capture("./config", MAX_CONFIG);
     let packed = observe(&context.config, file, scanner())?.finish()?;
     check_recorded(env.point, "n8n.", &[], &facts(&packed))?;
 
-    let image = helper_image(context, &env.docker, journal).context(Inconclusive)?;
+    let image = helper_image(context, &env.docker, JOURNAL).context(Inconclusive)?;
     env.check_room(
         &image,
         packed
@@ -75,7 +74,7 @@ pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<(Drill
         unpacked.files,
         units::amount(unpacked.bytes)
     );
-    Ok((watch.drilled(what), key))
+    Ok(watch.drilled(what).with_key(key))
 }
 
 /// n8n's key in an archive, where it holds one.

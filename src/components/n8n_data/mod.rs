@@ -1,7 +1,8 @@
 //! The n8n data volume: a tar archive of it, read through a helper container that never runs.
 
-pub mod drill;
-pub mod restore;
+mod drill;
+mod probe;
+mod restore;
 
 use std::path::Path;
 use std::thread;
@@ -9,12 +10,15 @@ use std::thread;
 use anyhow::{anyhow, Context as _, Result};
 
 use super::dirswap::BEGUN;
-use super::{check_plain, Backup};
+use super::drill::{DrillEnv, Drilled};
+use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan};
 use crate::app::App;
 use crate::components::credentials;
+use crate::config::Secret;
 use crate::engine::Docker;
 use crate::formats::tar;
 use crate::process::Input;
+use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::manifest::EXCLUDE_FROM_LATEST;
 use crate::store::{Kind, Stamp};
@@ -27,16 +31,70 @@ const JOURNAL: Journal = Journal::new("backup-n8n");
 const ATTEMPTS: u32 = 3;
 
 /// Where n8n keeps its data, below the home directory of its user.
-pub const HOME: &str = "/.n8n";
+const HOME: &str = "/.n8n";
 
 /// n8n's `config` is a small JSON file.
 const MAX_CONFIG: usize = 64 << 10;
+
+const ABOUT: About = About {
+    title: "n8n volume",
+    restored: ["n8n data", "n8n data"],
+    backup_command: Some("backup-n8n"),
+    step: "backup-n8n.sh",
+    restore_command: "restore-n8n",
+    kept: "the n8n volume is archived first",
+    key_place: Some("the volume (config)"),
+};
+
+/// n8n's data volume.
+pub struct N8nData;
+
+impl Component for N8nData {
+    fn kind(&self) -> Kind {
+        Kind::N8n
+    }
+
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+        backup(app, stamp)
+    }
+
+    fn verify(&self, app: &App, file: &Path) -> Result<()> {
+        observe(&app.config, file, tar::Scanner::new())?.finish().map(drop)
+    }
+
+    fn plan_restore<'a>(
+        &self,
+        app: &'a App,
+        file: &'a Path,
+        _options: RestoreOptions,
+    ) -> Result<Box<dyn RestorePlan + 'a>> {
+        Ok(Box::new(restore::prepare(app, file, ABOUT.restore_journal())?))
+    }
+
+    fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
+        drill::drill(env, file)
+    }
+
+    fn key(&self, env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
+        drill::key(env, file)
+    }
+
+    fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
+        if let Some(docker) = docker {
+            probe::probe(app, docker, report);
+        }
+    }
+}
 
 /// Archives the volume.
 ///
 /// # Errors
 /// When it does not exist, no local image serves for the helper, or the archive is not whole.
-pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
+fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting n8n data backup");
     log::check_started()?;
     check_plain(app, Kind::N8n)?;
@@ -84,7 +142,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         }
     };
     backup.facts.extend(versions.unwrap_or_default());
-    backup.report(JOURNAL);
+    backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
 
@@ -166,12 +224,7 @@ fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool
             "made while a restore of the volume was interrupted".to_owned(),
         ));
     }
-    Ok(Backup {
-        kind: Kind::N8n,
-        entry,
-        sha256,
-        facts,
-    })
+    Ok(Backup::of(Kind::N8n, entry, sha256, facts))
 }
 
 /// What a recovery point's manifest says of an archive; among it, whether the volume itself holds n8n's key: without it,
@@ -192,16 +245,8 @@ fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
     ]
 }
 
-/// Proves that an archive is whole: it unpacks, every header is right, and its end is there.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn verify(app: &App, path: &Path) -> Result<tar::Summary> {
-    observe(&app.config, path, tar::Scanner::new())?.finish()
-}
-
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
-pub fn helper_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
+fn helper_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
     let config = &app.config;
     let wanted = &config.helper_image;
     if docker.image(wanted)?.is_some() {

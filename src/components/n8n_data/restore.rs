@@ -7,12 +7,14 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::helper_image;
 use crate::app::App;
-use crate::components::dirswap::{self, DirSwap, RollbackFailed, State};
+use crate::components::dirswap::{self, DirSwap, State};
+use crate::components::{N8n, RestorePlan};
 use crate::engine::{Data, Docker, Exec, HelperContainer, HELPER_MOUNT};
 use crate::formats::tar;
 use crate::process::{Count, Input};
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::stack::LeftHalfDone;
 use crate::store::space::available;
 use crate::store::{make_dir, Kind};
 use crate::stream::encrypt::Locked;
@@ -93,11 +95,6 @@ fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
 }
 
 impl Plan<'_> {
-    /// What is going to be replaced, for the warning before the question.
-    pub fn target(&self) -> &str {
-        &self.app.config.n8n_volume
-    }
-
     /// A container that shows the volume.
     fn helper(&self) -> Result<HelperContainer> {
         let image = helper_image(self.app, &self.docker, self.journal)?;
@@ -159,48 +156,6 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Unpacks the archive beside what is there and exchanges the two. n8n must be stopped. `safety` makes a backup of
-    /// what was there, right before the exchange.
-    ///
-    /// # Errors
-    /// When a step fails; the volume then holds what it held before, unless the error is [`RollbackFailed`].
-    pub fn run(&self, safety: impl FnOnce() -> Result<()>) -> Result<()> {
-        let helper = self.helper()?;
-        let exchange = DirSwap::new(&helper, HELPER_MOUNT);
-        {
-            let _lock = self.app.hold(Kind::N8n, self.journal)?;
-            if self.recover(&exchange)? {
-                self.check_room(&helper)?;
-            }
-        }
-        // A backup like any other, which takes the lock itself.
-        safety().context("The volume was not touched, because what is in it could not be backed up first")?;
-        // That backup may have taken it, where it lies on the same disk.
-        self.check_volume(&helper)?;
-        let _lock = self.app.hold(Kind::N8n, self.journal)?;
-        let staged = exchange
-            .begin(&[])
-            .and_then(|_| self.stage(&helper, &exchange.new_dir()));
-        if let Err(error) = staged {
-            // What cannot be removed now is removed by the next restore.
-            let _ = self.put_back(helper);
-            return Err(error.context("n8n data restore failed"));
-        }
-        self.journal.info("Exchanging the contents of the volume...");
-        if let Err(error) = exchange.exchange() {
-            self.journal.warn("Putting back what was there before");
-            return Err(match self.put_back(helper) {
-                Ok(()) => error.context("n8n data restore failed"),
-                Err(worse) => error.context(format!("{worse:#}")).context(RollbackFailed),
-            });
-        }
-        let root: Vec<String> = self.archive.root.iter().flat_map(properties).collect();
-        let root: Vec<&str> = root.iter().map(String::as_str).collect();
-        exchange
-            .finish(&root)
-            .context("The data are restored, and what was there before could not be removed from the volume")
-    }
-
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
     fn put_back(&self, failed: HelperContainer) -> Result<()> {
         drop(failed);
@@ -214,7 +169,9 @@ impl Plan<'_> {
             State::None => return Ok(false),
             State::Staged => exchange.roll_back()?,
             // Else n8n would be started on half of its data.
-            State::Broken => exchange.roll_back().map_err(|error| error.context(RollbackFailed))?,
+            State::Broken => exchange
+                .roll_back()
+                .map_err(|error| error.context(LeftHalfDone::rollback_failed()))?,
             State::Exchanged => exchange.finish(&[])?,
         }
         self.journal
@@ -263,6 +220,59 @@ impl Plan<'_> {
         self.journal
             .info(format_args!("Found {} files in the restored volume", there.files));
         Ok(())
+    }
+}
+
+impl RestorePlan for Plan<'_> {
+    fn warnings(&self) -> Vec<String> {
+        vec![format!(
+            "This will replace the contents of the volume {}, and stop n8n meanwhile",
+            self.app.config.n8n_volume
+        )]
+    }
+
+    fn n8n(&self) -> N8n {
+        N8n::Stops
+    }
+
+    /// Unpacks the archive beside what is there and exchanges the two, with a backup of what was there right before.
+    fn run(&self, keep: &dyn Fn() -> Result<()>) -> Result<()> {
+        let helper = self.helper()?;
+        let exchange = DirSwap::new(&helper, HELPER_MOUNT);
+        {
+            let _lock = self.app.hold(Kind::N8n, self.journal)?;
+            if self.recover(&exchange)? {
+                self.check_room(&helper)?;
+            }
+        }
+        // A backup like any other, which takes the lock itself.
+        keep().context("The volume was not touched, because what is in it could not be backed up first")?;
+        // That backup may have taken it, where it lies on the same disk.
+        self.check_volume(&helper)?;
+        let _lock = self.app.hold(Kind::N8n, self.journal)?;
+        let staged = exchange
+            .begin(&[])
+            .and_then(|_| self.stage(&helper, &exchange.new_dir()));
+        if let Err(error) = staged {
+            // What cannot be removed now is removed by the next restore.
+            let _ = self.put_back(helper);
+            return Err(error.context("n8n data restore failed"));
+        }
+        self.journal.info("Exchanging the contents of the volume...");
+        if let Err(error) = exchange.exchange() {
+            self.journal.warn("Putting back what was there before");
+            return Err(match self.put_back(helper) {
+                Ok(()) => error.context("n8n data restore failed"),
+                Err(worse) => error
+                    .context(format!("{worse:#}"))
+                    .context(LeftHalfDone::rollback_failed()),
+            });
+        }
+        let root: Vec<String> = self.archive.root.iter().flat_map(properties).collect();
+        let root: Vec<&str> = root.iter().map(String::as_str).collect();
+        exchange
+            .finish(&root)
+            .context("The data are restored, and what was there before could not be removed from the volume")
     }
 }
 

@@ -8,9 +8,10 @@ use anyhow::{ensure, Context as _, Result};
 use super::sql::{self, CountKind};
 use super::{facts, load, verify, Psql};
 use crate::components::credentials::Stored;
-use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch};
+use crate::components::drill::{
+    check_recorded, explain, CredentialStore, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL,
+};
 use crate::engine::{Exec, ScratchContainer};
-use crate::report::log::Journal;
 
 /// The database that the dump is loaded into.
 const DATABASE: &str = "n8n_backup_drill";
@@ -34,18 +35,16 @@ const SETTINGS: [&str; 8] = [
 const ROOM: u64 = 3;
 
 /// A server that a dump was loaded into.
-pub struct Loaded<'a> {
+struct Loaded<'a> {
     env: &'a DrillEnv<'a>,
     server: ScratchContainer,
-    /// What the drill has shown.
-    pub drilled: Drilled,
 }
 
 /// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
 ///
 /// # Errors
 /// What differs or fails; with [`Inconclusive`] when the test could not be made.
-pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path, journal: Journal) -> Result<Loaded<'a>> {
+pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     let context = env.app;
     let watch = Stopwatch::start();
     let summary = verify(context, file)?;
@@ -86,7 +85,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path, journal: Journal) -> Result
         version,
         sql::knows_restrict(&psql_version),
     )
-    .and_then(|()| load::compare(&psql, DATABASE, &summary, journal))
+    .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))
     .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;
 
     let count = |wanted: &[CountKind]| counts.iter().filter(|count| wanted.contains(&count.kind)).count();
@@ -100,11 +99,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path, journal: Journal) -> Result
         count(&[CountKind::Table, CountKind::Partitioned]),
         count(&[CountKind::Sequence])
     );
-    Ok(Loaded {
-        env,
-        server,
-        drilled: watch.drilled(what),
-    })
+    Ok(watch.drilled(what).with_credentials(Box::new(Loaded { env, server })))
 }
 
 fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer) -> Psql<'a> {
@@ -150,12 +145,8 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
         .context(Inconclusive)
 }
 
-impl Loaded<'_> {
-    /// n8n's stored credentials; none when there is no such table. Its schema and the prefix of its name may be any.
-    ///
-    /// # Errors
-    /// When the server does not give them.
-    pub fn credentials(&self) -> Result<Vec<Stored>> {
+impl CredentialStore for Loaded<'_> {
+    fn credentials(&self) -> Result<Vec<Stored>> {
         let output = psql(self.env, &self.server).run(DATABASE, "drill", sql::credentials())?;
         sql::parse_pairs(&output)?
             .into_iter()

@@ -1,8 +1,8 @@
 //! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
 
-pub mod drill;
+mod drill;
 mod load;
-pub mod restore;
+mod restore;
 mod sql;
 
 use std::path::Path;
@@ -10,13 +10,15 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::{check_plain, Backup, LISTENS_AFTER};
+use super::drill::{DrillEnv, Drilled};
+use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
 use crate::app::App;
 use crate::engine::{Docker, Exec};
 use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
+use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::{Kind, Stamp};
 use crate::stream::publish::{publish, Packed};
@@ -35,32 +37,95 @@ const LOG_IN: &str = r#"if [ -z "${PGPASSWORD-}" ] && [ ! -e "${PGPASSFILE:-${HO
 fi
 exec "$@""#;
 
-/// Dumps the database.
-///
-/// # Errors
-/// When `.env` is missing, the container does not run, or the dump is not whole.
-pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
-    JOURNAL.info("Starting PostgreSQL backup");
-    log::check_started()?;
-    let config = &app.config;
-    if !config.env_file_exists {
-        bail!(".env file not found");
+const ABOUT: About = About {
+    title: "PostgreSQL",
+    restored: ["PostgreSQL", "PostgreSQL"],
+    backup_command: Some("backup-postgres"),
+    step: "backup-postgres.sh",
+    restore_command: "restore-postgres",
+    kept: "the database is dropped once the new one is proven (restore-postgres --keep-old keeps it)",
+    key_place: None,
+};
+
+/// The database.
+pub struct Postgres;
+
+impl Component for Postgres {
+    fn kind(&self) -> Kind {
+        Kind::Postgres
     }
-    let docker = app.docker()?;
-    docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-    let _lock = app.hold(Kind::Postgres, JOURNAL)?;
-    let path = app.store.path(Kind::Postgres, stamp);
-    JOURNAL.info(format_args!(
-        "Dumping database {} to {}",
-        config.postgres_db,
-        path.display()
-    ));
-    let backup = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
-    backup.report(JOURNAL);
-    Ok(backup)
+
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn check_settings(&self, app: &App) -> Result<()> {
+        ensure!(app.config.env_file_exists, ".env file not found");
+        Ok(())
+    }
+
+    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+        JOURNAL.info("Starting PostgreSQL backup");
+        log::check_started()?;
+        let config = &app.config;
+        self.check_settings(app)?;
+        let docker = app.docker()?;
+        docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+        let _lock = app.hold(Kind::Postgres, JOURNAL)?;
+        let path = app.store.path(Kind::Postgres, stamp);
+        JOURNAL.info(format_args!(
+            "Dumping database {} to {}",
+            config.postgres_db,
+            path.display()
+        ));
+        let (file, facts) = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
+        let files = vec![file];
+        let backup = Backup { files, facts };
+        backup.report(JOURNAL, "Backup completed");
+        Ok(backup)
+    }
+
+    fn verify(&self, app: &App, file: &Path) -> Result<()> {
+        verify(app, file).map(drop)
+    }
+
+    fn needs(&self, app: &App) -> Option<(String, &'static str)> {
+        Some((app.config.postgres_container.clone(), "BACKUP_POSTGRES_CONTAINER"))
+    }
+
+    fn await_ready(&self, app: &App, docker: &Docker) -> Result<()> {
+        ready_within(app, docker, app.config.stall)
+    }
+
+    fn servers(&self, app: &App) -> Vec<String> {
+        vec![app.config.postgres_container.clone()]
+    }
+
+    fn plan_restore<'a>(
+        &self,
+        app: &'a App,
+        file: &'a Path,
+        options: RestoreOptions,
+    ) -> Result<Box<dyn RestorePlan + 'a>> {
+        Ok(Box::new(restore::prepare(app, file, options, ABOUT.restore_journal())?))
+    }
+
+    fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
+        drill::drill(env, file)
+    }
+
+    fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
+        let Some(docker) = docker else { return };
+        let running = docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER");
+        report.result("postgres", running.and_then(|_| probe(app, docker)));
+    }
+
+    fn clear(&self, app: &App, journal: Journal) -> Result<()> {
+        restore::clear(app, journal)
+    }
 }
 
-fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Backup> {
+fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, String)>)> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
@@ -98,12 +163,8 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Backup> {
         ));
     }
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
-    Ok(Backup {
-        kind: Kind::Postgres,
-        entry,
-        sha256,
-        facts: facts(&summary),
-    })
+    let kind = Kind::Postgres;
+    Ok((File { kind, entry, sha256 }, facts(&summary)))
 }
 
 /// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
@@ -139,15 +200,6 @@ fn patience(failure: &str, stall: Duration) -> Option<Duration> {
         () if says(&NO_SOCKET) => Some(stall.min(LISTENS_AFTER)),
         () => None,
     }
-}
-
-/// Waits until a server that was just started takes connections. One that makes its first database still listens on no
-/// address, and is going to end once more.
-///
-/// # Errors
-/// When it ends, or is not ready within the stall limit.
-pub fn await_ready(app: &App, docker: &Docker) -> Result<()> {
-    ready_within(app, docker, app.config.stall)
 }
 
 fn ready_within(app: &App, docker: &Docker, patience: Duration) -> Result<()> {
@@ -243,7 +295,7 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
+fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
         .and_then(whole)
@@ -253,7 +305,7 @@ pub fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
 ///
 /// # Errors
 /// When it does not let us in.
-pub fn probe(app: &App, docker: &Docker) -> Result<String> {
+fn probe(app: &App, docker: &Docker) -> Result<String> {
     let output = Psql::live(app, docker).run(
         &app.config.postgres_db,
         "doctor",

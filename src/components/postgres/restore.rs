@@ -1,7 +1,6 @@
 //! Restore of the database. The dump is verified whole, loaded into a staged database, compared with what the dump
 //! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,11 +10,13 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, verify, Psql};
 use crate::app::App;
+use crate::components::{N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
 use crate::formats::pg_dump;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::store::Stamp;
+use crate::stack::LeftHalfDone;
+use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::check_recorded;
 
@@ -23,36 +24,6 @@ use crate::stream::read::check_recorded;
 const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
 /// How often the swap is tried when clients hinder it.
 const SWAP_ATTEMPTS: u32 = 3;
-
-/// A failed restore in place: the live database is gone, so that nothing should be started on it.
-#[derive(Debug)]
-pub struct LiveDatabaseGone {
-    database: String,
-    /// The dump that was made before.
-    safety: PathBuf,
-}
-
-impl fmt::Display for LiveDatabaseGone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let safety = self.safety.display();
-        write!(
-            f,
-            "{} as it was before is in {safety}: restore that file to go back",
-            self.database
-        )
-    }
-}
-
-/// How a restore is to be done.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Keep the database that is replaced, under another name.
-    pub keep_old: bool,
-    /// Create the roles that the dump names and the server lacks, without login.
-    pub create_roles: bool,
-    /// Drop the live database first, where there is no room for two.
-    pub in_place: bool,
-}
 
 /// A dump that has been verified, and the server that it fits.
 pub struct Plan<'a> {
@@ -68,14 +39,14 @@ pub struct Plan<'a> {
     leftovers: Vec<Leftover>,
     /// Whether psql can be told to take no meta-command.
     restrict: bool,
-    options: Options,
+    options: RestoreOptions,
 }
 
 /// Verifies the dump and asks the server whether it can take it. Changes nothing.
 ///
 /// # Errors
 /// What is wrong with the file, or why this server cannot take it.
-pub fn prepare<'a>(app: &'a App, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
     ensure!(
         !(options.in_place && options.keep_old),
         "--in-place drops the database that --keep-old would keep: choose one of them"
@@ -195,7 +166,7 @@ fn check_room(
     server: &Server,
     leftovers: &[Leftover],
     bytes: u64,
-    options: Options,
+    options: RestoreOptions,
     journal: Journal,
 ) -> Result<()> {
     let free = match server.directory.as_str() {
@@ -242,12 +213,23 @@ fn major(version: &str) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-impl Plan<'_> {
+impl RestorePlan for Plan<'_> {
+    fn warnings(&self) -> Vec<String> {
+        vec![format!("This will drop and recreate the database {}", self.live())]
+    }
+
+    fn n8n(&self) -> N8n {
+        // What n8n would write between the dump and the drop of a restore in place would be in neither, and without a database
+        // it cannot work.
+        match self.options.in_place || !self.server.exists {
+            true => N8n::Stops,
+            false => N8n::MayRun("n8n ran while its database was replaced, and may hold what is not in it any more"),
+        }
+    }
+
     /// Loads the dump beside the live database and swaps the two.
-    ///
-    /// # Errors
-    /// When a step fails; the live database is then the one from before, unless it had to make room.
-    pub fn run(&self) -> Result<()> {
+    fn run(&self, _keep: &dyn Fn() -> Result<()>) -> Result<()> {
+        let _component = self.app.hold(Kind::Postgres, self.journal)?;
         self.create_roles()?;
         let safety = if self.options.in_place && self.server.exists {
             self.check_alone()?;
@@ -281,20 +263,17 @@ impl Plan<'_> {
             .map_err(|error| match staged.keep {
                 // The live database is there.
                 false => error,
-                true => error.context(LiveDatabaseGone {
-                    database: self.live().to_owned(),
-                    safety: safety.clone(),
-                }),
+                true => error.context(LeftHalfDone::new(format!(
+                    "{} as it was before is in {}: restore that file to go back",
+                    self.live(),
+                    safety.display()
+                ))),
             })
             .context("Database restore failed")
     }
+}
 
-    /// Whether n8n is to be stopped meanwhile: what it would write between the dump and the drop of a restore in place would be
-    /// in neither, and without a database it cannot work.
-    pub fn stops_n8n(&self) -> bool {
-        self.options.in_place || !self.server.exists
-    }
-
+impl Plan<'_> {
     /// Refuses to go on while another program than n8n, which is stopped, may write to what is dropped.
     fn check_alone(&self) -> Result<()> {
         let deadline = Instant::now() + DISCONNECT_GRACE;
@@ -322,11 +301,11 @@ impl Plan<'_> {
     fn safety_dump(&self) -> Result<PathBuf> {
         self.journal
             .info(format_args!("Dumping database {} before it is dropped", self.live()));
-        let backup = super::dump(self.app, &self.docker, self.app.store.free_stamp())
+        let (file, _) = super::dump(self.app, &self.docker, self.app.store.free_stamp())
             .context("The live database cannot be dumped, so it is not dropped")?;
         self.journal
-            .info(format_args!("Safety dump completed: {}", backup.entry.path.display()));
-        Ok(backup.entry.path)
+            .info(format_args!("Safety dump completed: {}", file.entry.path.display()));
+        Ok(file.entry.path)
     }
 
     /// Drops the live database, in a restore that has no room for two. From then on the staged one is all that knows what it

@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{fields, keys, verify, Redis};
-use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch};
+use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::engine::{Exec, ScratchContainer};
 use crate::formats::tar;
 use crate::process::Input;
-use crate::report::log::Journal;
 use crate::stream::read::read;
 
 /// Where the snapshot lies in the container. Not on the image's volume, which the entry point may give another owner.
@@ -26,7 +25,7 @@ const PORT: u16 = 6379;
 ///
 /// # Errors
 /// What differs or fails; with [`Inconclusive`] when the test could not be made.
-pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<Drilled> {
+pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let context = env.app;
     let watch = Stopwatch::start();
     let summary = verify(context, file)?;
@@ -62,12 +61,12 @@ pub fn drill(env: &DrillEnv<'_>, file: &Path, journal: Journal) -> Result<Drille
             held == loaded,
             "Redis loaded {loaded} keys, and the snapshot holds {held}"
         ),
-        None => journal.warn("The image has no redis-check-rdb: the keys were loaded, but not compared"),
+        None => JOURNAL.warn("The image has no redis-check-rdb: the keys were loaded, but not compared"),
     }
     let taken: Option<u64> = env.point.fact("redis.keys").and_then(|keys| keys.parse().ok());
     if let Some(taken) = taken.filter(|taken| *taken != loaded) {
         // The manifest's number is of the moment after the save; the snapshot is of the moment it began.
-        journal.info(format_args!(
+        JOURNAL.info(format_args!(
             "Redis held {taken} keys when the save had ended, and {loaded} are in the snapshot: they changed meanwhile"
         ));
     }

@@ -1,7 +1,7 @@
 //! Redis: a snapshot made by BGSAVE, followed through `INFO persistence`, and copied out of the container.
 
-pub mod drill;
-pub mod restore;
+mod drill;
+mod restore;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::{check_plain, Backup, LISTENS_AFTER};
+use super::drill::{DrillEnv, Drilled};
+use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan, LISTENS_AFTER};
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{Docker, Exec};
 use crate::formats::rdb;
 use crate::process::Input;
+use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::{Kind, Stamp};
 use crate::stream::publish::{publish, write};
@@ -28,11 +30,65 @@ const JOURNAL: Journal = Journal::new("backup-redis");
 /// the command is denied, they return at once, which does no harm.
 const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
 
+const ABOUT: About = About {
+    title: "Redis",
+    restored: ["Redis", "Redis"],
+    backup_command: Some("backup-redis"),
+    step: "backup-redis.sh",
+    restore_command: "restore-redis",
+    kept: "what Redis holds is dropped once the new is proven",
+    key_place: None,
+};
+
+/// The queue.
+pub struct RedisData;
+
+impl Component for RedisData {
+    fn kind(&self) -> Kind {
+        Kind::Redis
+    }
+
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+        backup(app, stamp)
+    }
+
+    fn verify(&self, app: &App, file: &Path) -> Result<()> {
+        verify(app, file).map(drop)
+    }
+
+    fn servers(&self, app: &App) -> Vec<String> {
+        vec![app.config.redis_container.clone()]
+    }
+
+    fn plan_restore<'a>(
+        &self,
+        app: &'a App,
+        file: &'a Path,
+        options: RestoreOptions,
+    ) -> Result<Box<dyn RestorePlan + 'a>> {
+        Ok(Box::new(restore::prepare(app, file, options, ABOUT.restore_journal())?))
+    }
+
+    fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
+        drill::drill(env, file)
+    }
+
+    fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
+        let Some(docker) = docker else { return };
+        let running = docker.running(&app.config.redis_container, "BACKUP_REDIS_CONTAINER");
+        report.result("redis", running.and_then(|_| probe(app, docker)));
+    }
+}
+
 /// Makes and copies a snapshot.
 ///
 /// # Errors
 /// When the container does not run, Redis does not save, or the copy is not whole.
-pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
+fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     JOURNAL.info("Starting Redis backup");
     log::check_started()?;
     check_plain(app, Kind::Redis)?;
@@ -74,13 +130,8 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     let entry = publish(&app.config, partial, bytes).context("Failed to copy RDB file from container")?;
     let mut facts = facts(&summary);
     facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
-    let backup = Backup {
-        kind: Kind::Redis,
-        entry,
-        sha256,
-        facts,
-    };
-    backup.report(JOURNAL);
+    let backup = Backup::of(Kind::Redis, entry, sha256, facts);
+    backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
 
@@ -98,7 +149,7 @@ fn facts(summary: &rdb::Summary) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
+fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
     observe(&app.config, path, rdb::Scanner::new())?.finish()
 }
 
@@ -106,7 +157,7 @@ pub fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
 ///
 /// # Errors
 /// When it does not let us in.
-pub fn probe(app: &App, docker: &Docker) -> Result<String> {
+fn probe(app: &App, docker: &Docker) -> Result<String> {
     let state = Redis::live(app, docker).state()?;
     let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());
     Ok(format!(

@@ -11,10 +11,12 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::{fields, quoted, value_of, verify, Redis};
 use crate::app::App;
-use crate::components::dirswap::{self, DirSwap, RollbackFailed, State};
+use crate::components::dirswap::{self, DirSwap, State};
+use crate::components::{N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Container, Data, Docker, Exec, HelperContainer};
 use crate::process::Input;
 use crate::report::log::Journal;
+use crate::stack::LeftHalfDone;
 use crate::store::Kind;
 use crate::stream::encrypt::Locked;
 use crate::stream::read::{check_recorded, read};
@@ -24,13 +26,6 @@ const SOCKET: &str = "/tmp/n8n-backup.sock";
 const LOG: &str = "/tmp/n8n-backup.log";
 const STATUS: &str = "/tmp/n8n-backup.status";
 
-/// How a restore is to be done.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Leave out n8n's queue, so that no waiting job runs again.
-    pub empty_queue: bool,
-}
-
 /// A snapshot that has been verified, and the container that it is for.
 pub struct Plan<'a> {
     app: &'a App,
@@ -38,14 +33,14 @@ pub struct Plan<'a> {
     journal: Journal,
     file: &'a Path,
     container: Container,
-    options: Options,
+    options: RestoreOptions,
 }
 
 /// Verifies the snapshot and looks the container up. Changes nothing.
 ///
 /// # Errors
 /// What is wrong with the file, or that there is no container.
-pub fn prepare<'a>(app: &'a App, file: &'a Path, options: Options, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     check_recorded(&app.config, &app.store, file)
         .and_then(|()| verify(app, file).map(drop))
@@ -125,23 +120,33 @@ impl Keys {
     }
 }
 
-impl Plan<'_> {
-    /// What is going to be replaced, for the warning before the question.
-    pub fn target(&self) -> &str {
-        &self.container.name
+impl RestorePlan for Plan<'_> {
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = vec![format!(
+            "This will replace all that Redis in {} holds, and stop n8n meanwhile",
+            self.container.name
+        )];
+        if !self.options.empty_queue {
+            warnings.push(
+                "Jobs of n8n's queue that wait in the snapshot may run again; --empty-queue leaves them out".to_owned(),
+            );
+        }
+        warnings
     }
 
-    /// Loads the snapshot beside the live data and exchanges the two. n8n should be stopped meanwhile. The container runs
-    /// afterwards if it ran before, whatever the outcome.
-    ///
-    /// # Errors
-    /// When a step fails; the live data are then those from before, unless the error is [`RollbackFailed`].
-    pub fn run(&self) -> Result<()> {
+    fn n8n(&self) -> N8n {
+        N8n::Stops
+    }
+
+    /// Loads the snapshot beside the live data and exchanges the two. The container runs afterwards if it ran before, whatever
+    /// the outcome.
+    fn run(&self, _keep: &dyn Fn() -> Result<()>) -> Result<()> {
+        let _component = self.app.hold(Kind::Redis, self.journal)?;
         let name = &self.container.name;
         let done = self.exchange();
         let left = match &done {
             _ if self.container.status != "running" => self.rest(),
-            Err(error) if error.downcast_ref::<RollbackFailed>().is_none() => self.docker.start(name),
+            Err(error) if error.downcast_ref::<LeftHalfDone>().is_none() => self.docker.start(name),
             _ => Ok(()),
         };
         match (done, left) {
@@ -152,7 +157,9 @@ impl Plan<'_> {
             (done, left) => done.and(left),
         }
     }
+}
 
+impl Plan<'_> {
     /// Stops the container if it runs.
     fn rest(&self) -> Result<()> {
         let name = &self.container.name;
@@ -219,7 +226,9 @@ impl Plan<'_> {
             let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));
             return Err(match back {
                 Ok(()) => error.context("Redis restore failed"),
-                Err(worse) => error.context(format!("{worse:#}")).context(RollbackFailed),
+                Err(worse) => error
+                    .context(format!("{worse:#}"))
+                    .context(LeftHalfDone::rollback_failed()),
             });
         }
         exchange
@@ -255,7 +264,7 @@ impl Plan<'_> {
                 if running {
                     self.docker.stop(&self.container.name)?;
                 }
-                exchange.roll_back().context(RollbackFailed)?;
+                exchange.roll_back().context(LeftHalfDone::rollback_failed())?;
                 if running {
                     self.docker.start(&self.container.name)?;
                 }
