@@ -1,6 +1,7 @@
 //! Who n8n's containers are, and how they are held while something under them is replaced.
 
 pub mod pause;
+mod record;
 
 use std::fmt;
 

@@ -1,26 +1,17 @@
 //! n8n at rest while something under it is replaced: what runs is stopped, and that alone is started again. A record in
 //! `backups/` keeps that through a crash, with the parts of a recovery point that are done.
 
-use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::fs::{self};
 use std::thread;
 
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{anyhow, Context as _, Result};
 
+use super::record::{is_n8n, path, read, write, Record};
 use super::LeftHalfDone;
 use crate::app::App;
 use crate::engine::{Container, Docker};
 use crate::report::log::Journal;
-use crate::store::atomic;
-use crate::store::{sync_dir, Kind, Stamp};
-
-/// The record's name in `backups/`.
-const RECORD: &str = ".restore";
-/// It has a line for each container and part.
-const LIMIT: u64 = 1 << 20;
+use crate::store::{Kind, Stamp};
 
 /// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
@@ -33,109 +24,6 @@ pub struct Pause<'a> {
     /// What was started for the restore.
     lent: Vec<String>,
     begun: bool,
-}
-
-/// What must outlive us.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Record {
-    /// Each container: when it was started last, and whether it is to run at the end.
-    containers: BTreeMap<String, (String, bool)>,
-    /// The recovery point that is being restored.
-    point: Option<Stamp>,
-    /// The parts of it that are to be restored, by this run or the one that was interrupted; without a point, those that are
-    /// being restored by themselves.
-    parts: Vec<Kind>,
-    /// Its parts that are in place.
-    done: Vec<Kind>,
-    /// Parts of another point are in place too.
-    mixed: bool,
-}
-
-impl Record {
-    /// Whether n8n was stopped for the restore.
-    fn knows_n8n(&self, app: &App) -> bool {
-        self.containers.keys().any(|name| is_n8n(app, name))
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut record = Self::default();
-        for line in text.lines() {
-            let words: Vec<&str> = line.split(' ').collect();
-            match words.as_slice() {
-                ["container", name, started, state @ ("runs" | "rests")] => {
-                    let entry = ((*started).to_owned(), *state == "runs");
-                    record.containers.insert((*name).to_owned(), entry);
-                }
-                ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
-                [list @ ("part" | "done"), name] => {
-                    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?;
-                    match *list {
-                        "part" => record.parts.push(kind),
-                        _ => record.done.push(kind),
-                    }
-                }
-                ["mixed"] => record.mixed = true,
-                _ => return None,
-            }
-        }
-        Some(record)
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, (started, runs)) in &self.containers {
-            let state = if *runs { "runs" } else { "rests" };
-            text.push_str(&format!("container {name} {started} {state}\n"));
-        }
-        if let Some(point) = self.point {
-            text.push_str(&format!("point {point}\n"));
-        }
-        for (list, kinds) in [("part", &self.parts), ("done", &self.done)] {
-            for kind in kinds {
-                text.push_str(&format!("{list} {}\n", kind.dir()));
-            }
-        }
-        if self.mixed {
-            text.push_str("mixed\n");
-        }
-        text
-    }
-}
-
-fn path(app: &App) -> PathBuf {
-    app.store.root().join(RECORD)
-}
-
-fn read(app: &App) -> Result<Option<Record>> {
-    let file = path(app);
-    match atomic::read_text(&file, LIMIT) {
-        Ok(text) => match Record::parse(&text) {
-            Some(record) => Ok(Some(record)),
-            None => bail!("{} is not understood", file.display()),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("Cannot read {}", file.display())),
-    }
-}
-
-fn write(app: &App, record: &Record) -> Result<()> {
-    let file = path(app);
-    crate::store::make_dir(app.store.root())?;
-    let temporary = file.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        // What a dead run, or somebody else, has left there is not written to.
-        let _ = fs::remove_file(&temporary);
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        out.write_all(record.text().as_bytes())?;
-        out.sync_all()?;
-        fs::rename(&temporary, &file)
-    };
-    write().with_context(|| format!("Cannot write {}", file.display()))?;
-    sync_dir(app.store.root())
 }
 
 /// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
@@ -204,10 +92,6 @@ pub fn running(app: &App) -> Option<String> {
     found.retain(is_up);
     let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
     (!names.is_empty()).then(|| names.join(" "))
-}
-
-fn is_n8n(app: &App, name: &str) -> bool {
-    app.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
 fn is_up(container: &Container) -> bool {
@@ -595,27 +479,5 @@ impl Drop for Pause<'_> {
             Some(before) => write(self.app, before),
             None => fs::remove_file(path(self.app)).map_err(Into::into),
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_record_is_read_as_it_was_written() {
-        let mut record = Record::default();
-        record
-            .containers
-            .insert("n8n-main".to_owned(), ("2026-01-02T03:04:05Z".to_owned(), true));
-        record
-            .containers
-            .insert("n8n-worker".to_owned(), ("0001-01-01T00:00:00Z".to_owned(), false));
-        record.point = Stamp::parse("20260102_030405");
-        record.parts = Kind::ALL.to_vec();
-        record.done = vec![Kind::Postgres, Kind::N8n];
-        record.mixed = true;
-        assert_eq!(Record::parse(&record.text()), Some(record));
-        assert_eq!(Record::parse("done everything"), None);
     }
 }

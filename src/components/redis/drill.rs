@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::{fields, keys, verify, Redis};
+use super::replies::{fields, keys};
+use super::server::Redis;
+use super::verify;
 use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::engine::{Exec, ScratchContainer};
 use crate::formats::tar;

@@ -7,9 +7,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
-use super::{fields, quoted, value_of, verify, Redis};
+use super::layout::Layout;
+use super::replies::{checked_keys, queue_script, value_of, Keys};
+use super::server::Redis;
+use super::verify;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::{N8n, RestoreOptions, RestorePlan};
@@ -59,65 +62,6 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         container,
         options,
     })
-}
-
-/// How the live Redis keeps its data.
-#[derive(Debug, PartialEq, Eq)]
-struct Layout {
-    dir: String,
-    snapshot: String,
-    append_only: bool,
-    append_file: String,
-    /// Redis 7 and later keep the append-only file in a directory of this name.
-    append_dir: Option<String>,
-    databases: String,
-}
-
-impl Layout {
-    /// What CONFIG GET answers, by setting; without an answer what the official image is set to.
-    fn new(value: impl Fn(&str) -> Option<String>) -> Self {
-        let or = |name: &str, default: &str| value(name).unwrap_or_else(|| default.to_owned());
-        Self {
-            dir: or("dir", "/data"),
-            snapshot: or("dbfilename", "dump.rdb"),
-            append_only: or("appendonly", "no") == "yes",
-            append_file: or("appendfilename", "appendonly.aof"),
-            append_dir: value("appenddirname"),
-            databases: or("databases", "16"),
-        }
-    }
-
-    /// From the arguments of a server that cannot be asked.
-    fn of_arguments(arguments: &[String]) -> Self {
-        Self::new(|name| {
-            let option = format!("--{name}");
-            arguments
-                .windows(2)
-                .rev()
-                .find(|pair| pair[0].eq_ignore_ascii_case(&option))
-                .map(|pair| pair[1].clone())
-        })
-    }
-
-    /// The entries of the directory that hold data.
-    fn names(&self) -> Vec<&str> {
-        let append_dir = self.append_dir.as_deref().unwrap_or("appendonlydir");
-        vec![&self.snapshot, &self.append_file, append_dir]
-    }
-}
-
-/// How many keys there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Keys {
-    total: u64,
-    /// Those with a time of expiry; they may vanish at any moment.
-    expiring: u64,
-}
-
-impl Keys {
-    fn lasting(self) -> u64 {
-        self.total.saturating_sub(self.expiring)
-    }
 }
 
 impl RestorePlan for Plan<'_> {
@@ -534,161 +478,5 @@ impl Plan<'_> {
         self.journal
             .info(format_args!("Found {} keys in the restored Redis", now.total));
         Ok(())
-    }
-}
-
-impl Redis<'_> {
-    /// Waits until the append-only file that was just turned on is written.
-    fn rewritten(&self) -> Result<()> {
-        let deadline = Instant::now() + self.stall;
-        loop {
-            let replies = self.ask(&["INFO persistence"])?;
-            let info = fields(&replies.concat());
-            let is = |name: &str, value: &str| info.get(name).is_some_and(|now| now == value);
-            let busy = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
-            if !busy && is("aof_enabled", "1") {
-                ensure!(
-                    is("aof_last_bgrewrite_status", "ok"),
-                    "Redis could not write the append-only file"
-                );
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "Redis did not write the append-only file in {} s",
-                self.stall.as_secs()
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn expect(&self, command: &str, wanted: &str) -> Result<()> {
-        let reply = self.ask(&[command])?.concat();
-        ensure!(reply == wanted, "Redis replied to {command}: {reply}");
-        Ok(())
-    }
-
-    fn count(&self) -> Result<Keys> {
-        let reply = self.ask(&["INFO keyspace"])?.concat();
-        keyspace(&reply)
-            .map(|databases| {
-                databases.values().fold(Keys::default(), |sum, keys| Keys {
-                    total: sum.total + keys.total,
-                    expiring: sum.expiring + keys.expiring,
-                })
-            })
-            .with_context(|| format!("Redis replied to INFO keyspace: {reply}"))
-    }
-
-    /// Runs a script with the queue's prefix in every database that has keys, and adds up what it gives.
-    fn sum(&self, script: &str, prefix: &str) -> Result<u64> {
-        let reply = self.ask(&["INFO keyspace"])?.concat();
-        let databases = keyspace(&reply).context("Redis does not tell its databases")?;
-        let call = format!("EVAL {} 0 {}", quoted(script), quoted(prefix));
-        let mut sum = 0;
-        for database in databases.keys() {
-            let select = format!("SELECT {database}");
-            let replies = self.ask(&[&select, &call])?;
-            let reply = replies.last().map_or("", String::as_str);
-            let reply = reply.strip_prefix("(integer) ").unwrap_or(reply);
-            sum += reply
-                .parse::<u64>()
-                .map_err(|_| anyhow!("Redis replied to the script that looks at n8n's queue: {reply}"))?;
-        }
-        Ok(sum)
-    }
-}
-
-/// A script over the keys of the queue, `PREFIX:*`: deletes them and gives how many they were, or counts the jobs that
-/// wait or run.
-fn queue_script(what: &str) -> String {
-    let each = match what {
-        "DELETE" => "sum = sum + redis.call('DEL', key)",
-        _ => {
-            "local list = string.match(key, ':(%a+)$')
-             if list == 'wait' or list == 'active' or list == 'paused' then
-               local kind = redis.call('TYPE', key)
-               if (kind.ok or kind) == 'list' then sum = sum + redis.call('LLEN', key) end
-             end"
-        }
-    };
-    format!(
-        "if redis.replicate_commands then redis.replicate_commands() end
-         local pattern = string.gsub(ARGV[1], '[%*%?%[%]\\\\]', '\\\\%0') .. ':*'
-         local sum, cursor = 0, '0'
-         repeat
-           local found = redis.call('SCAN', cursor, 'MATCH', pattern, 'COUNT', 1000)
-           cursor = found[1]
-           for _, key in ipairs(found[2]) do
-             {each}
-           end
-         until cursor == '0'
-         return sum"
-    )
-}
-
-/// The keys of each database in an `INFO keyspace` reply.
-fn keyspace(reply: &str) -> Option<BTreeMap<u32, Keys>> {
-    let mut databases = BTreeMap::new();
-    for (name, value) in fields(reply) {
-        let Some(number) = name.strip_prefix("db").and_then(|number| number.parse().ok()) else {
-            continue;
-        };
-        let field = |name: &str| {
-            value
-                .split(',')
-                .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
-                .and_then(|count| count.parse().ok())
-        };
-        let keys = Keys {
-            total: field("keys")?,
-            expiring: field("expires")?,
-        };
-        databases.insert(number, keys);
-    }
-    Some(databases)
-}
-
-/// What redis-check-rdb has counted, without the keys that had expired by then.
-fn checked_keys(text: &str) -> Option<Keys> {
-    let number = |what: &str| {
-        text.lines()
-            .filter_map(|line| line.strip_prefix("[info] "))
-            .find_map(|line| line.strip_suffix(what)?.trim().parse::<u64>().ok())
-    };
-    let (read, expires, expired) = (number("keys read")?, number("expires")?, number("already expired")?);
-    Some(Keys {
-        total: read.checked_sub(expired)?,
-        expiring: expires.checked_sub(expired)?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_counted() {
-        let databases =
-            keyspace("# Keyspace\ndb0:keys=3,expires=1,avg_ttl=0\ndb12:keys=4,expires=0,avg_ttl=0").unwrap();
-        assert_eq!(databases[&0].lasting(), 2);
-        assert_eq!(databases[&12], Keys { total: 4, expiring: 0 });
-        assert!(keyspace("# Keyspace").unwrap().is_empty());
-        assert!(keyspace("db0:keys=x,expires=1").is_none());
-        let output = "[offset 9] Checksum OK\n[info] 10 keys read\n[info] 4 expires\n[info] 1 already expired";
-        assert_eq!(checked_keys(output), Some(Keys { total: 9, expiring: 3 }));
-        assert_eq!(checked_keys("nothing"), None);
-    }
-
-    #[test]
-    fn a_server_that_cannot_be_asked_is_known_by_its_arguments() {
-        let arguments: Vec<String> = "redis-server --port 6386 --APPENDONLY yes --dbfilename n8n.rdb"
-            .split(' ')
-            .map(str::to_owned)
-            .collect();
-        let layout = Layout::of_arguments(&arguments);
-        assert_eq!((layout.dir.as_str(), layout.snapshot.as_str()), ("/data", "n8n.rdb"));
-        assert!(layout.append_only);
-        assert_eq!(layout.names(), ["n8n.rdb", "appendonly.aof", "appendonlydir"]);
     }
 }

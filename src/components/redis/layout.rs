@@ -1,0 +1,63 @@
+//! Where a Redis keeps its data.
+
+/// How the live Redis keeps its data.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) dir: String,
+    pub(super) snapshot: String,
+    pub(super) append_only: bool,
+    pub(super) append_file: String,
+    /// Redis 7 and later keep the append-only file in a directory of this name.
+    pub(super) append_dir: Option<String>,
+    pub(super) databases: String,
+}
+
+impl Layout {
+    /// What CONFIG GET answers, by setting; without an answer what the official image is set to.
+    pub(super) fn new(value: impl Fn(&str) -> Option<String>) -> Self {
+        let or = |name: &str, default: &str| value(name).unwrap_or_else(|| default.to_owned());
+        Self {
+            dir: or("dir", "/data"),
+            snapshot: or("dbfilename", "dump.rdb"),
+            append_only: or("appendonly", "no") == "yes",
+            append_file: or("appendfilename", "appendonly.aof"),
+            append_dir: value("appenddirname"),
+            databases: or("databases", "16"),
+        }
+    }
+
+    /// From the arguments of a server that cannot be asked.
+    pub(super) fn of_arguments(arguments: &[String]) -> Self {
+        Self::new(|name| {
+            let option = format!("--{name}");
+            arguments
+                .windows(2)
+                .rev()
+                .find(|pair| pair[0].eq_ignore_ascii_case(&option))
+                .map(|pair| pair[1].clone())
+        })
+    }
+
+    /// The entries of the directory that hold data.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let append_dir = self.append_dir.as_deref().unwrap_or("appendonlydir");
+        vec![&self.snapshot, &self.append_file, append_dir]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_be_asked_is_known_by_its_arguments() {
+        let arguments: Vec<String> = "redis-server --port 6386 --APPENDONLY yes --dbfilename n8n.rdb"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+        let layout = Layout::of_arguments(&arguments);
+        assert_eq!((layout.dir.as_str(), layout.snapshot.as_str()), ("/data", "n8n.rdb"));
+        assert!(layout.append_only);
+        assert_eq!(layout.names(), ["n8n.rdb", "appendonly.aof", "appendonlydir"]);
+    }
+}

@@ -1,0 +1,430 @@
+//! A Redis in its container: what it is asked, and what it answers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
+
+use super::replies::{fields, hint, keys, keyspace, quoted, value_of, Keys};
+use super::LISTENS_AFTER;
+use crate::app::App;
+use crate::config::Secret;
+use crate::engine::{Docker, Exec};
+use crate::formats::rdb;
+use crate::report::log::Journal;
+
+/// Commands that let a session wait a few milliseconds: for a replica more than most servers have. Where there is one, or
+/// the command is denied, they return at once, which does no harm.
+const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
+
+/// How often a save is asked for again while saves of the server's own come before it.
+const ATTEMPTS: u32 = 3;
+
+/// A Redis in a container.
+pub(super) struct Redis<'a> {
+    pub(super) docker: &'a Docker,
+    pub(super) container: &'a str,
+    /// How redis-cli reaches it.
+    pub(super) at: [String; 2],
+    /// The user, none for the default one, and its password.
+    pub(super) login: Option<(&'a str, &'a Secret)>,
+    pub(super) stall: Duration,
+}
+
+/// What Redis says about its snapshots.
+#[derive(Debug)]
+pub(super) struct State {
+    /// `LASTSAVE`, in seconds since 1970.
+    pub(super) last_save: String,
+    /// A save or a rewrite of the append-only file is under way.
+    pub(super) busy: bool,
+    /// The last save succeeded.
+    pub(super) good: bool,
+    /// Snapshots begun since the server started; Redis 7 and later.
+    pub(super) saves: Option<u64>,
+    /// How many keys the save under way has written, so that a long one is not taken for a stalled one.
+    pub(super) progress: Option<String>,
+    /// Where the snapshot lies in the container.
+    pub(super) file: String,
+    /// Keys in all databases.
+    pub(super) keys: Option<u64>,
+}
+
+/// A save that Redis was told to begin.
+pub(super) struct Begun {
+    /// The state before.
+    pub(super) before: State,
+    /// What Redis replied.
+    pub(super) reply: String,
+    /// The replies to each of [`PAUSES`] and to [`State::QUESTIONS`] after it.
+    pub(super) after: Vec<String>,
+}
+
+impl Begun {
+    /// Whether another save came first; or may have: what is scheduled behind a rewrite cannot be told from that rewrite
+    /// before Redis 7.
+    fn is_forestalled(&self) -> bool {
+        self.reply.contains("already in progress") || (self.before.saves.is_none() && self.reply.contains("scheduled"))
+    }
+}
+
+impl State {
+    /// What is asked, in one session.
+    const QUESTIONS: [&'static str; 5] = [
+        "LASTSAVE",
+        "INFO persistence",
+        "INFO keyspace",
+        "CONFIG GET dir",
+        "CONFIG GET dbfilename",
+    ];
+
+    /// Reads the replies to the questions.
+    fn read(replies: &[String]) -> Result<Self> {
+        let [last_save, info, keyspace, dir, name] = replies else {
+            bail!("too few replies from Redis")
+        };
+        if last_save.parse::<u64>().is_err() {
+            bail!("Redis replied: {last_save}{}", hint(last_save));
+        }
+        let info = fields(info);
+        let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
+        // A server where CONFIG is renamed or denied: what the official image is set to.
+        let dir = value_of(dir, "dir").unwrap_or("/data");
+        let name = value_of(name, "dbfilename").unwrap_or("dump.rdb");
+        Ok(Self {
+            last_save: last_save.clone(),
+            // A save waits for each of them.
+            busy: [
+                "rdb_bgsave_in_progress",
+                "aof_rewrite_in_progress",
+                "module_fork_in_progress",
+            ]
+            .into_iter()
+            .any(on),
+            good: info.get("rdb_last_bgsave_status").is_none_or(|status| status == "ok"),
+            saves: info.get("rdb_saves").and_then(|count| count.parse().ok()),
+            progress: info.get("current_save_keys_processed").cloned(),
+            file: format!("{dir}/{name}"),
+            keys: keys(keyspace),
+        })
+    }
+
+    /// Gives back the snapshot that was found where this state says, unless it was made before `LASTSAVE` was `before`: then it is
+    /// not that of the save, which lies elsewhere.
+    pub(super) fn own_snapshot(&self, before: &str, snapshot: rdb::Summary) -> Result<rdb::Summary> {
+        let seconds = |text: &str| text.parse::<u64>().ok();
+        let made = snapshot.aux.get("ctime").and_then(|time| seconds(time));
+        if let (Some(made), Some(before), Some(after)) = (made, seconds(before), seconds(&self.last_save)) {
+            // A clock that was set back says nothing.
+            ensure!(
+                made >= before || after < before,
+                "{} is older than the save: Redis saves elsewhere and does not say where; allow CONFIG GET, or have it save there (dir, dbfilename)",
+                self.file
+            );
+        }
+        Ok(snapshot)
+    }
+}
+
+impl<'a> Redis<'a> {
+    /// The Redis of the stack.
+    pub(super) fn live(app: &'a App, docker: &'a Docker) -> Self {
+        let config = &app.config;
+        Self {
+            docker,
+            container: &config.redis_container,
+            at: ["-p".to_owned(), config.redis_port.to_string()],
+            login: config
+                .redis_password
+                .as_ref()
+                .map(|password| (config.redis_username.as_str(), password)),
+            stall: config.stall,
+        }
+    }
+
+    /// Sends commands to Redis in one session of redis-cli and gives each one's reply. They and the password go by
+    /// standard input, which nobody else can read.
+    pub(super) fn ask(&self, commands: &[&str]) -> Result<Vec<String>> {
+        const END: &str = "n8n-backup-end-of-reply";
+        let mut script = String::new();
+        match self.login {
+            None => {}
+            Some(("", password)) => {
+                let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
+            }
+            Some((user, password)) => {
+                let _ = writeln!(script, "AUTH {} {}", quoted(user), quoted(password.reveal()));
+            }
+        }
+        let _ = writeln!(script, "ECHO {END}");
+        for command in commands {
+            let _ = writeln!(script, "{command}\nECHO {END}");
+        }
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let [option, value] = &self.at;
+        let call = self.docker.exec(self.container, how, &["redis-cli", option, value]);
+        let output = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
+        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        let mut replies = vec![String::new()];
+        for line in text.lines() {
+            if line == END {
+                replies.push(String::new());
+            } else if let Some(reply) = replies.last_mut() {
+                reply.push_str(line);
+                reply.push('\n');
+            }
+        }
+        // The reply to AUTH comes first, what follows the last end is nothing.
+        if replies.len() != commands.len() + 2 {
+            // Without any end, every command was refused for the reason that the first one gives.
+            let refused = replies.len() == 1;
+            let last = replies.pop().unwrap_or_default();
+            if let Some(first) = last.lines().map(str::trim).find(|line| refused && !line.is_empty()) {
+                bail!("Redis replied: {first}{}", hint(first));
+            }
+            let output = [last.trim(), output.stderr.trim()].join(" ");
+            bail!(
+                "redis-cli did not get through: {}{}",
+                output.trim(),
+                hint(output.trim())
+            );
+        }
+        replies.remove(0);
+        replies.pop();
+        Ok(replies.into_iter().map(|reply| reply.trim_end().to_owned()).collect())
+    }
+
+    pub(super) fn state(&self) -> Result<State> {
+        State::read(&self.ask(&State::QUESTIONS)?)
+    }
+
+    /// Has Redis save, in the session that asks for its state: it sees the end of a small save too, and each session takes
+    /// the engine some time.
+    pub(super) fn begin_save(&self) -> Result<Begun> {
+        let mut commands = State::QUESTIONS.to_vec();
+        // SCHEDULE: a rewrite of the append-only file that is under way only delays ours.
+        commands.push("BGSAVE SCHEDULE");
+        for pause in PAUSES {
+            commands.push(pause);
+            commands.extend(State::QUESTIONS);
+        }
+        let mut replies = self.ask(&commands)?.into_iter();
+        let before: Vec<String> = replies.by_ref().take(State::QUESTIONS.len()).collect();
+        Ok(Begun {
+            before: State::read(&before)?,
+            reply: replies.next().unwrap_or_default(),
+            after: replies.collect(),
+        })
+    }
+
+    /// As [`Redis::begin_save`], once the server has loaded its data if it was only just started, as after a reboot of the host in
+    /// the hour of the backup.
+    pub(super) fn begin_save_once_loaded(&self, journal: Journal) -> Result<Begun> {
+        let first = self.begin_save();
+        let says = |text: &str| match &first {
+            Ok(begun) => begun.reply.starts_with(text),
+            Err(error) => format!("{error:#}").contains(text),
+        };
+        let patience = match () {
+            () if says("LOADING") => self.stall,
+            // It may listen on another port.
+            () if says("Connection refused") => self.stall.min(LISTENS_AFTER),
+            () => return first,
+        };
+        journal.info("Redis is starting, waiting for it");
+        self.loaded(patience, || {
+            self.docker.running(self.container, "BACKUP_REDIS_CONTAINER").map(drop)
+        })?;
+        self.begin_save()
+    }
+
+    /// Waits until the server answers and has loaded its data, for as long as `patience` when nothing moves; `alive` says when that
+    /// is hopeless. Gives what it says of its persistence.
+    pub(super) fn loaded(
+        &self,
+        patience: Duration,
+        alive: impl Fn() -> Result<()>,
+    ) -> Result<BTreeMap<String, String>> {
+        let mut pause = Duration::from_millis(20);
+        let mut moved = Instant::now();
+        let mut progress = None;
+        loop {
+            let reason = match self.ask(&["INFO persistence"]) {
+                Ok(replies) => {
+                    let info = fields(replies.first().map_or("", String::as_str));
+                    match info.get("loading").map(String::as_str) {
+                        Some("0") => return Ok(info),
+                        Some(_) => {
+                            let now = info.get("loading_loaded_bytes").cloned();
+                            if now != progress {
+                                progress = now;
+                                moved = Instant::now();
+                            }
+                            anyhow!("Redis is still loading")
+                        }
+                        None => {
+                            let reply = replies.concat();
+                            let reply = reply.lines().next().unwrap_or_default();
+                            // A wrong password does not become right by waiting.
+                            ensure!(!reply.contains("AUTH"), "Redis replied: {reply}{}", hint(reply));
+                            anyhow!("Redis replied: {reply}")
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            alive()?;
+            if moved.elapsed() >= patience {
+                return Err(reason.context(format!("no answer for {} s", patience.as_secs())));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits for the end of a save. One that another save or rewrite has forestalled is begun anew after that.
+    pub(super) fn save(&self, mut begun: Begun, journal: Journal) -> Result<State> {
+        for _ in 0..ATTEMPTS {
+            if !begun.is_forestalled() {
+                break;
+            }
+            journal.info("Another save or rewrite is in progress, waiting for it first");
+            self.wait(|state| !state.busy)?;
+            begun = self.begin_save()?;
+        }
+        let Begun { before, reply, after } = begun;
+        journal.info("Triggering BGSAVE");
+        if !reply.starts_with("Background saving") {
+            bail!("BGSAVE failed: {reply}");
+        }
+        journal.info("Waiting for BGSAVE to complete...");
+        let is_done = |now: &State| {
+            let begun = match (before.saves, now.saves) {
+                // CONFIG RESETSTAT lets it begin anew.
+                (Some(before), Some(now)) => now != before,
+                _ => true,
+            };
+            begun && !now.busy
+        };
+        let seen = after
+            .chunks(1 + State::QUESTIONS.len())
+            .filter_map(|answers| State::read(answers.get(1..)?).ok())
+            .find(is_done);
+        let done = match seen {
+            Some(state) => state,
+            None => self.wait(is_done)?,
+        };
+        if !done.good {
+            bail!("BGSAVE failed: rdb_last_bgsave_status:err (the Redis log says why, a full disk for one)");
+        }
+        Ok(done)
+    }
+
+    /// Asks again and again until `done`; gives up when the stall limit passes without progress.
+    fn wait(&self, done: impl Fn(&State) -> bool) -> Result<State> {
+        let limit = self.stall;
+        let mut moved = Instant::now();
+        let mut progress = None;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let state = self.state()?;
+            if done(&state) {
+                return Ok(state);
+            }
+            if state.progress != progress {
+                progress.clone_from(&state.progress);
+                moved = Instant::now();
+            }
+            if moved.elapsed() >= limit {
+                return Err(anyhow!("BGSAVE timeout after {} seconds", limit.as_secs()));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Redis<'_> {
+    /// Waits until the append-only file that was just turned on is written.
+    pub(super) fn rewritten(&self) -> Result<()> {
+        let deadline = Instant::now() + self.stall;
+        loop {
+            let replies = self.ask(&["INFO persistence"])?;
+            let info = fields(&replies.concat());
+            let is = |name: &str, value: &str| info.get(name).is_some_and(|now| now == value);
+            let busy = is("aof_rewrite_in_progress", "1") || is("aof_rewrite_scheduled", "1");
+            if !busy && is("aof_enabled", "1") {
+                ensure!(
+                    is("aof_last_bgrewrite_status", "ok"),
+                    "Redis could not write the append-only file"
+                );
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "Redis did not write the append-only file in {} s",
+                self.stall.as_secs()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(super) fn expect(&self, command: &str, wanted: &str) -> Result<()> {
+        let reply = self.ask(&[command])?.concat();
+        ensure!(reply == wanted, "Redis replied to {command}: {reply}");
+        Ok(())
+    }
+
+    pub(super) fn count(&self) -> Result<Keys> {
+        let reply = self.ask(&["INFO keyspace"])?.concat();
+        keyspace(&reply)
+            .map(|databases| {
+                databases.values().fold(Keys::default(), |sum, keys| Keys {
+                    total: sum.total + keys.total,
+                    expiring: sum.expiring + keys.expiring,
+                })
+            })
+            .with_context(|| format!("Redis replied to INFO keyspace: {reply}"))
+    }
+
+    /// Runs a script with the queue's prefix in every database that has keys, and adds up what it gives.
+    pub(super) fn sum(&self, script: &str, prefix: &str) -> Result<u64> {
+        let reply = self.ask(&["INFO keyspace"])?.concat();
+        let databases = keyspace(&reply).context("Redis does not tell its databases")?;
+        let call = format!("EVAL {} 0 {}", quoted(script), quoted(prefix));
+        let mut sum = 0;
+        for database in databases.keys() {
+            let select = format!("SELECT {database}");
+            let replies = self.ask(&[&select, &call])?;
+            let reply = replies.last().map_or("", String::as_str);
+            let reply = reply.strip_prefix("(integer) ").unwrap_or(reply);
+            sum += reply
+                .parse::<u64>()
+                .map_err(|_| anyhow!("Redis replied to the script that looks at n8n's queue: {reply}"))?;
+        }
+        Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_that_came_first_is_told_from_ours() {
+        let begun = |persistence: &str, reply: &str| Begun {
+            before: State::read(&["1", persistence, "", "", ""].map(str::to_owned)).unwrap(),
+            reply: reply.to_owned(),
+            after: Vec::new(),
+        };
+        assert!(!begun("rdb_bgsave_in_progress:0", "Background saving started").is_forestalled());
+        assert!(begun("aof_rewrite_in_progress:1", "Background saving scheduled").is_forestalled());
+        assert!(!begun("rdb_saves:3", "Background saving scheduled").is_forestalled());
+        assert!(begun("rdb_saves:3", "ERR Background save already in progress").is_forestalled());
+    }
+}

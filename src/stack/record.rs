@@ -1,0 +1,147 @@
+//! The record of a restore under way, in `backups/`: it outlives a crash.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use anyhow::{bail, Context as _, Result};
+
+use crate::app::App;
+use crate::store::atomic;
+use crate::store::{sync_dir, Kind, Stamp};
+
+/// The record's name in `backups/`.
+const RECORD: &str = ".restore";
+/// It has a line for each container and part.
+const LIMIT: u64 = 1 << 20;
+
+/// What must outlive us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Each container: when it was started last, and whether it is to run at the end.
+    pub(super) containers: BTreeMap<String, (String, bool)>,
+    /// The recovery point that is being restored.
+    pub(super) point: Option<Stamp>,
+    /// The parts of it that are to be restored, by this run or the one that was interrupted; without a point, those that are
+    /// being restored by themselves.
+    pub(super) parts: Vec<Kind>,
+    /// Its parts that are in place.
+    pub(super) done: Vec<Kind>,
+    /// Parts of another point are in place too.
+    pub(super) mixed: bool,
+}
+
+impl Record {
+    /// Whether n8n was stopped for the restore.
+    pub(super) fn knows_n8n(&self, app: &App) -> bool {
+        self.containers.keys().any(|name| is_n8n(app, name))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut record = Self::default();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["container", name, started, state @ ("runs" | "rests")] => {
+                    let entry = ((*started).to_owned(), *state == "runs");
+                    record.containers.insert((*name).to_owned(), entry);
+                }
+                ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
+                [list @ ("part" | "done"), name] => {
+                    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?;
+                    match *list {
+                        "part" => record.parts.push(kind),
+                        _ => record.done.push(kind),
+                    }
+                }
+                ["mixed"] => record.mixed = true,
+                _ => return None,
+            }
+        }
+        Some(record)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, (started, runs)) in &self.containers {
+            let state = if *runs { "runs" } else { "rests" };
+            text.push_str(&format!("container {name} {started} {state}\n"));
+        }
+        if let Some(point) = self.point {
+            text.push_str(&format!("point {point}\n"));
+        }
+        for (list, kinds) in [("part", &self.parts), ("done", &self.done)] {
+            for kind in kinds {
+                text.push_str(&format!("{list} {}\n", kind.dir()));
+            }
+        }
+        if self.mixed {
+            text.push_str("mixed\n");
+        }
+        text
+    }
+}
+
+pub(super) fn is_n8n(app: &App, name: &str) -> bool {
+    app.config.n8n_containers.iter().any(|n8n| n8n == name)
+}
+
+pub(super) fn path(app: &App) -> PathBuf {
+    app.store.root().join(RECORD)
+}
+
+pub(super) fn read(app: &App) -> Result<Option<Record>> {
+    let file = path(app);
+    match atomic::read_text(&file, LIMIT) {
+        Ok(text) => match Record::parse(&text) {
+            Some(record) => Ok(Some(record)),
+            None => bail!("{} is not understood", file.display()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", file.display())),
+    }
+}
+
+pub(super) fn write(app: &App, record: &Record) -> Result<()> {
+    let file = path(app);
+    crate::store::make_dir(app.store.root())?;
+    let temporary = file.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        // What a dead run, or somebody else, has left there is not written to.
+        let _ = fs::remove_file(&temporary);
+        let mut out = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        out.write_all(record.text().as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&temporary, &file)
+    };
+    write().with_context(|| format!("Cannot write {}", file.display()))?;
+    sync_dir(app.store.root())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_is_read_as_it_was_written() {
+        let mut record = Record::default();
+        record
+            .containers
+            .insert("n8n-main".to_owned(), ("2026-01-02T03:04:05Z".to_owned(), true));
+        record
+            .containers
+            .insert("n8n-worker".to_owned(), ("0001-01-01T00:00:00Z".to_owned(), false));
+        record.point = Stamp::parse("20260102_030405");
+        record.parts = Kind::ALL.to_vec();
+        record.done = vec![Kind::Postgres, Kind::N8n];
+        record.mixed = true;
+        assert_eq!(Record::parse(&record.text()), Some(record));
+        assert_eq!(Record::parse("done everything"), None);
+    }
+}
