@@ -156,6 +156,13 @@ fn dispatch(invocation: &Invocation, project: &Path) -> Result<u8> {
             journal.warn(format_args!("{name} in .env is no setting{meant}"));
         }
     }
+    if invocation.command.log.is_some() {
+        if let Err(error) = stack::release(&app, journal) {
+            journal.warn(format_args!(
+                "The restart policies that an interrupted restore had changed could not be put back: {error:#}"
+            ));
+        }
+    }
     if invocation.command.action.runs_beside_the_live_stack() {
         process::priority::lower(app.config.nice, app.config.path.as_ref());
     }

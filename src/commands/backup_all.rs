@@ -12,7 +12,7 @@ use crate::components::{self, Backup, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log::{self, Journal};
 use crate::report::units;
-use crate::stack::pause;
+use crate::stack::{self};
 use crate::store::space::available;
 use crate::store::{Kind, Stamp};
 
@@ -30,11 +30,11 @@ pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
     log::check_started()?;
-    if let Some(what) = pause::interrupted(app) {
-        JOURNAL.warn(what);
+    if let Some(left) = stack::interrupted(app) {
+        JOURNAL.warn(left.text);
     }
     // In doubt it is: a backup of what is half restored must not be what `latest` means.
-    let unfinished = pause::unfinished(app).map_or_else(
+    let unfinished = stack::unfinished(app).map_or_else(
         |error| {
             JOURNAL.warn(format_args!(
                 "Whether a restore is unfinished could not be found out: {error:#}"

@@ -11,9 +11,9 @@ use anyhow::{bail, Result};
 
 use super::{backup_one, hold};
 use crate::app::App;
-use crate::components::{Component, N8n, RestoreOptions};
+use crate::components::{Around, Component, N8n, RestoreOptions};
 use crate::report::log::{self, Journal};
-use crate::stack::pause;
+use crate::stack::{self, pause};
 use crate::store::lock::InUse;
 use crate::store::Kind;
 
@@ -42,13 +42,13 @@ pub fn run(app: &App, component: &dyn Component, file: &OsStr, yes: bool, option
     if !warnings.is_empty() && !confirmed(journal, yes) {
         return Ok(());
     }
-    let work = || plan.run(&|| keep(app, component));
+    let work = || plan.run(&Surroundings { app, component });
     match plan.n8n() {
         N8n::Unaffected => pause::within(app, journal, kind, work)?,
         // Without n8n at work there is none to go on.
-        N8n::MayRun(why) if !matches!(pause::unfinished(app)?, Some(None)) => {
+        N8n::MayRun(why) if !matches!(stack::unfinished(app)?, Some(None)) => {
             pause::within(app, journal, kind, work)?;
-            if let Some(names) = pause::running(app) {
+            if let Some(names) = stack::running(app) {
                 journal.warn(format_args!("{why}: docker restart {names}"));
             }
         }
@@ -62,9 +62,20 @@ pub fn run(app: &App, component: &dyn Component, file: &OsStr, yes: bool, option
     Ok(())
 }
 
-/// Backs up what a component holds before it is replaced.
-pub fn keep(app: &App, component: &dyn Component) -> Result<()> {
-    backup_one(app, component, Some("made before a restore"))
+/// What a restore needs of us.
+pub struct Surroundings<'a> {
+    pub app: &'a App,
+    pub component: &'a dyn Component,
+}
+
+impl Around for Surroundings<'_> {
+    fn keep(&self) -> Result<()> {
+        backup_one(self.app, self.component, Some("made before a restore"))
+    }
+
+    fn check_stopped(&self) -> Result<()> {
+        stack::check_stopped(self.app)
+    }
 }
 
 /// The operand, as a backup file of a kind.

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::hold;
-use super::restore::{confirmed, keep};
+use super::restore::{confirmed, Surroundings};
 use crate::app::App;
 use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS};
 use crate::engine::Docker;
 use crate::report::log::{self, Journal};
-use crate::stack::pause::{self, Pause};
+use crate::stack;
+use crate::stack::pause::Pause;
 use crate::store::manifest::{self, Point};
 use crate::store::{Kind, Stamp};
 
@@ -132,7 +133,7 @@ fn parts(options: &Options) -> Result<Vec<Kind>> {
 fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
     let mut name = operand.map_or_else(|| "latest".into(), OsStr::to_string_lossy);
     let latest = name == "latest";
-    let unfinished = if latest { pause::unfinished(app)? } else { None };
+    let unfinished = if latest { stack::unfinished(app)? } else { None };
     if let Some(stamp) = unfinished.flatten() {
         JOURNAL.warn(format_args!(
             "Going on with recovery point {stamp}, whose restore was interrupted; name another one to restore that"
@@ -202,7 +203,10 @@ impl Part<'_> {
     }
 
     fn run(&self, app: &App) -> Result<()> {
-        self.plan.run(&|| keep(app, self.component))
+        self.plan.run(&Surroundings {
+            app,
+            component: self.component,
+        })
     }
 }
 

@@ -171,14 +171,24 @@ pub trait RestorePlan {
         None
     }
 
-    /// Replaces what is there. `keep` backs up what the component holds now, for one that does so at the last moment.
+    /// Replaces what is there.
     ///
     /// # Errors
     /// When a step fails. What is there is then what was before, unless the error is a [`crate::stack::LeftHalfDone`].
-    fn run(&self, keep: &dyn Fn() -> Result<()>) -> Result<()>;
+    fn run(&self, around: &dyn Around) -> Result<()>;
 
     /// Says what is left for the user to do.
     fn afterwards(&self, _journal: Journal) {}
+}
+
+/// What a restore needs of the command that runs it.
+pub trait Around {
+    /// Backs up what the component holds now, for one that does so at the last moment.
+    fn keep(&self) -> Result<()>;
+
+    /// Makes sure that n8n has not worked since it was stopped, right before and right after a step that cannot be taken back. Where
+    /// it was not stopped, there is nothing to look at.
+    fn check_stopped(&self) -> Result<()>;
 }
 
 /// What a restore asks of n8n.

@@ -81,8 +81,10 @@ pub struct Container {
     pub status: String,
     /// The version in the image's label `org.opencontainers.image.version`; empty when it has none.
     pub version: String,
-    /// When it was started, as the engine writes it.
+    /// When it was started, as the engine writes it, without blanks.
     pub started_at: String,
+    /// Its restart policy, as `docker update --restart` takes it: `no`, `always`, `on-failure:3`.
+    pub restart: String,
     /// What it mounts.
     pub mounts: Vec<Mount>,
 }
@@ -104,23 +106,34 @@ impl Container {
         Ok(found)
     }
 
-    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|VERSION`.
+    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|RESTART POLICY|RETRIES|VERSION`.
     fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.splitn(6, '|').map(str::to_owned);
+        let mut fields = line.splitn(8, '|').map(str::to_owned);
         let name = fields.next()?;
         Some(Self {
             name: name.trim_start_matches('/').to_owned(),
             status: fields.next()?,
             image_id: fields.next()?,
             image: fields.next()?,
-            started_at: fields.next()?,
+            // podman writes a date as people read it.
+            started_at: fields.next()?.replace(' ', "_"),
+            restart: restart_policy(&fields.next()?, &fields.next()?),
             version: fields.next()?,
             mounts: Vec::new(),
         })
     }
 }
 
-/// What a [`Docker::workshop`] shows.
+/// A restart policy as `docker update --restart` takes it; that of a container without one is empty.
+fn restart_policy(name: &str, retries: &str) -> String {
+    match (name, retries) {
+        ("", _) => "no".to_owned(),
+        ("on-failure", retries) if retries != "0" => format!("{name}:{retries}"),
+        (name, _) => name.to_owned(),
+    }
+}
+
+/// What a helper container shows.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
     /// A volume.
@@ -265,6 +278,7 @@ impl Docker {
     /// When the engine does not answer.
     pub fn containers(&self, names: &[&str]) -> Result<Vec<Container>> {
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
+                              {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
                               {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
                               {{range .Mounts}}{{println}}mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
@@ -436,6 +450,24 @@ impl Docker {
             ..self.clone()
         };
         patient.drive("stop", name)
+    }
+
+    /// Lets a paused container go on; any other is left as it is.
+    pub fn unpause(&self, name: &str) -> Result<()> {
+        self.drive("unpause", name)
+    }
+
+    /// Sets the restart policy of a container.
+    ///
+    /// # Errors
+    /// When the engine refuses, as podman before 5.1 does, which knows no such option.
+    pub fn set_restart(&self, name: &str, policy: &str) -> Result<()> {
+        let option = format!("--restart={policy}");
+        let output = self.query(&["update", &option, "--", name])?;
+        if !output.success {
+            bail!("docker update {option} {name}: {}", output.stderr);
+        }
+        Ok(())
     }
 
     fn drive(&self, verb: &str, name: &str) -> Result<()> {
@@ -826,11 +858,19 @@ mod tests {
 
     #[test]
     fn containers_are_read_with_what_they_mount() {
-        let text = "container|/n8n|running|sha256:1|n8n:1|2026|1.2|3\nmount|volume|n8n_data|/home/node/.n8n|/v\n\
-                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026|\n";
+        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|1.2|3\nmount|volume|n8n_data|/home/node/.n8n|/v\n\
+                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026||0|\n";
         let found = Container::parse_all(text).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
+        assert_eq!(
+            (
+                found[0].started_at.as_str(),
+                found[0].restart.as_str(),
+                found[1].restart.as_str()
+            ),
+            ("2026-01-02_03:04", "on-failure:3", "no")
+        );
         assert_eq!(found[0].mounts[0].name, "n8n_data");
         assert_eq!(found[0].mounts[1].directory, "/srv");
         assert_eq!((found[1].status.as_str(), found[1].mounts.len()), ("exited", 0));

@@ -1,7 +1,10 @@
 //! Who n8n's containers are, and how they are held while something under them is replaced.
 
+mod interrupted;
 pub mod pause;
 mod record;
+
+pub use interrupted::{check_stopped, interrupted, release, running, unfinished, Interrupted};
 
 use std::fmt;
 

@@ -6,10 +6,11 @@ use std::thread;
 
 use anyhow::{anyhow, Context as _, Result};
 
-use super::record::{is_n8n, path, read, write, Record};
+use super::interrupted::{is_history, is_up, let_go, names_of, unfinished};
+use super::record::{is_n8n, path, read, write, Entry, Record};
 use super::LeftHalfDone;
 use crate::app::App;
-use crate::engine::{Container, Docker};
+use crate::engine::Docker;
 use crate::report::log::Journal;
 use crate::store::{Kind, Stamp};
 
@@ -24,78 +25,6 @@ pub struct Pause<'a> {
     /// What was started for the restore.
     lent: Vec<String>,
     begun: bool,
-}
-
-/// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
-/// was a whole one. Once n8n has run again, that restore is history.
-///
-/// # Errors
-/// When the record cannot be read, or the engine does not answer.
-pub fn unfinished(app: &App) -> Result<Option<Option<Stamp>>> {
-    let Some(record) = read(app)? else { return Ok(None) };
-    let replaced = record.point.is_some() || record.knows_n8n(app);
-    let history = !replaced || is_history(app, &app.docker()?, &record)?;
-    Ok((!history).then_some(record.point))
-}
-
-/// Whether n8n has worked since the record was written. A container that is gone does not count.
-fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<bool> {
-    let knows_n8n = record.knows_n8n(app);
-    for name in &app.config.n8n_containers {
-        let Some(now) = docker.container(name)? else { continue };
-        let known = record.containers.get(name);
-        let rested = known.is_some_and(|(started, _)| *started == now.started_at);
-        // Where n8n was never stopped, only one that runs has worked.
-        if is_up(&now) || (knows_n8n && !rested) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// What a restore that was killed has left stopped, as a sentence that says what to do; none when there is no such.
-pub fn interrupted(app: &App) -> Option<String> {
-    let record = read(app).ok().flatten()?;
-    let docker = app.docker().ok();
-    let is_running = |name: &str| {
-        let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
-        now.map(|now| is_up(&now))
-    };
-    let mut stopped = Vec::new();
-    let mut started = Vec::new();
-    for (name, (_, runs)) in &record.containers {
-        match (runs, is_running(name)) {
-            (true, None | Some(false)) => stopped.push(name.as_str()),
-            (false, Some(true)) if !is_n8n(app, name) => started.push(name.as_str()),
-            _ => {}
-        }
-    }
-    if stopped.is_empty() {
-        stopped.push("nothing");
-    }
-    Some(format!(
-        "A restore was interrupted and has left stopped: {}{}. Run the same restore again, which goes on and sets that \
-         right; or do it by hand and remove {}",
-        stopped.join(" "),
-        if started.is_empty() {
-            String::new()
-        } else {
-            format!("; running, though it did not run before: {}", started.join(" "))
-        },
-        path(app).display()
-    ))
-}
-
-/// The names of n8n's containers that run; none where none does, or the engine does not answer.
-pub fn running(app: &App) -> Option<String> {
-    let mut found = app.n8n_containers(&app.docker().ok()?).ok()?;
-    found.retain(is_up);
-    let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
-    (!names.is_empty()).then(|| names.join(" "))
-}
-
-fn is_up(container: &Container) -> bool {
-    container.status == "running" || container.status == "restarting"
 }
 
 /// Restores one part by itself, with n8n at rest meanwhile. For `others` see [`Pause::plan`]. While a restore-all is
@@ -154,8 +83,14 @@ impl<'a> Pause<'a> {
         let mut record = Record::default();
         for name in others {
             if let Some(container) = docker.container(name)? {
-                let runs = is_up(&container);
-                record.containers.insert(name.clone(), (container.started_at, runs));
+                record.containers.insert(
+                    name.clone(),
+                    Entry {
+                        runs: is_up(&container),
+                        started: container.started_at,
+                        policy: None,
+                    },
+                );
             }
         }
         Ok(Self {
@@ -193,17 +128,34 @@ impl<'a> Pause<'a> {
         let before = self.before.clone().unwrap_or_default();
         let mut record = Record::default();
         let mut running = Vec::new();
+        let mut paused = Vec::new();
         for name in &self.app.config.n8n_containers {
             let Some(container) = self.docker.container(name)? else {
                 continue;
             };
             let known = before.containers.get(name);
             let runs = is_up(&container);
+            if container.status == "paused" {
+                self.journal
+                    .warn(format_args!("{name} is paused; it is stopped, and runs at the end"));
+                paused.push(name.as_str());
+            }
             if runs {
                 running.push(name.as_str());
             }
-            let again = runs || known.is_some_and(|(_, runs)| *runs);
-            record.containers.insert(name.clone(), (container.started_at, again));
+            // What was changed by hand since is what holds.
+            let policy = match container.restart.as_str() {
+                "no" => known.and_then(|known| known.policy.clone()),
+                policy => Some(policy.to_owned()),
+            };
+            record.containers.insert(
+                name.clone(),
+                Entry {
+                    runs: runs || known.is_some_and(|known| known.runs),
+                    started: container.started_at,
+                    policy,
+                },
+            );
         }
         if record.containers.is_empty() {
             self.journal.warn(format_args!(
@@ -214,14 +166,14 @@ impl<'a> Pause<'a> {
         }
         // Where n8n has worked since, it may have been given its servers back by hand: they are not taken from it.
         let history = is_history(self.app, self.docker, &before)?;
-        for (name, (started, runs)) in &self.record.containers {
+        for (name, entry) in &self.record.containers {
             // One that runs now may have been started by the restore that was interrupted.
-            let again = match before.containers.get(name) {
-                Some((_, known)) if history => *known || *runs,
-                Some((_, known)) => *known,
-                None => *runs,
+            let runs = match before.containers.get(name) {
+                Some(known) if history => known.runs || entry.runs,
+                Some(known) => known.runs,
+                None => entry.runs,
             };
-            record.containers.insert(name.clone(), (started.clone(), again));
+            record.containers.insert(name.clone(), Entry { runs, ..entry.clone() });
         }
         for (name, entry) in &before.containers {
             if !record.containers.contains_key(name) && self.docker.container(name)?.is_some() {
@@ -234,15 +186,41 @@ impl<'a> Pause<'a> {
             record.done = before.done;
             record.mixed = before.mixed;
         }
-        if before.containers.values().any(|(_, runs)| *runs) {
+        if before.containers.values().any(|entry| entry.runs) {
             self.journal
                 .warn("An earlier restore was interrupted; what it had stopped is started at the end");
         }
         self.record = record;
         self.write()?;
+        self.hold();
+        for name in paused {
+            self.docker.unpause(name)?;
+        }
         self.stop(&running)?;
         self.begun = true;
         Ok(())
+    }
+
+    /// Keeps the engine from starting n8n's containers by itself, as it does with `restart: always` when it was restarted. The
+    /// record, which is written, has the policies.
+    fn hold(&mut self) {
+        let held: Vec<String> = self.record.held().map(|(name, _)| name.to_owned()).collect();
+        for name in held {
+            if let Err(error) = self.docker.set_restart(&name, "no") {
+                self.journal.warn(format_args!(
+                    "{name} cannot be kept from being started by the engine, so a start of it meanwhile makes the restore fail: \
+                     {error:#}"
+                ));
+                if let Some(entry) = self.record.containers.get_mut(&name) {
+                    entry.policy = None;
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self) -> Result<()> {
+        let app = self.app;
+        let_go(self.docker, &mut self.record, |record| write(app, record))
     }
 
     /// Records that a part is being restored by itself.
@@ -260,13 +238,12 @@ impl<'a> Pause<'a> {
             return self.end(done, false);
         }
         self.record.parts.retain(|part| *part != kind);
-        let others: Vec<&str> = self.record.parts.iter().map(|part| part.dir()).collect();
-        if others.is_empty() {
+        if self.record.parts.is_empty() {
             return self.end(done, false);
         }
         self.journal.warn(format_args!(
             "n8n stays stopped: the restore of {} was interrupted. Run it again, which sets that right and starts n8n",
-            others.join(", ")
+            names_of(&self.record.parts)
         ));
         let kept = self.write().and_then(|()| self.stop_temporary());
         match (done, kept) {
@@ -295,7 +272,7 @@ impl<'a> Pause<'a> {
                 .next()
         });
         let Some(error) = failed else { return Ok(()) };
-        let mut started = Ok(());
+        let mut started = self.let_go();
         for name in names {
             started = started.and(docker.start(name));
         }
@@ -354,7 +331,7 @@ impl<'a> Pause<'a> {
     }
 
     fn ran(&self, name: &str) -> bool {
-        self.record.containers.get(name).is_some_and(|(_, runs)| *runs)
+        self.record.containers.get(name).is_some_and(|entry| entry.runs)
     }
 
     fn write(&self) -> Result<()> {
@@ -365,7 +342,7 @@ impl<'a> Pause<'a> {
     fn others(&self) -> impl Iterator<Item = (&str, bool)> {
         let each = self.record.containers.iter();
         each.filter(|(name, _)| !is_n8n(self.app, name))
-            .map(|(name, (_, runs))| (name.as_str(), *runs))
+            .map(|(name, entry)| (name.as_str(), entry.runs))
     }
 
     /// Stops what did not run before.
@@ -384,14 +361,14 @@ impl<'a> Pause<'a> {
     /// n8n would work on belongs to two times. `false`, and nothing is done, when none of them was, or all. What did not run
     /// before is stopped.
     pub fn stay_stopped(&self) -> bool {
-        let parts = self.record.parts.iter();
-        let (done, left): (Vec<&Kind>, Vec<&Kind>) = parts.partition(|kind| self.record.done.contains(kind));
+        let parts = self.record.parts.iter().copied();
+        let (done, left): (Vec<Kind>, Vec<Kind>) = parts.partition(|kind| self.record.done.contains(kind));
         if self.is_untouched() || left.is_empty() {
             return false;
         }
-        let names = |kinds: &[&Kind]| match kinds {
+        let names = |kinds: &[Kind]| match kinds {
             [] => "nothing".to_owned(),
-            kinds => kinds.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", "),
+            kinds => names_of(kinds),
         };
         self.journal.warn(format_args!(
             "{}: restored from the recovery point: {}; as before: {}{}",
@@ -419,7 +396,7 @@ impl<'a> Pause<'a> {
     ///
     /// # Errors
     /// That of the work, else of the start.
-    pub fn end<T>(self, work: Result<T>, all: bool) -> Result<T> {
+    pub fn end<T>(mut self, work: Result<T>, all: bool) -> Result<T> {
         let all = all && work.is_ok();
         if let Err(error) = &work {
             if error.is::<LeftHalfDone>() {
@@ -432,7 +409,7 @@ impl<'a> Pause<'a> {
                 return work;
             }
         }
-        let mut started = Ok(());
+        let mut started = self.let_go();
         for (name, _) in self.others().filter(|(_, runs)| all || *runs) {
             started = started.and(self.docker.start(name));
         }

@@ -20,8 +20,8 @@ const LIMIT: u64 = 1 << 20;
 /// What must outlive us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Each container: when it was started last, and whether it is to run at the end.
-    pub(super) containers: BTreeMap<String, (String, bool)>,
+    /// What is known of each container.
+    pub(super) containers: BTreeMap<String, Entry>,
     /// The recovery point that is being restored.
     pub(super) point: Option<Stamp>,
     /// The parts of it that are to be restored, by this run or the one that was interrupted; without a point, those that are
@@ -33,7 +33,24 @@ pub(super) struct Record {
     pub(super) mixed: bool,
 }
 
+/// A container that a restore stops or starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// When it was started last.
+    pub(super) started: String,
+    /// Whether it is to run at the end.
+    pub(super) runs: bool,
+    /// The restart policy that it had, while it is held.
+    pub(super) policy: Option<String>,
+}
+
 impl Record {
+    /// The containers that are held, with the restart policy that each had.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&str, &str)> {
+        let each = self.containers.iter();
+        each.filter_map(|(name, entry)| Some((name.as_str(), entry.policy.as_deref()?)))
+    }
+
     /// Whether n8n was stopped for the restore.
     pub(super) fn knows_n8n(&self, app: &App) -> bool {
         self.containers.keys().any(|name| is_n8n(app, name))
@@ -44,10 +61,16 @@ impl Record {
         for line in text.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
-                ["container", name, started, state @ ("runs" | "rests")] => {
-                    let entry = ((*started).to_owned(), *state == "runs");
+                // Records of earlier versions have podman's dates, with blanks.
+                ["container", name, started @ .., state @ ("runs" | "rests")] if !started.is_empty() => {
+                    let entry = Entry {
+                        started: started.join("_"),
+                        runs: *state == "runs",
+                        policy: None,
+                    };
                     record.containers.insert((*name).to_owned(), entry);
                 }
+                ["policy", name, policy] => record.containers.get_mut(*name)?.policy = Some((*policy).to_owned()),
                 ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
                 [list @ ("part" | "done"), name] => {
                     let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?;
@@ -65,9 +88,12 @@ impl Record {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for (name, (started, runs)) in &self.containers {
-            let state = if *runs { "runs" } else { "rests" };
-            text.push_str(&format!("container {name} {started} {state}\n"));
+        for (name, entry) in &self.containers {
+            let state = if entry.runs { "runs" } else { "rests" };
+            text.push_str(&format!("container {name} {} {state}\n", entry.started));
+            if let Some(policy) = &entry.policy {
+                text.push_str(&format!("policy {name} {policy}\n"));
+            }
         }
         if let Some(point) = self.point {
             text.push_str(&format!("point {point}\n"));
@@ -131,17 +157,27 @@ mod tests {
     #[test]
     fn the_record_is_read_as_it_was_written() {
         let mut record = Record::default();
-        record
-            .containers
-            .insert("n8n-main".to_owned(), ("2026-01-02T03:04:05Z".to_owned(), true));
-        record
-            .containers
-            .insert("n8n-worker".to_owned(), ("0001-01-01T00:00:00Z".to_owned(), false));
+        for (name, started, runs, policy) in [
+            ("n8n-main", "2026-01-02T03:04:05Z", true, Some("on-failure:3")),
+            ("n8n-worker", "0001-01-01T00:00:00Z", false, None),
+        ] {
+            let entry = Entry {
+                started: started.to_owned(),
+                runs,
+                policy: policy.map(str::to_owned),
+            };
+            record.containers.insert(name.to_owned(), entry);
+        }
         record.point = Stamp::parse("20260102_030405");
         record.parts = Kind::ALL.to_vec();
         record.done = vec![Kind::Postgres, Kind::N8n];
         record.mixed = true;
         assert_eq!(Record::parse(&record.text()), Some(record));
         assert_eq!(Record::parse("done everything"), None);
+        let podman = Record::parse("container n8n-main 2026-01-02 03:04:05.678 +0000 UTC runs\n").unwrap();
+        assert_eq!(
+            podman.containers["n8n-main"].started,
+            "2026-01-02_03:04:05.678_+0000_UTC"
+        );
     }
 }

@@ -14,7 +14,7 @@ use crate::report::finding::{Finding, Level};
 use crate::report::json::Json;
 use crate::report::log::ascii;
 use crate::report::units;
-use crate::stack::pause;
+use crate::stack::{self};
 use crate::store::manifest::{self, Point};
 use crate::store::retention::Rules;
 use crate::store::space::available;
@@ -59,8 +59,8 @@ pub struct State {
     /// Oldest first.
     points: Vec<Seen>,
     unreadable: usize,
-    /// What a restore that was interrupted has left stopped.
-    interrupted: Option<String>,
+    /// What a restore that was interrupted has left.
+    interrupted: Option<stack::Interrupted>,
     free: Option<u64>,
     reserve: u64,
     /// For how many days points are kept, as far as a number of days can tell.
@@ -142,7 +142,7 @@ impl State {
             kept_days: kept_days(&config.retention),
             ..Self::default()
         };
-        state.interrupted = pause::interrupted(app);
+        state.interrupted = stack::interrupted(app);
         for (_, point) in manifest::list(&app.store)? {
             let Ok(point) = point else {
                 state.unreadable += 1;
@@ -196,11 +196,10 @@ impl State {
             mark_ => mark("offsite", mark_, "no copy elsewhere"),
         });
         findings.push(self.disk());
-        findings.extend(
-            self.interrupted
-                .iter()
-                .map(|what| Finding::new("restore", Level::Warning, what.as_str())),
-        );
+        findings.extend(self.interrupted.iter().map(|left| {
+            let level = if left.holds { Level::Critical } else { Level::Warning };
+            Finding::new("restore", level, left.text.as_str())
+        }));
         if self.unreadable > 0 {
             findings.push(Finding::new(
                 "manifests",

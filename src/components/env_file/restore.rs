@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::text;
 use crate::app::App;
-use crate::components::{N8n, RestorePlan};
+use crate::components::{Around, N8n, RestorePlan};
 use crate::config::dotenv;
 use crate::config::Config;
 use crate::report::log::Journal;
@@ -237,7 +237,7 @@ impl RestorePlan for Plan<'_> {
 
     /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, which stays as
     /// `.env.before-restore-STAMP`.
-    fn run(&self, _keep: &dyn Fn() -> Result<()>) -> Result<()> {
+    fn run(&self, _around: &dyn Around) -> Result<()> {
         let _component = self.app.hold(Kind::Env, self.journal)?;
         self.sweep();
         if self.is_same() {

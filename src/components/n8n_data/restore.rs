@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use super::helper_image;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
-use crate::components::{N8n, RestorePlan};
+use crate::components::{Around, N8n, RestorePlan};
 use crate::engine::{Data, Docker, Exec, HelperContainer, HELPER_MOUNT};
 use crate::formats::tar;
 use crate::process::{Count, Input};
@@ -54,6 +54,25 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
         "Docker volume {volume} does not exist: make it (docker compose up --no-start), or set BACKUP_N8N_VOLUME in .env \
          if yours is called otherwise"
     );
+    check_users(app, &docker)?;
+    let plan = Plan {
+        app,
+        docker,
+        journal,
+        file,
+        archive,
+    };
+    let helper = plan.helper()?;
+    // What an interrupted restore has left takes room, which is there again once run has set it right.
+    if DirSwap::new(&helper, HELPER_MOUNT).state()? == State::None {
+        plan.check_room(&helper)?;
+    }
+    Ok(plan)
+}
+
+/// Refuses a restore while containers use the volume that would not be stopped.
+fn check_users(app: &App, docker: &Docker) -> Result<()> {
+    let volume = &app.config.n8n_volume;
     let ours = |names: &String| {
         names
             .split(',')
@@ -68,19 +87,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
         others.join(" "),
         app.config.n8n_containers.join(" ")
     );
-    let plan = Plan {
-        app,
-        docker,
-        journal,
-        file,
-        archive,
-    };
-    let helper = plan.helper()?;
-    // What an interrupted restore has left takes room, which is there again once run has set it right.
-    if DirSwap::new(&helper, HELPER_MOUNT).state()? == State::None {
-        plan.check_room(&helper)?;
-    }
-    Ok(plan)
+    Ok(())
 }
 
 /// What a member takes on a disk beside its bytes, on average: half a block.
@@ -154,6 +161,12 @@ impl Plan<'_> {
             units::amount(needed)
         );
         Ok(())
+    }
+
+    /// Makes sure that nothing which may write to the volume runs.
+    fn check_alone(&self, around: &dyn Around) -> Result<()> {
+        around.check_stopped()?;
+        check_users(self.app, &self.docker)
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
@@ -236,7 +249,7 @@ impl RestorePlan for Plan<'_> {
     }
 
     /// Unpacks the archive beside what is there and exchanges the two, with a backup of what was there right before.
-    fn run(&self, keep: &dyn Fn() -> Result<()>) -> Result<()> {
+    fn run(&self, around: &dyn Around) -> Result<()> {
         let helper = self.helper()?;
         let exchange = DirSwap::new(&helper, HELPER_MOUNT);
         {
@@ -246,7 +259,9 @@ impl RestorePlan for Plan<'_> {
             }
         }
         // A backup like any other, which takes the lock itself.
-        keep().context("The volume was not touched, because what is in it could not be backed up first")?;
+        around
+            .keep()
+            .context("The volume was not touched, because what is in it could not be backed up first")?;
         // That backup may have taken it, where it lies on the same disk.
         self.check_volume(&helper)?;
         let _lock = self.app.hold(Kind::N8n, self.journal)?;
@@ -258,8 +273,13 @@ impl RestorePlan for Plan<'_> {
             let _ = self.put_back(helper);
             return Err(error.context("n8n data restore failed"));
         }
+        if let Err(error) = self.check_alone(around) {
+            let _ = self.put_back(helper);
+            return Err(error.context("n8n data restore failed"));
+        }
         self.journal.info("Exchanging the contents of the volume...");
-        if let Err(error) = exchange.exchange() {
+        // Once more before what was there is deleted: what somebody has written meanwhile is in it.
+        if let Err(error) = exchange.exchange().and_then(|()| self.check_alone(around)) {
             self.journal.warn("Putting back what was there before");
             return Err(match self.put_back(helper) {
                 Ok(()) => error.context("n8n data restore failed"),

@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, verify, Psql};
 use crate::app::App;
-use crate::components::{N8n, RestoreOptions, RestorePlan};
+use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
 use crate::formats::pg_dump;
 use crate::report::log::Journal;
@@ -228,7 +228,7 @@ impl RestorePlan for Plan<'_> {
     }
 
     /// Loads the dump beside the live database and swaps the two.
-    fn run(&self, _keep: &dyn Fn() -> Result<()>) -> Result<()> {
+    fn run(&self, around: &dyn Around) -> Result<()> {
         let _component = self.app.hold(Kind::Postgres, self.journal)?;
         self.create_roles()?;
         let safety = if self.options.in_place && self.server.exists {
@@ -253,13 +253,13 @@ impl RestorePlan for Plan<'_> {
         let Some(safety) = safety else {
             self.load_and_check(&staged.name)?;
             let id = self.limit(&staged.name, &database)?;
-            return self.swap(&mut staged, id, &old);
+            return self.swap(&mut staged, id, &old, around);
         };
         // What the live database is like must be with the staged one before the live one goes.
         let id = self.limit(&staged.name, &database)?;
         self.drop_live(&mut staged)
             .and_then(|()| self.load_and_check(&staged.name))
-            .and_then(|()| self.swap(&mut staged, id, &old))
+            .and_then(|()| self.swap(&mut staged, id, &old, around))
             .map_err(|error| match staged.keep {
                 // The live database is there.
                 false => error,
@@ -416,13 +416,17 @@ impl Plan<'_> {
     }
 
     /// Puts the staged database, which the server knows as `id`, in the live one's place.
-    fn swap(&self, staged: &mut Staged<'_>, id: u32, old: &str) -> Result<()> {
+    fn swap(&self, staged: &mut Staged<'_>, id: u32, old: &str, around: &dyn Around) -> Result<()> {
         let live = self.live();
         let mark = if self.options.keep_old {
             Mark::Kept
         } else {
             Mark::Replaced
         };
+        // A database that is gone already is not the reason to leave none.
+        if self.server.exists && !self.options.in_place {
+            around.check_stopped().context("Database restore failed")?;
+        }
         self.journal.info("Terminating existing database connections...");
         let mut attempt = 1;
         while let Err(error) = self.try_swap(&staged.name, old, mark) {
@@ -457,6 +461,14 @@ impl Plan<'_> {
                 sql::ident(live)?,
                 sql::ident(live)?
             ));
+            return Ok(());
+        }
+        if let Err(error) = around.check_stopped() {
+            // What n8n has written to it in the last moment is nowhere else.
+            self.psql()
+                .run(self.maintenance, "restore", sql::keep_replaced(live, old)?)?;
+            self.journal
+                .warn(format_args!("The replaced database is kept as {old}: {error:#}"));
             return Ok(());
         }
         self.journal.info("Dropping existing database...");

@@ -411,6 +411,15 @@ pub fn parse_named(output: &str) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
+/// Has a replaced database stay, as if the user had asked for it.
+pub fn keep_replaced(live: &str, old: &str) -> Result<String> {
+    Ok(format!(
+        "COMMENT ON DATABASE {} IS {};\n",
+        ident(old)?,
+        literal(&Mark::Kept.comment(live)?)?
+    ))
+}
+
 /// The swap: in one transaction `live` (where it exists) becomes `old`, marked as `Replaced` or `Kept`, and `staged`
 /// becomes `live` with its comment. Prints `swapped` after the commit.
 ///

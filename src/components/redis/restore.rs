@@ -15,7 +15,7 @@ use super::server::Redis;
 use super::verify;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
-use crate::components::{N8n, RestoreOptions, RestorePlan};
+use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Container, Data, Docker, Exec, HelperContainer};
 use crate::process::Input;
 use crate::report::log::Journal;
@@ -84,10 +84,10 @@ impl RestorePlan for Plan<'_> {
 
     /// Loads the snapshot beside the live data and exchanges the two. The container runs afterwards if it ran before, whatever
     /// the outcome.
-    fn run(&self, _keep: &dyn Fn() -> Result<()>) -> Result<()> {
+    fn run(&self, around: &dyn Around) -> Result<()> {
         let _component = self.app.hold(Kind::Redis, self.journal)?;
         let name = &self.container.name;
-        let done = self.exchange();
+        let done = self.exchange(around);
         let left = match &done {
             _ if self.container.status != "running" => self.rest(),
             Err(error) if error.downcast_ref::<LeftHalfDone>().is_none() => self.docker.start(name),
@@ -113,7 +113,7 @@ impl Plan<'_> {
         }
     }
 
-    fn exchange(&self) -> Result<()> {
+    fn exchange(&self, around: &dyn Around) -> Result<()> {
         let name = &self.container.name;
         let helper = self.helper()?;
         let mounts = self.docker.mounts(name)?;
@@ -121,7 +121,7 @@ impl Plan<'_> {
             self.recover(&DirSwap::new(&helper, dir))?;
         }
         let layout = self.layout()?;
-        self.replace(helper, &mounts, &layout)
+        self.replace(helper, &mounts, &layout, around)
     }
 
     /// A container that sees what the live one has mounted.
@@ -137,7 +137,7 @@ impl Plan<'_> {
         DirSwap::new(&helper, &layout.dir).roll_back()
     }
 
-    fn replace(&self, helper: HelperContainer, mounts: &[String], layout: &Layout) -> Result<()> {
+    fn replace(&self, helper: HelperContainer, mounts: &[String], layout: &Layout, around: &dyn Around) -> Result<()> {
         let inside = |dir: &String| Path::new(&layout.dir).starts_with(dir);
         ensure!(
             mounts.iter().any(inside),
@@ -163,8 +163,10 @@ impl Plan<'_> {
         let exchanged = self
             .docker
             .stop(name)
+            .and_then(|()| around.check_stopped())
             .and_then(|()| exchange.exchange())
-            .and_then(|()| self.prove(layout, keys));
+            .and_then(|()| self.prove(layout, keys))
+            .and_then(|()| around.check_stopped());
         if let Err(error) = exchanged {
             self.journal.warn("Putting back what was there before");
             let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));

@@ -1,0 +1,167 @@
+//! What a restore that was killed has left: of n8n's containers, and of what they work on.
+
+use anyhow::{ensure, Result};
+
+use super::record::{is_n8n, path, read, write, Record};
+use crate::app::App;
+use crate::engine::{Container, Docker};
+use crate::report::log::Journal;
+use crate::store::lock::{Attempt, Lock};
+use crate::store::{Kind, Stamp};
+
+/// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
+/// was a whole one. Once n8n has run again, that restore is history.
+///
+/// # Errors
+/// When the record cannot be read, or the engine does not answer.
+pub fn unfinished(app: &App) -> Result<Option<Option<Stamp>>> {
+    let Some(record) = read(app)? else { return Ok(None) };
+    let replaced = record.point.is_some() || record.knows_n8n(app);
+    let history = !replaced || is_history(app, &app.docker()?, &record)?;
+    Ok((!history).then_some(record.point))
+}
+
+/// Whether n8n has worked since the record was written. A container that is gone does not count.
+pub(super) fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<bool> {
+    let knows_n8n = record.knows_n8n(app);
+    for name in &app.config.n8n_containers {
+        let Some(now) = docker.container(name)? else { continue };
+        let known = record.containers.get(name);
+        let rested = known.is_some_and(|known| known.started == now.started_at);
+        // Where n8n was never stopped, only one that runs has worked.
+        if is_up(&now) || (knows_n8n && !rested) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What a restore that was killed has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// As a sentence that says what to do.
+    pub text: String,
+    /// Containers have not the restart policy that they had.
+    pub holds: bool,
+}
+
+/// What a restore that was killed has left, if anything is to be done about it.
+pub fn interrupted(app: &App) -> Option<Interrupted> {
+    let record = read(app).ok().flatten()?;
+    let docker = app.docker().ok();
+    let is_running = |name: &str| {
+        let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
+        now.map(|now| is_up(&now))
+    };
+    let mut left = Vec::new();
+    let mut stopped = Vec::new();
+    let mut started = Vec::new();
+    for (name, entry) in &record.containers {
+        match (entry.runs, is_running(name)) {
+            (true, None | Some(false)) => stopped.push(name.as_str()),
+            (false, Some(true)) if !is_n8n(app, name) => started.push(name.as_str()),
+            _ => {}
+        }
+    }
+    let held: Vec<String> = record
+        .held()
+        .map(|(name, policy)| format!("{name} ({policy})"))
+        .collect();
+    for (what, names) in [
+        ("stopped", stopped.join(" ")),
+        ("running, though it did not run before", started.join(" ")),
+        ("without the restart policy", held.join(" ")),
+    ] {
+        if !names.is_empty() {
+            left.push(format!("{what}: {names}"));
+        }
+    }
+    if left.is_empty() {
+        // n8n was started by hand since: that restore is history.
+        let history = docker.is_some_and(|docker| is_history(app, &docker, &record).unwrap_or(false));
+        if history || record.parts.is_empty() {
+            return None;
+        }
+        left.push(format!("half restored: {}", names_of(&record.parts)));
+    }
+    Some(Interrupted {
+        text: format!(
+            "A restore was interrupted and has left {}. Run the same restore again, which goes on and sets that right; or do it \
+             by hand and remove {}",
+            left.join("; "),
+            path(app).display()
+        ),
+        holds: !held.is_empty(),
+    })
+}
+
+/// Gives containers their restart policy back that a killed restore has held. Nothing while a restore is at work.
+pub fn release(app: &App, journal: Journal) -> Result<()> {
+    if read(app)?.is_none_or(|record| record.held().next().is_none()) {
+        return Ok(());
+    }
+    let Attempt::Held(_lock) = Lock::attempt(&app.config.lock_file)? else {
+        return Ok(());
+    };
+    let Some(mut record) = read(app)? else { return Ok(()) };
+    let docker = app.docker()?;
+    let names: Vec<&str> = record.held().map(|(name, _)| name).collect();
+    journal.warn(format_args!(
+        "An interrupted restore had held these containers; each has its restart policy again: {}",
+        names.join(" ")
+    ));
+    let_go(&docker, &mut record, |record| write(app, record))
+}
+
+/// Gives the held containers their restart policy back; one that is gone needs none.
+pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut(&Record) -> Result<()>) -> Result<()> {
+    let held: Vec<(String, String)> = record
+        .held()
+        .map(|(name, policy)| (name.to_owned(), policy.to_owned()))
+        .collect();
+    for (name, policy) in held {
+        if docker.container(&name)?.is_some() {
+            docker.set_restart(&name, &policy)?;
+        }
+        if let Some(entry) = record.containers.get_mut(&name) {
+            entry.policy = None;
+        }
+        write(record)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that n8n has not worked since it was stopped for the restore under way, if it was: what it wrote would be lost.
+///
+/// # Errors
+/// With what was started, or that the engine does not answer.
+pub fn check_stopped(app: &App) -> Result<()> {
+    let Some(record) = read(app)? else { return Ok(()) };
+    let docker = app.docker()?;
+    for (name, entry) in record.containers.iter().filter(|(name, _)| is_n8n(app, name)) {
+        let Some(now) = docker.container(name)? else { continue };
+        ensure!(
+            !is_up(&now) && now.started_at == entry.started,
+            "{name} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
+             somebody), stop that, and run the restore again"
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn names_of(kinds: &[Kind]) -> String {
+    kinds.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+}
+
+/// The names of n8n's containers that run; none where none does, or the engine does not answer.
+pub fn running(app: &App) -> Option<String> {
+    let mut found = app.n8n_containers(&app.docker().ok()?).ok()?;
+    found.retain(is_up);
+    let names: Vec<String> = found.into_iter().map(|container| container.name).collect();
+    (!names.is_empty()).then(|| names.join(" "))
+}
+
+/// Whether its program may write; one that is paused may at any moment.
+pub(super) fn is_up(container: &Container) -> bool {
+    matches!(container.status.as_str(), "running" | "restarting" | "paused")
+}
