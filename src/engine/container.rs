@@ -12,9 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Error, Result};
 
+use super::dialect::{absent, engine_error};
 use super::{Docker, Exec, HELPER_MOUNT};
 use crate::process::{Chain, Input};
 use crate::report::units;
+
+/// The label that marks our helper containers; its value tells whose they are.
+pub(super) const HELPER_LABEL: &str = "n8n-backup.helper";
+
+/// The label that a [`Docker::workshop`] bears besides, so that those of all restores of a project are found at once.
+const RESTORE_LABEL: &str = "n8n-backup.restore";
 
 /// The label that marks them; its value tells whose they are.
 const LABEL: &str = "n8n-backup.drill";
@@ -266,6 +273,145 @@ impl Write for Captured {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// What a [`Docker::workshop`] shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// A volume.
+    Volume(&'a str),
+    /// All that another container has mounted.
+    Of(&'a str),
+}
+
+impl Docker {
+    /// Starts a container that does nothing but show data, writable, for programs that [`Docker::exec`] runs as root in it.
+    /// `owner` marks it for [`Docker::sweep_helpers`], `project` for [`Docker::sweep_restore_helpers`]. It has no network. The image
+    /// needs `sleep` and what is to be run; it is never pulled. A volume is seen at [`HELPER_MOUNT`], the data of another
+    /// container where that one sees them.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn helper_container(&self, project: &str, owner: &str, image: &str, data: Data<'_>) -> Result<HelperContainer> {
+        let label = format!("{HELPER_LABEL}={owner}");
+        let restore = format!("{RESTORE_LABEL}={project}");
+        let mut args: Vec<String> = [
+            "run",
+            "--detach",
+            "--pull",
+            "never",
+            "--network",
+            "none",
+            "--no-healthcheck",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        args.extend(["--user", "0", "--label", &label, "--label", &restore].map(str::to_owned));
+        args.extend(match data {
+            Data::Volume(volume) => ["--volume".to_owned(), format!("{volume}:{HELPER_MOUNT}")],
+            Data::Of(container) => ["--volumes-from".to_owned(), container.to_owned()],
+        });
+        // It ends by itself after a day, should nobody come to remove it.
+        args.extend(["--entrypoint", "sleep", "--", image, "86400"].map(str::to_owned));
+        let output = self.answer("docker run", self.command(&args), None)?;
+        let id = output.text().lines().last().unwrap_or_default().trim().to_owned();
+        if !output.success {
+            if !id.is_empty() {
+                // It was made, and could not be started.
+                self.remove(&[&id])?;
+            }
+            bail!(
+                "could not start the helper container from image {image}: {}",
+                output.stderr
+            );
+        }
+        Ok(HelperContainer {
+            docker: self.clone(),
+            id,
+        })
+    }
+
+    /// Removes the helper containers that a run of `owner` which was killed has left. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the engine does not answer or refuses.
+    pub fn sweep_helpers(&self, owner: &str) -> Result<usize> {
+        self.sweep(HELPER_LABEL, owner)
+    }
+
+    /// Removes every [`Docker::workshop`] of `project`. Gives how many there were.
+    ///
+    /// # Errors
+    /// When the engine does not answer or refuses.
+    pub fn sweep_restore_helpers(&self, project: &str) -> Result<usize> {
+        self.sweep(RESTORE_LABEL, project)
+    }
+
+    /// Removes the containers that bear `label` with the value `owner`. Gives how many there were.
+    pub(super) fn sweep(&self, label: &str, owner: &str) -> Result<usize> {
+        let filter = format!("label={label}={owner}");
+        let output = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
+        }
+        let text = output.text();
+        let ids: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        if !ids.is_empty() {
+            self.remove(&ids)?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Removes containers by force, with their anonymous volumes.
+    pub(super) fn remove(&self, ids: &[&str]) -> Result<()> {
+        let output = self.answer(
+            "docker rm",
+            self.command(["rm", "--force", "--volumes", "--"].iter().chain(ids)),
+            None,
+        )?;
+        // A container that ends just now removes itself.
+        let going = output.stderr.contains("already in progress");
+        if !output.success && !going && absent(&output.stderr).is_err() {
+            bail!("could not remove container {}: {}", ids.join(" "), output.stderr);
+        }
+        Ok(())
+    }
+}
+
+/// A container of [`Docker::workshop`] that is removed when this goes out of scope.
+#[derive(Debug)]
+pub struct HelperContainer {
+    docker: Docker,
+    id: String,
+}
+
+impl HelperContainer {
+    /// The container, for [`Docker::exec`].
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The client that made it.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// `docker cp` of a tar archive on standard input into a directory: owners, modes and times are those of the members.
+    pub fn unpack(&self, dir: &str) -> Command {
+        self.docker.command(["cp", "--", "-", &format!("{}:{dir}", self.id)])
+    }
+
+    /// `docker cp` of what a directory holds to standard output; members are named `./...`.
+    pub fn pack(&self, dir: &str) -> Command {
+        self.docker.copy_out(&self.id, &format!("{dir}/."))
+    }
+}
+
+impl Drop for HelperContainer {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by the next run.
+        let _ = self.docker.remove(&[&self.id]);
     }
 }
 

@@ -1,0 +1,314 @@
+//! What the engine says about containers and images, and their start and stop.
+
+use std::time::Duration;
+
+use anyhow::{anyhow, bail, Context, Result};
+
+use super::dialect::absent;
+use super::Docker;
+
+/// What the engine says about a container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its name; where it was looked up by itself, as it was asked for.
+    pub name: String,
+    /// The image it was made from, as an ID.
+    pub image_id: String,
+    /// The image's name, as it stood on the command line.
+    pub image: String,
+    /// `running`, `exited`, `paused`, ...
+    pub status: String,
+    /// The version in the image's label `org.opencontainers.image.version`; empty when it has none.
+    pub version: String,
+    /// When it was started, as the engine writes it.
+    pub started_at: String,
+    /// What it mounts.
+    pub mounts: Vec<Mount>,
+}
+
+impl Container {
+    /// Reads `container|` and what [`Container::parse`] takes, a line for each, and behind each its `mount|` lines.
+    fn parse_all(text: &str) -> Result<Vec<Self>> {
+        let mut found: Vec<Self> = Vec::new();
+        for line in text.lines() {
+            match (line.split_once('|'), found.last_mut()) {
+                (Some(("container", line)), _) => found.push(
+                    Self::parse(line)
+                        .with_context(|| format!("docker inspect gave an answer that is not understood: {line}"))?,
+                ),
+                (Some(("mount", line)), Some(container)) => container.mounts.extend(Mount::parse(line)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|VERSION`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(6, '|').map(str::to_owned);
+        let name = fields.next()?;
+        Some(Self {
+            name: name.trim_start_matches('/').to_owned(),
+            status: fields.next()?,
+            image_id: fields.next()?,
+            image: fields.next()?,
+            started_at: fields.next()?,
+            version: fields.next()?,
+            mounts: Vec::new(),
+        })
+    }
+}
+
+/// What a container mounts.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// The volume's name; empty for what is no volume.
+    pub name: String,
+    /// The directory of the engine's host that is mounted; empty for a volume.
+    pub directory: String,
+    /// Where the container sees it.
+    pub destination: String,
+}
+
+impl Mount {
+    /// Reads `TYPE|NAME|DESTINATION|SOURCE`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(4, '|');
+        let (kind, name) = (fields.next()?, fields.next()?);
+        let (destination, source) = (fields.next()?, fields.next()?);
+        let when = |is: bool, text: &str| if is { text.to_owned() } else { String::new() };
+        Some(Self {
+            name: when(kind == "volume", name),
+            directory: when(kind == "bind", source),
+            destination: destination.to_owned(),
+        })
+    }
+}
+
+impl Docker {
+    /// Looks a container up; `None` when there is no such one.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn container(&self, name: &str) -> Result<Option<Container>> {
+        let found = self.containers(&[name])?.pop();
+        // An engine also knows it by its ID.
+        Ok(found.map(|container| Container {
+            name: name.to_owned(),
+            ..container
+        }))
+    }
+
+    /// Looks containers up by one question; those that there are none of are left out.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn containers(&self, names: &[&str]) -> Result<Vec<Container>> {
+        const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
+                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
+                              {{range .Mounts}}{{println}}mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
+        let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
+        let output = self.query(&[&question, names].concat())?;
+        if !output.success {
+            // Each that is missing has a line of its own.
+            output.stderr.split(" / ").try_for_each(absent)?;
+        }
+        let found = Container::parse_all(&output.text())?;
+        if output.success && found.len() < names.len() {
+            bail!(
+                "docker inspect gave an answer that is not understood: {}",
+                output.text()
+            );
+        }
+        Ok(found)
+    }
+
+    /// A container that is there, whatever its state.
+    ///
+    /// # Errors
+    /// That there is none; or that the engine does not answer.
+    pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
+        self.container(name)?.with_context(|| {
+            format!(
+                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if yours is \
+                 called otherwise"
+            )
+        })
+    }
+
+    /// A container that runs.
+    ///
+    /// # Errors
+    /// `Container {name} is not running`, with why and what to do; or that the engine does not answer.
+    pub fn running(&self, name: &str, setting: &str) -> Result<Container> {
+        let missing = || format!("Container {name} is not running");
+        match self.container(name)? {
+            None => Err(anyhow!(
+                "there is no container of this name; set {setting} in .env if yours is called otherwise"
+            ))
+            .with_context(missing),
+            Some(container) if container.status == "running" => Ok(container),
+            Some(container) if container.status == "paused" => {
+                Err(anyhow!("it is paused; try: docker unpause {name}")).with_context(missing)
+            }
+            Some(container) => {
+                let state = &container.status;
+                let why = match self.last_words(name) {
+                    Some(words) => anyhow!("its state is '{state}', and the last that it said is: {words}"),
+                    None => anyhow!("its state is '{state}'; try: docker start {name}"),
+                };
+                Err(why).with_context(missing)
+            }
+        }
+    }
+
+    /// Why the program of a container ended by itself; none when it does not tell of a failure.
+    fn last_words(&self, name: &str) -> Option<String> {
+        let output = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
+        failure(output.stderr.split(" / ")).or_else(|| failure(output.text().lines()))
+    }
+
+    /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the host.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn mounts(&self, name: &str) -> Result<Vec<String>> {
+        const FORMAT: &str =
+            "{{range .Mounts}}{{if .RW}}{{if ne .Type \"tmpfs\"}}{{println .Destination}}{{end}}{{end}}{{end}}";
+        self.list(name, FORMAT)
+    }
+
+    /// The arguments of a container's program.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn arguments(&self, name: &str) -> Result<Vec<String>> {
+        self.list(name, "{{range .Args}}{{println .}}{{end}}")
+    }
+
+    fn list(&self, name: &str, format: &str) -> Result<Vec<String>> {
+        let output = self.query(&["inspect", "--type", "container", "--format", format, "--", name])?;
+        if !output.success {
+            bail!("docker inspect {name}: {}", output.stderr);
+        }
+        let lines = output.text();
+        Ok(lines
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The ID of an image that is on this host; `None` when it is not.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn image(&self, name: &str) -> Result<Option<String>> {
+        let output = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
+        if output.success {
+            return Ok(Some(output.text()));
+        }
+        absent(&output.stderr).map(|()| None)
+    }
+
+    /// Starts a container; one that runs is left as it is.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn start(&self, name: &str) -> Result<()> {
+        self.drive("start", name)
+    }
+
+    /// Stops a container in good order, within the time that it was given when it was made.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        let output = self.query(&[
+            "inspect",
+            "--type",
+            "container",
+            "--format",
+            "{{.Config.StopTimeout}}",
+            "--",
+            name,
+        ])?;
+        let patient = Self {
+            stall: self.stall.max(stop_limit(&output.text())),
+            ..self.clone()
+        };
+        patient.drive("stop", name)
+    }
+
+    fn drive(&self, verb: &str, name: &str) -> Result<()> {
+        let output = self.query(&[verb, "--", name])?;
+        if !output.success {
+            bail!("docker {verb} {name}: {}", output.stderr);
+        }
+        Ok(())
+    }
+}
+
+/// How long `docker stop` may take at least, given the container's time to stop as the engine tells it: that time, the
+/// engine's 10 seconds where none was set, and half a minute for the engine. A negative one has no end; an hour stands for it.
+fn stop_limit(output: &str) -> Duration {
+    let seconds = output.trim().parse::<i64>().unwrap_or(10);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)).saturating_add(Duration::from_secs(30))
+}
+
+/// The failure that the last lines of a server's log tell, with its details: of PostgreSQL, Redis and the like.
+fn failure<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
+    const SIGNS: [&str; 3] = ["FATAL:", "PANIC:", "Fatal error"];
+    const DETAILS: [&str; 2] = ["DETAIL:", "HINT:"];
+    let after = |line: &'a str, signs: &[&str]| signs.iter().find_map(|sign| line.find(sign)).map(|at| &line[at..]);
+    let mut words: Vec<&str> = Vec::new();
+    for line in lines {
+        if let Some(failure) = after(line, &SIGNS) {
+            words = vec![failure];
+        } else if let Some(detail) = after(line, &DETAILS).filter(|_| !words.is_empty()) {
+            words.push(detail);
+        } else {
+            words.clear();
+        }
+    }
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_what_a_server_said_last() {
+        let failed = "LOG:  starting\nx UTC [1] FATAL:  database files are incompatible with server\nx UTC [1] DETAIL:  It is 99.";
+        assert_eq!(
+            failure(failed.lines()).as_deref(),
+            Some("FATAL:  database files are incompatible with server DETAIL:  It is 99.")
+        );
+        let stopped = "FATAL:  terminating connection due to administrator command\nLOG:  database system is shut down";
+        assert_eq!(failure(stopped.lines()), None);
+        assert_eq!(failure("".lines()), None);
+    }
+
+    #[test]
+    fn containers_are_read_with_what_they_mount() {
+        let text = "container|/n8n|running|sha256:1|n8n:1|2026|1.2|3\nmount|volume|n8n_data|/home/node/.n8n|/v\n\
+                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026|\n";
+        let found = Container::parse_all(text).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
+        assert_eq!(found[0].mounts[0].name, "n8n_data");
+        assert_eq!(found[0].mounts[1].directory, "/srv");
+        assert_eq!((found[1].status.as_str(), found[1].mounts.len()), ("exited", 0));
+        assert!(Container::parse_all("container|x").is_err());
+        assert!(Container::parse_all("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_stop_is_given_the_time_that_the_container_has() {
+        assert_eq!(stop_limit("90"), Duration::from_secs(120));
+        assert_eq!(stop_limit("<nil>"), Duration::from_secs(40));
+        assert_eq!(stop_limit("0\n"), Duration::from_secs(30));
+        assert_eq!(stop_limit("-1"), Duration::from_secs(3630));
+    }
+}
