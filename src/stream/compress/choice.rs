@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Candidate, Tool};
+use super::tool::{Candidate, Tool};
 
 /// How much of the middle of a part is taken to try programs on: four of deflate's windows. Several shorter pieces would put things
 /// beside each other that are not, which some programs pack badly.
