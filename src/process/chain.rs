@@ -18,7 +18,6 @@ use super::error::{is_broken_pipe, Failed, Stalled, Told};
 use super::link::{self, ChildInput, ChildOutput, Link};
 use super::observer::Observer;
 use super::BLOCK;
-use crate::report::log;
 
 /// How long an ended or killed process may take to let go of its pipes.
 const GRACE: Duration = Duration::from_secs(5);
@@ -140,7 +139,7 @@ impl Chain {
                 theirs
             }
         });
-        log::trace(|| shown(&command));
+        log::trace!("{}", shown(&command));
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()
