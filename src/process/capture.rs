@@ -4,44 +4,63 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
 
-/// How much of a child's standard error is kept: its last lines.
-const STDERR_LINES: usize = 8;
-const STDERR_LINE_BYTES: usize = 400;
+use anyhow::Result;
+
+use super::observer::Observer;
+
+/// What stands between the lines of a [`Tail::text`].
+pub(super) const SEPARATOR: &str = " / ";
+
+/// How many lines a [`Tail`] keeps, and how much of each.
+const LINES: usize = 8;
+const LINE_BYTES: usize = 400;
 
 /// The last lines of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub struct Tail {
     lines: VecDeque<Vec<u8>>,
     open: bool,
 }
 
 impl Tail {
-    fn feed(&mut self, chunk: &[u8]) {
+    /// Takes the next bytes, cut anywhere.
+    pub fn push(&mut self, chunk: &[u8]) {
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             if !self.open {
                 self.lines.push_back(Vec::new());
-                if self.lines.len() > STDERR_LINES {
+                if self.lines.len() > LINES {
                     self.lines.pop_front();
                 }
             }
             self.open = !part.ends_with(b"\n");
             if let Some(line) = self.lines.back_mut() {
-                let room = STDERR_LINE_BYTES.saturating_sub(line.len());
+                let room = LINE_BYTES.saturating_sub(line.len());
                 line.extend_from_slice(&part[..part.len().min(room)]);
             }
         }
     }
 
-    pub(super) fn text(&self) -> String {
-        let mut lines: Vec<String> = self
-            .lines
-            .iter()
-            .map(|line| String::from_utf8_lossy(line).trim().to_owned())
-            .filter(|line| !line.is_empty())
-            .collect();
+    /// The lines that say something, as one.
+    pub fn text(&self) -> String {
+        let lines = self.lines.iter().map(|line| String::from_utf8_lossy(line));
+        let mut lines: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
+        lines.retain(|line| !line.is_empty());
         // One complaint for each command that was asked is still one.
         lines.dedup();
-        lines.join(" / ")
+        lines.join(SEPARATOR)
+    }
+
+    /// Whether one of the lines is `wanted`.
+    pub fn has_line(&self, wanted: &str) -> bool {
+        let mut lines = self.lines.iter().map(|line| line.strip_suffix(b"\n").unwrap_or(line));
+        lines.any(|line| line == wanted.as_bytes())
+    }
+}
+
+impl Observer for Tail {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        self.push(chunk);
+        Ok(())
     }
 }
 
@@ -51,7 +70,7 @@ pub(super) fn drain(mut from: impl Read, tail: &Mutex<Tail>) {
     loop {
         match from.read(&mut block) {
             Ok(0) => return,
-            Ok(n) => tail.lock().unwrap_or_else(PoisonError::into_inner).feed(&block[..n]),
+            Ok(n) => tail.lock().unwrap_or_else(PoisonError::into_inner).push(&block[..n]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return,
         }
@@ -66,9 +85,30 @@ mod tests {
     fn only_the_last_lines_are_kept() {
         let mut tail = Tail::default();
         for n in 0..1000 {
-            tail.feed(format!("line {n}").as_bytes());
-            tail.feed(b"\n");
+            tail.push(format!("line {n}").as_bytes());
+            tail.push(b"\n");
         }
         assert!(tail.text().starts_with("line 992 / ") && tail.text().ends_with("line 999"));
+        assert!(tail.has_line("line 992") && !tail.has_line("line 991") && !tail.has_line("line 99"));
+        tail.push(b"\n\nthe end");
+        tail.push(b" of it");
+        assert!(tail.text().ends_with("line 999 / the end of it"));
+        assert!(tail.has_line("the end of it") && !tail.has_line("the end"));
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_no_memory() {
+        let mut tail = Tail::default();
+        for _ in 0..1000 {
+            tail.push(&[b'x'; 4096]);
+        }
+        assert_eq!(tail.text().len(), LINE_BYTES);
+    }
+
+    #[test]
+    fn what_is_said_again_and_again_is_told_once() {
+        let mut tail = Tail::default();
+        tail.push(b"refused\nrefused\nother\n");
+        assert_eq!(tail.text(), "refused / other");
     }
 }

@@ -90,12 +90,12 @@ pub fn is_executable(file: &Path) -> bool {
 /// Program and arguments as a shell would take them.
 pub(super) fn shown(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
-    let quoted = words.map(|word| quoted(&word.to_string_lossy()));
+    let quoted = words.map(|word| shell_quote(&word.to_string_lossy()));
     quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// A word as a shell takes it.
-pub fn quoted(word: &str) -> String {
+pub fn shell_quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

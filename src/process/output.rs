@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
+use super::capture::SEPARATOR;
 use super::error::Failed;
 use super::{is_broken_pipe, Chain, Input};
 
@@ -29,6 +30,11 @@ impl Output {
         String::from_utf8_lossy(&self.stdout)
             .trim_end_matches(['\n', '\r'])
             .to_owned()
+    }
+
+    /// The last lines of standard error, one by one.
+    pub fn stderr_lines(&self) -> impl Iterator<Item = &str> {
+        self.stderr.split(SEPARATOR)
     }
 }
 

@@ -179,8 +179,7 @@ impl Gpg {
         }
         // The start alone was given to it: that there is more tells nobody anything.
         let told: Vec<&str> = output
-            .stderr
-            .split(" / ")
+            .stderr_lines()
             .filter(|line| !line.contains("block_filter"))
             .collect();
         let hint = match passphrase {
