@@ -1,10 +1,10 @@
 //! What the engine says about containers and images, and their start and stop.
 
-use std::time::Duration;
+use std::fmt;
 
 use anyhow::{anyhow, bail, Context, Result};
 
-use super::dialect::absent;
+use super::dialect::{absent, stop_limit};
 use super::Docker;
 
 /// What the engine says about a container.
@@ -16,14 +16,70 @@ pub struct Container {
     pub image_id: String,
     /// The image's name, as it stood on the command line.
     pub image: String,
-    /// `running`, `exited`, `paused`, ...
-    pub status: String,
+    /// What it does.
+    pub status: Status,
     /// The version in the image's label `org.opencontainers.image.version`; empty when it has none.
     pub version: String,
     /// When it was started, as the engine writes it.
     pub started_at: String,
     /// What it mounts.
     pub mounts: Vec<Mount>,
+}
+
+/// The state of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has not run yet.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program is frozen.
+    Paused,
+    /// Its program has ended, and the engine starts it again.
+    Restarting,
+    /// Its program is told to end.
+    Stopping,
+    /// Its program has ended.
+    Exited,
+    /// The engine removes it.
+    Removing,
+    /// The engine could not remove it.
+    Dead,
+    /// What the engine says, where it is none of these.
+    Unknown(String),
+}
+
+impl Status {
+    /// By what `docker inspect` says, or podman, which has several names for some.
+    fn parse(text: &str) -> Self {
+        match text {
+            "created" | "configured" | "initialized" => Self::Created,
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "restarting" => Self::Restarting,
+            "stopping" => Self::Stopping,
+            "exited" | "stopped" => Self::Exited,
+            "removing" => Self::Removing,
+            "dead" => Self::Dead,
+            other => Self::Unknown(other.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+            Self::Removing => "removing",
+            Self::Dead => "dead",
+            Self::Unknown(text) => text,
+        })
+    }
 }
 
 impl Container {
@@ -49,7 +105,7 @@ impl Container {
         let name = fields.next()?;
         Some(Self {
             name: name.trim_start_matches('/').to_owned(),
-            status: fields.next()?,
+            status: Status::parse(&fields.next()?),
             image_id: fields.next()?,
             image: fields.next()?,
             started_at: fields.next()?,
@@ -111,7 +167,7 @@ impl Docker {
         let output = self.query(&[&question, names].concat())?;
         if !output.success {
             // Each that is missing has a line of its own.
-            output.stderr.split(" / ").try_for_each(absent)?;
+            output.stderr_lines().try_for_each(absent)?;
         }
         let found = Container::parse_all(&output.text())?;
         if output.success && found.len() < names.len() {
@@ -121,6 +177,13 @@ impl Docker {
             );
         }
         Ok(found)
+    }
+
+    /// Whether a container of this name runs.
+    pub fn is_running(&self, name: &str) -> Result<bool> {
+        Ok(self
+            .container(name)?
+            .is_some_and(|found| found.status == Status::Running))
     }
 
     /// A container that is there, whatever its state.
@@ -147,8 +210,8 @@ impl Docker {
                 "there is no container of this name; set {setting} in .env if yours is called otherwise"
             ))
             .with_context(missing),
-            Some(container) if container.status == "running" => Ok(container),
-            Some(container) if container.status == "paused" => {
+            Some(container) if container.status == Status::Running => Ok(container),
+            Some(container) if container.status == Status::Paused => {
                 Err(anyhow!("it is paused; try: docker unpause {name}")).with_context(missing)
             }
             Some(container) => {
@@ -165,7 +228,7 @@ impl Docker {
     /// Why the program of a container ended by itself; none when it does not tell of a failure.
     fn last_words(&self, name: &str) -> Option<String> {
         let output = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
-        failure(output.stderr.split(" / ")).or_else(|| failure(output.text().lines()))
+        failure(output.stderr_lines()).or_else(|| failure(output.text().lines()))
     }
 
     /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the host.
@@ -249,13 +312,6 @@ impl Docker {
     }
 }
 
-/// How long `docker stop` may take at least, given the container's time to stop as the engine tells it: that time, the
-/// engine's 10 seconds where none was set, and half a minute for the engine. A negative one has no end; an hour stands for it.
-fn stop_limit(output: &str) -> Duration {
-    let seconds = output.trim().parse::<i64>().unwrap_or(10);
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)).saturating_add(Duration::from_secs(30))
-}
-
 /// The failure that the last lines of a server's log tell, with its details: of PostgreSQL, Redis and the like.
 fn failure<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
     const SIGNS: [&str; 3] = ["FATAL:", "PANIC:", "Fatal error"];
@@ -299,16 +355,29 @@ mod tests {
         assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
         assert_eq!(found[0].mounts[0].name, "n8n_data");
         assert_eq!(found[0].mounts[1].directory, "/srv");
-        assert_eq!((found[1].status.as_str(), found[1].mounts.len()), ("exited", 0));
+        assert_eq!((&found[1].status, found[1].mounts.len()), (&Status::Exited, 0));
         assert!(Container::parse_all("container|x").is_err());
         assert!(Container::parse_all("").unwrap().is_empty());
     }
 
     #[test]
-    fn a_stop_is_given_the_time_that_the_container_has() {
-        assert_eq!(stop_limit("90"), Duration::from_secs(120));
-        assert_eq!(stop_limit("<nil>"), Duration::from_secs(40));
-        assert_eq!(stop_limit("0\n"), Duration::from_secs(30));
-        assert_eq!(stop_limit("-1"), Duration::from_secs(3630));
+    fn a_status_is_shown_as_it_was_read() {
+        for text in [
+            "created",
+            "running",
+            "paused",
+            "restarting",
+            "stopping",
+            "exited",
+            "removing",
+            "dead",
+        ] {
+            let status = Status::parse(text);
+            assert!(!matches!(status, Status::Unknown(_)), "{text}");
+            assert_eq!(status.to_string(), text);
+        }
+        assert_eq!(Status::parse("initialized"), Status::Created);
+        assert_eq!(Status::parse("stopped"), Status::Exited);
+        assert_eq!(Status::parse("melting").to_string(), "melting");
     }
 }

@@ -7,6 +7,7 @@ mod container;
 mod dialect;
 mod exec;
 mod inspect;
+mod scratch;
 mod volume;
 
 use std::env;
@@ -21,10 +22,11 @@ use crate::process::{self, is_executable, Output};
 
 use dialect::engine_error;
 
-pub use container::{ContainerSpec, Data, HelperContainer, ScratchContainer};
+pub use container::{ContainerSpec, Data, Guard, Label, DATA_MOUNT};
+pub use dialect::tells_ended_container;
 pub use exec::Exec;
-pub use inspect::Container;
-pub use volume::HELPER_MOUNT;
+pub use inspect::{Container, Status};
+pub use scratch::ScratchContainer;
 
 /// Where Docker's packages put the command, for the bare PATH that cron gives.
 const USUAL_PLACES: [&str; 7] = [

@@ -1,15 +1,13 @@
 //! Volumes: what they are, who uses them, and how they are read.
 
 use std::process::Command;
+use std::slice;
 
-use anyhow::{bail, Result};
+use anyhow::Result;
 
-use super::container::HELPER_LABEL;
+use super::container::{ContainerSpec, Data, Guard, Label, DATA_MOUNT, HELPER};
 use super::dialect::{absent, engine_error};
 use super::Docker;
-
-/// Where a helper container sees the volume. No image brings files there that a fresh volume would be filled with.
-pub const HELPER_MOUNT: &str = "/n8n-backup-volume";
 
 impl Docker {
     /// Whether a volume of this name exists.
@@ -65,95 +63,46 @@ impl Docker {
             Ok(output.text().lines().map(str::to_owned).collect())
         };
         let mut names = list(&[])?;
-        let ours = list(&["--filter", &format!("label={HELPER_LABEL}")])?;
+        let ours = list(&["--filter", &format!("label={HELPER}")])?;
         names.retain(|name| !name.is_empty() && !ours.contains(name));
         Ok(names)
     }
 
-    /// Makes a container that never runs and only shows `volume`, read-only, so that [`Docker::copy_out`] can read it.
-    /// Any image serves, since nothing of it is run; it is never pulled. `owner` marks it for [`Docker::sweep_helpers`].
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub fn volume_helper(&self, owner: &str, image: &str, volume: &str) -> Result<Helper> {
-        let mount = format!("{volume}:{HELPER_MOUNT}:ro");
-        let label = format!("{HELPER_LABEL}={owner}");
-        let output = self.query(&[
-            "create",
-            "--pull",
-            "never",
-            "--network",
-            "none",
-            "--label",
-            &label,
-            "-v",
-            &mount,
-            "--",
-            image,
-            "true",
-        ])?;
-        if !output.success {
-            bail!(
-                "could not make the helper container from image {image}: {}",
-                output.stderr
-            );
-        }
-        let id = output.text().lines().last().unwrap_or_default().trim().to_owned();
-        Ok(Helper {
-            docker: self.clone(),
-            source: Source::Container(id),
-        })
+    /// What reads a volume: a container that only shows it, and never runs. Any image serves, since nothing of it is run.
+    pub fn volume_reader(&self, label: Label<'_>, image: &str, volume: &str) -> Result<VolumeReader> {
+        let spec = ContainerSpec {
+            argv: &["true"],
+            ..ContainerSpec::new(slice::from_ref(&label), image, Data::ReadOnly(volume))
+        };
+        self.create(&spec).map(VolumeReader::Container)
     }
 
-    /// The volume itself, for podman, which gives all that it copies out of a container to root.
-    pub fn volume_itself(&self, volume: &str) -> Helper {
-        Helper {
-            docker: self.clone(),
-            source: Source::Volume(volume.to_owned()),
-        }
-    }
-
-    /// `docker cp` of a path in a container to standard output, as a tar stream.
-    pub fn copy_out(&self, container: &str, path: &str) -> Command {
-        self.command(["cp", "--", &format!("{container}:{path}"), "-"])
+    /// The same for podman, which gives all that it copies out of a container to root.
+    pub fn volume_export(&self, volume: &str) -> VolumeReader {
+        VolumeReader::Export(self.clone(), volume.to_owned())
     }
 }
 
-/// What reads a volume. A container of ours is removed when this goes out of scope.
+/// Reads a volume.
 #[derive(Debug)]
-pub struct Helper {
-    docker: Docker,
-    source: Source,
+pub enum VolumeReader {
+    /// From a container that shows it.
+    Container(Guard),
+    /// By podman's `volume export`, with the volume's name.
+    Export(Docker, String),
 }
 
-#[derive(Debug)]
-enum Source {
-    /// A container that shows the volume, by its ID.
-    Container(String),
-    /// The volume itself, by its name.
-    Volume(String),
-}
-
-impl Helper {
-    /// Whether [`Helper::archive`] opens `/dev/stdout` by that name, as podman does, which a socket does not allow.
-    pub fn opens_its_output(&self) -> bool {
-        matches!(self.source, Source::Volume(_))
+impl VolumeReader {
+    /// Whether [`VolumeReader::archive`] opens `/dev/stdout` by that name, as podman does, which a socket does not allow.
+    pub const fn opens_its_output(&self) -> bool {
+        matches!(self, Self::Export(..))
     }
 
     /// The whole volume to standard output, as a tar stream. Members are named `./...`, by podman without the dot.
     pub fn archive(&self) -> Command {
-        match &self.source {
-            Source::Container(id) => self.docker.copy_out(id, &format!("{HELPER_MOUNT}/.")),
-            Source::Volume(name) => self.docker.command(["volume", "export", "--", name]),
-        }
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        if let Source::Container(id) = &self.source {
-            // What cannot be removed now is swept by the next run.
-            let _ = self.docker.remove(&[id]);
+        match self {
+            Self::Container(guard) => guard.pack(DATA_MOUNT),
+            Self::Export(docker, volume) => docker.command(["volume", "export", "--", volume]),
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{anyhow, Context as _, Result};
 use super::record::{is_n8n, path, read, write, Record};
 use super::LeftHalfDone;
 use crate::app::App;
-use crate::engine::{Container, Docker};
+use crate::engine::{Container, Docker, Status};
 use crate::report::log::Journal;
 use crate::store::{Kind, Stamp};
 
@@ -95,7 +95,7 @@ pub fn running(app: &App) -> Option<String> {
 }
 
 fn is_up(container: &Container) -> bool {
-    container.status == "running" || container.status == "restarting"
+    matches!(container.status, Status::Running | Status::Restarting)
 }
 
 /// Restores one part by itself, with n8n at rest meanwhile. For `others` see [`Pause::plan`]. While a restore-all is

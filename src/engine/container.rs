@@ -1,0 +1,280 @@
+//! Containers of ours: what they are made from, and the guard that removes them.
+
+use std::fmt;
+use std::process::Command;
+
+use anyhow::{bail, Result};
+
+use super::dialect::{engine_error, is_absent, is_being_removed};
+use super::Docker;
+
+/// Where a container of ours sees its volume. No image brings files there that a fresh volume would be filled with.
+pub const DATA_MOUNT: &str = "/n8n-backup-volume";
+
+/// What a container of ours is labelled with, and whose it is: so those are found that a killed run has left.
+#[derive(Clone, Copy, Debug)]
+pub enum Label<'a> {
+    /// A helper container, of one owner.
+    Helper(&'a str),
+    /// A helper container of any restore, of one project.
+    Restore(&'a str),
+    /// A scratch container, of one project.
+    Drill(&'a str),
+}
+
+/// `KEY=VALUE`, as leftovers of earlier versions bear it too.
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Helper(owner) => write!(f, "{HELPER}={owner}"),
+            Self::Restore(project) => write!(f, "n8n-backup.restore={project}"),
+            Self::Drill(project) => write!(f, "n8n-backup.drill={project}"),
+        }
+    }
+}
+
+/// The key of [`Label::Helper`].
+pub(super) const HELPER: &str = "n8n-backup.helper";
+
+/// What a container of ours shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// A volume, at [`DATA_MOUNT`].
+    Volume(&'a str),
+    /// The same, only to be read.
+    ReadOnly(&'a str),
+    /// All that another container has mounted, where that one sees it.
+    Of(&'a str),
+    /// An empty volume without a name, at [`DATA_MOUNT`]. The engine removes it with the container, as soon as that ends.
+    Fresh,
+}
+
+/// What a container of ours is made from. It has no network, and its image is never pulled.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerSpec<'a> {
+    /// What it is found by.
+    pub labels: &'a [Label<'a>],
+    /// The image, by ID or name.
+    pub image: &'a str,
+    /// What it shows.
+    pub data: Data<'a>,
+    /// The limits of memory and processors, as docker takes them (`1g`, `1.5`).
+    pub limits: Option<(&'a str, &'a str)>,
+    /// The user; the image's own when none.
+    pub user: Option<&'a str>,
+    /// Variables; they show in the engine's records, so never a secret.
+    pub env: &'a [(&'a str, &'a str)],
+    /// The program in place of the image's entry point.
+    pub entrypoint: Option<&'a str>,
+    /// The command, as it would stand after the image's name.
+    pub argv: &'a [&'a str],
+}
+
+impl<'a> ContainerSpec<'a> {
+    /// A container that runs `image` as it comes.
+    pub const fn new(labels: &'a [Label<'a>], image: &'a str, data: Data<'a>) -> Self {
+        Self {
+            labels,
+            image,
+            data,
+            limits: None,
+            user: None,
+            env: &[],
+            entrypoint: None,
+            argv: &[],
+        }
+    }
+
+    /// The arguments of docker that make it by `verb`.
+    pub(super) fn args(&self, verb: &[&str]) -> Vec<String> {
+        let mut args: Vec<String> = verb.iter().map(|arg| (*arg).to_owned()).collect();
+        args.extend(["--pull", "never", "--network", "none", "--no-healthcheck"].map(str::to_owned));
+        let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+        for label in self.labels {
+            option("--label", label.to_string());
+        }
+        if let Some((memory, cpus)) = self.limits {
+            option("--memory", memory.to_owned());
+            // No swap on top, which would only drag the host down.
+            option("--memory-swap", memory.to_owned());
+            option("--cpus", cpus.to_owned());
+        }
+        match self.data {
+            Data::Volume(volume) => option("--volume", format!("{volume}:{DATA_MOUNT}")),
+            Data::ReadOnly(volume) => option("--volume", format!("{volume}:{DATA_MOUNT}:ro")),
+            Data::Of(container) => option("--volumes-from", container.to_owned()),
+            Data::Fresh => option("--volume", DATA_MOUNT.to_owned()),
+        }
+        if let Some(user) = self.user {
+            option("--user", user.to_owned());
+        }
+        for (name, value) in self.env {
+            option("--env", format!("{name}={value}"));
+        }
+        if let Some(program) = self.entrypoint {
+            option("--entrypoint", program.to_owned());
+        }
+        if matches!(self.data, Data::Fresh) {
+            args.push("--rm".to_owned());
+        }
+        args.extend(["--", self.image].map(str::to_owned));
+        args.extend(self.argv.iter().map(|arg| (*arg).to_owned()));
+        args
+    }
+
+    /// What messages call it.
+    fn kind(&self) -> &'static str {
+        match self.data {
+            Data::Fresh => "scratch",
+            _ => "helper",
+        }
+    }
+}
+
+impl Docker {
+    /// Makes a container; it does not run yet.
+    pub(super) fn create(&self, spec: &ContainerSpec<'_>) -> Result<Guard> {
+        self.make(&["create"], spec)
+    }
+
+    /// Starts a container that does nothing but show data, for programs that [`Docker::exec`] runs as root in it. The image
+    /// needs `sleep` and what is to be run.
+    pub fn helper_container(&self, labels: &[Label<'_>], image: &str, data: Data<'_>) -> Result<Guard> {
+        let spec = ContainerSpec {
+            user: Some("0"),
+            entrypoint: Some("sleep"),
+            // It ends by itself after a day, should nobody come to remove it.
+            argv: &["86400"],
+            ..ContainerSpec::new(labels, image, data)
+        };
+        self.make(&["run", "--detach"], &spec)
+    }
+
+    fn make(&self, verb: &[&str], spec: &ContainerSpec<'_>) -> Result<Guard> {
+        let name = format!("docker {}", verb.join(" "));
+        let output = self.answer(&name, self.command(spec.args(verb)), None)?;
+        // The one that was made and could not be started is removed too.
+        let guard = Guard {
+            docker: self.clone(),
+            id: output.text().lines().last().unwrap_or_default().trim().to_owned(),
+        };
+        if !output.success {
+            let (kind, image) = (spec.kind(), spec.image);
+            bail!(
+                "could not make a {kind} container from image {image}: {}",
+                output.stderr
+            );
+        }
+        Ok(guard)
+    }
+
+    /// Removes the containers that bear `label`, which killed runs have left. Gives how many there were.
+    pub fn sweep(&self, label: Label<'_>) -> Result<usize> {
+        let filter = format!("label={label}");
+        let output = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
+        }
+        let text = output.text();
+        let ids: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        if !ids.is_empty() {
+            self.remove(&ids)?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Removes containers by force, with their anonymous volumes.
+    fn remove(&self, ids: &[&str]) -> Result<()> {
+        let command = self.command(["rm", "--force", "--volumes", "--"].iter().chain(ids));
+        let output = self.answer("docker rm", command, None)?;
+        // A container that ends just now removes itself.
+        if !output.success && !is_being_removed(&output.stderr) && !is_absent(&output.stderr) {
+            bail!("could not remove container {}: {}", ids.join(" "), output.stderr);
+        }
+        Ok(())
+    }
+}
+
+/// A container of ours, which is removed when this goes out of scope.
+#[derive(Debug)]
+pub struct Guard {
+    docker: Docker,
+    id: String,
+}
+
+impl Guard {
+    /// The container, for [`Docker::exec`].
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The client that made it.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// `docker cp` of a tar archive on standard input into a directory: owners, modes and times are those of the members.
+    pub fn unpack(&self, dir: &str) -> Command {
+        self.docker.command(["cp", "--", "-", &format!("{}:{dir}", self.id)])
+    }
+
+    /// `docker cp` of what a directory holds to standard output, as a tar stream; members are named `./...`.
+    pub fn pack(&self, dir: &str) -> Command {
+        self.docker.command(["cp", "--", &format!("{}:{dir}/.", self.id), "-"])
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.id.is_empty() {
+            // What cannot be removed now is swept by the next run.
+            let _ = self.docker.remove(&[&self.id]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scratch_container_is_bounded_and_alone() {
+        let spec = ContainerSpec {
+            limits: Some(("1g", "0.5")),
+            env: &[("A", "b c")],
+            argv: &["postgres", "-c", "fsync=off"],
+            ..ContainerSpec::new(&[Label::Drill("me")], "sha256:0", Data::Fresh)
+        };
+        let args = spec.args(&["create"]);
+        let text = args.join(" ");
+        for part in [
+            "create --pull never --network none",
+            "--memory 1g --memory-swap 1g --cpus 0.5",
+            "--rm",
+            "--label n8n-backup.drill=me",
+            "--env A=b c",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.ends_with("-- sha256:0 postgres -c fsync=off"), "{text}");
+        // The one volume is anonymous: no name, no path of this host.
+        let volumes: Vec<&[String]> = args.windows(2).filter(|pair| pair[0].starts_with("--volume")).collect();
+        assert_eq!(volumes, [["--volume", DATA_MOUNT]]);
+    }
+
+    #[test]
+    fn a_helper_container_stays_and_is_found_by_each_of_its_labels() {
+        let labels = [Label::Helper("me-restore-n8n"), Label::Restore("me")];
+        let spec = ContainerSpec {
+            entrypoint: Some("sleep"),
+            argv: &["9"],
+            ..ContainerSpec::new(&labels, "alpine", Data::ReadOnly("n8n_data"))
+        };
+        let text = spec.args(&["run", "--detach"]).join(" ");
+        assert_eq!(
+            text,
+            "run --detach --pull never --network none --no-healthcheck --label n8n-backup.helper=me-restore-n8n --label \
+             n8n-backup.restore=me --volume n8n_data:/n8n-backup-volume:ro --entrypoint sleep -- alpine 9"
+        );
+    }
+}
