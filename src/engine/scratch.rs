@@ -141,10 +141,10 @@ impl ScratchContainer {
             return anyhow!("the container has ended");
         };
         let error = match chain.finish() {
-            Ok(()) => anyhow!("exit code 0"),
+            Ok(_) => anyhow!("exit code 0"),
             Err(error) => error,
         };
-        let last = output.get().map_or_else(|_| String::new(), |tail| tail.text());
+        let last = output.despite(&error).map_or_else(String::new, |tail| tail.text());
         match last.as_str() {
             "" => error.context("the container has ended"),
             last => error.context(last.to_owned()).context("the container has ended"),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Error, Result};
+use anyhow::{anyhow, bail, ensure, Context, Error, Result};
 
 use super::capture::{drain, Tail};
 use super::child::{watch, Process, Shared};
@@ -35,21 +35,32 @@ pub enum Input {
     Leash,
 }
 
-/// What is still to come from a thread of the chain.
+/// What is still to come from a thread of a chain.
 #[derive(Debug)]
-pub struct Pending<T>(Receiver<T>);
+pub struct Pending<T> {
+    value: Receiver<T>,
+    chain: Arc<Shared>,
+}
 
 impl<T> Pending<T> {
-    /// The thread's result. To be called after [`Chain::finish`] has found no fault.
-    ///
-    /// # Errors
-    /// When the thread did not come to its end.
-    pub fn get(self) -> Result<T> {
-        self.0
+    /// The thread's result, of a chain that has come to its end without a fault.
+    pub fn get(self, finished: &Finished) -> Result<T> {
+        ensure!(Arc::ptr_eq(&self.chain, &finished.0), "this step is of another chain");
+        self.value
             .try_recv()
             .map_err(|_| anyhow!("a step of the chain did not finish"))
     }
+
+    /// The thread's result, of a chain that has failed, where the thread came to its end: it proves nothing, but may explain
+    /// the failure.
+    pub fn despite(self, _: &Error) -> Option<T> {
+        self.value.try_recv().ok()
+    }
 }
+
+/// A chain has come to its end, and no part of it has failed. Only with this its results can be asked for.
+#[derive(Debug)]
+pub struct Finished(Arc<Shared>);
 
 /// Processes and threads that one stream runs through.
 pub struct Chain {
@@ -213,7 +224,10 @@ impl Chain {
             let _ = verdict.send(done);
         });
         self.threads.push((name.into(), outcome));
-        Pending(pending)
+        Pending {
+            value: pending,
+            chain: Arc::clone(&self.shared),
+        }
     }
 
     /// Moves all of `from` to `to` in a thread of its own and drops both ends when done. `observer` sees what `to` has taken,
@@ -273,7 +287,7 @@ impl Chain {
     /// # Errors
     /// The cause, with the last lines of the children's standard error: that nothing moved for too long, else what
     /// failed in one of our own steps (a full disk, a stream that cannot be right), else the first child that failed.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<Finished> {
         let mut step = None;
         let mut broken_pipe = None;
         for (name, outcome) in std::mem::take(&mut self.threads) {
@@ -318,7 +332,7 @@ impl Chain {
         }
         match broken_pipe {
             Some(error) => Err(error),
-            None => Ok(()),
+            None => Ok(Finished(Arc::clone(&self.shared))),
         }
     }
 
@@ -404,130 +418,4 @@ impl Drop for Chain {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-    use crate::process::{command, Count};
-
-    const STALL: Duration = Duration::from_secs(10);
-
-    fn sh(script: &str) -> Command {
-        let mut command = command("sh");
-        command.args(["-c", script]);
-        command
-    }
-
-    /// By a socket as by a pipe: who loses its reader is no cause, and who loses its writer's other end is told so.
-    #[test]
-    fn either_link_ends_alike() {
-        for link in [Link::Pipe, Link::Socket] {
-            let mut chain = Chain::new(STALL);
-            let (_, mut out) = chain.start("source".to_owned(), sh("yes"), Input::Null, link).unwrap();
-            out.read_exact(&mut [0; 10]).unwrap();
-            drop(out);
-            let error = chain.finish().unwrap_err();
-            assert!(is_broken_pipe(&error), "{link:?}: {error:#}");
-
-            let mut chain = Chain::new(STALL);
-            let (to, out) = chain
-                .start("filter".to_owned(), sh("head -c 1; exit 3"), Input::Piped, link)
-                .unwrap();
-            chain.pump("filling", io::repeat(b'x'), to.unwrap(), ());
-            let read = chain.collect("reading", out, 10);
-            let error = chain.finish().unwrap_err();
-            assert!(format!("{error:#}").contains("exit code 3"), "{link:?}: {error:#}");
-            assert!(!is_broken_pipe(&error), "{link:?}: {error:#}");
-            assert_eq!(read.get().unwrap(), b"x", "{link:?}");
-        }
-    }
-
-    #[test]
-    fn a_stream_runs_through_and_is_counted() {
-        let mut chain = Chain::new(STALL);
-        let (_, from) = chain
-            .spawn("source", sh("head -c 3000000 /dev/zero"), Input::Null)
-            .unwrap();
-        let (to, out) = chain.spawn("filter", sh("cat"), Input::Piped).unwrap();
-        let first = chain.pump("first", from, to.unwrap(), Count::default());
-        let second = chain.pump("second", out, io::sink(), Count::default());
-        chain.finish().unwrap();
-        assert_eq!(
-            (first.get().unwrap().0, second.get().unwrap().0),
-            (3_000_000, 3_000_000)
-        );
-    }
-
-    #[test]
-    fn the_cause_is_told_not_its_consequences() {
-        let mut chain = Chain::new(STALL);
-        let (_, from) = chain.spawn("source", sh("cat /dev/zero"), Input::Null).unwrap();
-        let (to, out) = chain
-            .spawn("filter", sh("head -c 9 >&2; echo no room >&2; exit 3"), Input::Piped)
-            .unwrap();
-        chain.pump("copying", from, to.unwrap(), ());
-        chain.pump("writing", out, io::sink(), ());
-        let error = format!("{:#}", chain.finish().unwrap_err());
-        assert!(
-            error.starts_with("filter failed: ") && error.contains("no room: exit code 3"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_failed_step_ends_the_children() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let start = Instant::now();
-        let mut chain = Chain::new(STALL);
-        let (_, from) = chain.spawn("source", sh("echo x; sleep 60"), Input::Null).unwrap();
-        chain.pump("writing a file", from, Full, ());
-        let error = format!("{:#}", chain.finish().unwrap_err());
-        assert_eq!(error, "writing a file: no storage space");
-        assert!(start.elapsed() < STALL);
-    }
-
-    #[test]
-    fn a_stall_ends_even_what_hides_behind_a_child() {
-        let start = Instant::now();
-        let mut chain = Chain::new(Duration::from_millis(300));
-        let (_, from) = chain
-            .spawn("source", sh("echo x; sleep 60 & wait"), Input::Null)
-            .unwrap();
-        chain.pump("reading", from, io::sink(), ());
-        let error = format!("{:#}", chain.finish().unwrap_err());
-        assert!(error.starts_with("nothing moved"), "{error}");
-        assert!(start.elapsed() < GRACE, "{:?}", start.elapsed());
-    }
-
-    #[test]
-    fn a_pulse_tells_slow_work_from_a_stall() {
-        let run = |alive: bool| {
-            let mut chain = Chain::new(Duration::from_millis(300));
-            chain.pulse(move || alive);
-            let (_, from) = chain.spawn("source", sh("sleep 1; echo x"), Input::Null).unwrap();
-            chain.pump("reading", from, io::sink(), ());
-            chain.finish()
-        };
-        run(true).unwrap();
-        assert!(format!("{:#}", run(false).unwrap_err()).starts_with("nothing moved"));
-    }
-
-    #[test]
-    fn a_leash_closes_with_the_chain() {
-        let mut chain = Chain::new(STALL);
-        let (stdin, from) = chain.spawn("source", sh("cat; echo done"), Input::Leash).unwrap();
-        assert!(stdin.is_none());
-        chain.shared.processes()[0].leash = None;
-        let output = chain.collect("reading", from, 100);
-        chain.finish().unwrap();
-        assert_eq!(output.get().unwrap(), b"done\n");
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use super::command::command;
 use super::error::lost_its_reader;
 
 /// A started child.
+#[derive(Debug)]
 pub(super) struct Process {
     pub(super) name: String,
     pub(super) child: Child,
@@ -26,6 +27,7 @@ pub(super) struct Process {
 }
 
 /// The parts of a chain that its watchdog shares.
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) processes: Mutex<Vec<Process>>,

@@ -19,7 +19,7 @@ mod output;
 pub mod priority;
 
 pub use capture::Tail;
-pub use chain::{Chain, Input, Pending};
+pub use chain::{Chain, Finished, Input, Pending};
 pub use clock::Clock;
 pub use command::{command, command_keeping, find, find_on_path, is_cloud, is_executable, shell_quote};
 pub use error::{is_broken_pipe, is_outside, Failed, Missing};

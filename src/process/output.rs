@@ -63,7 +63,11 @@ pub fn output_of(mut chain: Chain, name: &str, command: Command, input: Option<V
         Err(error) if error.downcast_ref::<Failed>().is_none() && !is_broken_pipe(&error) => {
             Err(error.context(name.to_owned()))
         }
-        _ => {
+        verdict => {
+            let stdout = match &verdict {
+                Ok(finished) => stdout.get(finished)?,
+                Err(failure) => stdout.despite(failure).unwrap_or_default(),
+            };
             let mut processes = shared.processes();
             let Some(process) = processes.first_mut() else {
                 bail!("{name} was not started")
@@ -73,7 +77,7 @@ pub fn output_of(mut chain: Chain, name: &str, command: Command, input: Option<V
             Ok(Output {
                 success: status.is_some_and(|status| status.success()),
                 code: status.and_then(|status| status.code()),
-                stdout: stdout.get().unwrap_or_default(),
+                stdout,
                 stderr,
             })
         }

@@ -112,10 +112,11 @@ impl Rclone {
         let stdin = stdin.context("rclone has no input")?;
         chain.pump("naming files to rclone", Cursor::new(lines(names)), stdin, ());
         let output = chain.task("reading from rclone", |clock| Ok(watch(stdout, clock)));
-        chain.finish().map_err(|error| match output.get() {
-            Ok(last) if !last.text().is_empty() => error.context(last.text()),
-            _ => error,
-        })
+        let Err(error) = chain.finish() else { return Ok(()) };
+        match output.despite(&error).map(|last| last.text()) {
+            Some(last) if !last.is_empty() => Err(error.context(last)),
+            _ => Err(error),
+        }
     }
 
     /// Copies one file to `name` there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::process::{self, find_on_path, Chain, ChildInput, Input, Observer, Pending};
+use crate::process::{self, find_on_path, Chain, ChildInput, Finished, Input, Observer, Pending};
 
 /// Feeds a program that takes the checksum.
 pub struct Digest(Option<ChildInput>);
@@ -70,12 +70,9 @@ impl Observer for Digest {
 }
 
 impl Sum {
-    /// The SHA-256 in hexadecimal; after [`Chain::finish`].
-    ///
-    /// # Errors
-    /// When the program has not said one.
-    pub fn get(self) -> Result<String> {
-        let line = String::from_utf8(self.0.get()?).context("the checksum is no text")?;
+    /// The SHA-256 in hexadecimal.
+    pub fn get(self, finished: &Finished) -> Result<String> {
+        let line = String::from_utf8(self.0.get(finished)?).context("the checksum is no text")?;
         match line.split_whitespace().next() {
             Some(sum) if sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(sum.to_ascii_lowercase()),
             _ => bail!("no checksum was given"),
@@ -94,8 +91,7 @@ mod tests {
         let mut chain = Chain::new(Duration::from_secs(20));
         let (digest, sum) = Digest::start(&mut chain, path).unwrap();
         chain.pump("reading", Cursor::new(bytes.to_vec()), io::sink(), digest);
-        chain.finish().unwrap();
-        sum.get().unwrap()
+        sum.get(&chain.finish().unwrap()).unwrap()
     }
 
     #[test]

@@ -337,15 +337,13 @@ mod tests {
                 .encrypt(&mut chain, &right, io::repeat(7).take(bytes), Count::default())
                 .unwrap();
             chain.pump("writing", stream, File::create(&file).unwrap(), ());
-            chain.finish().unwrap();
-            assert_eq!(seen.get().unwrap().0, bytes);
+            assert_eq!(seen.get(&chain.finish().unwrap()).unwrap().0, bytes);
 
             let read = |encryption: Option<&Encryption>| -> Result<u64> {
                 let mut chain = Chain::new(STALL);
                 let plain = gpg.decrypt(&mut chain, encryption, File::open(&file)?, &file)?;
                 let count = chain.pump("reading", plain, io::sink(), Count::default());
-                chain.finish()?;
-                Ok(count.get()?.0)
+                Ok(count.get(&chain.finish()?)?.0)
             };
             assert_eq!(read(Some(&right)).unwrap(), bytes);
             for wrong in [None, Some(&passphrase("wrong passphrase"))] {

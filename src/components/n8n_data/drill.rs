@@ -50,8 +50,7 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let mut chain = context.chain();
     let (_, stream) = chain.stream("docker cp", volume.pack(DATA_MOUNT), Input::Null)?;
     let seen = chain.pump("reading what was unpacked", stream, io::sink(), scanner());
-    chain.finish()?;
-    let unpacked = seen.get()?.finish()?;
+    let unpacked = seen.get(&chain.finish()?)?.finish()?;
     let of = |summary: &tar::Summary| {
         format!(
             "{} members, {} files, {} bytes",

@@ -205,8 +205,7 @@ fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool
     };
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
     let packed = Packed::start(&app.target(Kind::N8n, stamp), &mut chain, stream, scanner, JOURNAL)?;
-    chain.finish()?;
-    let (partial, bytes, scanner, sha256) = packed.get()?;
+    let (partial, bytes, scanner, sha256) = packed.get(&chain.finish()?)?;
     let summary = scanner.finish().context(Spoilt)?;
     let entry = thread::scope(|scope| {
         // The engine takes as long to remove it as the disk to take the file.

@@ -194,8 +194,8 @@ impl Plan<'_> {
         let mut chain = self.app.chain();
         let (_, stream) = chain.stream("docker cp", helper.pack(dir), Input::Null)?;
         let seen = chain.pump("reading back", stream, std::io::sink(), tar::Scanner::new().listed());
-        chain.finish()?;
-        let there = seen.get()?.finish().context("what was unpacked cannot be read back")?;
+        let seen = seen.get(&chain.finish()?)?;
+        let there = seen.finish().context("what was unpacked cannot be read back")?;
         // The directory itself is a member of what is read back, and not always of the archive.
         let members = |summary: &tar::Summary| summary.members - u64::from(summary.root.is_some());
         let counts = |summary: &tar::Summary| (members(summary), summary.files, summary.bytes);

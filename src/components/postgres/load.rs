@@ -84,9 +84,9 @@ pub fn load(
         Ok(summary)
     });
     let output = chain.pump("reading from psql", stdout, io::sink(), Tail::default());
-    chain.finish().context("Database restore failed")?;
-    let loaded = loaded.get().context("Database restore failed")?;
-    if !output.get()?.has_line(&marker) {
+    let finished = chain.finish().context("Database restore failed")?;
+    let loaded = loaded.get(&finished).context("Database restore failed")?;
+    if !output.get(&finished)?.has_line(&marker) {
         bail!("Database restore failed: psql ended before the last line of the dump");
     }
     if loaded != *summary {

@@ -325,11 +325,9 @@ impl Plan<'_> {
             crate::process::Count::default(),
         );
         let output = chain.collect("reading from docker exec", stdout, 1024);
-        chain.finish()?;
-        let (sent, arrived) = (
-            count.get()?.0,
-            String::from_utf8_lossy(&output.get()?).trim().to_owned(),
-        );
+        let finished = chain.finish()?;
+        let sent = count.get(&finished)?.0;
+        let arrived = String::from_utf8_lossy(&output.get(&finished)?).trim().to_owned();
         ensure!(
             arrived == sent.to_string(),
             "{sent} bytes of the snapshot were sent and {arrived} arrived"

@@ -181,7 +181,7 @@ impl Run {
             member.send(piece).map_err(|_| io::Error::from(ErrorKind::BrokenPipe))?;
             clock.tick();
         });
-        chain.finish()
+        chain.finish().map(drop)
     }
 }
 

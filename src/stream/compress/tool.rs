@@ -66,7 +66,6 @@ impl Tool {
         let (stdin, stdout) = self.start(&mut chain)?;
         chain.pump("trying a sample", io::Cursor::new(sample.to_vec()), stdin, ());
         let packed = chain.pump("reading a packed sample", stdout, io::sink(), Count::default());
-        chain.finish()?;
-        i64::try_from(packed.get()?.0).context("a sample does not get so large")
+        i64::try_from(packed.get(&chain.finish()?)?.0).context("a sample does not get so large")
     }
 }
