@@ -177,13 +177,9 @@ impl Gpg {
         if output.success || !output.stdout.is_empty() {
             return Ok(());
         }
-        // The start alone was given to it: that there is more tells nobody anything.
-        let told: Vec<&str> = output
-            .stderr_lines()
-            .filter(|line| !line.contains("block_filter"))
-            .collect();
+        let told: Vec<&str> = output.stderr_lines().filter(|line| !tells_cut(line)).collect();
         let hint = match passphrase {
-            Some(_) if output.stderr.contains("Bad session key") => "BACKUP_GPG_PASSPHRASE is not its passphrase",
+            Some(_) if tells_wrong_passphrase(&output.stderr) => "BACKUP_GPG_PASSPHRASE is not its passphrase",
             Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
             None => "its private key must be in the keyring of the user who runs this, and unlocked",
         };
@@ -252,6 +248,18 @@ fn line(passphrase: &Secret) -> Vec<u8> {
     format!("{}\n", passphrase.reveal()).into_bytes()
 }
 
+/// Whether gpg says that the session key is wrong: `gpg: decryption failed: Bad session key` (2.2). A few wrong passphrases give
+/// a key that looks right, and gpg then says something else.
+fn tells_wrong_passphrase(stderr: &str) -> bool {
+    stderr.contains("Bad session key")
+}
+
+/// Whether a line of gpg is on a message that is cut short: `gpg: block_filter: pending bytes!` or
+/// `gpg: block_filter 0x0000556b: read error (size=16360,a->size=16360)` (2.2).
+fn tells_cut(line: &str) -> bool {
+    line.contains("block_filter")
+}
+
 /// How a message can be decrypted, by its first packet: RFC 4880, section 4.2 (headers), 5.1 and 5.3 (session keys).
 fn lock_of(start: &[u8]) -> Option<Lock> {
     let first = *start.first()?;
@@ -304,6 +312,15 @@ mod tests {
             assert_eq!(lock_of(&[byte]), lock, "{byte:x}");
         }
         assert_eq!(lock_of(&[]), None);
+    }
+
+    #[test]
+    fn what_gpg_says_is_known() {
+        let said = "gpg: decryption failed: Bad session key / gpg: block_filter: pending bytes!";
+        assert!(tells_wrong_passphrase(said));
+        assert!(!tells_wrong_passphrase("gpg: decryption failed: No secret key"));
+        let told: Vec<bool> = said.split(" / ").map(tells_cut).collect();
+        assert_eq!(told, [false, true]);
     }
 
     #[test]
