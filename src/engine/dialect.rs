@@ -20,7 +20,7 @@ pub(super) fn is_absent(stderr: &str) -> bool {
     let text = stderr.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|part| text.contains(part));
     // What is missing here is the way to the engine: a host, a socket, a context, a helper such as ssh.
-    let astray = has(&[
+    let unreachable = has(&[
         "no such host",
         "no such file or directory",
         "context not found",
@@ -29,7 +29,7 @@ pub(super) fn is_absent(stderr: &str) -> bool {
     ]);
     // Docker: `No such container: x`, `get x: no such volume`, `No such image: x`. podman: `no such container x`, `no container
     // with name or ID "x" found`, `x: image not known`.
-    !astray && has(&["no such", "not found", "no container with name", "image not known"])
+    !unreachable && has(&["no such", "not found", "no container with name", "image not known"])
 }
 
 /// Tells "there is no such object" (fine) from an engine that does not answer.
@@ -47,7 +47,7 @@ pub(super) fn is_being_removed(stderr: &str) -> bool {
     stderr.contains("already in progress")
 }
 
-/// Whether the engine does not let this user in. The system's words for EACCES on the socket, which docker and podman pass on.
+/// Whether the engine does not let this user in. It is the system's text for EACCES on the socket, passed on.
 fn is_denied(stderr: &str) -> bool {
     stderr.contains("permission denied")
 }
@@ -102,7 +102,7 @@ mod tests {
         ] {
             assert!(is_absent(gone) && absent(gone).is_ok(), "{gone}");
         }
-        for astray in [
+        for unreachable in [
             "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
             "Failed to initialize: unable to resolve docker endpoint: context \"x\": context not found: open /m.json: no such file",
             "error during connect: Get \"http://h:2375/v1.41/containers/x/json\": dial tcp: lookup h: no such host",
@@ -110,7 +110,7 @@ mod tests {
             "error during connect: exec: \"ssh\": executable file not found in $PATH",
             "",
         ] {
-            assert!(absent(astray).unwrap_err().to_string().contains("does not answer"), "{astray}");
+            assert!(absent(unreachable).unwrap_err().to_string().contains("does not answer"), "{unreachable}");
         }
         let denied = absent("permission denied while trying to connect to the Docker daemon socket").unwrap_err();
         assert!(denied.to_string().contains("group docker"));

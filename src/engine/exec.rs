@@ -87,9 +87,6 @@ impl Docker {
     }
 
     /// The free bytes of the file system that holds `dir` in a container; `None` when it does not tell.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn free_space(&self, container: &str, dir: &str) -> Result<Option<u64>> {
         let df = self.exec(container, Exec::default(), &["df", "-Pk", "--", dir]);
         let output = self.answer("df", df, None)?;

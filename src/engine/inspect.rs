@@ -143,9 +143,6 @@ impl Mount {
 
 impl Docker {
     /// Looks a container up; `None` when there is no such one.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn container(&self, name: &str) -> Result<Option<Container>> {
         let found = self.containers(&[name])?.pop();
         // An engine also knows it by its ID.
@@ -156,9 +153,6 @@ impl Docker {
     }
 
     /// Looks containers up by one question; those that there are none of are left out.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn containers(&self, names: &[&str]) -> Result<Vec<Container>> {
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
@@ -187,9 +181,6 @@ impl Docker {
     }
 
     /// A container that is there, whatever its state.
-    ///
-    /// # Errors
-    /// That there is none; or that the engine does not answer.
     pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
         self.container(name)?.with_context(|| {
             format!(
@@ -199,10 +190,7 @@ impl Docker {
         })
     }
 
-    /// A container that runs.
-    ///
-    /// # Errors
-    /// `Container {name} is not running`, with why and what to do; or that the engine does not answer.
+    /// A container that runs. The error tells why it does not, and what to do.
     pub fn running(&self, name: &str, setting: &str) -> Result<Container> {
         let missing = || format!("Container {name} is not running");
         match self.container(name)? {
@@ -216,8 +204,8 @@ impl Docker {
             }
             Some(container) => {
                 let state = &container.status;
-                let why = match self.last_words(name) {
-                    Some(words) => anyhow!("its state is '{state}', and the last that it said is: {words}"),
+                let why = match self.last_failure(name) {
+                    Some(failure) => anyhow!("its state is '{state}', and its last output is: {failure}"),
                     None => anyhow!("its state is '{state}'; try: docker start {name}"),
                 };
                 Err(why).with_context(missing)
@@ -226,15 +214,12 @@ impl Docker {
     }
 
     /// Why the program of a container ended by itself; none when it does not tell of a failure.
-    fn last_words(&self, name: &str) -> Option<String> {
+    fn last_failure(&self, name: &str) -> Option<String> {
         let output = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
         failure(output.stderr_lines()).or_else(|| failure(output.text().lines()))
     }
 
     /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the host.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn mounts(&self, name: &str) -> Result<Vec<String>> {
         const FORMAT: &str =
             "{{range .Mounts}}{{if .RW}}{{if ne .Type \"tmpfs\"}}{{println .Destination}}{{end}}{{end}}{{end}}";
@@ -242,9 +227,6 @@ impl Docker {
     }
 
     /// The arguments of a container's program.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn arguments(&self, name: &str) -> Result<Vec<String>> {
         self.list(name, "{{range .Args}}{{println .}}{{end}}")
     }
@@ -263,9 +245,6 @@ impl Docker {
     }
 
     /// The ID of an image that is on this host; `None` when it is not.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn image(&self, name: &str) -> Result<Option<String>> {
         let output = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
         if output.success {
@@ -275,17 +254,11 @@ impl Docker {
     }
 
     /// Starts a container; one that runs is left as it is.
-    ///
-    /// # Errors
-    /// When the engine refuses.
     pub fn start(&self, name: &str) -> Result<()> {
         self.drive("start", name)
     }
 
     /// Stops a container in good order, within the time that it was given when it was made.
-    ///
-    /// # Errors
-    /// When the engine refuses.
     pub fn stop(&self, name: &str) -> Result<()> {
         let output = self.query(&[
             "inspect",
@@ -317,17 +290,17 @@ fn failure<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
     const SIGNS: [&str; 3] = ["FATAL:", "PANIC:", "Fatal error"];
     const DETAILS: [&str; 2] = ["DETAIL:", "HINT:"];
     let after = |line: &'a str, signs: &[&str]| signs.iter().find_map(|sign| line.find(sign)).map(|at| &line[at..]);
-    let mut words: Vec<&str> = Vec::new();
+    let mut parts: Vec<&str> = Vec::new();
     for line in lines {
         if let Some(failure) = after(line, &SIGNS) {
-            words = vec![failure];
-        } else if let Some(detail) = after(line, &DETAILS).filter(|_| !words.is_empty()) {
-            words.push(detail);
+            parts = vec![failure];
+        } else if let Some(detail) = after(line, &DETAILS).filter(|_| !parts.is_empty()) {
+            parts.push(detail);
         } else {
-            words.clear();
+            parts.clear();
         }
     }
-    (!words.is_empty()).then(|| words.join(" "))
+    (!parts.is_empty()).then(|| parts.join(" "))
 }
 
 #[cfg(test)]

@@ -49,9 +49,6 @@ pub struct Docker {
 impl Docker {
     /// Finds the docker command on `PATH`, else where Docker's packages put it, else podman in its place. No question
     /// is asked of the engine yet. Queries are given up after `stall` without an answer.
-    ///
-    /// # Errors
-    /// When no such program is on this host.
     pub fn locate(path: Option<OsString>, stall: Duration) -> Result<Self> {
         let path = path.unwrap_or_default();
         let places: Vec<PathBuf> = env::split_paths(&path)
@@ -78,25 +75,18 @@ impl Docker {
         command
     }
 
-    /// Runs a short docker command and gives what it said, whatever its exit code.
+    /// Runs a short docker command, whatever its exit code.
     fn query(&self, args: &[&str]) -> Result<Output> {
         self.answer("docker", self.command(args), None)
             .context("Docker engine does not answer")
     }
 
-    /// Runs a docker command with little output, called `name` in messages, and gives what it said, whatever its exit
-    /// code.
-    ///
-    /// # Errors
-    /// When the client cannot be started or nothing moves for the stall limit.
+    /// Runs a docker command with little output, called `name` in messages, whatever its exit code.
     pub fn answer(&self, name: &str, command: Command, input: Option<Vec<u8>>) -> Result<Output> {
         process::output(name, command, input, self.stall)
     }
 
     /// The engine's version.
-    ///
-    /// # Errors
-    /// When no engine answers.
     pub fn engine_version(&self) -> Result<String> {
         let output = self.query(&["version", "--format", "{{.Server.Version}}"])?;
         if !output.success {
@@ -106,9 +96,6 @@ impl Docker {
     }
 
     /// As [`Docker::engine_version`], in the environment that cron gives a command.
-    ///
-    /// # Errors
-    /// When no engine answers there.
     pub fn engine_version_under_cron(&self) -> Result<String> {
         let mut command = self.command(["version", "--format", "{{.Server.Version}}"]);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");

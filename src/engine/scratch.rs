@@ -75,9 +75,6 @@ impl ScratchContainer {
     }
 
     /// Starts it, and ties its life to ours.
-    ///
-    /// # Errors
-    /// When the engine refuses or the container ends at once; with its last output.
     pub fn start(&mut self) -> Result<()> {
         let mut chain = Chain::new(LIFE);
         let start = self.guard.docker().command(["start", "--attach", self.id()]);
@@ -100,9 +97,6 @@ impl ScratchContainer {
     }
 
     /// Whether it runs by now.
-    ///
-    /// # Errors
-    /// When it has ended, with its last output.
     fn runs(&mut self) -> Result<bool> {
         match self
             .guard
@@ -118,9 +112,6 @@ impl ScratchContainer {
 
     /// Asks `ready` every `pause` until it gives something. Each time but the last it looks whether the container still
     /// runs.
-    ///
-    /// # Errors
-    /// Those of `ready`, that the container has ended, or that it was not ready within the stall limit.
     pub fn wait<T>(&mut self, pause: Duration, mut ready: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
         let begun = Instant::now();
         loop {

@@ -11,9 +11,6 @@ use super::Docker;
 
 impl Docker {
     /// Whether a volume of this name exists.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn volume_exists(&self, name: &str) -> Result<bool> {
         let output = self.query(&["volume", "inspect", "--format", "{{.Name}}", "--", name])?;
         if output.success {
@@ -23,9 +20,6 @@ impl Docker {
     }
 
     /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty otherwise.
-    ///
-    /// # Errors
-    /// When there is no such volume, or the engine does not answer.
     pub fn volume_directory(&self, name: &str) -> Result<String> {
         const FORMAT: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
         let output = self.query(&["volume", "inspect", "--format", FORMAT, "--", name])?;
@@ -37,9 +31,6 @@ impl Docker {
 
     /// The names of the containers that run, or are paused, and mount a volume, or the directory that it stands for; helper
     /// containers of ours left out.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn users(&self, volume: &str) -> Result<Vec<String>> {
         let directory = self.volume_directory(volume)?;
         let mut names = self.users_of(volume)?;

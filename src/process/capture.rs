@@ -1,4 +1,4 @@
-//! The last lines of what a child says.
+//! The last lines of an output.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
@@ -40,12 +40,12 @@ impl Tail {
         }
     }
 
-    /// The lines that say something, as one.
+    /// The lines that are not empty, joined to one.
     pub fn text(&self) -> String {
         let lines = self.lines.iter().map(|line| String::from_utf8_lossy(line));
         let mut lines: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
         lines.retain(|line| !line.is_empty());
-        // One complaint for each command that was asked is still one.
+        // A program may complain once for each name that it is given.
         lines.dedup();
         lines.join(SEPARATOR)
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_again_and_again_is_told_once() {
+    fn a_line_that_is_repeated_is_kept_once() {
         let mut tail = Tail::default();
         tail.push(b"refused\nrefused\nother\n");
         assert_eq!(tail.text(), "refused / other");

@@ -1,4 +1,4 @@
-//! Processes and threads that one stream runs through, from their start to their one verdict.
+//! The processes and threads that one stream runs through, from their start to one verdict.
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
@@ -96,9 +96,6 @@ impl Chain {
 
     /// Starts `command` as `name` (for messages). Standard output is handed back as a reader; standard input is handed
     /// back when it is [`Input::Piped`]. Both are pipes.
-    ///
-    /// # Errors
-    /// When the program cannot be started.
     pub fn spawn(
         &mut self,
         name: impl Into<String>,
@@ -110,9 +107,6 @@ impl Chain {
 
     /// As [`Chain::spawn`], for many bytes: what is handed back are sockets, which carry them faster. Not for a program that
     /// may open `/dev/stdin`.
-    ///
-    /// # Errors
-    /// As [`Chain::spawn`].
     pub fn stream(
         &mut self,
         name: impl Into<String>,
@@ -382,7 +376,7 @@ impl Chain {
         }
     }
 
-    /// Adds what the children said to an error that is not theirs.
+    /// Adds the last lines of the children to an error that is not theirs.
     fn with_stderr(&self, error: Error) -> Error {
         let mut output = Vec::new();
         for process in self.shared.processes().iter() {

@@ -63,7 +63,7 @@ impl Process {
         self.status
     }
 
-    /// Whether it was ended for want of a reader.
+    /// Whether it was ended because nobody read what it wrote.
     pub(super) fn lost_its_reader(&self) -> bool {
         self.status.is_some_and(lost_its_reader) || self.abandoned.load(Ordering::Relaxed)
     }

@@ -57,7 +57,7 @@ impl fmt::Display for Stalled {
 
 impl std::error::Error for Stalled {}
 
-/// An error, in one text with what the children said.
+/// An error, in one text with the last lines of the children.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) text: String,

@@ -4,16 +4,10 @@ use anyhow::Result;
 
 /// Looks at every byte that a pump moves.
 pub trait Observer: Send + 'static {
-    /// Takes the next bytes of the stream, cut anywhere.
-    ///
-    /// # Errors
-    /// When the stream cannot be right any more; it ends the chain.
+    /// Takes the next bytes of the stream, cut anywhere. An error ends the chain.
     fn feed(&mut self, chunk: &[u8]) -> Result<()>;
 
     /// Is told that the stream has ended.
-    ///
-    /// # Errors
-    /// As for [`Observer::feed`].
     fn end(&mut self) -> Result<()> {
         Ok(())
     }

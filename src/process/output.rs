@@ -1,4 +1,4 @@
-//! Programs with little output: run to their end, with all that they say.
+//! Programs with little output, run to their end.
 
 use std::io;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::capture::SEPARATOR;
 use super::error::Failed;
 use super::{is_broken_pipe, Chain, Input};
 
-/// What a program said.
+/// The outcome of a program.
 #[derive(Debug)]
 pub struct Output {
     /// Whether its exit code was 0.
@@ -38,18 +38,13 @@ impl Output {
     }
 }
 
-/// Runs `command` to its end and gives what it said, whatever its exit code. `input` is written to its standard input.
-///
-/// # Errors
-/// When it cannot be started, or gives no answer for `stall`.
+/// Runs `command` to its end, whatever its exit code, unless nothing moves for `stall`. `input` is written to its standard
+/// input.
 pub fn output(name: &str, command: Command, input: Option<Vec<u8>>, stall: Duration) -> Result<Output> {
     output_of(Chain::new(stall), name, command, input)
 }
 
 /// As [`output`], in a chain that the caller has made, with a [`Chain::pulse`] perhaps.
-///
-/// # Errors
-/// As [`output`].
 pub fn output_of(mut chain: Chain, name: &str, command: Command, input: Option<Vec<u8>>) -> Result<Output> {
     const LIMIT: usize = 32 << 20;
     let stdin = if input.is_some() { Input::Piped } else { Input::Null };
@@ -98,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn output_keeps_the_exit_code_and_the_last_words() {
+    fn output_keeps_the_exit_code_and_the_last_lines() {
         let done = output("sh", sh("cat; echo trouble >&2; exit 4"), Some(b"in".to_vec()), STALL).unwrap();
         assert_eq!(
             (done.code, done.text().as_str(), done.stderr.as_str()),

@@ -20,9 +20,6 @@ pub struct Sum(Pending<Vec<u8>>);
 impl Digest {
     /// Starts the program: `openssl` where `path` has one that works, since it uses what the processor has for SHA-256 (five times as
     /// fast), else `sha256sum`.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Sum)> {
         let (name, command) = program(path);
         let (stdin, stdout) = chain.stream(name, command, Input::Piped)?;

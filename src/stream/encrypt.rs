@@ -78,9 +78,6 @@ enum Lock {
 
 impl Gpg {
     /// Looks for gpg on `path`. `stall` bounds how long it may take for an answer.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn locate(path: Option<&OsString>, stall: Duration) -> Result<Self> {
         let missing = Missing("gpg not found: install gnupg (backups are encrypted by it)");
         let program = find("gpg", path).ok_or(missing)?;
@@ -88,9 +85,6 @@ impl Gpg {
     }
 
     /// Proves that something can be encrypted, before there is anything to encrypt.
-    ///
-    /// # Errors
-    /// What gpg says: a recipient without a key, one whose key has expired.
     pub fn check(&self, encryption: &Encryption) -> Result<()> {
         let output = process::output(
             "gpg --encrypt",
@@ -110,9 +104,6 @@ impl Gpg {
 
     /// Encrypts `from`, which passes `observer` on its way. Gives the encrypted stream, and the observer when all is
     /// done.
-    ///
-    /// # Errors
-    /// When gpg cannot be started.
     pub fn encrypt<O: Observer>(
         &self,
         chain: &mut Chain,
@@ -129,10 +120,7 @@ impl Gpg {
     }
 
     /// Decrypts `file`, named `name` in messages. A passphrase or key that does not fit is found out before anything
-    /// is given.
-    ///
-    /// # Errors
-    /// [`Locked`] when it cannot be decrypted with what is here.
+    /// is given, and is a [`Locked`].
     pub fn decrypt(
         &self,
         chain: &mut Chain,
@@ -177,6 +165,7 @@ impl Gpg {
         if output.success || !output.stdout.is_empty() {
             return Ok(());
         }
+        // The start alone was given to it.
         let told: Vec<&str> = output.stderr_lines().filter(|line| !tells_cut(line)).collect();
         let hint = match passphrase {
             Some(_) if tells_wrong_passphrase(&output.stderr) => "BACKUP_GPG_PASSPHRASE is not its passphrase",

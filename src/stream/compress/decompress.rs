@@ -15,17 +15,11 @@ use crate::process::{
 const DECOMPRESSORS: [&str; 3] = ["igzip", "pigz", "gzip"];
 
 /// Unpacks `file` by the fastest program on this host, whatever packed it.
-///
-/// # Errors
-/// When there is none.
 pub fn decompress_file(chain: &mut Chain, file: File, path: Option<&OsString>) -> Result<ChildOutput> {
     Ok(spawn_decompressor(chain, Input::From(Stdio::from(file)), path)?.1)
 }
 
 /// As [`decompress_file`], for a stream.
-///
-/// # Errors
-/// As [`decompress_file`].
 pub fn decompress(chain: &mut Chain, from: impl Read + Send + 'static, path: Option<&OsString>) -> Result<ChildOutput> {
     let (to, unpacked) = spawn_decompressor(chain, Input::Piped, path)?;
     let to = to.context("the decompressor has no input")?;
@@ -79,9 +73,6 @@ pub struct Unpacking {
 
 impl Unpacking {
     /// Starts the decompressor. What it unpacks is counted until the chain has finished.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Pending<Count>)> {
         let (to, unpacked) = spawn_decompressor(chain, Input::Piped, path)?;
         let count = chain.pump("unpacking", unpacked, io::sink(), Count::default());

@@ -33,10 +33,7 @@ pub struct Compressor {
 
 impl Compressor {
     /// Chooses by the setting `BACKUP_COMPRESSOR`: `auto` (the fastest programs on this host that make archives about as
-    /// small as `gzip -6` does), or a program, by name or path, with arguments. No shell reads it: blanks part the words.
-    ///
-    /// # Errors
-    /// When the named program is not on this host, or there is none at all.
+    /// small as `gzip -6` does), or a program, by name or path, with arguments. No shell reads it: words are separated by blanks.
     pub fn choose(setting: &str, path: Option<&OsString>) -> Result<Self> {
         let mut words = setting.split_whitespace().map(str::to_owned);
         let name = words.next().unwrap_or_else(|| "auto".to_owned());
@@ -129,9 +126,6 @@ impl Compressor {
     }
 
     /// Packs `from`, which passes `observer` on its way. Gives the packed stream, and the observer when all is done.
-    ///
-    /// # Errors
-    /// When the program cannot be started.
     pub fn compress<O: Observer>(
         &self,
         chain: &mut Chain,

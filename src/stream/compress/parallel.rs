@@ -24,7 +24,7 @@ const PIECE: usize = 64 << 10;
 /// How often the clock of a process is wound up that waits for its next part: what the source does is not its fault.
 const WAIT_FOR_A_PART: Duration = Duration::from_secs(1);
 
-/// How much of the stream each of so many processes takes at a time.
+/// How much of the stream each of `processes` takes at a time.
 pub(super) fn part_size(processes: usize) -> usize {
     let (most, least) = PART;
     (MEMORY / (2 * processes + 6)).clamp(least, most)
@@ -35,7 +35,7 @@ pub(super) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from).clamp(1, 8)
 }
 
-/// Packs parts of the stream in so many processes side by side and joins the members in order. In memory are at most, for each
+/// Packs parts of the stream in several processes side by side and joins the members in order. In memory are at most, for each
 /// process, a part, its member and the member before that waits for its turn, and besides the part that is read and the
 /// member that is written.
 pub(super) fn compress<O: Observer>(
@@ -229,7 +229,7 @@ fn fill(
 /// The packed members, in the order of their parts.
 struct Joined {
     members: Receiver<Receiver<Vec<u8>>>,
-    /// Where the pieces of the member that is read come from.
+    /// The pieces of the member that is being read.
     place: Option<Receiver<Vec<u8>>>,
     current: io::Cursor<Vec<u8>>,
     buffers: Buffers,
