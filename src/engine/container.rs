@@ -11,7 +11,7 @@ use super::Docker;
 /// Where a container of ours sees its volume. No image brings files there that a fresh volume would be filled with.
 pub const DATA_MOUNT: &str = "/n8n-backup-volume";
 
-/// What a container of ours is labelled with, and whose it is: so those are found that a killed run has left.
+/// What a container of ours is labelled with, and whose it is. What a killed run has left is found by it.
 #[derive(Clone, Copy, Debug)]
 pub enum Label<'a> {
     /// A helper container, of one owner.
@@ -41,18 +41,19 @@ pub(super) const HELPER: &str = "n8n-backup.helper";
 pub enum Data<'a> {
     /// A volume, at [`DATA_MOUNT`].
     Volume(&'a str),
-    /// The same, only to be read.
+    /// A volume, at [`DATA_MOUNT`], read-only.
     ReadOnly(&'a str),
     /// All that another container has mounted, where that one sees it.
     Of(&'a str),
-    /// An empty volume without a name, at [`DATA_MOUNT`]. The engine removes it with the container, as soon as that ends.
+    /// An empty volume without a name, at [`DATA_MOUNT`]. The engine removes it with the container, as soon as that
+    /// ends.
     Fresh,
 }
 
 /// What a container of ours is made from. It has no network, and its image is never pulled.
 #[derive(Clone, Copy, Debug)]
 pub struct ContainerSpec<'a> {
-    /// What it is found by.
+    /// Its labels.
     pub labels: &'a [Label<'a>],
     /// The image, by ID or name.
     pub image: &'a str,
@@ -137,8 +138,8 @@ impl Docker {
         self.make(&["create"], spec)
     }
 
-    /// Starts a container that does nothing but show data, for programs that [`Docker::exec`] runs as root in it. The image
-    /// needs `sleep` and what is to be run.
+    /// Starts a container that does nothing but show data, for programs that [`Docker::exec`] runs as root in it. The
+    /// image needs `sleep` and what is to be run.
     pub fn helper_container(&self, labels: &[Label<'_>], image: &str, data: Data<'_>) -> Result<Guard> {
         let spec = ContainerSpec {
             user: Some("0"),
@@ -153,7 +154,7 @@ impl Docker {
     fn make(&self, verb: &[&str], spec: &ContainerSpec<'_>) -> Result<Guard> {
         let name = format!("docker {}", verb.join(" "));
         let output = self.answer(&name, self.command(spec.args(verb)), None)?;
-        // The one that was made and could not be started is removed too.
+        // One that was made and could not be started is removed, too.
         let guard = Guard {
             docker: self.clone(),
             id: output.text().lines().last().unwrap_or_default().trim().to_owned(),
@@ -213,7 +214,8 @@ impl Guard {
         &self.docker
     }
 
-    /// `docker cp` of a tar archive on standard input into a directory: owners, modes and times are those of the members.
+    /// `docker cp` of a tar archive on standard input into a directory: owners, modes and times are those of the
+    /// members.
     pub fn unpack(&self, dir: &str) -> Command {
         self.docker.command(["cp", "--", "-", &format!("{}:{dir}", self.id)])
     }
@@ -273,8 +275,8 @@ mod tests {
         let text = spec.args(&["run", "--detach"]).join(" ");
         assert_eq!(
             text,
-            "run --detach --pull never --network none --no-healthcheck --label n8n-backup.helper=me-restore-n8n --label \
-             n8n-backup.restore=me --volume n8n_data:/n8n-backup-volume:ro --entrypoint sleep -- alpine 9"
+            "run --detach --pull never --network none --no-healthcheck --label n8n-backup.helper=me-restore-n8n \
+             --label n8n-backup.restore=me --volume n8n_data:/n8n-backup-volume:ro --entrypoint sleep -- alpine 9"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! What docker and podman print that decisions rest on, and where they differ: the one place that matches their texts. The
-//! texts are those of Docker 20.10 to 28 and podman 4 and 5.
+//! What docker and podman print that decisions rest on, and where they differ: the one place that matches their texts.
+//! The texts are those of the engine of Docker 20.10, the client of Docker 28, and podman 4.3.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use anyhow::{anyhow, Error, Result};
 use super::Docker;
 
 impl Docker {
-    /// Whether the client is podman, perhaps under docker's name: `docker --version` then tells `podman version 4.3.1`, by
-    /// itself or after a line on the emulation. The engine is not asked.
+    /// Whether the client is podman, perhaps under docker's name: `--version` prints `podman version 4.3.1`. The engine is
+    /// not asked.
     pub fn is_podman(&self) -> Result<bool> {
         Ok(self.query(&["--version"])?.text().contains("podman"))
     }
@@ -27,8 +27,8 @@ pub(super) fn is_absent(stderr: &str) -> bool {
         "command not found",
         "executable file not found",
     ]);
-    // Docker: `No such container: x`, `get x: no such volume`, `No such image: x`. podman: `no such container x`, `no container
-    // with name or ID "x" found`, `x: image not known`.
+    // Docker: `No such container: x`, `get x: no such volume`, `No such image: x`. podman: `no such container x`, `no
+    // container with name or ID "x" found`, `x: image not known`.
     !unreachable && has(&["no such", "not found", "no container with name", "image not known"])
 }
 
@@ -41,8 +41,8 @@ pub(super) fn absent(stderr: &str) -> Result<()> {
     }
 }
 
-/// Whether a container could not be removed only because the engine removes it already, as one of `--rm` that ends. Docker:
-/// `removal of container x is already in progress`. podman waits for that, and then knows no such container.
+/// Whether a container could not be removed only because the engine removes it already, as one of `--rm` that ends.
+/// Docker: `removal of container x is already in progress`.
 pub(super) fn is_being_removed(stderr: &str) -> bool {
     stderr.contains("already in progress")
 }
@@ -52,8 +52,8 @@ fn is_denied(stderr: &str) -> bool {
     stderr.contains("permission denied")
 }
 
-/// Whether a program in a container failed with `text` because the container has ended, or was ended by the kernel for the
-/// memory that it took.
+/// Whether a program in a container failed with `text` because the container has ended, or was ended by the kernel for
+/// the memory that it took.
 pub fn tells_ended_container(text: &str) -> bool {
     [
         // 128 + SIGKILL, of the container's first process.
@@ -69,8 +69,8 @@ pub fn tells_ended_container(text: &str) -> bool {
     .any(|sign| text.contains(sign))
 }
 
-/// How long `docker stop` may take at least, given `{{.Config.StopTimeout}}`: that time, the engine's 10 seconds where none was
-/// set (`<nil>`), and half a minute for the engine. A negative one has no end; an hour stands for it.
+/// How long `docker stop` may take at least, given `{{.Config.StopTimeout}}`: that time, the engine's 10 seconds where
+/// none was set (`<nil>`), and half a minute for the engine. A negative one has no end; an hour stands for it.
 pub(super) fn stop_limit(text: &str) -> Duration {
     let seconds = text.trim().parse::<i64>().unwrap_or(10);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)).saturating_add(Duration::from_secs(30))
@@ -104,7 +104,7 @@ mod tests {
         }
         for unreachable in [
             "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
-            "Failed to initialize: unable to resolve docker endpoint: context \"x\": context not found: open /m.json: no such file",
+            "Failed to initialize: unable to resolve docker endpoint: context \"x\": context not found: open /m: no such file",
             "error during connect: Get \"http://h:2375/v1.41/containers/x/json\": dial tcp: lookup h: no such host",
             "Error: unable to connect to Podman socket: dial unix /x.sock: connect: no such file or directory",
             "error during connect: exec: \"ssh\": executable file not found in $PATH",

@@ -27,8 +27,8 @@ kill "$leash" 2>/dev/null
 wait "$leash" 2>/dev/null
 exit "$status""#;
 
-/// Runs a program in a container that reads much: 64 KB at a time instead of 4, where the image has GNU `stdbuf`. psql then
-/// takes a sixth less time for a load (docs/performance.md).
+/// Runs a program in a container that reads much: 64 KB at a time instead of 4, where the image has GNU `stdbuf`. psql
+/// then takes a sixth less time for a load (docs/performance.md).
 const WIDE_INPUT: &str = r#"if stdbuf -i64K true </dev/null 2>/dev/null; then exec stdbuf -i64K "$@"; fi
 exec "$@""#;
 

@@ -16,7 +16,7 @@ pub struct Container {
     pub image_id: String,
     /// The image's name, as it stood on the command line.
     pub image: String,
-    /// What it does.
+    /// Its state.
     pub status: Status,
     /// The version in the image's label `org.opencontainers.image.version`; empty when it has none.
     pub version: String,
@@ -50,7 +50,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// By what `docker inspect` says, or podman, which has several names for some.
+    /// Reads what `docker inspect` prints; podman has more names.
     fn parse(text: &str) -> Self {
         match text {
             "created" | "configured" | "initialized" => Self::Created,
@@ -184,8 +184,8 @@ impl Docker {
     pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
         self.container(name)?.with_context(|| {
             format!(
-                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if yours is \
-                 called otherwise"
+                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if yours \
+                 is called otherwise"
             )
         })
     }
@@ -213,13 +213,14 @@ impl Docker {
         }
     }
 
-    /// Why the program of a container ended by itself; none when it does not tell of a failure.
+    /// Why the program of a container ended by itself; none when its log tells of no failure.
     fn last_failure(&self, name: &str) -> Option<String> {
         let output = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
         failure(output.stderr_lines()).or_else(|| failure(output.text().lines()))
     }
 
-    /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the host.
+    /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the
+    /// host.
     pub fn mounts(&self, name: &str) -> Result<Vec<String>> {
         const FORMAT: &str =
             "{{range .Mounts}}{{if .RW}}{{if ne .Type \"tmpfs\"}}{{println .Destination}}{{end}}{{end}}{{end}}";
@@ -309,7 +310,9 @@ mod tests {
 
     #[test]
     fn a_failure_is_what_a_server_said_last() {
-        let failed = "LOG:  starting\nx UTC [1] FATAL:  database files are incompatible with server\nx UTC [1] DETAIL:  It is 99.";
+        let failed =
+            "LOG:  starting\nx UTC [1] FATAL:  database files are incompatible with server\nx UTC [1] DETAIL:  It \
+                      is 99.";
         assert_eq!(
             failure(failed.lines()).as_deref(),
             Some("FATAL:  database files are incompatible with server DETAIL:  It is 99.")

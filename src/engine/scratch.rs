@@ -1,8 +1,8 @@
 //! Scratch containers: bounded, without network, with no volume of the stack, gone when we are.
 //!
-//! The engine removes such a container, with its anonymous volume, as soon as it ends (`--rm`). Ours ends when this process
-//! does: a small `sh` in it waits for its standard input to close, which the kernel sees to even after a SIGKILL. What
-//! never started, and what a reboot cut short, the next run sweeps.
+//! The engine removes such a container, with its anonymous volume, as soon as it ends (`--rm`). Ours ends when this
+//! process does: a small `sh` in it waits for its standard input to close, which the kernel sees to even after a
+//! SIGKILL. What never started, and what a reboot cut short, the next run sweeps.
 
 use std::io;
 use std::process::Command;
@@ -31,7 +31,7 @@ pub struct ScratchContainer {
     life: Option<Life>,
 }
 
-/// The docker clients that hold on to a container that was started, and what it says.
+/// The docker clients that hold on to a container that was started, and its output.
 struct Life {
     chain: Chain,
     output: Pending<Tail>,
@@ -79,7 +79,12 @@ impl ScratchContainer {
         let mut chain = Chain::new(LIFE);
         let start = self.guard.docker().command(["start", "--attach", self.id()]);
         let (_, stdout) = chain.spawn("docker start", start, Input::Null)?;
-        let output = chain.pump("reading what the container says", stdout, io::sink(), Tail::default());
+        let output = chain.pump(
+            "reading the output of the container",
+            stdout,
+            io::sink(),
+            Tail::default(),
+        );
         self.life = Some(Life { chain, output });
         self.wait(Duration::from_millis(20), |container| {
             Ok(container.runs()?.then_some(()))

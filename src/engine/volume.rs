@@ -19,7 +19,8 @@ impl Docker {
         absent(&output.stderr).map(|()| false)
     }
 
-    /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty otherwise.
+    /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty
+    /// otherwise.
     pub fn volume_directory(&self, name: &str) -> Result<String> {
         const FORMAT: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
         let output = self.query(&["volume", "inspect", "--format", FORMAT, "--", name])?;
@@ -29,8 +30,8 @@ impl Docker {
         Ok(output.text())
     }
 
-    /// The names of the containers that run, or are paused, and mount a volume, or the directory that it stands for; helper
-    /// containers of ours left out.
+    /// The names of the containers that run, or are paused, and mount a volume, or the directory that it stands for;
+    /// helper containers of ours left out.
     pub fn users(&self, volume: &str) -> Result<Vec<String>> {
         let directory = self.volume_directory(volume)?;
         let mut names = self.users_of(volume)?;
@@ -59,7 +60,8 @@ impl Docker {
         Ok(names)
     }
 
-    /// What reads a volume: a container that only shows it, and never runs. Any image serves, since nothing of it is run.
+    /// What reads a volume: a container that only shows it, and never runs. Any image serves, since nothing of it is
+    /// run.
     pub fn volume_reader(&self, label: Label<'_>, image: &str, volume: &str) -> Result<VolumeReader> {
         let spec = ContainerSpec {
             argv: &["true"],
@@ -84,7 +86,8 @@ pub enum VolumeReader {
 }
 
 impl VolumeReader {
-    /// Whether [`VolumeReader::archive`] opens `/dev/stdout` by that name, as podman does, which a socket does not allow.
+    /// Whether [`VolumeReader::archive`] opens `/dev/stdout` by that name, as podman does, which a socket does not
+    /// allow.
     pub const fn opens_its_output(&self) -> bool {
         matches!(self, Self::Export(..))
     }

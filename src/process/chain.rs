@@ -30,8 +30,8 @@ pub enum Input {
     From(Stdio),
     /// What the caller writes.
     Piped,
-    /// A pipe that the chain holds open for as long as it lives. A program in a container that is started under
-    /// [`crate::engine::Docker::exec_leashed`] is ended when this pipe closes, so that it never outlives us.
+    /// A pipe that the chain holds open for as long as it lives. It closes however we end, so that a program which
+    /// watches it never outlives us.
     Leash,
 }
 
@@ -51,8 +51,8 @@ impl<T> Pending<T> {
             .map_err(|_| anyhow!("a step of the chain did not finish"))
     }
 
-    /// The thread's result, of a chain that has failed, where the thread came to its end: it proves nothing, but may explain
-    /// the failure.
+    /// The thread's result, of a chain that has failed, where the thread came to its end: it proves nothing, but may
+    /// explain the failure.
     pub fn despite(self, _: &Error) -> Option<T> {
         self.value.try_recv().ok()
     }
@@ -105,8 +105,8 @@ impl Chain {
         self.start(name.into(), command, input, Link::Pipe)
     }
 
-    /// As [`Chain::spawn`], for many bytes: what is handed back are sockets, which carry them faster. Not for a program that
-    /// may open `/dev/stdin`.
+    /// As [`Chain::spawn`], for many bytes: what is handed back are sockets, which carry them faster. Not for a program
+    /// that may open `/dev/stdin`.
     pub fn stream(
         &mut self,
         name: impl Into<String>,
@@ -224,8 +224,8 @@ impl Chain {
         }
     }
 
-    /// Moves all of `from` to `to` in a thread of its own and drops both ends when done. `observer` sees what `to` has taken,
-    /// and comes back when the stream has ended.
+    /// Moves all of `from` to `to` in a thread of its own and drops both ends when done. `observer` sees what `to` has
+    /// taken, and comes back when the stream has ended.
     pub fn pump<O: Observer>(
         &mut self,
         name: impl Into<String>,

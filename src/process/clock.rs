@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Tells when bytes moved last, and how many have.
+/// Tells when something moved last, and whether the chain has been ended.
 #[derive(Debug)]
 pub struct Clock {
     start: Instant,
@@ -20,7 +20,7 @@ impl Clock {
         }
     }
 
-    /// Says that something moved or answered just now.
+    /// Something moved or answered just now.
     pub fn tick(&self) {
         self.moved_at
             .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
@@ -33,7 +33,7 @@ impl Clock {
             .saturating_sub(Duration::from_millis(self.moved_at.load(Ordering::Relaxed)))
     }
 
-    /// Says that the chain has been ended.
+    /// The chain has been ended.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }

@@ -21,8 +21,8 @@ const CLOUD_PREFIXES: [&str; 6] = ["RCLONE_", "AWS_", "AZURE_", "GOOGLE_", "OS_"
 /// How names of secrets end.
 const SECRET_SUFFIXES: [&str; 6] = ["_PASSWORD", "_PASSPHRASE", "_PASS", "_SECRET", "_TOKEN", "_KEY"];
 
-/// A command for `program` in the C locale, in a process group of its own (a terminal's Ctrl-C ends us, and our end ends
-/// the children in good order), without the secrets that our own environment may hold.
+/// A command for `program` in the C locale, in a process group of its own (a terminal's Ctrl-C ends us, and our end
+/// ends the children in good order), without the secrets that our own environment may hold.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     command_keeping(program, |_| false)
 }
@@ -64,8 +64,8 @@ pub fn find(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
         .or_else(|| find_in(name, USUAL_PLACES.map(PathBuf::from)))
 }
 
-/// Finds `name` on `path`; only where that is not set, in the directories that every host has. For a program that is one of
-/// several, so that `path` decides.
+/// Finds `name` on `path`; only where that is not set, in the directories that every host has. For a program that is
+/// one of several, so that `path` decides.
 pub fn find_on_path(name: &str, path: Option<&OsString>) -> Option<PathBuf> {
     match path {
         Some(path) => find_in(name, env::split_paths(path)),

@@ -77,8 +77,8 @@ pub(super) fn lost_its_reader(status: ExitStatus) -> bool {
     status.signal() == Some(13) || status.code() == Some(128 + 13)
 }
 
-/// Whether `error` only says that a reader went away, which is the consequence of another fault: to one of our threads, or
-/// to the last child of a chain that feeds another.
+/// Whether `error` only says that a reader went away, which is the consequence of another fault: to one of our threads,
+/// or to the last child of a chain that feeds another.
 pub fn is_broken_pipe(error: &Error) -> bool {
     // A context that is an error itself is found by this and not among the causes.
     let child = error.downcast_ref::<Failed>();
@@ -89,8 +89,8 @@ pub fn is_broken_pipe(error: &Error) -> bool {
             .any(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Whether `error`, of a chain that has read something, says nothing of what it read: that could not be read, a program is
-/// missing, could not be started or was killed, or nothing moved.
+/// Whether `error`, of a chain that has read something, says nothing of what it read: that could not be read, a program
+/// is missing, could not be started or was killed, or nothing moved.
 pub fn is_outside(error: &Error) -> bool {
     if let Some(told) = error.downcast_ref::<Told>() {
         return is_outside(&told.error);

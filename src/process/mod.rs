@@ -1,8 +1,8 @@
 //! Chains of child processes with one verdict.
 //!
-//! A [`Chain`] holds the processes and threads that a stream runs through. It drains every child's standard error, keeps
-//! a stall clock that any moved byte winds up, and ends everything when one part fails, when nothing has moved for too
-//! long, or when it is dropped. [`Chain::finish`] then tells the one cause, not its consequences.
+//! A [`Chain`] holds the processes and threads that a stream runs through. It drains every child's standard error,
+//! keeps a stall clock that any moved byte winds up, and ends everything when one part fails, when nothing has moved
+//! for too long, or when it is dropped. [`Chain::finish`] then tells the one cause, not its consequences.
 //!
 //! An exit status proves little (a docker client that is terminated leaves 0 behind), so the callers look for proof of
 //! completion in the stream itself, as an [`Observer`].

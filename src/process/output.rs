@@ -38,8 +38,8 @@ impl Output {
     }
 }
 
-/// Runs `command` to its end, whatever its exit code, unless nothing moves for `stall`. `input` is written to its standard
-/// input.
+/// Runs `command` to its end, whatever its exit code, unless nothing moves for `stall`. `input` is written to its
+/// standard input.
 pub fn output(name: &str, command: Command, input: Option<Vec<u8>>, stall: Duration) -> Result<Output> {
     output_of(Chain::new(stall), name, command, input)
 }

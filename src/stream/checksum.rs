@@ -14,12 +14,12 @@ use crate::process::{self, find_on_path, Chain, ChildInput, Finished, Input, Obs
 /// Feeds a program that takes the checksum.
 pub struct Digest(Option<ChildInput>);
 
-/// What the program says, once the chain has finished.
+/// The checksum that the program prints.
 pub struct Sum(Pending<Vec<u8>>);
 
 impl Digest {
-    /// Starts the program: `openssl` where `path` has one that works, since it uses what the processor has for SHA-256 (five times as
-    /// fast), else `sha256sum`.
+    /// Starts the program: `openssl` where `path` has one that works, since it uses what the processor has for SHA-256
+    /// (five times as fast), else `sha256sum`.
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Sum)> {
         let (name, command) = program(path);
         let (stdin, stdout) = chain.stream(name, command, Input::Piped)?;
@@ -45,7 +45,7 @@ fn openssl_dgst(openssl: &Path) -> Command {
     command
 }
 
-/// Whether it knows the checksum of nothing: a setting or library that is broken must not cost a backup.
+/// Whether it knows the checksum of an empty stream: a setting or library that is broken must not cost a backup.
 fn works(openssl: &Path) -> bool {
     const OF_NOTHING: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 ";
     let output = process::output("openssl dgst", openssl_dgst(openssl), None, Duration::from_secs(20));

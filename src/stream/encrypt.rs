@@ -237,8 +237,8 @@ fn line(passphrase: &Secret) -> Vec<u8> {
     format!("{}\n", passphrase.reveal()).into_bytes()
 }
 
-/// Whether gpg says that the session key is wrong: `gpg: decryption failed: Bad session key` (2.2). A few wrong passphrases give
-/// a key that looks right, and gpg then says something else.
+/// Whether gpg says that the session key is wrong: `gpg: decryption failed: Bad session key` (2.2). A few wrong
+/// passphrases give a key that looks right, and gpg then says something else.
 fn tells_wrong_passphrase(stderr: &str) -> bool {
     stderr.contains("Bad session key")
 }

@@ -1,18 +1,19 @@
-//! The choice among several programs, part by part. How much less a fast one packs depends on the data (nothing where they are
-//! noise or repeat themselves nearby, a fifth in prose), so it is tried on samples. A part that is like one that was tried before
-//! gets the same answer.
+//! The choice among several programs, part by part. How much less a fast one packs depends on the data (nothing where
+//! they are noise or repeat themselves nearby, a fifth in prose), so it is tried on samples. A part that is like one
+//! that was tried before gets the same answer.
 
 use anyhow::{Context, Result};
 
 use super::tool::{Candidate, Tool};
 
-/// How much of the middle of a part is tried: four of deflate's windows. Several shorter pieces would join what is not adjacent,
-/// which some programs pack badly.
+/// How much of the middle of a part is tried: four of deflate's windows. Several shorter pieces would join what is not
+/// adjacent, which some programs pack badly.
 const SAMPLE: usize = 128 << 10;
-/// How much larger than what `gzip -6` makes of it an archive may become by the choice of faster programs, in thousandths.
-/// A member for each part, and samples that flatter the programs, take up to as much again.
+/// How much larger than what `gzip -6` makes of it an archive may become by the choice of faster programs, in
+/// thousandths. A member for each part, and samples that flatter the programs, take up to as much again.
 const TOLERANCE: i64 = 7;
-/// For how many parts the answer of one trial holds, at least and at most. Odd, so that kinds that take turns are all tried.
+/// For how many parts the answer of one trial holds, at least and at most. Odd, so that kinds that take turns are all
+/// tried.
 const REUSE: (u32, u32) = (3, 31);
 /// How many parts the last program packs before the first trial: a shorter stream is packed sooner than tried.
 const WARMUP: u32 = 8;
@@ -51,8 +52,8 @@ pub(super) struct Chooser {
     budget: SizeBudget,
 }
 
-/// The archive as a whole is what is to be small: half of what some parts save may be spent on others. The other half is for
-/// what a sample promises and the whole does not keep.
+/// The archive as a whole is what is to be small: half of what some parts save may be spent on others. The other half
+/// is for what a sample promises and the whole does not keep.
 #[derive(Clone, Copy, Default)]
 struct SizeBudget {
     /// What the measure makes of the samples, in bytes.
@@ -81,8 +82,8 @@ struct Fingerprint {
     bytes: [u32; 256],
     /// How many bytes of it that is.
     total: u32,
-    /// The share of places where what was there shortly before comes again. It tells text that repeats itself, which any program packs
-    /// well, from other text of the same letters.
+    /// The share of places where what was there shortly before comes again. It tells text that repeats itself, which
+    /// any program packs well, from other text of the same letters.
     repeats: f64,
 }
 

@@ -27,8 +27,8 @@ pub fn decompress(chain: &mut Chain, from: impl Read + Send + 'static, path: Opt
     Ok(unpacked)
 }
 
-/// Takes bytes to their end also when their reader has gone before, and tells that then: a decompressor ends at the first byte
-/// that is wrong, and who gave it that byte (gpg, of a damaged message) says what is wrong at its own end only.
+/// Takes bytes to their end even when their reader has gone, and reports that only then: a decompressor ends at the
+/// first wrong byte, and the program before it (gpg, of a damaged message) tells what is wrong only at its own end.
 struct Outlived<W> {
     to: W,
     lost: Option<io::Error>,

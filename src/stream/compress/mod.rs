@@ -32,8 +32,9 @@ pub struct Compressor {
 }
 
 impl Compressor {
-    /// Chooses by the setting `BACKUP_COMPRESSOR`: `auto` (the fastest programs on this host that make archives about as
-    /// small as `gzip -6` does), or a program, by name or path, with arguments. No shell reads it: words are separated by blanks.
+    /// Chooses by the setting `BACKUP_COMPRESSOR`: `auto` (the fastest programs on this host that make archives about
+    /// as small as `gzip -6` does), or a program, by name or path, with arguments. No shell reads it: words are
+    /// separated by blanks.
     pub fn choose(setting: &str, path: Option<&OsString>) -> Result<Self> {
         let mut words = setting.split_whitespace().map(str::to_owned);
         let name = words.next().unwrap_or_else(|| "auto".to_owned());

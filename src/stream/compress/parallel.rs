@@ -15,8 +15,8 @@ use crate::process::{self, Chain, Clock, Observer, Pending};
 /// What the parts of one stream may take in memory, so that it does not grow with the number of processors.
 pub(super) const MEMORY: usize = 10 << 20;
 
-/// The most and the least of the stream that one of the parallel processes takes. Each makes a gzip member of its own; a
-/// file of several members is a standard .gz file (RFC 1952, section 2.2).
+/// The most and the least of the stream that one of the parallel processes takes. Each makes a gzip member of its own;
+/// a file of several members is a standard .gz file (RFC 1952, section 2.2).
 pub(super) const PART: (usize, usize) = (2 << 20, 256 << 10);
 /// How much of a member is handed on at a time. Members are mostly small beside their parts, and of unknown length.
 const PIECE: usize = 64 << 10;
@@ -35,9 +35,9 @@ pub(super) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from).clamp(1, 8)
 }
 
-/// Packs parts of the stream in several processes side by side and joins the members in order. In memory are at most, for each
-/// process, a part, its member and the member before that waits for its turn, and besides the part that is read and the
-/// member that is written.
+/// Packs parts of the stream in several processes side by side and joins the members in order. In memory are at most,
+/// for each process, a part, its member and the member before that waits for its turn, and besides the part that is
+/// read and the member that is written.
 pub(super) fn compress<O: Observer>(
     chain: &mut Chain,
     processes: usize,
@@ -201,7 +201,8 @@ fn read_part(
     Ok(part)
 }
 
-/// Fills `buffer` with the next `size` bytes, or with all that are left, and shows `seen` each of the pieces that it takes.
+/// Fills `buffer` with the next `size` bytes, or with all that are left, and shows `seen` each of the pieces that it
+/// takes.
 fn fill(
     buffer: &mut Vec<u8>,
     size: usize,
