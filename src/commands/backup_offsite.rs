@@ -547,8 +547,7 @@ fn fetch_text(app: &App, rclone: &Rclone, stamp: Stamp) -> Result<String> {
     let mut chain = app.chain();
     let stream = rclone.read(&mut chain, &set_name(stamp))?;
     let text = chain.collect("reading a manifest", stream, manifest::LIMIT as usize);
-    chain.finish()?;
-    String::from_utf8(text.get()?).context("the manifest is no text")
+    String::from_utf8(text.get(&chain.finish()?)?).context("the manifest is no text")
 }
 
 /// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
@@ -575,8 +574,7 @@ fn fetch_file(app: &App, rclone: &Rclone, member: &Member) -> Result<()> {
     let mut chain = app.chain();
     let stream: Box<dyn Read + Send> = Box::new(rclone.read(&mut chain, &member.name)?);
     let written = publish::write_as_is(&app.config, &mut chain, &partial, stream, ())?;
-    chain.finish()?;
-    let ((), bytes, sum) = written.get()?;
+    let ((), bytes, sum) = written.get(&chain.finish()?)?;
     ensure!(
         sum == member.sha256,
         "the copy is damaged: its SHA-256 is {sum}, and {} was recorded",

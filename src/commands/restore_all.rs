@@ -15,7 +15,7 @@ use super::hold;
 use super::restore::{confirmed, Surroundings};
 use crate::app::App;
 use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS};
-use crate::engine::Docker;
+use crate::engine::{Docker, Status};
 use crate::report::log::{self, Journal};
 use crate::stack;
 use crate::stack::pause::Pause;
@@ -224,7 +224,7 @@ fn plan<'a>(
     for (component, file) in files.into_iter().chain(servers) {
         if let Some((name, setting)) = component.needs(app) {
             let container = docker.existing(&name, setting)?;
-            if matches!(container.status.as_str(), "created" | "exited") {
+            if matches!(container.status, Status::Created | Status::Exited) {
                 pause.start_temporarily(&name)?;
                 component.await_ready(app, docker)?;
             }

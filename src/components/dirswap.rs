@@ -6,7 +6,7 @@
 use anyhow::{anyhow, bail, Result};
 
 use crate::app::App;
-use crate::engine::{Data, Docker, Exec, HelperContainer};
+use crate::engine::{Data, Docker, Exec, Guard, Label};
 use crate::store::Kind;
 
 /// Our directory within the one that is exchanged.
@@ -121,17 +121,12 @@ esac"#;
 ///
 /// # Errors
 /// When the engine refuses.
-pub fn helper_container(
-    app: &App,
-    docker: &Docker,
-    kind: Kind,
-    image: &str,
-    data: Data<'_>,
-) -> Result<HelperContainer> {
+pub fn helper_container(app: &App, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Guard> {
     let project = app.owner();
     let owner = format!("{project}-restore-{}", kind.dir());
-    docker.sweep_helpers(&owner)?;
-    docker.helper_container(&project, &owner, image, data)
+    let helper = Label::Helper(&owner);
+    docker.sweep(helper)?;
+    docker.helper_container(&[helper, Label::Restore(&project)], image, data)
 }
 
 /// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
@@ -141,7 +136,7 @@ pub fn helper_container(
 /// # Errors
 /// When the engine does not answer or refuses.
 pub fn sweep(app: &App, docker: &Docker) -> Result<usize> {
-    docker.sweep_restore_helpers(&app.owner())
+    docker.sweep(Label::Restore(&app.owner()))
 }
 
 /// How far an exchange has come.
@@ -159,13 +154,13 @@ pub enum State {
 
 /// A directory that a helper container sees.
 pub struct DirSwap<'a> {
-    helper: &'a HelperContainer,
+    helper: &'a Guard,
     dir: &'a str,
 }
 
 impl<'a> DirSwap<'a> {
     /// The directory `dir`.
-    pub fn new(helper: &'a HelperContainer, dir: &'a str) -> Self {
+    pub fn new(helper: &'a Guard, dir: &'a str) -> Self {
         Self { helper, dir }
     }
 

@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 use super::credentials::Stored;
 use crate::app::App;
 use crate::config::Secret;
-use crate::engine::{ContainerSpec, Docker, ScratchContainer};
+use crate::engine::{tells_ended_container, ContainerSpec, Data, Docker, Label, ScratchContainer};
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
@@ -80,7 +80,7 @@ impl<'a> DrillEnv<'a> {
     pub fn new(app: &'a App, point: &'a Point) -> Result<(Self, usize)> {
         let docker = app.docker()?;
         let owner = app.owner();
-        let left = docker.sweep_scratch(&owner)?;
+        let left = docker.sweep(Label::Drill(&owner))?;
         let env = Self {
             app,
             docker,
@@ -115,15 +115,14 @@ impl<'a> DrillEnv<'a> {
     /// When the engine refuses.
     pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ScratchContainer> {
         let config = &self.app.config;
-        let recipe = ContainerSpec {
-            owner: &self.owner,
-            image,
-            memory: &config.drill_memory,
-            cpus: &config.drill_cpus,
+        let labels = [Label::Drill(&self.owner)];
+        let spec = ContainerSpec {
+            limits: Some((&config.drill_memory, &config.drill_cpus)),
             env,
             argv,
+            ..ContainerSpec::new(&labels, image, Data::Fresh)
         };
-        self.docker.create_scratch(recipe).context(Inconclusive)
+        self.docker.create_scratch(&spec).context(Inconclusive)
     }
 
     /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
@@ -133,7 +132,11 @@ impl<'a> DrillEnv<'a> {
     /// When it has not.
     pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {
         let reserve = self.app.config.min_free_kb.saturating_mul(1024);
-        let Some(free) = self.docker.free_on_engine(&self.owner, image).context(Inconclusive)? else {
+        let Some(free) = self
+            .docker
+            .free_on_engine(Label::Drill(&self.owner), image)
+            .context(Inconclusive)?
+        else {
             return Ok(());
         };
         if free < bytes.saturating_add(reserve) {
@@ -205,15 +208,13 @@ pub fn check_recorded(point: &Point, prefix: &str, complete: &[&str], found: &[(
 /// the memory that it may use is not enough.
 pub fn explain(error: Error, name: &str, memory: &str) -> Error {
     let text = format!("{error:#}");
+    // What psql prints when the server is gone.
     let killed = [
-        "exit code 137",
         "closed the connection unexpectedly",
         "terminating connection because of crash",
         "is in recovery mode",
-        "is not running",
-        "No such container",
     ];
-    if !killed.iter().any(|sign| text.contains(sign)) {
+    if !tells_ended_container(&text) && !killed.iter().any(|sign| text.contains(sign)) {
         return error;
     }
     let hint = anyhow!("{text} (it had {memory} of memory: try more by BACKUP_DRILL_MEMORY)");

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::config::{Config, Secret};
 use crate::engine::Docker;
 use crate::report::finding::Report;
-use crate::report::log::{self, Journal};
+use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::{Entry, Kind, Stamp};
 
@@ -246,7 +246,7 @@ pub fn clear(app: &App, journal: Journal) {
     for component in COMPONENTS {
         if let Err(error) = component.clear(app, journal) {
             // A server or an engine that does not answer is told by the backup itself.
-            log::trace(|| format!("no look at what restores of {} left: {error:#}", component.kind().dir()));
+            log::trace!("no look at what restores of {} left: {error:#}", component.kind().dir());
         }
     }
     match app.docker().and_then(|docker| dirswap::sweep(app, &docker)) {
@@ -254,6 +254,6 @@ pub fn clear(app: &App, journal: Journal) {
         Ok(left) => journal.warn(format_args!(
             "Removed {left} helper container(s) that an interrupted restore left"
         )),
-        Err(error) => log::trace(|| format!("no look at the helper containers of restores: {error:#}")),
+        Err(error) => log::trace!("no look at the helper containers of restores: {error:#}"),
     }
 }

@@ -1,271 +1,237 @@
-//! Throw-away containers: bounded, without network, with no volume of the stack, gone when we are.
-//!
-//! The engine removes such a container, with its anonymous volume, as soon as it ends (`--rm`). Ours ends when this process
-//! does: a small `sh` in it waits for its standard input to close, which the kernel sees to even after a SIGKILL. What
-//! never started, and what a reboot cut short, the next run sweeps.
+//! Containers of ours: what they are made from, and the guard that removes them.
 
-use std::io::{self, Write};
+use std::fmt;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Error, Result};
+use anyhow::{bail, Result};
 
-use super::{Docker, Exec, HELPER_MOUNT};
-use crate::process::{Chain, Input};
-use crate::report::units;
+use super::dialect::{engine_error, is_absent, is_being_removed};
+use super::Docker;
 
-/// The label that marks them; its value tells whose they are.
-const LABEL: &str = "n8n-backup.drill";
+/// Where a container of ours sees its volume. No image brings files there that a fresh volume would be filled with.
+pub const DATA_MOUNT: &str = "/n8n-backup-volume";
 
-/// Ends the container's first process when standard input closes. Again and again, since the first process may be a
-/// shell that takes no signal before it has become the server. SIGINT has PostgreSQL leave its clients alone.
-const LEASH: &str = "read -r _; while kill -INT 1; do sleep 1; done";
+/// What a container of ours is labelled with, and whose it is. What a killed run has left is found by it.
+#[derive(Clone, Copy, Debug)]
+pub enum Label<'a> {
+    /// A helper container, of one owner.
+    Helper(&'a str),
+    /// A helper container of any restore, of one project.
+    Restore(&'a str),
+    /// A scratch container, of one project.
+    Drill(&'a str),
+}
 
-/// The clients of a scratch container may be silent for as long as it lives. The chain needs a limit all the same.
-const LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// `KEY=VALUE`, as leftovers of earlier versions bear it too.
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Helper(owner) => write!(f, "{HELPER}={owner}"),
+            Self::Restore(project) => write!(f, "n8n-backup.restore={project}"),
+            Self::Drill(project) => write!(f, "n8n-backup.drill={project}"),
+        }
+    }
+}
 
-/// How many bytes of what a container says on standard output are kept.
-const KEPT: usize = 2048;
+/// The key of [`Label::Helper`].
+pub(super) const HELPER: &str = "n8n-backup.helper";
 
-/// What a scratch container is made from.
+/// What a container of ours shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// A volume, at [`DATA_MOUNT`].
+    Volume(&'a str),
+    /// A volume, at [`DATA_MOUNT`], read-only.
+    ReadOnly(&'a str),
+    /// All that another container has mounted, where that one sees it.
+    Of(&'a str),
+    /// An empty volume without a name, at [`DATA_MOUNT`]. The engine removes it with the container, as soon as that
+    /// ends.
+    Fresh,
+}
+
+/// What a container of ours is made from. It has no network, and its image is never pulled.
 #[derive(Clone, Copy, Debug)]
 pub struct ContainerSpec<'a> {
-    /// Whose it is, for [`Docker::sweep_scratch`].
-    pub owner: &'a str,
-    /// The image, by ID or name; it is never pulled.
+    /// Its labels.
+    pub labels: &'a [Label<'a>],
+    /// The image, by ID or name.
     pub image: &'a str,
-    /// The limit of its memory, as docker takes it (`1g`).
-    pub memory: &'a str,
-    /// The limit of its processors, as docker takes it (`1.5`).
-    pub cpus: &'a str,
+    /// What it shows.
+    pub data: Data<'a>,
+    /// The limits of memory and processors, as docker takes them (`1g`, `1.5`).
+    pub limits: Option<(&'a str, &'a str)>,
+    /// The user; the image's own when none.
+    pub user: Option<&'a str>,
     /// Variables; they show in the engine's records, so never a secret.
     pub env: &'a [(&'a str, &'a str)],
+    /// The program in place of the image's entry point.
+    pub entrypoint: Option<&'a str>,
     /// The command, as it would stand after the image's name.
     pub argv: &'a [&'a str],
 }
 
-/// A container that is removed, with its anonymous volumes, when this goes out of scope.
-pub struct ScratchContainer {
-    docker: Docker,
-    id: String,
-    life: Option<Life>,
-}
+impl<'a> ContainerSpec<'a> {
+    /// A container that runs `image` as it comes.
+    pub const fn new(labels: &'a [Label<'a>], image: &'a str, data: Data<'a>) -> Self {
+        Self {
+            labels,
+            image,
+            data,
+            limits: None,
+            user: None,
+            env: &[],
+            entrypoint: None,
+            argv: &[],
+        }
+    }
 
-/// The docker clients that hold on to a container that was started.
-struct Life {
-    chain: Chain,
-    captured: Captured,
+    /// The arguments of docker that make it by `verb`.
+    pub(super) fn args(&self, verb: &[&str]) -> Vec<String> {
+        let mut args: Vec<String> = verb.iter().map(|arg| (*arg).to_owned()).collect();
+        args.extend(["--pull", "never", "--network", "none", "--no-healthcheck"].map(str::to_owned));
+        let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+        for label in self.labels {
+            option("--label", label.to_string());
+        }
+        if let Some((memory, cpus)) = self.limits {
+            option("--memory", memory.to_owned());
+            // No swap on top, which would only drag the host down.
+            option("--memory-swap", memory.to_owned());
+            option("--cpus", cpus.to_owned());
+        }
+        match self.data {
+            Data::Volume(volume) => option("--volume", format!("{volume}:{DATA_MOUNT}")),
+            Data::ReadOnly(volume) => option("--volume", format!("{volume}:{DATA_MOUNT}:ro")),
+            Data::Of(container) => option("--volumes-from", container.to_owned()),
+            Data::Fresh => option("--volume", DATA_MOUNT.to_owned()),
+        }
+        if let Some(user) = self.user {
+            option("--user", user.to_owned());
+        }
+        for (name, value) in self.env {
+            option("--env", format!("{name}={value}"));
+        }
+        if let Some(program) = self.entrypoint {
+            option("--entrypoint", program.to_owned());
+        }
+        if matches!(self.data, Data::Fresh) {
+            args.push("--rm".to_owned());
+        }
+        args.extend(["--", self.image].map(str::to_owned));
+        args.extend(self.argv.iter().map(|arg| (*arg).to_owned()));
+        args
+    }
+
+    /// What messages call it.
+    fn kind(&self) -> &'static str {
+        match self.data {
+            Data::Fresh => "scratch",
+            _ => "helper",
+        }
+    }
 }
 
 impl Docker {
-    /// Makes a scratch container with a fresh anonymous volume; it does not run yet.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub fn create_scratch(&self, recipe: ContainerSpec<'_>) -> Result<ScratchContainer> {
-        let args = create_args(recipe);
-        let output = self.answer("docker create", self.command(&args), None)?;
+    /// Makes a container; it does not run yet.
+    pub(super) fn create(&self, spec: &ContainerSpec<'_>) -> Result<Guard> {
+        self.make(&["create"], spec)
+    }
+
+    /// Starts a container that does nothing but show data, for programs that [`Docker::exec`] runs as root in it. The
+    /// image needs `sleep` and what is to be run.
+    pub fn helper_container(&self, labels: &[Label<'_>], image: &str, data: Data<'_>) -> Result<Guard> {
+        let spec = ContainerSpec {
+            user: Some("0"),
+            entrypoint: Some("sleep"),
+            // It ends by itself after a day, should nobody come to remove it.
+            argv: &["86400"],
+            ..ContainerSpec::new(labels, image, data)
+        };
+        self.make(&["run", "--detach"], &spec)
+    }
+
+    fn make(&self, verb: &[&str], spec: &ContainerSpec<'_>) -> Result<Guard> {
+        let name = format!("docker {}", verb.join(" "));
+        let output = self.answer(&name, self.command(spec.args(verb)), None)?;
+        // One that was made and could not be started is removed, too.
+        let guard = Guard {
+            docker: self.clone(),
+            id: output.text().lines().last().unwrap_or_default().trim().to_owned(),
+        };
         if !output.success {
+            let (kind, image) = (spec.kind(), spec.image);
             bail!(
-                "could not make a scratch container from image {}: {}",
-                recipe.image,
+                "could not make a {kind} container from image {image}: {}",
                 output.stderr
             );
         }
-        Ok(ScratchContainer {
-            docker: self.clone(),
-            id: output.text().lines().last().unwrap_or_default().trim().to_owned(),
-            life: None,
-        })
+        Ok(guard)
     }
 
-    /// Removes the scratch containers that a run of `owner` which was killed has left. Gives how many there were.
-    ///
-    /// # Errors
-    /// When the engine does not answer or refuses.
-    pub fn sweep_scratch(&self, owner: &str) -> Result<usize> {
-        self.sweep(LABEL, owner)
+    /// Removes the containers that bear `label`, which killed runs have left. Gives how many there were.
+    pub fn sweep(&self, label: Label<'_>) -> Result<usize> {
+        let filter = format!("label={label}");
+        let output = self.query(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
+        }
+        let text = output.text();
+        let ids: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        if !ids.is_empty() {
+            self.remove(&ids)?;
+        }
+        Ok(ids.len())
     }
 
-    /// The free bytes where the engine keeps anonymous volumes, as `df` of `image` tells; none when it does not.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub fn free_on_engine(&self, owner: &str, image: &str) -> Result<Option<u64>> {
-        let label = format!("{LABEL}={owner}");
-        let output = self.query(&[
-            "run",
-            "--rm",
-            "--pull",
-            "never",
-            "--network",
-            "none",
-            "--label",
-            &label,
-            "--entrypoint",
-            "df",
-            "-v",
-            HELPER_MOUNT,
-            "--",
-            image,
-            "-Pk",
-            HELPER_MOUNT,
-        ])?;
-        Ok(units::free(&output.text()).filter(|_| output.success))
+    /// Removes containers by force, with their anonymous volumes.
+    fn remove(&self, ids: &[&str]) -> Result<()> {
+        let command = self.command(["rm", "--force", "--volumes", "--"].iter().chain(ids));
+        let output = self.answer("docker rm", command, None)?;
+        // A container that ends just now removes itself.
+        if !output.success && !is_being_removed(&output.stderr) && !is_absent(&output.stderr) {
+            bail!("could not remove container {}: {}", ids.join(" "), output.stderr);
+        }
+        Ok(())
     }
 }
 
-/// The arguments of the `docker create` for a recipe.
-fn create_args(recipe: ContainerSpec<'_>) -> Vec<String> {
-    let mut args: Vec<String> = ["create", "--rm", "--pull", "never", "--network", "none"]
-        .map(str::to_owned)
-        .to_vec();
-    let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
-    option("--label", format!("{LABEL}={}", recipe.owner));
-    option("--memory", recipe.memory.to_owned());
-    // No swap on top, which would only drag the host down.
-    option("--memory-swap", recipe.memory.to_owned());
-    option("--cpus", recipe.cpus.to_owned());
-    option("-v", HELPER_MOUNT.to_owned());
-    for (name, value) in recipe.env {
-        option("-e", format!("{name}={value}"));
-    }
-    option("--", recipe.image.to_owned());
-    args.extend(recipe.argv.iter().map(|arg| (*arg).to_owned()));
-    args
+/// A container of ours, which is removed when this goes out of scope.
+#[derive(Debug)]
+pub struct Guard {
+    docker: Docker,
+    id: String,
 }
 
-impl ScratchContainer {
-    /// The container's ID.
+impl Guard {
+    /// The container, for [`Docker::exec`].
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Where the container sees its anonymous volume.
-    pub const fn volume() -> &'static str {
-        HELPER_MOUNT
+    /// The client that made it.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
     }
 
-    /// `docker cp` of a tar stream on standard input into a directory of the container, owners as they are.
+    /// `docker cp` of a tar archive on standard input into a directory: owners, modes and times are those of the
+    /// members.
     pub fn unpack(&self, dir: &str) -> Command {
-        self.docker.command(["cp", "-", &format!("{}:{dir}", self.id)])
+        self.docker.command(["cp", "--", "-", &format!("{}:{dir}", self.id)])
     }
 
-    /// `docker cp` of the whole volume to standard output; members are named `./...`.
-    pub fn archive(&self) -> Command {
-        self.docker.copy_out(&self.id, &format!("{HELPER_MOUNT}/."))
-    }
-
-    /// Starts it, and ties its life to ours.
-    ///
-    /// # Errors
-    /// When the engine refuses or the container ends at once; with its last output.
-    pub fn start(&mut self) -> Result<()> {
-        let mut chain = Chain::new(LIFE);
-        let captured = Captured::default();
-        let start = self.docker.command(["start", "--attach", &self.id]);
-        let (_, stdout) = chain.spawn("docker start", start, Input::Null)?;
-        chain.pump("reading what the container says", stdout, captured.clone(), ());
-        self.life = Some(Life { chain, captured });
-        self.wait(Duration::from_millis(20), |container| {
-            Ok(container.runs()?.then_some(()))
-        })?;
-        let how = Exec {
-            interactive: true,
-            ..Exec::default()
-        };
-        let leash = self.docker.exec(&self.id, how, &["sh", "-c", LEASH]);
-        if let Some(life) = &mut self.life {
-            let (_, stdout) = life.chain.spawn("the leash of a container", leash, Input::Leash)?;
-            life.chain.pump("reading from a leash", stdout, io::sink(), ());
-        }
-        Ok(())
-    }
-
-    /// Whether it runs by now.
-    ///
-    /// # Errors
-    /// When it has ended, with its last output.
-    fn runs(&mut self) -> Result<bool> {
-        match self.docker.container(&self.id)? {
-            Some(container) if container.status == "running" => Ok(true),
-            Some(container) if container.status == "created" => Ok(false),
-            _ => Err(self.reason()),
-        }
-    }
-
-    /// Asks `ready` every `pause` until it gives something. Each time but the last it looks whether the container still
-    /// runs.
-    ///
-    /// # Errors
-    /// Those of `ready`, that the container has ended, or that it was not ready within the stall limit.
-    pub fn wait<T>(&mut self, pause: Duration, mut ready: impl FnMut(&mut Self) -> Result<Option<T>>) -> Result<T> {
-        let begun = Instant::now();
-        loop {
-            if let Some(value) = ready(self)? {
-                return Ok(value);
-            }
-            self.runs()?;
-            if begun.elapsed() >= self.docker.stall {
-                bail!("it was not ready after {} s", self.docker.stall.as_secs());
-            }
-            thread::sleep(pause);
-        }
-    }
-
-    /// Why it has ended, by the last lines of its output.
-    fn reason(&mut self) -> Error {
-        let Some(Life { chain, captured }) = self.life.take() else {
-            return anyhow!("the container has ended");
-        };
-        let error = match chain.finish() {
-            Ok(()) => anyhow!("exit code 0"),
-            Err(error) => error,
-        };
-        let output = captured.text();
-        if output.is_empty() {
-            error.context("the container has ended")
-        } else {
-            error.context(output).context("the container has ended")
-        }
+    /// `docker cp` of what a directory holds to standard output, as a tar stream; members are named `./...`.
+    pub fn pack(&self, dir: &str) -> Command {
+        self.docker.command(["cp", "--", &format!("{}:{dir}/.", self.id), "-"])
     }
 }
 
-impl Drop for ScratchContainer {
+impl Drop for Guard {
     fn drop(&mut self) {
-        // Before its clients let go, so that it is not ended by them at the same time. What cannot be removed now is
-        // swept by the next run.
-        let _ = self.docker.remove(&[&self.id]);
-    }
-}
-
-/// Keeps the end of a stream.
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Captured {
-    /// The last lines, as one.
-    fn text(&self) -> String {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        lines[lines.len().saturating_sub(4)..].join(" / ")
-    }
-}
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(bytes);
-        let excess = kept.len().saturating_sub(KEPT);
-        kept.drain(..excess);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        if !self.id.is_empty() {
+            // What cannot be removed now is swept by the next run.
+            let _ = self.docker.remove(&[&self.id]);
+        }
     }
 }
 
@@ -274,39 +240,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_throw_away_container_is_bounded_and_alone() {
-        let args = create_args(ContainerSpec {
-            owner: "me",
-            image: "sha256:0",
-            memory: "1g",
-            cpus: "0.5",
+    fn a_scratch_container_is_bounded_and_alone() {
+        let spec = ContainerSpec {
+            limits: Some(("1g", "0.5")),
             env: &[("A", "b c")],
             argv: &["postgres", "-c", "fsync=off"],
-        });
+            ..ContainerSpec::new(&[Label::Drill("me")], "sha256:0", Data::Fresh)
+        };
+        let args = spec.args(&["create"]);
         let text = args.join(" ");
         for part in [
-            "--network none",
-            "--memory 1g --memory-swap 1g",
-            "--cpus 0.5",
-            "--pull never",
+            "create --pull never --network none",
+            "--memory 1g --memory-swap 1g --cpus 0.5",
             "--rm",
             "--label n8n-backup.drill=me",
+            "--env A=b c",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(text.ends_with("-e A=b c -- sha256:0 postgres -c fsync=off"), "{text}");
+        assert!(text.ends_with("-- sha256:0 postgres -c fsync=off"), "{text}");
         // The one volume is anonymous: no name, no path of this host.
-        let mounts: Vec<&String> = args.iter().skip_while(|arg| *arg != "-v").skip(1).take(1).collect();
-        assert_eq!(mounts, [HELPER_MOUNT]);
-        assert_eq!(args.iter().filter(|arg| *arg == "-v").count(), 1);
+        let volumes: Vec<&[String]> = args.windows(2).filter(|pair| pair[0].starts_with("--volume")).collect();
+        assert_eq!(volumes, [["--volume", DATA_MOUNT]]);
     }
 
     #[test]
-    fn the_last_lines_are_kept() {
-        let mut output = Captured::default();
-        for n in 0..1000 {
-            writeln!(output, "line {n}").unwrap();
-        }
-        assert_eq!(output.text(), "line 996 / line 997 / line 998 / line 999");
+    fn a_helper_container_stays_and_is_found_by_each_of_its_labels() {
+        let labels = [Label::Helper("me-restore-n8n"), Label::Restore("me")];
+        let spec = ContainerSpec {
+            entrypoint: Some("sleep"),
+            argv: &["9"],
+            ..ContainerSpec::new(&labels, "alpine", Data::ReadOnly("n8n_data"))
+        };
+        let text = spec.args(&["run", "--detach"]).join(" ");
+        assert_eq!(
+            text,
+            "run --detach --pull never --network none --no-healthcheck --label n8n-backup.helper=me-restore-n8n \
+             --label n8n-backup.restore=me --volume n8n_data:/n8n-backup-volume:ro --entrypoint sleep -- alpine 9"
+        );
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A pipe holds 64 KB, and std offers no way to make it hold more; a socket holds three times as much
 //! (`net.core.wmem_default`), so that two processes wait for each other less often. Passing 1 GB through a socket takes
-//! about half the time (docs/performance.md). A few programs open `/dev/stdin` or `/dev/stdout` by name, which a socket does
-//! not allow: `podman volume export` does, and the user's own may, so they get pipes.
+//! about half the time (docs/performance.md). A few programs open `/dev/stdin` or `/dev/stdout` by name, which a socket
+//! does not allow: `podman volume export` does, and the user's own may, so they get pipes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -103,7 +103,8 @@ impl Drop for ChildOutput {
         }
         self.abandoned.store(true, Ordering::Relaxed);
         if let Some(socket) = &self.socket {
-            // A writer is told of a broken pipe, as by a pipe, and not of a reset connection, when nothing is left unread.
+            // A writer is told of a broken pipe, as by a pipe, and not of a reset connection, when nothing is left
+            // unread.
             let _ = socket.shutdown(Shutdown::Read);
             let _ = io::copy(&mut self.from, &mut io::sink());
         }

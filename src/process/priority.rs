@@ -36,7 +36,8 @@ fn current() -> Option<i32> {
     nice_in(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// The nice value in the text of /proc/PID/stat (proc(5): field 19; the name, field 2, may hold blanks and parentheses).
+/// The nice value in the text of /proc/PID/stat (proc(5): field 19; the name, field 2, may hold blanks and
+/// parentheses).
 fn nice_in(stat: &str) -> Option<i32> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(16)?.parse().ok()

@@ -36,6 +36,8 @@ static RECENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 const RECENT_LINES: usize = 100;
 /// Set by [`set_verbose`].
 static VERBOSE: AtomicBool = AtomicBool::new(false);
+/// How a line begins that is for `-v` alone.
+const TRACE: &str = "+ ";
 
 /// Writes the events of one command, tagged with its name.
 #[derive(Clone, Copy, Debug)]
@@ -96,8 +98,14 @@ pub fn init(options: &Options<'_>) -> Result<()> {
     let file = options.file.map(open_append).transpose()?.flatten();
     let stdout = !file.as_ref().is_some_and(|file| is_stdout(file.metadata()));
     env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Info)
+        .filter_level(match VERBOSE.load(Ordering::Relaxed) {
+            true => log::LevelFilter::Trace,
+            false => log::LevelFilter::Info,
+        })
         .format(|out, record| {
+            if record.level() == Level::Trace {
+                return writeln!(out, "{TRACE}{}", ascii(&record.args().to_string()));
+            }
             let (level, tag) = match record.target().strip_prefix(SUCCESS) {
                 Some(tag) => ("SUCCESS", tag),
                 None => (name(record.level()), record.target()),
@@ -141,16 +149,9 @@ pub fn recent() -> Vec<String> {
     recent.iter().cloned().collect()
 }
 
-/// Makes [`trace`] print.
+/// Has [`init`] let records of level TRACE through, which go to standard error and not to the log.
 pub fn set_verbose(on: bool) {
     VERBOSE.store(on, Ordering::Relaxed);
-}
-
-/// Prints a line for `-v` to standard error, not to the log.
-pub fn trace(message: impl FnOnce() -> String) {
-    if VERBOSE.load(Ordering::Relaxed) {
-        eprint_bounded(&format!("+ {}\n", ascii(&message())));
-    }
 }
 
 /// Opens `path` for appending; directory and file are made when missing. None where it leads to the pipe that standard output
@@ -292,6 +293,10 @@ struct Sink {
 
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if line.starts_with(TRACE.as_bytes()) {
+            eprint_bounded(&String::from_utf8_lossy(line));
+            return Ok(line.len());
+        }
         let chatter = line.starts_with(b"[INFO]") || line.starts_with(b"[SUCCESS]");
         {
             let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use anyhow::{ensure, Result};
 
 use super::record::{is_n8n, path, read, write, Record};
 use crate::app::App;
-use crate::engine::{Container, Docker};
+use crate::engine::{Container, Docker, Status};
 use crate::report::log::Journal;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::{Kind, Stamp};
@@ -163,5 +163,8 @@ pub fn running(app: &App) -> Option<String> {
 
 /// Whether its program may write; one that is paused may at any moment.
 pub(super) fn is_up(container: &Container) -> bool {
-    matches!(container.status.as_str(), "running" | "restarting" | "paused")
+    matches!(
+        container.status,
+        Status::Running | Status::Restarting | Status::Paused | Status::Stopping
+    )
 }

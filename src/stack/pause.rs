@@ -10,7 +10,7 @@ use super::interrupted::{is_history, is_up, let_go, names_of, unfinished};
 use super::record::{is_n8n, path, read, write, Entry, Record};
 use super::LeftHalfDone;
 use crate::app::App;
-use crate::engine::Docker;
+use crate::engine::{Docker, Status};
 use crate::report::log::Journal;
 use crate::store::{Kind, Stamp};
 
@@ -135,7 +135,7 @@ impl<'a> Pause<'a> {
             };
             let known = before.containers.get(name);
             let runs = is_up(&container);
-            if container.status == "paused" {
+            if container.status == Status::Paused {
                 self.journal
                     .warn(format_args!("{name} is paused; it is stopped, and runs at the end"));
                 paused.push(name.as_str());

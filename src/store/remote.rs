@@ -3,7 +3,6 @@
 //! rclone names files by their path below a directory, here and there alike, and takes lists of them on standard input.
 //! Its exit code 3 means that there is no such directory.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -13,12 +12,10 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::process::{self, find, Chain, ChildOutput, Clock, Input, Output};
+use crate::process::{self, find, Chain, ChildOutput, Clock, Input, Output, Tail};
 
 /// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
 const SLOWEST_SUMS: u64 = 5 << 20;
-/// How many of rclone's last lines an error tells.
-const LAST_LINES: usize = 5;
 /// rclone's exit code for a directory that does not exist.
 const NO_DIRECTORY: i32 = 3;
 
@@ -115,10 +112,11 @@ impl Rclone {
         let stdin = stdin.context("rclone has no input")?;
         chain.pump("naming files to rclone", Cursor::new(lines(names)), stdin, ());
         let output = chain.task("reading from rclone", |clock| Ok(watch(stdout, clock)));
-        chain.finish().map_err(|error| match output.get() {
-            Ok(text) if !text.is_empty() => error.context(text),
-            _ => error,
-        })
+        let Err(error) = chain.finish() else { return Ok(()) };
+        match output.despite(&error).map(|last| last.text()) {
+            Some(last) if !last.is_empty() => Err(error.context(last)),
+            _ => Err(error),
+        }
     }
 
     /// Copies one file to `name` there.
@@ -240,23 +238,18 @@ fn lines(names: &[String]) -> Vec<u8> {
 
 /// Reads rclone's report to its end and gives its last lines, without those on progress. The clock is wound up by each
 /// line, and by progress only when more has been transferred.
-fn watch(from: impl Read, clock: &Clock) -> String {
-    let mut last = VecDeque::new();
+fn watch(from: impl Read, clock: &Clock) -> Tail {
+    let mut last = Tail::default();
     let mut transferred = String::new();
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        match progress(&line) {
+        match progress(&String::from_utf8_lossy(&line)) {
             Some(now) if now == transferred => continue,
             Some(now) => now.clone_into(&mut transferred),
-            None if last.len() == LAST_LINES => {
-                last.pop_front();
-                last.push_back(line);
-            }
-            None => last.push_back(line),
+            None => last.push(&[&line, &b"\n"[..]].concat()),
         }
         clock.tick();
     }
-    Vec::from(last).join(" / ")
+    last
 }
 
 /// How much has been transferred, in a line like `... NOTICE:    2.861 MiB / 5 MiB, 57%, 1 MiB/s, ETA 2s`.

@@ -9,20 +9,17 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::process::{self, find_on_path, Chain, ChildInput, Input, Observer, Pending};
+use crate::process::{self, find_on_path, Chain, ChildInput, Finished, Input, Observer, Pending};
 
 /// Feeds a program that takes the checksum.
 pub struct Digest(Option<ChildInput>);
 
-/// What the program says, once the chain has finished.
+/// The checksum that the program prints.
 pub struct Sum(Pending<Vec<u8>>);
 
 impl Digest {
-    /// Starts the program: `openssl` where `path` has one that works, since it uses what the processor has for SHA-256 (five times as
-    /// fast), else `sha256sum`.
-    ///
-    /// # Errors
-    /// When it cannot be started.
+    /// Starts the program: `openssl` where `path` has one that works, since it uses what the processor has for SHA-256
+    /// (five times as fast), else `sha256sum`.
     pub fn start(chain: &mut Chain, path: Option<&OsString>) -> Result<(Self, Sum)> {
         let (name, command) = program(path);
         let (stdin, stdout) = chain.stream(name, command, Input::Piped)?;
@@ -48,7 +45,7 @@ fn openssl_dgst(openssl: &Path) -> Command {
     command
 }
 
-/// Whether it knows the checksum of nothing: a setting or library that is broken must not cost a backup.
+/// Whether it knows the checksum of an empty stream: a setting or library that is broken must not cost a backup.
 fn works(openssl: &Path) -> bool {
     const OF_NOTHING: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 ";
     let output = process::output("openssl dgst", openssl_dgst(openssl), None, Duration::from_secs(20));
@@ -70,12 +67,9 @@ impl Observer for Digest {
 }
 
 impl Sum {
-    /// The SHA-256 in hexadecimal; after [`Chain::finish`].
-    ///
-    /// # Errors
-    /// When the program has not said one.
-    pub fn get(self) -> Result<String> {
-        let line = String::from_utf8(self.0.get()?).context("the checksum is no text")?;
+    /// The SHA-256 in hexadecimal.
+    pub fn get(self, finished: &Finished) -> Result<String> {
+        let line = String::from_utf8(self.0.get(finished)?).context("the checksum is no text")?;
         match line.split_whitespace().next() {
             Some(sum) if sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(sum.to_ascii_lowercase()),
             _ => bail!("no checksum was given"),
@@ -94,8 +88,7 @@ mod tests {
         let mut chain = Chain::new(Duration::from_secs(20));
         let (digest, sum) = Digest::start(&mut chain, path).unwrap();
         chain.pump("reading", Cursor::new(bytes.to_vec()), io::sink(), digest);
-        chain.finish().unwrap();
-        sum.get().unwrap()
+        sum.get(&chain.finish().unwrap()).unwrap()
     }
 
     #[test]

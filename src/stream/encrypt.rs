@@ -78,9 +78,6 @@ enum Lock {
 
 impl Gpg {
     /// Looks for gpg on `path`. `stall` bounds how long it may take for an answer.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn locate(path: Option<&OsString>, stall: Duration) -> Result<Self> {
         let missing = Missing("gpg not found: install gnupg (backups are encrypted by it)");
         let program = find("gpg", path).ok_or(missing)?;
@@ -88,9 +85,6 @@ impl Gpg {
     }
 
     /// Proves that something can be encrypted, before there is anything to encrypt.
-    ///
-    /// # Errors
-    /// What gpg says: a recipient without a key, one whose key has expired.
     pub fn check(&self, encryption: &Encryption) -> Result<()> {
         let output = process::output(
             "gpg --encrypt",
@@ -110,9 +104,6 @@ impl Gpg {
 
     /// Encrypts `from`, which passes `observer` on its way. Gives the encrypted stream, and the observer when all is
     /// done.
-    ///
-    /// # Errors
-    /// When gpg cannot be started.
     pub fn encrypt<O: Observer>(
         &self,
         chain: &mut Chain,
@@ -129,10 +120,7 @@ impl Gpg {
     }
 
     /// Decrypts `file`, named `name` in messages. A passphrase or key that does not fit is found out before anything
-    /// is given.
-    ///
-    /// # Errors
-    /// [`Locked`] when it cannot be decrypted with what is here.
+    /// is given, and is a [`Locked`].
     pub fn decrypt(
         &self,
         chain: &mut Chain,
@@ -177,14 +165,10 @@ impl Gpg {
         if output.success || !output.stdout.is_empty() {
             return Ok(());
         }
-        // The start alone was given to it: that there is more tells nobody anything.
-        let told: Vec<&str> = output
-            .stderr
-            .split(" / ")
-            .filter(|line| !line.contains("block_filter"))
-            .collect();
+        // The start alone was given to it.
+        let told: Vec<&str> = output.stderr_lines().filter(|line| !tells_cut(line)).collect();
         let hint = match passphrase {
-            Some(_) if output.stderr.contains("Bad session key") => "BACKUP_GPG_PASSPHRASE is not its passphrase",
+            Some(_) if tells_wrong_passphrase(&output.stderr) => "BACKUP_GPG_PASSPHRASE is not its passphrase",
             Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
             None => "its private key must be in the keyring of the user who runs this, and unlocked",
         };
@@ -253,6 +237,18 @@ fn line(passphrase: &Secret) -> Vec<u8> {
     format!("{}\n", passphrase.reveal()).into_bytes()
 }
 
+/// Whether gpg says that the session key is wrong: `gpg: decryption failed: Bad session key` (2.2). A few wrong
+/// passphrases give a key that looks right, and gpg then says something else.
+fn tells_wrong_passphrase(stderr: &str) -> bool {
+    stderr.contains("Bad session key")
+}
+
+/// Whether a line of gpg is on a message that is cut short: `gpg: block_filter: pending bytes!` or
+/// `gpg: block_filter 0x0000556b: read error (size=16360,a->size=16360)` (2.2).
+fn tells_cut(line: &str) -> bool {
+    line.contains("block_filter")
+}
+
 /// How a message can be decrypted, by its first packet: RFC 4880, section 4.2 (headers), 5.1 and 5.3 (session keys).
 fn lock_of(start: &[u8]) -> Option<Lock> {
     let first = *start.first()?;
@@ -308,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn what_gpg_says_is_known() {
+        let said = "gpg: decryption failed: Bad session key / gpg: block_filter: pending bytes!";
+        assert!(tells_wrong_passphrase(said));
+        assert!(!tells_wrong_passphrase("gpg: decryption failed: No secret key"));
+        let told: Vec<bool> = said.split(" / ").map(tells_cut).collect();
+        assert_eq!(told, [false, true]);
+    }
+
+    #[test]
     fn no_argument_holds_the_passphrase() {
         let gpg = Gpg {
             program: PathBuf::from("gpg"),
@@ -338,15 +343,13 @@ mod tests {
                 .encrypt(&mut chain, &right, io::repeat(7).take(bytes), Count::default())
                 .unwrap();
             chain.pump("writing", stream, File::create(&file).unwrap(), ());
-            chain.finish().unwrap();
-            assert_eq!(seen.get().unwrap().0, bytes);
+            assert_eq!(seen.get(&chain.finish().unwrap()).unwrap().0, bytes);
 
             let read = |encryption: Option<&Encryption>| -> Result<u64> {
                 let mut chain = Chain::new(STALL);
                 let plain = gpg.decrypt(&mut chain, encryption, File::open(&file)?, &file)?;
                 let count = chain.pump("reading", plain, io::sink(), Count::default());
-                chain.finish()?;
-                Ok(count.get()?.0)
+                Ok(count.get(&chain.finish()?)?.0)
             };
             assert_eq!(read(Some(&right)).unwrap(), bytes);
             for wrong in [None, Some(&passphrase("wrong passphrase"))] {

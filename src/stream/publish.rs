@@ -13,7 +13,7 @@ use super::compress::{Compressor, Unpacking};
 use super::encrypt::gpg;
 use super::read::prove_encryption;
 use crate::config::Config;
-use crate::process::{Chain, Count, Observer, Pending};
+use crate::process::{Chain, Count, Finished, Observer, Pending};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
 use crate::store::{manifest, Entry, Kind, Partial, Stamp, Store};
@@ -119,19 +119,16 @@ fn writing(partial: &Partial) -> String {
 }
 
 impl<O> Written<O> {
-    /// The observer, the stream's length and the file's SHA-256; after [`Chain::finish`].
-    ///
-    /// # Errors
-    /// When a step did not come to its end.
-    pub fn get(self) -> Result<(O, u64, String)> {
+    /// The observer, the stream's length and the file's SHA-256.
+    pub fn get(self, finished: &Finished) -> Result<(O, u64, String)> {
         let (observer, count) = match self.seen {
-            Seen::Plain(seen) => seen.get()?.observer.0,
+            Seen::Plain(seen) => seen.get(finished)?.observer.0,
             Seen::Encrypted(seen, stored) => {
-                stored.get()?;
-                seen.get()?
+                stored.get(finished)?;
+                seen.get(finished)?
             }
         };
-        Ok((observer, count.0, self.sha256.get()?))
+        Ok((observer, count.0, self.sha256.get(finished)?))
     }
 }
 
@@ -231,14 +228,11 @@ impl<O: Observer> Packed<O> {
         })
     }
 
-    /// Takes the results; after [`Chain::finish`].
-    ///
-    /// # Errors
-    /// When a step did not come to its end, or the packed stream does not unpack to as many bytes as were packed.
-    pub fn get(self) -> Result<(Partial, u64, O, String)> {
-        let ((count, _), observer) = self.observer.get()?;
-        let (_, _, sha256) = self.written.get()?;
-        let unpacked = self.unpacked.get()?.0;
+    /// Takes the results, once the packed stream has unpacked to as many bytes as were packed.
+    pub fn get(self, finished: &Finished) -> Result<(Partial, u64, O, String)> {
+        let ((count, _), observer) = self.observer.get(finished)?;
+        let (_, _, sha256) = self.written.get(finished)?;
+        let unpacked = self.unpacked.get(finished)?.0;
         if unpacked != count.0 {
             bail!("the file unpacks to {unpacked} bytes, and {} were packed", count.0);
         }

@@ -53,8 +53,7 @@ pub fn observe<O: Observer>(config: &Config, path: &Path, observer: O) -> Result
     let contents = read(config, &mut chain, path)?;
     let observer = (observer, Progress::new("reading", || None));
     let seen = chain.pump(format!("reading {}", path.display()), contents, io::sink(), observer);
-    chain.finish()?;
-    Ok(seen.get()?.0)
+    Ok(seen.get(&chain.finish()?)?.0)
 }
 
 /// Whether an error of a proof says nothing of the file: it could not be opened, read or decrypted here.
@@ -71,9 +70,9 @@ pub fn sha256(config: &Config, path: &Path) -> Result<String> {
     let mut chain = Chain::new(config.stall);
     let (digest, sha256) = Digest::start(&mut chain, config.path.as_ref())?;
     let seen = chain.pump(format!("reading {}", path.display()), file, io::sink(), digest);
-    chain.finish()?;
-    seen.get()?;
-    sha256.get()
+    let finished = chain.finish()?;
+    seen.get(&finished)?;
+    sha256.get(&finished)
 }
 
 /// Compares a backup file with what the manifest of its recovery point says, when it belongs to one.
@@ -106,8 +105,7 @@ pub(super) fn prove_encryption(config: &Config, partial: &Partial, bytes: u64) -
     let mut chain = Chain::new(config.stall);
     let contents = undo(config, &mut chain, partial.reader()?, &partial.final_path())?;
     let count = chain.pump("reading back", contents, io::sink(), Count::default());
-    chain.finish()?;
-    let read = count.get()?.0;
+    let read = count.get(&chain.finish()?)?.0;
     ensure!(
         read == bytes,
         "the file unpacks to {read} bytes, and {bytes} were packed"

@@ -164,8 +164,7 @@ fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
     let mut chain = app.chain();
     let contents = read(&app.config, &mut chain, path)?;
     let text = chain.collect("reading the environment file", contents, LIMIT);
-    chain.finish()?;
-    text.get()
+    text.get(&chain.finish()?)
 }
 
 fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
@@ -181,8 +180,7 @@ fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
     let partial = app.store.create(Kind::Env, stamp)?;
     let mut chain = app.chain();
     let written = write(&app.config, &mut chain, &partial, file, ())?;
-    chain.finish()?;
-    let ((), bytes, sha256) = written.get()?;
+    let ((), bytes, sha256) = written.get(&chain.finish()?)?;
     let entry = publish(&app.config, partial, bytes)?;
     let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
     let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));

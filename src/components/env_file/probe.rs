@@ -34,7 +34,7 @@ pub fn probe(app: &App, report: &mut Report) {
             format!(
                 "others may read {}, which holds secrets: chmod 600 {}",
                 path.display(),
-                process::quoted(&path.to_string_lossy())
+                process::shell_quote(&path.to_string_lossy())
             ),
         ),
     }

@@ -9,7 +9,7 @@ use super::{facts, helper_image, MAX_CONFIG};
 use crate::components::credentials;
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::config::Secret;
-use crate::engine::ScratchContainer;
+use crate::engine::DATA_MOUNT;
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::units;
@@ -41,17 +41,16 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let volume = env.container(&image, &[], &["true"])?;
     let mut chain = context.chain();
     let contents = read(&context.config, &mut chain, file)?;
-    let (stdin, stdout) = chain.stream("docker cp", volume.unpack(ScratchContainer::volume()), Input::Piped)?;
+    let (stdin, stdout) = chain.stream("docker cp", volume.unpack(DATA_MOUNT), Input::Piped)?;
     let stdin = stdin.context("docker cp has no input")?;
     chain.pump("unpacking the archive", contents, stdin, ());
     chain.pump("reading from docker cp", stdout, io::sink(), ());
     chain.finish().context("the archive could not be unpacked")?;
 
     let mut chain = context.chain();
-    let (_, stream) = chain.stream("docker cp", volume.archive(), Input::Null)?;
+    let (_, stream) = chain.stream("docker cp", volume.pack(DATA_MOUNT), Input::Null)?;
     let seen = chain.pump("reading what was unpacked", stream, io::sink(), scanner());
-    chain.finish()?;
-    let unpacked = seen.get()?.finish()?;
+    let unpacked = seen.get(&chain.finish()?)?.finish()?;
     let of = |summary: &tar::Summary| {
         format!(
             "{} members, {} files, {} bytes",

@@ -15,7 +15,7 @@ use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan};
 use crate::app::App;
 use crate::components::credentials;
 use crate::config::Secret;
-use crate::engine::Docker;
+use crate::engine::{Docker, Label};
 use crate::formats::tar;
 use crate::process::Input;
 use crate::report::finding::Report;
@@ -111,7 +111,7 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     let owner = app.owner();
     // Each question takes the engine some time; none waits for another's answer.
     let (left, image, versions, is_podman) = thread::scope(|scope| {
-        let left = scope.spawn(|| docker.sweep_helpers(&owner));
+        let left = scope.spawn(|| docker.sweep(Label::Helper(&owner)));
         let versions = scope.spawn(|| about_n8n(app, &docker));
         let is_podman = scope.spawn(|| docker.is_podman());
         let image = helper_image(app, &docker, JOURNAL);
@@ -195,8 +195,8 @@ impl std::fmt::Display for Spoilt {
 fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool, stamp: Stamp) -> Result<Backup> {
     let volume = &app.config.n8n_volume;
     let helper = match is_podman {
-        true => docker.volume_itself(volume),
-        false => docker.volume_helper(owner, image, volume)?,
+        true => docker.volume_export(volume),
+        false => docker.volume_reader(Label::Helper(owner), image, volume)?,
     };
     let mut chain = app.chain();
     let (_, stream) = match helper.opens_its_output() {
@@ -205,8 +205,7 @@ fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool
     };
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
     let packed = Packed::start(&app.target(Kind::N8n, stamp), &mut chain, stream, scanner, JOURNAL)?;
-    chain.finish()?;
-    let (partial, bytes, scanner, sha256) = packed.get()?;
+    let (partial, bytes, scanner, sha256) = packed.get(&chain.finish()?)?;
     let summary = scanner.finish().context(Spoilt)?;
     let entry = thread::scope(|scope| {
         // The engine takes as long to remove it as the disk to take the file.

@@ -103,7 +103,7 @@ fn in_a_directory(container: &str, volume: &str, exists: bool, directory: &str) 
         true => String::new(),
         false => format!(", and set BACKUP_N8N_VOLUME={new} in .env"),
     };
-    let device = process::quoted(&format!("device={directory}"));
+    let device = process::shell_quote(&format!("device={directory}"));
     format!(
         "{container} keeps its data in the directory {directory} of the host, not in {volume}. Make a volume that stands for it \
          (nothing is moved): docker volume create -o type=none -o o=bind -o {device} {new}{set}"

@@ -9,7 +9,7 @@ use super::helper_image;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Data, Docker, Exec, HelperContainer, HELPER_MOUNT};
+use crate::engine::{Data, Docker, Exec, Guard, DATA_MOUNT};
 use crate::formats::tar;
 use crate::process::{Count, Input};
 use crate::report::log::Journal;
@@ -64,7 +64,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
     };
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
-    if DirSwap::new(&helper, HELPER_MOUNT).state()? == State::None {
+    if DirSwap::new(&helper, DATA_MOUNT).state()? == State::None {
         plan.check_room(&helper)?;
     }
     Ok(plan)
@@ -103,7 +103,7 @@ fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
 
 impl Plan<'_> {
     /// A container that shows the volume.
-    fn helper(&self) -> Result<HelperContainer> {
+    fn helper(&self) -> Result<Guard> {
         let image = helper_image(self.app, &self.docker, self.journal)?;
         let data = Data::Volume(&self.app.config.n8n_volume);
         dirswap::helper_container(self.app, &self.docker, Kind::N8n, &image, data)
@@ -111,11 +111,11 @@ impl Plan<'_> {
 
     /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
     /// engine's disk need not be one of this host, so it is asked in a container.
-    fn check_room(&self, helper: &HelperContainer) -> Result<()> {
+    fn check_room(&self, helper: &Guard) -> Result<()> {
         self.check_volume(helper)?;
         let du = self
             .docker
-            .exec(helper.id(), Exec::default(), &["du", "-sk", HELPER_MOUNT]);
+            .exec(helper.id(), Exec::default(), &["du", "-sk", DATA_MOUNT]);
         // Nothing is heard of it before its end, which the stall limit may cut short in a huge volume.
         let output = self.docker.answer("du", du, None).map(|output| output.text());
         let held = output
@@ -143,9 +143,9 @@ impl Plan<'_> {
     }
 
     /// Refuses an archive that the volume has no room for, beside what it holds.
-    fn check_volume(&self, helper: &HelperContainer) -> Result<()> {
+    fn check_volume(&self, helper: &Guard) -> Result<()> {
         let volume = &self.app.config.n8n_volume;
-        let Some(free) = self.docker.free_space(helper.id(), HELPER_MOUNT)? else {
+        let Some(free) = self.docker.free_space(helper.id(), DATA_MOUNT)? else {
             self.journal.warn(format_args!(
                 "Could not determine the disk space that is free for the volume {volume}"
             ));
@@ -170,10 +170,10 @@ impl Plan<'_> {
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
-    fn put_back(&self, failed: HelperContainer) -> Result<()> {
+    fn put_back(&self, failed: Guard) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        DirSwap::new(&helper, HELPER_MOUNT).roll_back()
+        DirSwap::new(&helper, DATA_MOUNT).roll_back()
     }
 
     /// Sets right what a killed restore has left. Whether there was something.
@@ -193,7 +193,7 @@ impl Plan<'_> {
     }
 
     /// Unpacks the archive and reads back what came of it.
-    fn stage(&self, helper: &HelperContainer, dir: &str) -> Result<()> {
+    fn stage(&self, helper: &Guard, dir: &str) -> Result<()> {
         self.journal.info("Unpacking the archive beside the data...");
         let mut chain = self.app.chain();
         let contents = read(&self.app.config, &mut chain, self.file)?;
@@ -207,8 +207,8 @@ impl Plan<'_> {
         let mut chain = self.app.chain();
         let (_, stream) = chain.stream("docker cp", helper.pack(dir), Input::Null)?;
         let seen = chain.pump("reading back", stream, std::io::sink(), tar::Scanner::new().listed());
-        chain.finish()?;
-        let there = seen.get()?.finish().context("what was unpacked cannot be read back")?;
+        let seen = seen.get(&chain.finish()?)?;
+        let there = seen.finish().context("what was unpacked cannot be read back")?;
         // The directory itself is a member of what is read back, and not always of the archive.
         let members = |summary: &tar::Summary| summary.members - u64::from(summary.root.is_some());
         let counts = |summary: &tar::Summary| (members(summary), summary.files, summary.bytes);
@@ -251,7 +251,7 @@ impl RestorePlan for Plan<'_> {
     /// Unpacks the archive beside what is there and exchanges the two, with a backup of what was there right before.
     fn run(&self, around: &dyn Around) -> Result<()> {
         let helper = self.helper()?;
-        let exchange = DirSwap::new(&helper, HELPER_MOUNT);
+        let exchange = DirSwap::new(&helper, DATA_MOUNT);
         {
             let _lock = self.app.hold(Kind::N8n, self.journal)?;
             if self.recover(&exchange)? {

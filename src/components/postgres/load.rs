@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail, Context as _, Result};
 use super::sql::{self, CountKind};
 use super::Psql;
 use crate::formats::pg_dump::{self, Filter, Strip, TableName};
-use crate::process::{Input, Observer, BLOCK};
+use crate::process::{Input, Tail, BLOCK};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
 use crate::store::Stamp;
@@ -83,10 +83,10 @@ pub fn load(
         to.write_all(epilogue.as_bytes())?;
         Ok(summary)
     });
-    let output = chain.pump("reading from psql", stdout, io::sink(), LastBytes::default());
-    chain.finish().context("Database restore failed")?;
-    let loaded = loaded.get().context("Database restore failed")?;
-    if !output.get()?.has_line(&marker) {
+    let output = chain.pump("reading from psql", stdout, io::sink(), Tail::default());
+    let finished = chain.finish().context("Database restore failed")?;
+    let loaded = loaded.get(&finished).context("Database restore failed")?;
+    if !output.get(&finished)?.has_line(&marker) {
         bail!("Database restore failed: psql ended before the last line of the dump");
     }
     if loaded != *summary {
@@ -264,28 +264,6 @@ fn differences(summary: &pg_dump::Summary, counts: &[sql::Count]) -> Vec<String>
         }
     }
     found
-}
-
-/// Keeps the end of what psql says.
-#[derive(Default)]
-struct LastBytes(Vec<u8>);
-
-impl LastBytes {
-    fn has_line(&self, line: &str) -> bool {
-        self.0
-            .split(|byte| *byte == b'\n')
-            .any(|there| there == line.as_bytes())
-    }
-}
-
-impl Observer for LastBytes {
-    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
-        const KEPT: usize = 4096;
-        self.0.extend_from_slice(&chunk[chunk.len().saturating_sub(KEPT)..]);
-        let excess = self.0.len().saturating_sub(KEPT);
-        self.0.drain(..excess);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -149,8 +149,8 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
         pg_dump::Scanner::new(),
         JOURNAL,
     )?;
-    chain.finish().map_err(explained).context("pg_dump failed")?;
-    let (partial, bytes, scanner, sha256) = packed.get().context("pg_dump failed")?;
+    let finished = chain.finish().map_err(explained).context("pg_dump failed")?;
+    let (partial, bytes, scanner, sha256) = packed.get(&finished).context("pg_dump failed")?;
     if bytes == 0 {
         bail!("Backup file is empty");
     }

@@ -86,7 +86,7 @@ fn put(env: &DrillEnv<'_>, server: &ScratchContainer, file: &Path, bytes: u64) -
     let archive = io::Cursor::new(header).chain(contents).chain(io::Cursor::new(end));
     chain.pump("copying the snapshot", archive, stdin, ());
     chain.pump("reading from docker cp", stdout, io::sink(), ());
-    chain.finish().context(Inconclusive)
+    chain.finish().map(drop).context(Inconclusive)
 }
 
 /// Waits until the snapshot is loaded, and gives the number of keys.

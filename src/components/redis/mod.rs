@@ -109,7 +109,7 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
         let (_, stream) = chain.stream("docker exec cat", copy, Input::Leash)?;
         let written = write(&app.config, &mut chain, &partial, stream, rdb::Scanner::new())?;
-        chain.finish().and_then(|()| written.get())
+        chain.finish().and_then(|finished| written.get(&finished))
     }
     .context("Failed to copy RDB file from container")?;
     if bytes == 0 {

@@ -16,7 +16,7 @@ use super::verify;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
-use crate::engine::{Container, Data, Docker, Exec, HelperContainer};
+use crate::engine::{Container, Data, Docker, Exec, Guard, Status};
 use crate::process::Input;
 use crate::report::log::Journal;
 use crate::stack::LeftHalfDone;
@@ -89,7 +89,7 @@ impl RestorePlan for Plan<'_> {
         let name = &self.container.name;
         let done = self.exchange(around);
         let left = match &done {
-            _ if self.container.status != "running" => self.rest(),
+            _ if self.container.status != Status::Running => self.rest(),
             Err(error) if error.downcast_ref::<LeftHalfDone>().is_none() => self.docker.start(name),
             _ => Ok(()),
         };
@@ -107,9 +107,9 @@ impl Plan<'_> {
     /// Stops the container if it runs.
     fn rest(&self) -> Result<()> {
         let name = &self.container.name;
-        match self.docker.container(name)? {
-            Some(now) if now.status == "running" => self.docker.stop(name),
-            _ => Ok(()),
+        match self.docker.is_running(name)? {
+            true => self.docker.stop(name),
+            false => Ok(()),
         }
     }
 
@@ -125,19 +125,19 @@ impl Plan<'_> {
     }
 
     /// A container that sees what the live one has mounted.
-    fn helper(&self) -> Result<HelperContainer> {
+    fn helper(&self) -> Result<Guard> {
         let data = Data::Of(&self.container.name);
         dirswap::helper_container(self.app, &self.docker, Kind::Redis, &self.container.image_id, data)
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
-    fn put_back(&self, failed: HelperContainer, layout: &Layout) -> Result<()> {
+    fn put_back(&self, failed: Guard, layout: &Layout) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
         DirSwap::new(&helper, &layout.dir).roll_back()
     }
 
-    fn replace(&self, helper: HelperContainer, mounts: &[String], layout: &Layout, around: &dyn Around) -> Result<()> {
+    fn replace(&self, helper: Guard, mounts: &[String], layout: &Layout, around: &dyn Around) -> Result<()> {
         let inside = |dir: &String| Path::new(&layout.dir).starts_with(dir);
         ensure!(
             mounts.iter().any(inside),
@@ -186,7 +186,7 @@ impl Plan<'_> {
     /// time to stop, and what is put back after a failure would be the snapshot before.
     fn save(&self) -> Result<()> {
         let name = &self.container.name;
-        if self.docker.container(name)?.is_none_or(|now| now.status != "running") {
+        if !self.docker.is_running(name)? {
             return Ok(());
         }
         let live = Redis::live(self.app, &self.docker);
@@ -205,8 +205,7 @@ impl Plan<'_> {
             State::Staged => exchange.roll_back()?,
             State::Exchanged => exchange.finish(&[])?,
             State::Broken => {
-                let running = self.docker.container(&self.container.name)?;
-                let running = running.is_some_and(|container| container.status == "running");
+                let running = self.docker.is_running(&self.container.name)?;
                 if running {
                     self.docker.stop(&self.container.name)?;
                 }
@@ -226,11 +225,11 @@ impl Plan<'_> {
         let live = Redis::live(self.app, &self.docker);
         let name = &self.container.name;
         self.docker.start(name)?;
-        if let Err(error) = live.loaded(live.stall, || match self.docker.container(name)? {
-            Some(container) if container.status == "running" => Ok(()),
-            _ => bail!("it ended again"),
+        if let Err(error) = live.loaded(live.stall, || match self.docker.is_running(name)? {
+            true => Ok(()),
+            false => bail!("it ended again"),
         }) {
-            if self.container.status == "running" {
+            if self.container.status == Status::Running {
                 return Err(error.context(format!("Redis in {name} does not answer")));
             }
             self.journal.warn(format_args!(
@@ -257,7 +256,7 @@ impl Plan<'_> {
     }
 
     /// Has a server of our own load the snapshot and write what the live one is to start from. Gives the keys in it.
-    fn stage(&self, helper: &HelperContainer, exchange: &DirSwap<'_>, layout: &Layout) -> Result<Keys> {
+    fn stage(&self, helper: &Guard, exchange: &DirSwap<'_>, layout: &Layout) -> Result<Keys> {
         let owner = exchange.begin(&layout.names())?;
         let dir = exchange.new_dir();
         let snapshot = format!("{dir}/{}", layout.snapshot);
@@ -309,7 +308,7 @@ impl Plan<'_> {
     }
 
     /// Lays the snapshot down for the live server's owner.
-    fn copy_in(&self, helper: &HelperContainer, owner: &str, path: &str) -> Result<()> {
+    fn copy_in(&self, helper: &Guard, owner: &str, path: &str) -> Result<()> {
         const COPY: &str = "umask 077; cat >\"$1\"; sync \"$1\" 2>/dev/null || sync; wc -c <\"$1\"";
         let mut chain = self.app.chain();
         let contents = read(&self.app.config, &mut chain, self.file)?;
@@ -328,11 +327,9 @@ impl Plan<'_> {
             crate::process::Count::default(),
         );
         let output = chain.collect("reading from docker exec", stdout, 1024);
-        chain.finish()?;
-        let (sent, arrived) = (
-            count.get()?.0,
-            String::from_utf8_lossy(&output.get()?).trim().to_owned(),
-        );
+        let finished = chain.finish()?;
+        let sent = count.get(&finished)?.0;
+        let arrived = String::from_utf8_lossy(&output.get(&finished)?).trim().to_owned();
         ensure!(
             arrived == sent.to_string(),
             "{sent} bytes of the snapshot were sent and {arrived} arrived"
@@ -341,7 +338,7 @@ impl Plan<'_> {
     }
 
     /// What redis-check-rdb counts in the snapshot; none where the image does not have it.
-    fn check(&self, helper: &HelperContainer, snapshot: &str) -> Result<Option<Keys>> {
+    fn check(&self, helper: &Guard, snapshot: &str) -> Result<Option<Keys>> {
         let call = self
             .docker
             .exec(helper.id(), Exec::default(), &["redis-check-rdb", snapshot]);
@@ -359,7 +356,7 @@ impl Plan<'_> {
     }
 
     /// Starts a server on the staged snapshot and waits until it has loaded it.
-    fn serve<'a>(&'a self, helper: &'a HelperContainer, owner: &str, dir: &str, layout: &Layout) -> Result<Redis<'a>> {
+    fn serve<'a>(&'a self, helper: &'a Guard, owner: &str, dir: &str, layout: &Layout) -> Result<Redis<'a>> {
         const RUN: &str = "\"$@\"; echo $? >\"$0\"";
         let mut argv = vec![
             "sh",
@@ -419,13 +416,13 @@ impl Plan<'_> {
     }
 
     /// The exit status of the server of our own, when it has ended.
-    fn status(&self, helper: &HelperContainer) -> Result<Option<String>> {
+    fn status(&self, helper: &Guard) -> Result<Option<String>> {
         let call = self.docker.exec(helper.id(), Exec::default(), &["cat", STATUS]);
         let output = self.docker.answer("docker exec", call, None)?;
         Ok(output.success.then(|| output.text()).filter(|text| !text.is_empty()))
     }
 
-    fn last_words(&self, helper: &HelperContainer) -> Result<String> {
+    fn last_words(&self, helper: &Guard) -> Result<String> {
         let call = self
             .docker
             .exec(helper.id(), Exec::default(), &["tail", "-n", "3", LOG]);
@@ -433,7 +430,7 @@ impl Plan<'_> {
         Ok(output.lines().collect::<Vec<_>>().join(" / "))
     }
 
-    fn ended(&self, helper: &HelperContainer) -> Result<()> {
+    fn ended(&self, helper: &Guard) -> Result<()> {
         let deadline = Instant::now() + self.app.config.stall;
         loop {
             match self.status(helper)?.as_deref() {
@@ -454,9 +451,9 @@ impl Plan<'_> {
         self.journal.info(format_args!("Starting {name}..."));
         self.docker.start(name)?;
         let live = Redis::live(self.app, &self.docker);
-        let info = live.loaded(live.stall, || match self.docker.container(name)? {
-            Some(container) if container.status == "running" => Ok(()),
-            _ => bail!("Redis does not start with the restored data; see: docker logs {name}"),
+        let info = live.loaded(live.stall, || match self.docker.is_running(name)? {
+            true => Ok(()),
+            false => bail!("Redis does not start with the restored data; see: docker logs {name}"),
         })?;
         self.journal.info("Verifying restore...");
         let now = live.count()?;

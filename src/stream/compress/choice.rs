@@ -1,29 +1,29 @@
-//! The choice among several programs, part by part. How much less a fast one packs depends on the data (nothing where they are
-//! noise or repeat themselves nearby, a fifth in prose), so it is tried on samples. What trials like something that was tried
-//! before gets the same answer.
+//! The choice among several programs, part by part. How much less a fast one packs depends on the data (nothing where
+//! they are noise or repeat themselves nearby, a fifth in prose), so it is tried on samples. A part that is like one
+//! that was tried before gets the same answer.
 
 use anyhow::{Context, Result};
 
-use super::{Candidate, Tool};
+use super::tool::{Candidate, Tool};
 
-/// How much of the middle of a part is taken to try programs on: four of deflate's windows. Several shorter pieces would put things
-/// beside each other that are not, which some programs pack badly.
+/// How much of the middle of a part is tried: four of deflate's windows. Several shorter pieces would join what is not
+/// adjacent, which some programs pack badly.
 const SAMPLE: usize = 128 << 10;
-/// How much larger than what `gzip -6` makes of it an archive may become by the choice of faster programs, in thousandths.
-/// That a member is made of each part, and that samples make the programs trial better than the whole does, takes up to as much again.
+/// How much larger than what `gzip -6` makes of it an archive may become by the choice of faster programs, in
+/// thousandths. A member for each part, and samples that flatter the programs, take up to as much again.
 const TOLERANCE: i64 = 7;
-/// So many parts of one trial are packed by what one sample has told, at least and at most. Odd, so that kinds that take turns
-/// are all asked about.
+/// For how many parts the answer of one trial holds, at least and at most. Odd, so that kinds that take turns are all
+/// tried.
 const REUSE: (u32, u32) = (3, 31);
-/// So many parts come before the first question, by the last program: a stream of so few is packed sooner than asked about.
+/// How many parts the last program packs before the first trial: a shorter stream is packed sooner than tried.
 const WARMUP: u32 = 8;
-/// So many parts to a question at least: to try all programs takes longer than to pack a part by the slowest.
-const PARTS_A_QUESTION: u32 = 4;
-/// What two parts may differ in and still trial alike, as a share of their bytes.
+/// How many parts there are to a trial at least: to try all programs takes longer than to pack a part by the slowest.
+const PARTS_A_TRIAL: u32 = 4;
+/// How much two parts may differ and still get the same answer, as a share of their bytes.
 const SAME: f64 = 0.1;
-/// What else decides when there have been too many questions.
+/// The same when there have been too many trials.
 const SIMILAR: f64 = 0.2;
-/// So many trials are kept.
+/// How many trials are kept.
 const TRIALS: usize = 16;
 /// How much of a sample is looked at for what repeats.
 const NEARBY: usize = 32 << 10;
@@ -44,16 +44,16 @@ pub(super) struct Chooser {
     measure: Option<Tool>,
     /// Answers, the last used last.
     trials: Vec<Trial>,
-    /// How many parts and questions there were, and by which candidate the last part was packed.
+    /// How many parts and trials there were, and which candidate packed the last part.
     parts: u32,
-    questions: u32,
+    tried: u32,
     before: Option<usize>,
     /// What the samples of all parts so far may take, and what they do.
     budget: SizeBudget,
 }
 
-/// The archive as a whole is what is to be small: half of what some parts save may be spent on others. The other half is for
-/// what a sample promises and the whole does not keep.
+/// The archive as a whole is what is to be small: half of what some parts save may be spent on others. The other half
+/// is for what a sample promises and the whole does not keep.
 #[derive(Clone, Copy, Default)]
 struct SizeBudget {
     /// What the measure makes of the samples, in bytes.
@@ -75,15 +75,15 @@ impl SizeBudget {
     }
 }
 
-/// What parts trial like.
+/// What tells parts of one kind from others.
 #[derive(Clone)]
 struct Fingerprint {
     /// How often a sample has each byte.
     bytes: [u32; 256],
     /// How many bytes of it that is.
     total: u32,
-    /// The share of places where what was there shortly before comes again. It tells text that repeats itself, which any program packs
-    /// well, from other text of the same letters.
+    /// The share of places where what was there shortly before comes again. It tells text that repeats itself, which
+    /// any program packs well, from other text of the same letters.
     repeats: f64,
 }
 
@@ -117,7 +117,7 @@ impl Fingerprint {
     }
 }
 
-/// What was found out about parts that trial alike.
+/// What was found out about parts of one kind.
 struct Trial {
     fingerprint: Fingerprint,
     /// What the measure makes of a sample.
@@ -147,16 +147,13 @@ impl Chooser {
             measure,
             trials: Vec::new(),
             parts: 0,
-            questions: 0,
+            tried: 0,
             before: None,
             budget: SizeBudget::default(),
         }
     }
 
     /// The program for the next part.
-    ///
-    /// # Errors
-    /// When one cannot be tried.
     pub(super) fn choose(&mut self, part: &[u8]) -> Result<Choice> {
         let answer = self.answer(part)?.unwrap_or(self.candidates.len().saturating_sub(1));
         let goes_on = self.before.replace(answer) == Some(answer);
@@ -168,7 +165,7 @@ impl Chooser {
         })
     }
 
-    /// The candidate for a part; none for the last. A short part is not worth the question.
+    /// The candidate for a part; none for the last. A short part is not worth a trial.
     fn answer(&mut self, part: &[u8]) -> Result<Option<usize>> {
         self.parts = self.parts.saturating_add(1);
         let (Some(measure), Some(sample)) = (&self.measure, sample(part)) else {
@@ -190,12 +187,12 @@ impl Chooser {
                 .map(|(place, _)| place)
         };
         let known = within(SAME).filter(|&place| self.trials[place].used < self.trials[place].trust);
-        let may_ask = self.questions.saturating_mul(PARTS_A_QUESTION) <= self.parts;
-        let mut trial = match (known, may_ask) {
+        let may_try = self.tried.saturating_mul(PARTS_A_TRIAL) <= self.parts;
+        let mut trial = match (known, may_try) {
             (Some(place), _) => self.trials.remove(place),
             (None, true) => {
-                self.questions += 1;
-                let mut trial = self.ask(measure, fingerprint, sample)?;
+                self.tried += 1;
+                let mut trial = self.try_all(measure, fingerprint, sample)?;
                 if let Some(old) = within(SAME).map(|place| self.trials.remove(place)) {
                     // The longer the answer stays the same, the longer it is trusted.
                     let answer = |trial: &Trial| trial.answer(SizeBudget::default()).0;
@@ -221,7 +218,7 @@ impl Chooser {
     }
 
     /// Tries the programs on a sample.
-    fn ask(&self, measure: &Tool, fingerprint: Fingerprint, sample: &[u8]) -> Result<Trial> {
+    fn try_all(&self, measure: &Tool, fingerprint: Fingerprint, sample: &[u8]) -> Result<Trial> {
         let mut trial = Trial {
             fingerprint,
             least: measure.try_on(sample)?,
@@ -263,7 +260,7 @@ mod tests {
         Chooser::new(candidates.to_vec(), Some(gzip("-9")))
     }
 
-    /// Whether the fast level packs each of so many parts.
+    /// Whether the fast level packs each of `times` parts.
     fn fast(chooser: &mut Chooser, part: &[u8], times: u32) -> Vec<bool> {
         (0..times)
             .map(|_| chooser.choose(part).unwrap().tool.args == ["-1"])
@@ -298,7 +295,7 @@ mod tests {
     #[test]
     fn the_fast_program_packs_only_what_it_packs_as_well() {
         let mut chooser = chooser();
-        // Nobody asks about the first.
+        // The first are not tried.
         assert_eq!(fast(&mut chooser, &noise(256), WARMUP), all(false, WARMUP));
         assert_eq!(fast(&mut chooser, &text(), 3), all(false, 3));
         assert_eq!(fast(&mut chooser, &noise(256), 3), all(true, 3));
@@ -312,20 +309,20 @@ mod tests {
     fn an_answer_is_trusted_longer_when_it_stays_the_same() {
         let mut chooser = chooser();
         fast(&mut chooser, &noise(256), WARMUP + REUSE.0);
-        assert_eq!((chooser.trials[0].trust, chooser.questions), (REUSE.0, 1));
+        assert_eq!((chooser.trials[0].trust, chooser.tried), (REUSE.0, 1));
         fast(&mut chooser, &noise(256), 1);
-        assert_eq!((chooser.trials[0].trust, chooser.questions), (2 * REUSE.0 + 1, 2));
+        assert_eq!((chooser.trials[0].trust, chooser.tried), (2 * REUSE.0 + 1, 2));
         fast(&mut chooser, &noise(256), 2 * REUSE.0 + 1);
-        assert_eq!((chooser.trials[0].trust, chooser.questions), (4 * REUSE.0 + 3, 3));
-        // As many trials as there are kinds, and no more than are kept; and never many questions.
+        assert_eq!((chooser.trials[0].trust, chooser.tried), (4 * REUSE.0 + 3, 3));
+        // As many trials as there are kinds, and no more than are kept; and never many trials.
         for turn in 0..60 {
             fast(&mut chooser, &noise(3 + turn * 4), 1);
         }
         assert!(chooser.trials.len() <= TRIALS);
         assert!(
-            (chooser.questions - 1) * PARTS_A_QUESTION <= chooser.parts,
+            (chooser.tried - 1) * PARTS_A_TRIAL <= chooser.parts,
             "{}",
-            chooser.questions
+            chooser.tried
         );
     }
 

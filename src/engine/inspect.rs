@@ -1,0 +1,399 @@
+//! What the engine says about containers and images, and their start and stop.
+
+use std::fmt;
+
+use anyhow::{anyhow, bail, Context, Result};
+
+use super::dialect::{absent, stop_limit};
+use super::Docker;
+
+/// What the engine says about a container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its name; where it was looked up by itself, as it was asked for.
+    pub name: String,
+    /// The image it was made from, as an ID.
+    pub image_id: String,
+    /// The image's name, as it stood on the command line.
+    pub image: String,
+    /// Its state.
+    pub status: Status,
+    /// The version in the image's label `org.opencontainers.image.version`; empty when it has none.
+    pub version: String,
+    /// When it was started, as the engine writes it, without blanks.
+    pub started_at: String,
+    /// Its restart policy, as `docker update --restart` takes it: `no`, `always`, `on-failure:3`.
+    pub restart: String,
+    /// What it mounts.
+    pub mounts: Vec<Mount>,
+}
+
+/// The state of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has not run yet.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program is frozen.
+    Paused,
+    /// Its program has ended, and the engine starts it again.
+    Restarting,
+    /// Its program is told to end.
+    Stopping,
+    /// Its program has ended.
+    Exited,
+    /// The engine removes it.
+    Removing,
+    /// The engine could not remove it.
+    Dead,
+    /// What the engine says, where it is none of these.
+    Unknown(String),
+}
+
+impl Status {
+    /// Reads what `docker inspect` prints; podman has more names.
+    fn parse(text: &str) -> Self {
+        match text {
+            "created" | "configured" | "initialized" => Self::Created,
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "restarting" => Self::Restarting,
+            "stopping" => Self::Stopping,
+            "exited" | "stopped" => Self::Exited,
+            "removing" => Self::Removing,
+            "dead" => Self::Dead,
+            other => Self::Unknown(other.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
+            Self::Exited => "exited",
+            Self::Removing => "removing",
+            Self::Dead => "dead",
+            Self::Unknown(text) => text,
+        })
+    }
+}
+
+impl Container {
+    /// Reads `container|` and what [`Container::parse`] takes, a line for each, and behind each its `mount|` lines.
+    fn parse_all(text: &str) -> Result<Vec<Self>> {
+        let mut found: Vec<Self> = Vec::new();
+        for line in text.lines() {
+            match (line.split_once('|'), found.last_mut()) {
+                (Some(("container", line)), _) => found.push(
+                    Self::parse(line)
+                        .with_context(|| format!("docker inspect gave an answer that is not understood: {line}"))?,
+                ),
+                (Some(("mount", line)), Some(container)) => container.mounts.extend(Mount::parse(line)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|RESTART POLICY|RETRIES|VERSION`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(8, '|').map(str::to_owned);
+        let name = fields.next()?;
+        Some(Self {
+            name: name.trim_start_matches('/').to_owned(),
+            status: Status::parse(&fields.next()?),
+            image_id: fields.next()?,
+            image: fields.next()?,
+            // podman writes a date as people read it.
+            started_at: fields.next()?.replace(' ', "_"),
+            restart: restart_policy(&fields.next()?, &fields.next()?),
+            version: fields.next()?,
+            mounts: Vec::new(),
+        })
+    }
+}
+
+/// A restart policy as `docker update --restart` takes it; that of a container without one is empty.
+fn restart_policy(name: &str, retries: &str) -> String {
+    match (name, retries) {
+        ("", _) => "no".to_owned(),
+        ("on-failure", retries) if retries != "0" => format!("{name}:{retries}"),
+        (name, _) => name.to_owned(),
+    }
+}
+
+/// What a container mounts.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// The volume's name; empty for what is no volume.
+    pub name: String,
+    /// The directory of the engine's host that is mounted; empty for a volume.
+    pub directory: String,
+    /// Where the container sees it.
+    pub destination: String,
+}
+
+impl Mount {
+    /// Reads `TYPE|NAME|DESTINATION|SOURCE`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(4, '|');
+        let (kind, name) = (fields.next()?, fields.next()?);
+        let (destination, source) = (fields.next()?, fields.next()?);
+        let when = |is: bool, text: &str| if is { text.to_owned() } else { String::new() };
+        Some(Self {
+            name: when(kind == "volume", name),
+            directory: when(kind == "bind", source),
+            destination: destination.to_owned(),
+        })
+    }
+}
+
+impl Docker {
+    /// Looks a container up; `None` when there is no such one.
+    pub fn container(&self, name: &str) -> Result<Option<Container>> {
+        let found = self.containers(&[name])?.pop();
+        // An engine also knows it by its ID.
+        Ok(found.map(|container| Container {
+            name: name.to_owned(),
+            ..container
+        }))
+    }
+
+    /// Looks containers up by one question; those that there are none of are left out.
+    pub fn containers(&self, names: &[&str]) -> Result<Vec<Container>> {
+        const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
+                              {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
+                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
+                              {{range .Mounts}}{{println}}mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
+        let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
+        let output = self.query(&[&question, names].concat())?;
+        if !output.success {
+            // Each that is missing has a line of its own.
+            output.stderr_lines().try_for_each(absent)?;
+        }
+        let found = Container::parse_all(&output.text())?;
+        if output.success && found.len() < names.len() {
+            bail!(
+                "docker inspect gave an answer that is not understood: {}",
+                output.text()
+            );
+        }
+        Ok(found)
+    }
+
+    /// Whether a container of this name runs.
+    pub fn is_running(&self, name: &str) -> Result<bool> {
+        Ok(self
+            .container(name)?
+            .is_some_and(|found| found.status == Status::Running))
+    }
+
+    /// A container that is there, whatever its state.
+    pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
+        self.container(name)?.with_context(|| {
+            format!(
+                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if yours \
+                 is called otherwise"
+            )
+        })
+    }
+
+    /// A container that runs. The error tells why it does not, and what to do.
+    pub fn running(&self, name: &str, setting: &str) -> Result<Container> {
+        let missing = || format!("Container {name} is not running");
+        match self.container(name)? {
+            None => Err(anyhow!(
+                "there is no container of this name; set {setting} in .env if yours is called otherwise"
+            ))
+            .with_context(missing),
+            Some(container) if container.status == Status::Running => Ok(container),
+            Some(container) if container.status == Status::Paused => {
+                Err(anyhow!("it is paused; try: docker unpause {name}")).with_context(missing)
+            }
+            Some(container) => {
+                let state = &container.status;
+                let why = match self.last_failure(name) {
+                    Some(failure) => anyhow!("its state is '{state}', and its last output is: {failure}"),
+                    None => anyhow!("its state is '{state}'; try: docker start {name}"),
+                };
+                Err(why).with_context(missing)
+            }
+        }
+    }
+
+    /// Why the program of a container ended by itself; none when its log tells of no failure.
+    fn last_failure(&self, name: &str) -> Option<String> {
+        let output = self.query(&["logs", "--tail", "6", "--", name]).ok()?;
+        failure(output.stderr_lines()).or_else(|| failure(output.text().lines()))
+    }
+
+    /// Where a container mounts what it may write to and what outlives it: volumes, and directories or files of the
+    /// host.
+    pub fn mounts(&self, name: &str) -> Result<Vec<String>> {
+        const FORMAT: &str =
+            "{{range .Mounts}}{{if .RW}}{{if ne .Type \"tmpfs\"}}{{println .Destination}}{{end}}{{end}}{{end}}";
+        self.list(name, FORMAT)
+    }
+
+    /// The arguments of a container's program.
+    pub fn arguments(&self, name: &str) -> Result<Vec<String>> {
+        self.list(name, "{{range .Args}}{{println .}}{{end}}")
+    }
+
+    fn list(&self, name: &str, format: &str) -> Result<Vec<String>> {
+        let output = self.query(&["inspect", "--type", "container", "--format", format, "--", name])?;
+        if !output.success {
+            bail!("docker inspect {name}: {}", output.stderr);
+        }
+        let lines = output.text();
+        Ok(lines
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The ID of an image that is on this host; `None` when it is not.
+    pub fn image(&self, name: &str) -> Result<Option<String>> {
+        let output = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
+        if output.success {
+            return Ok(Some(output.text()));
+        }
+        absent(&output.stderr).map(|()| None)
+    }
+
+    /// Starts a container; one that runs is left as it is.
+    pub fn start(&self, name: &str) -> Result<()> {
+        self.drive("start", name)
+    }
+
+    /// Stops a container in good order, within the time that it was given when it was made.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        let output = self.query(&[
+            "inspect",
+            "--type",
+            "container",
+            "--format",
+            "{{.Config.StopTimeout}}",
+            "--",
+            name,
+        ])?;
+        let patient = Self {
+            stall: self.stall.max(stop_limit(&output.text())),
+            ..self.clone()
+        };
+        patient.drive("stop", name)
+    }
+
+    /// Lets a paused container go on; any other is left as it is.
+    pub fn unpause(&self, name: &str) -> Result<()> {
+        self.drive("unpause", name)
+    }
+
+    /// Sets the restart policy of a container.
+    ///
+    /// # Errors
+    /// When the engine refuses, as podman before 5.1 does, which knows no such option.
+    pub fn set_restart(&self, name: &str, policy: &str) -> Result<()> {
+        let option = format!("--restart={policy}");
+        let output = self.query(&["update", &option, "--", name])?;
+        if !output.success {
+            bail!("docker update {option} {name}: {}", output.stderr);
+        }
+        Ok(())
+    }
+
+    fn drive(&self, verb: &str, name: &str) -> Result<()> {
+        let output = self.query(&[verb, "--", name])?;
+        if !output.success {
+            bail!("docker {verb} {name}: {}", output.stderr);
+        }
+        Ok(())
+    }
+}
+
+/// The failure that the last lines of a server's log tell, with its details: of PostgreSQL, Redis and the like.
+fn failure<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
+    const SIGNS: [&str; 3] = ["FATAL:", "PANIC:", "Fatal error"];
+    const DETAILS: [&str; 2] = ["DETAIL:", "HINT:"];
+    let after = |line: &'a str, signs: &[&str]| signs.iter().find_map(|sign| line.find(sign)).map(|at| &line[at..]);
+    let mut parts: Vec<&str> = Vec::new();
+    for line in lines {
+        if let Some(failure) = after(line, &SIGNS) {
+            parts = vec![failure];
+        } else if let Some(detail) = after(line, &DETAILS).filter(|_| !parts.is_empty()) {
+            parts.push(detail);
+        } else {
+            parts.clear();
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_what_a_server_said_last() {
+        let failed =
+            "LOG:  starting\nx UTC [1] FATAL:  database files are incompatible with server\nx UTC [1] DETAIL:  It \
+                      is 99.";
+        assert_eq!(
+            failure(failed.lines()).as_deref(),
+            Some("FATAL:  database files are incompatible with server DETAIL:  It is 99.")
+        );
+        let stopped = "FATAL:  terminating connection due to administrator command\nLOG:  database system is shut down";
+        assert_eq!(failure(stopped.lines()), None);
+        assert_eq!(failure("".lines()), None);
+    }
+
+    #[test]
+    fn containers_are_read_with_what_they_mount() {
+        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|1.2|3\nmount|volume|n8n_data|/home/node/.n8n|/v\n\
+                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026||0|\n";
+        let found = Container::parse_all(text).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
+        assert_eq!(
+            (
+                found[0].started_at.as_str(),
+                found[0].restart.as_str(),
+                found[1].restart.as_str()
+            ),
+            ("2026-01-02_03:04", "on-failure:3", "no")
+        );
+        assert_eq!(found[0].mounts[0].name, "n8n_data");
+        assert_eq!(found[0].mounts[1].directory, "/srv");
+        assert_eq!((&found[1].status, found[1].mounts.len()), (&Status::Exited, 0));
+        assert!(Container::parse_all("container|x").is_err());
+        assert!(Container::parse_all("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_status_is_shown_as_it_was_read() {
+        for text in [
+            "created",
+            "running",
+            "paused",
+            "restarting",
+            "stopping",
+            "exited",
+            "removing",
+            "dead",
+        ] {
+            let status = Status::parse(text);
+            assert!(!matches!(status, Status::Unknown(_)), "{text}");
+            assert_eq!(status.to_string(), text);
+        }
+        assert_eq!(Status::parse("initialized"), Status::Created);
+        assert_eq!(Status::parse("stopped"), Status::Exited);
+        assert_eq!(Status::parse("melting").to_string(), "melting");
+    }
+}
