@@ -28,6 +28,7 @@ pub struct Call<'a> {
     cwd: PathBuf,
     under: Vec<OsString>,
     terminal: Option<String>,
+    stdout: Option<Stdio>,
     into_log: bool,
     limit: Duration,
 }
@@ -44,6 +45,7 @@ impl<'a> Call<'a> {
             cwd: "/".into(),
             under: Vec::new(),
             terminal: None,
+            stdout: None,
             into_log: false,
             limit: LIMIT,
         }
@@ -108,6 +110,12 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Sends standard output there; the outcome does not have it then.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
     /// Sends standard output and standard error to `logs/backup.log`, as the crontab line does.
     pub fn into_log(mut self) -> Self {
         self.into_log = true;
@@ -162,7 +170,8 @@ impl<'a> Call<'a> {
             let log = sandbox.path("logs/backup.log");
             command.stdout(append(&log)).stderr(append(&log));
         } else {
-            command.stdout(append(&stdout)).stderr(append(&stderr));
+            let stdout = self.stdout.unwrap_or_else(|| append(&stdout).into());
+            command.stdout(stdout).stderr(append(&stderr));
         }
         command.stdin(if self.terminal.is_some() {
             Stdio::piped()

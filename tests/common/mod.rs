@@ -30,7 +30,10 @@ pub use {
     builder::Builder,
     call::{Call, Running},
     outcome::{matches, Line, Outcome},
-    sandbox::Sandbox,
+    sandbox::{Gate, Sandbox},
     stack::{assert_same, REDIS_PORT},
-    tools::{can_mount, done, env_line, has_program, mode, name, output, plain, program, repository, sh, skip},
+    tools::{
+        await_true, can_mount, done, env_line, full_pipe, has_program, mode, name, output, pipe_without_reader, plain,
+        program, repository, script, sh, skip,
+    },
 };

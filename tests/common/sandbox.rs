@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::tools::shell_quoted;
+use super::tools::{script, shell_quoted};
 use super::{done, env_line, program, repository, Call, Outcome, Running, REDIS_PORT};
 
 /// An n8n project directory and its stack.
@@ -88,14 +88,17 @@ impl Sandbox {
     }
 
     /// A directory with an executable `name` of this text, for [`Call::path_first`].
-    pub fn stand_in(&self, name: &str, script: &str) -> PathBuf {
+    pub fn stand_in(&self, name: &str, text: &str) -> PathBuf {
         let dir = self.aside(format!("stand-in-{}", self.calls.fetch_add(1, Ordering::Relaxed)));
         let file = dir.join(name);
-        let made = fs::create_dir(&dir)
-            .and_then(|()| fs::write(&file, script))
-            .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)));
-        made.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        fs::create_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        script(&file, text);
         dir
+    }
+
+    /// Something for a stand-in to wait for, so that a run stands still at a point of its work until the test goes on.
+    pub fn gate(&self) -> Gate {
+        Gate(self.aside(format!("gate-{}", self.calls.fetch_add(1, Ordering::Relaxed))))
     }
 
     /// Runs `scripts/NAME.sh` as cron would, to its end.
@@ -247,6 +250,22 @@ impl Sandbox {
         let mut install = Command::new(checkout.join("scripts/make/install.sh"));
         install.env("N8N_DIR", &self.dir);
         done(install);
+    }
+}
+
+/// Closed until it is opened.
+pub struct Gate(PathBuf);
+
+impl Gate {
+    /// A shell command that ends once the gate is open.
+    pub fn wait(&self) -> String {
+        let file = shell_quoted(&self.0.to_string_lossy());
+        format!("until [ -e {file} ]; do sleep 0.02; done")
+    }
+
+    /// Opens it.
+    pub fn open(&self) {
+        fs::write(&self.0, "").unwrap_or_else(|error| panic!("{}: {error}", self.0.display()));
     }
 }
 

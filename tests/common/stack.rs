@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{done, output, repository, Sandbox};
+use super::{await_true, done, output, repository, Sandbox};
 
 /// The port that the test stack's Redis listens on in its container.
 pub const REDIS_PORT: &str = "6386";
@@ -121,6 +121,18 @@ impl Sandbox {
 
     /// Runs a command in the sandbox's Redis and gives the reply.
     pub fn redis(&self, args: &[&str]) -> String {
+        done(self.redis_cli(args)).trim_end().to_owned()
+    }
+
+    /// Waits until the sandbox's Redis answers.
+    #[track_caller]
+    pub fn await_redis(&self) {
+        await_true("Redis does not answer", || {
+            output(self.redis_cli(&["ping"])).stdout == b"PONG\n"
+        });
+    }
+
+    fn redis_cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.arg("exec");
         if !self.redis_password.is_empty() {
@@ -131,7 +143,7 @@ impl Sandbox {
             .args(["redis-cli", "-e", "-p", REDIS_PORT])
             .args(args)
             .env("REDISCLI_AUTH", &self.redis_password);
-        done(command).trim_end().to_owned()
+        command
     }
 
     /// What the whole stack holds, but for what belongs to the database itself: a dump does not hold that, and where the

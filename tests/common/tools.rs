@@ -2,10 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::io::{ErrorKind, PipeReader, PipeWriter, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Sandbox;
 
@@ -76,6 +79,66 @@ pub fn done(command: Command) -> String {
         String::from_utf8_lossy(&said.stderr)
     );
     String::from_utf8_lossy(&said.stdout).into_owned()
+}
+
+/// Waits for up to a minute: a server may have to recover on a busy machine.
+#[track_caller]
+pub fn await_true(what: &str, reached: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !reached() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Makes an executable file. Another process writes it: a child that another thread starts meanwhile would have a copy of
+/// our descriptor, and what is open for writing cannot be executed.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn script(path: &Path, text: &str) {
+    sh(
+        "printf %s \"$2\" >\"$1\" && chmod 755 \"$1\"",
+        &[path.as_os_str(), text.as_ref()],
+    );
+}
+
+/// A pipe that nobody reads from, nor ever can.
+///
+/// # Panics
+/// When something else holds its reading end.
+pub fn pipe_without_reader() -> PipeWriter {
+    let (reader, mut writer) = std::io::pipe().unwrap_or_else(|error| panic!("no pipe: {error}"));
+    drop(reader);
+    // A child that another thread is starting has a copy of every descriptor until its program begins.
+    for _ in 0..10_000 {
+        match writer.write_all(b"x") {
+            Ok(()) => thread::sleep(Duration::from_millis(1)),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+                return writer;
+            }
+        }
+    }
+    panic!("the pipe still has a reader");
+}
+
+/// A pipe that is full, with the reading end that keeps it so.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    const O_NONBLOCK: i32 = 0o4000;
+    let (reader, writer) = std::io::pipe().unwrap_or_else(|error| panic!("no pipe: {error}"));
+    let again = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let filled = OpenOptions::new()
+        .write(true)
+        .custom_flags(O_NONBLOCK)
+        .open(again)
+        .and_then(|mut file| file.write_all(&[b'x'; 1 << 22]));
+    let full = filled.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    assert!(full, "the pipe takes all");
+    (reader, writer)
 }
 
 /// Tells the summary of `make test` that a test did not run, and why. The test returns after it.

@@ -4,7 +4,7 @@ mod env_file;
 mod n8n;
 mod redis;
 
-use crate::common::{Sandbox, REDIS_PORT};
+use crate::common::Sandbox;
 
 /// A state of a container that a restore must leave as it was: whether it runs.
 fn runs(sandbox: &Sandbox, name: &str) -> bool {
@@ -13,20 +13,6 @@ fn runs(sandbox: &Sandbox, name: &str) -> bool {
         .docker(&[&format[..], &[&sandbox.container(name)]].concat())
         .trim()
         == "true"
-}
-
-/// Waits until Redis answers.
-pub fn await_redis(sandbox: &Sandbox) {
-    let container = sandbox.container("redis");
-    for _ in 0..400 {
-        let mut ping = std::process::Command::new("docker");
-        ping.args(["exec", &container, "redis-cli", "-p", REDIS_PORT, "ping"]);
-        if ping.output().is_ok_and(|said| said.status.success()) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    panic!("Redis does not answer: {}", sandbox.docker(&["logs", &container]));
 }
 
 #[test]

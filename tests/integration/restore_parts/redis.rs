@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{await_redis, runs};
+use super::runs;
 use crate::common::{assert_same, Sandbox, REDIS_PORT};
 
 /// What lies in Redis's data directory.
@@ -56,7 +56,7 @@ fn a_snapshot_wins_over_the_append_only_file() {
     let after = sandbox.fingerprint_redis();
     sandbox.docker(&["kill", &sandbox.container("redis")]);
     sandbox.docker(&["start", &sandbox.container("redis")]);
-    await_redis(&sandbox);
+    sandbox.await_redis();
     assert_same(&after, &sandbox.fingerprint_redis());
     assert!(!sandbox.path("backups/.restore").exists());
 }
@@ -118,7 +118,7 @@ fn files_that_redis_mounts_do_not_stop_its_restore() {
     run.extend([image.trim(), "redis-server", "/usr/local/etc/redis/redis.conf"]);
     run.extend(["--port", REDIS_PORT, "--dir", "/data"]);
     sandbox.docker(&run);
-    await_redis(&sandbox);
+    sandbox.await_redis();
     assert_eq!(sandbox.redis(&["get", "since"]), "then");
 
     sandbox.run("restore-redis", &[&file]).assert_success();
@@ -186,7 +186,7 @@ fn a_failed_redis_restore_puts_back_what_was_there() {
             let docker = sandbox.failing_docker(pattern, nth);
             let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
             assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
-            await_redis(&sandbox);
+            sandbox.await_redis();
             assert_same(&changed, &sandbox.fingerprint_redis());
             assert_eq!(files(), before, "{pattern}");
             assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"), "{pattern}");
