@@ -1,8 +1,8 @@
 //! restore-redis, restore-n8n and restore-env on real containers.
 
 mod env_file;
-mod n8n;
-mod redis;
+mod n8n_data;
+mod redis_data;
 
 use crate::common::Sandbox;
 
