@@ -145,6 +145,7 @@ installs_and_keeps_originals() {
     cmp "$dir/scripts/$word.sh" "$root/scripts/$word.sh"
     [[ -x $dir/scripts/$word.sh ]]
   done
+  cmp "$dir/scripts/lib/shim.sh" "$root/scripts/lib/shim.sh"
   expect 'original' 'echo original all' "$(sed -n 2p "$dir/scripts/backup-all.sh.orig")"
   expect 'link' '../elsewhere/restore.sh' "$(readlink "$dir/scripts/restore-postgres.sh.orig")"
   [[ ! -e $dir/scripts/backup-n8n.sh.orig ]]
@@ -177,6 +178,66 @@ uninstall_restores_every_byte() {
   cp -a "$work/kept/backups" "$work/kept/logs" "$dir/"
   rm -rf "$work/kept"
   snapshot "$dir" | diff - "$work/after"
+}
+
+a_lib_directory_of_the_owner_is_kept() {
+  fresh 'with lib'
+  mkdir "$dir/scripts/lib"
+  echo 'own library' >"$dir/scripts/lib/tool.sh"
+  echo 'own shim' >"$dir/scripts/lib/shim.sh"
+  snapshot "$dir/scripts" >"$work/before"
+  in_checkout install N8N_DIR="$dir"
+  cmp "$dir/scripts/lib/shim.sh" "$root/scripts/lib/shim.sh"
+  expect 'kept' 'own shim' "$(cat "$dir/scripts/lib/shim.sh.orig")"
+  expect 'other library' 'own library' "$(cat "$dir/scripts/lib/tool.sh")"
+  # Twice, so that ours is not taken for one of the owner's.
+  in_checkout install N8N_DIR="$dir"
+  expect 'kept' 'own shim' "$(cat "$dir/scripts/lib/shim.sh.orig")"
+  echo 'newer library of the owner' >"$dir/scripts/lib/shim.sh"
+  snapshot "$dir" >"$work/changed"
+  ! in_checkout install N8N_DIR="$dir" || return 1
+  has 'two different scripts of yours' "$work/out"
+  snapshot "$dir" | diff "$work/changed" -
+  mv "$dir/scripts/lib/shim.sh.orig" "$dir/scripts/lib/shim.sh"
+  in_checkout install N8N_DIR="$dir"
+  in_checkout uninstall N8N_DIR="$dir"
+  snapshot "$dir/scripts" | diff "$work/before" -
+}
+
+what_stands_for_the_lib_directory_is_not_replaced() {
+  local what
+  for what in file 'dangling link' "the checkout's"; do
+    fresh 'no lib'
+    case $what in
+      file) echo 'own file' >"$dir/scripts/lib" ;;
+      'dangling link') ln -s nowhere "$dir/scripts/lib" ;;
+      *) ln -s "$checkout/scripts/lib" "$dir/scripts/lib" ;;
+    esac
+    snapshot "$dir" >"$work/before"
+    ! in_checkout install N8N_DIR="$dir" || return 1
+    snapshot "$dir" | diff "$work/before" -
+  done
+  ! in_checkout uninstall N8N_DIR="$dir" || return 1
+  cmp "$checkout/scripts/lib/shim.sh" "$root/scripts/lib/shim.sh"
+}
+
+shims_of_an_older_version_are_not_kept_as_originals() {
+  fresh 'upgrade'
+  in_checkout install N8N_DIR="$dir"
+  rm -r "$dir/scripts/lib"
+  # These held all of their code themselves.
+  local word
+  for word in "${words[@]}" retired; do
+    printf '#!/usr/bin/env bash\n# n8n-backup shim: runs the command that this file is named after, for the n8n project\nexit 3\n' \
+      >"$dir/scripts/$word.sh"
+    chmod 755 "$dir/scripts/$word.sh"
+  done
+  in_checkout install N8N_DIR="$dir"
+  expect 'originals' 'backup-all.sh.orig backup-redis.sh.orig restore-postgres.sh.orig' "$(cd "$dir/scripts" && echo *.orig)"
+  expect 'original' 'echo original all' "$(sed -n 2p "$dir/scripts/backup-all.sh.orig")"
+  cmp "$dir/scripts/cleanup-backups.sh" "$root/scripts/cleanup-backups.sh"
+  in_checkout uninstall N8N_DIR="$dir"
+  expect 'scripts' 'backup-all.sh backup-redis.sh restore-postgres.sh tool.sh' "$(cd "$dir/scripts" && echo *)"
 }
 
 a_changed_original_is_never_overwritten() {
@@ -345,18 +406,54 @@ shims_pass_directory_word_and_arguments() {
     wanted=$(printf '<%q>' / --project-dir "$dir" "$word" 'a b' '' $'c\nd' '*')
     expect "$word" "$wanted" "$(env -i PATH=/usr/bin:/bin "$dir/scripts/$word.sh" 'a b' '' $'c\nd' '*')"
   done
-  # Through links from elsewhere, a relative path, and a search path of cd.
-  mkdir "$work/links"
-  ln -s "$dir/scripts/backup-all.sh" "$work/links/first"
-  ln -s first "$work/links/nightly"
-  wanted=$(printf '<%q>' / --project-dir "$dir" backup-all)
-  expect 'link' "$wanted" "$("$work/links/nightly")"
+  # By a relative path, and with a search path of cd.
   cd "$dir"
   wanted=$(printf '<%q>' "$dir" --project-dir "$dir" backup-all)
   expect 'relative' "$wanted" "$(CDPATH=$checkout bash scripts/backup-all.sh)"
   cd scripts
   wanted=$(printf '<%q>' "$dir/scripts" --project-dir "$dir" backup-all)
   expect 'no slash' "$wanted" "$(bash backup-all.sh)"
+}
+
+shims_work_through_links() {
+  fresh "$hostile"
+  in_checkout install N8N_DIR="$dir"
+  # What stands beside a link is not what the shim needs.
+  local links=$work/-links$'\n' link wanted
+  mkdir -p "$links/lib" "$links/deep"
+  echo 'exit 9' >"$links/lib/shim.sh"
+  ln -s "$dir/scripts/backup-all.sh" "$links/absolute"
+  ln -s "../${dir##*/}/scripts/backup-all.sh" "$links/relative"
+  ln -s absolute "$links/chain"
+  ln -s ../relative "$links/deep/chain"
+  ln -s deep "$links/directory"
+  ln -s absolute "$links/-dash"
+  cd "$links"
+  wanted=$(printf '<%q>' "$PWD" --project-dir "$dir" backup-all -x)
+  for link in absolute relative chain deep/chain directory/chain -dash; do
+    expect "link $link" "$wanted" "$("$links/$link" -x)"
+    expect "link ./$link" "$wanted" "$("./$link" -x)"
+    expect "bash $link" "$wanted" "$(bash -- "$link" -x)"
+    expect "in cron's environment, $link" "$wanted" "$(env -i HOME=/ LOGNAME=x PATH=/usr/bin:/bin SHELL=/bin/sh "$links/$link" -x)"
+  done
+  cd ..
+  wanted=$(printf '<%q>' "$PWD" --project-dir "$dir" backup-all -x)
+  expect 'a relative path that begins with a dash' "$wanted" "$(bash -- "${links##*/}/deep/chain" -x)"
+  # Links on the way: the project is where the path leads, also when its scripts are kept in another place.
+  ln -s "${dir##*/}" "$work/stack"
+  wanted=$(printf '<%q>' "$PWD" --project-dir "$work/stack" backup-all)
+  expect 'the project by a link' "$wanted" "$("$work/stack/scripts/backup-all.sh")"
+  mv "$dir/scripts" "$work/kept scripts"$'\n'
+  ln -s "../kept scripts"$'\n' "$dir/scripts"
+  wanted=$(printf '<%q>' "$PWD" --project-dir "$dir" backup-all)
+  expect 'scripts by a link' "$wanted" "$("$dir/scripts/backup-all.sh")"
+  # Nothing of that needs an open standard output, and a missing program is told.
+  rm "$dir/bin/n8n-backup"
+  ! "$links/deep/chain" 2>"$work/stderr" >&- || return 1
+  log_line backup-all 'Standard output is closed' "$work/stderr"
+  ! "$links/deep/chain" >"$work/stdout" || return 1
+  log_line backup-all 'bin/n8n-backup is missing' "$work/stdout"
+  rm -rf -- "$links" "$work/stack" "$work/kept scripts"$'\n'
 }
 
 a_missing_binary_is_one_log_line() {
@@ -396,6 +493,9 @@ a_closed_standard_output_stops_the_shim() {
 check installs_and_keeps_originals
 check installing_twice_changes_nothing
 check uninstall_restores_every_byte
+check a_lib_directory_of_the_owner_is_kept
+check what_stands_for_the_lib_directory_is_not_replaced
+check shims_of_an_older_version_are_not_kept_as_originals
 check a_changed_original_is_never_overwritten
 check originals_checked_out_again_are_replaced_again
 check bad_directories_are_refused
@@ -408,6 +508,7 @@ check an_unreadable_crontab_is_not_replaced
 check a_missing_crontab_program_is_named
 check a_missing_cargo_is_named
 check shims_pass_directory_word_and_arguments
+check shims_work_through_links
 check a_missing_binary_is_one_log_line
 check a_closed_standard_output_stops_the_shim
 if [[ $EUID -eq 0 ]]; then

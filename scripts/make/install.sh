@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lays bin/n8n-backup, the shims and the missing directories into the n8n project
+# Installs bin/n8n-backup, the shims and the missing directories into the n8n project
 # directory N8N_DIR. A script that a shim replaces is kept as scripts/NAME.sh.orig.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -10,20 +10,20 @@ if [[ $dir -ef $root ]]; then
   say "N8N_DIR is this checkout: bin/n8n-backup is built, there is nothing else to install"
   exit 0
 fi
-for part in bin scripts; do
+for part in bin scripts scripts/lib; do
   if [[ $dir/$part -ef $root/$part ]]; then
     die "$dir/$part is this checkout's own directory: give an n8n directory with its own"
   fi
-  [[ ! -e $dir/$part || -d $dir/$part ]] || die "not a directory: $dir/$part"
+  [[ -d $dir/$part || ! -e $dir/$part && ! -L $dir/$part ]] || die "not a directory: $dir/$part"
 done
-for part in . bin scripts; do
+for part in . bin scripts scripts/lib; do
   [[ ! -d $dir/$part || -w $dir/$part ]] || die "not writable for $(id -un): $dir/$part"
 done
 
-# Everything is looked at before anything is changed.
+# Everything is checked before anything is changed.
 shims=("$root"/scripts/*.sh)
-for shim in "${shims[@]}"; do
-  script=$dir/scripts/${shim##*/}
+for script in "$root/scripts/lib/shim.sh" "${shims[@]}"; do
+  script=$dir${script#"$root"}
   [[ ! -d $script ]] || die "a directory stands in the way: $script"
   if [[ -e $script.orig && -e $script ]] && ! is_shim "$script" && ! cmp -s -- "$script" "$script.orig"; then
     die "$script and $script.orig are two different scripts of yours: move one away, then install again"
@@ -41,19 +41,19 @@ own() {
 
 staged=()
 trap '((${#staged[@]} == 0)) || rm -rf -- "${staged[@]}"' EXIT
-# place DIRECTORY SOURCE...: copies, mode 755, each of which appears under its name all at once.
+# place MODE DIRECTORY SOURCE...: copies, each of which appears under its name all at once.
 place() {
-  local target=$1 new
-  shift
+  local mode=$1 target=$2 new
+  shift 2
   new=$(mktemp -d -- "$target/.n8n-backup-new.XXXXXX")
   staged+=("$new")
-  install -m 755 -- "$@" "$new"
+  install -m "$mode" -- "$@" "$new"
   own "$new"/*
   mv -f -- "$new"/* "$target"
   rmdir -- "$new"
 }
 
-for part in bin scripts logs backups backups/{postgres,redis,n8n,env,sets}; do
+for part in bin scripts scripts/lib logs backups backups/{postgres,redis,n8n,env,sets}; do
   if [[ ! -d $dir/$part ]]; then
     mkdir -- "$dir/$part"
     own "$dir/$part"
@@ -67,10 +67,10 @@ for part in "$root"/backups/*/.gitkeep "$root/logs/.gitkeep"; do
   fi
 done
 
-place "$dir/bin" "$root/bin/n8n-backup"
+place 755 "$dir/bin" "$root/bin/n8n-backup"
 kept=0
-for shim in "${shims[@]}"; do
-  script=$dir/scripts/${shim##*/}
+for script in "$root/scripts/lib/shim.sh" "${shims[@]}"; do
+  script=$dir${script#"$root"}
   if [[ -e $script || -L $script ]] && ! is_shim "$script"; then
     # A second name rather than a move: the crontab's path exists at every moment.
     [[ -e $script.orig || -L $script.orig ]] ||
@@ -78,7 +78,9 @@ for shim in "${shims[@]}"; do
     kept=$((kept + 1))
   fi
 done
-place "$dir/scripts" "${shims[@]}"
+# What the shims share comes first, so that each of them works from the start.
+place 644 "$dir/scripts/lib" "$root/scripts/lib/shim.sh"
+place 755 "$dir/scripts" "${shims[@]}"
 
 say "Installed $("$dir/bin/n8n-backup" --version) and ${#shims[@]} scripts in $dir"
 ((kept == 0)) || say "Kept $kept scripts that were there as scripts/NAME.sh.orig (make uninstall puts them back)"

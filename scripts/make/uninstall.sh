@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Takes n8n-backup out of the n8n project directory N8N_DIR: the kept originals come back,
-# shims without one go, so does bin/n8n-backup. Backups, logs and .env stay.
+# Removes n8n-backup from the n8n project directory N8N_DIR: the originals that were kept come back,
+# shims without one are deleted, and so is bin/n8n-backup. Backups, logs and .env stay.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 n8n_dir
-for part in . scripts; do
+for part in . scripts scripts/lib; do
   if [[ $dir/$part -ef $root/$part ]]; then
     die 'N8N_DIR is this checkout: name the n8n directory, as in make uninstall N8N_DIR=/path/to/n8n'
   fi
@@ -15,8 +15,9 @@ done
 restored=0
 removed=0
 shopt -s nullglob
-# Any shim, also one of a version that had more of them; and an original whose shim is gone.
-for script in "$dir"/scripts/*.sh; do
+# Any shim, also one of a version that had more of them, and what they share last, so that each
+# works until it is gone; then an original whose shim is gone.
+for script in "$dir"/scripts/*.sh "$dir/scripts/lib/shim.sh"; do
   is_shim "$script" || continue
   if [[ -e $script.orig || -L $script.orig ]]; then
     mv -f -- "$script.orig" "$script"
@@ -26,8 +27,8 @@ for script in "$dir"/scripts/*.sh; do
     removed=$((removed + 1))
   fi
 done
-for shim in "$root"/scripts/*.sh; do
-  script=$dir/scripts/${shim##*/}
+for script in "$root"/scripts/*.sh "$root/scripts/lib/shim.sh"; do
+  script=$dir${script#"$root"}
   [[ -e $script.orig || -L $script.orig ]] || continue
   if [[ -e $script || -L $script ]]; then
     say "Left alone: $script is not ours, its .orig stays beside it"
@@ -37,6 +38,8 @@ for shim in "$root"/scripts/*.sh; do
   fi
 done
 rm -f -- "$dir/bin/n8n-backup"
-[[ ! -d $dir/bin ]] || rmdir --ignore-fail-on-non-empty -- "$dir/bin"
+for part in scripts/lib bin; do
+  [[ ! -d $dir/$part || -L $dir/$part ]] || rmdir --ignore-fail-on-non-empty -- "$dir/$part"
+done
 
-say "Uninstalled from $dir: $restored original scripts are back, $removed scripts removed; backups, logs and .env were not touched"
+say "Uninstalled from $dir: $restored original files put back, $removed of ours deleted; backups, logs and .env were not touched"

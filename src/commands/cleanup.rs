@@ -36,13 +36,13 @@ const READ_LIMIT: u64 = 1 << 30;
 /// When a directory cannot be read or a file not be deleted; the others are deleted all the same. When `.env` holds a
 /// setting of the retention with a slip in its name; nothing is deleted then.
 pub fn run(app: &App, dry_run: bool) -> Result<()> {
+    if dry_run {
+        JOURNAL.info("Running in dry-run mode (no files will be deleted)");
+    }
     check_names(app)?;
     let rules = app.config.retention;
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
     log::check_started()?;
-    if dry_run {
-        JOURNAL.info("Running in dry-run mode (no files will be deleted)");
-    }
     tell_rules(&rules);
     let mut failed = 0_u64;
     let mut listings = Vec::new();

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -94,10 +95,8 @@ impl Rclone {
     /// # Panics
     /// When it does not answer.
     pub fn start(dir: &Path, protocol: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
         fs::create_dir_all(dir).unwrap();
+        let port = free_port();
         Self {
             child: Self::serve(protocol, dir, port),
             protocol,
@@ -170,6 +169,19 @@ impl Rclone {
             .iter()
             .map(|name| fs::metadata(root.join(name)).map_or(0, |meta| meta.len()))
             .sum()
+    }
+}
+
+/// A port that stays free until it is used, and while its server is restarted: none of those that the kernel gives to
+/// whoever asks for any.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (number % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -29,17 +29,18 @@ fn assert_no_plaintext(sandbox: &Sandbox) {
         let plain = start.starts_with(b"\x1f\x8b") || start.starts_with(b"REDIS0");
         assert!(read.is_err() || !plain, "{name} is not encrypted");
     }
+    // From a file: another test looks for its passphrase in what processes show.
+    let patterns = sandbox.aside("checkout/patterns");
+    fs::write(&patterns, format!("{MARKER}\n{PASSPHRASE}\nPostgreSQL database dump\n")).unwrap();
     let mut grep = Command::new("grep");
     grep.args([
         "-rlaFs",
-        "-e",
-        MARKER,
-        "-e",
-        PASSPHRASE,
-        "-e",
-        "PostgreSQL database dump",
+        "--exclude=.env",
+        "--exclude-dir=checkout",
+        "--exclude-dir=bin",
+        "-f",
     ])
-    .args(["--exclude=.env", "--exclude-dir=checkout", "--exclude-dir=bin"])
+    .arg(&patterns)
     .arg(&root);
     let found = output(grep).stdout;
     assert!(found.is_empty(), "plaintext in {}", String::from_utf8_lossy(&found));

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
-use crate::common::{matches, mode, name, sh, Outcome, Sandbox};
+use crate::common::{await_true, matches, mode, name, sh, Outcome, Sandbox};
 
 const RULE: &str = "INFO ==========================================";
 const KINDS: [&str; 4] = ["postgres", "redis", "n8n", "env"];
@@ -179,11 +179,16 @@ fn of_four_starts_at_once_one_runs() {
     let sandbox = Sandbox::new("four").stack().build();
     // A stale file: its process is gone, and nobody holds the lock.
     fs::write(sandbox.lock_file(), "4194304\n").unwrap();
-    // One that holds it for a while.
-    let slow = sandbox.stand_in_docker("[[ $1 != cp ]] || sleep 1.5");
+    // One holds it until the others have been refused.
+    let gate = sandbox.gate();
+    let slow = sandbox.stand_in_docker(&format!("[[ $1 != cp ]] || {}", gate.wait()));
     let running: Vec<_> = (0..4)
         .map(|_| sandbox.call("backup-all").path_first(&slow).spawn())
         .collect();
+    await_true("three are not refused", || {
+        sandbox.log().matches("Backup already in progress").count() == 3
+    });
+    gate.open();
     let pids: Vec<u32> = running.iter().map(crate::common::Running::pid).collect();
     let outcomes: Vec<Outcome> = running.into_iter().map(crate::common::Running::wait).collect();
     let winners: Vec<usize> = (0..4).filter(|i| outcomes[*i].code == Some(0)).collect();
@@ -418,14 +423,12 @@ fn a_dump_that_is_cut_off_is_none() {
     let container = sandbox.container("postgres");
     sandbox.docker(&["exec", "-d", &container, "psql", "-U", "n8n", "-d", "n8n", "-c", lock]);
     let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'workflow_entity'::regclass AND mode = 'AccessExclusiveLock' AND granted";
-    while sandbox.psql(locked).trim() != "1" {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    await_true("the table is not locked", || sandbox.psql(locked).trim() == "1");
     let dumps = "SELECT count(*) FROM pg_stat_activity WHERE query ~* '^LOCK TABLE' AND pid <> pg_backend_pid()";
     let outcome = sandbox.run("backup-postgres", &[]);
     outcome.assert_error("pg_dump failed");
     assert!(outcome.took < Duration::from_secs(10), "{outcome}");
-    await_count(&sandbox, dumps);
+    await_true("pg_dump is left", || sandbox.psql(dumps).trim() == "0");
     assert!(sandbox.backups("postgres").is_empty() && sandbox.leftovers("postgres").is_empty());
 
     // A run that is killed leaves an unfinished file at most, and nothing that holds locks; the next one clears it.
@@ -434,7 +437,7 @@ fn a_dump_that_is_cut_off_is_none() {
     killed.await_that("pg_dump waits for the lock", |_| sandbox.psql(dumps).trim() == "1");
     killed.signal("KILL");
     assert_eq!(killed.wait().code, None);
-    await_count(&sandbox, dumps);
+    await_true("pg_dump is left", || sandbox.psql(dumps).trim() == "0");
     assert!(sandbox.backups("postgres").is_empty());
     let left = sandbox.leftovers("postgres");
     assert_eq!(left.len(), 1, "{left:?}");
@@ -453,7 +456,7 @@ fn servers_that_are_starting_are_waited_for() {
         .kept()
         .stack()
         .pg_arg("-c")
-        .pg_arg("restore_command=sleep 1; false")
+        .pg_arg("restore_command=while [ -e /tmp/hold ]; do sleep 0.1; done; false")
         .redis_arg("--key-load-delay")
         .redis_arg("2000")
         .redis_arg("--loading-process-events-interval-bytes")
@@ -466,16 +469,18 @@ fn servers_that_are_starting_are_waited_for() {
     let fill = "for i = 1, 1000 do redis.call('SET', 'key' .. i, string.rep('x', 1024)) end";
     sandbox.redis(&["EVAL", fill, "0"]);
     let (postgres, redis) = (sandbox.container("postgres"), sandbox.container("redis"));
-    // A server that looks for WAL in its archive takes a second for each file that is not there.
+    // A server that looks for WAL in its archive is recovering until it is told that there is none.
     let recover = || {
-        let signal = "touch /var/lib/postgresql/data/recovery.signal";
+        let signal = "touch /var/lib/postgresql/data/recovery.signal /tmp/hold";
         sandbox.docker(&["exec", "-u", "postgres", &postgres, "sh", "-c", signal]);
         sandbox.docker(&["restart", "-t", "5", &postgres]);
     };
+    let waits = "PostgreSQL is starting, waiting for it";
     recover();
-    let outcome = sandbox.run("backup-all", &[]);
-    outcome.assert_success();
-    outcome.assert_log_has("backup-postgres", "INFO PostgreSQL is starting, waiting for it");
+    let mut run = sandbox.spawn("backup-all", &[]);
+    run.await_log(waits);
+    sandbox.docker(&["exec", &postgres, "rm", "/tmp/hold"]);
+    run.wait().assert_success();
     assert!(sh("gzip -dc -- \"$1\"", &[sandbox.backup("postgres").as_os_str()]).contains("\n10\n\\.\n"));
 
     sandbox.docker(&["restart", "-t", "5", &redis]);
@@ -491,21 +496,10 @@ fn servers_that_are_starting_are_waited_for() {
 
     // One that ends meanwhile is not waited for.
     recover();
-    let run = sandbox.spawn("backup-postgres", &[]);
-    std::thread::sleep(Duration::from_secs(1));
+    let mut run = sandbox.spawn("backup-postgres", &[]);
+    run.await_log(waits);
     sandbox.docker(&["kill", &postgres]);
     run.wait().assert_error(&format!("Container {postgres} is not running"));
-}
-
-/// Waits until a count is zero.
-fn await_count(sandbox: &Sandbox, query: &str) {
-    for _ in 0..250 {
-        if sandbox.psql(query).trim() == "0" {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("still there: {query}");
 }
 
 #[test]

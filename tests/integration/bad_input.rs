@@ -1,9 +1,9 @@
 //! Bad input: one clear ERROR line, exit code 1, nothing changed.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 
-use crate::common::{Outcome, Sandbox};
+use crate::common::{pipe_without_reader, Outcome, Sandbox};
 
 /// Every script.
 const SCRIPTS: [&str; 6] = [
@@ -209,26 +209,19 @@ fn a_log_that_cannot_be_written_stops_before_anything_is_done() {
 fn a_standard_output_that_cannot_be_written_stops_before_anything_is_done() {
     let sandbox = Sandbox::new("stdout").build();
     let before = sandbox.listing();
-    for (what, script) in [
-        ("closed", r#"exec "$@" >&-"#),
-        ("full", r#"exec "$@" >/dev/full"#),
-        ("without a reader", r#""$@" | true; exit "${PIPESTATUS[0]}""#),
-    ] {
-        let under = ["bash", "-c", script, "bash"];
+    for what in ["closed", "full", "without a reader"] {
         for name in ["backup-all", "cleanup-backups", "restore-postgres"] {
             let args: &[&str] = if name == "restore-postgres" { &["x.sql.gz"] } else { &[] };
-            let outcome = sandbox.call(name).args(args).under(&under).run();
-            assert_eq!(outcome.code, Some(1), "{what}: {outcome}");
-            let errors = outcome
-                .stderr
-                .lines()
-                .filter(|line| line.starts_with("[ERROR] "))
-                .count();
-            if what != "without a reader" {
-                assert_eq!(errors, 1, "{what}: {outcome}");
-            }
+            let call = sandbox.call(name).args(args);
+            let call = match what {
+                "closed" => call.under(&["bash", "-c", r#"exec "$@" >&-"#, "bash"]),
+                "full" => call.stdout(OpenOptions::new().write(true).open("/dev/full").unwrap()),
+                _ => call.stdout(pipe_without_reader()),
+            };
+            let outcome = call.run();
+            let errors = outcome.stderr.lines().filter(|line| line.starts_with("[ERROR] "));
+            assert_eq!((outcome.code, errors.count()), (Some(1), 1), "{what}: {outcome}");
             assert!(!outcome.stderr.contains("panicked"), "{what}: {outcome}");
-            // A reader that left may have done so after the first lines, when the run was under way.
             assert_eq!(sandbox.listing(), before, "{what}: {outcome}");
         }
     }

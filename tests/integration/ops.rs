@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
 use crate::common::servers::{next, serve};
-use crate::common::{has_program, mode, skip, Sandbox};
+use crate::common::{has_program, mode, script, skip, Sandbox};
 
 /// The value of a metric in a textfile.
 fn metric(text: &str, name: &str) -> Option<f64> {
@@ -43,12 +42,7 @@ fn a_good_run_is_told_to_those_who_watch_and_status_agrees() {
     sandbox.set("BACKUP_PING_URL", &format!("{address}/secret-uuid?create=1"));
     sandbox.set("BACKUP_METRICS_FILE", "n8n.prom");
     sandbox.set("BACKUP_NOTIFY_COMMAND", "./hook --to ops $(id)");
-    sandbox.write("hook", HOOK);
-    fs::set_permissions(
-        sandbox.path("hook"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
+    script(&sandbox.path("hook"), HOOK);
     // Shows what curl is given as arguments.
     let arguments = sandbox.aside("arguments");
     let curl = sandbox.stand_in(
@@ -165,12 +159,7 @@ fn a_failed_run_is_told_with_its_last_lines() {
     sandbox.set("BACKUP_PING_URL", &address);
     sandbox.set("BACKUP_METRICS_FILE", "n8n.prom");
     sandbox.set("BACKUP_NOTIFY_COMMAND", "./hook");
-    sandbox.write("hook", HOOK);
-    fs::set_permissions(
-        sandbox.path("hook"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
+    script(&sandbox.path("hook"), HOOK);
 
     let outcome = sandbox.run("backup-all", &[]);
     assert_eq!(outcome.code, Some(1), "{outcome}");
@@ -197,8 +186,7 @@ fn a_failed_run_is_told_with_its_last_lines() {
 fn a_monitor_that_is_away_costs_no_backup() {
     let sandbox = Sandbox::new("away").stack().build();
     // A port where nobody listens, a metrics directory that is missing, a command that fails.
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    sandbox.set("BACKUP_PING_URL", &format!("http://{closed}/secret-uuid"));
+    sandbox.set("BACKUP_PING_URL", "http://127.0.0.1:1/secret-uuid");
     sandbox.set("BACKUP_METRICS_FILE", "/nonexistent/n8n.prom");
     sandbox.set("BACKUP_NOTIFY_COMMAND", "false");
     let outcome = sandbox.run("backup-all", &[]);

@@ -121,7 +121,7 @@ zpty z "zsh -f -i"
 zpty -w z "fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; bindkey -e; print RE''ADY"
 zpty -r -m z out '*READY*'
 zpty -w -n z "$2"$'\t'
-repeat 50 { sleep 0.1; while zpty -r -t z more; do all+=$more; done; [[ $all == *$3* ]] && break }
+repeat 300 { sleep 0.1; while zpty -r -t z more; do all+=$more; done; [[ $all == *$3* ]] && break }
 print -r -- "$all"
 zpty -d z
 "#;

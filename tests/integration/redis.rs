@@ -14,19 +14,7 @@ fn load(sandbox: &Sandbox, snapshot: &Path) {
     let target = format!("{container}:/data/dump.rdb");
     sandbox.docker(&["cp".as_ref(), snapshot.as_os_str(), target.as_ref()]);
     sandbox.docker(&["start", &container]);
-    let ping = ["exec", &container, "redis-cli", "-p", crate::common::REDIS_PORT, "ping"];
-    for _ in 0..400 {
-        let mut command = std::process::Command::new("docker");
-        command.args(ping);
-        if command.output().is_ok_and(|said| said.stdout == b"PONG\n") {
-            return;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    panic!(
-        "Redis does not take the snapshot: {}",
-        sandbox.docker(&["logs", &container])
-    );
+    sandbox.await_redis();
 }
 
 #[test]
@@ -162,7 +150,7 @@ fn runs_within_one_second_all_have_their_snapshot() {
 fn a_save_in_progress_is_waited_for_and_then_ours_is_made() {
     let sandbox = Sandbox::new("busy").redis().build();
     sandbox.redis(&["EVAL", "for i = 1, 3000 do redis.call('SET', 'key:' .. i, i) end", "0"]);
-    sandbox.redis(&["CONFIG", "SET", "rdb-key-save-delay", "400"]);
+    sandbox.redis(&["CONFIG", "SET", "rdb-key-save-delay", "1000"]);
     sandbox.redis(&["BGSAVE"]);
     // Not in the save that runs, so in the backup only when a further one was made.
     sandbox.redis(&["SET", "late", "too-late-for-the-first"]);
@@ -171,6 +159,8 @@ fn a_save_in_progress_is_waited_for_and_then_ours_is_made() {
         .contains("rdb_bgsave_in_progress:1"));
     let mut running = sandbox.spawn("backup-redis", &[]);
     running.await_log("Another save or rewrite is in progress");
+    // Of the next ones only.
+    sandbox.redis(&["CONFIG", "SET", "rdb-key-save-delay", "400"]);
     let outcome = running.wait();
     outcome.assert_success().assert_messages(
         "backup-redis",

@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::common::{assert_same, env_line, sh, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, env_line, output, sh, Outcome, Sandbox};
 
 /// The contract's lines, in the order of the work.
 #[track_caller]
@@ -277,13 +278,12 @@ fn a_server_that_asks_for_a_password_is_backed_up_and_restored() {
     let rule = |method: &str| {
         let line = format!("sed -i 's/^local all all .*/local all all {method}/' \"$PGDATA/pg_hba.conf\"");
         sandbox.docker(&["exec", &sandbox.container("postgres"), "sh", "-c", &line]);
-        sandbox.docker(&[
-            "exec",
-            &sandbox.container("postgres"),
-            "sh",
-            "-c",
-            "kill -HUP 1; sleep 0.5",
-        ]);
+        sandbox.docker(&["kill", "-s", "HUP", &sandbox.container("postgres")]);
+        await_true("the server does not read its rules again", || {
+            let mut psql = Command::new("docker");
+            psql.args(["exec", &sandbox.container("postgres"), "psql", "-wU", "n8n", "-c", ""]);
+            output(psql).status.success() == (method == "trust")
+        });
     };
     rule("scram-sha-256");
     sandbox.run("backup-postgres", &[]).assert_success();
@@ -349,7 +349,8 @@ fn a_restore_waits_for_no_backup_and_a_backup_for_no_restore() {
     sandbox.psql("CREATE TABLE t AS SELECT 1 AS x");
     sandbox.run("backup-postgres", &[]).assert_success();
     let file = sandbox.backup("postgres");
-    let slow = sandbox.stand_in_docker("case \"$*\" in *psql*) sleep 0.3 ;; esac");
+    let gate = sandbox.gate();
+    let slow = sandbox.stand_in_docker(&format!("case \"$*\" in *psql*) {} ;; esac", gate.wait()));
     let mut running = sandbox.call("restore-postgres").arg(&file).path_first(&slow).spawn();
     running.await_log("Backup file integrity verified");
     let busy = format!("Backup already in progress (PID: {})", running.pid());
@@ -365,6 +366,7 @@ fn a_restore_waits_for_no_backup_and_a_backup_for_no_restore() {
             "{script}: {outcome}"
         );
     }
+    gate.open();
     let outcome = running.wait();
     assert_eq!(outcome.code, Some(0), "{outcome}");
 }

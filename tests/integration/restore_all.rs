@@ -3,7 +3,6 @@
 use std::fs;
 
 use crate::common::{assert_same, Sandbox, REDIS_PORT};
-use crate::restore_parts::await_redis;
 
 const PARTS: [&str; 4] = ["postgres", "redis", "n8n-main", "n8n-worker"];
 
@@ -237,7 +236,7 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
         "restore-all",
         "WARN n8n stays stopped: restored from the recovery point: postgres; as before: redis, n8n, env",
     );
-    await_redis(&sandbox);
+    sandbox.await_redis();
     assert_same(&emptied, &sandbox.fingerprint_redis());
     // A database of one time and a queue of another are nothing to work on.
     for (name, wanted) in PARTS.into_iter().zip(["running", "running", "exited", "exited"]) {

@@ -8,7 +8,7 @@ use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
     docker_stand_in, dump_of, staged_databases,
 };
-use crate::common::{assert_same, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, Outcome, Sandbox};
 
 /// With a stall limit of two seconds, no command takes longer than a few of them.
 #[track_caller]
@@ -239,7 +239,7 @@ fn slow_work_in_the_server_is_no_stall() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        super::await_true("the table is not locked", || {
+        await_true("the table is not locked", || {
             sandbox.psql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'execution_entity'::regclass").trim() == "1"
         });
         let outcome = sandbox.run("backup-postgres", &[]);

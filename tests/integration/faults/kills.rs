@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
 
 use super::{
-    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
-    await_true, case, clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
+    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
+    clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
 };
-use crate::common::{assert_same, has_program, matches, name, Sandbox};
+use crate::common::{assert_same, await_true, has_program, matches, name, Sandbox};
 
 const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
 
@@ -266,8 +265,8 @@ fn a_killed_container_costs_its_own_component_only() {
         let before = sandbox.fingerprint_postgres();
         let dump = sandbox.backup("postgres");
         let mut running = sandbox.spawn("restore-postgres", &[dump.to_str().unwrap()]);
-        running.await_log("Restoring database from backup...");
-        thread::sleep(Duration::from_millis(300));
+        let loads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY %'";
+        running.await_that("the load", |_| sandbox.psql_in("postgres", loads).trim() != "0");
         sandbox.docker(&["kill", &sandbox.container("postgres")]);
         let outcome = running.wait();
         outcome.assert_error("Database restore failed");

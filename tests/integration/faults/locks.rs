@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of};
-use crate::common::{assert_same, Sandbox};
+use crate::common::{assert_same, await_true, Sandbox};
 
 /// What somebody plants at the lock's path is neither followed nor emptied, and said.
 #[test]
@@ -43,10 +43,13 @@ fn a_planted_lock_file_is_refused() {
 fn a_run_that_is_stopped_costs_its_component_only() {
     let sandbox = Sandbox::new("lockt").stack().env("BACKUP_STALL_SECONDS", "2").build();
     case("backup-all beside a backup-postgres that is stopped", || {
-        let slow = docker_stand_in(&sandbox, "case \" $* \" in *' pg_dump '*) sleep 1 ;; esac");
+        let gate = sandbox.gate();
+        let script = format!("case \" $* \" in *' pg_dump '*) {} ;; esac", gate.wait());
+        let slow = docker_stand_in(&sandbox, &script);
         let mut stopped = sandbox.call("backup-postgres").path_first(&slow).spawn();
         stopped.await_log("Dumping database");
         stopped.signal("STOP");
+        gate.open();
         let outcome = sandbox.call("backup-all").limit(Duration::from_secs(20)).run();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         outcome.assert_messages(
@@ -154,7 +157,15 @@ fn a_reused_process_id_holds_nobody_up() {
 fn four_starts_at_once_are_one_run() {
     let sandbox = Sandbox::new("lockf").stack().seeded().build();
     case("four starts of backup-all at once", || {
-        let runs: Vec<_> = (0..4).map(|_| sandbox.spawn("backup-all", &[])).collect();
+        // One holds it until the others have been refused.
+        let gate = sandbox.gate();
+        let slow = docker_stand_in(&sandbox, &format!("[[ $1 != cp ]] || {}", gate.wait()));
+        let start = |_| sandbox.call("backup-all").path_first(&slow).spawn();
+        let runs: Vec<_> = (0..4).map(start).collect();
+        await_true("three are not refused", || {
+            sandbox.log().matches("Backup already in progress").count() == 3
+        });
+        gate.open();
         let pids: Vec<u32> = runs.iter().map(|run| run.pid()).collect();
         let codes: Vec<_> = runs.into_iter().map(|run| run.wait().code).collect();
         let winners: Vec<u32> = pids
@@ -211,9 +222,12 @@ fn a_restore_and_a_backup_exclude_each_other() {
         assert_same(&before, &sandbox.fingerprint_postgres());
     });
     case("a restore while a backup runs", || {
-        let mut backup = sandbox.spawn("backup-all", &[]);
+        let gate = sandbox.gate();
+        let slow = docker_stand_in(&sandbox, &format!("[[ $1 != cp ]] || {}", gate.wait()));
+        let mut backup = sandbox.call("backup-all").path_first(&slow).spawn();
         backup.await_log("Starting full backup process");
         let outcome = sandbox.call("restore-postgres").arg(&dump).run();
+        gate.open();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         outcome.assert_log_has("restore-postgres", "ERROR Backup already in progress (PID: {})");
         backup.wait().assert_success();

@@ -20,7 +20,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{name, output as run_command, plain, Outcome, Running, Sandbox};
+use crate::common::{await_true, name, output as run_command, plain, Outcome, Running, Sandbox};
 
 /// Whether the suite runs in full.
 pub fn all() -> bool {
@@ -129,16 +129,6 @@ pub fn assert_no_sessions(sandbox: &Sandbox) {
             .trim()
             == "0"
     });
-}
-
-/// Waits for up to a minute: a server may have to recover on a busy machine.
-#[track_caller]
-pub fn await_true(what: &str, reached: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !reached() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
-        thread::sleep(Duration::from_millis(30));
-    }
 }
 
 /// The next run succeeds, and then nothing is left of the one that died.

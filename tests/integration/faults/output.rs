@@ -1,12 +1,11 @@
 //! Standard output and the log: closed, full, never read.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{assert_backups_whole, case};
-use crate::common::Sandbox;
+use crate::common::{await_true, full_pipe, pipe_without_reader, Sandbox};
 
 fn backup_all(sandbox: &Sandbox, stdout: Stdio) -> std::process::Child {
     backup_all_to(sandbox, &[], stdout, Stdio::piped())
@@ -29,9 +28,7 @@ fn backup_all_to(sandbox: &Sandbox, args: &[&str], stdout: Stdio, stderr: Stdio)
 fn an_output_that_takes_nothing_ends_the_run_before_it_begins() {
     let sandbox = Sandbox::new("outc").stack().build();
     case("standard output is a closed pipe", || {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let child = backup_all(&sandbox, writer.into());
+        let child = backup_all(&sandbox, pipe_without_reader().into());
         assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
     });
     case("standard output is a full device", || {
@@ -54,7 +51,7 @@ fn a_reader_that_goes_away_costs_no_backup() {
     case("the reader goes away in the middle", || {
         let (reader, writer) = std::io::pipe().unwrap();
         let child = backup_all(&sandbox, writer.into());
-        super::await_true("no log", || sandbox.log().contains("Running: backup-postgres.sh"));
+        await_true("no log", || sandbox.log().contains("Running: backup-postgres.sh"));
         drop(reader);
         let said = child.wait_with_output().unwrap();
         assert_eq!(said.status.code(), Some(0), "{}", sandbox.log());
@@ -73,13 +70,7 @@ fn a_pipe_that_nobody_reads_does_not_hold_a_run() {
         ("standard output and error are a full pipe, with -v", &["-v"], true),
     ] {
         case(what, || {
-            let (reader, writer) = std::io::pipe().unwrap();
-            let mut fill = writer.try_clone().unwrap();
-            let filler = std::thread::spawn(move || {
-                // The pipe is full when this stands still.
-                let _ = fill.write_all(&[b'x'; 1 << 20]);
-            });
-            std::thread::sleep(Duration::from_millis(200));
+            let (reader, writer) = full_pipe();
             let stderr = match both {
                 true => writer.try_clone().unwrap().into(),
                 false => Stdio::piped(),
@@ -99,7 +90,6 @@ fn a_pipe_that_nobody_reads_does_not_hold_a_run() {
             assert_eq!(status.code(), Some(1), "{}", sandbox.log());
             super::assert_lock_free(&sandbox);
             drop(reader);
-            filler.join().unwrap();
         });
     }
 }

@@ -1,14 +1,12 @@
 //! Restores: what goes wrong in them, what they keep, and what hinders them.
 
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use super::{
     assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
     edited, restore, staged_databases,
 };
-use crate::common::{assert_same, Sandbox};
+use crate::common::{assert_same, await_true, Sandbox};
 
 /// A statement fails in the middle: the live database is untouched and lets everybody in meanwhile.
 #[test]
@@ -151,7 +149,8 @@ fn clients_that_reconnect_do_not_stop_the_swap() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(500));
+        let connected = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(0.2)%'";
+        await_true("no client comes", || sandbox.psql(connected).trim() != "0");
         let outcome = restore(&sandbox, &dump);
         sandbox.docker(&["exec", &container, "rm", "/tmp/loop"]);
         clients.wait().unwrap();
@@ -285,6 +284,10 @@ fn a_lost_database_is_made_anew() {
             "SELECT pg_sleep(600)",
         ];
         sandbox.docker(&session);
+        let connected = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'";
+        await_true("the other program does not come", || {
+            sandbox.psql(connected).trim() == "1"
+        });
         let outcome = sandbox.call("restore-postgres").arg("--in-place").arg(&dump).run();
         outcome.assert_error("Database n8n is used by others than n8n's containers (psql as user n8n): {}");
         sandbox.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)'");

@@ -1,0 +1,62 @@
+//! restore-env.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{mode, Sandbox};
+
+#[test]
+fn the_environment_file_is_compared_by_name_and_kept() {
+    let sandbox = Sandbox::new("envs")
+        .env("SECRET_A", "hidden-a")
+        .env("SECRET_B", "hidden-b")
+        .build();
+    let old = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let file = sandbox.path("backups/env/env_20250101_000000.backup");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let new = old.replace("hidden-a", "hidden-x").replace("SECRET_B", "SECRET_C");
+    fs::write(&file, &new).unwrap();
+    let left = sandbox.write(".env.restore-20250101_000000-4711", &new);
+    let outcome = sandbox.run("restore-env", &[&file.display().to_string()]);
+    assert!(!left.exists());
+    outcome.assert_success().assert_logged_as_printed();
+    for text in ["hidden-a", "hidden-b", "hidden-x"] {
+        outcome.assert_never_says(text);
+    }
+    outcome.assert_messages(
+        "restore-env",
+        &[
+            "INFO Starting environment file restore from: {}",
+            "INFO Verifying backup file integrity...",
+            "INFO Backup file integrity verified",
+            "INFO Settings only in the backup: SECRET_C",
+            "INFO Settings only in the present .env: SECRET_B",
+            "INFO Settings with another value: SECRET_A",
+            "WARN This will replace {}/.env",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Running non-interactively, proceeding with restore",
+            "INFO The present file is kept as {}/.env.before-restore-{}",
+            "SUCCESS Environment file restore completed from: {}",
+        ],
+    );
+    let path = sandbox.path(".env");
+    assert_eq!(fs::read_to_string(&path).unwrap(), new);
+    assert_eq!(mode(&path), 0o600);
+    let kept = kept(sandbox.dir());
+    assert_eq!(kept.len(), 1);
+    assert_eq!(fs::read_to_string(&kept[0]).unwrap(), old);
+    assert_eq!(mode(&kept[0]), 0o600);
+    // Once more: it is the same already.
+    let outcome = sandbox.run("restore-env", &[&file.display().to_string()]);
+    outcome.assert_success();
+    assert_eq!(self::kept(sandbox.dir()).len(), 1);
+}
+
+/// The files that restores of `.env` kept.
+fn kept(dir: &Path) -> Vec<std::path::PathBuf> {
+    let items = fs::read_dir(dir).into_iter().flatten().flatten();
+    items
+        .map(|item| item.path())
+        .filter(|path| crate::common::name(path).starts_with(".env.before-restore-"))
+        .collect()
+}

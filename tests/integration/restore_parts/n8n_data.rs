@@ -1,0 +1,272 @@
+//! restore-n8n.
+
+use std::fs;
+
+use super::runs;
+use crate::common::{assert_same, Sandbox};
+
+/// A seeded volume with n8n's containers, an archive of it, and other contents since.
+fn changed_volume(name: &'static str) -> (Sandbox, String, String, String) {
+    let sandbox = Sandbox::new(name).n8n().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backup("n8n").display().to_string();
+    let saved = sandbox.fingerprint_volume();
+    let spoil = "cd /home/node/.n8n && rm -rf odd config && echo new >config && mkdir -p binaryData/new && echo x >-x \
+                 && chmod 700 . && touch -d '2001-01-01 00:00:00' .";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", spoil]);
+    let changed = sandbox.fingerprint_volume();
+    assert_ne!(saved, changed);
+    (sandbox, file, saved, changed)
+}
+
+#[test]
+fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
+    let (sandbox, file, saved, changed) = changed_volume("vol");
+    sandbox.docker(&["stop", "-t", "1", &sandbox.container("n8n-worker")]);
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success().assert_logged_as_printed();
+    outcome.assert_messages(
+        "restore-n8n",
+        &[
+            "INFO Starting n8n data restore from: {}",
+            "INFO Verifying backup file integrity...",
+            "INFO Backup file integrity verified",
+            "WARN This will replace the contents of the volume {}, and stop n8n meanwhile",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Running non-interactively, proceeding with restore",
+            "INFO Stopping n8n: {}-n8n-main",
+            "INFO Unpacking the archive beside the data...",
+            "INFO Verifying restore...",
+            "INFO Exchanging the contents of the volume...",
+            "INFO Starting n8n: {}-n8n-main",
+            "SUCCESS n8n data restore completed from: {}",
+        ],
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert!(runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    // The archive of what was there leads back.
+    let backups = sandbox.backups("n8n");
+    assert_eq!(backups.len(), 2);
+    let safety = backups.iter().find(|path| path.display().to_string() != file).unwrap();
+    sandbox
+        .run("restore-n8n", &[&safety.display().to_string()])
+        .assert_success();
+    assert_same(&changed, &sandbox.fingerprint_volume());
+    // What was kept before a restore is not the latest point.
+    let outcome = sandbox.run("restore-all", &["--only", "n8n", "latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-all",
+        "INFO Passing over the newer recovery point {}: made before a restore",
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    // Nor is one that a clock which ran ahead has dated.
+    let newest = sandbox.backups("sets").pop().unwrap();
+    let text = fs::read_to_string(&newest).unwrap();
+    let stamp = newest.file_stem().unwrap().to_str().unwrap();
+    let text = text
+        .replace("aside:", "was-aside:")
+        .replacen(stamp, "20990101_020000", 1);
+    fs::write(newest.with_file_name("20990101_020000.sha256"), text).unwrap();
+    let outcome = sandbox.run("restore-all", &["--only", "n8n", "latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN Passing over recovery point 20990101_020000, which is dated in the future",
+    );
+    assert_same(&saved, &sandbox.fingerprint_volume());
+}
+
+#[test]
+fn a_failed_volume_restore_puts_back_what_was_there() {
+    let (sandbox, file, _, changed) = changed_volume("volback");
+    // One that would go on working on the volume.
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let one = sandbox.container("n8n-main");
+    sandbox.write(".env", format!("{env}\nBACKUP_N8N_CONTAINERS={one}\n"));
+    sandbox.run("restore-n8n", &[&file]).assert_error(
+        "Containers that are not known as n8n's use the volume {}: {}-n8n-worker. Stop them, or add them to {}",
+    );
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+    sandbox.write(".env", &env);
+    for (pattern, nth) in [
+        ("*' run '*", 1),
+        ("*' create '*", 1),
+        ("*' begin '*", 1),
+        ("*' cp -- - '*", 1),
+        ("*' cp '*/new/.*", 1),
+        ("*' exchange '*", 1),
+        ("*' stop '*n8n-worker*", 1),
+    ] {
+        let docker = sandbox.failing_docker(pattern, nth);
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+        assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
+        assert_same(&changed, &sandbox.fingerprint_volume());
+        assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"), "{pattern}");
+        assert!(!sandbox.path("backups/.restore").exists(), "{pattern}");
+    }
+    // The client dies, and what it has started goes on.
+    let docker = sandbox.stand_in_docker(
+        "case \" $* \" in *' exchange '*) \"$real\" \"$@\" >/dev/null 2>&1 & sleep 0.1; exit 1 ;; esac",
+    );
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    outcome.assert_error("n8n data restore failed");
+    outcome.assert_log_has("restore-n8n", "WARN Putting back what was there before");
+    assert_same(&changed, &sandbox.fingerprint_volume());
+}
+
+/// A volume may stand for a directory, and others may mount that directory itself.
+#[test]
+fn who_mounts_the_directory_of_a_volume_is_seen() {
+    let sandbox = Sandbox::new("bound").redis().build();
+    let (dir, volume) = (sandbox.aside("data"), format!("{}_dir", sandbox.prefix()));
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("config"), "{}").unwrap();
+    let (dir, stranger) = (dir.display().to_string(), sandbox.container("webhook"));
+    let labels = sandbox.labels();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let (device, mount) = (format!("device={dir}"), format!("{dir}:/files"));
+    let create = [
+        "volume",
+        "create",
+        "--opt",
+        "type=none",
+        "--opt",
+        "o=bind",
+        "--opt",
+        &device,
+    ];
+    sandbox.docker(&[&create[..], &labels, &[&volume]].concat());
+    sandbox.set("BACKUP_N8N_VOLUME", &volume);
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let image = "n8n-backup-test/busybox:1";
+    let run = ["run", "-d", "--name", &stranger, "--network", "none", "-v", &mount];
+    sandbox.docker(&[&run[..], &labels, &[image, "sleep", "600"]].concat());
+    let file = sandbox.backup("n8n").display().to_string();
+    sandbox.run("restore-n8n", &[&file]).assert_error(
+        "Containers that are not known as n8n's use the volume {}: {}-webhook. Stop them, or add them to {}",
+    );
+    sandbox.docker(&["rm", "-f", &stranger]);
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+}
+
+#[test]
+fn a_volume_restore_that_is_killed_in_the_exchange_is_set_right_by_the_next() {
+    let (sandbox, file, saved, changed) = changed_volume("volkill");
+    // As it is when half of what was there has been moved aside.
+    let half =
+        "cd /home/node/.n8n && mkdir -p .n8n-backup-restore/new .n8n-backup-restore/old && cd .n8n-backup-restore \
+                && echo '1000 1000 700 978307200' >root && : >begun && mv ../config ../-x old/";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", half]);
+    // A backup of it is made, and is nothing to go back to unasked.
+    let outcome = sandbox.run("backup-n8n", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "backup-n8n",
+        "WARN The volume is in the middle of a restore that was interrupted: {}",
+    );
+    let newest = sandbox.backups("sets").last().unwrap().clone();
+    let manifest = fs::read_to_string(&newest).unwrap();
+    assert!(
+        manifest.contains("aside: made while a restore of the volume"),
+        "{manifest}"
+    );
+    for path in sandbox
+        .backups("n8n")
+        .iter()
+        .filter(|path| path.display().to_string() != file)
+    {
+        fs::remove_file(path).unwrap();
+    }
+    // Where even that fails, n8n is not started on half of its data.
+    let docker = sandbox.failing_docker("*' back '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has("restore-n8n", "ERROR What was there before could not be put back; {}");
+    assert!(!runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-n8n",
+        "WARN An interrupted restore of the volume had left its traces; {}",
+    );
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    let safety = sandbox
+        .backups("n8n")
+        .into_iter()
+        .find(|path| path.display().to_string() != file)
+        .unwrap();
+    sandbox
+        .run("restore-n8n", &[&safety.display().to_string()])
+        .assert_success();
+    assert_same(&changed, &sandbox.fingerprint_volume());
+}
+
+/// n8n must not be started on half a volume because something else was restored in between.
+#[test]
+fn a_restore_of_another_part_does_not_end_an_interrupted_one() {
+    let sandbox = Sandbox::new("between").n8n().redis().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let saved = sandbox.fingerprint_volume();
+    let archive = sandbox.backup("n8n").display().to_string();
+    let snapshot = sandbox.backup("redis").display().to_string();
+    let half =
+        "cd /home/node/.n8n && mkdir -p .n8n-backup-restore/new .n8n-backup-restore/old && cd .n8n-backup-restore \
+                && echo '1000 1000 700 978307200' >root && : >begun && mv ../config old/";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", half]);
+    let docker = sandbox.failing_docker("*' back '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&archive).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(!runs(&sandbox, "n8n-main"), "{outcome}");
+
+    let outcome = sandbox.run("restore-redis", &[&snapshot]);
+    outcome.assert_success().assert_log_has(
+        "restore-redis",
+        "WARN n8n stays stopped: the restore of n8n was interrupted. {}",
+    );
+    assert!(!runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    assert!(sandbox.path("backups/.restore").exists());
+    // Nor because the same failed once more.
+    let docker = sandbox.failing_docker("*' back '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&archive).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(!runs(&sandbox, "n8n-main"), "{outcome}");
+
+    sandbox.run("restore-n8n", &[&archive]).assert_success();
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+    assert!(!sandbox.path("backups/.restore").exists());
+    assert_same(&saved, &sandbox.fingerprint_volume());
+}
+
+#[test]
+fn archives_of_other_tools_are_taken_and_unsafe_ones_are_not() {
+    let sandbox = Sandbox::new("tars").n8n().seeded().build();
+    let saved = sandbox.fingerprint_volume();
+    let tar = |name: &str, script: &str| {
+        let path = sandbox.path(format!("backups/n8n/{name}"));
+        let archive = crate::common::sh(
+            "mkdir -p \"$(dirname \"$1\")\"; docker run --rm --network none -v \"$2:/v\" --entrypoint sh \
+             n8n-backup-test/busybox:1 -c \"$3\" >\"$1\"",
+            &[path.as_os_str(), sandbox.volume().as_ref(), script.as_ref()],
+        );
+        drop(archive);
+        path.display().to_string()
+    };
+    // As the shell scripts did it.
+    let plain = tar("n8n_data_20250101_000000.tar.gz", "tar -C /v -czf - .");
+    sandbox.run("restore-n8n", &[&plain]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    let outside = sandbox.path("backups/n8n/n8n_data_20250101_000001.tar.gz");
+    crate::common::sh(
+        "cd \"$(dirname \"$1\")\" && echo x >evil && tar -czPf \"$1\" --transform 's,^,../../,' evil && rm evil",
+        &[outside.as_os_str()],
+    );
+    let before = sandbox.backups("n8n").len();
+    sandbox
+        .run("restore-n8n", &[&outside.display().to_string()])
+        .assert_error("The archive holds names that lead out of the volume ({}): it is not unpacked");
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert_eq!(sandbox.backups("n8n").len(), before);
+}

@@ -1,0 +1,271 @@
+//! restore-redis.
+
+use std::fs;
+
+use super::runs;
+use crate::common::{assert_same, Sandbox, REDIS_PORT};
+
+/// What lies in Redis's data directory.
+fn redis_files(sandbox: &Sandbox) -> String {
+    sandbox.docker(&["exec", &sandbox.container("redis"), "ls", "-A", "/data"])
+}
+
+/// Redis with the seed, a snapshot of it, and other data since.
+fn changed_redis(builder: crate::common::Builder) -> (Sandbox, String, String, String) {
+    let sandbox = builder.redis().seeded().build();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis").display().to_string();
+    let saved = sandbox.fingerprint_redis();
+    sandbox.redis(&["flushall"]);
+    sandbox.redis(&["set", "since", "then"]);
+    let changed = sandbox.fingerprint_redis();
+    assert_ne!(saved, changed);
+    (sandbox, file, saved, changed)
+}
+
+#[test]
+fn a_snapshot_wins_over_the_append_only_file() {
+    let builder = Sandbox::new("aof").redis_arg("--appendonly").redis_arg("yes").n8n();
+    let (sandbox, file, saved, _) = changed_redis(builder);
+    sandbox.docker(&["stop", &sandbox.container("n8n-worker")]);
+    let outcome = sandbox.run("restore-redis", &[&file]);
+    outcome.assert_success().assert_logged_as_printed();
+    outcome.assert_messages(
+        "restore-redis",
+        &[
+            "INFO Starting Redis restore from: {}",
+            "INFO Verifying backup file integrity...",
+            "INFO Backup file integrity verified",
+            "WARN This will replace all that Redis in {} holds, and stop n8n meanwhile",
+            "WARN All existing data will be replaced with backup data",
+            "INFO Running non-interactively, proceeding with restore",
+            "INFO Stopping n8n: {}-n8n-main",
+            "INFO Found {} keys in the snapshot, {} of them with an expiry",
+            "INFO Writing the append-only file from the snapshot...",
+            "INFO Verifying restore...",
+            "INFO Starting n8n: {}-n8n-main",
+            "SUCCESS Redis restore completed from: {}",
+        ],
+    );
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert_eq!(redis_files(&sandbox), "appendonlydir\ndump.rdb\n");
+    assert!(runs(&sandbox, "n8n-main") && !runs(&sandbox, "n8n-worker"));
+    // It is the append-only file that is kept from now on.
+    assert!(sandbox.redis(&["info", "persistence"]).contains("aof_enabled:1"));
+    sandbox.redis(&["set", "after", "restore"]);
+    let after = sandbox.fingerprint_redis();
+    sandbox.docker(&["kill", &sandbox.container("redis")]);
+    sandbox.docker(&["start", &sandbox.container("redis")]);
+    sandbox.await_redis();
+    assert_same(&after, &sandbox.fingerprint_redis());
+    assert!(!sandbox.path("backups/.restore").exists());
+}
+
+#[test]
+fn redis_with_a_password_and_other_names_comes_back() {
+    let password = r#"p w"d'$x\`;&|%*#"#;
+    let mut builder = Sandbox::new("names").redis_password(password);
+    for arg in [
+        "--dbfilename",
+        "n8n queue.rdb",
+        "--databases",
+        "20",
+        "--appendonly",
+        "no",
+    ] {
+        builder = builder.redis_arg(arg);
+    }
+    let (sandbox, file, saved, _) = changed_redis(builder);
+    let outcome = sandbox.run("restore-redis", &["--yes", &file]);
+    outcome.assert_success().assert_never_says(password);
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert_eq!(redis_files(&sandbox), "n8n queue.rdb\n");
+    let owner = sandbox.docker(&[
+        "exec",
+        &sandbox.container("redis"),
+        "stat",
+        "-c",
+        "%u:%g",
+        "/data/n8n queue.rdb",
+        "/data",
+    ]);
+    assert_eq!(owner, "999:999\n999:999\n");
+}
+
+/// A configuration, the time zone or a secret is often mounted as a file; nothing of a restore can lie in one.
+#[test]
+fn files_that_redis_mounts_do_not_stop_its_restore() {
+    let (sandbox, file, saved, _) = changed_redis(Sandbox::new("files"));
+    let redis = sandbox.container("redis");
+    let image = sandbox.docker(&["inspect", "--format", "{{.Config.Image}}", &redis]);
+    sandbox.docker(&["stop", &redis]);
+    sandbox.docker(&["rm", &redis]);
+    let mounts = [
+        format!("{}_redis_data:/data", sandbox.prefix()),
+        format!(
+            "{}:/usr/local/etc/redis/redis.conf:ro",
+            sandbox.write("redis.conf", "maxclients 99\n").display()
+        ),
+        format!("{}:/etc/localtime:ro", sandbox.write("zone", "").display()),
+        // One that could be written to.
+        format!("{}:/etc/redis-note", sandbox.write("note", "kept").display()),
+    ];
+    let labels = sandbox.labels();
+    let mut run = vec!["run", "-d", "--name", &redis];
+    run.extend(["--network", "none", "--tmpfs", "/scratch"]);
+    run.extend(labels.iter().map(String::as_str));
+    run.extend(mounts.iter().flat_map(|mount| ["-v", mount]));
+    run.extend([image.trim(), "redis-server", "/usr/local/etc/redis/redis.conf"]);
+    run.extend(["--port", REDIS_PORT, "--dir", "/data"]);
+    sandbox.docker(&run);
+    sandbox.await_redis();
+    assert_eq!(sandbox.redis(&["get", "since"]), "then");
+
+    sandbox.run("restore-redis", &[&file]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert!(sandbox.redis(&["config", "get", "maxclients"]).ends_with("99"));
+    assert_eq!(fs::read_to_string(sandbox.path("note")).unwrap(), "kept");
+}
+
+#[test]
+fn the_queue_can_be_left_out() {
+    let sandbox = Sandbox::new("queue")
+        .redis()
+        .redis_arg("--appendonly")
+        .redis_arg("yes")
+        .build();
+    sandbox.redis(&["rpush", "bull:jobs:wait", "1", "2", "3"]);
+    sandbox.redis(&["rpush", "bull:jobs:active", "4"]);
+    sandbox.redis(&["hset", "bull:jobs:1", "data", "{}"]);
+    sandbox.redis(&["set", "bulletin", "stays"]);
+    sandbox.redis(&["-n", "1", "set", "bull:jobs:id", "9"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis").display().to_string();
+    let outcome = sandbox.run("restore-redis", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-redis",
+        "WARN 4 job(s) of n8n's queue wait or were running in the snapshot{}",
+    );
+    let outcome = sandbox.run("restore-redis", &["--empty-queue", &file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-redis", "INFO Deleted 4 keys of n8n's queue (bull:*)");
+    assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "bulletin");
+    assert_eq!(sandbox.redis(&["-n", "1", "dbsize"]).trim(), "0");
+}
+
+#[test]
+fn a_failed_redis_restore_puts_back_what_was_there() {
+    for (append_only, name) in [("yes", "aofback"), ("no", "rdbback")] {
+        let builder = Sandbox::new(name)
+            .redis_arg("--appendonly")
+            .redis_arg(append_only)
+            .n8n();
+        let (sandbox, file, _, changed) = changed_redis(builder);
+        let files = || {
+            let found = redis_files(&sandbox);
+            // Redis itself saves when it is stopped.
+            found
+                .lines()
+                .filter(|line| *line != "dump.rdb")
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let before = files();
+        for (pattern, nth) in [
+            ("*' run '*", 1),
+            ("*' begin '*", 1),
+            ("*' begin '*' redis-check-rdb '*|*' redis-check-rdb '*", 1),
+            ("*' redis-server '*", 1),
+            ("*' stop '*n8n-main*", 1),
+            ("*' stop '*-redis*", 1),
+            ("*' exchange '*", 1),
+            // The first start is that of a server that runs already.
+            ("*' start '*-redis*", 2),
+        ] {
+            let docker = sandbox.failing_docker(pattern, nth);
+            let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+            assert_eq!(outcome.code, Some(1), "{pattern}: {outcome}");
+            sandbox.await_redis();
+            assert_same(&changed, &sandbox.fingerprint_redis());
+            assert_eq!(files(), before, "{pattern}");
+            assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"), "{pattern}");
+            assert!(!sandbox.path("backups/.restore").exists(), "{pattern}");
+        }
+        let helpers = sandbox.docker(&[
+            "ps",
+            "-aq",
+            "--filter",
+            &format!("volume={}_redis_data", sandbox.prefix()),
+        ]);
+        assert_eq!(helpers.lines().count(), 1, "only Redis itself uses its volume");
+    }
+}
+
+#[test]
+fn a_redis_that_did_not_run_does_not_run_after_a_failure() {
+    let sandbox = Sandbox::new("rest")
+        .redis()
+        .seeded()
+        .env("BACKUP_STALL_SECONDS", "2")
+        .build();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let file = sandbox.backup("redis");
+    sandbox.docker(&["stop", &sandbox.container("redis")]);
+    // It is started to be asked, and gives no answer; nor does the engine say with what arguments it was made.
+    let docker = sandbox.stand_in_docker(
+        "case \" $* \" in *' redis-cli '*|*'range .Args'*) echo 'stand-in: refused' >&2; exit 1 ;; esac",
+    );
+    let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.log.contains("does not start with the data"), "{outcome}");
+    assert!(!runs(&sandbox, "redis"), "{outcome}");
+}
+
+#[test]
+fn a_killed_redis_restore_is_set_right_by_the_next() {
+    let builder = Sandbox::new("kill").redis_arg("--appendonly").redis_arg("yes").n8n();
+    let (sandbox, file, saved, _) = changed_redis(builder);
+    let mut running = sandbox.spawn("restore-redis", &[&file]);
+    running.await_log("Stopping ");
+    running.await_log("-redis...");
+    running.signal("KILL");
+    running.wait();
+    let outcome = sandbox.run("backup-redis", &[]);
+    drop(outcome);
+    let outcome = sandbox.run("restore-redis", &[&file]);
+    outcome.assert_success();
+    assert_same(&saved, &sandbox.fingerprint_redis());
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused_before_anything_is_touched() {
+    let sandbox = Sandbox::new("norestore").redis().build();
+    sandbox.redis(&["set", "a", "b"]);
+    let started = sandbox.docker(&[
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}}",
+        &sandbox.container("redis"),
+    ]);
+    let bad = sandbox.write("bad.rdb", "REDIS0010 and no more");
+    sandbox
+        .run("restore-redis", &[&bad.display().to_string()])
+        .assert_error("Backup file is corrupted or not a Redis snapshot");
+    sandbox
+        .run("restore-redis", &["/nonexistent.rdb"])
+        .assert_error("Backup file not found: /nonexistent.rdb");
+    let other = sandbox.write("x.sql.gz", "");
+    sandbox
+        .run("restore-redis", &[&other.display().to_string()])
+        .assert_error("Backup file must be a .rdb file");
+    let now = sandbox.docker(&[
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}}",
+        &sandbox.container("redis"),
+    ]);
+    assert_eq!(started, now);
+    assert_eq!(sandbox.redis(&["get", "a"]).trim(), "b");
+}
