@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use super::{Opt, COMMANDS, GLOBAL};
+use super::{Flag, Row, GLOBAL};
 
 /// The shells that there is a script for.
 pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// The script for a shell; `None` for one that is not known.
-pub fn script(shell: &str) -> Option<String> {
+pub fn script(shell: &str, rows: &[&Row]) -> Option<String> {
     match shell {
-        "bash" => Some(bash()),
-        "zsh" => Some(zsh()),
-        "fish" => Some(fish()),
+        "bash" => Some(bash(rows)),
+        "zsh" => Some(zsh(rows)),
+        "fish" => Some(fish(rows)),
         _ => None,
     }
 }
@@ -37,7 +37,7 @@ impl Value {
 }
 
 /// `--long` and `-s` of options.
-fn flags<'a>(options: impl Iterator<Item = &'a Opt>) -> Vec<String> {
+fn flags<'a>(options: impl Iterator<Item = &'a Flag>) -> Vec<String> {
     options
         .flat_map(|opt| {
             let short = opt.short.map(|short| format!("-{short}"));
@@ -46,10 +46,10 @@ fn flags<'a>(options: impl Iterator<Item = &'a Opt>) -> Vec<String> {
         .collect()
 }
 
-fn bash() -> String {
-    let valued: Vec<&Opt> = COMMANDS
+fn bash(rows: &[&Row]) -> String {
+    let valued: Vec<&Flag> = rows
         .iter()
-        .flat_map(|command| command.options)
+        .flat_map(|row| row.flags)
         .chain(GLOBAL)
         .filter(|opt| opt.value.is_some())
         .collect();
@@ -72,11 +72,11 @@ fn bash() -> String {
     }
     let global = flags(GLOBAL.iter()).join(" ");
     text.push_str("  esac\n  case $command in\n");
-    let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
     let _ = writeln!(text, "    '') _n8n_backup_words '{} {global}' ;;", names.join(" "));
-    for command in COMMANDS {
-        let own = flags(command.options.iter().chain(GLOBAL)).join(" ");
-        let operand = match Value::of(command.operand.unwrap_or_default()) {
+    for row in rows {
+        let own = flags(row.flags.iter().chain(GLOBAL)).join(" ");
+        let operand = match Value::of(row.operand.unwrap_or_default()) {
             Value::File => "_n8n_backup_paths -f".to_owned(),
             Value::Shell => format!("_n8n_backup_words '{}'", SHELLS.join(" ")),
             _ => format!("_n8n_backup_words '{own}'"),
@@ -84,7 +84,7 @@ fn bash() -> String {
         let _ = writeln!(
             text,
             "    {})\n      if [[ $current == -* ]]; then _n8n_backup_words '{own}'; else {operand}; fi ;;",
-            command.name
+            row.name
         );
     }
     text.push_str(
@@ -101,7 +101,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// An option as `_arguments` of zsh takes it.
-fn zsh_option(opt: &Opt) -> String {
+fn zsh_option(opt: &Flag) -> String {
     let help = quoted(opt.help)
         .replace('[', "\\[")
         .replace(']', "\\]")
@@ -125,17 +125,12 @@ fn zsh_option(opt: &Opt) -> String {
     }
 }
 
-fn zsh() -> String {
+fn zsh(rows: &[&Row]) -> String {
     let mut text = String::from(
         "#compdef n8n-backup\n_n8n_backup() {\n  local curcontext=$curcontext state line\n  local -a commands\n  commands=(\n",
     );
-    for command in COMMANDS {
-        let _ = writeln!(
-            text,
-            "    '{}:{}'",
-            command.name,
-            quoted(command.summary).replace(':', "\\:")
-        );
+    for row in rows {
+        let _ = writeln!(text, "    '{}:{}'", row.name, quoted(row.summary).replace(':', "\\:"));
     }
     text.push_str("  )\n  _arguments -C \\\n");
     for opt in GLOBAL {
@@ -143,9 +138,9 @@ fn zsh() -> String {
     }
     text.push_str("    '1:command:->command' '*::argument:->argument'\n  case $state in\n");
     text.push_str("    command) _describe command commands ;;\n    argument)\n      case $words[1] in\n");
-    for command in COMMANDS {
-        let mut arguments: Vec<String> = command.options.iter().chain(GLOBAL).map(zsh_option).collect();
-        arguments.extend(command.operand.map(|name| match Value::of(name) {
+    for row in rows {
+        let mut arguments: Vec<String> = row.flags.iter().chain(GLOBAL).map(zsh_option).collect();
+        arguments.extend(row.operand.map(|name| match Value::of(name) {
             Value::File => "'1:file:_files'".to_owned(),
             Value::Shell => format!("'1:shell:({})'", SHELLS.join(" ")),
             _ => "'1:argument: '".to_owned(),
@@ -153,7 +148,7 @@ fn zsh() -> String {
         let _ = writeln!(
             text,
             "        {})\n          _arguments \\\n            {} ;;",
-            command.name,
+            row.name,
             arguments.join(" \\\n            ")
         );
     }
@@ -169,7 +164,7 @@ fn fish_quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
-fn fish_option(text: &mut String, condition: &str, opt: &Opt) {
+fn fish_option(text: &mut String, condition: &str, opt: &Flag) {
     let short = opt.short.map_or_else(String::new, |short| format!(" -s {short}"));
     let value = match opt.value.map(Value::of) {
         None => "",
@@ -185,23 +180,23 @@ fn fish_option(text: &mut String, condition: &str, opt: &Opt) {
     );
 }
 
-fn fish() -> String {
+fn fish(rows: &[&Row]) -> String {
     let mut text = String::from("# fish completion for n8n-backup\ncomplete -c n8n-backup -f\n");
     for opt in GLOBAL {
         fish_option(&mut text, "", opt);
     }
-    for command in COMMANDS {
+    for row in rows {
         let _ = writeln!(
             text,
             "complete -c n8n-backup -n __fish_use_subcommand -a {} -d '{}'",
-            command.name,
-            fish_quoted(command.summary)
+            row.name,
+            fish_quoted(row.summary)
         );
-        let seen = format!(" -n '__fish_seen_subcommand_from {}'", command.name);
-        for opt in command.options {
+        let seen = format!(" -n '__fish_seen_subcommand_from {}'", row.name);
+        for opt in row.flags {
             fish_option(&mut text, &seen, opt);
         }
-        match Value::of(command.operand.unwrap_or_default()) {
+        match Value::of(row.operand.unwrap_or_default()) {
             Value::File => {
                 let _ = writeln!(text, "complete -c n8n-backup{seen} -F");
             }
@@ -217,19 +212,20 @@ fn fish() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::rows;
 
     #[test]
     fn every_shell_knows_every_command_and_option() {
         for shell in SHELLS {
-            let text = script(shell).unwrap();
+            let text = script(shell, &rows()).unwrap();
             assert!(text.is_ascii());
-            for command in COMMANDS {
-                assert!(text.contains(command.name), "{shell}: {}", command.name);
-                for opt in command.options.iter().chain(GLOBAL) {
+            for row in rows() {
+                assert!(text.contains(row.name), "{shell}: {}", row.name);
+                for opt in row.flags.iter().chain(GLOBAL) {
                     assert!(text.contains(opt.long), "{shell}: {}", opt.long);
                 }
             }
         }
-        assert!(script("tcsh").is_none());
+        assert!(script("tcsh", &rows()).is_none());
     }
 }

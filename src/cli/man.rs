@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::{Opt, COMMANDS, GLOBAL};
+use super::{Flag, Row, GLOBAL};
 use crate::config::SETTINGS;
 
 /// The page `n8n-backup(1)`.
-pub fn page() -> String {
+pub fn page(rows: &[&Row]) -> String {
     let mut text = format!(
         ".TH N8N\\-BACKUP 1 \"\" \"n8n\\-backup {}\" \"User Commands\"\n.SH NAME\n\
          n8n\\-backup \\- back up and restore a self\\-hosted n8n stack in Docker\n.SH SYNOPSIS\n\
@@ -19,14 +19,14 @@ pub fn page() -> String {
          that this program stands in, when that has\n.IR scripts/ ,\nelse the current directory. Settings are read from its\n\
          .IR .env .\n.SH COMMANDS\n",
     );
-    for command in COMMANDS {
-        let operand = command.operand.map_or_else(String::new, |name| format!(" {name}"));
-        let _ = writeln!(text, ".SS {}", escaped(&format!("{}{operand}", command.name)));
-        let _ = writeln!(text, "{}.", escaped(&capitalized(command.summary)));
-        if !command.details.is_empty() {
-            let _ = writeln!(text, "{}", escaped(command.details));
+    for row in rows {
+        let operand = row.operand.map_or_else(String::new, |name| format!(" {name}"));
+        let _ = writeln!(text, ".SS {}", escaped(&format!("{}{operand}", row.name)));
+        let _ = writeln!(text, "{}.", escaped(&capitalized(row.summary)));
+        if !row.details.is_empty() {
+            let _ = writeln!(text, "{}", escaped(row.details));
         }
-        options(&mut text, command.options);
+        options(&mut text, row.flags);
     }
     text.push_str(".SH OPTIONS\nThey stand before the command or after it.\n");
     options(&mut text, GLOBAL);
@@ -55,7 +55,7 @@ pub fn page() -> String {
     text
 }
 
-fn options(text: &mut String, options: &[Opt]) {
+fn options(text: &mut String, options: &[Flag]) {
     for opt in options {
         let short = opt.short.map_or_else(String::new, |short| format!("-{short}, "));
         let value = opt.value.map_or_else(String::new, |value| format!(" {value}"));
@@ -84,16 +84,13 @@ fn capitalized(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::rows;
 
     #[test]
     fn everything_is_on_the_page_and_nothing_is_a_request_by_mistake() {
-        let page = page();
-        for command in COMMANDS {
-            assert!(
-                page.contains(&format!("\n.SS {}", escaped(command.name))),
-                "{}",
-                command.name
-            );
+        let page = page(&rows());
+        for row in rows() {
+            assert!(page.contains(&format!("\n.SS {}", escaped(row.name))), "{}", row.name);
         }
         for setting in SETTINGS {
             assert!(page.contains(&format!("\n.B {}\n", setting.name)));

@@ -6,8 +6,11 @@ use std::thread;
 
 use anyhow::{bail, Result};
 
-use super::{backup_offsite, cleanup, hold, now, record, test_recovery};
+use super::shared::{hold, now, open, record};
+use super::{backup_offsite, cleanup, test_recovery};
+use super::{watched, Command, Run};
 use crate::app::App;
+use crate::cli::Row;
 use crate::components::{self, Backup, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log::{self, Journal};
@@ -15,6 +18,19 @@ use crate::report::units;
 use crate::stack::{self};
 use crate::store::space::available;
 use crate::store::{Kind, Stamp};
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "backup-all",
+        summary: "clean up, then back up PostgreSQL, Redis, the n8n volume and .env",
+        details: "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a time. As far as\n\
+                  the settings say, it then tests the recovery point (BACKUP_DRILL), sends it elsewhere (BACKUP_OFFSITE) and\n\
+                  tells how it went (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_NOTIFY_COMMAND).",
+        in_background: true,
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| Ok(watched::run(&open(project, call)?, JOURNAL, run))),
+};
 
 const JOURNAL: Journal = Journal::new("backup-all");
 const RULE: &str = "==========================================";
@@ -24,7 +40,7 @@ const RULE: &str = "==========================================";
 ///
 /// # Errors
 /// When the run cannot begin, or with the number of what failed.
-pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
+fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     let lock = hold(app, JOURNAL)?;
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
@@ -57,7 +73,7 @@ pub fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     let begun = now();
     let (together, last): (Vec<&dyn Component>, Vec<&dyn Component>) = COMPONENTS
         .iter()
-        .partition(|component| component.about().backup_command.is_some());
+        .partition(|component| component.about().backup.is_some());
     let (mut backups, mut missing) = side_by_side(app, &together, stamp);
     for component in last {
         JOURNAL.info(format_args!("Running: {}", component.about().step));

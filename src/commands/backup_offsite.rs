@@ -16,8 +16,10 @@ use std::sync::Arc;
 use anyhow::{bail, ensure, Context as _, Result};
 use chrono::TimeDelta;
 
-use super::now;
+use super::shared::{dry_run, now, open};
+use super::{Command, Run};
 use crate::app::App;
+use crate::cli::{Flag, Row};
 use crate::process::Observer;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -29,6 +31,22 @@ use crate::store::retention::Idle;
 use crate::store::{make_dir, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 use crate::stream::publish;
 use crate::stream::read::sha256;
+
+const DRY_RUN: Flag = dry_run("only say what would be sent and deleted");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "backup-offsite",
+        summary: "send the recovery points that are not elsewhere yet to RCLONE_REMOTE:RCLONE_BUCKET",
+        details: "By rclone, newest first; each is compared there and then marked. Nothing is deleted there because it was\n\
+                  deleted here; BACKUP_OFFSITE_KEEP_DAYS alone decides. Exits 0 when done, 1 on failure, 2 when there was\n\
+                  nothing to send.",
+        flags: &[DRY_RUN],
+        in_background: true,
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| run(&open(project, call)?, call.has(&DRY_RUN))),
+};
 
 /// The journal of the copy to elsewhere, for those who run it as a step of theirs.
 pub const JOURNAL: Journal = Journal::new("backup-offsite");

@@ -8,8 +8,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{bail, Result};
 use chrono::{DateTime, Local};
 
+use super::shared::{dry_run, open};
+use super::{Command, Run};
 use crate::app::App;
 use crate::cli::suggestion;
+use crate::cli::{Flag, Row};
 use crate::components;
 use crate::config::SETTINGS;
 use crate::process::Count;
@@ -21,6 +24,22 @@ use crate::store::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit
 use crate::store::{Entry, Kind, Store};
 use crate::stream::encrypt::Locked;
 use crate::stream::read;
+
+const DRY_RUN: Flag = dry_run("only say what would be deleted");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "cleanup-backups",
+        summary: "delete backups that are older than BACKUP_RETENTION_DAYS",
+        details: "BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY and _YEARLY keep more. The newest good backup of each component\n\
+                  always stays, and so does what was verified or proven last; the files of a recovery point stay or go together.\n\
+                  A stretch without backups that is longer than the retention counts as a third of it. --dry-run tells why each\n\
+                  file stays or goes.",
+        flags: &[DRY_RUN],
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| run(&open(project, call)?, call.has(&DRY_RUN)).map(|()| 0)),
+};
 
 const JOURNAL: Journal = Journal::new("cleanup-backups");
 

@@ -9,15 +9,34 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, Result};
 
 use super::status::State;
+use super::{Command, Run};
 use crate::app::App;
+use crate::cli::{Row, QUIET};
 use crate::components::COMPONENTS;
-use crate::config::Encryption;
+use crate::config::{Config, Encryption};
 use crate::engine::Docker;
 use crate::process;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::store::lock::{Attempt, Lock};
 use crate::stream::compress::Compressor;
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "doctor",
+        summary: "look at everything that a backup needs, and say what to do",
+        details: "One line for each check, OK, WARN or FAIL; exits 1 when any failed. Changes nothing. --quiet leaves out what\n\
+                  is OK.",
+        ..Row::TELLS
+    },
+    run: Run::Project(|project, call| {
+        let (config, unread) = match Config::load(project) {
+            Ok(config) => (config, None),
+            Err(error) => (Config::without_env_file(project)?, Some(error)),
+        };
+        run(&App::new(config), unread.as_ref(), call.has(&QUIET)).map(|well| u8::from(!well))
+    }),
+};
 
 const JOURNAL: Journal = Journal::new("doctor");
 /// A backup that is older than this does not come every night.
@@ -28,7 +47,7 @@ const EXPECTED_AGE: Duration = Duration::from_secs(26 * 3600);
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
+fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     let mut report = Report::default();
     if let Some(error) = unread {
         report.fail(
@@ -214,7 +233,10 @@ fn history(app: &App, report: &mut Report) {
         Ok(output) if output.success => report.ok("clock", "it is synchronized"),
         _ => report.ok(
             "clock",
-            format!("{} (whether it is synchronized cannot be told here)", super::now()),
+            format!(
+                "{} (whether it is synchronized cannot be told here)",
+                super::shared::now()
+            ),
         ),
     }
 }

@@ -8,19 +8,40 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Local, SecondsFormat};
 
+use super::shared::open;
+use super::{Command, Run};
 use crate::app::App;
+use crate::cli::{Flag, Row};
 use crate::report::json::Json;
 use crate::report::log;
 use crate::report::units;
 use crate::store::manifest::{self, Inventory, PointOnDisk, State};
 use crate::store::{Entry, Kind, Stamp};
 
+const JSON: Flag = Flag::new("json", "as JSON, for other programs");
+const ALL: Flag = Flag::new(
+    "all",
+    "name each file that belongs to no recovery point, not only their number",
+);
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "list",
+        summary: "list the recovery points, oldest first",
+        details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was verified, proven by a drill and\n\
+                  copied off-site; then the files that belong to no recovery point. Reads no backup and needs no docker.",
+        flags: &[ALL, JSON],
+        ..Row::TELLS
+    },
+    run: Run::Project(|project, call| list(&open(project, call)?, call.has(&JSON), call.has(&ALL)).map(|()| 0)),
+};
+
 /// Prints what there is to standard output, oldest first. `all` names each file that belongs to no recovery point; else the
 /// table counts them.
 ///
 /// # Errors
 /// When a directory cannot be read, or nothing can be printed.
-pub fn run(app: &App, json: bool, all: bool) -> Result<()> {
+fn list(app: &App, json: bool, all: bool) -> Result<()> {
     let listings: Vec<(Kind, Vec<Entry>)> = Kind::ALL
         .into_iter()
         .map(|kind| Ok((kind, app.store.list(kind)?)))

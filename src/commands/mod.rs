@@ -1,109 +1,110 @@
-//! What the commands do with the components: orchestration only.
+//! The commands: a file each, with its row, its arguments and what it does. This is only their list.
 
-pub mod backup_all;
-pub mod backup_offsite;
-pub mod cleanup;
-pub mod doctor;
-pub mod list;
-pub mod restore;
-pub mod restore_all;
-pub mod status;
-pub mod test_recovery;
-pub mod verify;
-pub mod watched;
+mod backup;
+mod backup_all;
+mod backup_offsite;
+mod cleanup;
+mod completions;
+mod doctor;
+mod fetch_offsite;
+mod list;
+mod man;
+mod restore;
+mod restore_all;
+mod shared;
+mod status;
+mod test_recovery;
+mod verify;
+mod watched;
 
 use std::path::Path;
 
-use anyhow::{bail, Result};
-use chrono::{Local, SecondsFormat};
+use anyhow::{Error, Result};
 
-use crate::app::App;
-use crate::components::{Backup, Component};
-use crate::report::log::Journal;
-use crate::store::lock::{Attempt, Lock};
-use crate::store::manifest::{Member, Point, NONE};
-use crate::store::Stamp;
+use crate::cli::{Call, Row};
+use crate::components::{Component, COMPONENTS};
 
-/// Takes the lock that backup-all and the restores share.
-///
-/// # Errors
-/// `Backup already in progress` when another process holds it, or that the lock file cannot be used.
-pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
-    let path: &Path = &app.config.lock_file;
-    match Lock::attempt(path)? {
-        Attempt::Held(lock) => {
-            if lock.was_stale() {
-                journal.warn("Stale lock file found, removing");
-            }
-            Ok(lock)
+/// A command.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// What the command line knows of it.
+    pub row: &'static Row,
+    /// What it does.
+    pub run: Run,
+}
+
+/// What a command does. All give the exit code.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Makes a text, which is printed; no project is needed. An error is a usage error.
+    Text(fn(&Call) -> Result<String>),
+    /// Works in a project directory.
+    Project(fn(&Path, &Call) -> Result<u8>),
+    /// As `Project`; what goes wrong is told by a text on standard output, for a program that reads its first line.
+    Plugin(fn(&Path, &Call) -> Result<u8>, fn(&Error) -> String),
+    /// Backs one component up.
+    Backup(&'static dyn Component),
+    /// Restores one component.
+    Restore(&'static dyn Component),
+}
+
+/// Every command, in the order of the help.
+pub fn commands() -> Vec<Command> {
+    let backups = COMPONENTS.iter().filter_map(|component| {
+        let row = component.about().backup.as_ref()?;
+        let run = Run::Backup(*component);
+        Some(Command { row, run })
+    });
+    let restores = COMPONENTS.iter().map(|component| Command {
+        row: &component.about().restore,
+        run: Run::Restore(*component),
+    });
+    let mut all = vec![backup_all::COMMAND];
+    all.extend(backups);
+    all.push(cleanup::COMMAND);
+    all.extend(restores);
+    all.extend([
+        restore_all::COMMAND,
+        list::COMMAND,
+        verify::COMMAND,
+        test_recovery::command(),
+        backup_offsite::COMMAND,
+        fetch_offsite::COMMAND,
+        status::COMMAND,
+        doctor::COMMAND,
+        completions::COMMAND,
+        man::COMMAND,
+    ]);
+    all
+}
+
+/// The rows of all commands.
+pub fn rows() -> Vec<&'static Row> {
+    commands().iter().map(|command| command.row).collect()
+}
+
+impl Run {
+    /// Runs the command in a project directory.
+    pub fn in_project(self, project: &Path, call: &Call) -> Result<u8> {
+        match self {
+            Self::Text(_) => Ok(0),
+            Self::Project(run) | Self::Plugin(run, _) => run(project, call),
+            Self::Backup(component) => backup::run(project, call, component),
+            Self::Restore(component) => restore::run(project, call, component),
         }
-        Attempt::Busy(pid) => bail!("Backup already in progress (PID: {pid})"),
     }
 }
 
-/// Backs up one component by itself, and records it as a recovery point. `excluded` says why that is restored by name only, if
-/// it is.
-pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) -> Result<()> {
-    let journal = component.about().backup_journal();
-    app.check_encryption(journal)?;
-    let stamp = app.store.free_stamp();
-    let begun = now();
-    let backup = component.backup(app, stamp)?;
-    record(app, journal, stamp, &begun, &[backup], &[], excluded).map(drop)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Writes the recovery point of a run, and gives the stamp that it bears. It is excluded by the same write: a run that
-/// ends in between must not leave it as one of all the others.
-///
-/// # Errors
-/// When it cannot be written; the backups are whole all the same.
-pub fn record(
-    app: &App,
-    journal: Journal,
-    stamp: Stamp,
-    begun: &str,
-    backups: &[Backup],
-    failed: &[&str],
-    excluded: Option<&str>,
-) -> Result<Stamp> {
-    let mut point = Point::new(stamp);
-    point.set("tool", concat!("n8n-backup ", env!("CARGO_PKG_VERSION")));
-    point.set("begun", begun);
-    point.set("finished", &now());
-    point.set(
-        "failed",
-        if failed.is_empty() {
-            NONE.to_owned()
-        } else {
-            failed.join(" ")
-        }
-        .as_str(),
-    );
-    for backup in backups {
-        for file in &backup.files {
-            let path = &file.entry.path;
-            let name = path.strip_prefix(app.store.root()).unwrap_or(path);
-            point.set(&format!("size.{}", file.kind.dir()), &file.entry.bytes.to_string());
-            point.members.push(Member {
-                kind: file.kind,
-                name: name.display().to_string(),
-                sha256: file.sha256.clone(),
-            });
-        }
-        for (fact, value) in &backup.facts {
-            point.set(fact, value);
+    #[test]
+    fn a_script_is_named_only_where_there_is_one() {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+        for row in rows() {
+            let file = scripts.join(format!("{}.sh", row.name));
+            assert_eq!(row.has_script(), file.exists(), "{}", row.name);
         }
     }
-    point.members.sort_by_key(|member| member.kind);
-    if let Some(why) = excluded {
-        point.exclude_from_latest(why);
-    }
-    let path = point.write(&app.store)?;
-    journal.info(format_args!("Recovery point written: {}", path.display()));
-    Ok(point.stamp)
-}
-
-/// The time now with its offset, as a manifest tells it.
-pub fn now() -> String {
-    Local::now().to_rfc3339_opts(SecondsFormat::Secs, false)
 }

@@ -9,19 +9,32 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
-use super::{backup_one, hold};
+use super::shared::{backup_one, hold, open};
 use crate::app::App;
-use crate::components::{Around, Component, N8n, RestoreOptions};
+use crate::cli::Call;
+use crate::components::{Around, Component, N8n, RestoreOptions, YES};
 use crate::report::log::{self, Journal};
 use crate::stack::{self, pause};
 use crate::store::lock::InUse;
 use crate::store::Kind;
 
-/// Replaces what a component holds by the contents of `file`. `yes` answers the question beforehand.
+/// Replaces what a component holds by the contents of a file.
 ///
 /// # Errors
 /// When the file is not whole, or cannot be restored here; what is there is then what was before, unless the error says otherwise.
-pub fn run(app: &App, component: &dyn Component, file: &OsStr, yes: bool, options: RestoreOptions) -> Result<()> {
+pub fn run(project: &Path, call: &Call, component: &dyn Component) -> Result<u8> {
+    let app = open(project, call)?;
+    restore(
+        &app,
+        component,
+        call.operand(),
+        call.has(&YES),
+        RestoreOptions::of(call),
+    )
+    .map(|()| 0)
+}
+
+fn restore(app: &App, component: &dyn Component, file: &OsStr, yes: bool, options: RestoreOptions) -> Result<()> {
     let (about, kind) = (component.about(), component.kind());
     let journal = about.restore_journal();
     let [first, within] = about.restored;

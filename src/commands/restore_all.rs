@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::hold;
 use super::restore::{confirmed, Surroundings};
+use super::shared::{hold, open};
+use super::{Command, Run};
 use crate::app::App;
-use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS};
+use crate::cli::{Call, Flag, Row};
+use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS, CREATE_ROLES, EMPTY_QUEUE, YES};
 use crate::engine::{Docker, Status};
 use crate::report::log::{self, Journal};
 use crate::stack;
@@ -22,22 +24,58 @@ use crate::stack::pause::Pause;
 use crate::store::manifest::{self, Point};
 use crate::store::{Kind, Stamp};
 
+const ONLY: Flag = Flag::new("only", "restore these parts, comma-separated").value("PARTS");
+const SKIP: Flag = Flag::new("skip", "leave these parts as they are").value("PARTS");
+const START: Flag = Flag::new("start", "start the whole stack at the end, whatever ran before");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "restore-all",
+        summary: "restore PostgreSQL, Redis, the n8n volume and .env from one recovery point",
+        details: "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', the newest one that holds every part asked\n\
+                  for; without SET it is the latest, and --yes is needed where nobody can be asked. All is verified before anything is\n\
+                  touched. n8n is stopped first and started last; containers that did not run are stopped again. A run that was\n\
+                  interrupted or failed goes on where it was when it is called again, as long as n8n has not run since; n8n stays\n\
+                  stopped until then when some parts are restored and some are not.\n\
+                  Parts: postgres, redis, n8n, env.",
+        operand: Some("[SET]"),
+        flags: &[YES, ONLY, SKIP, START, EMPTY_QUEUE, CREATE_ROLES],
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| {
+        run(&open(project, call)?, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
+    }),
+};
+
 const JOURNAL: Journal = Journal::new("restore-all");
 const RULE: &str = "==========================================";
 
 /// How a restore is to be done.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+struct Options {
     /// Answers the question beforehand.
-    pub yes: bool,
+    yes: bool,
     /// The parts to restore, comma-separated; all without it.
-    pub only: Option<String>,
+    only: Option<String>,
     /// The parts to leave as they are.
-    pub skip: Option<String>,
+    skip: Option<String>,
     /// Start the whole stack at the end, whatever ran before.
-    pub start: bool,
+    start: bool,
     /// How the parts are restored.
-    pub parts: RestoreOptions,
+    parts: RestoreOptions,
+}
+
+impl Options {
+    fn of(call: &Call) -> Self {
+        let text = |flag| call.value(flag).map(|value| value.to_string_lossy().into_owned());
+        Self {
+            yes: call.has(&YES),
+            only: text(&ONLY),
+            skip: text(&SKIP),
+            start: call.has(&START),
+            parts: RestoreOptions::of(call),
+        }
+    }
 }
 
 /// Restores the recovery point that `operand` names: its stamp, or `latest`, as without one.
@@ -46,7 +84,7 @@ pub struct Options {
 /// When the point is not whole, or a part cannot be restored; a part that fails holds what it held before, and those
 /// after it are not begun. n8n then stays stopped where other parts were restored already. That nobody can be asked and
 /// nothing was named.
-pub fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
+fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full restore");
     JOURNAL.info(RULE);

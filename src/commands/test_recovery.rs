@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::now;
+use super::shared::{now, open};
+use super::{Command, Run};
 use crate::app::App;
+use crate::cli::{Call, Flag, Row};
 use crate::components::credentials::{self, Stored};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
 use crate::components::COMPONENTS;
@@ -30,17 +33,17 @@ const KEY_FACT: &str = "drill.key";
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parts(&'static [Kind]);
+struct Parts(&'static [Kind]);
 
 impl Parts {
     /// Everything.
-    pub const FULL: Self = Self(&Kind::ALL);
-    /// The database, and the key.
-    pub const POSTGRES: Self = Self(&[Kind::Postgres]);
-    /// Redis.
-    pub const REDIS: Self = Self(&[Kind::Redis]);
-    /// The volume.
-    pub const N8N: Self = Self(&[Kind::N8n]);
+    const FULL: Self = Self(&Kind::ALL);
+
+    /// One component; a database with the key.
+    fn one(kind: Kind) -> Self {
+        let at = Kind::ALL.iter().position(|each| *each == kind).unwrap_or_default();
+        Self(&Kind::ALL[at..=at])
+    }
 
     fn holds(self, kind: Kind) -> bool {
         self.0.contains(&kind)
@@ -55,12 +58,68 @@ impl Parts {
     }
 }
 
+const FULL: Flag = Flag::new("full", "all of these, and the environment file");
+const LIST: Flag = Flag::new(
+    "list",
+    "list the recovery points and what the last test of each has shown",
+);
+
+/// Those components that can be tested by themselves, each with its flag.
+fn single() -> impl Iterator<Item = (Kind, Flag)> {
+    COMPONENTS.iter().filter_map(|component| {
+        let (kind, help) = (component.kind(), component.about().drill?);
+        Some((kind, Flag::new(kind.dir(), help)))
+    })
+}
+
+static FLAGS: LazyLock<Vec<Flag>> = LazyLock::new(|| single().map(|(_, flag)| flag).chain([FULL, LIST]).collect());
+static ROW: LazyLock<Row> = LazyLock::new(|| {
+    Row {
+    name: "test-recovery",
+    summary: "recover a recovery point into scratch containers, and compare",
+    details: "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to be\n\
+              tested. Nothing of the live stack is touched: the containers are created from its images, have no network and\n\
+              none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be made. Exactly one\n\
+              option that says what is tested, or --list, has to be given.",
+    operand: Some("[SET]"),
+    flags: &FLAGS,
+    log: Some("recovery-test.log"),
+    failure: 2,
+    in_background: true,
+}
+});
+
+pub fn command() -> Command {
+    Command {
+        row: &ROW,
+        run: Run::Project(run),
+    }
+}
+
+fn run(project: &Path, call: &Call) -> Result<u8> {
+    let app = open(project, call)?;
+    let mut asked: Vec<Option<Parts>> = single()
+        .filter(|(_, flag)| call.has(flag))
+        .map(|(kind, _)| Some(Parts::one(kind)))
+        .collect();
+    asked.extend(call.has(&FULL).then_some(Some(Parts::FULL)));
+    asked.extend(call.has(&LIST).then_some(None));
+    match asked[..] {
+        [None] => list(&app).map(|()| 0),
+        [Some(parts)] => test_one(&app, parts, call.operand.as_deref()).map(u8::from),
+        _ => {
+            let names: Vec<String> = FLAGS.iter().map(|flag| format!("--{}", flag.long)).collect();
+            bail!("one of {} has to be given", names.join(", "))
+        }
+    }
+}
+
 /// Tests the newest recovery point that holds what is asked, or the one that `set` names by its stamp. Gives whether a
 /// test has failed, which is logged then.
 ///
 /// # Errors
 /// When a test could not be made.
-pub fn run(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
+fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
     let _lock = hold(app).context(Inconclusive)?;
@@ -82,7 +141,7 @@ pub fn run(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
 pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
     let parts = match app.config.drill {
         Drill::Off => return Ok(()),
-        Drill::Postgres => Parts::POSTGRES,
+        Drill::Postgres => Parts::one(Kind::Postgres),
         Drill::Full => Parts::FULL,
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
@@ -95,7 +154,7 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
 ///
 /// # Errors
 /// When they cannot be listed or printed.
-pub fn list(app: &App) -> Result<()> {
+fn list(app: &App) -> Result<()> {
     let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
     let mut bare = String::new();
     for (stamp, point) in points(app).context(Inconclusive)?.iter().rev() {
@@ -217,14 +276,14 @@ fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
 
 /// What has come of the tests so far.
 #[derive(Default)]
-struct Run {
+struct Tally {
     passed: usize,
     failed: Vec<&'static str>,
     unready: usize,
     took: Duration,
 }
 
-impl Run {
+impl Tally {
     /// Takes the outcome of one test: logs it, and gives what it gave.
     fn take<T>(&mut self, name: &'static str, title: &str, outcome: Result<T>) -> Option<T> {
         let error = match outcome {
@@ -269,7 +328,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
             "Removed {left} scratch container(s) that an interrupted test left"
         ));
     }
-    let mut run = Run::default();
+    let mut run = Tally::default();
     let mut keys = BTreeMap::new();
     let mut credentials = None;
     // The database comes last: what it holds is proven by the keys that the others do.
@@ -426,7 +485,7 @@ fn after_pass(before: Option<&str>, parts: Parts) -> Mark {
 }
 
 /// Records the outcome in the manifest and turns it into the exit code.
-fn conclude(app: &App, point: &Point, parts: Parts, run: &Run, key: Option<String>) -> Result<()> {
+fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<String>) -> Result<()> {
     let word = parts.word();
     let passed = run.failed.is_empty() && run.unready == 0;
     if passed || !run.failed.is_empty() {
@@ -484,16 +543,16 @@ mod tests {
         let key = Some("failed full 2026-01-02T03:04:05+00:00: postgres key");
         for (before, parts, mark) in [
             (None, Parts::FULL, Mark::Set),
-            (None, Parts::POSTGRES, Mark::Set),
-            (None, Parts::REDIS, Mark::Keep),
-            (full, Parts::POSTGRES, Mark::Keep),
+            (None, Parts::one(Kind::Postgres), Mark::Set),
+            (None, Parts::one(Kind::Redis), Mark::Keep),
+            (full, Parts::one(Kind::Postgres), Mark::Keep),
             (full, Parts::FULL, Mark::Set),
-            (failed, Parts::POSTGRES, Mark::Keep),
-            (failed, Parts::REDIS, Mark::Clear),
+            (failed, Parts::one(Kind::Postgres), Mark::Keep),
+            (failed, Parts::one(Kind::Redis), Mark::Clear),
             (failed, Parts::FULL, Mark::Set),
-            (key, Parts::POSTGRES, Mark::Set),
-            (key, Parts::N8N, Mark::Keep),
-            (Some("passed postgres x"), Parts::POSTGRES, Mark::Set),
+            (key, Parts::one(Kind::Postgres), Mark::Set),
+            (key, Parts::one(Kind::N8n), Mark::Keep),
+            (Some("passed postgres x"), Parts::one(Kind::Postgres), Mark::Set),
         ] {
             assert_eq!(after_pass(before, parts), mark, "{before:?} {parts:?}");
         }

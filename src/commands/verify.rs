@@ -7,8 +7,10 @@ use std::thread;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::now;
+use super::shared::{now, open};
+use super::{Command, Run};
 use crate::app::App;
+use crate::cli::{Flag, Row};
 use crate::components::verify;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -16,6 +18,24 @@ use crate::store::manifest::{self, Member, Point};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::sha256;
+
+const ALL: Flag = Flag::new("all", "every recovery point and every file besides").short('a');
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "verify",
+        summary: "prove that backup files are whole, without docker",
+        details: "FILE is a backup file, SET a recovery point: its stamp (YYYYMMDD_HHMMSS), its manifest or 'latest'. Without\n\
+                  either, it is the newest point. Each file is compared with the SHA-256 in the manifest and read to its end.\n\
+                  Exits 1 when anything is wrong; a point that is well is marked as verified.",
+        operand: Some("[FILE|SET]"),
+        flags: &[ALL],
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| {
+        run(&open(project, call)?, call.operand.as_deref(), call.has(&ALL)).map(|()| 0)
+    }),
+};
 
 const JOURNAL: Journal = Journal::new("verify");
 
@@ -56,7 +76,7 @@ enum Fault {
 /// # Errors
 /// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify,
 /// unless all there is was asked for.
-pub fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
+fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
     JOURNAL.info("Starting verification");
     ensure!(
         !(all && operand.is_some()),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{bail, Result};
 
 use crate::app::App;
+use crate::cli::{Call, Flag, Row};
 use crate::config::{Config, Secret};
 use crate::engine::Docker;
 use crate::report::finding::Report;
@@ -122,11 +123,13 @@ pub struct About {
     /// In the lines of its restore, at their beginning and within them.
     pub restored: [&'static str; 2],
     /// The command that backs it up by itself; one that has none is a step of backup-all alone.
-    pub backup_command: Option<&'static str>,
+    pub backup: Option<Row>,
     /// What backup-all says that it runs.
     pub step: &'static str,
     /// The command that restores it.
-    pub restore_command: &'static str,
+    pub restore: Row,
+    /// What its drill does, where it can be asked for by itself.
+    pub drill: Option<&'static str>,
     /// What a whole restore keeps of what is there.
     pub kept: &'static str,
     /// Where it may hold n8n's key.
@@ -136,14 +139,37 @@ pub struct About {
 impl About {
     /// The log of its backup.
     pub fn backup_journal(&self) -> Journal {
-        Journal::new(self.backup_command.unwrap_or("backup-all"))
+        Journal::new(self.backup.map_or("backup-all", |row| row.name))
     }
 
     /// The log of its restore.
     pub fn restore_journal(&self) -> Journal {
-        Journal::new(self.restore_command)
+        Journal::new(self.restore.name)
     }
 }
+
+/// What restores ask for, unless it is given.
+pub const YES: Flag = Flag::new("yes", "do not ask for confirmation").short('y');
+/// Keep the database that is replaced.
+pub const KEEP_OLD: Flag = Flag::new(
+    "keep-old",
+    "keep the database that is replaced, as n8n_old_YYYYMMDD_HHMMSS",
+);
+/// Create missing roles.
+pub const CREATE_ROLES: Flag = Flag::new(
+    "create-roles",
+    "create roles that the dump names and the server lacks, without login",
+);
+/// Drop first.
+pub const IN_PLACE: Flag = Flag::new(
+    "in-place",
+    "where two databases have no room: dump the live one, drop it, then load",
+);
+/// Leave the queue out.
+pub const EMPTY_QUEUE: Flag = Flag::new(
+    "empty-queue",
+    "leave out the jobs of n8n's queue, so that none runs again",
+);
 
 /// How restores are to be done; each component takes what concerns it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,6 +182,18 @@ pub struct RestoreOptions {
     pub in_place: bool,
     /// Leave out n8n's queue, so that no waiting job runs again.
     pub empty_queue: bool,
+}
+
+impl RestoreOptions {
+    /// What the command line says.
+    pub fn of(call: &Call) -> Self {
+        Self {
+            keep_old: call.has(&KEEP_OLD),
+            create_roles: call.has(&CREATE_ROLES),
+            in_place: call.has(&IN_PLACE),
+            empty_queue: call.has(&EMPTY_QUEUE),
+        }
+    }
 }
 
 /// A file that has been proven, and the place that it fits.

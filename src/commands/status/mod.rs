@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{bail, Context as _, Result};
 use chrono::DateTime;
 
+use super::shared::open;
+use super::{Command, Run};
 use crate::app::App;
+use crate::cli::{Flag, Row};
 use crate::report::finding::{Finding, Level};
 use crate::report::json::Json;
 use crate::report::log::ascii;
@@ -19,6 +22,28 @@ use crate::store::manifest::{self, Point};
 use crate::store::retention::Rules;
 use crate::store::space::available;
 use crate::store::Kind;
+
+const JSON: Flag = Flag::new("json", "print JSON");
+const MAX_AGE: Flag = Flag::new(
+    "max-age",
+    "the newest recovery point is critical when older, as in 26h (default), 90m, 2d",
+)
+.value("AGE");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "status",
+        summary: "tell how old, whole, proven and safe the backups are",
+        details: "Exit codes and first line are those of a monitoring plugin: 0 ok, 1 warning, 2 critical, 3 unknown.",
+        flags: &[JSON, MAX_AGE],
+        failure: UNKNOWN,
+        ..Row::TELLS
+    },
+    run: Run::Plugin(
+        |project, call| run(&open(project, call)?, call.value(&MAX_AGE), call.has(&JSON)),
+        unknown,
+    ),
+};
 
 const DAY: u64 = 86_400;
 /// How old the newest recovery point may be when nothing else is said: a day and two hours for a nightly run.
@@ -88,7 +113,7 @@ pub fn parse_age(text: &str) -> Result<Duration> {
 }
 
 /// The line for monitoring when nothing can be told.
-pub fn unknown(error: &anyhow::Error) -> String {
+fn unknown(error: &anyhow::Error) -> String {
     format!("BACKUP UNKNOWN - {}\n", ascii(&format!("{error:#}")))
 }
 
@@ -96,7 +121,7 @@ pub fn unknown(error: &anyhow::Error) -> String {
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
+fn run(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
     let (code, text) = match tell(app, max_age, json) {
         Ok((level, text)) => (level as u8, text),
         Err(error) => (UNKNOWN, unknown(&error)),

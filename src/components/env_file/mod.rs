@@ -9,8 +9,10 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled, Stopwatch};
+use super::YES;
 use super::{About, Backup, Component, RestoreOptions, RestorePlan};
 use crate::app::App;
+use crate::cli::Row;
 use crate::components::credentials;
 use crate::config::dotenv;
 use crate::config::{Config, Encryption, Secret};
@@ -31,9 +33,18 @@ const LIMIT: usize = 16 << 20;
 const ABOUT: About = About {
     title: "Environment file",
     restored: ["Environment file", "environment file"],
-    backup_command: None,
+    backup: None,
     step: "env file backup",
-    restore_command: "restore-env",
+    restore: Row {
+        name: "restore-env",
+        summary: "replace .env by a .backup file",
+        details:
+            "Tells by name which settings differ. The present file is kept as .env.before-restore-YYYYMMDD_HHMMSS.",
+        operand: Some("FILE"),
+        flags: &[YES],
+        ..Row::ACTS
+    },
+    drill: None,
     kept: "the present .env stays beside the new one",
     key_place: Some("the env backup (N8N_ENCRYPTION_KEY)"),
 };

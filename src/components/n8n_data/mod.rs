@@ -11,8 +11,10 @@ use anyhow::{anyhow, Context as _, Result};
 
 use super::dirswap::BEGUN;
 use super::drill::{DrillEnv, Drilled};
+use super::YES;
 use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan};
 use crate::app::App;
+use crate::cli::Row;
 use crate::components::credentials;
 use crate::config::Secret;
 use crate::engine::{Docker, Label};
@@ -39,9 +41,23 @@ const MAX_CONFIG: usize = 64 << 10;
 const ABOUT: About = About {
     title: "n8n volume",
     restored: ["n8n data", "n8n data"],
-    backup_command: Some("backup-n8n"),
+    backup: Some(Row {
+        name: "backup-n8n",
+        summary: "archive the n8n volume to backups/n8n/n8n_data_YYYYMMDD_HHMMSS.tar.gz",
+        in_background: true,
+        ..Row::ACTS
+    }),
     step: "backup-n8n.sh",
-    restore_command: "restore-n8n",
+    restore: Row {
+        name: "restore-n8n",
+        summary: "replace the contents of the n8n volume by a .tar.gz file",
+        details: "The file is verified, unpacked beside the data and read back first. n8n is stopped meanwhile, and what was there\n\
+                  is backed up. The volume needs room for both.",
+        operand: Some("FILE"),
+        flags: &[YES],
+        ..Row::ACTS
+    },
+    drill: Some("unpack the archive and compare its members"),
     kept: "the n8n volume is archived first",
     key_place: Some("the volume (config)"),
 };

@@ -14,7 +14,9 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
+use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, YES};
 use crate::app::App;
+use crate::cli::Row;
 use crate::engine::{Docker, Exec};
 use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
@@ -40,9 +42,23 @@ exec "$@""#;
 const ABOUT: About = About {
     title: "PostgreSQL",
     restored: ["PostgreSQL", "PostgreSQL"],
-    backup_command: Some("backup-postgres"),
+    backup: Some(Row {
+        name: "backup-postgres",
+        summary: "dump the database to backups/postgres/n8n_YYYYMMDD_HHMMSS.sql.gz",
+        in_background: true,
+        ..Row::ACTS
+    }),
     step: "backup-postgres.sh",
-    restore_command: "restore-postgres",
+    restore: Row {
+        name: "restore-postgres",
+        summary: "replace the database by the contents of a .sql.gz file",
+        details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
+                  n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
+        operand: Some("FILE"),
+        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE],
+        ..Row::ACTS
+    },
+    drill: Some("load the dump, compare, and decrypt the credentials with the point's key"),
     kept: "the database is dropped once the new one is proven (restore-postgres --keep-old keeps it)",
     key_place: None,
 };

@@ -12,7 +12,9 @@ use anyhow::{bail, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan, LISTENS_AFTER};
+use super::{EMPTY_QUEUE, YES};
 use crate::app::App;
+use crate::cli::Row;
 use crate::engine::Docker;
 use crate::formats::rdb;
 use crate::process::Input;
@@ -28,9 +30,23 @@ const JOURNAL: Journal = Journal::new("backup-redis");
 const ABOUT: About = About {
     title: "Redis",
     restored: ["Redis", "Redis"],
-    backup_command: Some("backup-redis"),
+    backup: Some(Row {
+        name: "backup-redis",
+        summary: "save and copy the Redis snapshot to backups/redis/dump_YYYYMMDD_HHMMSS.rdb",
+        in_background: true,
+        ..Row::ACTS
+    }),
     step: "backup-redis.sh",
-    restore_command: "restore-redis",
+    restore: Row {
+        name: "restore-redis",
+        summary: "replace all that Redis holds by the snapshot in a .rdb file",
+        details: "The file is verified and loaded by a server of its own first; the append-only file, where Redis keeps one, is\n\
+                  written anew from it. n8n is stopped meanwhile. Waiting jobs of n8n's queue may run again.",
+        operand: Some("FILE"),
+        flags: &[YES, EMPTY_QUEUE],
+        ..Row::ACTS
+    },
+    drill: Some("load the snapshot and compare its keys"),
     kept: "what Redis holds is dropped once the new is proven",
     key_place: None,
 };

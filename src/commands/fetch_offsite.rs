@@ -1,0 +1,18 @@
+//! fetch-offsite: a recovery point back from another place.
+
+use super::backup_offsite::fetch;
+use super::shared::open;
+use super::{Command, Run};
+use crate::cli::Row;
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "fetch-offsite",
+        summary: "bring a recovery point back from RCLONE_REMOTE:RCLONE_BUCKET",
+        details: "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', which is the default. Each file gets its name only when its\n\
+                  SHA-256 is the recorded one; what is here already is neither fetched nor replaced.",
+        operand: Some("[SET]"),
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| fetch(&open(project, call)?, call.operand.as_deref()).map(|()| 0)),
+};

@@ -1,0 +1,132 @@
+//! What commands share: the way into a project, the main lock, the record of a run.
+
+use std::path::Path;
+
+use anyhow::{bail, Result};
+use chrono::{Local, SecondsFormat};
+
+use crate::app::App;
+use crate::cli::{suggestion, Call, Flag};
+use crate::components::{Backup, Component};
+use crate::config::{Config, SETTINGS};
+use crate::process::priority;
+use crate::report::log::Journal;
+use crate::stack;
+use crate::store::lock::{Attempt, Lock};
+use crate::store::manifest::{Member, Point, NONE};
+use crate::store::Stamp;
+
+/// A rehearsal.
+pub const fn dry_run(help: &'static str) -> Flag {
+    Flag::new("dry-run", help).short('n')
+}
+
+/// Takes the lock that backup-all and the restores share.
+///
+/// # Errors
+/// `Backup already in progress` when another process holds it, or that the lock file cannot be used.
+pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
+    let path: &Path = &app.config.lock_file;
+    match Lock::attempt(path)? {
+        Attempt::Held(lock) => {
+            if lock.was_stale() {
+                journal.warn("Stale lock file found, removing");
+            }
+            Ok(lock)
+        }
+        Attempt::Busy(pid) => bail!("Backup already in progress (PID: {pid})"),
+    }
+}
+
+/// Backs up one component by itself, and records it as a recovery point. `excluded` says why that is restored by name only, if
+/// it is.
+pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) -> Result<()> {
+    let journal = component.about().backup_journal();
+    app.check_encryption(journal)?;
+    let stamp = app.store.free_stamp();
+    let begun = now();
+    let backup = component.backup(app, stamp)?;
+    record(app, journal, stamp, &begun, &[backup], &[], excluded).map(drop)
+}
+
+/// Writes the recovery point of a run, and gives the stamp that it bears. It is excluded by the same write: a run that
+/// ends in between must not leave it as one of all the others.
+///
+/// # Errors
+/// When it cannot be written; the backups are whole all the same.
+pub fn record(
+    app: &App,
+    journal: Journal,
+    stamp: Stamp,
+    begun: &str,
+    backups: &[Backup],
+    failed: &[&str],
+    excluded: Option<&str>,
+) -> Result<Stamp> {
+    let mut point = Point::new(stamp);
+    point.set("tool", concat!("n8n-backup ", env!("CARGO_PKG_VERSION")));
+    point.set("begun", begun);
+    point.set("finished", &now());
+    point.set(
+        "failed",
+        if failed.is_empty() {
+            NONE.to_owned()
+        } else {
+            failed.join(" ")
+        }
+        .as_str(),
+    );
+    for backup in backups {
+        for file in &backup.files {
+            let path = &file.entry.path;
+            let name = path.strip_prefix(app.store.root()).unwrap_or(path);
+            point.set(&format!("size.{}", file.kind.dir()), &file.entry.bytes.to_string());
+            point.members.push(Member {
+                kind: file.kind,
+                name: name.display().to_string(),
+                sha256: file.sha256.clone(),
+            });
+        }
+        for (fact, value) in &backup.facts {
+            point.set(fact, value);
+        }
+    }
+    point.members.sort_by_key(|member| member.kind);
+    if let Some(why) = excluded {
+        point.exclude_from_latest(why);
+    }
+    let path = point.write(&app.store)?;
+    journal.info(format_args!("Recovery point written: {}", path.display()));
+    Ok(point.stamp)
+}
+
+/// The time now with its offset, as a manifest tells it.
+pub fn now() -> String {
+    Local::now().to_rfc3339_opts(SecondsFormat::Secs, false)
+}
+
+/// The settings and the backups of a project, for a command that begins: what is worth a word about the settings is said, and what
+/// a killed restore has left undone is done.
+pub fn open(project: &Path, call: &Call) -> Result<App> {
+    let app = App::new(Config::load(project)?);
+    let journal = Journal::new(call.row.name);
+    let acts = call.row.log.is_some();
+    // A setting with a slip in its name must not pass for one that is not set.
+    for name in app.config.unknown.iter().filter(|_| acts) {
+        let meant = suggestion(name, SETTINGS.iter().map(|known| known.name.to_owned()));
+        if !meant.is_empty() {
+            journal.warn(format_args!("{name} in .env is no setting{meant}"));
+        }
+    }
+    if acts {
+        if let Err(error) = stack::release(&app, journal) {
+            journal.warn(format_args!(
+                "The restart policies that an interrupted restore had changed could not be put back: {error:#}"
+            ));
+        }
+    }
+    if call.row.in_background {
+        priority::lower(app.config.nice, app.config.path.as_ref());
+    }
+    Ok(app)
+}
