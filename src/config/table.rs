@@ -1,0 +1,190 @@
+//! The table of settings: a row is all there is to a setting. `docs/settings.md` and the manual page come from it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::source::Source;
+use super::{Drill, Secret};
+
+/// A setting, as people are told of it.
+pub struct Setting {
+    /// The variable's name.
+    pub name: &'static str,
+    /// The value when it is not set or empty; an empty default stands for "none".
+    pub default: &'static str,
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// Makes of each row a field, the way to read it, and what people are told. A row is
+/// `field: type = parser(range), "NAME", "default", "help";`, the parser a method of [`Source`].
+macro_rules! settings {
+    ($($field:ident: $type:ty = $parser:ident($($range:expr),*), $name:literal, $default:literal, $help:literal;)*) => {
+        /// Every setting that is read.
+        pub const SETTINGS: &[Setting] = &[$(Setting { name: $name, default: $default, help: $help }),*];
+
+        /// The values of the settings.
+        #[derive(Clone, Debug)]
+        pub struct Values {
+            $(#[doc = concat!("`", $name, "`: ", $help)] pub $field: $type,)*
+        }
+
+        impl Values {
+            pub(super) fn read(source: &Source<'_>) -> Result<Self> {
+                Ok(Self { $($field: source.$parser($name $(, $range)*)?,)* })
+            }
+        }
+    };
+}
+
+settings! {
+    postgres_user: String = text(),
+        "POSTGRES_USER", "n8n",
+        "the database user that dumps and restores";
+    postgres_db: String = text(),
+        "POSTGRES_DB", "n8n",
+        "the database";
+    redis_port: u16 = number(1, u16::MAX),
+        "REDIS_PORT", "6379",
+        "the port that Redis listens on in its container";
+    redis_username: String = text(),
+        "REDIS_USERNAME", "",
+        "the user of Redis whose password that is; none for the default user";
+    redis_password: Option<Secret> = secret(),
+        "REDIS_PASSWORD", "",
+        "the password of Redis; handed over by a pipe only";
+    queue_prefix: String = text(),
+        "QUEUE_BULL_PREFIX", "bull",
+        "what n8n's queue keys in Redis begin with; restore-redis --empty-queue deletes those";
+    postgres_container: String = name(),
+        "BACKUP_POSTGRES_CONTAINER", "n8n-postgres",
+        "PostgreSQL's container";
+    redis_container: String = name(),
+        "BACKUP_REDIS_CONTAINER", "n8n-redis",
+        "Redis's container";
+    n8n_containers: Vec<String> = names(),
+        "BACKUP_N8N_CONTAINERS", "n8n-main n8n-worker",
+        "n8n's containers, blank-separated";
+    n8n_volume: String = name(),
+        "BACKUP_N8N_VOLUME", "n8n_n8n_data",
+        "the volume with n8n's data";
+    retention_days: u64 = number(0, 36_500),
+        "BACKUP_RETENTION_DAYS", "7",
+        "backups older than so many whole days are deleted";
+    keep_last: usize = number(0, 100_000),
+        "BACKUP_KEEP_LAST", "0",
+        "the last so many backups of each component are kept, whatever their age";
+    keep_daily: usize = number(0, 100_000),
+        "BACKUP_KEEP_DAILY", "0",
+        "the newest backup of each of the last so many days that have one is kept";
+    keep_weekly: usize = number(0, 100_000),
+        "BACKUP_KEEP_WEEKLY", "0",
+        "the same by weeks";
+    keep_monthly: usize = number(0, 100_000),
+        "BACKUP_KEEP_MONTHLY", "0",
+        "the same by months";
+    keep_yearly: usize = number(0, 100_000),
+        "BACKUP_KEEP_YEARLY", "0",
+        "the same by years";
+    min_free_kb: u64 = number(0, u64::MAX / 1024),
+        "BACKUP_MIN_FREE_KB", "1048576",
+        "free space that a run asks for at least, in KiB";
+    lock_file: PathBuf = file(),
+        "BACKUP_LOCK_FILE", "/tmp/n8n-backup.lock",
+        "the lock that backup-all and restores hold";
+    helper_image: String = image(),
+        "BACKUP_HELPER_IMAGE", "alpine:latest",
+        "the image of the helper container; a local image of the stack where it is missing, never pulled";
+    stall: Duration = seconds(1, 604_800),
+        "BACKUP_STALL_SECONDS", "600",
+        "a step that moves no byte and gives no answer for so long is ended and fails";
+    compressor: String = text(),
+        "BACKUP_COMPRESSOR", "auto",
+        "auto, or a gzip program with arguments";
+    drill: Drill = drill(),
+        "BACKUP_DRILL", "off",
+        "what backup-all tests at its end: off, postgres or full";
+    drill_memory: String = memory(),
+        "BACKUP_DRILL_MEMORY", "1g",
+        "the memory that a scratch container of the recovery test may use";
+    drill_cpus: String = cpus(),
+        "BACKUP_DRILL_CPUS", "1",
+        "the processors that a scratch container of the recovery test may use";
+    jobs: usize = number(1, 16),
+        "BACKUP_JOBS", "3",
+        "how many components backup-all backs up at the same time";
+    nice: u8 = number(0, 19),
+        "BACKUP_NICE", "10",
+        "the nice value of a backup's own processes (not of those in containers); 0 leaves it";
+    gpg_passphrase: Option<Secret> = secret(),
+        "BACKUP_GPG_PASSPHRASE", "",
+        "encrypts every backup with this passphrase; keep it elsewhere too";
+    gpg_recipient: String = text(),
+        "BACKUP_GPG_RECIPIENT", "",
+        "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)";
+    offsite: bool = switch(),
+        "BACKUP_OFFSITE", "false",
+        "true: backup-all sends its recovery point elsewhere at its end, as backup-offsite does";
+    rclone_remote: String = remote(),
+        "RCLONE_REMOTE", "n8n-backup",
+        "the remote of rclone that recovery points are sent to";
+    rclone_bucket: String = bucket(),
+        "RCLONE_BUCKET", "n8n-backups",
+        "the bucket or directory there";
+    rclone_config: Option<PathBuf> = path(),
+        "RCLONE_CONFIG", "",
+        "rclone's configuration file, where it is not in rclone's own place";
+    encrypted_only: bool = switch(),
+        "RCLONE_SYNC_ENCRYPTED_ONLY", "true",
+        "only encrypted files leave this host; false sends them as they are";
+    offsite_keep_days: u64 = number(0, 36_500),
+        "BACKUP_OFFSITE_KEEP_DAYS", "0",
+        "recovery points so many whole days older than the newest one there are deleted there; 0 keeps all";
+    metrics_file: Option<PathBuf> = path(),
+        "BACKUP_METRICS_FILE", "",
+        "where backup-all leaves metrics for Prometheus' node_exporter (*.prom in its textfile directory)";
+    ping_url: Option<Secret> = url(),
+        "BACKUP_PING_URL", "",
+        "an address that backup-all pings as healthchecks.io takes it: /start, success, /fail with the last log lines";
+    notify_command: String = text(),
+        "BACKUP_NOTIFY_COMMAND", "",
+        "a program, with arguments separated by blanks, that backup-all runs at its end";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const BEGIN: &str = "|---|---|---|\n";
+
+    /// With UPDATE_DOCS=1 the page is written, not compared.
+    #[test]
+    fn the_settings_page_has_the_rows_of_the_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once("\n\n").unwrap();
+        let rows: Vec<String> = SETTINGS
+            .iter()
+            .map(|setting| {
+                let default = match setting.default {
+                    "" => "none".to_owned(),
+                    text => format!("`{text}`"),
+                };
+                format!("| `{}` | {default} | {} |", setting.name, setting.help)
+            })
+            .collect();
+        let wanted = format!("{before}{BEGIN}{}\n\n{after}", rows.join("\n"));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, wanted).unwrap();
+        } else {
+            assert!(
+                page == wanted,
+                "docs/settings.md differs from the table: UPDATE_DOCS=1 cargo test --bin n8n-backup settings_page"
+            );
+        }
+    }
+}
