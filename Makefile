@@ -1,6 +1,6 @@
-# Settings, all optional: N8N_DIR (the n8n project directory, else this checkout), FILE, SET and
-# YES for the restores, DRY_RUN for cleanup, BENCH_... for bench. They reach the scripts in scripts/make through the
-# environment and unexpanded, so that blanks, quotes and dollar signs in a path are safe.
+# Settings, all optional: N8N_DIR (the n8n project directory; default: this checkout), FILE, SET and YES for restores,
+# DRY_RUN for cleanup, BENCH_... for bench, FAULT_... for faults. They reach the scripts in scripts/make through the
+# environment and unexpanded, so that spaces, quotes and dollar signs in a path are safe.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -14,7 +14,7 @@ override YES := $(value YES)
 override DRY_RUN := $(value DRY_RUN)
 export N8N_DIR FILE SET YES DRY_RUN
 
-# A mistyped setting (DRYRUN=1) must not turn into a deletion.
+# A mistyped setting (DRYRUN=1) must not delete anything.
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 unknown := $(filter-out $(settings) -%,$(given))
 $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
@@ -33,27 +33,27 @@ help: ## Show this list
 build: ## Build the release binary as bin/n8n-backup
 	@scripts/make/build.sh
 
-# Everything else uses the binary as it is, unless its sources are newer: a restore or
-# `sudo make install` then needs no cargo.
+# The other targets rebuild the binary only when a source is newer, so that a restore or
+# `sudo make install` needs no cargo.
 bin/n8n-backup: Cargo.toml $(wildcard Cargo.lock) $(shell find src -type f)
 	@scripts/make/build.sh
 
-install: bin/n8n-backup ## Build and install into N8N_DIR, keeping what is replaced as .orig
+install: bin/n8n-backup ## Build, and install into N8N_DIR; replaced scripts are kept as .orig
 	@scripts/make/install.sh
 
-uninstall: ## Put the original scripts of N8N_DIR back
+uninstall: ## Remove from N8N_DIR and restore the original scripts
 	@scripts/make/uninstall.sh
 
-install-cron: ## Add the nightly backup of N8N_DIR to your crontab, once
+install-cron: ## Add a nightly backup of N8N_DIR to your crontab
 	@scripts/make/cron.sh add
 
-uninstall-cron: ## Take that line out of your crontab again
+uninstall-cron: ## Remove that line from your crontab
 	@scripts/make/cron.sh remove
 
-install-timer: ## The same by a systemd timer, instead of cron
+install-timer: ## Add a nightly backup of N8N_DIR as a systemd timer
 	@scripts/make/timer.sh add
 
-uninstall-timer: ## Remove that timer again
+uninstall-timer: ## Remove that timer
 	@scripts/make/timer.sh remove
 
 deb: bin/n8n-backup ## Build a Debian package in target/
@@ -74,44 +74,44 @@ backup-n8n: bin/n8n-backup ## Back up the n8n data volume
 cleanup: bin/n8n-backup ## Delete old backups (DRY_RUN=1 only lists them)
 	@scripts/make/run.sh cleanup-backups
 
-restore: bin/n8n-backup ## Restore the part that FILE=... is a backup of (YES=1 does not ask)
+restore: bin/n8n-backup ## Restore from the backup FILE=... (YES=1 skips the prompt)
 	@scripts/make/run.sh restore
 
-restore-all: bin/n8n-backup ## Restore the whole recovery point SET=..., or the newest
+restore-all: bin/n8n-backup ## Restore everything from recovery point SET=... or the latest
 	@scripts/make/run.sh restore-all
 
 list: bin/n8n-backup ## List the recovery points
 	@scripts/make/run.sh list
 
-status: bin/n8n-backup ## Say how old, whole and proven the backups are
+status: bin/n8n-backup ## Report the age, integrity and test results of the backups
 	@scripts/make/run.sh status
 
-verify: bin/n8n-backup ## Prove that the files of SET=..., or of the newest point, are whole
+verify: bin/n8n-backup ## Verify the files of recovery point SET=... or the latest
 	@scripts/make/run.sh verify
 
-doctor: bin/n8n-backup ## Look at everything that a backup needs
+doctor: bin/n8n-backup ## Check everything that a backup needs
 	@scripts/make/run.sh doctor
 
-check: ## Check syntax, style and lints of scripts and sources
+check: ## Check syntax, style and lints
 	@scripts/make/check.sh
 
-smoke: bin/n8n-backup ## Run the crontab's command line on a scratch stack
+smoke: bin/n8n-backup ## Run the crontab line on a scratch stack
 	@scripts/make/smoke.sh
 
-test: bin/n8n-backup ## Run the tests of the main job, on scratch stacks
+test: bin/n8n-backup ## Run the main tests on scratch stacks
 	@scripts/make/test.sh
 
 test-all: bin/n8n-backup ## Run every test
 	@scripts/make/test.sh all
 
-faults: bin/n8n-backup ## Run the fault suite in full, FAULT_ROUNDS times (FAULT_COMPRESSOR=igzip, FAULT_PASSPHRASE=..., FAULT_THREADS)
+faults: bin/n8n-backup ## Run the full fault suite (FAULT_ROUNDS, FAULT_COMPRESSOR, FAULT_PASSPHRASE, FAULT_THREADS)
 	@scripts/make/faults.sh
 
 demo: bin/n8n-backup ## Back up, destroy and restore a scratch stack
 	@scripts/make/demo.sh
 
-bench: bin/n8n-backup ## Measure against the scripts' pipelines (BENCH_MB, BENCH_DATA, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)
+bench: bin/n8n-backup ## Compare with plain shell pipelines (BENCH_MB, BENCH_DATA, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)
 	@scripts/make/bench.sh
 
-clean: ## Remove what was built
+clean: ## Remove build output
 	@rm -rf bin target

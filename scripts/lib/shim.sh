@@ -4,7 +4,7 @@
 set -uo pipefail
 shopt -s execfail
 
-# The shim itself, not a link to it; a directory on the way there may be a link. The x keeps a newline at the end of a name.
+# The shim itself, not a link to it; a directory in its path may be a link. The x keeps a newline at the end of a name.
 self=${BASH_SOURCE[1]}
 [[ $self == /* ]] || self=$PWD/$self
 while [[ -L $self ]]; do

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Measures backups and restores of a scratch stack, with n8n-backup and with the plain
-# shell pipelines that it replaces, by turns; prints Markdown. Settings:
+# Measures backups and restores of a scratch stack, alternating between n8n-backup and the
+# shell pipelines that it replaces; prints Markdown. Settings:
 #   BENCH_MB      megabytes of the plain dump (1000); the volume gets three quarters of it
-#   BENCH_DATA    what the executions hold: text (as of people and orders), or ids (identifiers
-#                 and hexadecimal digits)
-#   BENCH_ROUNDS  how often each thing is measured (3); the medians are shown
-#   BENCH_GROWTH  1: also how cost grows from 100 MB to 4 GB
-#   BENCH_WRITE   1: also put the result into docs/performance.md, with a plot
+#   BENCH_DATA    contents of the executions: text (names, orders) or ids (identifiers and
+#                 hexadecimal digits)
+#   BENCH_ROUNDS  rounds (3); the report shows medians
+#   BENCH_GROWTH  1: also measure growth from 100 MB to 4 GB
+#   BENCH_WRITE   1: also write the result and a plot to docs/performance.md
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 mb=${BENCH_MB:-1000}
 rounds=${BENCH_ROUNDS:-3}
 data=${BENCH_DATA:-text}
-[[ $mb =~ ^[1-9][0-9]{1,4}$ ]] || die "BENCH_MB must be a number of megabytes from 10 to 99999, not '$mb'"
+[[ $mb =~ ^[1-9][0-9]{1,4}$ ]] || die "BENCH_MB must be a number from 10 to 99999, not '$mb'"
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || die "BENCH_ROUNDS must be a number from 1 to 99, not '$rounds'"
 [[ $data =~ ^(text|ids)$ ]] || die "BENCH_DATA must be text or ids, not '$data'"
 growth=${BENCH_GROWTH:-} write=${BENCH_WRITE:-}
@@ -153,7 +153,7 @@ borg_dump() {
 }
 
 # peak COMMAND...: the largest resident size in KB of each program of its process tree,
-# looked at ten times a second.
+# sampled ten times a second.
 peak() {
   "$@" >"$work/output" 2>&1 &
   local pid=$!
@@ -399,5 +399,5 @@ if is_yes "$write"; then
     $0 == end { skip = 0 }
     !skip && $0 != begin' "$root/docs/performance.md" >"$work/performance.md"
   cat "$work/performance.md" >"$root/docs/performance.md"
-  note 'docs/performance.md and its plot are written'
+  note 'wrote docs/performance.md and its plot'
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the release binary and puts it at bin/n8n-backup of the checkout.
+# Builds the release binary and copies it to bin/n8n-backup.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
@@ -8,7 +8,7 @@ command -v cargo >/dev/null ||
 cd -- "$root"
 cargo build --release
 mkdir -p bin
-# A rename, so that a run that starts meanwhile sees the old or the new file, never half.
+# Renamed into place: a run that starts now sees the old or the new file, never half of one.
 trap 'rm -f bin/.n8n-backup.new' EXIT
 install -m 755 "${CARGO_TARGET_DIR:-target}/release/n8n-backup" bin/.n8n-backup.new
 mv -f bin/.n8n-backup.new bin/n8n-backup

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Syntax, style and lints of everything in the checkout. All findings are shown; any of
-# them makes the exit status 1.
+# Checks syntax, style and lints of the whole checkout. Reports all findings; exit status 1 if
+# there are any.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
 
 failed=0
-# finding TEXT...: one thing that is wrong.
+# finding TEXT...: reports a finding.
 finding() {
   printf 'check: %s\n' "$*" >&2
   failed=1
 }
-# run NAME COMMAND...: a check that is a program of its own.
+# run NAME COMMAND...: runs a check.
 run() {
   local name=$1
   shift
@@ -22,13 +22,13 @@ run() {
 in_git=
 if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
   in_git=yes
-  # New files count before they are added; deleted ones no longer do.
+  # Includes new files that are not yet added, and no deleted ones.
   mapfile -d '' -t files < <(git ls-files -z --cached --others --exclude-standard | sort -zu)
 else
   mapfile -d '' -t files < <(find . \( -path ./target -o -path ./bin -o -path ./.git \) -prune -o -type f -printf '%P\0')
 fi
 
-say 'check: text files (ASCII, LF, run bits)'
+say 'check: text files (ASCII, LF, modes)'
 declare -A index_mode=()
 if [[ -n $in_git ]]; then
   while IFS=$'\t' read -r -d '' entry name; do
@@ -38,14 +38,14 @@ fi
 scripts=()
 for file in "${files[@]}"; do
   [[ -f $file && ! -L $file && -s $file ]] || continue
-  # Test data is about every character there is.
+  # Test data uses every character there is.
   unwanted='[^\t\n\x20-\x7e]'
   [[ $file != *.sql ]] || unwanted='\r'
-  # Byte for byte: neither a locale nor a binary file's rules decide.
+  # Bytes, whatever the locale, and in binary files too.
   if line=$(LC_ALL=C grep -anP -m1 "$unwanted" -- "$file"); then
-    finding "$file: not plain ASCII with LF line ends: line ${line%%:*}"
+    finding "$file: not ASCII with LF line endings: line ${line%%:*}"
   fi
-  [[ -z $(tail -c 1 -- "$file" | tr -d '\n') ]] || finding "$file: the last line has no end"
+  [[ -z $(tail -c 1 -- "$file" | tr -d '\n') ]] || finding "$file: no newline at end of file"
   first=
   IFS= read -r first <"$file" || true
   mode=644
@@ -56,12 +56,12 @@ for file in "${files[@]}"; do
     scripts+=("$file")
   fi
   if [[ $mode == 755 && ! -x $file ]]; then
-    finding "$file: has an interpreter line but no run bit"
+    finding "$file: has a #! line but is not executable"
   elif [[ $mode == 644 && -x $file ]]; then
-    finding "$file: has a run bit but no interpreter line"
+    finding "$file: is executable but has no #! line"
   fi
   if [[ -n ${index_mode[$file]:-} && ${index_mode[$file]} != 100$mode ]]; then
-    finding "$file: mode ${index_mode[$file]} in git's index, wanted 100$mode"
+    finding "$file: mode ${index_mode[$file]} in git's index, expected 100$mode"
   fi
 done
 
@@ -88,22 +88,22 @@ run 'cargo fmt' cargo fmt --check
 run 'cargo clippy' cargo clippy --quiet --all-targets -- -D warnings
 
 say 'check: dependencies'
-# The project's own line comes first, then what it asks for directly, of every kind.
+# The first line is the project itself; direct dependencies of every kind follow.
 dependencies=$(cargo tree --locked --quiet --depth 1 --edges normal,build,dev --prefix none --format '{lib}' |
   tail -n +2 | grep -v '^$' | sort -u | tr '\n' ' ')
 [[ $dependencies == 'anyhow chrono env_logger log ' ]] ||
-  finding "direct dependencies are '$dependencies', wanted anyhow chrono env_logger log"
+  finding "direct dependencies are '$dependencies', expected anyhow chrono env_logger log"
 ! grep -nE '^\[(.*\.)?(dev|build)-dependencies' Cargo.toml ||
-  finding 'Cargo.toml: dev-dependencies and build-dependencies are not wanted'
+  finding 'Cargo.toml: dev-dependencies and build-dependencies are not allowed'
 
 say 'check: panics and unsafe code'
-# Cargo.toml has the lints; nothing may switch them off.
+# Cargo.toml turns the lints on; nothing may turn them off.
 for lint in unsafe_code unwrap_used expect_used; do
   grep -q "^$lint = " Cargo.toml || finding "Cargo.toml: lint $lint is missing"
 done
 ! grep -rnE '#!?\[(allow|expect)\([^)]*(unsafe_code|unwrap_used|expect_used|warnings|clippy::all)' src ||
-  finding 'src: a lint is switched off'
+  finding 'src: a lint is turned off'
 
-[[ -z $not_run ]] || say "check: did not run: $not_run"
+[[ -z $not_run ]] || say "check: skipped: $not_run"
 ((failed == 0)) || exit 1
 say 'check: all good'

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# cron.sh add|remove: the nightly line of N8N_DIR in the calling user's crontab.
+# cron.sh add|remove: adds a nightly backup of N8N_DIR to the user's crontab, or removes it.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 n8n_dir
 case $dir in
-  *$'\n'*) die 'a crontab line cannot hold a path with a newline' ;;
+  *$'\n'*) die 'a crontab line cannot contain a path with a newline' ;;
   *[!A-Za-z0-9_./@%+:,-]*) script=\'${dir//\'/\'\\\'\'}/scripts/backup-all.sh\' log=\'${dir//\'/\'\\\'\'}/logs/backup.log\' ;;
   *) script=$dir/scripts/backup-all.sh log=$dir/logs/backup.log ;;
 esac
@@ -16,7 +16,7 @@ if ! command -v crontab >/dev/null; then
   die "crontab is not installed (Debian: apt-get install cron); the line is: $line"
 fi
 if ! table=$(LC_ALL=C crontab -l 2>&1 && printf x); then
-  # A crontab that exists but could not be read must not be replaced by ours alone.
+  # A crontab that exists but cannot be read must not be replaced.
   case $table in
     '' | *'no crontab for'* | *'No such file'*) table=x ;;
     *) die "crontab -l failed, nothing was changed: $table" ;;
@@ -25,7 +25,7 @@ fi
 table=${table%x}
 [[ -z $table || $table == *$'\n' ]] || table+=$'\n'
 
-# runs LINE: whether a crontab line, comments aside, runs our backup-all.sh at any time.
+# runs LINE: whether a crontab line runs our backup-all.sh, at whatever time.
 runs() {
   [[ ! $1 =~ ^[[:space:]]*# ]] && [[ $1 == *"${script//%/\\%}"* ]]
 }
@@ -36,11 +36,11 @@ case ${1:-} in
       die "$dir/scripts/backup-all.sh is missing: run make install N8N_DIR=... first"
     while IFS= read -r present; do
       if runs "$present"; then
-        say "The crontab of $(id -un) runs it already: $present"
+        say "Already in the crontab of $(id -un): $present"
         exit 0
       fi
     done <<<"$table"
-    printf '%s%s\n' "$table" "$line" | crontab - || die 'crontab refused the new table'
+    printf '%s%s\n' "$table" "$line" | crontab - || die 'crontab rejected the new table'
     say "Added to the crontab of $(id -un): $line"
     ;;
   remove)
@@ -57,15 +57,15 @@ case ${1:-} in
     done < <(printf '%s' "$table")
     if [[ -n $found ]]; then
       if [[ -n $rest ]]; then
-        printf '%s' "$rest" | crontab - || die 'crontab refused the new table'
+        printf '%s' "$rest" | crontab - || die 'crontab rejected the new table'
       else
         crontab -r
       fi
       say "Removed from the crontab of $(id -un): $line"
     else
-      say "The crontab of $(id -un) has no such line: $line"
+      say "Not in the crontab of $(id -un): $line"
     fi
-    [[ -z $others ]] || say "Left alone: $others"
+    [[ -z $others ]] || say "Not removed: $others"
     ;;
   *) die 'usage: cron.sh add|remove' ;;
 esac

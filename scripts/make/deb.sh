@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds a Debian package from bin/n8n-backup: the program, its manual page, completions and
-# documents. Puts it at target/n8n-backup_VERSION_ARCHITECTURE.deb.
+# Builds target/n8n-backup_VERSION_ARCHITECTURE.deb: bin/n8n-backup, its manual page,
+# completions and documentation.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
 umask 022
 
-command -v dpkg-deb >/dev/null || die 'dpkg-deb is not installed: a Debian package is built on a Debian-like system'
+command -v dpkg-deb >/dev/null || die 'dpkg-deb is not installed: build the package on Debian or a derivative'
 version=$(bin/n8n-backup --version)
 version=${version##* }
 architecture=$(dpkg --print-architecture)
@@ -27,7 +27,7 @@ install -m 644 LICENSE "$doc/copyright"
 gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
 install -m 644 docs/*.md "$doc/docs/"
 
-# The C library's version that the program asks for.
+# The version of the C library that the binary needs.
 libc=$(grep -aoE 'GLIBC_2\.[0-9]+' bin/n8n-backup | sort -uV | tail -n 1)
 size=$(du -sk "$tree/usr" | cut -f 1)
 cat >"$tree/DEBIAN/control" <<END

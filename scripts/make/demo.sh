@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A scratch n8n stack with data: backed up, destroyed with all its volumes, restored by
-# one command, compared. What is shown of each part stands in the function count_PART and
-# in the part's fingerprint, which tests/stack makes.
+# Backs up a scratch n8n stack, destroys it with all its volumes, restores it with one
+# command, and compares. For each part there is a function count_PART and a fingerprint, made
+# by tests/stack.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 . "${BASH_SOURCE[0]%/*}/scratch.sh"
@@ -17,7 +17,7 @@ step() {
   printf '\n%s== %s%s\n' "$bold" "$*" "$plain"
 }
 
-# shown COMMAND...: runs it in the n8n directory, with its output indented.
+# shown COMMAND...: runs it in the n8n directory and indents its output.
 shown() {
   printf '   $ %s\n%s' "$*" "$dim"
   local status=0
@@ -26,7 +26,7 @@ shown() {
   ((status == 0)) || die "failed: $*"
 }
 
-# now: milliseconds; seconds FROM: the time since then, like 1.3.
+# now: milliseconds; seconds FROM: seconds since then, such as 1.3.
 now() {
   date +%s%3N
 }
@@ -35,8 +35,8 @@ seconds() {
   printf '%d.%d' $((passed / 1000)) $((passed % 1000 / 100))
 }
 
-# fingerprint PART WHEN: everything that the part holds, one line per thing. A dump does not
-# hold what belongs to the database as a whole, and here the database itself is lost.
+# fingerprint PART WHEN: the contents of the part, one line for each item. Properties of the
+# database itself are left out: they are not in a dump, and here the database is lost.
 fingerprint() {
   "$stack" "fingerprint-$1" "$prefix" >"$work/$1.all"
   sed '/^database|/d' "$work/$1.all" >"$work/$1.$2"
@@ -63,15 +63,15 @@ for part in "${parts[@]}"; do
   say "   $part: $(count_"$part" before)"
 done
 
-step 'Backup, as the crontab runs it'
+step 'Backup, as cron runs it'
 start=$(now)
 shown scripts/backup-all.sh
 backup_seconds=$(seconds "$start")
 
-step 'The recovery test: is it worth anything?'
+step 'Recovery test: can the backup be restored?'
 shown scripts/test-recovery.sh --full
 
-step 'Disaster: every container and every volume is lost, .env too; an empty stack is made'
+step 'Disaster: all containers, volumes and .env are lost; a new stack starts empty'
 "$stack" down "$prefix"
 "$stack" up "$prefix"
 rm -- "$dir/.env"
@@ -87,19 +87,19 @@ export BACKUP_LOCK_FILE=$work/lock
 shown scripts/restore-all.sh --create-roles latest
 restore_seconds=$(seconds "$start")
 
-step 'What was saved'
+step 'Result'
 differs=0
 for part in "${parts[@]}"; do
   fingerprint "$part" after
   if cmp -s "$work/$part.before" "$work/$part.after"; then
-    verdict="${green}identical to what it was$plain"
+    verdict="${green}identical to before$plain"
   else
-    verdict="${red}differs from what it was$plain"
+    verdict="${red}differs from before$plain"
     differs=1
     diff -- "$work/$part.before" "$work/$part.after" | head -n 10 >&2 || true
   fi
   printf '   %-10s %s: %s\n' "$part" "$(count_"$part" after)" "$verdict"
 done
 (cd -- "$dir" && find backups -type f ! -name '.*' -printf '   %-52p %8s bytes\n' | sort)
-printf '   backup took %s seconds, restore %s seconds\n' "$backup_seconds" "$restore_seconds"
+printf '   backup took %s seconds, restore took %s seconds\n' "$backup_seconds" "$restore_seconds"
 ((differs == 0))

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Makes sure that a Docker engine answers. Where none does and this is root on a
-# Debian-like machine, Debian's docker.io is installed and started; elsewhere one line
-# says what is missing.
+# Makes sure that a Docker engine answers. If none does, root on Debian or a derivative gets
+# docker.io installed and started; otherwise one line says what is missing.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
-# answers: whether the engine answers; the client's last words are kept in `reason`.
+# answers: whether the engine answers; sets `reason` to the client's last line.
 reason=
 answers() {
   reason=$(timeout 20 docker version --format '{{.Server.Version}}' 2>&1 >/dev/null) && return 0
@@ -29,20 +28,20 @@ if command -v docker >/dev/null; then
       die "the Docker engine refuses $(id -un): add this user to the group docker, or use root" ;;
   esac
   [[ -z ${DOCKER_HOST:-} ]] || die "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST: ${reason:-no answer in 20 seconds}"
-  may_install_packages || die "the Docker engine does not answer, start it: ${reason:-no answer in 20 seconds}"
+  may_install_packages || die "the Docker engine does not answer, start it first: ${reason:-no answer in 20 seconds}"
 else
   may_install_packages || die 'docker is not installed: install Docker Engine (Debian: apt-get install docker.io)'
 fi
 
-# A daemon that is there but slow is somebody's: it is waited for, never restarted.
+# A running daemon belongs to somebody: wait for it, never restart it.
 if grep -qsx dockerd /proc/[0-9]*/comm; then
-  wait_for 40 || die "dockerd runs but does not answer: ${reason:-no answer in 20 seconds}"
+  wait_for 40 || die "dockerd is running but does not answer: ${reason:-no answer in 20 seconds}"
   exit 0
 fi
 
 if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
-  say 'No Docker engine here: installing docker.io'
-  # docker-cli is part of docker.io up to Debian 12, its own package later.
+  say 'No Docker engine found: installing docker.io'
+  # docker-cli is part of docker.io up to Debian 12, and a package of its own since.
   packages=(docker.io iptables ca-certificates)
   ! apt-cache show docker-cli >/dev/null 2>&1 || packages+=(docker-cli)
   install_packages "${packages[@]}" || die 'docker.io could not be installed'
@@ -60,7 +59,7 @@ if [[ -x /etc/init.d/docker ]] && service docker start >/dev/null 2>&1 && wait_f
 fi
 service docker stop >/dev/null 2>&1 || true
 
-# By hand, as in a container or a small virtual machine. Overlay mounts may not work there.
+# Without an init system, as in a container, where overlay mounts may not work.
 log=/var/log/n8n-backup-dockerd.log
 for driver in '' fuse-overlayfs vfs; do
   if [[ $driver == fuse-overlayfs ]]; then
@@ -69,11 +68,11 @@ for driver in '' fuse-overlayfs vfs; do
   fi
   setsid nohup dockerd ${driver:+--storage-driver="$driver"} >"$log" 2>&1 </dev/null &
   daemon=$!
-  # A daemon that cannot start ends by itself, usually within a few seconds.
+  # A daemon that cannot start exits by itself, usually within a few seconds.
   for ((turn = 0; turn < 60; turn++)); do
     kill -0 "$daemon" 2>/dev/null || break
     if answers; then
-      say "dockerd runs${driver:+ with storage driver $driver}, its log is $log"
+      say "dockerd is running${driver:+ with storage driver $driver}, log: $log"
       exit 0
     fi
     sleep 0.5

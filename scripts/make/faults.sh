@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# The fault suite in full: every case on the real engine, and at the end how many of them
-# held. Settings:
-#   FAULT_ROUNDS      how often (1)
-#   FAULT_COMPRESSOR  pack by this program (BACKUP_COMPRESSOR)
+# Runs every case of the fault suite on the real engine and counts those that held. Settings:
+#   FAULT_ROUNDS      number of rounds (1)
+#   FAULT_COMPRESSOR  compress with this program (BACKUP_COMPRESSOR)
 #   FAULT_PASSPHRASE  encrypt with this passphrase (BACKUP_GPG_PASSPHRASE)
-#   FAULT_THREADS     how many tests at a time (1: what one measures, no other slows down)
+#   FAULT_THREADS     tests at a time (1: none slows another down)
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
@@ -16,7 +15,7 @@ threads=${FAULT_THREADS:-1}
 [[ -z ${FAULT_COMPRESSOR:-} ]] || export TEST_COMPRESSOR=$FAULT_COMPRESSOR
 [[ -z ${FAULT_PASSPHRASE:-} ]] || export TEST_PASSPHRASE=$FAULT_PASSPHRASE
 
-# What is tested is what is installed.
+# Test the binary that is installed.
 export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 scripts/make/optional.sh >/dev/null
@@ -36,11 +35,11 @@ for ((round = 1; round <= rounds; round++)); do
   cargo test --test integration -- faults:: --test-threads="$threads" || failed=1
   begun=$(grep -c '^begin ' "$FAULTS_REPORT" || true)
   held=$(grep -c '^held ' "$FAULTS_REPORT" || true)
-  say "Round $round of $rounds${FAULT_COMPRESSOR:+, packed by $FAULT_COMPRESSOR}${FAULT_PASSPHRASE:+, encrypted}: $held of $begun faults held."
+  say "Round $round of $rounds${FAULT_COMPRESSOR:+, compressed with $FAULT_COMPRESSOR}${FAULT_PASSPHRASE:+, encrypted}: $held of $begun faults held."
   [[ $held == "$begun" && $begun != 0 ]] || failed=1
 done
 if [[ -s $N8N_BACKUP_SKIPPED ]]; then
-  say 'Faults that were not produced here:'
+  say 'Faults that could not be produced here:'
   sort -u -- "$N8N_BACKUP_SKIPPED" | sed 's/^/  /'
 fi
 ((failed == 0)) || die 'Not every fault held.'

@@ -7,12 +7,12 @@ set -euo pipefail
 n8n_dir
 [[ -x $root/bin/n8n-backup ]] || die 'bin/n8n-backup is missing: run make build'
 if [[ $dir -ef $root ]]; then
-  say "N8N_DIR is this checkout: bin/n8n-backup is built, there is nothing else to install"
+  say "N8N_DIR is this checkout: bin/n8n-backup is built, nothing else to install"
   exit 0
 fi
 for part in bin scripts scripts/lib; do
   if [[ $dir/$part -ef $root/$part ]]; then
-    die "$dir/$part is this checkout's own directory: give an n8n directory with its own"
+    die "$dir/$part is a directory of this checkout: N8N_DIR must have one of its own"
   fi
   [[ -d $dir/$part || ! -e $dir/$part && ! -L $dir/$part ]] || die "not a directory: $dir/$part"
 done
@@ -24,13 +24,13 @@ done
 shims=("$root"/scripts/*.sh)
 for script in "$root/scripts/lib/shim.sh" "${shims[@]}"; do
   script=$dir${script#"$root"}
-  [[ ! -d $script ]] || die "a directory stands in the way: $script"
+  [[ ! -d $script ]] || die "a directory is in the way: $script"
   if [[ -e $script.orig && -e $script ]] && ! is_shim "$script" && ! cmp -s -- "$script" "$script.orig"; then
-    die "$script and $script.orig are two different scripts of yours: move one away, then install again"
+    die "$script and $script.orig are two different scripts of yours: move one away and install again"
   fi
 done
 
-# Root leaves nothing behind that the directory's owner could not change.
+# Everything belongs to the owner of the directory, also when root installs.
 owner=
 if [[ $EUID -eq 0 ]]; then
   owner=$(stat -c %u:%g -- "$dir")
@@ -41,7 +41,7 @@ own() {
 
 staged=()
 trap '((${#staged[@]} == 0)) || rm -rf -- "${staged[@]}"' EXIT
-# place MODE DIRECTORY SOURCE...: copies, each of which appears under its name all at once.
+# place MODE DIRECTORY SOURCE...: copies each file and renames it into place.
 place() {
   local mode=$1 target=$2 new
   shift 2
@@ -72,16 +72,16 @@ kept=0
 for script in "$root/scripts/lib/shim.sh" "${shims[@]}"; do
   script=$dir${script#"$root"}
   if [[ -e $script || -L $script ]] && ! is_shim "$script"; then
-    # A second name rather than a move: the crontab's path exists at every moment.
+    # Linked, not moved, so that the path in the crontab always exists.
     [[ -e $script.orig || -L $script.orig ]] ||
       ln -P -- "$script" "$script.orig" 2>/dev/null || cp -a -- "$script" "$script.orig"
     kept=$((kept + 1))
   fi
 done
-# What the shims share comes first, so that each of them works from the start.
+# The shims need it, so it comes first.
 place 644 "$dir/scripts/lib" "$root/scripts/lib/shim.sh"
 place 755 "$dir/scripts" "${shims[@]}"
 
 say "Installed $("$dir/bin/n8n-backup" --version) and ${#shims[@]} scripts in $dir"
-((kept == 0)) || say "Kept $kept scripts that were there as scripts/NAME.sh.orig (make uninstall puts them back)"
-[[ -e $dir/.env ]] || say "Note: $dir/.env does not exist yet; backups need it"
+((kept == 0)) || say "Kept $kept existing scripts as scripts/NAME.sh.orig (make uninstall restores them)"
+[[ -e $dir/.env ]] || say "Note: $dir/.env does not exist; backups need it"

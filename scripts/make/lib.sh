@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What the maintenance scripts share; sourced, never run. Sets `root`, the checkout, and
-# `tools`, the directory of programs that only tests need, last on PATH.
-# Settings arrive in the environment (N8N_DIR, FILE, YES, DRY_RUN), because a path with
-# blanks, quotes or dollar signs does not survive make's text.
+# Shared by the scripts behind the make targets; sourced, never run. Sets `root`, the checkout,
+# and `tools`, the directory of programs that only tests need, last on PATH. Settings (N8N_DIR,
+# FILE, YES, DRY_RUN) come from the environment, because make would mangle a path with spaces,
+# quotes or dollar signs.
 
 root=$(cd -- "${BASH_SOURCE[0]%/*}/../.." && pwd -P && printf x)
 root=${root%$'\nx'}
@@ -10,7 +10,7 @@ export root
 tools=$root/target/tools
 PATH=$PATH:$tools
 
-# say TEXT...: one line for the person at the terminal.
+# say TEXT...: one line on standard output.
 say() {
   printf '%s\n' "$*"
 }
@@ -21,16 +21,16 @@ die() {
   exit 1
 }
 
-# is_shim FILE: whether FILE is one of our shims, of this or of another version.
+# is_shim FILE: whether FILE is ours: a shim or their shared part, of any version.
 is_shim() {
   [[ -f $1 ]] && sed -n 2p -- "$1" | grep -q '^# n8n-backup shim: '
 }
 
-# n8n_dir: sets `dir`, the absolute path of the n8n project directory: N8N_DIR, else the
-# checkout. Only some shells expand a tilde after the equals sign, so it is done here.
+# n8n_dir: sets `dir` to the absolute path of the n8n project directory: N8N_DIR, or else the
+# checkout. Not every shell expands a tilde in N8N_DIR=~/n8n, so that is done here.
 n8n_dir() {
   local given=${N8N_DIR:-$root}
-  # shellcheck disable=SC2088 # a literal tilde is what is looked for
+  # shellcheck disable=SC2088 # a literal tilde is meant
   case $given in
     '~') given=${HOME:?} ;;
     '~/'*) given=${HOME:?}/${given#??} ;;
@@ -38,7 +38,7 @@ n8n_dir() {
   [[ $given == /* ]] || given=$PWD/$given
   [[ -e $given ]] || die "N8N_DIR does not exist: $given"
   [[ -d $given ]] || die "N8N_DIR is not a directory: $given"
-  dir=$(cd -- "$given" && printf '%sx' "$PWD") || die "N8N_DIR cannot be entered: $given"
+  dir=$(cd -- "$given" && printf '%sx' "$PWD") || die "cannot enter N8N_DIR: $given"
   dir=${dir%x}
 }
 
@@ -50,7 +50,7 @@ is_yes() {
   esac
 }
 
-# is_no VALUE: whether a switch is off; neither yes nor no is left to the caller.
+# is_no VALUE: whether a switch is off; what is neither is up to the caller.
 is_no() {
   case ${1,,} in
     '' | 0 | n | no | false | off) return 0 ;;
@@ -63,14 +63,14 @@ may_install_packages() {
   [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null
 }
 
-# install_packages NAME...: Debian packages, without recommendations; apt's own text is
-# shown only when it fails.
+# install_packages NAME...: installs Debian packages without recommendations; prints apt's
+# output only when it fails.
 install_packages() {
   local output
   if output=$(apt_install "$@" 2>&1); then
     return 0
   fi
-  # Package lists that are missing or old are the common reason.
+  # The usual reason: package lists that are missing or out of date.
   if output=$(apt-get -q update 2>&1 && apt_install "$@" 2>&1); then
     return 0
   fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs the optional programs that some tests use, where it may (root, apt); prints the
-# ones that stay missing.
+# Installs the optional programs that some tests use, as root and with apt; prints those that
+# are still missing.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 # program:Debian package
 wanted=(igzip:isal pigz:pigz libdeflate-gzip:libdeflate-tools gpg:gpg openssl:openssl rclone:rclone script:bsdutils podman:podman
   curl:curl rootlesskit:rootlesskit newuidmap:uidmap fish:fish zsh:zsh)
-# Like the above, of packages that start a service when they are installed.
+# The same, for packages that would start a service if they were installed.
 unpacked=(promtool:prometheus)
 
 missing() {
@@ -18,12 +18,12 @@ missing() {
   done
 }
 
-# unpack PROGRAM PACKAGE: only the program, into `tools`.
+# unpack PROGRAM PACKAGE: extracts only the program, into `tools`.
 unpack() (
   set -e
   download=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-tool.XXXXXX")
   trap 'rm -rf -- "$download"' EXIT
-  # apt downloads as a user of its own.
+  # apt downloads as another user.
   chmod 755 "$download"
   cd -- "$download"
   apt-get -q download "$2" >/dev/null 2>&1 || {
@@ -38,7 +38,7 @@ unpack() (
 missing "${wanted[@]}"
 if ((${#absent[@]})) && may_install_packages; then
   install_packages "${absent[@]#*:}" ||
-    # One that this release does not have must not keep the others out.
+    # A package that this release lacks must not keep out the others.
     for entry in "${absent[@]}"; do
       install_packages "${entry#*:}" 2>/dev/null || true
     done
@@ -48,10 +48,10 @@ missing "${unpacked[@]}"
 if ((${#absent[@]})) && may_install_packages; then
   for entry in "${absent[@]}"; do
     unpack "${entry%%:*}" "${entry#*:}" &
-    # Waited for, since the shell takes no notice of what fails to the left of a `||`.
+    # In the background, because set -e is off to the left of `||`.
     wait "$!" || true
   done
   hash -r
 fi
 missing "${wanted[@]}" "${unpacked[@]}"
-((${#absent[@]} == 0)) || say "Optional programs that are missing here: ${absent[*]%%:*}"
+((${#absent[@]} == 0)) || say "Optional programs that are missing: ${absent[*]%%:*}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# run.sh COMMAND: runs one command of the checkout's binary on N8N_DIR, with the settings
-# that make passes in the environment: DRY_RUN for cleanup, FILE and YES for restore, which
-# is the restore of the component whose name the file bears, SET and YES for restore-all.
+# run.sh COMMAND: runs a command of the checkout's binary on N8N_DIR. Settings from the
+# environment: DRY_RUN for cleanup, FILE and YES for restore (the file name tells which
+# component), SET and YES for restore-all.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
@@ -9,7 +9,7 @@ n8n_dir
 arguments=("$1")
 case $1 in
   cleanup-backups)
-    # What is not a clear no deletes nothing.
+    # Anything but a clear no deletes nothing.
     is_no "${DRY_RUN:-}" || arguments+=(--dry-run)
     ;;
   restore-all | verify)
@@ -18,8 +18,8 @@ case $1 in
     ;;
   restore)
     file=${FILE:-}
-    [[ -n $file ]] || die 'name the backup: make restore FILE=backups/postgres/n8n_YYYYMMDD_HHMMSS.sql.gz [YES=1]'
-    # A relative name may be meant from the n8n directory.
+    [[ -n $file ]] || die 'FILE is missing: make restore FILE=backups/postgres/n8n_YYYYMMDD_HHMMSS.sql.gz [YES=1]'
+    # A relative path may be relative to the n8n directory.
     if [[ $file != /* && ! -e $file && -e $dir/$file ]]; then
       file=$dir/$file
     fi
@@ -28,7 +28,7 @@ case $1 in
       *.rdb) arguments=(restore-redis) ;;
       *.tar.gz) arguments=(restore-n8n) ;;
       *.backup) arguments=(restore-env) ;;
-      *) die "not named as a backup (.sql.gz, .rdb, .tar.gz, .backup, each also with .gpg): $file" ;;
+      *) die "not the name of a backup (.sql.gz, .rdb, .tar.gz or .backup, with or without .gpg): $file" ;;
     esac
     [[ $file == /* ]] || file=./$file
     arguments+=("$file")

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# A scratch stack and an n8n project directory for it; sourced after lib.sh. Both go
+# A scratch stack and an n8n project directory for it; sourced after lib.sh. Both are removed
 # when the script ends, however it ends.
 
-# Settings of the caller's own stack must not reach this one.
+# Settings of the caller's stack must not reach this one.
 unset N8N_DIR FILE YES DRY_RUN POSTGRES_USER POSTGRES_DB POSTGRES_PASSWORD REDIS_PORT REDIS_PASSWORD "${!BACKUP_@}"
 
 stack=${root:?}/tests/stack/stack.sh
 prefix=
 work=
 
-# scratch NAME [OPTION...]: starts the stack (options as of stack.sh up) and installs into
+# scratch NAME [OPTION...]: starts the stack (options of stack.sh up) and installs into
 # a new directory. Sets `prefix`, `work` (a temporary directory) and `dir` (the n8n
-# directory in it, with a blank in its name).
+# directory in it, with a space in its name).
 scratch() {
   local name=$1
   shift
@@ -23,7 +23,7 @@ scratch() {
   work=$(mktemp -d "${TMPDIR:-/tmp}/n8n-backup-$name.XXXXXX")
   dir="$work/my n8n"
   mkdir -p "$dir"
-  # What a run that was killed hours ago left behind.
+  # Left behind by a run that was killed hours ago.
   "$stack" sweep
   "$stack" up "$prefix" "$@"
   cat >"$dir/.env" <<END
@@ -44,7 +44,7 @@ END
 remove_scratch() {
   trap '' INT TERM HUP
   local helpers
-  # A helper container of an interrupted backup still holds the volume.
+  # The helper container of an interrupted backup would hold the volume.
   helpers=$(docker ps -aq --filter "volume=${prefix}_n8n_data" 2>/dev/null) || true
   # shellcheck disable=SC2086 # a list of ids
   [[ -z $helpers ]] || docker rm -f $helpers >/dev/null 2>&1 || true

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Runs the crontab's command line as cron does, on a scratch stack, and looks at the
-# files and the log that it leaves.
+# Runs the crontab line on a scratch stack as cron does, and checks the files and the log.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 . "${BASH_SOURCE[0]%/*}/scratch.sh"
@@ -16,8 +15,8 @@ scratch smoke --seed
 log=$dir/logs/backup.log
 started=$(date +%s)
 
-# cron's environment: no more than this, PATH without /usr/local/bin. The engine's address
-# is what a crontab would set where it is not the usual one.
+# cron's environment is this and no more; PATH lacks /usr/local/bin. A crontab would set
+# DOCKER_HOST if the engine were elsewhere.
 status=0
 line="'$dir/scripts/backup-all.sh' >> '$dir/logs/backup.log' 2>&1"
 timeout 300 env -i HOME="$HOME" LOGNAME="$(id -un)" PATH=/usr/bin:/bin SHELL=/bin/sh \
@@ -25,31 +24,31 @@ timeout 300 env -i HOME="$HOME" LOGNAME="$(id -un)" PATH=/usr/bin:/bin SHELL=/bi
 ((status == 0)) || finding "exit status $status of: $line"
 say "smoke: $line: $(($(date +%s) - started)) seconds"
 
-# one_file DIRECTORY PATTERN: sets `file`, the only file there, whose name has to match.
+# one_file DIRECTORY PATTERN: sets `file` to the only file there; its name must match.
 one_file() {
   local found
   mapfile -d '' -t found < <(find "$dir/backups/$1" -mindepth 1 ! -name .gitkeep ! -name .lock -print0)
   file=${found[0]:-}
   if ((${#found[@]} != 1)) || [[ ! ${file##*/} =~ ^$2$ ]]; then
-    finding "backups/$1: wanted one file named like $2, found: ${found[*]##*/}"
+    finding "backups/$1: expected one file named like $2, found: ${found[*]##*/}"
     file=
     return 1
   fi
-  [[ $(stat -c %a -- "$file") == 600 ]] || finding "$file: mode $(stat -c %a -- "$file"), wanted 600"
+  [[ $(stat -c %a -- "$file") == 600 ]] || finding "$file: mode $(stat -c %a -- "$file"), expected 600"
 }
 
 stamp='[0-9]{8}_[0-9]{6}'
 if one_file postgres "n8n_$stamp\.sql\.gz"; then
-  gunzip -t <"$file" || finding "$file: not whole"
-  # The data hold this line as well, so it has to be the last that says something.
+  gunzip -t <"$file" || finding "$file: not a complete gzip file"
+  # The data contain this line too, so it must be the last one.
   end=$(gunzip -c <"$file" | grep -av -e '^--$' -e '^$' -e '^\\unrestrict ' | tail -n 1)
-  [[ $end == '-- PostgreSQL database dump complete' ]] || finding "$file: the dump has no end"
+  [[ $end == '-- PostgreSQL database dump complete' ]] || finding "$file: the dump is cut off"
 fi
 if one_file redis "dump_$stamp\.rdb"; then
   [[ $(head -c 5 -- "$file") == REDIS ]] || finding "$file: not an RDB file"
 fi
 if one_file n8n "n8n_data_$stamp\.tar\.gz"; then
-  gunzip -t <"$file" || finding "$file: not whole"
+  gunzip -t <"$file" || finding "$file: not a complete gzip file"
   others=$(tar -tzf "$file" | grep -cv '^\./') || true
   [[ $others == 0 ]] || finding "$file: members that do not start with ./"
 fi
@@ -57,14 +56,14 @@ if one_file env "env_$stamp\.backup"; then
   cmp -- "$file" "$dir/.env" || finding "$file: differs from .env"
 fi
 
-# in_log COUNT PATTERN: how often a message is in the log, whole and with any command. Those
-# that come once have to come, for each command, in the order of the calls.
+# in_log COUNT PATTERN: the whole message is in the log COUNT times, whatever the command.
+# Messages that occur once must occur, for each command, in the order of the calls.
 declare -A last=()
 in_log() {
   local lines number command
   mapfile -t lines < <(grep -nE "^\[(INFO|SUCCESS)\] [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} \[[a-z0-9-]+\] $2\$" "$log")
   if ((${#lines[@]} != $1)); then
-    finding "log: ${#lines[@]} times, wanted $1: $2"
+    finding "log: ${#lines[@]} times, expected $1: $2"
   elif (($1 == 1)); then
     number=${lines[0]%%:*}
     command=${lines[0]#*] * [}
@@ -102,10 +101,10 @@ in_log 1 'Backing up environment file'
 in_log 1 "Environment backup completed: .*\.backup \($size\)"
 in_log 1 'All backups completed successfully \(([0-9]+)/\2\)'
 ! grep -qE '^\[(WARN|ERROR)\]' "$log" || finding 'log: warnings or errors'
-! grep -qvE '^\[[A-Z]+\] [0-9-]{10} [0-9:]{8} \[[a-z0-9-]+\] ' "$log" || finding 'log: lines of another form'
+! grep -qvE '^\[[A-Z]+\] [0-9-]{10} [0-9:]{8} \[[a-z0-9-]+\] ' "$log" || finding 'log: malformed lines'
 
 if ((failed)); then
   sed 's/^/  /' "$log" >&2
   exit 1
 fi
-say "smoke: four files and $(wc -l <"$log") log lines as they should be"
+say "smoke: four files and $(wc -l <"$log") log lines are as expected"

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The tests: packaging, unit and integration tests, the last on scratch stacks. At the
-# end, the tests that did not run and why: each test that has to pass over something
-# appends a line "name: reason" to the file that N8N_BACKUP_SKIPPED names.
+# Runs the packaging tests, the unit tests, and the integration tests on scratch stacks, then
+# lists what was skipped and why: a test that skips something appends a line "name: reason"
+# to the file that N8N_BACKUP_SKIPPED names.
 #
-# test.sh      what a user needs to trust this machine's build, in a few minutes
+# test.sh      the main tests, in a few minutes
 # test.sh all  every test
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
-# Tests choose their own directories; the caller's must not reach them.
+# The caller's directories must not reach the tests.
 unset N8N_DIR FILE YES DRY_RUN
 
-# What is tested is what is installed.
+# Test the binary that is installed.
 export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 optional=$(scripts/make/optional.sh)
@@ -23,7 +23,7 @@ trap 'rm -f -- "$N8N_BACKUP_SKIPPED"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Many tests wait for servers about as long as they work.
+# Tests spend about half of their time waiting for servers.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 
 failed=()
@@ -39,12 +39,12 @@ fi
 
 say
 if [[ -s $N8N_BACKUP_SKIPPED ]]; then
-  say 'Tests that did not run here:'
+  say 'Skipped:'
   sort -u -- "$N8N_BACKUP_SKIPPED" | sed 's/^/  /'
 else
-  say 'No test was passed over.'
+  say 'No test was skipped.'
 fi
 [[ -z $optional ]] || say "$optional"
-[[ ${1:-} == all ]] || say 'make test-all runs the rest: encryption, off-site, drills, every fault, engines.'
+[[ ${1:-} == all ]] || say 'make test-all also tests encryption, off-site copies, drills, all faults and other engines.'
 ((${#failed[@]} == 0)) || die "failed: ${failed[*]}"
 say 'All tests passed.'

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# timer.sh add|remove: a systemd timer for the nightly backup of N8N_DIR, instead of cron.
-# Root makes system units that run as the directory's owner; anybody else makes units of
-# his own. UNIT_DIR, when set, is where they are laid without systemd being told.
+# timer.sh add|remove: installs a systemd timer for a nightly backup of N8N_DIR, or removes it.
+# Root gets system units that run as the owner of the directory, other users get user units.
+# With UNIT_DIR, units are written there and systemd is not told.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 n8n_dir
 case $dir in
-  *[[:cntrl:]]*) die 'a systemd unit cannot hold a path with a control character' ;;
+  *[[:cntrl:]]*) die 'a systemd unit cannot contain a path with a control character' ;;
 esac
 [[ $dir != "$root" || ${1:-} == remove || -x $dir/bin/n8n-backup ]] || die 'bin/n8n-backup is missing: run make build'
 
-# The name tells stacks apart: the path, with a checksum where it had to be changed.
+# Unique for each stack: the path, shortened and made safe, and a checksum of it.
 name=n8n-backup${dir//[^A-Za-z0-9]/-}
 name=${name:0:60}-$(printf '%s' "$dir" | cksum | cut -d ' ' -f 1)
 manager=(systemctl)
@@ -23,10 +23,10 @@ else
 fi
 units=${UNIT_DIR:-$units}
 
-# tell ARGUMENT...: systemctl, unless the units were only laid down.
+# tell ARGUMENT...: runs systemctl, unless UNIT_DIR is set.
 tell() {
   [[ -z ${UNIT_DIR:-} ]] || return 0
-  command -v systemctl >/dev/null || die "systemctl is not here; the units are in $units"
+  command -v systemctl >/dev/null || die "systemctl is not installed; the units are in $units"
   "${manager[@]}" "$@"
 }
 
@@ -34,7 +34,7 @@ case ${1:-} in
   add)
     [[ -x $dir/scripts/backup-all.sh ]] ||
       die "$dir/scripts/backup-all.sh is missing: run make install N8N_DIR=... first"
-    # In a unit, % begins a specifier, $ a variable, and backslash and quote escape.
+    # In a unit, % starts a specifier, and backslash and quote have to be escaped.
     path=${dir//\\/\\\\}
     path=${path//\"/\\\"}
     path=${path//%/%%}
@@ -68,21 +68,21 @@ WantedBy=timers.target
 END
     tell daemon-reload
     tell enable --now "$name.timer"
-    say "Installed $units/$name.timer: backup-all.sh each night at two; a night that was missed is made up for"
+    say "Installed $units/$name.timer: runs backup-all.sh nightly at 02:00, or as soon as possible after a missed run"
     if crontab -l 2>/dev/null | grep -v '^[[:space:]]*#' | grep -qF -- "$dir/scripts/backup-all.sh"; then
-      say 'Note: your crontab runs it as well; make uninstall-cron takes that line out'
+      say 'Note: your crontab runs it too; make uninstall-cron removes that line'
     fi
     if [[ $EUID -ne 0 ]]; then
-      say "Note: without 'loginctl enable-linger $(id -un)' it runs only while you are logged in"
+      say "Note: without 'loginctl enable-linger $(id -un)' the timer runs only while you are logged in"
     fi
     ;;
   remove)
     if [[ ! -e $units/$name.timer && ! -e $units/$name.service ]]; then
-      say "There is no $units/$name.timer"
+      say "Not installed: $units/$name.timer"
       exit 0
     fi
     tell disable --now "$name.timer" || true
-    # The time of the last run, and a last run that failed, would be remembered without the units.
+    # systemd would otherwise remember when the timer last ran and whether the run failed.
     tell clean --what=state "$name.timer" 2>/dev/null || true
     rm -f -- "$units/$name.timer" "$units/$name.service"
     tell daemon-reload

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Removes n8n-backup from the n8n project directory N8N_DIR: the originals that were kept come back,
-# shims without one are deleted, and so is bin/n8n-backup. Backups, logs and .env stay.
+# Removes n8n-backup from the n8n project directory N8N_DIR: restores the originals that were
+# kept, deletes the other shims and bin/n8n-backup. Backups, logs and .env stay.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 n8n_dir
 for part in . scripts scripts/lib; do
   if [[ $dir/$part -ef $root/$part ]]; then
-    die 'N8N_DIR is this checkout: name the n8n directory, as in make uninstall N8N_DIR=/path/to/n8n'
+    die 'N8N_DIR is this checkout: give the n8n directory, as in make uninstall N8N_DIR=/path/to/n8n'
   fi
   [[ ! -d $dir/$part || -w $dir/$part ]] || die "not writable for $(id -un): $dir/$part"
 done
@@ -15,8 +15,8 @@ done
 restored=0
 removed=0
 shopt -s nullglob
-# Any shim, also one of a version that had more of them, and what they share last, so that each
-# works until it is gone; then an original whose shim is gone.
+# All shims, also of other versions; their shared part last, so that each works until it is
+# gone. Then originals whose shim is already gone.
 for script in "$dir"/scripts/*.sh "$dir/scripts/lib/shim.sh"; do
   is_shim "$script" || continue
   if [[ -e $script.orig || -L $script.orig ]]; then
@@ -31,7 +31,7 @@ for script in "$root"/scripts/*.sh "$root/scripts/lib/shim.sh"; do
   script=$dir${script#"$root"}
   [[ -e $script.orig || -L $script.orig ]] || continue
   if [[ -e $script || -L $script ]]; then
-    say "Left alone: $script is not ours, its .orig stays beside it"
+    say "Not restored: $script is not ours, so $script.orig stays"
   else
     mv -- "$script.orig" "$script"
     restored=$((restored + 1))
@@ -42,4 +42,4 @@ for part in scripts/lib bin; do
   [[ ! -d $dir/$part || -L $dir/$part ]] || rmdir --ignore-fail-on-non-empty -- "$dir/$part"
 done
 
-say "Uninstalled from $dir: $restored original files put back, $removed of ours deleted; backups, logs and .env were not touched"
+say "Uninstalled from $dir: restored $restored originals, deleted $removed files; backups, logs and .env are untouched"
