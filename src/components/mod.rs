@@ -165,6 +165,11 @@ pub const IN_PLACE: Flag = Flag::new(
     "in-place",
     "where two databases have no room: dump the live one, drop it, then load",
 );
+/// Vouch for a dump.
+pub const TRUST_DUMP: Flag = Flag::new(
+    "trust-dump",
+    "take a dump of unknown origin where psql is too old to be kept from running commands in it",
+);
 /// Leave the queue out.
 pub const EMPTY_QUEUE: Flag = Flag::new(
     "empty-queue",
@@ -180,6 +185,8 @@ pub struct RestoreOptions {
     pub create_roles: bool,
     /// Drop the live database first, where there is no room for two.
     pub in_place: bool,
+    /// Take a dump of unknown origin, whatever psql can be told.
+    pub trust_dump: bool,
     /// Leave out n8n's queue, so that no waiting job runs again.
     pub empty_queue: bool,
 }
@@ -191,6 +198,7 @@ impl RestoreOptions {
             keep_old: call.has(&KEEP_OLD),
             create_roles: call.has(&CREATE_ROLES),
             in_place: call.has(&IN_PLACE),
+            trust_dump: call.has(&TRUST_DUMP),
             empty_queue: call.has(&EMPTY_QUEUE),
         }
     }

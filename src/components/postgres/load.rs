@@ -21,14 +21,20 @@ use crate::stream::read::read;
 /// # Errors
 /// What it is.
 pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
-    if let Some((line, command)) = summary.meta.first() {
+    if let Some(line) = summary.commands.first() {
         bail!(
-            "The dump holds a psql command that pg_dump does not write (\\{command} in line {line}): it is not run. A dump \
-             made with --create is restored by psql alone"
+            "The dump holds a psql command that pg_dump does not write (line {line}): it is not run. A dump made with --create is \
+             restored by psql alone"
         );
     }
     if summary.creates_database {
         bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
+    }
+    if let Some(line) = summary.outside {
+        bail!(
+            "The dump holds a statement that acts outside of its database (line {line}): on roles, other databases, the server, or its \
+             host's files and programs. It is not run; pg_dump writes none"
+        );
     }
     if summary.standard_conforming_strings_off {
         bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::sql::{self, Leftover, Mark, Server};
-use super::{load, once_started, verify, Psql};
+use super::{load, once_started, trust, verify, Psql};
 use crate::app::App;
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
@@ -88,6 +88,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
             psql.run_in_reachable(candidates, questions.clone())
         })?;
     let restrict = sql::knows_restrict(&version);
+    trust::check(app, file, restrict, options.trust_dump)?;
     let leftovers = sql::parse_leftovers(&leftovers)?;
     let server = sql::parse_server(&server)?;
     ensure!(

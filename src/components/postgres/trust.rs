@@ -1,0 +1,81 @@
+//! Which dumps are taken as they are.
+//!
+//! A dump is a program for `psql`. Where `psql` knows `\\restrict`, nothing of a dump is run on the client's side. An older one is fed
+//! files of our own only: those that a manifest records, and those that nobody but the caller or root could have written. For any
+//! other file the user has to vouch, by `--trust-dump`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{anyhow, Result};
+
+use crate::app::App;
+use crate::store::{manifest, Kind};
+
+/// Refuses a file of unknown origin where `psql` cannot be restricted.
+pub fn check(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Result<()> {
+    if restrict || vouched_for || manifest::point_of(&app.store, file)?.is_some() || is_ours(app, file) {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, 17.6 or newer"
+    )
+    .context(
+        "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only you can write, \
+         and the psql of this server cannot be kept from running commands that a dump holds",
+    ))
+}
+
+/// Whether a file lies in `backups/postgres`, and nobody but the caller and root can write to it or put it there.
+fn is_ours(app: &App, file: &Path) -> bool {
+    let dir = app.store.dir(Kind::Postgres);
+    let same_place = match (file.canonicalize(), dir.canonicalize()) {
+        (Ok(file), Ok(dir)) => file.parent() == Some(dir.as_path()),
+        _ => false,
+    };
+    // The owner of our own process, without a system call of our own.
+    let Ok(us) = fs::metadata("/proc/self").map(|meta| meta.uid()) else {
+        return false;
+    };
+    let safe = |path: &Path| {
+        path.symlink_metadata()
+            .is_ok_and(|meta| !meta.is_symlink() && (meta.uid() == us || meta.uid() == 0) && meta.mode() & 0o022 == 0)
+    };
+    same_place && safe(file) && safe(&dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::testing::TempDir;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_ours() {
+        let project = TempDir::new();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let dir = app.store.make_dir(Kind::Postgres).unwrap();
+        let file = dir.join("n8n_20260102_030405.sql.gz");
+        fs::write(&file, "x").unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(&dir, 0o755);
+        for (bits, ours) in [(0o600, true), (0o644, true), (0o660, false), (0o602, false)] {
+            mode(&file, bits);
+            assert_eq!(is_ours(&app, &file), ours, "{bits:o}");
+            assert_eq!(check(&app, &file, false, false).is_ok(), ours);
+        }
+        assert!(check(&app, &file, true, false).is_ok() && check(&app, &file, false, true).is_ok());
+        mode(&file, 0o600);
+        mode(&dir, 0o777);
+        assert!(!is_ours(&app, &file));
+        mode(&dir, 0o755);
+        let other = project.path().join("n8n_20260102_030405.sql.gz");
+        fs::copy(&file, &other).unwrap();
+        assert!(!is_ours(&app, &other));
+        let link = dir.join("n8n_20260102_030406.sql.gz");
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        assert!(!is_ours(&app, &link));
+    }
+}

@@ -1,0 +1,283 @@
+//! What statements tell: tables, sequences, roles, settings; and the end of a dump.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::lexer::{Lexer, State, EDGE};
+use super::names::{
+    bounded, copied_table, name, outside, parse_qualified, qualified_name, word, Token, MAX_OBJECTS, MAX_OTHERS,
+};
+use super::statement::Statement;
+use super::Summary;
+
+impl Lexer {
+    pub(super) fn end_statement(&mut self) {
+        self.state = State::Sql;
+        self.trailer = None;
+        let statement = std::mem::replace(&mut self.statement, Statement::new());
+        let may_drop = self.hold && !self.drop && statement.begun;
+        self.hold = false;
+        self.drop = false;
+        self.summary.inserts += u64::from(statement.is_insert);
+        let tokens = &statement.tokens;
+        match word(tokens, 0) {
+            "copy" => match copied_table(tokens) {
+                Some(table) => {
+                    self.copy = table;
+                    self.copy_line = statement.line;
+                    self.state = State::CopyTail;
+                }
+                None => self.acts_outside(statement.line),
+            },
+            "create" => self.create(tokens),
+            "select" => self.select(tokens),
+            "alter" => self.alter(tokens),
+            "drop" => self.drop_statement(tokens, statement.line),
+            "grant" => self.add_roles_after(tokens, "to"),
+            "revoke" => self.add_roles_after(tokens, "from"),
+            "set" => {
+                if let Some(name) = self.set(tokens, statement.line) {
+                    let listed = self.strip.as_ref().is_some_and(|s| s.settings.contains(&name));
+                    self.drop = may_drop && listed;
+                    self.hold = self.drop;
+                }
+            }
+            _ => {}
+        }
+        if outside(tokens) {
+            self.acts_outside(statement.line);
+        }
+    }
+
+    fn acts_outside(&mut self, line: u64) {
+        self.summary.outside.get_or_insert(line);
+    }
+
+    fn create(&mut self, tokens: &[Token]) {
+        let truncated = &mut self.summary.truncated;
+        let after_exists = |at: usize| {
+            let exists = ["if", "not", "exists"].iter().enumerate();
+            let skip = exists.clone().all(|(n, expected)| word(tokens, at + n) == *expected);
+            if skip {
+                at + 3
+            } else {
+                at
+            }
+        };
+        match (word(tokens, 1), word(tokens, 2)) {
+            ("table", _) | ("unlogged", "table") => {
+                let at = after_exists(if word(tokens, 1) == "table" { 2 } else { 3 });
+                if let Some((table, _)) = qualified_name(tokens, at) {
+                    bounded(&mut self.summary.tables, table, MAX_OBJECTS, truncated);
+                }
+            }
+            ("extension", _) => {
+                if let Some(name) = name(tokens, after_exists(2)) {
+                    bounded(&mut self.summary.extensions, name.to_owned(), MAX_OTHERS, truncated);
+                }
+            }
+            ("database", _) => self.summary.creates_database = true,
+            ("policy", _) => self.add_roles_after(tokens, "to"),
+            ("schema", _) => self.add_roles_after(tokens, "authorization"),
+            ("user", "mapping") => self.add_roles_after(tokens, "for"),
+            _ => {}
+        }
+    }
+
+    fn select(&mut self, tokens: &[Token]) {
+        let at = if word(tokens, 1) == "pg_catalog" { 3 } else { 1 };
+        let Some(arguments) = tokens.get(at + 2..) else {
+            return;
+        };
+        match (word(tokens, at), arguments) {
+            ("setval", [Token::Str(sequence), Token::Punct(b','), rest @ ..]) => {
+                let (sign, rest) = match rest {
+                    [Token::Punct(b'-'), rest @ ..] => ("-", rest),
+                    _ => ("", rest),
+                };
+                let [Token::Number(value), Token::Punct(b','), Token::Word(called), ..] = rest else {
+                    return;
+                };
+                let value = format!("{sign}{value}").parse();
+                if let (Some(sequence), Ok(value)) = (parse_qualified(sequence), value) {
+                    bounded(
+                        &mut self.summary.sequences,
+                        (sequence, value, called == "true"),
+                        MAX_OBJECTS,
+                        &mut self.summary.truncated,
+                    );
+                }
+            }
+            ("lo_create" | "lo_open", _) => self.summary.has_large_objects = true,
+            _ => {}
+        }
+    }
+
+    fn alter(&mut self, tokens: &[Token]) {
+        match (word(tokens, 1), word(tokens, 2)) {
+            ("default", "privileges") => {
+                let begin = (3..tokens.len()).find(|&at| ["grant", "revoke"].contains(&word(tokens, at)));
+                let (head, tail) = tokens.split_at(begin.unwrap_or(tokens.len()));
+                if word(head, 3) == "for" {
+                    self.add_roles(head, 5);
+                }
+                let preposition = if word(tail, 0) == "grant" { "to" } else { "from" };
+                self.add_roles_after(tail, preposition);
+            }
+            ("large", "object") => self.summary.has_large_objects = true,
+            _ => {}
+        }
+        let owner = (0..tokens.len()).find(|&at| word(tokens, at) == "owner" && word(tokens, at + 1) == "to");
+        if let Some(owner) = owner {
+            self.add_roles(tokens, owner + 2);
+        }
+    }
+
+    /// Before anything is created, only `IF EXISTS` makes a `DROP` something else than an error.
+    fn drop_statement(&mut self, tokens: &[Token], line: u64) {
+        let lenient = (0..tokens.len()).any(|at| word(tokens, at) == "if" && word(tokens, at + 1) == "exists");
+        if !lenient && self.summary.drops.is_none() && self.summary.tables.is_empty() {
+            self.summary.drops = Some(line);
+        }
+    }
+
+    /// Takes a `SET` statement apart and gives the name of the parameter.
+    fn set(&mut self, tokens: &[Token], line: u64) -> Option<String> {
+        if word(tokens, 1) == "session" && word(tokens, 2) == "authorization" {
+            self.add_roles(tokens, 3);
+            return None;
+        }
+        if word(tokens, 1) == "role" {
+            self.add_roles(tokens, 2);
+            return None;
+        }
+        let at = match (word(tokens, 1), word(tokens, 2)) {
+            ("session" | "local", "to") => 1,
+            ("session" | "local", second) if !second.is_empty() => 2,
+            _ => 1,
+        };
+        let (parameter, at) = qualified_name(tokens, at)?;
+        if !(word(tokens, at) == "to" || tokens.get(at) == Some(&Token::Punct(b'='))) {
+            return None;
+        }
+        let parameter = parameter.to_string().to_ascii_lowercase();
+        let value = match tokens.get(at + 1) {
+            Some(Token::Word(value) | Token::Ident(value) | Token::Str(value) | Token::Number(value)) => {
+                value.to_ascii_lowercase()
+            }
+            _ => String::new(),
+        };
+        match parameter.as_str() {
+            "standard_conforming_strings" => {
+                self.summary.standard_conforming_strings_off |= !["on", "true", "yes", "1"].contains(&value.as_str());
+            }
+            "client_encoding" => {
+                let plain = value.chars().filter(char::is_ascii_alphanumeric).collect();
+                self.summary.client_encoding.get_or_insert(plain);
+            }
+            _ => {}
+        }
+        if !self.summary.settings.iter().any(|(known, _)| *known == parameter) {
+            bounded(
+                &mut self.summary.settings,
+                (parameter.clone(), line),
+                MAX_OTHERS,
+                &mut self.summary.truncated,
+            );
+        }
+        Some(parameter)
+    }
+
+    /// Adds the roles after the first such word, and the one after GRANTED BY.
+    fn add_roles_after(&mut self, tokens: &[Token], preposition: &str) {
+        if let Some(at) = (0..tokens.len()).find(|&at| word(tokens, at) == preposition) {
+            self.add_roles(tokens, at + 1);
+        }
+        if let Some(at) = (0..tokens.len()).find(|&at| word(tokens, at) == "granted" && word(tokens, at + 1) == "by") {
+            self.add_roles(tokens, at + 2);
+        }
+    }
+
+    /// Adds a list of roles that are separated by commas.
+    fn add_roles(&mut self, tokens: &[Token], start: usize) {
+        let mut at = start;
+        loop {
+            if word(tokens, at) == "group" && name(tokens, at + 1).is_some() {
+                at += 1;
+            }
+            let role = match tokens.get(at) {
+                Some(Token::Word(role)) => {
+                    let keyword = [
+                        "public",
+                        "current_user",
+                        "current_role",
+                        "session_user",
+                        "default",
+                        "none",
+                    ];
+                    (!keyword.contains(&role.as_str())).then_some(role)
+                }
+                Some(Token::Ident(role) | Token::Str(role)) => Some(role),
+                _ => None,
+            };
+            if let Some(role) = role {
+                if self.summary.roles.len() < MAX_OTHERS {
+                    self.summary.roles.insert(role.clone());
+                } else {
+                    self.summary.truncated |= !self.summary.roles.contains(role);
+                }
+            }
+            at += 1;
+            if tokens.get(at) != Some(&Token::Punct(b',')) {
+                return;
+            }
+            at += 1;
+        }
+    }
+
+    pub(super) fn finish(mut self, out: &mut impl Write) -> Result<Summary> {
+        if self.state == State::Meta {
+            self.end_meta()?;
+            self.state = State::Sql;
+        }
+        let ended = matches!(self.state, State::Sql | State::LineComment) && !self.statement.begun;
+        if self.hold && self.drop && ended {
+            self.held.clear();
+        }
+        self.pass(&[], out)?;
+        self.summary.incomplete = self.why_incomplete(ended);
+        self.summary.complete = self.summary.incomplete.is_none();
+        Ok(self.summary)
+    }
+
+    fn why_incomplete(&self, ended: bool) -> Option<String> {
+        let line = self.line();
+        let inside = match self.state {
+            State::CopyTail | State::CopyMark | State::CopyRow => Some(format!(
+                "the COPY data of {} that begin after line {}",
+                self.copy, self.copy_line
+            )),
+            State::Ident | State::Str | State::StrEscape => Some("a quote".to_owned()),
+            State::DollarBody => Some("a quoted body".to_owned()),
+            _ if !ended => Some("a statement".to_owned()),
+            _ => None,
+        };
+        let bytes = self.summary.bytes;
+        if let Some(inside) = inside {
+            Some(format!("the dump ends at line {line}, byte {bytes}, inside {inside}"))
+        } else if bytes == 0 {
+            Some("the dump is empty".to_owned())
+        } else if self.trailer.is_none_or(|trailer| bytes - trailer > EDGE) {
+            Some(format!(
+                "the dump ends at line {line}, byte {bytes}, without the line \"PostgreSQL database dump complete\""
+            ))
+        } else if self.summary.restricted && !self.unrestricted {
+            Some(format!(
+                "the dump ends at line {line}, byte {bytes}, without the \\unrestrict line that belongs to its \\restrict line"
+            ))
+        } else {
+            None
+        }
+    }
+}

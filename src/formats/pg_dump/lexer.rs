@@ -1,0 +1,563 @@
+//! Cuts a dump into tokens and statements, and passes it on.
+
+use std::io::Write;
+
+use anyhow::{bail, Result};
+
+use super::copy::find;
+use super::names::{bounded, TableName, Token, MAX_OTHERS};
+use super::statement::Statement;
+use super::{Strip, Summary};
+
+/// The header must begin, and the trailer stand, within so many bytes of the start and the end of the dump.
+pub(super) const EDGE: u64 = 4096;
+/// The longest text of one token that is kept; a longer one is read on but not understood.
+pub(super) const MAX_TEXT: usize = 1024;
+/// The longest beginning of a line that is held back.
+pub(super) const MAX_HELD: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Between two tokens.
+    Sql,
+    Word,
+    /// After `$`: the beginning of a dollar quote, or something else.
+    Dollar,
+    DollarBody,
+    Ident,
+    /// After a double quote that ends an identifier, unless another one follows.
+    IdentEnd,
+    Str,
+    /// After a backslash in a string with escapes.
+    StrEscape,
+    /// After a quote that ends a string, unless another one follows.
+    StrEnd,
+    Dash,
+    LineComment,
+    /// A command of psql, up to the end of its line.
+    Meta,
+    /// After `COPY ... FROM stdin;` up to the end of its line.
+    CopyTail,
+    /// In a COPY line of which everything so far could be the end line.
+    CopyMark,
+    /// In a COPY line that is a row.
+    CopyRow,
+}
+
+pub(super) struct Lexer {
+    /// What to leave out; none for a scanner, which lets commands of psql pass.
+    pub(super) strip: Option<Strip>,
+    pub(super) summary: Summary,
+    pub(super) state: State,
+    pub(super) statement: Statement,
+    /// Text of the token, comment or command that is being read, as far as it is kept.
+    pub(super) text: Vec<u8>,
+    /// The text is kept.
+    pub(super) keep: bool,
+    /// The text was too long to be kept whole.
+    pub(super) cut: bool,
+    pub(super) token_line: u64,
+    /// The string has backslash escapes.
+    pub(super) escapes: bool,
+    /// The delimiter of the dollar quote and how many bytes of it match so far.
+    pub(super) tag: Vec<u8>,
+    pub(super) matched: usize,
+    /// The comment or command begins its line, between two statements.
+    pub(super) at_line_start: bool,
+    /// Offset of that comment or command.
+    pub(super) mark_offset: u64,
+    /// The table whose COPY data are being read, and how much of the end line matches.
+    pub(super) copy: TableName,
+    pub(super) rows: u64,
+    pub(super) copy_line: u64,
+    pub(super) end_mark: u8,
+    /// Offset of the trailer line if nothing of weight came after it.
+    pub(super) trailer: Option<u64>,
+    pub(super) restrict_token: Option<Vec<u8>>,
+    pub(super) unrestricted: bool,
+    /// Offset of the current chunk, of the current line, and how much of the chunk has been passed on.
+    pub(super) base: u64,
+    pub(super) line_offset: u64,
+    pub(super) passed: usize,
+    /// The current line may still have to be left out.
+    pub(super) hold: bool,
+    /// The current line is to be left out if nothing else comes on it.
+    pub(super) drop: bool,
+    /// The beginning of the current line, from earlier chunks.
+    pub(super) held: Vec<u8>,
+}
+
+fn is_word_start(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+fn is_tag_byte(byte: u8) -> bool {
+    is_word_start(byte) || byte.is_ascii_digit()
+}
+
+fn is_word_byte(byte: u8) -> bool {
+    is_tag_byte(byte) || byte == b'$'
+}
+
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+impl Lexer {
+    pub(super) fn new(strip: Option<Strip>) -> Self {
+        Self {
+            strip,
+            summary: Summary::default(),
+            state: State::Sql,
+            statement: Statement::new(),
+            text: Vec::new(),
+            keep: false,
+            cut: false,
+            token_line: 0,
+            escapes: false,
+            tag: Vec::new(),
+            matched: 0,
+            at_line_start: false,
+            mark_offset: 0,
+            copy: TableName::default(),
+            rows: 0,
+            copy_line: 0,
+            end_mark: 0,
+            trailer: None,
+            restrict_token: None,
+            unrestricted: false,
+            base: 0,
+            line_offset: 0,
+            passed: 0,
+            hold: true,
+            drop: false,
+            held: Vec::new(),
+        }
+    }
+
+    /// The line that is being read, counted from 1.
+    pub(super) fn line(&self) -> u64 {
+        self.summary.lines + 1
+    }
+
+    pub(super) fn feed(&mut self, chunk: &[u8], out: &mut impl Write) -> Result<()> {
+        if let Some(at) = find(0, chunk) {
+            bail!("byte {}: a NUL byte, which no SQL dump contains", self.base + at as u64);
+        }
+        self.passed = 0;
+        let mut at = 0;
+        while at < chunk.len() {
+            at = match self.state {
+                State::Sql => self.between(chunk, at, out)?,
+                State::Word => self.word(chunk, at)?,
+                State::Dollar => self.dollar(chunk, at)?,
+                State::DollarBody => self.dollar_body(chunk, at)?,
+                State::Ident => self.identifier(chunk, at),
+                State::IdentEnd => self.identifier_end(chunk, at)?,
+                State::Str => self.string(chunk, at),
+                State::StrEscape => self.string_escape(chunk, at),
+                State::StrEnd => self.string_end(chunk, at)?,
+                State::Dash => {
+                    if chunk[at] == b'-' {
+                        self.state = State::LineComment;
+                        self.begin_text(self.at_line_start);
+                        at + 1
+                    } else {
+                        self.punct(b'-')?;
+                        self.state = State::Sql;
+                        at
+                    }
+                }
+                State::LineComment => self.line_comment(chunk, at),
+                State::Meta => self.meta(chunk, at, out)?,
+                State::CopyTail => self.copy_tail(chunk, at, out)?,
+                State::CopyMark | State::CopyRow => self.copy_data(chunk, at),
+            };
+        }
+        self.end_chunk(chunk, out)?;
+        self.base += chunk.len() as u64;
+        self.summary.bytes = self.base;
+        Ok(())
+    }
+
+    fn begin_text(&mut self, keep: bool) {
+        self.text.clear();
+        self.keep = keep;
+        self.cut = !keep;
+    }
+
+    fn begin_token(&mut self, keep: bool) {
+        self.begin_text(keep);
+        self.token_line = self.line();
+    }
+
+    /// The text of quoted tokens is kept only where a statement of interest may need it.
+    fn keeps_quoted(&self) -> bool {
+        self.statement.collect && self.statement.begun
+    }
+
+    fn extend_text(&mut self, bytes: &[u8]) {
+        if self.keep && !self.cut {
+            let room = MAX_TEXT - self.text.len();
+            self.cut = bytes.len() > room;
+            self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn push_text(&mut self, byte: u8) {
+        self.extend_text(&[byte]);
+    }
+
+    /// The text as a token, or `Other` where it was not kept whole.
+    fn take(&self, make: fn(String) -> Token) -> Token {
+        if self.cut {
+            Token::Other
+        } else {
+            make(String::from_utf8_lossy(&self.text).into_owned())
+        }
+    }
+
+    /// Notes a token that began at `token_line`. `depth` is the nesting of parentheses that it stands in.
+    fn note(&mut self, make: impl FnOnce(&Self) -> Token) {
+        self.trailer = None;
+        self.unrestricted = false;
+        if self.drop {
+            self.drop = false;
+            self.hold = false;
+        }
+        if !self.statement.begun {
+            self.statement.begun = true;
+            self.statement.line = self.token_line;
+        }
+        let deepest = u64::from(self.statement.is_select);
+        if self.statement.collect && self.statement.parens <= deepest {
+            let token = make(self);
+            self.statement.push(token);
+        }
+        let set = matches!(self.statement.tokens.first(), Some(Token::Word(word)) if word == "set");
+        self.hold = self.hold && set;
+    }
+
+    fn end_word(&mut self) {
+        if !self.cut {
+            self.text.make_ascii_lowercase();
+            let word = std::mem::take(&mut self.text);
+            self.statement.count_word(&word);
+            self.text = word;
+        } else {
+            self.statement.count_word(b"");
+        }
+        self.note(|lexer| match lexer.text.first() {
+            Some(b'0'..=b'9') => lexer.take(Token::Number),
+            _ => lexer.take(Token::Word),
+        });
+        self.state = State::Sql;
+    }
+
+    fn begin_string(&mut self, escapes: bool) {
+        let keep = self.keeps_quoted();
+        self.begin_token(keep);
+        self.escapes = escapes;
+        self.state = State::Str;
+    }
+
+    fn punct(&mut self, byte: u8) -> Result<()> {
+        self.token_line = self.line();
+        match byte {
+            b'(' => {
+                self.note(|_| Token::Punct(byte));
+                self.statement.parens += 1;
+            }
+            b')' => {
+                self.statement.parens = self.statement.parens.saturating_sub(1);
+                self.note(|_| Token::Punct(byte));
+            }
+            b';' if self.statement.parens == 0 && self.statement.begins == 0 => self.end_statement(),
+            _ => self.note(|_| Token::Punct(byte)),
+        }
+        Ok(())
+    }
+
+    // The states. Each takes the chunk from a position on and gives the position where the next state goes on.
+
+    fn between(&mut self, chunk: &[u8], at: usize, out: &mut impl Write) -> Result<usize> {
+        let byte = chunk[at];
+        match byte {
+            b'\n' => self.end_line(chunk, at + 1, out)?,
+            _ if is_space(byte) => {}
+            b'\'' => self.begin_string(false),
+            b'"' => {
+                let keep = self.keeps_quoted();
+                self.begin_token(keep);
+                self.state = State::Ident;
+            }
+            b'$' => {
+                self.begin_token(true);
+                self.state = State::Dollar;
+            }
+            b'-' => {
+                self.mark_offset = self.base + at as u64;
+                self.at_line_start = self.mark_offset == self.line_offset && !self.statement.begun;
+                self.state = State::Dash;
+            }
+            b'\\' => {
+                self.mark_offset = self.base + at as u64;
+                self.at_line_start = self.mark_offset == self.line_offset && !self.statement.begun;
+                if self.strip.is_some() && !self.at_line_start {
+                    bail!(
+                        "line {}: a command of psql within a line, which pg_dump does not write; it is not run",
+                        self.line()
+                    );
+                }
+                self.begin_text(true);
+                self.state = State::Meta;
+            }
+            _ if is_tag_byte(byte) => {
+                self.begin_token(true);
+                self.state = State::Word;
+                return Ok(at);
+            }
+            _ => self.punct(byte)?,
+        }
+        Ok(at + 1)
+    }
+
+    fn word(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+        let rest = &chunk[at..];
+        let length = rest.iter().position(|&b| !is_word_byte(b));
+        self.extend_text(&rest[..length.unwrap_or(rest.len())]);
+        let Some(length) = length else {
+            return Ok(chunk.len());
+        };
+        if rest[length] == b'\'' {
+            // The prefix of E'...' is part of the string.
+            if matches!(self.text.as_slice(), b"e" | b"E") {
+                self.begin_string(true);
+                return Ok(at + length + 1);
+            }
+        }
+        self.end_word();
+        Ok(at + length)
+    }
+
+    fn dollar(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+        let byte = chunk[at];
+        if byte == b'$' {
+            if self.cut {
+                bail!(
+                    "line {}: a dollar quote with a tag of more than {MAX_TEXT} bytes",
+                    self.line()
+                );
+            }
+            self.tag.clear();
+            self.tag.push(b'$');
+            self.tag.extend_from_slice(&self.text);
+            self.tag.push(b'$');
+            self.matched = 0;
+            self.state = State::DollarBody;
+            return Ok(at + 1);
+        }
+        let first = self.text.is_empty();
+        if is_word_start(byte) || (!first && byte.is_ascii_digit()) {
+            self.push_text(byte);
+            return Ok(at + 1);
+        }
+        // No quote: a lone dollar sign and, after it, a word, which the next byte ends.
+        let word = std::mem::take(&mut self.text);
+        self.punct(b'$')?;
+        self.text = word;
+        self.state = if first { State::Sql } else { State::Word };
+        Ok(at)
+    }
+
+    fn dollar_body(&mut self, chunk: &[u8], start: usize) -> Result<usize> {
+        let mut at = start;
+        while at < chunk.len() {
+            if self.matched == 0 {
+                match find(b'$', &chunk[at..]) {
+                    Some(found) => at += found + 1,
+                    None => {
+                        at = chunk.len();
+                        break;
+                    }
+                }
+                self.matched = 1;
+                continue;
+            }
+            let byte = chunk[at];
+            at += 1;
+            if byte == self.tag[self.matched] {
+                self.matched += 1;
+                if self.matched == self.tag.len() {
+                    self.inner_lines(chunk, start, at);
+                    self.note(|_| Token::Other);
+                    self.state = State::Sql;
+                    return Ok(at);
+                }
+            } else {
+                self.matched = usize::from(byte == b'$');
+            }
+        }
+        self.inner_lines(chunk, start, at);
+        Ok(at)
+    }
+
+    fn identifier(&mut self, chunk: &[u8], at: usize) -> usize {
+        let end = find(b'"', &chunk[at..]).map_or(chunk.len(), |n| at + n);
+        self.extend_text(&chunk[at..end]);
+        self.inner_lines(chunk, at, end);
+        if end == chunk.len() {
+            return end;
+        }
+        self.state = State::IdentEnd;
+        end + 1
+    }
+
+    fn identifier_end(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+        if chunk[at] == b'"' {
+            self.push_text(b'"');
+            self.state = State::Ident;
+            return Ok(at + 1);
+        }
+        self.note(|lexer| lexer.take(Token::Ident));
+        self.state = State::Sql;
+        Ok(at)
+    }
+
+    fn string(&mut self, chunk: &[u8], at: usize) -> usize {
+        let mut end = find(b'\'', &chunk[at..]).map_or(chunk.len(), |n| at + n);
+        if self.escapes {
+            if let Some(escape) = find(b'\\', &chunk[at..end]) {
+                end = at + escape;
+            }
+        }
+        self.extend_text(&chunk[at..end]);
+        self.inner_lines(chunk, at, end);
+        if end == chunk.len() {
+            return end;
+        }
+        self.state = if chunk[end] == b'\'' {
+            State::StrEnd
+        } else {
+            State::StrEscape
+        };
+        end + 1
+    }
+
+    fn string_escape(&mut self, chunk: &[u8], at: usize) -> usize {
+        match chunk[at] {
+            byte @ (b'\\' | b'\'' | b'"') => self.push_text(byte),
+            // Other escapes are of no use in a name.
+            _ => self.cut = true,
+        }
+        self.inner_lines(chunk, at, at + 1);
+        self.state = State::Str;
+        at + 1
+    }
+
+    fn string_end(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+        if chunk[at] == b'\'' {
+            self.push_text(b'\'');
+            self.state = State::Str;
+            return Ok(at + 1);
+        }
+        self.note(|lexer| lexer.take(Token::Str));
+        self.state = State::Sql;
+        Ok(at)
+    }
+
+    fn line_comment(&mut self, chunk: &[u8], at: usize) -> usize {
+        let rest = &chunk[at..];
+        // psql takes a carriage return for the end of the comment, too.
+        let length = rest.iter().position(|&b| b == b'\n' || b == b'\r');
+        self.extend_text(&rest[..length.unwrap_or(rest.len())]);
+        let Some(length) = length else {
+            return chunk.len();
+        };
+        if self.at_line_start && !self.cut {
+            self.header_comment();
+        }
+        self.state = State::Sql;
+        at + length
+    }
+
+    fn header_comment(&mut self) {
+        let near_start = self.mark_offset < EDGE;
+        match self.text.as_slice() {
+            b" PostgreSQL database dump" if near_start => {
+                self.summary.is_dump = !self.summary.is_cluster_dump;
+            }
+            b" PostgreSQL database cluster dump" if near_start => {
+                self.summary.is_cluster_dump = !self.summary.is_dump;
+            }
+            b" PostgreSQL database dump complete" => self.trailer = Some(self.mark_offset),
+            text => {
+                let summary = &mut self.summary;
+                for (prefix, version) in [
+                    (&b" Dumped from database version "[..], &mut summary.server_version),
+                    (b" Dumped by pg_dump version ", &mut summary.dump_version),
+                ] {
+                    if let Some(value) = text.strip_prefix(prefix) {
+                        if version.is_none() {
+                            *version = Some(String::from_utf8_lossy(value).into_owned());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn meta(&mut self, chunk: &[u8], at: usize, out: &mut impl Write) -> Result<usize> {
+        let end = find(b'\n', &chunk[at..]).map_or(chunk.len(), |n| at + n);
+        self.extend_text(&chunk[at..end]);
+        if end == chunk.len() && !(self.cut && self.strip.is_some()) {
+            return Ok(end);
+        }
+        self.end_meta()?;
+        if end == chunk.len() {
+            return Ok(end);
+        }
+        self.state = State::Sql;
+        self.end_line(chunk, end + 1, out)?;
+        Ok(end + 1)
+    }
+
+    /// Judges a command of psql whose whole line has been read.
+    pub(super) fn end_meta(&mut self) -> Result<()> {
+        let text = std::mem::take(&mut self.text);
+        let text = text.strip_suffix(b"\r").unwrap_or(&text);
+        let token = |prefix: &[u8]| {
+            let token = text.strip_prefix(prefix)?;
+            let fine = !token.is_empty() && token.iter().all(u8::is_ascii_alphanumeric);
+            (self.at_line_start && !self.cut && fine).then(|| token.to_vec())
+        };
+        if let Some(token) = token(b"restrict ") {
+            self.trailer = None;
+            self.unrestricted = false;
+            self.summary.restricted = true;
+            self.restrict_token = Some(token);
+        } else if let Some(token) = token(b"unrestrict ") {
+            self.unrestricted = self.restrict_token.as_ref() == Some(&token);
+        } else {
+            self.trailer = None;
+            return self.foreign_meta(text);
+        }
+        self.drop = self.strip.as_ref().is_some_and(|strip| strip.restrict);
+        Ok(())
+    }
+
+    fn foreign_meta(&mut self, text: &[u8]) -> Result<()> {
+        let line = self.line();
+        if self.strip.is_some() {
+            bail!("line {line}: a command of psql that pg_dump does not write; it is not run");
+        }
+        self.summary.creates_database |= text.starts_with(b"connect ");
+        bounded(
+            &mut self.summary.commands,
+            line,
+            MAX_OTHERS,
+            &mut self.summary.truncated,
+        );
+        Ok(())
+    }
+}

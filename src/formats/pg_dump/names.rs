@@ -1,0 +1,118 @@
+//! Tokens, and the names that they make.
+
+/// Bound of `tables`, `copies` and `sequences`.
+pub(super) const MAX_OBJECTS: usize = 16_384;
+/// Bound of every other list of the summary.
+pub(super) const MAX_OTHERS: usize = 1024;
+
+/// The name of a table or sequence, without quotes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    /// The schema; empty when the dump does not name one.
+    pub schema: String,
+    /// The name within the schema.
+    pub name: String,
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.schema.is_empty() {
+            write!(f, "{}", self.name)
+        } else {
+            write!(f, "{}.{}", self.schema, self.name)
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Token {
+    /// An unquoted word, in lower case.
+    Word(String),
+    /// A quoted identifier, unquoted.
+    Ident(String),
+    /// A string constant, unquoted.
+    Str(String),
+    Number(String),
+    Punct(u8),
+    /// Something whose text is not known: a dollar quote, or a token that is too long.
+    Other,
+}
+
+/// Adds to a list that has a bound.
+pub(super) fn bounded<T>(list: &mut Vec<T>, item: T, bound: usize, truncated: &mut bool) {
+    if list.len() < bound {
+        list.push(item);
+    } else {
+        *truncated = true;
+    }
+}
+
+/// The unquoted word at a position, else an empty string.
+pub(super) fn word(tokens: &[Token], at: usize) -> &str {
+    match tokens.get(at) {
+        Some(Token::Word(word)) => word,
+        _ => "",
+    }
+}
+
+pub(super) fn name(tokens: &[Token], at: usize) -> Option<&str> {
+    match tokens.get(at) {
+        Some(Token::Word(name) | Token::Ident(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// `name` or `schema.name`, and the position after it.
+pub(super) fn qualified_name(tokens: &[Token], at: usize) -> Option<(TableName, usize)> {
+    let first = name(tokens, at)?.to_owned();
+    if tokens.get(at + 1) == Some(&Token::Punct(b'.')) {
+        let name = name(tokens, at + 2)?.to_owned();
+        return Some((TableName { schema: first, name }, at + 3));
+    }
+    let schema = String::new();
+    Some((TableName { schema, name: first }, at + 1))
+}
+
+/// The table of `COPY table [(columns)] FROM stdin ...`; none of any other COPY, which reads or writes elsewhere.
+pub(super) fn copied_table(tokens: &[Token]) -> Option<TableName> {
+    let (table, mut at) = qualified_name(tokens, 1)?;
+    if let Some([Token::Punct(b'('), Token::Punct(b')')]) = tokens.get(at..at + 2) {
+        at += 2;
+    }
+    (word(tokens, at) == "from" && word(tokens, at + 1) == "stdin").then_some(table)
+}
+
+/// Takes apart the text of a `regclass` constant, such as `public."Odd Name_id_seq"`.
+pub(super) fn parse_qualified(text: &str) -> Option<TableName> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    let mut quoted = false;
+    while let Some(c) = chars.next() {
+        let part = parts.last_mut()?;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                part.push('"');
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            _ if quoted => part.push(c),
+            _ => part.push(c.to_ascii_lowercase()),
+        }
+    }
+    let name = parts.pop()?;
+    let schema = parts.pop().unwrap_or_default();
+    (!quoted && parts.is_empty() && !name.is_empty()).then_some(TableName { schema, name })
+}
+
+/// Whether a statement acts outside of the database that is connected to: on another one, on roles, on files or programs of the
+/// server's host, on the server itself.
+pub(super) fn outside(tokens: &[Token]) -> bool {
+    match (word(tokens, 0), word(tokens, 1)) {
+        ("user", _) | (_, "user") if word(tokens, 2) == "mapping" => false,
+        ("create" | "drop" | "alter", "database" | "role" | "user" | "tablespace") | ("alter", "system") => true,
+        // DROP OWNED and REASSIGN OWNED reach what the role has in common with other databases.
+        ("drop" | "reassign", "owned") => true,
+        _ => false,
+    }
+}
