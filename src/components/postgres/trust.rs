@@ -12,10 +12,11 @@ use anyhow::{anyhow, Result};
 
 use crate::app::App;
 use crate::store::{manifest, Kind};
+use crate::stream::read::sha256;
 
 /// Refuses a file of unknown origin where `psql` cannot be restricted.
 pub fn check(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Result<()> {
-    if restrict || vouched_for || manifest::point_of(&app.store, file)?.is_some() || is_ours(app, file) {
+    if restrict || vouched_for || is_ours(app, file) || is_recorded(app, file)? {
         return Ok(());
     }
     Err(anyhow!(
@@ -25,6 +26,16 @@ pub fn check(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Resul
         "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only you can write, \
          and the psql of this server cannot be kept from running commands that a dump holds",
     ))
+}
+
+/// Whether a recovery point here records a file of this very contents, wherever it lies now.
+fn is_recorded(app: &App, file: &Path) -> Result<bool> {
+    let sum = sha256(&app.config, file)?;
+    let mut members = manifest::list(&app.store)?
+        .into_iter()
+        .filter_map(|(_, point)| point.ok())
+        .flat_map(|point| point.members);
+    Ok(members.any(|member| member.kind == Kind::Postgres && member.sha256 == sum))
 }
 
 /// Whether a file lies in `backups/postgres`, and nobody but the caller and root can write to it or put it there.

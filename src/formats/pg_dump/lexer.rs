@@ -33,6 +33,7 @@ pub(super) enum State {
     /// After a quote that ends a string, unless another one follows.
     StrEnd,
     Dash,
+    Slash,
     LineComment,
     /// A command of psql, up to the end of its line.
     Meta,
@@ -169,6 +170,14 @@ impl Lexer {
                     }
                 }
                 State::LineComment => self.line_comment(chunk, at),
+                State::Slash => {
+                    if chunk[at] == b'*' {
+                        bail!("line {}: a block comment, which pg_dump does not write", self.line());
+                    }
+                    self.punct(b'/')?;
+                    self.state = State::Sql;
+                    at
+                }
                 State::Meta => self.meta(chunk, at, out)?,
                 State::CopyTail => self.copy_tail(chunk, at, out)?,
                 State::CopyMark | State::CopyRow => self.copy_data(chunk, at),
@@ -295,6 +304,7 @@ impl Lexer {
                 self.begin_token(true);
                 self.state = State::Dollar;
             }
+            b'/' => self.state = State::Slash,
             b'-' => {
                 self.mark_offset = self.base + at as u64;
                 self.at_line_start = self.mark_offset == self.line_offset && !self.statement.begun;

@@ -206,6 +206,87 @@ fn no_command_of_psql_is_run() {
     });
 }
 
+/// A dump is a program; what it must not reach is refused before anything is loaded.
+#[test]
+fn what_acts_outside_of_the_database_is_refused() {
+    let sandbox = Sandbox::new("outside").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    let databases = sandbox.databases();
+    for statement in [
+        "COPY settings FROM PROGRAM 'touch /tmp/planted; echo';",
+        "COPY settings TO PROGRAM 'touch /tmp/planted';",
+        "COPY settings FROM '/etc/passwd';",
+        "DROP DATABASE IF EXISTS n8n WITH (FORCE); SELECT 1/0;",
+        "drop -- x\n database n8n;",
+        "ALTER DATABASE n8n RENAME TO gone;",
+        "ALTER SYSTEM SET archive_command = 'touch /tmp/planted';",
+        "CREATE ROLE intruder SUPERUSER LOGIN;",
+        "REASSIGN OWNED BY n8n TO intruder;",
+    ] {
+        case(statement, || {
+            let path = edited(&sandbox, &dump, "outside.sql.gz", |text| before_end(&text, statement));
+            restore(&sandbox, &path)
+                .assert_error("The dump holds a statement that acts outside of its database (line {}): {}");
+        });
+    }
+    assert_eq!(sandbox.databases(), databases);
+    assert_same(&before, &sandbox.fingerprint_postgres());
+    let planted = [
+        "exec",
+        &sandbox.container("postgres"),
+        "sh",
+        "-c",
+        "ls /tmp/planted 2>/dev/null || true",
+    ];
+    assert_eq!(sandbox.docker(&planted).trim(), "");
+}
+
+/// Where psql cannot be restricted, a file is ours, or somebody vouches for it.
+#[test]
+fn a_stranger_s_dump_needs_a_psql_that_can_be_restricted() {
+    let sandbox = Sandbox::new("stranger").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    let foreign = edited(&sandbox, &dump, "foreign.sql.gz", |text| text);
+    let container = sandbox.container("postgres");
+    case("a psql that can be", || {
+        restore(&sandbox, &foreign).assert_success();
+    });
+    // The real one, but for its version.
+    let old = r#"real=$(command -v psql); mv "$real" "$real.real"
+printf '#!/bin/sh\n%s.real "$@" | sed "s/^15[.][0-9][0-9]*\\( .*\\)*$/15.10/"\n' "$real" >"$real"
+chmod 755 "$real""#;
+    sandbox.docker(&["exec", "-u", "0", &container, "sh", "-c", old]);
+    case("a foreign file and an old psql", || {
+        restore(&sandbox, &foreign).assert_error("The dump is of unknown origin: {}");
+    });
+    case("with --trust-dump", || {
+        let path = foreign.to_str().unwrap();
+        sandbox
+            .run("restore-postgres", &["--yes", "--trust-dump", path])
+            .assert_success();
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let own = sandbox.backup("postgres");
+    case("a copy of a file that a recovery point records", || {
+        let copy = sandbox.aside("copy.sql.gz");
+        std::fs::copy(&own, &copy).unwrap();
+        restore(&sandbox, &copy).assert_success();
+    });
+    let sets = sandbox.path("backups/sets");
+    std::fs::rename(&sets, sandbox.path("backups/sets.away")).unwrap();
+    case("a file of backups/postgres that nobody else can write", || {
+        restore(&sandbox, &own).assert_success();
+    });
+    case("the same, once others can", || {
+        std::fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o622)).unwrap();
+        restore(&sandbox, &own).assert_error("The dump is of unknown origin: {}");
+    });
+    assert_same(&before, &sandbox.fingerprint_postgres());
+}
+
 /// Made by newer programs: loaded where that is right.
 #[test]
 fn a_dump_of_a_newer_pg_dump_is_loaded() {
@@ -291,8 +372,7 @@ fn a_dump_that_makes_its_own_database_is_refused() {
         (
             "pg_dump --create",
             "pg_dump -C n8n",
-            "The dump holds a psql command that pg_dump does not write (\\connect in line {}): it is not run. {}"
-                .to_owned(),
+            "The dump holds a psql command that pg_dump does not write (line {}): it is not run. {}".to_owned(),
         ),
         ("pg_dumpall", "pg_dumpall", CORRUPT.to_owned()),
         (
