@@ -24,6 +24,7 @@ use crate::process::Observer;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::atomic;
+use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::remote::{Proof, Rclone};
@@ -79,7 +80,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     let _lock = if dry_run { None } else { Some(hold(app)?) };
     let there = rclone.list()?;
     let mut points = Vec::new();
-    for (path, point) in manifest::list(&app.store)? {
+    for (path, point) in inventory::list(&app.store)? {
         match point {
             Ok(point) => points.push(point),
             Err(error) => JOURNAL.warn(format_args!("Not sent: {}: {error:#}", path.display())),

@@ -18,8 +18,9 @@ use crate::config::SETTINGS;
 use crate::process::Count;
 use crate::report::log::{self, Journal};
 use crate::report::units;
+use crate::store::inventory::{self, PointOnDisk, State};
 use crate::store::lock::remove_unused;
-use crate::store::manifest::{self, PointOnDisk, State};
+use crate::store::manifest;
 use crate::store::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
 use crate::store::{Entry, Kind, Store};
 use crate::stream::encrypt::Locked;
@@ -169,7 +170,7 @@ pub fn reclaimable(app: &App) -> u64 {
         return 0;
     }
     let listings = listings(app);
-    let Ok(survey) = manifest::survey(&app.store, &listings) else {
+    let Ok(survey) = inventory::survey(&app.store, &listings) else {
         return 0;
     };
     let plan = Plan::from(app, survey);
@@ -185,7 +186,7 @@ pub fn reclaimable(app: &App) -> u64 {
 /// Warns when the newest backup of a component is much smaller than the one before it.
 pub fn warn_if_shrunk(app: &App, journal: Journal) {
     // What cannot be read has been told by the cleanup of the same run.
-    if let Ok(survey) = manifest::survey(&app.store, &listings(app)) {
+    if let Ok(survey) = inventory::survey(&app.store, &listings(app)) {
         for shrunk in retention::shrunk(&Plan::from(app, survey).units) {
             journal.warn(shrunk);
         }
@@ -248,14 +249,14 @@ struct Plan {
 
 impl Plan {
     fn new(app: &App, listings: &[(Kind, Vec<Entry>)]) -> Result<Self> {
-        let survey = manifest::survey(&app.store, listings)?;
+        let survey = inventory::survey(&app.store, listings)?;
         for (path, error) in &survey.unreadable {
             JOURNAL.warn(format_args!("Recovery point left out: {}: {error:#}", path.display()));
         }
         Ok(Self::from(app, survey))
     }
 
-    fn from(app: &App, survey: manifest::Inventory) -> Self {
+    fn from(app: &App, survey: inventory::Inventory) -> Self {
         let mut plan = Self {
             units: Vec::new(),
             points: Vec::new(),

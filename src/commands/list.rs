@@ -15,7 +15,7 @@ use crate::cli::{Flag, Row};
 use crate::report::json::Json;
 use crate::report::log;
 use crate::report::units;
-use crate::store::manifest::{self, Inventory, PointOnDisk, State};
+use crate::store::inventory::{self, Inventory, PointOnDisk, State};
 use crate::store::{Entry, Kind, Stamp};
 
 const JSON: Flag = Flag::new("json", "as JSON, for other programs");
@@ -46,7 +46,7 @@ fn list(app: &App, json: bool, all: bool) -> Result<()> {
         .into_iter()
         .map(|kind| Ok((kind, app.store.list(kind)?)))
         .collect::<Result<_>>()?;
-    let survey = manifest::survey(&app.store, &listings)?;
+    let survey = inventory::survey(&app.store, &listings)?;
     let now = SystemTime::now();
     let text = if json {
         as_json(app, &survey, now)

@@ -21,7 +21,8 @@ use crate::engine::{Docker, Status};
 use crate::report::log::{self, Journal};
 use crate::stack;
 use crate::stack::pause::Pause;
-use crate::store::manifest::{self, Point};
+use crate::store::inventory;
+use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
 
 const ONLY: Flag = Flag::new("only", "restore these parts, comma-separated").value("PARTS");
@@ -196,7 +197,7 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
     }
     let now = Stamp::now();
     let mut ahead = None;
-    for (path, point) in manifest::list(&app.store)?.into_iter().rev() {
+    for (path, point) in inventory::list(&app.store)?.into_iter().rev() {
         match point {
             Ok(point) => match point.why_not_latest(parts) {
                 None if point.stamp.is_ahead(now) => {

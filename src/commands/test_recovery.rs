@@ -20,6 +20,7 @@ use crate::components::COMPONENTS;
 use crate::config::{Drill, Secret};
 use crate::report::log;
 use crate::report::units;
+use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::{make_dir, Kind, Stamp};
@@ -214,7 +215,7 @@ fn points(app: &App) -> Result<BTreeMap<Stamp, Result<Point>>> {
             }
         }
     }
-    for (path, point) in manifest::list(&app.store)? {
+    for (path, point) in inventory::list(&app.store)? {
         let stamp = path.file_stem().and_then(OsStr::to_str).and_then(Stamp::parse);
         if let Some(stamp) = stamp {
             points.insert(stamp, point);

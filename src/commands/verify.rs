@@ -14,6 +14,7 @@ use crate::cli::{Flag, Row};
 use crate::components::verify;
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::store::inventory;
 use crate::store::manifest::{self, Member, Point};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 use crate::stream::encrypt::Locked;
@@ -90,7 +91,7 @@ fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
         },
         None if all => verify_all(app, &mut tally)?,
         None => {
-            let newest = manifest::list(&app.store)?.pop();
+            let newest = inventory::list(&app.store)?.pop();
             let (path, point) = newest.context("There is no recovery point yet: name a file, or take --all")?;
             verify_set(app, &path, point, &mut tally);
         }
@@ -113,7 +114,7 @@ fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
         return Ok(Some(path));
     }
     if text == "latest" {
-        let newest = manifest::list(&app.store)?.pop();
+        let newest = inventory::list(&app.store)?.pop();
         return Ok(Some(newest.context("There is no recovery point yet")?.0));
     }
     let path = Path::new(name);
@@ -136,7 +137,7 @@ fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
 
 fn verify_all(app: &App, tally: &mut Tally) -> Result<()> {
     let mut recorded = HashSet::new();
-    for (path, point) in manifest::list(&app.store)? {
+    for (path, point) in inventory::list(&app.store)? {
         if let Ok(point) = &point {
             recorded.extend(point.members.iter().map(|member| app.store.root().join(&member.name)));
         }
@@ -200,7 +201,7 @@ fn verify_set(app: &App, path: &Path, point: Result<Point>, tally: &mut Tally) {
 
 /// Verifies one file, against the manifest where it belongs to a point. It alone does not make the point verified.
 fn verify_file(app: &App, path: &Path, tally: &mut Tally) -> Result<()> {
-    let recorded = manifest::point_of(&app.store, path)?;
+    let recorded = inventory::point_of(&app.store, path)?;
     let kind = match &recorded {
         Some((_, member)) => member.kind,
         None => Kind::of_name(path)

@@ -19,6 +19,7 @@ use crate::config::{Config, Encryption, Secret};
 use crate::engine::Docker;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
+use crate::store::inventory;
 use crate::store::manifest;
 use crate::store::{Kind, Stamp, ENCRYPTED};
 use crate::stream::publish::{publish, write};
@@ -148,7 +149,7 @@ pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
 
 /// Whether there was a `.env` that set something, as far as copies and recovery points tell; in doubt there was.
 fn was_there(app: &App) -> bool {
-    let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), manifest::list(&app.store)) else {
+    let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), inventory::list(&app.store)) else {
         return true;
     };
     // Of a copy that is gone nobody knows what it said.
