@@ -66,6 +66,11 @@ impl Rclone {
         })
     }
 
+    /// A chain with the stall limit of this remote.
+    pub fn chain(&self) -> Chain {
+        Chain::new(self.stall)
+    }
+
     /// The files there, by their paths; none when the directory does not exist.
     ///
     /// # Errors
