@@ -1,3 +1,4 @@
+use super::checks::{forecast, Seen};
 use super::*;
 
 const GIB: u64 = 1 << 30;
