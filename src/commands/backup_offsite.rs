@@ -5,9 +5,9 @@
 //! decides.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::cli::{Flag, Row};
 use crate::process::Observer;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::store::atomic;
+use crate::store::atomic::{self, Access};
 use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
@@ -358,17 +358,10 @@ struct Temporary(PathBuf);
 impl Temporary {
     fn write(dir: &Path, text: &str) -> Result<Self> {
         // Not called as an unfinished manifest is, which the next one that is written sweeps away.
-        let path = dir.join(".offsite.new");
-        let temporary = Self(path);
+        let temporary = Self(dir.join(".offsite.new"));
         // What a dead run, or somebody else, has left there is not written to.
         let _ = fs::remove_file(&temporary.0);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary.0)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("Cannot write {}", temporary.0.display()))?;
+        atomic::create(&temporary.0, text.as_bytes(), Access::PRIVATE)?;
         Ok(temporary)
     }
 }

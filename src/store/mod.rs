@@ -15,7 +15,7 @@ pub mod retention;
 pub mod space;
 mod stamp;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -179,13 +179,6 @@ pub fn make_dir(dir: &Path) -> Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("Cannot create directory {}", dir.display()))
-}
-
-/// Brings a directory's entries to disk.
-pub fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir)
-        .and_then(|handle| handle.sync_all())
-        .with_context(|| format!("Cannot write directory {} to disk", dir.display()))
 }
 
 /// The items of a directory; none when it does not exist.

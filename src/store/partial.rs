@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use anyhow::{bail, Context, Result};
 
-use super::{read_dir, sync_dir, Entry, Kind, Stamp, Store};
+use super::atomic::sync_dir;
+use super::{read_dir, Entry, Kind, Stamp, Store};
 
 /// How the name of an unfinished file ends.
 const PARTIAL: &str = ".partial";

@@ -4,18 +4,17 @@
 //! facts: versions, row counts, what failed, what has been proven since. Names and values are ASCII; whatever else a
 //! table's name holds is escaped as in a Rust string.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
 use crate::report::log::ascii;
-use crate::store::atomic;
+use crate::store::atomic::{self, Access};
 use crate::store::lock::{component_lock, InUse, Lock};
-use crate::store::{make_dir, sync_dir, Kind, Stamp, Store};
+use crate::store::{make_dir, Kind, Stamp, Store};
 
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
@@ -177,33 +176,10 @@ impl Point {
         self.save(store)
     }
 
-    /// Writes the manifest under the lock, after removing what a run that died in here has left.
+    /// Writes the manifest, under the lock: so one name is enough for what is not in place yet.
     fn save(&self, store: &Store) -> Result<PathBuf> {
         let path = self.path(store);
-        let dir = store.sets_dir();
-        for item in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let name = item.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with('.') && name.ends_with(".partial") {
-                let _ = fs::remove_file(item.path());
-            }
-        }
-        let temporary = dir.join(format!(".{}.{}.partial", self.stamp, std::process::id()));
-        let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(self.text().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written.with_context(|| format!("Cannot write {}", path.display()))?;
-        sync_dir(&dir)?;
+        atomic::replace(&path, ".manifest.partial", self.text().as_bytes(), Access::PRIVATE)?;
         Ok(path)
     }
 
