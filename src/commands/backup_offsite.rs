@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::shared::{dry_run, now, open};
+use super::shared::{dry_run, open};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
@@ -25,8 +25,9 @@ use crate::store::atomic::{self, Access};
 use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
+use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{
-    expired, fetch_manifest, is_expired, is_mark_of, is_near, newest_until, set_name, stamp_of_file, stamp_of_set, MARK,
+    expired, fetch_manifest, is_expired, is_near, newest_until, set_name, stamp_of_file, stamp_of_set,
 };
 use crate::store::remote::{Proof, Rclone};
 use crate::store::{make_dir, Stamp, ENCRYPTED};
@@ -98,7 +99,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
             ));
             let proof = send(app, &rclone, point, size, &there).with_context(|| not_sent(point, &remote))?;
             manifest::update(&app.store, point.stamp, |point| {
-                point.set(MARK, &format!("{} {remote} ({proof})", now()));
+                point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
             })?;
             JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
         }
@@ -165,7 +166,7 @@ fn plan<'a>(app: &App, points: &'a [Point], there: &[String], remote: &str) -> R
     let mut plan = Vec::new();
     let (mut plain, mut incomplete) = (0, 0);
     for point in points.iter().rev() {
-        let marked = point.fact(MARK).is_some_and(|mark| is_mark_of(mark, remote));
+        let marked = point.offsite().is_some_and(|copy| copy.is_at(remote));
         if marked && there.contains(&set_name(point.stamp)) {
             continue;
         }
@@ -340,7 +341,7 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &[String])
     // Another stack may have sent its own meanwhile.
     check_manifests(rclone, point, &rclone.list()?)?;
     let mut public = point.clone();
-    public.unset(MARK);
+    public.unset(marks::OFFSITE);
     if app.config.encrypted_only {
         public.unset_all(PRIVATE_FACTS);
     }

@@ -488,7 +488,7 @@ fn recorded(store: &Store, held: &PointOnDisk) -> Unit {
             bytes: entry.bytes,
             grade: match held.state(member, Some(entry)) {
                 _ if entry.bytes == 0 => Grade::Empty,
-                State::Present if point.aside().is_none() => Grade::Good,
+                State::Present if point.excluded_from_latest().is_none() => Grade::Good,
                 _ => Grade::Unproven,
             },
         })
@@ -499,8 +499,8 @@ fn recorded(store: &Store, held: &PointOnDisk) -> Unit {
         local: point.stamp.local(),
         dated: Some(named),
         recorded: true,
-        verified: point.fact("verified").is_some(),
-        proven: point.fact("drill").is_some_and(|drill| drill.starts_with("passed")),
+        verified: point.is_verified(),
+        proven: point.drill().is_some_and(|drill| drill.passed()),
     }
 }
 

@@ -6,14 +6,15 @@ use std::io::Read;
 use anyhow::{ensure, Context as _, Result};
 
 use super::backup_offsite::rclone;
-use super::shared::{now, open};
+use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::Row;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
-use crate::store::offsite::{fetch_manifest, newest_until, stamp_of_file, stamp_of_set, MARK};
+use crate::store::marks::{Mark, OffsiteCopy};
+use crate::store::offsite::{fetch_manifest, newest_until, stamp_of_file, stamp_of_set};
 use crate::store::remote::Rclone;
 use crate::store::{Stamp, ENCRYPTED};
 use crate::stream::publish;
@@ -79,7 +80,7 @@ fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
         fetch_file(app, &rclone, member).with_context(|| format!("{} could not be fetched", member.name))?;
     }
     if !app.store.set_path(stamp).exists() {
-        point.set(MARK, &format!("{} {remote}", now()));
+        point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
         point.write(&app.store)?;
     }
     JOURNAL.success(format_args!(

@@ -211,7 +211,7 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
                 Some(why) => {
                     let why = format!("Passing over the newer recovery point {}: {why}", point.stamp);
                     // The backup of one component by itself is nothing unusual.
-                    match point.members.len() == 1 && point.listed("damaged").is_empty() {
+                    match point.members.len() == 1 && point.damaged().is_empty() {
                         true => JOURNAL.info(why),
                         false => JOURNAL.warn(why),
                     }

@@ -14,6 +14,7 @@ use crate::report::log::Journal;
 use crate::stack;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};
+use crate::store::marks::Mark;
 use crate::store::Stamp;
 
 /// A rehearsal.
@@ -93,7 +94,7 @@ pub fn record(
     }
     point.members.sort_by_key(|member| member.kind);
     if let Some(why) = excluded {
-        point.exclude_from_latest(why);
+        point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
     let path = point.write(&app.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::shared::{now, open};
+use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -23,13 +23,13 @@ use crate::report::units;
 use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
+use crate::store::marks::{self, DrillOutcome, Mark, Time};
 use crate::store::{make_dir, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
-/// The facts of a point that tell the outcome.
-const FACT: &str = "drill";
+/// The fact of a point that tells what its key opens.
 const KEY_FACT: &str = "drill.key";
 
 /// What is to be tested.
@@ -168,7 +168,7 @@ fn list(app: &App) -> Result<()> {
                     bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
                     continue;
                 }
-                let last = point.fact(FACT).unwrap_or("never");
+                let last = point.fact(marks::DRILL).unwrap_or("never");
                 format!("{stamp}  {age:<11}  {parts:<23}  {last}")
             }
             Err(error) => format!("{stamp}  {age:<11}  {}", log::ascii(&format!("{error:#}"))),
@@ -455,7 +455,7 @@ fn prove(app: &App, keys: &[(&str, Option<Secret>)], stored: &[Stored]) -> Resul
 
 /// What a test that passed makes of the mark that its point bears.
 #[derive(Debug, PartialEq, Eq)]
-enum Mark {
+enum Change {
     Keep,
     Clear,
     Set,
@@ -463,25 +463,22 @@ enum Mark {
 
 /// A lesser test takes nothing away from a full one, nor from a failure of what it did not test; and what proves a point is
 /// at least its database.
-fn after_pass(before: Option<&str>, parts: Parts) -> Mark {
+fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
     let proves = parts.holds(Kind::Postgres);
-    let tested = |name: &str| match name {
+    let tested = |name: &String| match name.as_str() {
         KEY => proves,
         name => parts.0.iter().any(|kind| kind.dir() == name),
     };
     match before {
-        _ if parts == Parts::FULL => Mark::Set,
-        Some(before) if before.starts_with("failed ") => {
-            let mut failed = before.rsplit(": ").next().unwrap_or_default().split(' ');
-            match (failed.all(tested), proves) {
-                (false, _) => Mark::Keep,
-                (true, false) => Mark::Clear,
-                (true, true) => Mark::Set,
-            }
-        }
-        Some(before) if before.starts_with("passed full ") => Mark::Keep,
-        _ if proves => Mark::Set,
-        _ => Mark::Keep,
+        _ if parts == Parts::FULL => Change::Set,
+        Some(before) if !before.passed() => match (before.failed.iter().all(tested), proves) {
+            (false, _) => Change::Keep,
+            (true, false) => Change::Clear,
+            (true, true) => Change::Set,
+        },
+        Some(before) if before.parts == Parts::FULL.word() => Change::Keep,
+        _ if proves => Change::Set,
+        _ => Change::Keep,
     }
 }
 
@@ -491,15 +488,20 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
     let passed = run.failed.is_empty() && run.unready == 0;
     if passed || !run.failed.is_empty() {
         let marked = manifest::update(&app.store, point.stamp, |point| {
+            let outcome = Mark::Drill(DrillOutcome {
+                parts: word.to_owned(),
+                at: Time::now(),
+                failed: run.failed.iter().map(|name| (*name).to_owned()).collect(),
+            });
             if !passed {
-                point.set(FACT, &format!("failed {word} {}: {}", now(), run.failed.join(" ")));
+                point.mark(&outcome);
                 point.unset(KEY_FACT);
                 return;
             }
-            match after_pass(point.fact(FACT), parts) {
-                Mark::Keep => return,
-                Mark::Clear => point.unset(FACT),
-                Mark::Set => point.set(FACT, &format!("passed {word} {}", now())),
+            match after_pass(point.drill().as_ref(), parts) {
+                Change::Keep => return,
+                Change::Clear => point.unset(marks::DRILL),
+                Change::Set => point.mark(&outcome),
             }
             match &key {
                 Some(key) => point.set(KEY_FACT, key),
@@ -542,20 +544,21 @@ mod tests {
         let full = Some("passed full 2026-01-02T03:04:05+00:00");
         let failed = Some("failed full 2026-01-02T03:04:05+00:00: redis");
         let key = Some("failed full 2026-01-02T03:04:05+00:00: postgres key");
-        for (before, parts, mark) in [
-            (None, Parts::FULL, Mark::Set),
-            (None, Parts::one(Kind::Postgres), Mark::Set),
-            (None, Parts::one(Kind::Redis), Mark::Keep),
-            (full, Parts::one(Kind::Postgres), Mark::Keep),
-            (full, Parts::FULL, Mark::Set),
-            (failed, Parts::one(Kind::Postgres), Mark::Keep),
-            (failed, Parts::one(Kind::Redis), Mark::Clear),
-            (failed, Parts::FULL, Mark::Set),
-            (key, Parts::one(Kind::Postgres), Mark::Set),
-            (key, Parts::one(Kind::N8n), Mark::Keep),
-            (Some("passed postgres x"), Parts::one(Kind::Postgres), Mark::Set),
+        for (before, parts, change) in [
+            (None, Parts::FULL, Change::Set),
+            (None, Parts::one(Kind::Postgres), Change::Set),
+            (None, Parts::one(Kind::Redis), Change::Keep),
+            (full, Parts::one(Kind::Postgres), Change::Keep),
+            (full, Parts::FULL, Change::Set),
+            (failed, Parts::one(Kind::Postgres), Change::Keep),
+            (failed, Parts::one(Kind::Redis), Change::Clear),
+            (failed, Parts::FULL, Change::Set),
+            (key, Parts::one(Kind::Postgres), Change::Set),
+            (key, Parts::one(Kind::N8n), Change::Keep),
+            (Some("passed postgres x"), Parts::one(Kind::Postgres), Change::Set),
         ] {
-            assert_eq!(after_pass(before, parts), mark, "{before:?} {parts:?}");
+            let before = before.and_then(DrillOutcome::parse);
+            assert_eq!(after_pass(before.as_ref(), parts), change, "{before:?} {parts:?}");
         }
     }
 }

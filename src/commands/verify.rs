@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::shared::{now, open};
+use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
@@ -16,6 +16,7 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::inventory;
 use crate::store::manifest::{self, Member, Point};
+use crate::store::marks::{self, Mark, Time};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::sha256;
@@ -191,9 +192,9 @@ fn verify_set(app: &App, path: &Path, point: Result<Point>, tally: &mut Tally) {
     let all = tally.unchecked == unchecked;
     mark(app, point.stamp, |point| {
         if !well {
-            point.unset("verified");
+            point.unset(marks::VERIFIED);
         } else if all {
-            point.set("verified", &now());
+            point.mark(&Mark::Verified(Time::now()));
         }
         set_damaged(point, |kind| damaged.contains(&kind));
     });
@@ -214,14 +215,14 @@ fn verify_file(app: &App, path: &Path, tally: &mut Tally) -> Result<()> {
         let well = tally.bad == bad;
         mark(app, point.stamp, |point| {
             if !well {
-                point.unset("verified");
+                point.unset(marks::VERIFIED);
             }
-            let before: Vec<String> = point.listed("damaged").into_iter().map(str::to_owned).collect();
+            let before = point.damaged();
             set_damaged(point, |known| {
                 if known == kind {
                     !intact
                 } else {
-                    before.iter().any(|name| name == known.dir())
+                    before.contains(&known)
                 }
             });
         });
@@ -299,16 +300,8 @@ fn check(app: &App, kind: Kind, path: &Path, member: Option<&Member>) -> Option<
 
 /// Records the components whose contents are no longer those of the backup.
 fn set_damaged(point: &mut Point, is: impl Fn(Kind) -> bool) {
-    let names: Vec<&str> = Kind::ALL
-        .iter()
-        .filter(|kind| is(**kind))
-        .map(|kind| kind.dir())
-        .collect();
-    if names.is_empty() {
-        point.unset("damaged");
-    } else {
-        point.set("damaged", &names.join(" "));
-    }
+    let damaged = Kind::ALL.into_iter().filter(|kind| is(*kind)).collect();
+    point.mark(&Mark::Damaged(damaged));
 }
 
 /// Changes a point's marks; a medium that cannot be written, which is good to verify, is no failure.

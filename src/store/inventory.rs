@@ -51,7 +51,7 @@ impl PointOnDisk {
         let recorded = self.point.size(member.kind).unwrap_or(entry.bytes);
         if recorded != entry.bytes {
             State::Changed
-        } else if self.point.listed("damaged").contains(&member.kind.dir()) {
+        } else if self.point.damaged().contains(&member.kind) {
             State::Damaged
         } else {
             State::Present

@@ -8,6 +8,7 @@ pub mod inventory;
 mod kind;
 pub mod lock;
 pub mod manifest;
+pub mod marks;
 pub mod offsite;
 mod partial;
 pub mod remote;

@@ -10,8 +10,6 @@ use super::remote::Rclone;
 use super::retention::Idle;
 use super::{Kind, Stamp, SET_SUFFIX};
 
-/// The fact that marks a point: when, where to, how it was compared.
-pub const MARK: &str = "offsite";
 /// The directory of the manifests, there as here.
 const SETS: &str = "sets";
 /// The names of a point's manifest and files tell times that are closer than this.
@@ -20,13 +18,6 @@ const SAME_RUN: TimeDelta = TimeDelta::hours(1);
 /// The path of a recovery point's manifest there.
 pub fn set_name(stamp: Stamp) -> String {
     format!("{SETS}/{stamp}{SET_SUFFIX}")
-}
-
-/// Whether a mark tells of this remote.
-pub fn is_mark_of(mark: &str, remote: &str) -> bool {
-    mark.split_once(' ')
-        .and_then(|(_, rest)| rest.strip_prefix(remote))
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
 }
 
 /// The text of the manifest of a recovery point there.
@@ -172,15 +163,5 @@ mod tests {
         assert_eq!(newest("20260131_030000"), Some(stamps[1]));
         assert_eq!(newest("20291231_030000"), Some(stamps[2]));
         assert_eq!(newest("20250101_000000"), None);
-    }
-
-    #[test]
-    fn a_mark_is_that_of_one_remote() {
-        let mark = "2026-01-02T03:04:05+00:00 nas:backups (compared by size)";
-        assert!(is_mark_of(mark, "nas:backups"));
-        assert!(is_mark_of("2026-01-02T03:04:05+00:00 nas:backups", "nas:backups"));
-        for other in ["nas:backup", "nas:backups2", "nas:"] {
-            assert!(!is_mark_of(mark, other), "{other}");
-        }
     }
 }

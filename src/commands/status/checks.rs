@@ -12,6 +12,7 @@ use crate::report::units;
 use crate::stack;
 use crate::store::inventory;
 use crate::store::manifest::Point;
+use crate::store::marks::DrillOutcome;
 use crate::store::retention::Rules;
 use crate::store::space::available;
 use crate::store::Kind;
@@ -41,7 +42,7 @@ pub(super) struct Seen {
     /// Files in which a verification has found other contents.
     pub(super) damaged: Vec<String>,
     pub(super) verified: Option<String>,
-    pub(super) drill: Option<String>,
+    pub(super) drill: Option<DrillOutcome>,
     pub(super) offsite: Option<String>,
 }
 
@@ -115,17 +116,20 @@ impl State {
         findings.push(run_since(&self.points[index + 1..]));
         findings.push(files(&newest.broken, &self.points[index..]));
         findings.push(self.size(index, newest));
-        findings.push(mark(
+        findings.push(Finding::new(
             "verified",
-            newest.verified.as_deref(),
-            "not yet: n8n-backup verify reads every byte again",
+            Level::Ok,
+            newest
+                .verified
+                .as_deref()
+                .unwrap_or("not yet: n8n-backup verify reads every byte again"),
         ));
         findings.push(self.proven(newest));
         findings.push(match newest.offsite.as_deref() {
             None if self.offsite_wanted => {
-                Finding::new("offsite", Level::Warning, "the newest point has no copy elsewhere")
+                Finding::new("offsite", Level::Warning, "the newest point has no copy off-site")
             }
-            mark_ => mark("offsite", mark_, "no copy elsewhere"),
+            copy => Finding::new("offsite", Level::Ok, copy.unwrap_or("no copy off-site")),
         });
         findings.push(self.disk());
         findings.extend(self.interrupted.iter().map(|left| {
@@ -169,14 +173,10 @@ impl State {
 
     /// When a drill last restored a point.
     fn proven(&self, newest: &Seen) -> Finding {
-        if let Some(failed) = newest.drill.as_deref().filter(|mark| !is_good(mark)) {
+        if let Some(failed) = newest.drill.as_ref().filter(|outcome| !outcome.passed()) {
             return Finding::new("proven", Level::Critical, format!("the drill: {failed}"));
         }
-        let last = self
-            .points
-            .iter()
-            .rev()
-            .find(|p| p.drill.as_deref().is_some_and(is_good));
+        let last = self.points.iter().rev().find(|point| point.is_proven());
         let text = match last {
             Some(point) => format!("{} was restored in a drill", point.name),
             None => "no drill yet: test-recovery.sh --full restores a point without touching the live stack".to_owned(),
@@ -238,16 +238,16 @@ impl State {
 
     /// The age in seconds of the newest point that a drill restored.
     pub fn proven_age(&self) -> Option<i64> {
-        let proven = self
-            .points
-            .iter()
-            .rev()
-            .find(|p| p.drill.as_deref().is_some_and(is_good));
+        let proven = self.points.iter().rev().find(|point| point.is_proven());
         proven.map(|point| point.age)
     }
 }
 
 impl Seen {
+    fn is_proven(&self) -> bool {
+        self.drill.as_ref().is_some_and(DrillOutcome::passed)
+    }
+
     fn of(app: &App, point: &Point) -> Self {
         let begun = point
             .fact("begun")
@@ -260,7 +260,7 @@ impl Seen {
             why_not_latest: point.why_not_latest(&Kind::ALL),
             failed: point.fact("failed").filter(|text| *text != "none").map(str::to_owned),
             verified: point.fact("verified").map(str::to_owned),
-            drill: point.fact("drill").map(str::to_owned),
+            drill: point.drill(),
             offsite: point.fact("offsite").map(str::to_owned),
             ..Self::default()
         };
@@ -342,20 +342,6 @@ fn files(broken: &[String], points: &[Seen]) -> Finding {
         true => Finding::new("files", Level::Ok, "all files are there, with their sizes"),
         false => Finding::new("files", Level::Critical, told.join("; ")),
     }
-}
-
-/// A mark that something else has set: `passed ...`, or what went wrong.
-fn mark(check: &'static str, mark: Option<&str>, without: &str) -> Finding {
-    match mark {
-        None => Finding::new(check, Level::Ok, without),
-        Some(text) if is_good(text) => Finding::new(check, Level::Ok, text),
-        Some(text) => Finding::new(check, Level::Critical, text),
-    }
-}
-
-/// Whether a mark tells of a success.
-fn is_good(mark: &str) -> bool {
-    !mark.to_ascii_lowercase().contains("fail")
 }
 
 /// A time span as people say it: `45 s`, `12 min`, `26 h`, `3 days`.

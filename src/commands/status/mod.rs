@@ -154,7 +154,7 @@ impl State {
                 ("age_seconds", Json::Number(point.age)),
                 ("bytes", Json::count(point.bytes)),
                 ("verified", Json::maybe(point.verified.as_deref())),
-                ("drill", Json::maybe(point.drill.as_deref())),
+                ("drill", Json::maybe(point.drill.as_ref().map(ToString::to_string))),
                 ("offsite", Json::maybe(point.offsite.as_deref())),
             ])
         });

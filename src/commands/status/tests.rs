@@ -1,5 +1,6 @@
 use super::checks::{forecast, Seen};
 use super::*;
+use crate::store::marks::DrillOutcome;
 
 const GIB: u64 = 1 << 30;
 
@@ -105,7 +106,7 @@ fn a_shrunken_or_broken_point_is_noticed() {
     };
     assert_eq!(level(&state(vec![broken]), "files"), Level::Critical);
     let drilled = |mark: &str| Seen {
-        drill: Some(mark.to_owned()),
+        drill: DrillOutcome::parse(mark),
         ..point(1, 9)
     };
     assert_eq!(
@@ -113,6 +114,12 @@ fn a_shrunken_or_broken_point_is_noticed() {
         Level::Critical
     );
     assert_eq!(level(&state(vec![drilled("passed")]), "proven"), Level::Ok);
+    // What a remote is called is not how the copy went.
+    let failover = Seen {
+        offsite: Some("2026-01-02T03:04:05+00:00 nas:failover".to_owned()),
+        ..point(1, 9)
+    };
+    assert_eq!(level(&state(vec![failover]), "offsite"), Level::Ok);
 }
 
 #[test]

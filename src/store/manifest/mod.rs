@@ -14,6 +14,7 @@ use anyhow::{bail, Context, Result};
 use crate::report::log::ascii;
 use crate::store::atomic::{self, Access};
 use crate::store::lock::{component_lock, InUse, Lock};
+use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy};
 use crate::store::{make_dir, Kind, Stamp, Store};
 
 /// The first line, before the stamp.
@@ -22,10 +23,6 @@ const TITLE: &str = "# n8n-backup recovery point ";
 pub const LIMIT: u64 = 16 << 20;
 /// A list of components that is empty.
 pub const NONE: &str = "none";
-
-/// The fact of a point that was made of a state which nobody wants back by itself; why, in words.
-/// The fact that a point, or what is in it, is restored by name only; its value says why.
-pub const EXCLUDE_FROM_LATEST: &str = "aside";
 
 /// One file of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,25 +105,61 @@ impl Point {
         self.members.iter().find(|member| member.kind == kind)
     }
 
-    /// Marks it as made of a state that is not to be restored unless it is asked for by name; `why` in words.
-    pub fn exclude_from_latest(&mut self, why: &str) {
-        self.set(EXCLUDE_FROM_LATEST, why);
+    /// Sets a mark, in place of an earlier one of this name. That nothing is damaged is no mark.
+    pub fn mark(&mut self, mark: &Mark) {
+        match mark {
+            Mark::Damaged(kinds) if kinds.is_empty() => self.unset(mark.name()),
+            mark => self.set(mark.name(), &mark.to_string()),
+        }
+    }
+
+    fn marked(&self, name: &str) -> Option<Mark> {
+        Mark::parse(name, self.fact(name)?)
+    }
+
+    /// Whether every file was found to be as it was recorded, once.
+    pub fn is_verified(&self) -> bool {
+        self.marked(marks::VERIFIED).is_some()
+    }
+
+    /// The components whose files were found to be others than those that were recorded.
+    pub fn damaged(&self) -> Vec<Kind> {
+        match self.marked(marks::DAMAGED) {
+            Some(Mark::Damaged(kinds)) => kinds,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the last drill has shown.
+    pub fn drill(&self) -> Option<DrillOutcome> {
+        match self.marked(marks::DRILL) {
+            Some(Mark::Drill(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Where a copy of it is.
+    pub fn offsite(&self) -> Option<OffsiteCopy> {
+        match self.marked(marks::OFFSITE) {
+            Some(Mark::Offsite(copy)) => Some(copy),
+            _ => None,
+        }
     }
 
     /// Why it is restored by name only, if it is.
-    pub fn aside(&self) -> Option<&str> {
-        self.fact(EXCLUDE_FROM_LATEST)
+    pub fn excluded_from_latest(&self) -> Option<&str> {
+        self.fact(marks::EXCLUDED)
     }
 
     /// Which of `parts` it does not hold, or holds damaged, in words.
     pub fn missing_parts(&self, parts: &[Kind]) -> Option<String> {
-        let damaged = self.listed("damaged");
+        let damaged = self.damaged();
         let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
             let chosen = parts.iter().filter(|kind| chosen(**kind));
             chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
         };
         let absent = names(&|kind| self.member(kind).is_none());
-        let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind.dir()));
+        let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind));
         let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
             .into_iter()
             .filter(|(_, names)| !names.is_empty())
@@ -137,7 +170,8 @@ impl Point {
 
     /// Why it is not taken when the newest point with these parts is asked for; none when it is.
     pub fn why_not_latest(&self, parts: &[Kind]) -> Option<String> {
-        self.aside().map(str::to_owned).or_else(|| self.missing_parts(parts))
+        let excluded = self.excluded_from_latest().map(str::to_owned);
+        excluded.or_else(|| self.missing_parts(parts))
     }
 
     /// Whether every component is in it.
