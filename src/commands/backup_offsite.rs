@@ -4,6 +4,7 @@
 //! last: where the manifest is, the point is whole. Nothing is deleted there because it was deleted here; age alone
 //! decides.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -11,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
@@ -22,14 +24,13 @@ use crate::process::Observer;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::atomic::{self, Access};
-use crate::store::inventory;
+use crate::store::inventory::{self, is_ahead};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
-use crate::store::offsite::{
-    expired, fetch_manifest, is_expired, is_near, newest_until, set_name, stamp_of_file, stamp_of_set,
-};
+use crate::store::offsite::{expired, fetch_manifest, set_name, stamp_of_file, Expired, RemoteFiles};
 use crate::store::remote::{Proof, Rclone};
+use crate::store::retention::{age_in_days, Rules};
 use crate::store::{make_dir, Stamp, ENCRYPTED};
 use crate::stream::read::sha256;
 
@@ -71,15 +72,16 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     }
     let rclone = rclone(app)?;
     let _lock = if dry_run { None } else { Some(hold(app)?) };
-    let there = rclone.list()?;
+    let there = RemoteFiles::list(&rclone)?;
+    let now = SystemTime::now();
     let mut points = Vec::new();
-    for (path, point) in inventory::list(&app.store)? {
+    for (path, point) in inventory::latest_first(&app.store, now)? {
         match point {
             Ok(point) => points.push(point),
             Err(error) => JOURNAL.warn(format_args!("Not sent: {}: {error:#}", path.display())),
         }
     }
-    let plan = plan(app, &points, &there, &remote)?;
+    let plan = plan(app, &points, &there, &remote, now)?;
 
     let (mut sent, mut bytes) = (0_u64, 0_u64);
     for point in plan {
@@ -106,7 +108,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
         sent += 1;
         bytes += size;
     }
-    clear(app, &rclone, dry_run)?;
+    clear(app, &rclone, &points, dry_run)?;
     if sent == 0 {
         JOURNAL.info(format_args!("Nothing to send to {remote}"));
         return Ok(NOTHING_TO_SEND);
@@ -159,18 +161,24 @@ impl fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// The points to send, newest first. Says which ones cannot be, and why.
-fn plan<'a>(app: &App, points: &'a [Point], there: &[String], remote: &str) -> Result<Vec<&'a Point>> {
-    let newest = points.last().map(|point| point.stamp);
-    let present = newest_until(points.iter().map(|point| point.stamp), Stamp::now());
+/// Which of the points are to be sent. Says which ones cannot be, and why.
+fn plan<'a>(
+    app: &App,
+    points: &'a [Point],
+    there: &RemoteFiles,
+    remote: &str,
+    now: SystemTime,
+) -> Result<Vec<&'a Point>> {
+    let newest = points.first().map(|point| point.stamp);
+    let days = app.config.offsite_keep_days;
+    // Age is not counted from a point that is dated in the future.
+    let from = points.first().map(Point::time).filter(|time| !is_ahead(*time, now));
+    let expired = |point: &Point| from.is_some_and(|from| days > 0 && age_in_days(point.time(), from) > days);
     let mut plan = Vec::new();
     let (mut plain, mut incomplete) = (0, 0);
-    for point in points.iter().rev() {
+    for point in points {
         let marked = point.offsite().is_some_and(|copy| copy.is_at(remote));
-        if marked && there.contains(&set_name(point.stamp)) {
-            continue;
-        }
-        if present.is_some_and(|newest| is_expired(point.stamp, newest, app.config.offsite_keep_days)) {
+        if marked && there.has_set(point.stamp) || expired(point) {
             continue;
         }
         if app.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
@@ -221,10 +229,10 @@ fn length(app: &App, point: &Point) -> u64 {
 
 /// Refuses a point where another stack's backups lie under its names: two that send to one place would each replace the
 /// other's. What an earlier send of ours has left is completed.
-fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &[String]) -> Result<()> {
+fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &RemoteFiles) -> Result<()> {
     let recorded = check_manifests(rclone, point, there)?;
     for member in &point.members {
-        if there.contains(&member.name) && !recorded.contains(&member.name) {
+        if there.has(&member.name) && !recorded.contains(&member.name) {
             ensure!(!is_foreign(app, rclone, member)?, Foreign(member.name.clone()));
         }
     }
@@ -232,16 +240,15 @@ fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &[String]) -> Re
 }
 
 /// Refuses a point where a manifest there tells of other files under its names. Gives those of ours that one tells of.
-fn check_manifests(rclone: &Rclone, point: &Point, there: &[String]) -> Result<Vec<String>> {
+fn check_manifests(rclone: &Rclone, point: &Point, there: &RemoteFiles) -> Result<Vec<String>> {
     let members = point.members.iter();
-    let present: Vec<&Member> = members.filter(|member| there.contains(&member.name)).collect();
-    let near = |set: Stamp| {
-        let stamps = present.iter().filter_map(|member| stamp_of_file(&member.name));
-        stamps.map(|(_, stamp)| stamp).any(|stamp| is_near(set, stamp))
-    };
-    let sets = there.iter().filter_map(|name| stamp_of_set(name));
+    let present: Vec<&Member> = members.filter(|member| there.has(&member.name)).collect();
+    let own = Some(point.stamp).filter(|stamp| there.has_set(*stamp));
+    let stamps = present.iter().filter_map(|member| stamp_of_file(&member.name));
+    let near = stamps.flat_map(|(_, stamp)| there.sets_near(stamp));
+    let sets: BTreeSet<Stamp> = near.chain(own).collect();
     let mut recorded = Vec::new();
-    for set in sets.filter(|set| *set == point.stamp || near(*set)) {
+    for set in sets {
         let text = fetch_manifest(rclone, set)?;
         // The last line of one that was cut off tells nothing.
         let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
@@ -322,7 +329,7 @@ impl Observer for Compared {
 }
 
 /// Sends a point: its files, the proof, and the manifest.
-fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &[String]) -> Result<Proof> {
+fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &RemoteFiles) -> Result<Proof> {
     let names: Vec<String> = point.members.iter().map(|member| member.name.clone()).collect();
     let root = app.store.root();
     let _used = point.hold(&app.store)?;
@@ -339,7 +346,7 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &[String])
     rclone.copy(root, &names)?;
     let proof = rclone.check(root, &names, bytes)?;
     // Another stack may have sent its own meanwhile.
-    check_manifests(rclone, point, &rclone.list()?)?;
+    check_manifests(rclone, point, &RemoteFiles::list(rclone)?)?;
     let mut public = point.clone();
     public.unset(marks::OFFSITE);
     if app.config.encrypted_only {
@@ -374,24 +381,30 @@ impl Drop for Temporary {
 }
 
 /// Applies `BACKUP_OFFSITE_KEEP_DAYS`.
-fn clear(app: &App, rclone: &Rclone, dry_run: bool) -> Result<()> {
+fn clear(app: &App, rclone: &Rclone, points: &[Point], dry_run: bool) -> Result<()> {
     let days = app.config.offsite_keep_days;
     if days == 0 {
         return Ok(());
     }
-    let there = rclone.list()?;
-    if let Some(ahead) = there
-        .iter()
-        .filter_map(|name| stamp_of_set(name))
-        .find(|stamp| stamp.is_ahead(Stamp::now()))
-    {
-        JOURNAL.warn(format_args!(
-            "The clock cannot be right: recovery point {ahead} there is from the future. Nothing is deleted there until the clock \
-             is right or it is removed"
-        ));
-        return Ok(());
-    }
-    let (sets, files) = expired(&there, days);
+    let there = RemoteFiles::list(rclone)?;
+    let rules = Rules {
+        days,
+        last: app.config.retention.last,
+        ..Rules::default()
+    };
+    let known = points.iter().map(|point| (point.stamp, point.time())).collect();
+    let sent = points.iter().filter(|point| there.has_set(point.stamp));
+    let named = sent
+        .flat_map(|point| &point.members)
+        .map(|member| member.kind)
+        .collect();
+    let Expired { sets, files } = match expired(&there, &known, &named, SystemTime::now(), &rules) {
+        Ok(expired) => expired,
+        Err(error) => {
+            JOURNAL.warn(format_args!("{error:#}: nothing is deleted there"));
+            return Ok(());
+        }
+    };
     for name in sets.iter().chain(&files) {
         let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
         JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));

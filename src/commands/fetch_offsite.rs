@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
+use std::time::SystemTime;
 
 use anyhow::{ensure, Context as _, Result};
 
@@ -14,7 +15,7 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
 use crate::store::marks::{Mark, OffsiteCopy};
-use crate::store::offsite::{fetch_manifest, newest_until, stamp_of_file, stamp_of_set};
+use crate::store::offsite::{fetch_manifest, newest_there, stamp_of_file, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::{Stamp, ENCRYPTED};
 use crate::stream::publish;
@@ -53,22 +54,22 @@ fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
             }
         };
     let rclone = rclone(app)?;
-    let mut stamps: Vec<Stamp> = rclone.list()?.iter().filter_map(|name| stamp_of_set(name)).collect();
-    stamps.sort();
-    let newest = newest_until(stamps.iter().copied(), Stamp::now())
-        .or_else(|| stamps.last().copied())
-        .with_context(|| format!("There is no recovery point at {remote}"))?;
-    let stamp = match wanted {
-        None => newest,
+    let there = RemoteFiles::list(&rclone)?;
+    let last = there.last_set();
+    let last = last.with_context(|| format!("There is no recovery point at {remote}"))?;
+    let (stamp, text) = match wanted {
+        None => {
+            let newest = newest_there(&rclone, &there, SystemTime::now())?;
+            newest.with_context(|| format!("There is no recovery point at {remote}"))?
+        }
         Some(stamp) => {
             ensure!(
-                stamps.contains(&stamp),
-                "There is no recovery point {stamp} at {remote}; the newest one is {newest}"
+                there.has_set(stamp),
+                "There is no recovery point {stamp} at {remote}; the newest one is {last}"
             );
-            stamp
+            (stamp, fetch_manifest(&rclone, stamp)?)
         }
     };
-    let text = fetch_manifest(&rclone, stamp)?;
     let mut point = Point::parse(&text)
         .and_then(|point| check(&point, stamp).map(|()| point))
         .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;

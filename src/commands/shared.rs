@@ -101,9 +101,9 @@ pub fn record(
     Ok(point.stamp)
 }
 
-/// The time now with its offset, as a manifest tells it.
+/// The time now with its offset, as a manifest tells it; two runs of the same second are told apart.
 pub fn now() -> String {
-    Local::now().to_rfc3339_opts(SecondsFormat::Secs, false)
+    Local::now().to_rfc3339_opts(SecondsFormat::Millis, false)
 }
 
 /// The settings and the backups of a project, for a command that begins: what is worth a word about the settings is said, and what

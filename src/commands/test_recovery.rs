@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
@@ -20,7 +20,7 @@ use crate::components::COMPONENTS;
 use crate::config::{Drill, Secret};
 use crate::report::log;
 use crate::report::units;
-use crate::store::inventory;
+use crate::store::inventory::{self, newest_first};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, DrillOutcome, Mark, Time};
@@ -158,8 +158,8 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
 fn list(app: &App) -> Result<()> {
     let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
     let mut bare = String::new();
-    for (stamp, point) in points(app).context(Inconclusive)?.iter().rev() {
-        let age = units::span(age(*stamp));
+    for (stamp, point) in &newest_to_oldest(&points(app).context(Inconclusive)?) {
+        let age = units::span(age(*stamp, point));
         let line = match point {
             Ok(point) => {
                 let parts: Vec<&str> = point.members.iter().map(|member| member.kind.dir()).collect();
@@ -230,8 +230,21 @@ fn has_no_manifest(point: &Point) -> bool {
 }
 
 /// How old a point is.
-fn age(stamp: Stamp) -> Duration {
-    stamp.time().elapsed().unwrap_or_default()
+fn age(stamp: Stamp, point: &Result<Point>) -> Duration {
+    time(stamp, point).elapsed().unwrap_or_default()
+}
+
+fn time(stamp: Stamp, point: &Result<Point>) -> SystemTime {
+    point.as_ref().map_or_else(|_| stamp.time(), Point::time)
+}
+
+/// The points in the order in which the latest is looked for.
+fn newest_to_oldest(points: &BTreeMap<Stamp, Result<Point>>) -> Vec<(Stamp, &Result<Point>)> {
+    let mut order: Vec<_> = points.iter().map(|(stamp, point)| (*stamp, point)).collect();
+    newest_first(&mut order, SystemTime::now(), |(stamp, point)| {
+        (time(*stamp, point), *stamp)
+    });
+    order
 }
 
 /// The point to test.
@@ -249,21 +262,13 @@ fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
         // One that cannot be read must not be passed over.
         Err(_) => true,
     };
-    let newest = points.keys().next_back().copied();
-    let now = Stamp::now();
-    let fit: Vec<Stamp> = points
-        .iter()
-        .rev()
-        .filter(|(_, point)| wanted(point))
-        .map(|(stamp, _)| *stamp)
-        .collect();
-    // One that is dated in the future is not the newest, unless it is today's clock that is wrong.
-    let found = fit.iter().find(|stamp| !stamp.is_ahead(now)).or(fit.first()).copied();
-    let stamp = found
-        .or(newest)
+    let order = newest_to_oldest(&points);
+    let found = order.iter().position(|(_, point)| wanted(point)).unwrap_or_default();
+    let (stamp, _) = *order
+        .get(found)
         .context("There is no backup to test yet")
         .context(Inconclusive)?;
-    for (newer, point) in points.range(stamp..).skip(1) {
+    for (newer, point) in &order[..found] {
         let failed = point.as_ref().map(|point| point.listed("failed")).unwrap_or_default();
         if !failed.is_empty() {
             JOURNAL.warn(format_args!(
@@ -320,7 +325,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     JOURNAL.info(format_args!(
         "Recovery point: {}, {} old",
         point.stamp,
-        units::span(age(point.stamp))
+        units::span(point.time().elapsed().unwrap_or_default())
     ));
     let _used = point.hold(&app.store).context(Inconclusive)?;
     let (env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
@@ -359,7 +364,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         JOURNAL.info(format_args!(
             "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
             units::span(run.took),
-            units::span(age(point.stamp))
+            units::span(point.time().elapsed().unwrap_or_default())
         ));
     }
     conclude(app, point, parts, &run, key_fact)

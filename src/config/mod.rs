@@ -85,8 +85,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "BACKUP_KEEP_LAST",
-        default: "0",
-        help: "the last so many backups of each component are kept, whatever their age",
+        default: "3",
+        help: "the newest so many complete recovery points are kept, whatever their age, here and off-site",
     },
     Setting {
         name: "BACKUP_KEEP_DAILY",

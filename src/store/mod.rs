@@ -33,7 +33,7 @@ pub use stamp::Stamp;
 pub const SET_SUFFIX: &str = ".sha256";
 
 /// A backup file under its final name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it is.
     pub path: PathBuf,
@@ -147,26 +147,18 @@ impl Store {
         let dir = self.dir(kind);
         let mut entries = Vec::new();
         for item in read_dir(&dir)? {
-            let item = item.with_context(|| format!("Cannot read {}", dir.display()))?;
             let name = item.file_name();
             let name = name.to_string_lossy();
             if name.starts_with('.') || !kind.is_name(&name) {
                 continue;
             }
-            let meta = match item.metadata() {
-                Ok(meta) if meta.is_file() => meta,
-                Ok(_) => continue,
+            match item.metadata() {
+                Ok(meta) if meta.is_file() => entries.push(entry_of(kind, item.path(), &meta)),
+                Ok(_) => {}
                 // Another run may have removed it since.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| format!("Cannot read {}", item.path().display())),
-            };
-            entries.push(Entry {
-                path: item.path(),
-                stamp: kind.stamp_in(&name),
-                modified: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                bytes: meta.len(),
-                disk: meta.blocks() * 512,
-            });
+            }
         }
         entries.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
         Ok(entries)
@@ -182,12 +174,28 @@ pub fn make_dir(dir: &Path) -> Result<()> {
         .with_context(|| format!("Cannot create directory {}", dir.display()))
 }
 
-/// The items of a directory; none when it does not exist.
-fn read_dir(dir: &Path) -> Result<Vec<std::io::Result<fs::DirEntry>>> {
-    match fs::read_dir(dir) {
-        Ok(items) => Ok(items.collect()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("Cannot read {}", dir.display())),
+/// The items of a directory; none when it does not exist. A link that leads nowhere is an error.
+fn read_dir(dir: &Path) -> Result<Vec<fs::DirEntry>> {
+    let items = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !is_there(dir) => return Ok(Vec::new()),
+        items => items.and_then(Iterator::collect),
+    };
+    items.with_context(|| format!("Cannot read {}", dir.display()))
+}
+
+/// Whether there is anything at a path. Only the answer that there is nothing says so; an error does not.
+pub fn is_there(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound)
+}
+
+fn entry_of(kind: Kind, path: PathBuf, meta: &fs::Metadata) -> Entry {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Entry {
+        stamp: kind.stamp_in(&name),
+        modified: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        bytes: meta.len(),
+        disk: meta.blocks() * 512,
+        path,
     }
 }
 

@@ -64,7 +64,6 @@ impl Store {
         let dir = self.dir(kind);
         let mut removed = 0;
         for item in read_dir(&dir)? {
-            let item = item.with_context(|| format!("Cannot read {}", dir.display()))?;
             let name = item.file_name();
             let name = name.to_string_lossy();
             if is_partial(kind, &name) {

@@ -40,14 +40,14 @@ impl Stamp {
         self.0
     }
 
-    /// Whether it lies more than a day after `now`: the clock was wrong once, or is.
-    pub fn is_ahead(self, now: Self) -> bool {
-        self.0 - now.0 > TimeDelta::days(1)
-    }
-
     /// One second later.
     pub fn next(self) -> Self {
-        Self(self.0.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(self.0))
+        self.later(TimeDelta::seconds(1))
+    }
+
+    /// So much later, by the same clock.
+    pub fn later(self, by: TimeDelta) -> Self {
+        Self(self.0.checked_add_signed(by).unwrap_or(self.0))
     }
 }
 

@@ -1,18 +1,17 @@
 //! What status looks at, and what it finds.
 
-use std::fs;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use chrono::DateTime;
 
 use crate::app::App;
 use crate::report::finding::{Finding, Level};
 use crate::report::units;
 use crate::stack;
-use crate::store::inventory;
-use crate::store::manifest::Point;
-use crate::store::marks::DrillOutcome;
+use crate::store::inventory::State as FileState;
+use crate::store::inventory::{is_ahead, Inventory, Listing, PointOnDisk};
+use crate::store::manifest::NONE;
+use crate::store::marks::{self, DrillOutcome};
 use crate::store::retention::Rules;
 use crate::store::space::available;
 use crate::store::Kind;
@@ -32,13 +31,18 @@ pub(super) struct Seen {
     pub(super) name: String,
     /// Its age in seconds; negative when it lies in the future.
     pub(super) age: i64,
+    /// What its files held when they were made.
     pub(super) bytes: u64,
+    /// What those of them hold that are there.
+    pub(super) stored: u64,
     pub(super) complete: bool,
     /// Why `restore-all latest` passes it over.
     pub(super) why_not_latest: Option<String>,
     pub(super) failed: Option<String>,
     /// Files that are gone or have another size than when they were made.
     pub(super) broken: Vec<String>,
+    /// Files of which nothing can be told.
+    pub(super) unreadable: Vec<String>,
     /// Files in which a verification has found other contents.
     pub(super) damaged: Vec<String>,
     pub(super) verified: Option<String>,
@@ -51,7 +55,11 @@ pub(super) struct Seen {
 pub struct State {
     /// Oldest first.
     pub(super) points: Vec<Seen>,
+    /// Those that are dated in the future: they say nothing of how old the backups are.
+    pub(super) ahead: Vec<Seen>,
     pub(super) unreadable: usize,
+    /// Directories that cannot be read, or do not hold what they should.
+    pub(super) away: Vec<String>,
     /// What a restore that was interrupted has left.
     pub(super) interrupted: Option<stack::Interrupted>,
     pub(super) free: Option<u64>,
@@ -76,17 +84,25 @@ impl State {
             ..Self::default()
         };
         state.interrupted = stack::interrupted(app);
-        for (_, point) in inventory::list(&app.store)? {
-            let Ok(point) = point else {
-                state.unreadable += 1;
-                continue;
-            };
-            state.points.push(Seen::of(app, &point));
+        let now = SystemTime::now();
+        let inventory = Inventory::take(&app.store)?;
+        for held in &inventory.points {
+            match is_ahead(held.point.time(), now) {
+                true => state.ahead.push(Seen::of(held, now)),
+                false => state.points.push(Seen::of(held, now)),
+            }
         }
+        state.unreadable = inventory.unreadable.len();
+        state.away = inventory.away.iter().map(ToString::to_string).collect();
+        let failed = inventory.listings.iter().filter_map(|(_, listing)| match listing {
+            Listing::Failed(error) => Some(format!("{error:#}")),
+            _ => None,
+        });
+        state.away.extend(failed);
         Ok(state)
     }
 
-    /// The newest point that can be relied on: the one that `restore-all latest` takes.
+    /// The newest point that can be relied on: the one that `restore-all latest` takes, unless all are dated in the future.
     pub(super) fn newest(&self) -> Option<(usize, &Seen)> {
         self.points
             .iter()
@@ -97,41 +113,26 @@ impl State {
 
     /// What is right and what is wrong.
     pub fn findings(&self, max_age: Duration) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let Some((index, newest)) = self.newest() else {
-            let text = match self.points.last() {
-                Some(point) => format!(
-                    "no complete recovery point; the newest one, {}, cannot be relied on: {}",
-                    point.name,
-                    point.why_not_latest.as_deref().unwrap_or_default()
-                ),
-                None => "no recovery point yet: run backup-all".to_owned(),
-            };
-            findings.push(Finding::new("age", Level::Critical, text));
-            let files = files(&[], &self.points);
-            findings.extend((files.level > Level::Ok).then_some(files));
-            return findings;
+        let mut findings = match self.newest() {
+            Some((index, newest)) => self.of_newest(index, newest, max_age),
+            None => self.without_newest(),
         };
-        findings.push(age(newest, max_age));
-        findings.push(run_since(&self.points[index + 1..]));
-        findings.push(files(&newest.broken, &self.points[index..]));
-        findings.push(self.size(index, newest));
-        findings.push(Finding::new(
-            "verified",
-            Level::Ok,
-            newest
-                .verified
-                .as_deref()
-                .unwrap_or("not yet: n8n-backup verify reads every byte again"),
-        ));
-        findings.push(self.proven(newest));
-        findings.push(match newest.offsite.as_deref() {
-            None if self.offsite_wanted => {
-                Finding::new("offsite", Level::Warning, "the newest point has no copy off-site")
-            }
-            copy => Finding::new("offsite", Level::Ok, copy.unwrap_or("no copy off-site")),
-        });
         findings.push(self.disk());
+        if let Some(last) = self.ahead.last() {
+            let text = format!(
+                "{} recovery point(s) are dated in the future, such as {}: is the clock right? The others count",
+                self.ahead.len(),
+                last.name
+            );
+            findings.push(Finding::new("clock", Level::Warning, text));
+        }
+        for away in &self.away {
+            findings.push(Finding::new(
+                "directories",
+                Level::Critical,
+                format!("{away}: is a disk not mounted?"),
+            ));
+        }
         findings.extend(self.interrupted.iter().map(|left| {
             let level = if left.holds { Level::Critical } else { Level::Warning };
             Finding::new("restore", level, left.text.as_str())
@@ -144,6 +145,44 @@ impl State {
             ));
         }
         findings
+    }
+
+    fn without_newest(&self) -> Vec<Finding> {
+        let text = match (self.points.last(), self.ahead.last()) {
+            (Some(point), _) => format!(
+                "no complete recovery point; the newest one, {}, cannot be relied on: {}",
+                point.name,
+                point.why_not_latest.as_deref().unwrap_or_default()
+            ),
+            (None, Some(_)) => "no recovery point that is not dated in the future".to_owned(),
+            (None, None) => "no recovery point yet: run backup-all".to_owned(),
+        };
+        let files = files(&Seen::default(), &self.points);
+        let mut findings = vec![Finding::new("age", Level::Critical, text)];
+        findings.extend((files.level > Level::Ok).then_some(files));
+        findings
+    }
+
+    fn of_newest(&self, index: usize, newest: &Seen, max_age: Duration) -> Vec<Finding> {
+        let verified = newest.verified.as_deref();
+        vec![
+            age(newest, max_age),
+            run_since(&self.points[index + 1..]),
+            files(newest, &self.points[index..]),
+            self.size(index, newest),
+            Finding::new(
+                "verified",
+                Level::Ok,
+                verified.unwrap_or("not yet: n8n-backup verify reads every byte again"),
+            ),
+            self.proven(newest),
+            match newest.offsite.as_deref() {
+                None if self.offsite_wanted => {
+                    Finding::new("offsite", Level::Warning, "the newest point has no copy off-site")
+                }
+                copy => Finding::new("offsite", Level::Ok, copy.unwrap_or("no copy off-site")),
+            },
+        ]
     }
 
     /// The newest point's size against the median of those before it.
@@ -195,6 +234,10 @@ impl State {
                 Level::Critical,
                 format!("{text}, and a run asks for {}", units::amount(self.reserve)),
             ),
+            _ if !self.away.is_empty() => {
+                let text = format!("{text}; when it will be full cannot be told while files are not there");
+                Finding::new("disk", Level::Warning, text)
+            }
             Some(0) => Finding::new("disk", Level::Critical, format!("{text}: the next run will not fit")),
             Some(days) if days < WARN_DAYS => {
                 Finding::new("disk", Level::Warning, format!("{text}, full in about {days} days"))
@@ -211,6 +254,9 @@ impl State {
     /// In how many days the disk will be full, when points go on to be made, to grow and to be deleted as they were.
     /// `None`: not within the horizon, or nothing is known.
     pub fn days_until_full(&self) -> Option<u64> {
+        if !self.away.is_empty() {
+            return None;
+        }
         let sizes: Vec<(u64, u64)> = self
             .points
             .iter()
@@ -227,8 +273,9 @@ impl State {
 
     /// How many recovery points there are, and what their files hold in bytes.
     pub fn stored(&self) -> (u64, u64) {
-        let bytes = self.points.iter().map(|point| point.bytes).sum();
-        (self.points.len() as u64, bytes)
+        let all = self.points.iter().chain(&self.ahead);
+        let count = self.points.len() + self.ahead.len();
+        (count as u64, all.map(|point| point.stored).sum())
     }
 
     /// The age in seconds of the newest complete point.
@@ -248,32 +295,32 @@ impl Seen {
         self.drill.as_ref().is_some_and(DrillOutcome::passed)
     }
 
-    fn of(app: &App, point: &Point) -> Self {
-        let begun = point
-            .fact("begun")
-            .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
-            .map_or_else(|| seconds(point.stamp.time()), |time| time.timestamp());
+    fn of(held: &PointOnDisk, now: SystemTime) -> Self {
+        let point = &held.point;
         let mut seen = Self {
             name: point.stamp.to_string(),
-            age: seconds(SystemTime::now()).saturating_sub(begun),
+            age: seconds(now).saturating_sub(seconds(point.time())),
             complete: point.is_complete(),
             why_not_latest: point.why_not_latest(&Kind::ALL),
-            failed: point.fact("failed").filter(|text| *text != "none").map(str::to_owned),
-            verified: point.fact("verified").map(str::to_owned),
+            failed: point.fact("failed").filter(|text| *text != NONE).map(str::to_owned),
+            verified: point.fact(marks::VERIFIED).map(str::to_owned),
             drill: point.drill(),
-            offsite: point.fact("offsite").map(str::to_owned),
+            offsite: point.fact(marks::OFFSITE).map(str::to_owned),
             ..Self::default()
         };
-        let damaged = point.listed("damaged");
-        for member in &point.members {
-            if damaged.contains(&member.kind.dir()) {
-                seen.damaged.push(member.name.clone());
+        let damaged = point.damaged();
+        for file in &held.files {
+            let there = file.entry.as_ref().map_or(0, |entry| entry.bytes);
+            seen.stored += there;
+            seen.bytes += point.size(file.member.kind).unwrap_or(there);
+            let name = || file.member.name.clone();
+            if damaged.contains(&file.member.kind) {
+                seen.damaged.push(name());
             }
-            let bytes = fs::metadata(app.store.root().join(&member.name)).map(|meta| meta.len());
-            let expected = point.size(member.kind);
-            match bytes {
-                Ok(bytes) if expected.is_none_or(|expected| expected == bytes) => seen.bytes += bytes,
-                _ => seen.broken.push(member.name.clone()),
+            match file.state {
+                FileState::Missing | FileState::Changed => seen.broken.push(name()),
+                FileState::Unreadable => seen.unreadable.push(name()),
+                FileState::Present | FileState::Damaged => {}
             }
         }
         seen
@@ -295,11 +342,7 @@ fn seconds(time: SystemTime) -> i64 {
 /// How old the newest point is.
 fn age(point: &Seen, max_age: Duration) -> Finding {
     let text = format!("{} is {} old", point.name, span(point.age));
-    // An hour is a clock that was set back in autumn, not one that jumped.
-    if point.age < -3900 {
-        let text = format!("{} lies in the future: is the clock right?", point.name);
-        Finding::new("age", Level::Warning, text)
-    } else if point.age > i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX) {
+    if point.age > i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX) {
         let limit = span(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX));
         Finding::new("age", Level::Critical, format!("{text}, more than {limit}"))
     } else {
@@ -327,11 +370,12 @@ fn run_since(later: &[Seen]) -> Finding {
     }
 }
 
-/// Whether files are `broken`, or were found damaged in any of `points`.
-fn files(broken: &[String], points: &[Seen]) -> Finding {
+/// Whether the files of the newest point are as they were, and whether any of `points` was found damaged.
+fn files(newest: &Seen, points: &[Seen]) -> Finding {
     let damaged: Vec<String> = points.iter().flat_map(|point| point.damaged.clone()).collect();
     let told: Vec<String> = [
-        ("missing or of another size", broken),
+        ("missing or of another size", &newest.broken),
+        ("cannot be looked at", &newest.unreadable),
         ("found damaged by verify", &damaged),
     ]
     .into_iter()

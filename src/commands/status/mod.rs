@@ -133,7 +133,7 @@ impl State {
             performance.push(format!("size={}B;;;0", point.bytes));
         }
         performance.extend(self.free.map(|free| format!("free={free}B;;{}:;0", self.reserve)));
-        performance.push(format!("points={};;;0", self.points.len()));
+        performance.push(format!("points={};;;0", self.stored().0));
         text = format!("{} | {}\n", text.replace('|', "/"), performance.join(" "));
         for finding in findings {
             text.push_str(&format!(
@@ -169,7 +169,7 @@ impl State {
             ("status", Json::text(level.name().to_ascii_lowercase())),
             ("code", Json::Number(level as i64)),
             ("newest", newest),
-            ("points", Json::count(self.points.len() as u64)),
+            ("points", Json::count(self.stored().0)),
             ("stored_bytes", Json::count(self.stored().1)),
             ("free_bytes", self.free.map_or(Json::Null, Json::count)),
             (

@@ -45,7 +45,6 @@ fn the_newest_complete_point_counts() {
     assert_eq!(level(&state(vec![]), "age"), Level::Critical);
     assert_eq!(level(&state(vec![point(25, 9)]), "age"), Level::Ok);
     assert_eq!(level(&state(vec![point(27, 9)]), "age"), Level::Critical);
-    assert_eq!(level(&state(vec![point(-2, 9)]), "age"), Level::Warning);
     let partial = Seen {
         complete: false,
         why_not_latest: Some("it holds no redis".to_owned()),
@@ -62,6 +61,44 @@ fn the_newest_complete_point_counts() {
         Level::Warning
     );
     assert_eq!(level(&state(vec![partial, point(20, 9), single]), "run"), Level::Ok);
+}
+
+#[test]
+fn what_is_dated_in_the_future_hides_nothing() {
+    let ahead = State {
+        ahead: vec![point(-24 * 365, 9)],
+        ..state(vec![point(72, 9)])
+    };
+    assert_eq!(
+        (level(&ahead, "age"), level(&ahead, "clock")),
+        (Level::Critical, Level::Warning)
+    );
+    assert_eq!((ahead.newest_age(), ahead.stored().0), (Some(72 * 3600), 2));
+    let young = State {
+        points: vec![point(2, 9)],
+        ..ahead.clone()
+    };
+    assert_eq!(worst(&young.findings(DEFAULT_MAX_AGE)), Level::Warning);
+    let alone = State {
+        points: Vec::new(),
+        ..ahead
+    };
+    assert_eq!((level(&alone, "age"), alone.newest_age()), (Level::Critical, None));
+}
+
+#[test]
+fn a_disk_that_is_away_is_critical_and_foresees_nothing() {
+    let mut away = state(vec![point(20, 60 * GIB), point(2, 60 * GIB)]);
+    assert!(away.days_until_full().is_some());
+    away.away = vec!["/n8n/backups/redis holds none of the 2 file(s) that recovery points name".to_owned()];
+    assert_eq!((away.days_until_full(), level(&away, "disk")), (None, Level::Warning));
+    assert_eq!(level(&away, "directories"), Level::Critical);
+    // Whatever else is wrong is told beside it.
+    away.points.clear();
+    assert_eq!(
+        (level(&away, "age"), level(&away, "directories")),
+        (Level::Critical, Level::Critical)
+    );
 }
 
 #[test]

@@ -7,12 +7,14 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Context, Result};
+use chrono::DateTime;
 
 use crate::report::log::ascii;
 use crate::store::atomic::{self, Access};
+use crate::store::inventory::Inventory;
 use crate::store::lock::{component_lock, InUse, Lock};
 use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy};
 use crate::store::{make_dir, Kind, Stamp, Store};
@@ -23,6 +25,9 @@ const TITLE: &str = "# n8n-backup recovery point ";
 pub const LIMIT: u64 = 16 << 20;
 /// A list of components that is empty.
 pub const NONE: &str = "none";
+
+/// The directories below `backups/` that were [`Away`](super::inventory::Away) when a point was made.
+const AWAY: &str = "away";
 
 /// One file of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +103,20 @@ impl Point {
     /// Takes out all facts whose names begin with `prefix`.
     pub fn unset_all(&mut self, prefix: &str) {
         self.facts.retain(|(name, _)| !name.starts_with(prefix));
+    }
+
+    /// The instant at which its run began. The name tells local time: of another zone where the host was moved, and of either
+    /// hour where clocks were set back.
+    pub fn time(&self) -> SystemTime {
+        let begun = self
+            .fact("begun")
+            .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        begun.map_or_else(|| self.stamp.time(), SystemTime::from)
+    }
+
+    /// Whether a directory below `backups/` was away when it was made ([`Away`](super::inventory::Away)).
+    pub fn was_away(&self, dir: &str) -> bool {
+        self.listed(AWAY).contains(&dir)
     }
 
     /// The member of a kind.
@@ -203,6 +222,10 @@ impl Point {
     /// # Errors
     /// When it cannot be brought to disk.
     pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
+        let away = Inventory::take(store).map(|inventory| inventory.away_for(self));
+        if let Some(away) = away.ok().filter(|away| !away.is_empty()) {
+            self.set(AWAY, &away.join(" "));
+        }
         let _lock = lock(store)?;
         while self.path(store).symlink_metadata().is_ok() {
             self.stamp = self.stamp.next();

@@ -1,5 +1,9 @@
-use super::*;
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use chrono::DateTime;
+
+use super::*;
 
 /// Any fixed moment far enough from the epoch: 2023-11-14 22:13:20 UTC, a Tuesday.
 fn now() -> SystemTime {
@@ -7,7 +11,7 @@ fn now() -> SystemTime {
 }
 
 fn days(n: u64) -> u64 {
-    n * DAY.as_secs()
+    n * DAY
 }
 
 fn local(time: SystemTime) -> NaiveDateTime {
@@ -26,9 +30,12 @@ fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
             grade: if good { Grade::Good } else { Grade::Unproven },
         }],
         taken,
+        named: None,
+        aged: taken,
         local: local(taken),
-        dated: None,
         recorded: false,
+        complete: false,
+        unreadable: false,
         verified: false,
         proven: false,
     }
@@ -37,8 +44,8 @@ fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
 /// A recovery point with good files of these sizes.
 fn point(age_seconds: u64, files: &[(Kind, u64)]) -> Unit {
     let mut unit = loose(Kind::Env, age_seconds, true);
-    unit.dated = Some(unit.taken);
     unit.recorded = true;
+    unit.complete = Kind::ALL.iter().all(|kind| files.iter().any(|(of, _)| of == kind));
     unit.files = files
         .iter()
         .map(|(kind, bytes)| File {
@@ -79,7 +86,7 @@ fn ages_count_in_whole_days() {
         (days(8), 7, true),
         (days(9000), 7, true),
         (days(9000), u64::MAX, false),
-        (days(9000), u64::MAX / DAY.as_secs(), false),
+        (days(9000), u64::MAX / DAY, false),
     ];
     for (age, retention, goes) in cases {
         let mut fresh = loose(Kind::Redis, 0, true);
@@ -97,7 +104,7 @@ fn ages_count_in_whole_days() {
 fn a_part_of_a_second_does_not_make_a_day() {
     let taken = now() - Duration::from_secs(days(8)) + Duration::from_nanos(1);
     assert_eq!(age_in_days(taken, now()), 7);
-    assert_eq!(age_in_days(now() + DAY, now()), 0);
+    assert_eq!(age_in_days(now() + Duration::from_secs(DAY), now()), 0);
 }
 
 #[test]
@@ -135,54 +142,87 @@ fn one_good_backup_of_each_component_stays() {
 }
 
 #[test]
-fn a_long_stretch_without_a_point_takes_nothing_away_at_one_stroke() {
-    let nights = |from: u64, to: u64| -> Vec<Unit> { (from..=to).map(full).collect() };
-    let left = |units: &[Unit]| -> usize { gone(units, &keep(7)).iter().filter(|goes| !**goes).count() };
-    // A clock that jumped ahead by a month, or a host that was off: six of eight stay.
-    let units = nights(31, 38);
-    assert_eq!(left(&units), 6);
-    // A backup under that clock costs no more than one made in time would.
-    assert_eq!(left(&[nights(0, 0), units.clone()].concat()), 7);
-    // With each further night one more goes, and in the end all of them.
-    for night in 1..=5 {
-        let units = [
-            nights(0, night),
-            units
-                .iter()
-                .map(|unit| Unit {
-                    taken: unit.taken - Duration::from_secs(days(night)),
-                    dated: unit.dated.map(|dated| dated - Duration::from_secs(days(night))),
-                    ..unit.clone()
-                })
-                .collect(),
-        ]
-        .concat();
-        assert_eq!(left(&units) as u64, 1 + night + 6 - night, "night {night}");
-    }
-    assert_eq!(left(&[nights(0, 7), nights(38, 45)].concat()), 8);
-    // Copied to another host without their times, and then no backup for nine days.
-    let mut copied = nights(60, 67);
-    for unit in &mut copied {
-        unit.taken = now() - Duration::from_secs(days(9));
-    }
-    assert_eq!(left(&copied), copied.len());
-    // A second jump on top of the first one.
-    assert!(left(&[nights(60, 61), nights(91, 96)].concat()) >= 5);
-    // What was kept by other rules and is old goes as before, once there are backups of the whole retention.
-    assert_eq!(left(&[nights(0, 7), nights(20, 20), nights(300, 300)].concat()), 8);
-    // Monthly backups under a retention of a week.
-    let monthly: Vec<Unit> = (0..12).map(|month| full(month * 30)).collect();
-    assert_eq!(left(&monthly), 4);
-    // Without a recovery point, and under a retention of a day or none, it is as with find.
-    let loose: Vec<Unit> = (31..39).map(|age| loose(Kind::Env, days(age), true)).collect();
-    assert_eq!(left(&loose), 1);
-    assert_eq!(gone(&nights(31, 38), &keep(0)).iter().filter(|goes| **goes).count(), 7);
-    assert_eq!(Idle::of(&nights(31, 38), now(), 7).until(now()), Some((31, 2)));
-    assert_eq!(Idle::of(&nights(7, 9), now(), 7).until(now()), None);
+fn the_newest_complete_points_stay_whatever_the_clock_says() {
+    let rules = Rules { last: 3, ..keep(7) };
+    // A clock that jumped ahead, a host that was off, a run of failures: it cannot be told apart.
+    let units: Vec<Unit> = (400..408).map(full).collect();
     assert_eq!(
-        decide(&nights(31, 38), now(), &keep(7))[3].to_string(),
-        "34 day(s) old, but for a part of them no backup was made, and that counts for less"
+        gone(&units, &rules),
+        [false, false, false, true, true, true, true, true]
     );
+    assert_eq!(
+        decide(&units, now(), &rules)[2].to_string(),
+        "among the newest complete recovery points"
+    );
+    // What lacks a component, or is no good, does not count as one of them.
+    let mut units: Vec<Unit> = (8..16).map(full).collect();
+    units[0] = point(days(8), &[(Kind::Env, 1000)]);
+    for index in [1, 3] {
+        units[index].complete = false;
+    }
+    assert_eq!(
+        gone(&units, &rules),
+        [false, false, false, true, false, false, true, true],
+        "besides the newest good one of each"
+    );
+    assert_eq!(gone(&units, &keep(7)).iter().filter(|goes| **goes).count(), 6);
+}
+
+#[test]
+fn what_is_dated_in_the_future_hides_nothing() {
+    let rules = Rules { last: 3, ..keep(7) };
+    let mut units: Vec<Unit> = (8..13).map(full).collect();
+    let now_on = |mut unit: Unit| {
+        unit.taken = now() + Duration::from_secs(days(300));
+        unit.aged = unit.taken;
+        unit
+    };
+    units.extend([0, 1, 2].map(full).map(now_on));
+    assert_eq!(
+        gone(&units, &rules),
+        [false, false, false, true, true, false, false, false]
+    );
+    // Under a clock that was set back they are all that there is.
+    assert_eq!(gone(&units[5..], &rules), [false; 3]);
+    let found = shrunk(
+        &[
+            point(days(1), &[(Kind::N8n, 100)]),
+            now_on(point(0, &[(Kind::N8n, 1000)])),
+        ],
+        now(),
+    );
+    assert_eq!(found, [], "an old one before one of the future is not what shrank");
+}
+
+#[test]
+fn what_could_not_be_looked_at_stays() {
+    let mut units = [full(1), full(20), full(30)];
+    units[1].unreadable = true;
+    assert_eq!(gone(&units, &keep(7)), [false, false, true]);
+    units[1].files.clear();
+    assert_eq!(gone(&units, &keep(7)), [false, false, true]);
+}
+
+#[test]
+fn files_without_a_point_follow_their_age_alone() {
+    let rules = Rules {
+        last: 3,
+        daily: 9,
+        monthly: 9,
+        ..keep(7)
+    };
+    let units: Vec<Unit> = [7, 8, 40, 80].map(|age| loose(Kind::Redis, days(age), true)).into();
+    assert_eq!(gone(&units, &rules), [false, true, true, true]);
+    // Copied without their times, one after another: what the names say is the newest stays, too.
+    let mut copied: Vec<Unit> = (0..4)
+        .map(|second| loose(Kind::Redis, days(9) + second, true))
+        .collect();
+    for (unit, named) in copied.iter_mut().zip([30, 10, 20, 40]) {
+        unit.named = Some(now() - Duration::from_secs(days(named)));
+    }
+    assert_eq!(gone(&copied, &rules), [false, false, true, true]);
+    copied[1].named = Some(now() + Duration::from_secs(days(10)));
+    assert_eq!(gone(&copied, &rules), [false, true, false, true]);
 }
 
 #[test]
@@ -276,12 +316,15 @@ fn a_backup_that_shrank_protects_the_last_large_one() {
     let sized = |age: u64, bytes: u64| point(days(age), &[(Kind::Postgres, bytes)]);
     let units = [sized(2, 400), sized(9, 450), sized(10, 1000), sized(11, 1001)];
     assert_eq!(gone(&units, &keep(7)), [false, true, false, true]);
-    assert_eq!(shrunk(&units), [], "the one before is not larger");
+    assert_eq!(shrunk(&units, now()), [], "the one before is not larger");
     let units = [sized(0, 400), sized(1, 801)];
-    let found = shrunk(&units);
+    let found = shrunk(&units, now());
     assert_eq!((found.len(), found[0].newest, found[0].before), (1, 400, 801));
     let units = [sized(1, 400), sized(8, 800)];
-    assert_eq!((gone(&units, &keep(7)), shrunk(&units).len()), (vec![false, true], 0));
+    assert_eq!(
+        (gone(&units, &keep(7)), shrunk(&units, now()).len()),
+        (vec![false, true], 0)
+    );
     // Jobs that Redis is done with are no loss.
     let jobs = |age: u64, bytes: u64| point(days(age), &[(Kind::Redis, bytes)]);
     assert_eq!(gone(&[jobs(1, 100), jobs(8, 9000)], &keep(7)), [false, true]);
@@ -309,30 +352,6 @@ fn verdicts_are_told_in_words() {
     );
 }
 
-#[test]
-fn a_clock_that_jumped_lets_nothing_go() {
-    // Set back: there are points from what is now the future.
-    let mut units = vec![full(13), full(9), full(2), full(5)];
-    units[2].dated = Some(now() + DAY + Duration::from_secs(1));
-    assert_eq!(clock(&units, now()), Some(Jump::Ahead(2)));
-    assert_eq!(gone(&units, &keep(7)), [false; 4]);
-    units[2].dated = Some(now() + DAY);
-    assert_eq!(
-        (clock(&units, now()), gone(&units, &keep(7))),
-        (None, vec![true, true, false, false])
-    );
-    // Set ahead: the newest point is long ago.
-    let units = [full(400), full(380), full(370)];
-    assert_eq!(clock(&units, now()), Some(Jump::LongAgo));
-    assert_eq!(gone(&units, &keep(7)), [false; 3]);
-    // Files of the scripts of old tell nothing of that.
-    let units = [loose(Kind::Env, days(4000), true), loose(Kind::Env, days(3000), true)];
-    assert_eq!(
-        (clock(&units, now()), gone(&units, &keep(7))),
-        (None, vec![true, false])
-    );
-}
-
 /// Linear congruential generator (constants of Knuth's MMIX), seeded, so that a failure repeats.
 struct Lcg(u64);
 
@@ -350,7 +369,12 @@ impl Lcg {
         unit.recorded = self.below(2) == 0;
         unit.verified = unit.recorded && self.below(6) == 0;
         unit.proven = unit.recorded && self.below(9) == 0;
-        unit.dated = unit.recorded.then_some(unit.taken);
+        unit.unreadable = unit.recorded && self.below(12) == 0;
+        unit.named = (self.below(2) == 0).then(|| now() - Duration::from_secs(self.below(days(60))));
+        if self.below(20) == 0 {
+            unit.taken = now() + Duration::from_secs(days(2 + self.below(60)));
+            unit.aged = unit.taken;
+        }
         unit.files.clear();
         let one = self.below(4) as usize;
         for (index, kind) in Kind::ALL.into_iter().enumerate() {
@@ -368,6 +392,7 @@ impl Lcg {
                 });
             }
         }
+        unit.complete = unit.recorded && unit.files.len() == Kind::ALL.len() && unit.files.iter().all(is_good);
         unit
     }
 
@@ -402,14 +427,29 @@ fn random_histories_keep_every_promise() {
         let kept = |index: usize| !verdicts[index].is_deletion();
         for (unit, verdict) in units.iter().zip(&verdicts) {
             // Stated without division: older than the retention means at least retention + 1 full days old.
-            let old = unit.taken + Duration::from_secs(days(rules.days + 1)) <= now();
+            let old = unit.aged + Duration::from_secs(days(rules.days + 1)) <= now();
             assert!(
-                old || !verdict.is_deletion(),
-                "round {round}: a young one goes: {unit:?}"
+                (old && !unit.unreadable) || !verdict.is_deletion(),
+                "round {round}: a young one, or one that could not be looked at, goes: {unit:?}"
             );
             deleted += usize::from(verdict.is_deletion());
             rescued += usize::from(old && !verdict.is_deletion());
         }
+        // What is from the future counts where nothing else is there.
+        let order = |index: &usize| {
+            let unit = &units[*index];
+            Reverse((
+                unit.taken <= now(),
+                unit.taken,
+                unit.files.first().map(|file| &file.path),
+            ))
+        };
+        let mut complete: Vec<usize> = (0..units.len()).filter(|index| units[*index].complete).collect();
+        complete.sort_by_key(order);
+        assert!(
+            complete.iter().take(rules.last).all(|index| kept(*index)),
+            "round {round}: one of the newest complete points goes"
+        );
         for kind in Kind::ALL {
             let holding = |is: &dyn Fn(&Unit, &File) -> bool| -> Vec<usize> {
                 let mut found: Vec<usize> = (0..units.len())
@@ -418,10 +458,11 @@ fn random_histories_keep_every_promise() {
                         unit.files.iter().any(|file| file.kind == kind && is(unit, file))
                     })
                     .collect();
-                found.sort_by_key(|index| Reverse((units[*index].taken, &units[*index].files[0].path)));
+                found.sort_by_key(order);
                 found
             };
             let good = holding(&|_, file| is_good(file));
+            let points = holding(&|unit, file| unit.recorded && is_good(file));
             let all = holding(&|_, _| true);
             let grade = |index: &usize| {
                 units[*index]
@@ -436,8 +477,13 @@ fn random_histories_keep_every_promise() {
                 resort.is_none_or(|index| kept(*index)),
                 "round {round}: {kind:?} lost its last resort"
             );
+            let named = good.iter().filter_map(|index| Some((units[*index].named?, index)));
+            let by_name = named.filter(|(time, _)| *time <= now()).max_by_key(|(time, _)| *time);
+            assert!(
+                by_name.is_none_or(|(_, index)| kept(*index)),
+                "round {round}: {kind:?} lost the newest by its name"
+            );
             for of in [
-                good.iter().take(rules.last).copied().collect(),
                 holding(&|unit, file| is_good(file) && unit.verified)
                     .into_iter()
                     .take(1)
@@ -450,10 +496,10 @@ fn random_histories_keep_every_promise() {
                 assert!(of.iter().all(|index| kept(*index)), "round {round}: {kind:?} {of:?}");
             }
             for period in Period::ALL {
-                let mut periods: Vec<_> = good.iter().map(|index| period.of(units[*index].local)).collect();
+                let mut periods: Vec<_> = points.iter().map(|index| period.of(units[*index].local)).collect();
                 periods.dedup();
                 for key in periods.into_iter().take(period.wanted(&rules)) {
-                    let newest = good.iter().find(|index| period.of(units[**index].local) == key);
+                    let newest = points.iter().find(|index| period.of(units[**index].local) == key);
                     assert!(
                         newest.is_some_and(|index| kept(*index)),
                         "round {round}: {kind:?} {period:?}"
