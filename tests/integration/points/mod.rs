@@ -1,5 +1,7 @@
 //! Recovery points: what a run leaves, and what verify, list, the restores and the retention make of it.
 
+mod newest;
+mod presence;
 mod retention;
 
 use std::ffi::OsStr;

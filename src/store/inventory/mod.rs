@@ -380,3 +380,6 @@ pub fn point_of(store: &Store, file: &Path) -> Result<Option<(Point, Member)>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;
