@@ -1,5 +1,6 @@
 //! Recovery points: what a run leaves, and what verify, list, the restores and the retention make of it.
 
+mod cost;
 mod newest;
 mod presence;
 mod retention;
