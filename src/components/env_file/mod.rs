@@ -20,8 +20,8 @@ use crate::engine::Docker;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::store::inventory;
-use crate::store::manifest;
-use crate::store::{Kind, Stamp, ENCRYPTED};
+use crate::store::manifest::Member;
+use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
 use crate::stream::publish::{publish, write};
 use crate::stream::read::read;
 
@@ -153,10 +153,7 @@ fn was_there(app: &App) -> bool {
         return true;
     };
     // Of a copy that is gone nobody knows what it said.
-    let gone = |member: &manifest::Member| {
-        let path = app.store.root().join(&member.name);
-        !copies.iter().any(|copy| copy.path == path)
-    };
+    let gone = |member: &Member| !is_there(&app.store.root().join(&member.name));
     let mut points = points.into_iter().filter_map(|(_, point)| point.ok());
     points.any(|point| point.member(Kind::Env).is_some_and(gone))
         || copies.iter().rev().any(|copy| sets_something(app, &copy.path))
