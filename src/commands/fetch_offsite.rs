@@ -35,10 +35,8 @@ pub const COMMAND: Command = Command {
 
 const JOURNAL: Journal = Journal::new("fetch-offsite");
 
-/// Brings a recovery point back: the newest there, or the one that `operand` names by its stamp.
-///
-/// # Errors
-/// When there is none, or a file is not the one that was backed up; what has been proven until then stays.
+/// Brings a recovery point back: the newest there, or the one that `operand` names by its stamp. A file that is not the one
+/// that was backed up ends it; what has been proven until then stays.
 fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
     let remote = app.config.remote();
     JOURNAL.info(format_args!("Starting fetch from {remote}"));

@@ -38,9 +38,6 @@ pub const COMMAND: Command = Command {
 
 /// Prints what there is to standard output, oldest first. `all` names each file that belongs to no recovery point; else the
 /// table counts them.
-///
-/// # Errors
-/// When a directory cannot be read, or nothing can be printed.
 fn list(app: &App, json: bool, all: bool) -> Result<()> {
     let inventory = Inventory::take(&app.store)?;
     inventory.check_listed()?;

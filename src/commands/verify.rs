@@ -52,8 +52,6 @@ struct Tally {
 }
 
 impl Tally {
-    /// # Errors
-    /// That not all files are good.
     fn verdict(&self) -> Result<()> {
         let wrong = [
             (self.bad, "are bad"),
@@ -84,11 +82,8 @@ enum Fault {
     Unchecked(String),
 }
 
-/// Verifies what `operand` names: a file, a recovery point, or the newest point without it; or all there is.
-///
-/// # Errors
-/// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify,
-/// unless all there is was asked for.
+/// Verifies what `operand` names: a file, a recovery point, or the newest point without it; or all there is. That there is
+/// nothing to verify is an error unless all was asked for.
 fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
     JOURNAL.info("Starting verification");
     ensure!(

@@ -15,9 +15,6 @@ use anyhow::{Context, Result};
 pub const NONBLOCK: i32 = 0o4000;
 
 /// Opens a regular file, or a link to one, for reading.
-///
-/// # Errors
-/// When it cannot be opened, or is something else.
 pub fn open(path: &Path) -> io::Result<File> {
     check(path.metadata()?.is_file())?;
     let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
@@ -26,9 +23,6 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The text of a regular file of at most `limit` bytes.
-///
-/// # Errors
-/// As for [`open`], and when it is longer or no text.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.take(limit.saturating_add(1)).read_to_string(&mut text)?;
@@ -42,9 +36,6 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 }
 
 /// Says what is wrong where something is not of the kind that it must be.
-///
-/// # Errors
-/// Unless `is_right`.
 pub fn check(is_right: bool) -> io::Result<()> {
     match is_right {
         true => Ok(()),

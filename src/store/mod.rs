@@ -77,9 +77,6 @@ impl Store {
     }
 
     /// Makes the directory of one kind when it is missing, for its owner alone.
-    ///
-    /// # Errors
-    /// When it cannot be made.
     pub fn make_dir(&self, kind: Kind) -> Result<PathBuf> {
         let dir = self.dir(kind);
         make_dir(&dir)?;
@@ -139,10 +136,8 @@ impl Store {
         self.sets_dir().join(format!("{stamp}{SET_SUFFIX}"))
     }
 
-    /// The backups of one kind, oldest first. Other files are not in the list, nor is anything below the directory.
-    ///
-    /// # Errors
-    /// When the directory cannot be read; one that does not exist is empty.
+    /// The backups of one kind, oldest first. Other files are not in the list, nor is anything below the directory. A
+    /// directory that does not exist is empty.
     pub fn list(&self, kind: Kind) -> Result<Vec<Entry>> {
         let dir = self.dir(kind);
         let mut entries = Vec::new();

@@ -16,9 +16,6 @@ const PARTIAL: &str = ".partial";
 
 impl Store {
     /// Opens a new file that is not yet a backup.
-    ///
-    /// # Errors
-    /// When it cannot be made.
     pub fn create(&self, kind: Kind, stamp: Stamp) -> Result<Partial> {
         let dir = self.make_dir(kind)?;
         let temporary = dir.join(format!(".{}{stamp}.{}{PARTIAL}", kind.prefix(), std::process::id()));
@@ -57,9 +54,6 @@ impl Store {
     }
 
     /// Removes what dead runs left in the directory of one kind; the caller holds its lock. Gives how many there were.
-    ///
-    /// # Errors
-    /// When the directory cannot be read or a file not be removed.
     pub fn sweep(&self, kind: Kind) -> Result<usize> {
         let dir = self.dir(kind);
         let mut removed = 0;
@@ -100,17 +94,11 @@ pub struct Partial {
 
 impl Partial {
     /// What writes to the file.
-    ///
-    /// # Errors
-    /// When no further handle is to be had.
     pub fn writer(&self) -> Result<File> {
         Ok(self.file.try_clone()?)
     }
 
     /// Opens the file anew, to read back what was written.
-    ///
-    /// # Errors
-    /// When that fails.
     pub fn reader(&self) -> Result<File> {
         File::open(&self.temporary).with_context(|| format!("Cannot read {}", self.temporary.display()))
     }
@@ -126,9 +114,6 @@ impl Partial {
     }
 
     /// Waits until the contents are on disk.
-    ///
-    /// # Errors
-    /// When the disk refuses.
     pub fn sync(&mut self) -> Result<()> {
         self.file
             .flush()
@@ -138,9 +123,6 @@ impl Partial {
 
     /// Gives the file its final name, which becomes a later second's when the name is taken. The contents must have
     /// been proven whole. Never replaces a file.
-    ///
-    /// # Errors
-    /// When the file cannot be brought to disk or named.
     pub fn publish(mut self) -> Result<Entry> {
         self.sync()?;
         let dir = self.dir();

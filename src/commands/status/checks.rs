@@ -71,9 +71,6 @@ pub struct State {
 
 impl State {
     /// Looks at the recovery points, their files and the disk. Reads names and sizes only, no contents.
-    ///
-    /// # Errors
-    /// When the recovery points cannot be listed.
     pub fn gather(app: &App) -> Result<Self> {
         let config = &app.config;
         let mut state = Self {

@@ -50,9 +50,6 @@ const DEFAULT_MAX_AGE: Duration = Duration::from_secs(26 * 3600);
 const UNKNOWN: u8 = 3;
 
 /// Reads a duration such as `26h`, `90m`, `2d`, `45s`.
-///
-/// # Errors
-/// When it is none.
 pub fn parse_age(text: &str) -> Result<Duration> {
     let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
     let unit = match unit {
@@ -74,9 +71,6 @@ fn unknown(error: &anyhow::Error) -> String {
 }
 
 /// Prints the verdict and gives its exit code: 0 ok, 1 warning, 2 critical, 3 when nothing can be told.
-///
-/// # Errors
-/// When standard output cannot be written.
 fn run(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
     let (code, text) = match tell(app, max_age, json) {
         Ok((level, text)) => (level as u8, text),

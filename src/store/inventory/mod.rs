@@ -172,10 +172,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Looks at all directories. One that cannot be read comes with its error.
-    ///
-    /// # Errors
-    /// When the manifests cannot be listed.
+    /// Looks at all directories. One that cannot be read comes with its error; that of the manifests must be read.
     pub fn take(store: &Store) -> Result<Self> {
         let listings: Vec<(Kind, Listing)> = Kind::ALL.map(|kind| (kind, Listing::of(store, kind))).into();
         let mut found = Self::default();
@@ -316,10 +313,8 @@ fn look_at(
     }
 }
 
-/// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error.
-///
-/// # Errors
-/// When the directory cannot be read; one that does not exist is empty.
+/// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error. A directory that does not
+/// exist is empty.
 pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
     let dir = store.sets_dir();
     let mut points = Vec::new();
@@ -361,9 +356,6 @@ fn time_of(path: &Path, point: &Result<Point>) -> SystemTime {
 }
 
 /// The point that a backup file belongs to, if any, by its path.
-///
-/// # Errors
-/// When the manifests cannot be listed.
 pub fn point_of(store: &Store, file: &Path) -> Result<Option<(Point, Member)>> {
     let Ok(file) = file.canonicalize() else { return Ok(None) };
     for point in list(store)?.into_iter().rev().filter_map(|(_, point)| point.ok()) {

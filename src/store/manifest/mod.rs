@@ -199,9 +199,6 @@ impl Point {
     }
 
     /// Keeps the retention of another run from the point's files until what this gives is dropped.
-    ///
-    /// # Errors
-    /// When one of them cannot be opened.
     pub fn hold(&self, store: &Store) -> Result<Vec<InUse>> {
         let paths: Vec<PathBuf> = self
             .members
@@ -218,9 +215,6 @@ impl Point {
 
     /// Writes the manifest of a new point: whole, or not at all. Another run that began in the same second may have taken
     /// the name; the point then gets that of a later second.
-    ///
-    /// # Errors
-    /// When it cannot be brought to disk.
     pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
         let away = Inventory::take(store).map(|inventory| inventory.away_for(self));
         if let Some(away) = away.ok().filter(|away| !away.is_empty()) {
@@ -253,18 +247,12 @@ impl Point {
     }
 
     /// Reads a manifest.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is not one of ours.
     pub fn load(path: &Path) -> Result<Self> {
         let text = atomic::read_text(path, LIMIT).with_context(|| format!("Cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is not a recovery point", path.display()))
     }
 
     /// Reads the contents of a manifest.
-    ///
-    /// # Errors
-    /// When it is not one of ours.
     pub fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let stamp = lines
@@ -324,9 +312,6 @@ impl Point {
     }
 
     /// Removes the manifest.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
     pub fn remove(&self, store: &Store) -> Result<()> {
         let path = self.path(store);
         let _lock = lock(store)?;
@@ -340,9 +325,6 @@ impl Point {
 
 /// Changes the facts of a point, if it is still there: reads its manifest anew, applies `change`, writes it. Whoever
 /// marks a point (as verified, drilled, copied off-site) does it this way, so that no mark is lost to another's.
-///
-/// # Errors
-/// When the manifest cannot be locked, read or written.
 pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> Result<()> {
     let path = store.set_path(stamp);
     if !path.exists() {
