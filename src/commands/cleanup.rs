@@ -21,7 +21,6 @@ use crate::report::units;
 use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, State};
 use crate::store::lock::remove_unused;
 use crate::store::manifest;
-use crate::store::offsite::is_near;
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
 use crate::store::{Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
@@ -362,7 +361,7 @@ impl<'a> Plan<'a> {
     /// Whether a file without a recovery point may be of a run whose manifest cannot be read.
     fn is_unknown(&self, unit: &Unit) -> bool {
         let stamp = |file: &File| file.kind.stamp_in(file.path.file_name()?.to_str()?);
-        let near = |stamp: Stamp| self.unknown.iter().any(|of| is_near(*of, stamp));
+        let near = |stamp: Stamp| self.unknown.iter().any(|of| of.is_near(stamp));
         !unit.recorded && unit.files.iter().filter_map(stamp).any(near)
     }
 

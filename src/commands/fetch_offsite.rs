@@ -17,7 +17,7 @@ use crate::store::manifest::{Member, Point};
 use crate::store::marks::{Mark, OffsiteCopy};
 use crate::store::offsite::{fetch_manifest, newest_there, stamp_of_file, RemoteFiles};
 use crate::store::remote::Rclone;
-use crate::store::{Stamp, ENCRYPTED};
+use crate::store::{is_there, Stamp, ENCRYPTED};
 use crate::stream::publish;
 use crate::stream::read::sha256;
 
@@ -78,7 +78,7 @@ fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
     for member in &point.members {
         fetch_file(app, &rclone, member).with_context(|| format!("{} could not be fetched", member.name))?;
     }
-    if !app.store.set_path(stamp).exists() {
+    if !is_there(&app.store.set_path(stamp)) {
         point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
         point.write(&app.store)?;
     }

@@ -356,3 +356,52 @@ fn mark(app: &App, stamp: Stamp, change: impl FnOnce(&mut Point)) {
         JOURNAL.warn(format_args!("Recovery point {stamp} could not be marked: {error:#}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_seen_stays_as_it_was() {
+        let noted = |damaged: &[Kind], seen: &[(Kind, Seen)]| {
+            let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+            point.mark(&Mark::Verified(Time::now()));
+            point.mark(&Mark::Damaged(damaged.to_vec()));
+            take_note(&mut point, seen);
+            (point.damaged(), point.is_verified())
+        };
+        use Kind::{Env, Redis};
+        // An error and an absence prove nothing, neither way.
+        assert_eq!(noted(&[], &[(Redis, Seen::Nothing), (Env, Seen::Good)]), (vec![], true));
+        assert_eq!(noted(&[Redis], &[(Redis, Seen::Nothing)]), (vec![Redis], true));
+        assert_eq!(noted(&[Redis], &[(Redis, Seen::Good)]), (vec![], true));
+        assert_eq!(noted(&[Env], &[(Redis, Seen::Damaged)]), (vec![Redis, Env], false));
+        assert_eq!(noted(&[], &[(Redis, Seen::Unproven)]), (vec![], false));
+    }
+
+    #[test]
+    fn the_verdict_counts_by_what_is_wrong() {
+        let said = |bad, missing, unchecked| {
+            let files = 9;
+            let tally = Tally {
+                files,
+                bad,
+                missing,
+                unchecked,
+            };
+            tally.verdict().map_err(|error| error.to_string())
+        };
+        assert_eq!(said(0, 0, 0), Ok(()));
+        for (verdict, text) in [
+            (said(1, 0, 0), "1 of 9 file(s) are bad"),
+            (said(0, 2, 0), "2 of 9 file(s) are missing"),
+            (said(0, 0, 3), "3 of 9 file(s) could not be checked"),
+            (
+                said(1, 2, 3),
+                "1 of 9 file(s) are bad, 2 are missing, 3 could not be checked",
+            ),
+        ] {
+            assert_eq!(verdict.unwrap_err(), format!("Verification failed: {text}"));
+        }
+    }
+}

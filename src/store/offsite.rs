@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Context, Result};
-use chrono::TimeDelta;
 
 use super::inventory::newest_first;
 use super::manifest::{self, Point};
@@ -17,8 +16,6 @@ use super::{Kind, Stamp, SET_SUFFIX};
 
 /// The directory of the manifests, there as here.
 const SETS: &str = "sets";
-/// The names of a point's manifest and files tell times that are closer than this.
-const SAME_RUN: TimeDelta = TimeDelta::hours(1);
 /// What one clock shows at the same moment in two time zones lies closer together than this.
 const ZONES: Duration = Duration::from_secs(28 * 3600);
 
@@ -57,8 +54,10 @@ impl RemoteFiles {
 
     /// The recovery points whose runs may have made a file of this time.
     pub fn sets_near(&self, stamp: Stamp) -> impl Iterator<Item = Stamp> + '_ {
-        let near = self.sets.range(stamp.later(-SAME_RUN)..=stamp.later(SAME_RUN));
-        near.copied().filter(move |set| is_near(*set, stamp))
+        let near = self
+            .sets
+            .range(stamp.later(-Stamp::SAME_RUN)..=stamp.later(Stamp::SAME_RUN));
+        near.copied().filter(move |set| set.is_near(stamp))
     }
 
     /// The recovery point that a file belongs to: the last one that began before it, else the first one after, since the name
@@ -223,11 +222,6 @@ fn unit(stamp: Stamp, time: SystemTime, recorded: bool) -> Unit {
         verified: false,
         proven: false,
     }
-}
-
-/// Whether the names of a manifest and a file, or of two files, are so close that they may be of one run.
-pub fn is_near(a: Stamp, b: Stamp) -> bool {
-    (a.local() - b.local()).abs() < SAME_RUN
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub struct Stamp(NaiveDateTime);
 
 impl Stamp {
     const FORMAT: &'static str = "%Y%m%d_%H%M%S";
+    /// The names of a run's manifest and files tell times that are closer than this.
+    pub const SAME_RUN: TimeDelta = TimeDelta::hours(1);
 
     /// The time now.
     pub fn now() -> Self {
@@ -38,6 +40,11 @@ impl Stamp {
     /// The date and time itself.
     pub fn local(self) -> NaiveDateTime {
         self.0
+    }
+
+    /// Whether two names are so close that they may be of one run.
+    pub fn is_near(self, other: Self) -> bool {
+        (self.0 - other.0).abs() < Self::SAME_RUN
     }
 
     /// One second later.

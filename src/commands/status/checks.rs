@@ -117,7 +117,7 @@ impl State {
         findings.push(self.disk());
         if let Some(last) = self.ahead.last() {
             let text = format!(
-                "{} recovery point(s) are dated in the future, such as {}: is the clock right? The others count",
+                "{} recovery point(s) are dated in the future, such as {}: is the clock right? They do not count here",
                 self.ahead.len(),
                 last.name
             );

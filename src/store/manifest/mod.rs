@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{bail, Context, Result};
 use chrono::DateTime;
 
-use crate::report::log::ascii;
+use crate::formats::text::ascii;
 use crate::store::atomic::{self, Access};
 use crate::store::inventory::Inventory;
 use crate::store::lock::{component_lock, InUse, Lock};
 use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy};
-use crate::store::{make_dir, Kind, Stamp, Store};
+use crate::store::{is_there, make_dir, Kind, Stamp, Store};
 
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
@@ -217,6 +217,7 @@ impl Point {
     /// the name; the point then gets that of a later second.
     pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
         let away = Inventory::take(store).map(|inventory| inventory.away_for(self));
+        self.unset(AWAY);
         if let Some(away) = away.ok().filter(|away| !away.is_empty()) {
             self.set(AWAY, &away.join(" "));
         }
@@ -327,11 +328,11 @@ impl Point {
 /// marks a point (as verified, drilled, copied off-site) does it this way, so that no mark is lost to another's.
 pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> Result<()> {
     let path = store.set_path(stamp);
-    if !path.exists() {
+    if !is_there(&path) {
         return Ok(());
     }
     let _lock = lock(store)?;
-    if !path.exists() {
+    if !is_there(&path) {
         return Ok(());
     }
     let mut point = Point::load(&path)?;
