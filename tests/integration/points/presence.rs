@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::{days_ago, fact, loose, manifest, offline, point, points, sha256sum_agrees, touch, whole, KINDS};
-use crate::common::{can_mount, has_program, skip, Outcome, Sandbox};
+use crate::common::{can_mount, has_program, name, sh, skip, Outcome, Sandbox};
 
 /// Every file below backups/ with its contents, but for marks in the manifests.
 fn kept(sandbox: &Sandbox) -> Vec<String> {
@@ -194,6 +194,30 @@ fn the_second_night_is_like_the_first() {
             "{away:?}: {outcome}"
         );
     }
+}
+
+/// The way out that docs/retention.md names.
+#[test]
+fn what_is_lost_for_good_can_be_given_up() {
+    let sandbox = Sandbox::new("lost").redis().build();
+    let old = [3, 20, 40].map(|age| point(&sandbox, age, &whole(100), &[]));
+    move_away(&sandbox, &["redis"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let newest = sandbox.backups("sets").pop().unwrap();
+    assert_eq!(fact(&newest, "away").as_deref(), Some("redis"));
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    assert_eq!(points(&sandbox).len(), 4, "{outcome}");
+    sh(
+        "sed -i '/^# away: /d' \"$1\"/backups/sets/*.sha256",
+        &[sandbox.dir().as_os_str()],
+    );
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success().assert_never_says("is a disk not mounted");
+    assert_eq!(
+        points(&sandbox),
+        [&old[0], &name(&newest).replace(".sha256", "")].map(String::clone)
+    );
 }
 
 #[test]
