@@ -18,10 +18,11 @@ use crate::config::SETTINGS;
 use crate::process::Count;
 use crate::report::log::{self, Journal};
 use crate::report::units;
+use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, State};
 use crate::store::lock::remove_unused;
-use crate::store::manifest::{self, PointOnDisk, State};
-use crate::store::retention::{self, File, Grade, Idle, Jump, Reason, Rules, Unit, Verdict};
-use crate::store::{Entry, Kind, Store};
+use crate::store::manifest;
+use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
+use crate::store::{Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
 use crate::stream::read;
 
@@ -31,10 +32,10 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "cleanup-backups",
         summary: "delete backups that are older than BACKUP_RETENTION_DAYS",
-        details: "BACKUP_KEEP_LAST, _DAILY, _WEEKLY, _MONTHLY and _YEARLY keep more. The newest good backup of each component\n\
-                  always stays, and so does what was verified or proven last; the files of a recovery point stay or go together.\n\
-                  A stretch without backups that is longer than the retention counts as a third of it. --dry-run tells why each\n\
-                  file stays or goes.",
+        details: "The newest complete recovery points (BACKUP_KEEP_LAST, 3) and the newest good backup of each component always\n\
+                  stay, and so does what was verified or proven last. BACKUP_KEEP_DAILY, _WEEKLY, _MONTHLY and _YEARLY keep\n\
+                  more. The files of a recovery point stay or go together. Where a directory does not hold what it should,\n\
+                  nothing is deleted. --dry-run tells why each file stays or goes.",
         flags: &[DRY_RUN],
         ..Row::ACTS
     },
@@ -63,47 +64,34 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
     log::check_started()?;
     tell_rules(&rules);
-    let mut failed = 0_u64;
-    let mut listings = Vec::new();
-    for kind in Kind::ALL {
-        let dir = app.store.dir(kind);
-        if dir.is_dir() {
-            match app.store.list(kind) {
-                Ok(entries) => listings.push((kind, entries)),
-                Err(error) => {
-                    JOURNAL.failure(&error);
-                    failed += 1;
-                }
-            }
-        }
-    }
     let now = SystemTime::now();
-    let mut plan = Plan::new(app, &listings)?;
+    let inventory = Inventory::take(&app.store)?;
+    let mut failed = tell_unreadable(&inventory);
     let lost = components::lost_env_file(app);
-    match lost {
-        Some(lost) => JOURNAL.warn(format_args!(
+    let mut plan = Plan::new(&inventory, lost.is_some());
+    if let Some(lost) = lost {
+        JOURNAL.warn(format_args!(
             "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
-        )),
-        None => plan.judge_loose(app, now, &rules),
+        ));
     }
-    let verdicts = plan.decide(now, &rules, lost.is_some());
-    plan.warn(now, &rules);
+    plan.judge_unrecorded(app, now, &rules);
+    let verdicts = plan.decide(now, &rules);
+    for shrunk in retention::shrunk(&plan.units, now) {
+        JOURNAL.warn(in_words(&shrunk));
+    }
     let kept = plan.kept(&verdicts);
     let owners = plan.owners();
 
-    let (mut deleted, mut freed) = (0_u64, 0_u64);
-    for kind in Kind::ALL {
-        let dir = app.store.dir(kind);
-        if !dir.is_dir() {
+    let mut removed = HashSet::new();
+    let mut freed = 0_u64;
+    for (kind, listing) in &inventory.listings {
+        let dir = app.store.dir(*kind);
+        if let Listing::Absent = listing {
             JOURNAL.info(format_args!("Directory does not exist, skipping: {}", dir.display()));
             continue;
         }
         JOURNAL.info(format_args!("Scanning {}...", dir.display()));
-        let entries = listings
-            .iter()
-            .filter(|(listed, _)| *listed == kind)
-            .flat_map(|(_, entries)| entries);
-        for entry in entries {
+        for entry in listing.files() {
             let (path, size) = (entry.path.display(), units::du(entry.disk));
             if dry_run {
                 if !kept.contains(entry.path.as_path()) {
@@ -121,7 +109,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
                 Ok(false) => JOURNAL.info(format_args!("Kept, because another command reads it now: {path}")),
                 Ok(true) => {
                     JOURNAL.info(format_args!("Deleted: {path} ({size})"));
-                    deleted += 1;
+                    removed.insert(entry.path.as_path());
                     freed += entry.bytes;
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -132,12 +120,13 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
             }
         }
     }
-    failed += plan.forget(app, &verdicts, dry_run);
+    failed += plan.forget(app, &verdicts, &removed, dry_run);
     if dry_run {
         JOURNAL.success("Dry-run completed");
     } else {
         JOURNAL.success(format_args!(
-            "Cleanup completed: {deleted} files deleted, {} freed",
+            "Cleanup completed: {} files deleted, {} freed",
+            removed.len(),
             units::amount(freed)
         ));
     }
@@ -145,6 +134,32 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
         bail!("{failed} item(s) could not be cleaned up");
     }
     Ok(())
+}
+
+/// Says what there is that cannot be read, and what does not hold what it should. Gives how many errors that were.
+fn tell_unreadable(inventory: &Inventory) -> u64 {
+    let mut failed = 0;
+    for (_, listing) in &inventory.listings {
+        if let Listing::Failed(error) = listing {
+            JOURNAL.error(format_args!("{error:#}"));
+            failed += 1;
+        }
+    }
+    for (path, error) in &inventory.unreadable {
+        JOURNAL.warn(format_args!("Recovery point left out: {}: {error:#}", path.display()));
+    }
+    if !inventory.unreadable.is_empty() {
+        JOURNAL.warn(
+            "Files of those runs are kept until their manifests can be read, or are removed: what belongs to them is not \
+             known",
+        );
+    }
+    for away in &inventory.away {
+        JOURNAL.warn(format_args!(
+            "{away}: is a disk not mounted? Nothing is deleted until they are back, or known to be lost (docs/retention.md)"
+        ));
+    }
+    failed
 }
 
 /// What is to be kept must not be deleted by the default because its name is mistyped.
@@ -168,14 +183,12 @@ pub fn reclaimable(app: &App) -> u64 {
     if check_names(app).is_err() {
         return 0;
     }
-    let listings = listings(app);
-    let Ok(survey) = manifest::survey(&app.store, &listings) else {
+    let Ok(inventory) = Inventory::take(&app.store) else {
         return 0;
     };
-    let plan = Plan::from(app, survey);
-    let lost = components::lost_env_file(app).is_some();
-    let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention, lost));
-    let entries = listings.iter().flat_map(|(_, entries)| entries);
+    let plan = Plan::new(&inventory, components::lost_env_file(app).is_some());
+    let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention));
+    let entries = inventory.listings.iter().flat_map(|(_, listing)| listing.files());
     entries
         .filter(|entry| !kept.contains(&entry.path))
         .map(|entry| entry.disk)
@@ -185,19 +198,20 @@ pub fn reclaimable(app: &App) -> u64 {
 /// Warns when the newest backup of a component is much smaller than the one before it.
 pub fn warn_if_shrunk(app: &App, journal: Journal) {
     // What cannot be read has been told by the cleanup of the same run.
-    if let Ok(survey) = manifest::survey(&app.store, &listings(app)) {
-        for shrunk in retention::shrunk(&Plan::from(app, survey).units) {
-            journal.warn(shrunk);
+    if let Ok(inventory) = Inventory::take(&app.store) {
+        for shrunk in retention::shrunk(&Plan::new(&inventory, false).units, SystemTime::now()) {
+            journal.warn(in_words(&shrunk));
         }
     }
 }
 
-/// The files of each directory that can be read.
-fn listings(app: &App) -> Vec<(Kind, Vec<Entry>)> {
-    Kind::ALL
-        .into_iter()
-        .filter_map(|kind| Some((kind, app.store.list(kind).ok()?)))
-        .collect()
+fn in_words(shrunk: &Shrunk) -> String {
+    format!(
+        "The newest backup of {} is much smaller than the one before it ({} after {}): see whether something is missing",
+        shrunk.kind.dir(),
+        units::amount(shrunk.newest),
+        units::amount(shrunk.before)
+    )
 }
 
 fn tell_rules(rules: &Rules) {
@@ -240,129 +254,115 @@ fn tell_bad(bad: &[(PathBuf, anyhow::Error)]) {
 }
 
 /// What there is, as the retention sees it.
-struct Plan {
+struct Plan<'a> {
     units: Vec<Unit>,
     /// The point that each unit is; none for a file that belongs to none.
-    points: Vec<Option<PointOnDisk>>,
+    points: Vec<Option<&'a PointOnDisk>>,
+    /// Why everything stays, whatever the rules say.
+    hold: Vec<Reason>,
+    /// The runs whose manifests cannot be read: their files may look as though they belonged to none.
+    unknown: Vec<Stamp>,
 }
 
-impl Plan {
-    fn new(app: &App, listings: &[(Kind, Vec<Entry>)]) -> Result<Self> {
-        let survey = manifest::survey(&app.store, listings)?;
-        for (path, error) in &survey.unreadable {
-            JOURNAL.warn(format_args!("Recovery point left out: {}: {error:#}", path.display()));
+impl<'a> Plan<'a> {
+    fn new(inventory: &'a Inventory, rules_are_lost: bool) -> Self {
+        let recorded = inventory.points.iter().map(|held| (recorded(held), Some(held)));
+        let unrecorded = inventory.unrecorded.iter();
+        let unrecorded = unrecorded.map(|(kind, entry)| (unrecorded_unit(*kind, entry), None));
+        let (units, points) = recorded.chain(unrecorded).unzip();
+        let mut hold = Vec::new();
+        hold.extend(rules_are_lost.then_some(Reason::Rules));
+        hold.extend((!inventory.away.is_empty()).then_some(Reason::Away));
+        let stamps = inventory.unreadable.iter();
+        let stamps = stamps.filter_map(|(path, _)| Stamp::parse(path.file_stem()?.to_str()?));
+        Self {
+            units,
+            points,
+            hold,
+            unknown: stamps.collect(),
         }
-        Ok(Self::from(app, survey))
-    }
-
-    fn from(app: &App, survey: manifest::Inventory) -> Self {
-        let mut plan = Self {
-            units: Vec::new(),
-            points: Vec::new(),
-        };
-        for held in survey.points {
-            plan.units.push(recorded(&app.store, &held));
-            plan.points.push(Some(held));
-        }
-        for (kind, entry) in &survey.loose {
-            plan.units.push(loose(*kind, entry));
-            plan.points.push(None);
-        }
-        plan
     }
 
     /// Reads files without a recovery point, newest first, until a good backup of the component is found: a dump that is
     /// cut off must not be the last one left. Nothing is read while nothing is old enough to go.
-    fn judge_loose(&mut self, app: &App, now: SystemTime, rules: &Rules) {
+    fn judge_unrecorded(&mut self, app: &App, now: SystemTime, rules: &Rules) {
+        if !self.hold.is_empty() {
+            return;
+        }
         let mut bad: Vec<(PathBuf, anyhow::Error)> = Vec::new();
         for kind in Kind::ALL {
-            let mut left = READ_LIMIT;
             let holds = |unit: &Unit| unit.files.iter().any(|file| file.kind == kind);
             let old = now - Duration::from_secs(rules.days * 86_400);
-            if !self.units.iter().any(|unit| holds(unit) && unit.taken <= old) {
-                continue;
-            }
-            // In the retention's own order: the one that it keeps must be the one that was read.
-            let series = retention::series(&self.units, kind);
-            let order: Vec<usize> = series.into_iter().map(|(index, _)| index).collect();
-            for index in order {
-                let unit = &mut self.units[index];
-                let recorded = unit.recorded;
-                let Some(file) = unit.files.iter_mut().find(|file| file.kind == kind) else {
-                    continue;
-                };
-                if file.grade != Grade::Good {
-                    continue;
-                }
-                if recorded || file.bytes > left {
-                    break;
-                }
-                left -= file.bytes;
-                match components::verify(app, kind, &file.path) {
-                    Ok(()) => break,
-                    // What cannot be read here cannot be judged either.
-                    Err(error) if read::is_no_verdict(&error) => {
-                        // That a host cannot decrypt what it writes may well be meant.
-                        if !error.is::<Locked>() {
-                            JOURNAL.warn(format_args!(
-                                "Could not be judged, and is kept: {}: {error:#}",
-                                file.path.display()
-                            ));
-                        }
-                        break;
-                    }
-                    Err(error) => {
-                        file.grade = lesser(app, &file.path);
-                        bad.push((file.path.clone(), error));
-                    }
-                }
+            if self.units.iter().any(|unit| holds(unit) && unit.aged <= old) {
+                self.judge_kind(app, now, kind, &mut bad);
             }
         }
         tell_bad(&bad);
     }
 
-    /// What becomes of each unit; everything stays where the rules are `lost`.
-    fn decide(&self, now: SystemTime, rules: &Rules, lost: bool) -> Vec<Verdict> {
-        let mut verdicts = retention::decide(&self.units, now, rules);
-        if lost {
-            for verdict in &mut verdicts {
-                verdict.reasons.push(Reason::Rules);
+    fn judge_kind(&mut self, app: &App, now: SystemTime, kind: Kind, bad: &mut Vec<(PathBuf, anyhow::Error)>) {
+        let mut left = READ_LIMIT;
+        // In the retention's own order: the one that it keeps must be the one that was read.
+        let series = retention::series(&self.units, now, kind);
+        let mut order = series
+            .into_iter()
+            .map(|(index, _)| index)
+            .collect::<Vec<_>>()
+            .into_iter();
+        while let Some(index) = order.next() {
+            let unit = &mut self.units[index];
+            let recorded = unit.recorded;
+            let Some(file) = unit.files.iter_mut().find(|file| file.kind == kind) else {
+                continue;
+            };
+            if file.grade != Grade::Good {
+                continue;
             }
+            if recorded || file.bytes > left {
+                return;
+            }
+            left -= file.bytes;
+            let Err(error) = components::verify(app, kind, &file.path) else {
+                return;
+            };
+            // That a host cannot decrypt what it writes may well be meant.
+            if error.is::<Locked>() {
+                return;
+            }
+            // A program that fails on a file may have lacked its bytes.
+            if read::is_no_verdict(&error) || read::sha256(&app.config, &file.path).is_err() {
+                JOURNAL.warn(format_args!(
+                    "Could not be judged, and is kept: {}: {error:#}",
+                    file.path.display()
+                ));
+                // Nor can those before it go: one of them may be the last good one.
+                for index in std::iter::once(index).chain(order) {
+                    self.units[index].unreadable |= !self.units[index].recorded;
+                }
+                return;
+            }
+            file.grade = lesser(app, &file.path);
+            bad.push((file.path.clone(), error));
+        }
+    }
+
+    /// What becomes of each unit.
+    fn decide(&self, now: SystemTime, rules: &Rules) -> Vec<Verdict> {
+        let mut verdicts = retention::decide(&self.units, now, rules);
+        for (unit, verdict) in self.units.iter().zip(&mut verdicts) {
+            verdict.reasons.extend(&self.hold);
+            verdict
+                .reasons
+                .extend(self.is_unknown(unit).then_some(Reason::Manifest));
         }
         verdicts
     }
 
-    /// Says what is odd about the whole.
-    fn warn(&self, now: SystemTime, rules: &Rules) {
-        match retention::clock(&self.units, now) {
-            Some(Jump::Ahead(index)) => JOURNAL.warn(format_args!(
-                "The clock cannot be right: {} is from the future. Nothing is deleted until the clock or the name is right",
-                self.name(index)
-            )),
-            Some(Jump::LongAgo) => JOURNAL.warn(
-                "The newest backup is more than a year old: the clock may have jumped, or no backup was made. \
-                 Nothing is deleted before a new one is there",
-            ),
-            None => {
-                if let Some((days, counts)) = Idle::of(&self.units, now, rules.days).until(now) {
-                    JOURNAL.warn(format_args!(
-                        "No recovery point was made for {days} days: the host was off, backups failed, or the clock has jumped. \
-                         These days count as {counts}, so that older backups do not all go at once"
-                    ));
-                }
-            }
-        }
-        for shrunk in retention::shrunk(&self.units) {
-            JOURNAL.warn(shrunk);
-        }
-    }
-
-    fn name(&self, index: usize) -> String {
-        match (&self.points[index], self.units[index].files.first()) {
-            (Some(held), _) => format!("recovery point {}", held.point.stamp),
-            (None, Some(file)) => file.path.display().to_string(),
-            (None, None) => String::new(),
-        }
+    /// Whether a file without a recovery point may be of a run whose manifest cannot be read.
+    fn is_unknown(&self, unit: &Unit) -> bool {
+        let stamp = |file: &File| file.kind.stamp_in(file.path.file_name()?.to_str()?);
+        let near = |stamp: Stamp| self.unknown.iter().any(|of| of.is_near(stamp));
+        !unit.recorded && unit.files.iter().filter_map(stamp).any(near)
     }
 
     /// The files that stay.
@@ -391,7 +391,7 @@ impl Plan {
         let mut of = String::new();
         if let Some(held) = &self.points[index] {
             of = format!(", recovery point {}", held.point.stamp);
-            if self.units[index].taken != held.point.stamp.time() {
+            if self.units[index].aged != self.units[index].taken {
                 of.push_str(" (a file of it was written later than it says, and that time counts)");
             }
         }
@@ -407,10 +407,10 @@ impl Plan {
     }
 
     /// Brings the manifests of the points that went up to date. Gives how many could not be.
-    fn forget(&self, app: &App, verdicts: &[Verdict], dry_run: bool) -> u64 {
+    fn forget(&self, app: &App, verdicts: &[Verdict], removed: &HashSet<&Path>, dry_run: bool) -> u64 {
         let mut failed = 0;
         for (held, verdict) in self.points.iter().zip(verdicts) {
-            let Some(held) = held.as_ref().filter(|_| verdict.is_deletion()) else {
+            let Some(held) = held.filter(|_| verdict.is_deletion()) else {
                 continue;
             };
             let stamp = held.point.stamp;
@@ -418,7 +418,7 @@ impl Plan {
                 JOURNAL.info(format_args!("[DRY-RUN] Would remove recovery point: {stamp}"));
                 continue;
             }
-            if let Err(error) = forget(&app.store, held) {
+            if let Err(error) = forget(&app.store, held, removed) {
                 JOURNAL.failure(&error.context(format!("Cannot remove recovery point {stamp}")));
                 failed += 1;
             }
@@ -427,17 +427,10 @@ impl Plan {
     }
 }
 
-/// Removes the manifest of a point whose files are gone; where some could not be deleted, it goes on to tell of those.
-fn forget(store: &Store, held: &PointOnDisk) -> Result<()> {
-    let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    // A directory that is not there (a medium that is not mounted) says nothing of its files.
-    let unknown = |kind: Kind| !store.dir(kind).is_dir();
-    let left = held
-        .point
-        .members
-        .iter()
-        .any(|member| unknown(member.kind) || is_there(&store.root().join(&member.name)));
-    if !left {
+/// Removes the manifest of a point all of whose files went, now or before; where some did not, it goes on to tell of those.
+fn forget(store: &Store, held: &PointOnDisk, removed: &HashSet<&Path>) -> Result<()> {
+    let went = |file: &MemberOnDisk| removed.contains(store.root().join(&file.member.name).as_path());
+    if held.files.iter().all(|file| went(file) || file.state == State::Missing) {
         held.point.remove(store)?;
         JOURNAL.info(format_args!("Removed recovery point: {}", held.point.stamp));
         return Ok(());
@@ -445,11 +438,9 @@ fn forget(store: &Store, held: &PointOnDisk) -> Result<()> {
     manifest::update(store, held.point.stamp, |point| {
         // With those of an earlier cleanup: a file that is neither named nor said to be deleted is one that was cut off.
         let mut deleted: Vec<String> = point.listed("deleted").into_iter().map(str::to_owned).collect();
-        for (member, entry) in &held.files {
-            if entry.is_some() && !is_there(&store.root().join(&member.name)) {
-                point.members.retain(|known| known.name != member.name);
-                deleted.push(member.kind.dir().to_owned());
-            }
+        for file in held.files.iter().filter(|file| went(file)) {
+            point.members.retain(|known| known.name != file.member.name);
+            deleted.push(file.member.kind.dir().to_owned());
         }
         if !deleted.is_empty() {
             point.set("deleted", &deleted.join(" "));
@@ -469,25 +460,25 @@ fn lesser(app: &App, path: &Path) -> Grade {
     }
 }
 
-/// A recovery point as the retention sees it: its name tells its age, unless one of its files is younger.
-fn recorded(store: &Store, held: &PointOnDisk) -> Unit {
+/// A recovery point as the retention sees it: its run tells its age, unless one of its files is younger.
+fn recorded(held: &PointOnDisk) -> Unit {
     let point = &held.point;
-    let named = point.stamp.time();
+    let taken = point.time();
     let touched = held
         .files
         .iter()
-        .filter_map(|(_, entry)| Some(entry.as_ref()?.modified))
+        .filter_map(|file| Some(file.entry.as_ref()?.modified))
         .max();
-    let taken = touched.filter(|time| *time > named + TOLERANCE).unwrap_or(named);
-    let files = held.files.iter().filter_map(|(member, entry)| {
-        let entry = entry.as_ref()?;
+    let good = point.excluded_from_latest().is_none();
+    let files = held.files.iter().filter_map(|file| {
+        let entry = file.entry.as_ref()?;
         Some(File {
-            path: store.root().join(&member.name),
-            kind: member.kind,
+            path: entry.path.clone(),
+            kind: file.member.kind,
             bytes: entry.bytes,
-            grade: match held.state(member, Some(entry)) {
+            grade: match file.state {
                 _ if entry.bytes == 0 => Grade::Empty,
-                State::Present if point.aside().is_none() => Grade::Good,
+                State::Present if good => Grade::Good,
                 _ => Grade::Unproven,
             },
         })
@@ -495,16 +486,19 @@ fn recorded(store: &Store, held: &PointOnDisk) -> Unit {
     Unit {
         files: files.collect(),
         taken,
+        named: Some(taken),
+        aged: touched.filter(|time| *time > taken + TOLERANCE).unwrap_or(taken),
         local: point.stamp.local(),
-        dated: Some(named),
         recorded: true,
-        verified: point.fact("verified").is_some(),
-        proven: point.fact("drill").is_some_and(|drill| drill.starts_with("passed")),
+        complete: good && held.is_complete(),
+        unreadable: held.files.iter().any(|file| file.state == State::Unreadable),
+        verified: point.is_verified(),
+        proven: point.drill().is_some_and(|drill| drill.passed()),
     }
 }
 
 /// A file that belongs to no recovery point: the time at which it was written tells its age, as with find.
-fn loose(kind: Kind, entry: &Entry) -> Unit {
+fn unrecorded_unit(kind: Kind, entry: &Entry) -> Unit {
     Unit {
         files: vec![File {
             path: entry.path.clone(),
@@ -513,10 +507,12 @@ fn loose(kind: Kind, entry: &Entry) -> Unit {
             grade: if entry.bytes > 0 { Grade::Good } else { Grade::Empty },
         }],
         taken: entry.modified,
+        named: entry.stamp.map(Stamp::time),
+        aged: entry.modified,
         local: DateTime::<Local>::from(entry.modified).naive_local(),
-        // A file that was touched, or named by hand, is no witness; one whose name and time agree is.
-        dated: entry.stamp.map(|stamp| stamp.time().min(entry.modified)),
         recorded: false,
+        complete: false,
+        unreadable: false,
         verified: false,
         proven: false,
     }

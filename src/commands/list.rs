@@ -15,8 +15,8 @@ use crate::cli::{Flag, Row};
 use crate::report::json::Json;
 use crate::report::log;
 use crate::report::units;
-use crate::store::manifest::{self, Inventory, PointOnDisk, State};
-use crate::store::{Entry, Kind, Stamp};
+use crate::store::inventory::{Inventory, PointOnDisk, State};
+use crate::store::{Entry, Kind};
 
 const JSON: Flag = Flag::new("json", "as JSON, for other programs");
 const ALL: Flag = Flag::new(
@@ -38,20 +38,14 @@ pub const COMMAND: Command = Command {
 
 /// Prints what there is to standard output, oldest first. `all` names each file that belongs to no recovery point; else the
 /// table counts them.
-///
-/// # Errors
-/// When a directory cannot be read, or nothing can be printed.
 fn list(app: &App, json: bool, all: bool) -> Result<()> {
-    let listings: Vec<(Kind, Vec<Entry>)> = Kind::ALL
-        .into_iter()
-        .map(|kind| Ok((kind, app.store.list(kind)?)))
-        .collect::<Result<_>>()?;
-    let survey = manifest::survey(&app.store, &listings)?;
+    let inventory = Inventory::take(&app.store)?;
+    inventory.check_listed()?;
     let now = SystemTime::now();
     let text = if json {
-        as_json(app, &survey, now)
+        as_json(app, &inventory, now)
     } else {
-        as_table(app, &survey, now, all)
+        as_table(app, &inventory, now, all)
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -60,9 +54,9 @@ fn list(app: &App, json: bool, all: bool) -> Result<()> {
 }
 
 /// The table, its columns as wide as what stands in them.
-fn as_table(app: &App, survey: &Inventory, now: SystemTime, all: bool) -> String {
+fn as_table(app: &App, inventory: &Inventory, now: SystemTime, all: bool) -> String {
     let mut text = String::new();
-    if survey.points.is_empty() {
+    if inventory.points.is_empty() {
         text.push_str("There is no recovery point yet.\n");
     } else {
         let mut rows = vec![[
@@ -70,25 +64,28 @@ fn as_table(app: &App, survey: &Inventory, now: SystemTime, all: bool) -> String
         ]
         .map(str::to_owned)
         .to_vec()];
-        rows.extend(survey.points.iter().map(|held| row(held, now)));
+        rows.extend(inventory.points.iter().map(|held| row(held, now)));
         table(&mut text, &rows);
     }
-    if !survey.loose.is_empty() {
+    if !inventory.unrecorded.is_empty() {
         let (of, rows) = match all {
-            true => (" (below backups/)", named(app.store.root(), &survey.loose, now)),
-            false => (" (list --all names each)", counted(&survey.loose, now)),
+            true => (" (below backups/)", named(app.store.root(), &inventory.unrecorded, now)),
+            false => (" (list --all names each)", counted(&inventory.unrecorded, now)),
         };
         let _ = writeln!(text, "\nFiles that belong to no recovery point{of}:");
         table(&mut text, &rows);
     }
-    for (path, error) in &survey.unreadable {
+    for away in &inventory.away {
+        let _ = writeln!(text, "\nNot there now: {away}");
+    }
+    for (path, error) in &inventory.unreadable {
         let _ = writeln!(text, "\nCannot be read: {}: {error:#}", path.display());
     }
     log::ascii_lines(&text)
 }
 
 /// The cells of each file, its path as it is below `root`.
-fn named(root: &Path, loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
+fn named(root: &Path, unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
     let cells = |entry: &Entry| {
         let path = entry.path.strip_prefix(root).unwrap_or(&entry.path);
         vec![
@@ -97,13 +94,13 @@ fn named(root: &Path, loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<Strin
             age(entry.modified, now),
         ]
     };
-    loose.iter().map(|(_, entry)| cells(entry)).collect()
+    unrecorded.iter().map(|(_, entry)| cells(entry)).collect()
 }
 
 /// The cells of each kind that has files: how many, their size, the age of the newest.
-fn counted(loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
+fn counted(unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
     let cells = |kind: Kind| {
-        let files: Vec<&Entry> = loose
+        let files: Vec<&Entry> = unrecorded
             .iter()
             .filter(|(k, _)| *k == kind)
             .map(|(_, entry)| entry)
@@ -121,12 +118,12 @@ fn counted(loose: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
 
 /// The cells of a point.
 fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
-    let mut cells = vec![held.point.stamp.to_string(), age(held.point.stamp.time(), now)];
+    let mut cells = vec![held.point.stamp.to_string(), age(held.point.time(), now)];
     let failed = held.point.listed("failed");
     for kind in Kind::ALL {
-        let file = held.files.iter().find(|(member, _)| member.kind == kind);
+        let file = held.files.iter().find(|file| file.member.kind == kind);
         cells.push(match file {
-            Some((member, entry)) => match (held.state(member, entry.as_ref()), entry) {
+            Some(file) => match (file.state, &file.entry) {
                 (State::Present, Some(entry)) => units::du(entry.bytes),
                 (state, _) => state.name().to_owned(),
             },
@@ -173,11 +170,17 @@ fn date(time: &str) -> &str {
 }
 
 fn table(text: &mut String, rows: &[Vec<String>]) {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(row.len().max(widths.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
     for row in rows {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let _ = write!(line, "{cell:width$}  ", width = width(column).unwrap_or(0));
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
         }
         let _ = writeln!(text, "{}", line.trim_end());
     }
@@ -197,8 +200,8 @@ fn age(time: SystemTime, now: SystemTime) -> String {
     format!("{seconds} s")
 }
 
-fn as_json(app: &App, survey: &Inventory, now: SystemTime) -> String {
-    let loose = survey.loose.iter().map(|(kind, entry)| {
+fn as_json(app: &App, inventory: &Inventory, now: SystemTime) -> String {
+    let unrecorded = inventory.unrecorded.iter().map(|(kind, entry)| {
         Json::Object(vec![
             ("component", Json::text(kind.dir())),
             ("path", path(&entry.path)),
@@ -206,14 +209,14 @@ fn as_json(app: &App, survey: &Inventory, now: SystemTime) -> String {
             ("modified", Json::text(rfc3339(entry.modified))),
         ])
     });
-    let unreadable = survey
+    let unreadable = inventory
         .unreadable
         .iter()
         .map(|(at, error)| Json::Object(vec![("path", path(at)), ("error", Json::text(format!("{error:#}")))]));
-    let points = survey.points.iter().map(|held| point(app, held, now));
+    let points = inventory.points.iter().map(|held| point(app, held, now));
     let all = Json::Object(vec![
         ("points", Json::List(points.collect())),
-        ("loose", Json::List(loose.collect())),
+        ("loose", Json::List(unrecorded.collect())),
         ("unreadable", Json::List(unreadable.collect())),
     ]);
     format!("{all}\n")
@@ -228,20 +231,20 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
     };
     let image = point.facts("n8n.image.").next();
     let image = Json::maybe(image.map(|(_, image)| image.split(' ').next().unwrap_or(image)));
-    let files = held.files.iter().map(|(member, entry)| {
-        let bytes = entry.as_ref().map(|entry| Json::count(entry.bytes));
+    let files = held.files.iter().map(|file| {
+        let bytes = file.entry.as_ref().map(|entry| Json::count(entry.bytes));
         Json::Object(vec![
-            ("component", Json::text(member.kind.dir())),
-            ("path", path(&app.store.root().join(&member.name))),
+            ("component", Json::text(file.member.kind.dir())),
+            ("path", path(&app.store.root().join(&file.member.name))),
             ("bytes", bytes.unwrap_or(Json::Null)),
-            ("sha256", Json::text(&member.sha256)),
-            ("state", Json::text(held.state(member, entry.as_ref()).name())),
+            ("sha256", Json::text(&file.member.sha256)),
+            ("state", Json::text(file.state.name())),
         ])
     });
     Json::Object(vec![
         ("stamp", Json::text(point.stamp.to_string())),
-        ("time", Json::text(rfc3339(point.stamp.time()))),
-        ("age_seconds", Json::Number(seconds(point.stamp, now))),
+        ("time", Json::text(rfc3339(point.time()))),
+        ("age_seconds", Json::Number(seconds(point.time(), now))),
         ("manifest", path(&app.store.set_path(point.stamp))),
         ("complete", Json::Bool(held.is_complete())),
         (
@@ -267,9 +270,9 @@ fn path(path: &Path) -> Json {
 }
 
 /// The age of a point in seconds; negative when it is from the future.
-fn seconds(stamp: Stamp, now: SystemTime) -> i64 {
+fn seconds(time: SystemTime, now: SystemTime) -> i64 {
     let whole = |age: Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-    match now.duration_since(stamp.time()) {
+    match now.duration_since(time) {
         Ok(age) => whole(age),
         Err(ahead) => -whole(ahead.duration()),
     }

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
@@ -21,7 +21,8 @@ use crate::engine::{Docker, Status};
 use crate::report::log::{self, Journal};
 use crate::stack;
 use crate::stack::pause::Pause;
-use crate::store::manifest::{self, Point};
+use crate::store::inventory::{self, is_ahead};
+use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
 
 const ONLY: Flag = Flag::new("only", "restore these parts, comma-separated").value("PARTS");
@@ -194,23 +195,29 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
         }
         return Ok(point);
     }
-    let now = Stamp::now();
-    let mut ahead = None;
-    for (path, point) in manifest::list(&app.store)?.into_iter().rev() {
+    let now = SystemTime::now();
+    let points = inventory::latest_first(&app.store, now)?;
+    let future = |point: &Point| is_ahead(point.time(), now);
+    let readable = points.iter().filter_map(|(_, point)| point.as_ref().ok());
+    for point in readable.filter(|point| future(point) && point.why_not_latest(parts).is_none()) {
+        JOURNAL.warn(format_args!(
+            "Passing over recovery point {}, which is dated in the future",
+            point.stamp
+        ));
+    }
+    for (path, point) in points {
         match point {
             Ok(point) => match point.why_not_latest(parts) {
-                None if point.stamp.is_ahead(now) => {
-                    JOURNAL.warn(format_args!(
-                        "Passing over recovery point {}, which is dated in the future",
-                        point.stamp
-                    ));
-                    ahead = ahead.or(Some(point));
+                None => {
+                    if future(&point) {
+                        JOURNAL.warn("There is no other one, so it is taken all the same: is the clock right?");
+                    }
+                    return Ok(point);
                 }
-                None => return Ok(point),
                 Some(why) => {
                     let why = format!("Passing over the newer recovery point {}: {why}", point.stamp);
                     // The backup of one component by itself is nothing unusual.
-                    match point.members.len() == 1 && point.listed("damaged").is_empty() {
+                    match point.members.len() == 1 && point.damaged().is_empty() {
                         true => JOURNAL.info(why),
                         false => JOURNAL.warn(why),
                     }
@@ -219,8 +226,7 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
             Err(error) => JOURNAL.warn(format_args!("Passing over {}: {error:#}", path.display())),
         }
     }
-    // It may be today's clock that is wrong.
-    ahead.context("There is no recovery point that holds all of these parts; name one, with --only or --skip")
+    bail!("There is no recovery point that holds all of these parts; name one, with --only or --skip")
 }
 
 /// What is kept of what the parts hold now.

@@ -14,6 +14,7 @@ use crate::report::log::Journal;
 use crate::stack;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};
+use crate::store::marks::Mark;
 use crate::store::Stamp;
 
 /// A rehearsal.
@@ -93,16 +94,16 @@ pub fn record(
     }
     point.members.sort_by_key(|member| member.kind);
     if let Some(why) = excluded {
-        point.exclude_from_latest(why);
+        point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
     let path = point.write(&app.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)
 }
 
-/// The time now with its offset, as a manifest tells it.
+/// The time now with its offset, as a manifest tells it; two runs of the same second are told apart.
 pub fn now() -> String {
-    Local::now().to_rfc3339_opts(SecondsFormat::Secs, false)
+    Local::now().to_rfc3339_opts(SecondsFormat::Millis, false)
 }
 
 /// The settings and the backups of a project, for a command that begins: what is worth a word about the settings is said, and what

@@ -6,11 +6,11 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::shared::{now, open};
+use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -20,15 +20,16 @@ use crate::components::COMPONENTS;
 use crate::config::{Drill, Secret};
 use crate::report::log;
 use crate::report::units;
+use crate::store::inventory::{self, newest_first};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
+use crate::store::marks::{self, DrillOutcome, Mark, Time};
 use crate::store::{make_dir, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
-/// The facts of a point that tell the outcome.
-const FACT: &str = "drill";
+/// The fact of a point that tells what its key opens.
 const KEY_FACT: &str = "drill.key";
 
 /// What is to be tested.
@@ -157,8 +158,8 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
 fn list(app: &App) -> Result<()> {
     let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
     let mut bare = String::new();
-    for (stamp, point) in points(app).context(Inconclusive)?.iter().rev() {
-        let age = units::span(age(*stamp));
+    for (stamp, point) in &newest_to_oldest(&points(app).context(Inconclusive)?) {
+        let age = units::span(age(*stamp, point));
         let line = match point {
             Ok(point) => {
                 let parts: Vec<&str> = point.members.iter().map(|member| member.kind.dir()).collect();
@@ -167,7 +168,7 @@ fn list(app: &App) -> Result<()> {
                     bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
                     continue;
                 }
-                let last = point.fact(FACT).unwrap_or("never");
+                let last = point.fact(marks::DRILL).unwrap_or("never");
                 format!("{stamp}  {age:<11}  {parts:<23}  {last}")
             }
             Err(error) => format!("{stamp}  {age:<11}  {}", log::ascii(&format!("{error:#}"))),
@@ -214,7 +215,7 @@ fn points(app: &App) -> Result<BTreeMap<Stamp, Result<Point>>> {
             }
         }
     }
-    for (path, point) in manifest::list(&app.store)? {
+    for (path, point) in inventory::list(&app.store)? {
         let stamp = path.file_stem().and_then(OsStr::to_str).and_then(Stamp::parse);
         if let Some(stamp) = stamp {
             points.insert(stamp, point);
@@ -229,8 +230,21 @@ fn has_no_manifest(point: &Point) -> bool {
 }
 
 /// How old a point is.
-fn age(stamp: Stamp) -> Duration {
-    stamp.time().elapsed().unwrap_or_default()
+fn age(stamp: Stamp, point: &Result<Point>) -> Duration {
+    time(stamp, point).elapsed().unwrap_or_default()
+}
+
+fn time(stamp: Stamp, point: &Result<Point>) -> SystemTime {
+    point.as_ref().map_or_else(|_| stamp.time(), Point::time)
+}
+
+/// The points in the order in which the latest is looked for.
+fn newest_to_oldest(points: &BTreeMap<Stamp, Result<Point>>) -> Vec<(Stamp, &Result<Point>)> {
+    let mut order: Vec<_> = points.iter().map(|(stamp, point)| (*stamp, point)).collect();
+    newest_first(&mut order, SystemTime::now(), |(stamp, point)| {
+        (time(*stamp, point), *stamp)
+    });
+    order
 }
 
 /// The point to test.
@@ -248,21 +262,13 @@ fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
         // One that cannot be read must not be passed over.
         Err(_) => true,
     };
-    let newest = points.keys().next_back().copied();
-    let now = Stamp::now();
-    let fit: Vec<Stamp> = points
-        .iter()
-        .rev()
-        .filter(|(_, point)| wanted(point))
-        .map(|(stamp, _)| *stamp)
-        .collect();
-    // One that is dated in the future is not the newest, unless it is today's clock that is wrong.
-    let found = fit.iter().find(|stamp| !stamp.is_ahead(now)).or(fit.first()).copied();
-    let stamp = found
-        .or(newest)
+    let order = newest_to_oldest(&points);
+    let found = order.iter().position(|(_, point)| wanted(point)).unwrap_or_default();
+    let (stamp, _) = *order
+        .get(found)
         .context("There is no backup to test yet")
         .context(Inconclusive)?;
-    for (newer, point) in points.range(stamp..).skip(1) {
+    for (newer, point) in &order[..found] {
         let failed = point.as_ref().map(|point| point.listed("failed")).unwrap_or_default();
         if !failed.is_empty() {
             JOURNAL.warn(format_args!(
@@ -319,7 +325,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     JOURNAL.info(format_args!(
         "Recovery point: {}, {} old",
         point.stamp,
-        units::span(age(point.stamp))
+        units::span(point.time().elapsed().unwrap_or_default())
     ));
     let _used = point.hold(&app.store).context(Inconclusive)?;
     let (env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
@@ -358,7 +364,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         JOURNAL.info(format_args!(
             "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
             units::span(run.took),
-            units::span(age(point.stamp))
+            units::span(point.time().elapsed().unwrap_or_default())
         ));
     }
     conclude(app, point, parts, &run, key_fact)
@@ -454,7 +460,7 @@ fn prove(app: &App, keys: &[(&str, Option<Secret>)], stored: &[Stored]) -> Resul
 
 /// What a test that passed makes of the mark that its point bears.
 #[derive(Debug, PartialEq, Eq)]
-enum Mark {
+enum Change {
     Keep,
     Clear,
     Set,
@@ -462,25 +468,22 @@ enum Mark {
 
 /// A lesser test takes nothing away from a full one, nor from a failure of what it did not test; and what proves a point is
 /// at least its database.
-fn after_pass(before: Option<&str>, parts: Parts) -> Mark {
+fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
     let proves = parts.holds(Kind::Postgres);
-    let tested = |name: &str| match name {
+    let tested = |name: &String| match name.as_str() {
         KEY => proves,
         name => parts.0.iter().any(|kind| kind.dir() == name),
     };
     match before {
-        _ if parts == Parts::FULL => Mark::Set,
-        Some(before) if before.starts_with("failed ") => {
-            let mut failed = before.rsplit(": ").next().unwrap_or_default().split(' ');
-            match (failed.all(tested), proves) {
-                (false, _) => Mark::Keep,
-                (true, false) => Mark::Clear,
-                (true, true) => Mark::Set,
-            }
-        }
-        Some(before) if before.starts_with("passed full ") => Mark::Keep,
-        _ if proves => Mark::Set,
-        _ => Mark::Keep,
+        _ if parts == Parts::FULL => Change::Set,
+        Some(before) if !before.passed() => match (before.failed.iter().all(tested), proves) {
+            (false, _) => Change::Keep,
+            (true, false) => Change::Clear,
+            (true, true) => Change::Set,
+        },
+        Some(before) if before.parts == Parts::FULL.word() => Change::Keep,
+        _ if proves => Change::Set,
+        _ => Change::Keep,
     }
 }
 
@@ -490,15 +493,20 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
     let passed = run.failed.is_empty() && run.unready == 0;
     if passed || !run.failed.is_empty() {
         let marked = manifest::update(&app.store, point.stamp, |point| {
+            let outcome = Mark::Drill(DrillOutcome {
+                parts: word.to_owned(),
+                at: Time::now(),
+                failed: run.failed.iter().map(|name| (*name).to_owned()).collect(),
+            });
             if !passed {
-                point.set(FACT, &format!("failed {word} {}: {}", now(), run.failed.join(" ")));
+                point.mark(&outcome);
                 point.unset(KEY_FACT);
                 return;
             }
-            match after_pass(point.fact(FACT), parts) {
-                Mark::Keep => return,
-                Mark::Clear => point.unset(FACT),
-                Mark::Set => point.set(FACT, &format!("passed {word} {}", now())),
+            match after_pass(point.drill().as_ref(), parts) {
+                Change::Keep => return,
+                Change::Clear => point.unset(marks::DRILL),
+                Change::Set => point.mark(&outcome),
             }
             match &key {
                 Some(key) => point.set(KEY_FACT, key),
@@ -541,20 +549,21 @@ mod tests {
         let full = Some("passed full 2026-01-02T03:04:05+00:00");
         let failed = Some("failed full 2026-01-02T03:04:05+00:00: redis");
         let key = Some("failed full 2026-01-02T03:04:05+00:00: postgres key");
-        for (before, parts, mark) in [
-            (None, Parts::FULL, Mark::Set),
-            (None, Parts::one(Kind::Postgres), Mark::Set),
-            (None, Parts::one(Kind::Redis), Mark::Keep),
-            (full, Parts::one(Kind::Postgres), Mark::Keep),
-            (full, Parts::FULL, Mark::Set),
-            (failed, Parts::one(Kind::Postgres), Mark::Keep),
-            (failed, Parts::one(Kind::Redis), Mark::Clear),
-            (failed, Parts::FULL, Mark::Set),
-            (key, Parts::one(Kind::Postgres), Mark::Set),
-            (key, Parts::one(Kind::N8n), Mark::Keep),
-            (Some("passed postgres x"), Parts::one(Kind::Postgres), Mark::Set),
+        for (before, parts, change) in [
+            (None, Parts::FULL, Change::Set),
+            (None, Parts::one(Kind::Postgres), Change::Set),
+            (None, Parts::one(Kind::Redis), Change::Keep),
+            (full, Parts::one(Kind::Postgres), Change::Keep),
+            (full, Parts::FULL, Change::Set),
+            (failed, Parts::one(Kind::Postgres), Change::Keep),
+            (failed, Parts::one(Kind::Redis), Change::Clear),
+            (failed, Parts::FULL, Change::Set),
+            (key, Parts::one(Kind::Postgres), Change::Set),
+            (key, Parts::one(Kind::N8n), Change::Keep),
+            (Some("passed postgres x"), Parts::one(Kind::Postgres), Change::Set),
         ] {
-            assert_eq!(after_pass(before, parts), mark, "{before:?} {parts:?}");
+            let before = before.and_then(DrillOutcome::parse);
+            assert_eq!(after_pass(before.as_ref(), parts), change, "{before:?} {parts:?}");
         }
     }
 }

@@ -1,23 +1,26 @@
 //! verify: proves backup files at rest. It needs no docker and no running stack.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::SystemTime;
 
-use anyhow::{anyhow, bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::shared::{now, open};
+use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
 use crate::components::verify;
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::store::inventory::{self, Inventory, Listing};
 use crate::store::manifest::{self, Member, Point};
-use crate::store::{Kind, Stamp, SET_SUFFIX};
+use crate::store::marks::{self, Mark, Time};
+use crate::store::{is_there, Kind, Stamp, SET_SUFFIX};
 use crate::stream::encrypt::Locked;
-use crate::stream::read::sha256;
+use crate::stream::read::{is_no_verdict, sha256};
 
 const ALL: Flag = Flag::new("all", "every recovery point and every file besides").short('a');
 
@@ -44,38 +47,43 @@ const JOURNAL: Journal = Journal::new("verify");
 struct Tally {
     files: usize,
     bad: usize,
+    missing: usize,
     unchecked: usize,
 }
 
 impl Tally {
-    /// # Errors
-    /// That not all files are good.
     fn verdict(&self) -> Result<()> {
-        let Self { files, bad, unchecked } = self;
-        match (bad, unchecked) {
-            (0, 0) => Ok(()),
-            (_, 0) => bail!("Verification failed: {bad} of {files} file(s) are bad"),
-            (0, _) => bail!("Verification failed: {unchecked} of {files} file(s) could not be checked"),
-            _ => bail!("Verification failed: {bad} of {files} file(s) are bad, {unchecked} could not be checked"),
-        }
+        let wrong = [
+            (self.bad, "are bad"),
+            (self.missing, "are missing"),
+            (self.unchecked, "could not be checked"),
+        ];
+        let mut of = format!(" of {} file(s)", self.files);
+        let wrong: Vec<String> = wrong
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count}{} {what}", std::mem::take(&mut of)))
+            .collect();
+        ensure!(wrong.is_empty(), "Verification failed: {}", wrong.join(", "));
+        Ok(())
     }
 }
 
 /// What is wrong with a file.
+#[derive(Debug)]
 enum Fault {
-    /// Its contents are not those that were recorded, or it is gone.
-    Damaged(anyhow::Error),
+    /// Its contents were read, or its length seen, and are not those that were recorded.
+    Damaged(Error),
     /// It cannot be proven whole.
-    Unproven(anyhow::Error),
-    /// It cannot be decrypted here, which says nothing about it; why.
+    Unproven(Error),
+    /// It is not there now.
+    Missing,
+    /// It cannot be read or decrypted here, which says nothing about it; why.
     Unchecked(String),
 }
 
-/// Verifies what `operand` names: a file, a recovery point, or the newest point without it; or all there is.
-///
-/// # Errors
-/// With the number of files that are bad or could not be checked, after a line on each; or that there is nothing to verify,
-/// unless all there is was asked for.
+/// Verifies what `operand` names: a file, a recovery point, or the newest point without it; or all there is. That there is
+/// nothing to verify is an error unless all was asked for.
 fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
     JOURNAL.info("Starting verification");
     ensure!(
@@ -90,7 +98,7 @@ fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
         },
         None if all => verify_all(app, &mut tally)?,
         None => {
-            let newest = manifest::list(&app.store)?.pop();
+            let newest = newest(app)?;
             let (path, point) = newest.context("There is no recovery point yet: name a file, or take --all")?;
             verify_set(app, &path, point, &mut tally);
         }
@@ -104,20 +112,25 @@ fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
     Ok(())
 }
 
+fn newest(app: &App) -> Result<Option<(PathBuf, Result<Point>)>> {
+    Ok(inventory::latest_first(&app.store, SystemTime::now())?
+        .into_iter()
+        .next())
+}
+
 /// The manifest that `name` stands for, unless it names a backup file.
 fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
     let text = name.to_string_lossy();
     if let Some(stamp) = Stamp::parse(&text) {
         let path = app.store.set_path(stamp);
-        ensure!(path.exists(), "There is no recovery point {stamp}");
+        ensure!(is_there(&path), "There is no recovery point {stamp}");
         return Ok(Some(path));
     }
     if text == "latest" {
-        let newest = manifest::list(&app.store)?.pop();
-        return Ok(Some(newest.context("There is no recovery point yet")?.0));
+        return Ok(Some(newest(app)?.context("There is no recovery point yet")?.0));
     }
     let path = Path::new(name);
-    ensure!(path.exists(), "Backup file not found: {}", path.display());
+    ensure!(is_there(path), "Backup file not found: {}", path.display());
     if !text.ends_with(SET_SUFFIX) {
         return Ok(None);
     }
@@ -135,18 +148,24 @@ fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
 }
 
 fn verify_all(app: &App, tally: &mut Tally) -> Result<()> {
-    let mut recorded = HashSet::new();
-    for (path, point) in manifest::list(&app.store)? {
-        if let Ok(point) = &point {
-            recorded.extend(point.members.iter().map(|member| app.store.root().join(&member.name)));
-        }
-        verify_set(app, &path, point, tally);
+    let inventory = Inventory::take(&app.store)?;
+    for away in &inventory.away {
+        JOURNAL.warn(format_args!("{away}: is a disk not mounted?"));
     }
-    for kind in Kind::ALL {
-        for entry in app.store.list(kind)? {
-            if !recorded.contains(&entry.path) {
-                judge(&entry.path, check(app, kind, &entry.path, None), tally);
-            }
+    for held in inventory.points {
+        verify_set(app, &held.point.path(&app.store), Ok(held.point), tally);
+    }
+    for (path, error) in inventory.unreadable {
+        verify_set(app, &path, Err(error), tally);
+    }
+    for (kind, entry) in &inventory.unrecorded {
+        judge(&entry.path, check(app, *kind, &entry.path, None), tally);
+    }
+    for (_, listing) in inventory.listings {
+        if let Listing::Failed(error) = listing {
+            tally.files += 1;
+            tally.unchecked += 1;
+            JOURNAL.error(format_args!("Not checked: {error:#}"));
         }
     }
     if tally.files == 0 {
@@ -161,13 +180,16 @@ fn verify_set(app: &App, path: &Path, point: Result<Point>, tally: &mut Tally) {
         Ok(point) => point,
         Err(error) => {
             tally.files += 1;
-            tally.bad += 1;
+            match is_no_verdict(&error) {
+                true => tally.unchecked += 1,
+                false => tally.bad += 1,
+            }
             JOURNAL.error(format_args!("{}: {error:#}", path.display()));
             return;
         }
     };
     let _used = point.hold(&app.store);
-    if !path.exists() {
+    if !is_there(path) {
         // The retention of another run has deleted it since it was listed.
         return;
     }
@@ -178,96 +200,127 @@ fn verify_set(app: &App, path: &Path, point: Result<Point>, tally: &mut Tally) {
             point.stamp
         ));
     }
-    let (bad, unchecked) = (tally.bad, tally.unchecked);
-    let mut damaged = Vec::new();
-    for member in &point.members {
-        let file = app.store.root().join(&member.name);
-        if !judge(&file, check(app, member.kind, &file, Some(member)), tally) {
-            damaged.push(member.kind);
-        }
-    }
-    let well = tally.bad == bad && !point.members.is_empty();
-    let all = tally.unchecked == unchecked;
+    let seen: Vec<(Kind, Seen)> = point
+        .members
+        .iter()
+        .map(|member| {
+            let file = app.store.root().join(&member.name);
+            let fault = check(app, member.kind, &file, Some((&point, member)));
+            (member.kind, judge(&file, fault, tally))
+        })
+        .collect();
     mark(app, point.stamp, |point| {
-        if !well {
-            point.unset("verified");
-        } else if all {
-            point.set("verified", &now());
+        take_note(point, &seen);
+        if !seen.is_empty() && seen.iter().all(|(_, seen)| *seen == Seen::Good) {
+            point.mark(&Mark::Verified(Time::now()));
         }
-        set_damaged(point, |kind| damaged.contains(&kind));
     });
 }
 
 /// Verifies one file, against the manifest where it belongs to a point. It alone does not make the point verified.
 fn verify_file(app: &App, path: &Path, tally: &mut Tally) -> Result<()> {
-    let recorded = manifest::point_of(&app.store, path)?;
+    let recorded = inventory::point_of(&app.store, path)?;
     let kind = match &recorded {
         Some((_, member)) => member.kind,
         None => Kind::of_name(path)
             .with_context(|| format!("{} has no name of a backup file (.sql.gz, .rdb, ...)", path.display()))?,
     };
-    let member = recorded.as_ref().map(|(_, member)| member);
-    let bad = tally.bad;
-    let intact = judge(path, check(app, kind, path, member), tally);
+    let known = recorded.as_ref().map(|(point, member)| (point, member));
+    let seen = judge(path, check(app, kind, path, known), tally);
     if let Some((point, _)) = &recorded {
-        let well = tally.bad == bad;
-        mark(app, point.stamp, |point| {
-            if !well {
-                point.unset("verified");
-            }
-            let before: Vec<String> = point.listed("damaged").into_iter().map(str::to_owned).collect();
-            set_damaged(point, |known| {
-                if known == kind {
-                    !intact
-                } else {
-                    before.iter().any(|name| name == known.dir())
-                }
-            });
-        });
+        mark(app, point.stamp, |point| take_note(point, &[(kind, seen)]));
     }
     Ok(())
 }
 
-/// Tells what is known of a file now. Gives whether its contents are those that were recorded, as far as is known.
-fn judge(path: &Path, fault: Option<Fault>, tally: &mut Tally) -> bool {
+/// What a look at a file has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It is what was recorded, and whole.
+    Good,
+    /// It is what was recorded, and is not whole.
+    Unproven,
+    /// It is not what was recorded.
+    Damaged,
+    /// Nothing: it is not there, or could not be read.
+    Nothing,
+}
+
+/// Records what was seen. What was not seen stays as it was: an error and an absence are states of the moment.
+fn take_note(point: &mut Point, seen: &[(Kind, Seen)]) {
+    let before = point.damaged();
+    let is_damaged = |kind: Kind| match seen.iter().find(|(of, _)| *of == kind) {
+        Some((_, Seen::Damaged)) => true,
+        Some((_, Seen::Good | Seen::Unproven)) => false,
+        Some((_, Seen::Nothing)) | None => before.contains(&kind),
+    };
+    point.mark(&Mark::Damaged(
+        Kind::ALL.into_iter().filter(|kind| is_damaged(*kind)).collect(),
+    ));
+    if seen
+        .iter()
+        .any(|(_, seen)| matches!(seen, Seen::Damaged | Seen::Unproven))
+    {
+        point.unset(marks::VERIFIED);
+    }
+}
+
+/// Tells what was found of a file.
+fn judge(path: &Path, fault: Option<Fault>, tally: &mut Tally) -> Seen {
     tally.files += 1;
+    let path_ = path.display();
     match fault {
         None => {
             let bytes = path.metadata().map_or(0, |meta| meta.len());
-            JOURNAL.info(format_args!("Good: {} ({})", path.display(), units::amount(bytes)));
-            true
+            JOURNAL.info(format_args!("Good: {path_} ({})", units::amount(bytes)));
+            Seen::Good
+        }
+        Some(Fault::Missing) => {
+            tally.missing += 1;
+            JOURNAL.error(format_args!("Not checked: {path_}: it is missing"));
+            Seen::Nothing
         }
         Some(Fault::Unchecked(why)) => {
             tally.unchecked += 1;
-            JOURNAL.error(format_args!("Not checked: {}: {why}", path.display()));
-            true
+            JOURNAL.error(format_args!("Not checked: {path_}: {why}"));
+            Seen::Nothing
         }
         Some(Fault::Unproven(error)) => {
             tally.bad += 1;
-            JOURNAL.error(format_args!("Bad: {}: {error:#}", path.display()));
-            true
+            JOURNAL.error(format_args!("Bad: {path_}: {error:#}"));
+            Seen::Unproven
         }
         Some(Fault::Damaged(error)) => {
             tally.bad += 1;
-            JOURNAL.error(format_args!("Bad: {}: {error:#}", path.display()));
-            false
+            JOURNAL.error(format_args!("Bad: {path_}: {error:#}"));
+            Seen::Damaged
         }
     }
 }
 
-/// Proves a file: its checksum and its form, both at once.
-fn check(app: &App, kind: Kind, path: &Path, member: Option<&Member>) -> Option<Fault> {
-    match path.symlink_metadata() {
-        Err(error) => return Some(Fault::Damaged(anyhow::Error::new(error).context("it is missing"))),
-        Ok(meta) if meta.len() == 0 && kind != Kind::Env => return Some(Fault::Damaged(anyhow!("it is empty"))),
-        Ok(_) => {}
+/// Proves a file: its length, its checksum and its form, the latter two at once.
+fn check(app: &App, kind: Kind, path: &Path, recorded: Option<(&Point, &Member)>) -> Option<Fault> {
+    let bytes = match path.metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound && !is_there(path) => return Some(Fault::Missing),
+        Err(error) => return Some(Fault::Unchecked(error.to_string())),
+        Ok(meta) if !meta.is_file() => return Some(Fault::Unchecked("it is not a regular file".to_owned())),
+        Ok(meta) => meta.len(),
+    };
+    match recorded.and_then(|(point, _)| point.size(kind)) {
+        Some(length) if length != bytes => {
+            return Some(Fault::Damaged(anyhow!(
+                "it has {bytes} bytes, and {length} were recorded"
+            )));
+        }
+        None if bytes == 0 && kind != Kind::Env => return Some(Fault::Unproven(anyhow!("it is empty"))),
+        _ => {}
     }
     let (sum, form) = thread::scope(|scope| {
-        let sum = member.map(|_| scope.spawn(|| sha256(&app.config, path)));
+        let sum = recorded.map(|_| scope.spawn(|| sha256(&app.config, path)));
         let form = verify(app, kind, path);
         (sum.map(|sum| sum.join()), form)
     });
-    if let (Some(member), Some(sum)) = (member, sum) {
+    if let (Some((_, member)), Some(sum)) = (recorded, sum) {
         match sum.unwrap_or_else(|_| bail!("its checksum could not be taken")) {
             Ok(sum) if sum == member.sha256 => {
                 let locked = form.as_ref().err().and_then(|error| error.downcast_ref::<Locked>());
@@ -287,32 +340,68 @@ fn check(app: &App, kind: Kind, path: &Path, member: Option<&Member>) -> Option<
                 }
                 return Some(Fault::Damaged(anyhow!(what)));
             }
-            Err(error) => return Some(Fault::Unproven(error)),
+            Err(error) => return Some(Fault::Unchecked(format!("{error:#}"))),
         }
     }
     form.err().map(|error| match error.downcast_ref::<Locked>() {
         Some(locked) => Fault::Unchecked(locked.why.clone()),
+        None if is_no_verdict(&error) => Fault::Unchecked(format!("{error:#}")),
         None => Fault::Unproven(error),
     })
-}
-
-/// Records the components whose contents are no longer those of the backup.
-fn set_damaged(point: &mut Point, is: impl Fn(Kind) -> bool) {
-    let names: Vec<&str> = Kind::ALL
-        .iter()
-        .filter(|kind| is(**kind))
-        .map(|kind| kind.dir())
-        .collect();
-    if names.is_empty() {
-        point.unset("damaged");
-    } else {
-        point.set("damaged", &names.join(" "));
-    }
 }
 
 /// Changes a point's marks; a medium that cannot be written, which is good to verify, is no failure.
 fn mark(app: &App, stamp: Stamp, change: impl FnOnce(&mut Point)) {
     if let Err(error) = manifest::update(&app.store, stamp, change) {
         JOURNAL.warn(format_args!("Recovery point {stamp} could not be marked: {error:#}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_seen_stays_as_it_was() {
+        let noted = |damaged: &[Kind], seen: &[(Kind, Seen)]| {
+            let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+            point.mark(&Mark::Verified(Time::now()));
+            point.mark(&Mark::Damaged(damaged.to_vec()));
+            take_note(&mut point, seen);
+            (point.damaged(), point.is_verified())
+        };
+        use Kind::{Env, Redis};
+        // An error and an absence prove nothing, neither way.
+        assert_eq!(noted(&[], &[(Redis, Seen::Nothing), (Env, Seen::Good)]), (vec![], true));
+        assert_eq!(noted(&[Redis], &[(Redis, Seen::Nothing)]), (vec![Redis], true));
+        assert_eq!(noted(&[Redis], &[(Redis, Seen::Good)]), (vec![], true));
+        assert_eq!(noted(&[Env], &[(Redis, Seen::Damaged)]), (vec![Redis, Env], false));
+        assert_eq!(noted(&[], &[(Redis, Seen::Unproven)]), (vec![], false));
+    }
+
+    #[test]
+    fn the_verdict_counts_by_what_is_wrong() {
+        let said = |bad, missing, unchecked| {
+            let files = 9;
+            let tally = Tally {
+                files,
+                bad,
+                missing,
+                unchecked,
+            };
+            tally.verdict().map_err(|error| error.to_string())
+        };
+        assert_eq!(said(0, 0, 0), Ok(()));
+        for (verdict, text) in [
+            (said(1, 0, 0), "1 of 9 file(s) are bad"),
+            (said(0, 2, 0), "2 of 9 file(s) are missing"),
+            (said(0, 0, 3), "3 of 9 file(s) could not be checked"),
+            (
+                said(1, 2, 3),
+                "1 of 9 file(s) are bad, 2 are missing, 3 could not be checked",
+            ),
+        ] {
+            assert_eq!(verdict.unwrap_err(), format!("Verification failed: {text}"));
+        }
     }
 }

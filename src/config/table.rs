@@ -74,8 +74,8 @@ settings! {
         "BACKUP_RETENTION_DAYS", "7",
         "backups older than so many whole days are deleted";
     keep_last: usize = number(0, 100_000),
-        "BACKUP_KEEP_LAST", "0",
-        "the last so many backups of each component are kept, whatever their age";
+        "BACKUP_KEEP_LAST", "3",
+        "the newest so many complete recovery points are kept, whatever their age, here and off-site";
     keep_daily: usize = number(0, 100_000),
         "BACKUP_KEEP_DAILY", "0",
         "the newest backup of each of the last so many days that have one is kept";

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::Docker;
-use crate::report::units;
+use crate::store::space;
 
 /// Runs a program in a container and ends it when standard input closes, so that it does not outlive the docker client
 /// that started it: `docker exec` leaves it running, with its locks. The program itself reads nothing.
@@ -90,7 +90,7 @@ impl Docker {
     pub fn free_space(&self, container: &str, dir: &str) -> Result<Option<u64>> {
         let df = self.exec(container, Exec::default(), &["df", "-Pk", "--", dir]);
         let output = self.answer("df", df, None)?;
-        Ok(units::free(&output.text()).filter(|_| output.success))
+        Ok(space::free(&output.text()).filter(|_| output.success))
     }
 }
 

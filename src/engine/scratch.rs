@@ -15,7 +15,7 @@ use anyhow::{anyhow, bail, Error, Result};
 use super::container::{ContainerSpec, Data, Guard, Label, DATA_MOUNT};
 use super::{Docker, Exec, Status};
 use crate::process::{Chain, Input, Pending, Tail};
-use crate::report::units;
+use crate::store::space;
 
 /// Ends the container's first process when standard input closes. Again and again, since the first process may be a
 /// shell that takes no signal before it has become the server. SIGINT has PostgreSQL leave its clients alone.
@@ -54,7 +54,7 @@ impl Docker {
             ..ContainerSpec::new(slice::from_ref(&label), image, Data::Fresh)
         };
         let output = self.answer("docker run", self.command(spec.args(&["run"])), None)?;
-        Ok(units::free(&output.text()).filter(|_| output.success))
+        Ok(space::free(&output.text()).filter(|_| output.success))
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod pg_dump;
 pub mod rdb;
 pub mod tar;
+pub mod text;

@@ -22,6 +22,8 @@ use log::Level;
 use crate::report::progress;
 use crate::store::atomic;
 
+pub use crate::formats::text::ascii;
+
 /// Marks a record of level INFO as SUCCESS, a level that the `log` crate does not have. It stands before the tag in the
 /// record's target.
 const SUCCESS: &str = "success:";
@@ -206,19 +208,6 @@ pub fn ascii_lines(text: &str) -> String {
             None => ascii(line),
         })
         .collect()
-}
-
-/// `text` as printable ASCII on one line; all else is escaped as in a Rust string (`\n`, `\u{e4}`).
-pub fn ascii(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c == ' ' || c.is_ascii_graphic() {
-            out.push(c);
-        } else {
-            out.extend(c.escape_default());
-        }
-    }
-    out
 }
 
 /// How long standard output may take a line: a pipe that is full and that nobody reads must not hold a run and its lock.

@@ -1,12 +1,11 @@
 //! The textfile of Prometheus' node_exporter (its "textfile collector"; text exposition format 0.0.4).
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+
+use crate::store::atomic::{self, Access};
 
 /// Metrics in the making. All of them are gauges.
 #[derive(Debug)]
@@ -36,28 +35,15 @@ impl Metrics {
         let _ = writeln!(self.text, "{name}{{{}{more}}} {value}", self.labels);
     }
 
-    /// Puts the metrics at `path`, all at once, readable for everybody: the collector runs as another user.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
+    /// Puts the metrics at `path`, all at once, readable for everybody: the collector runs as another user, and reads
+    /// `*.prom` only.
     pub fn write(&self, path: &Path) -> Result<()> {
         let name = path.file_name().context("the path has no file name")?.to_string_lossy();
-        // The collector reads *.prom only.
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o644)
-                .open(&temporary)?;
-            file.write_all(self.text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written.with_context(|| format!("Cannot write {}", path.display()))
+        let access = Access {
+            mode: 0o644,
+            owner: None,
+        };
+        atomic::replace(path, &format!(".{name}.new"), self.text.as_bytes(), access)
     }
 }
 
@@ -68,6 +54,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::testing::TempDir;
 

@@ -19,20 +19,6 @@ pub fn amount(bytes: u64) -> String {
     format!("{}B", scaled(bytes, "i"))
 }
 
-/// The free bytes that `df -Pk` tells of one file system: the field before the one with the percent sign, which no blank
-/// in the device's name shifts.
-pub fn free(df: &str) -> Option<u64> {
-    let line = df.lines().nth(1)?;
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let used = fields.iter().position(|field| {
-        field
-            .strip_suffix('%')
-            .is_some_and(|number| number.parse::<u8>().is_ok())
-    })?;
-    let kb: u64 = fields.get(used.checked_sub(1)?)?.parse().ok()?;
-    kb.checked_mul(1024)
-}
-
 /// A duration in its two largest units: `850 ms`, `12.3 s`, `3 min 5 s`, `2 h 10 min`, `5 d 3 h`.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -92,21 +78,6 @@ mod tests {
             (u64::MAX, "16E"),
         ] {
             assert_eq!(du(bytes), text, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn df_is_read_by_its_percent_sign() {
-        let head = "Filesystem     1024-blocks     Used Available Capacity Mounted on\n";
-        let root = format!("{head}/dev/vda         264212084 16142440  79143448      17% /\n");
-        assert_eq!(free(&root), Some(79_143_448 * 1024));
-        assert_eq!(
-            free(&format!("{head}//nas/my files 10 5 3 63% /mnt/a 5% b\n")),
-            Some(3072)
-        );
-        assert_eq!(free(&format!("{head}tmpfs 10 10 0 100% /x\n")), Some(0));
-        for bad in ["", head, "a\nb", "a\n50%"] {
-            assert_eq!(free(bad), None, "{bad}");
         }
     }
 

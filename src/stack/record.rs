@@ -1,16 +1,14 @@
 //! The record of a restore under way, in `backups/`: it outlives a crash.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use anyhow::{bail, Context as _, Result};
 
 use crate::app::App;
-use crate::store::atomic;
-use crate::store::{sync_dir, Kind, Stamp};
+use crate::store::atomic::{self, Access};
+use crate::store::{Kind, Stamp};
 
 /// The record's name in `backups/`.
 const RECORD: &str = ".restore";
@@ -131,23 +129,8 @@ pub(super) fn read(app: &App) -> Result<Option<Record>> {
 }
 
 pub(super) fn write(app: &App, record: &Record) -> Result<()> {
-    let file = path(app);
     crate::store::make_dir(app.store.root())?;
-    let temporary = file.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        // What a dead run, or somebody else, has left there is not written to.
-        let _ = fs::remove_file(&temporary);
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        out.write_all(record.text().as_bytes())?;
-        out.sync_all()?;
-        fs::rename(&temporary, &file)
-    };
-    write().with_context(|| format!("Cannot write {}", file.display()))?;
-    sync_dir(app.store.root())
+    atomic::replace(&path(app), ".restore.new", record.text().as_bytes(), Access::PRIVATE)
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
-//! Opening files that must be files. What stands in the place of one (a named pipe, a device, a link to one) is an error: to
-//! open or read it could take for ever, with a lock held.
+//! Small files: reading what must be a file, and writing one whole or not at all.
+//!
+//! What stands in the place of a file (a named pipe, a device, a link to one) is an error: to open or read it could take for
+//! ever, with a lock held.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 /// `O_NONBLOCK` of Linux. It is there for what takes the place of the file while that is opened; on the few processors where
 /// Linux has another number for it (MIPS, SPARC), this one changes nothing.
 pub const NONBLOCK: i32 = 0o4000;
 
 /// Opens a regular file, or a link to one, for reading.
-///
-/// # Errors
-/// When it cannot be opened, or is something else.
 pub fn open(path: &Path) -> io::Result<File> {
     check(path.metadata()?.is_file())?;
     let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
@@ -22,9 +23,6 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The text of a regular file of at most `limit` bytes.
-///
-/// # Errors
-/// As for [`open`], and when it is longer or no text.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.take(limit.saturating_add(1)).read_to_string(&mut text)?;
@@ -38,9 +36,6 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 }
 
 /// Says what is wrong where something is not of the kind that it must be.
-///
-/// # Errors
-/// Unless `is_right`.
 pub fn check(is_right: bool) -> io::Result<()> {
     match is_right {
         true => Ok(()),
@@ -48,6 +43,94 @@ pub fn check(is_right: bool) -> io::Result<()> {
             ErrorKind::InvalidInput,
             "it is not a regular file: remove it",
         )),
+    }
+}
+
+/// Who may do what with a new file.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Its mode, also where a umask would take from it.
+    pub mode: u32,
+    /// Its user and group, where they are not to be those of this process.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Access {
+    /// For our user alone.
+    pub const PRIVATE: Self = Self {
+        mode: 0o600,
+        owner: None,
+    };
+}
+
+/// Writes a file that is not there yet, and brings it to disk. Where a link is planted in its place, this fails.
+pub fn create(path: &Path, contents: &[u8], access: Access) -> Result<()> {
+    create_file(path, contents, access)
+        .map(drop)
+        .with_context(|| format!("Cannot write {}", path.display()))
+}
+
+/// Puts a file in the place of the one at `path`, if there is one: whole, and on disk, or not at all. It is `temporary`, a
+/// name in the same directory, until then; what a run that was killed has left there is removed. A link in either place is
+/// replaced and not followed.
+pub fn replace(path: &Path, temporary: &str, contents: &[u8], access: Access) -> Result<()> {
+    let temporary = path.with_file_name(temporary);
+    let written = (|| {
+        if let Err(error) = fs::remove_file(&temporary) {
+            if error.kind() != ErrorKind::NotFound {
+                return Err(error);
+            }
+        }
+        let file = create_file(&temporary, contents, access)?;
+        let (ours, there) = (file.metadata()?, temporary.symlink_metadata()?);
+        if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
+            return Err(io::Error::other("another process writes it, too"));
+        }
+        fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))
+    })();
+    written.with_context(|| format!("Cannot write {}", path.display()))?;
+    sync_dir(&dir_of(path))
+}
+
+fn create_file(path: &Path, contents: &[u8], access: Access) -> io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(access.mode)
+        .open(path)?;
+    let written = (|| {
+        file.write_all(contents)?;
+        let made = file.metadata()?;
+        if let Some((user, group)) = access.owner.filter(|owner| *owner != (made.uid(), made.gid())) {
+            fchown(&file, Some(user), Some(group))?;
+        }
+        // A umask takes rights away. What gives more, as a file system without modes does, cannot be helped.
+        if made.mode() & access.mode != access.mode {
+            file.set_permissions(Permissions::from_mode(access.mode))?;
+        }
+        file.sync_all()
+    })();
+    match written {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            let _ = fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+/// Brings a directory's entries to disk.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|handle| handle.sync_all())
+        .with_context(|| format!("Cannot write directory {} to disk", dir.display()))
+}
+
+/// The directory that a path leads to.
+fn dir_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 
@@ -76,5 +159,41 @@ mod tests {
         symlink("file", at("link")).unwrap();
         assert_eq!(read_text(&at("link"), 5).unwrap(), "12345");
         assert_eq!(read_text(&at("file"), 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_with_its_mode() {
+        let dir = TempDir::new();
+        let path = dir.path().join("state");
+        for (text, mode) in [("first", 0o600), ("second", 0o644)] {
+            replace(&path, ".state.new", text.as_bytes(), Access { mode, owner: None }).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
+        // What a killed run has left is no obstacle, and nothing else is left.
+        fs::write(dir.path().join(".state.new"), "half").unwrap();
+        replace(&path, ".state.new", b"third", Access::PRIVATE).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "third");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(replace(&dir.path().join("none/state"), ".state.new", b"", Access::PRIVATE).is_err());
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let dir = TempDir::new();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("victim"), "precious").unwrap();
+        for planted in ["state", ".state.new"] {
+            symlink("victim", at(planted)).unwrap();
+            assert!(create(&at(planted), b"x", Access::PRIVATE).is_err());
+            replace(&at("state"), ".state.new", b"ours", Access::PRIVATE).unwrap();
+            assert!(at("state").symlink_metadata().unwrap().is_file());
+            assert_eq!(fs::read_to_string(at("victim")).unwrap(), "precious");
+            fs::remove_file(at("state")).unwrap();
+        }
+        // A directory there is an error, and stays.
+        fs::create_dir(at(".state.new")).unwrap();
+        assert!(replace(&at("state"), ".state.new", b"", Access::PRIVATE).is_err());
+        assert!(at(".state.new").is_dir());
     }
 }

@@ -30,10 +30,8 @@ pub enum Attempt {
 }
 
 impl Lock {
-    /// Tries to take the lock at `path`, made when it is missing.
-    ///
-    /// # Errors
-    /// When the path is a symbolic link or no regular file (somebody may have planted it), or cannot be opened.
+    /// Tries to take the lock at `path`, made when it is missing. A link there, or no regular file, is refused: somebody may
+    /// have planted it.
     pub fn attempt(path: &Path) -> Result<Attempt> {
         let mut file = open(path)?;
         match file.try_lock() {
@@ -52,9 +50,6 @@ impl Lock {
 
     /// Takes the lock at `path`, waiting for it up to `limit`; `waiting` is called with the holder's PID each time that it
     /// is not free.
-    ///
-    /// # Errors
-    /// As [`Lock::attempt`], that of `waiting`, and when it is not free in time.
     pub fn wait(path: &Path, limit: Duration, mut waiting: impl FnMut(&str) -> Result<()>) -> Result<Self> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(50);
@@ -160,9 +155,6 @@ pub struct InUse {
 
 impl InUse {
     /// Holds those of the files that are there.
-    ///
-    /// # Errors
-    /// When one cannot be opened, or is being deleted.
     pub fn hold<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Vec<Self>> {
         paths
             .into_iter()
@@ -192,9 +184,6 @@ impl Drop for InUse {
 }
 
 /// Deletes a file, unless it is [`InUse`]. Gives whether it is gone now.
-///
-/// # Errors
-/// When it cannot be deleted.
 pub fn remove_unused(path: &Path) -> io::Result<bool> {
     // On some network file systems an exclusive lock takes a file that is open for writing.
     let file = OpenOptions::new().read(true).write(true).open(path);

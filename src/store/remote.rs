@@ -52,9 +52,6 @@ pub struct Rclone {
 impl Rclone {
     /// Looks for rclone on `path`. `remote` is a directory as `NAME:PATH`, `config` rclone's configuration file when it is
     /// not in rclone's own place, and `stall` how long nothing may move.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn locate(path: Option<&OsString>, config: Option<PathBuf>, remote: String, stall: Duration) -> Result<Self> {
         let program =
             find("rclone", path).context("rclone not found: install rclone (copies elsewhere are made by it)")?;
@@ -66,10 +63,12 @@ impl Rclone {
         })
     }
 
+    /// A chain with the stall limit of this remote.
+    pub fn chain(&self) -> Chain {
+        Chain::new(self.stall)
+    }
+
     /// The files there, by their paths; none when the directory does not exist.
-    ///
-    /// # Errors
-    /// When the remote is not known or does not answer.
     pub fn list(&self) -> Result<Vec<String>> {
         let output = self.answer(
             self.command("lsf")
@@ -93,9 +92,6 @@ impl Rclone {
     }
 
     /// Copies the files `names` below `from` to the same paths there. What is there already is not sent again.
-    ///
-    /// # Errors
-    /// What rclone says, or that nothing moved for too long.
     pub fn copy(&self, from: &Path, names: &[String]) -> Result<()> {
         // What rclone reports goes to standard output, so that a transfer that stands still can be told from one that moves.
         let mut command = process::command_keeping("sh", process::is_cloud);
@@ -120,9 +116,6 @@ impl Rclone {
     }
 
     /// Copies one file to `name` there.
-    ///
-    /// # Errors
-    /// What rclone says.
     pub fn copy_one(&self, from: &Path, name: &str) -> Result<()> {
         let output = self.answer(
             self.command("copyto")
@@ -139,9 +132,6 @@ impl Rclone {
     }
 
     /// Compares the files `names`, of `bytes` bytes in all, with those below `from`.
-    ///
-    /// # Errors
-    /// When one of them is not there or differs.
     pub fn check(&self, from: &Path, names: &[String], bytes: u64) -> Result<Proof> {
         // Checksums are taken without a sign of life.
         let patience = self.stall + Duration::from_secs(bytes / SLOWEST_SUMS);
@@ -179,10 +169,7 @@ impl Rclone {
         )
     }
 
-    /// The contents of a file there.
-    ///
-    /// # Errors
-    /// When rclone cannot be started; that there is no such file is told by the chain.
+    /// The contents of a file there. That there is no such file is told by the chain.
     pub fn read(&self, chain: &mut Chain, name: &str) -> Result<ChildOutput> {
         let mut command = self.command("cat");
         command.arg(self.at(name));
@@ -190,9 +177,6 @@ impl Rclone {
     }
 
     /// Deletes files there.
-    ///
-    /// # Errors
-    /// What rclone says.
     pub fn delete(&self, names: &[String]) -> Result<()> {
         let output = self.answer(
             self.command("delete").arg("--files-from-raw=-").arg(&self.remote),

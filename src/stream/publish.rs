@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::process::{Chain, Count, Finished, Observer, Pending};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
-use crate::store::{manifest, Entry, Kind, Partial, Stamp, Store};
+use crate::store::{inventory, Entry, Kind, Partial, Stamp, Store};
 
 /// Where a backup file goes.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ impl Target<'_> {
 
     /// How long the unpacked stream was at the last backup, as far as that was recorded.
     fn last_length(&self) -> Option<u64> {
-        let points = manifest::list(self.store).ok()?;
+        let points = inventory::list(self.store).ok()?;
         let fact = format!("{}.bytes", self.kind.dir());
         points
             .into_iter()

@@ -12,7 +12,7 @@ use super::encrypt::{can_read, gpg, Locked};
 use crate::config::Config;
 use crate::process::{self, Chain, Count, Observer};
 use crate::report::progress::Progress;
-use crate::store::{atomic, manifest, Partial, Store, ENCRYPTED};
+use crate::store::{atomic, inventory, Partial, Store, ENCRYPTED};
 
 /// The contents of a backup file as they were before it was packed and encrypted: what its name says was done is undone.
 ///
@@ -80,7 +80,7 @@ pub fn sha256(config: &Config, path: &Path) -> Result<String> {
 /// # Errors
 /// When its contents are not those that were recorded.
 pub fn check_recorded(config: &Config, store: &Store, path: &Path) -> Result<()> {
-    let Some((point, member)) = manifest::point_of(store, path)? else {
+    let Some((point, member)) = inventory::point_of(store, path)? else {
         return Ok(());
     };
     let sum = sha256(config, path)?;

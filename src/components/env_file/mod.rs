@@ -19,8 +19,9 @@ use crate::config::{Config, Encryption, Secret};
 use crate::engine::Docker;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
-use crate::store::manifest;
-use crate::store::{Kind, Stamp, ENCRYPTED};
+use crate::store::inventory;
+use crate::store::manifest::Member;
+use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
 use crate::stream::publish::{publish, write};
 use crate::stream::read::read;
 
@@ -148,14 +149,11 @@ pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
 
 /// Whether there was a `.env` that set something, as far as copies and recovery points tell; in doubt there was.
 fn was_there(app: &App) -> bool {
-    let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), manifest::list(&app.store)) else {
+    let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), inventory::list(&app.store)) else {
         return true;
     };
     // Of a copy that is gone nobody knows what it said.
-    let gone = |member: &manifest::Member| {
-        let path = app.store.root().join(&member.name);
-        !copies.iter().any(|copy| copy.path == path)
-    };
+    let gone = |member: &Member| !is_there(&app.store.root().join(&member.name));
     let mut points = points.into_iter().filter_map(|(_, point)| point.ok());
     points.any(|point| point.member(Kind::Env).is_some_and(gone))
         || copies.iter().rev().any(|copy| sets_something(app, &copy.path))

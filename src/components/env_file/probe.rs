@@ -59,7 +59,7 @@ pub fn probe(app: &App, report: &mut Report) {
             ),
         );
     }
-    let recorded = crate::store::manifest::list(&app.store).ok().and_then(|points| {
+    let recorded = crate::store::inventory::list(&app.store).ok().and_then(|points| {
         let newest = points.into_iter().rev().find_map(|(_, point)| point.ok())?;
         let holds = |name: &str| newest.fact(name).is_some_and(|value| !value.starts_with("none"));
         (holds("n8n.key") || holds("env.key")).then(|| newest.stamp.to_string())

@@ -1,9 +1,9 @@
 //! Restore of `.env`, with the one that was there kept beside it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{chown, MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +14,8 @@ use crate::components::{Around, N8n, RestorePlan};
 use crate::config::dotenv;
 use crate::config::Config;
 use crate::report::log::Journal;
-use crate::store::{sync_dir, Kind, Stamp};
+use crate::store::atomic::{self, Access};
+use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::check_recorded;
 
@@ -253,24 +254,19 @@ impl RestorePlan for Plan<'_> {
             .or_else(|_| self.app.config.project.metadata())
             .map(|meta| (meta.uid(), meta.gid()))
             .with_context(|| format!("Cannot read {}", self.app.config.project.display()))?;
+        let access = Access {
+            mode: 0o600,
+            owner: Some(owner),
+        };
         let stamp = Stamp::now();
         if let Some(old) = &self.old {
             let kept = path.with_file_name(format!(".env.before-restore-{stamp}"));
-            write_new(&kept, old, owner)?;
+            atomic::create(&kept, old, access)?;
             self.journal
                 .info(format_args!("The present file is kept as {}", kept.display()));
         }
-        let temporary = path.with_file_name(format!("{TEMPORARY}{stamp}-{}", std::process::id()));
-        let placed = write_new(&temporary, &self.new, owner)
-            .and_then(|()| fs::rename(&temporary, &path).with_context(|| format!("Cannot replace {}", path.display())));
-        if placed.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        placed?;
-        if let Some(dir) = path.parent() {
-            sync_dir(dir)?;
-        }
-        Ok(())
+        let temporary = format!("{TEMPORARY}{stamp}-{}", std::process::id());
+        atomic::replace(&path, &temporary, &self.new, access)
     }
 
     fn afterwards(&self, journal: Journal) {
@@ -292,20 +288,6 @@ fn is_temporary(name: &str) -> bool {
     name.strip_prefix(TEMPORARY)
         .and_then(|rest| rest.rsplit_once('-'))
         .is_some_and(|(stamp, pid)| Stamp::parse(stamp).is_some() && pid.parse::<u32>().is_ok())
-}
-
-/// Writes a file that is not there yet, for `owner` alone, and brings it to disk.
-fn write_new(path: &Path, text: &[u8], owner: (u32, u32)) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text)?;
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) != owner {
-            chown(path, Some(owner.0), Some(owner.1))?;
-        }
-        file.sync_all()
-    };
-    write().with_context(|| format!("Cannot write {}", path.display()))
 }
 
 #[cfg(test)]

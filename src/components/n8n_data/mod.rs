@@ -22,7 +22,7 @@ use crate::formats::tar;
 use crate::process::Input;
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
-use crate::store::manifest::EXCLUDE_FROM_LATEST;
+use crate::store::marks;
 use crate::store::{Kind, Stamp};
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
@@ -235,7 +235,7 @@ fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool
              not taken for the latest. Run the same restore again, then the backup",
         );
         facts.push((
-            EXCLUDE_FROM_LATEST.to_owned(),
+            marks::EXCLUDED.to_owned(),
             "made while a restore of the volume was interrupted".to_owned(),
         ));
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{anyhow, Result};
 
 use crate::app::App;
-use crate::store::{manifest, Kind};
+use crate::store::{inventory, Kind};
 use crate::stream::read::sha256;
 
 /// Refuses a file of unknown origin where `psql` cannot be restricted.
@@ -31,7 +31,7 @@ pub fn check(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Resul
 /// Whether a recovery point here records a file of this very contents, wherever it lies now.
 fn is_recorded(app: &App, file: &Path) -> Result<bool> {
     let sum = sha256(&app.config, file)?;
-    let mut members = manifest::list(&app.store)?
+    let mut members = inventory::list(&app.store)?
         .into_iter()
         .filter_map(|(_, point)| point.ok())
         .flat_map(|point| point.members);

@@ -1,5 +1,8 @@
 //! Recovery points: what a run leaves, and what verify, list, the restores and the retention make of it.
 
+mod cost;
+mod newest;
+mod presence;
 mod retention;
 
 use std::ffi::OsStr;
@@ -306,7 +309,11 @@ fn what_failed_and_what_shrank_is_told(sandbox: &Sandbox) {
 /// A recovery point made by hand: files of these kinds and lengths, as old as their names say.
 fn point(sandbox: &Sandbox, age: u64, kinds: &[(&str, usize)], facts: &[&str]) -> String {
     let time = days_ago(age);
-    let stamp = stamp(time);
+    point_at(sandbox, &stamp(time), time, kinds, facts)
+}
+
+/// The same with a name and a time of its files.
+fn point_at(sandbox: &Sandbox, stamp: &str, time: SystemTime, kinds: &[(&str, usize)], facts: &[&str]) -> String {
     let mut text = format!("# n8n-backup recovery point {stamp}\n# failed: none\n");
     let mut lines = String::new();
     for (kind, prefix, suffix) in KINDS {
@@ -326,7 +333,7 @@ fn point(sandbox: &Sandbox, age: u64, kinds: &[(&str, usize)], facts: &[&str]) -
     }
     fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
     sandbox.write(&format!("backups/sets/{stamp}.sha256"), text + &lines);
-    stamp
+    stamp.to_owned()
 }
 
 fn whole(length: usize) -> [(&'static str, usize); 4] {

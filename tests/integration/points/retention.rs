@@ -9,13 +9,14 @@ use std::time::{Duration, SystemTime};
 use chrono::NaiveDateTime;
 
 use super::{
-    days_ago, fact, loose, manifest, offline, point, points, sha256sum_agrees, stamp, touch, whole, DAY, KINDS,
+    days_ago, fact, loose, manifest, offline, point, point_at, points, sha256sum_agrees, stamp, touch, whole, DAY,
+    KINDS,
 };
 use crate::common::{name, sh, skip, Sandbox};
 
 #[test]
 fn a_point_goes_with_all_its_files_and_its_manifest() {
-    let sandbox = Sandbox::new("retention").build();
+    let sandbox = Sandbox::new("retention").env("BACKUP_KEEP_LAST", "1").build();
     let old = point(&sandbox, 9, &whole(100), &[]);
     let older = point(&sandbox, 30, &whole(100), &[]);
     let young = point(&sandbox, 7, &whole(100), &[]);
@@ -138,7 +139,7 @@ fn what_is_kept_for_years_is_kept_by_point() {
 
 #[test]
 fn proven_verified_and_larger_points_stay() {
-    let sandbox = Sandbox::new("proven").build();
+    let sandbox = Sandbox::new("proven").env("BACKUP_KEEP_LAST", "1").build();
     let newest = point(&sandbox, 1, &whole(100), &[]);
     let plain = point(&sandbox, 8, &whole(100), &[]);
     let failed_drill = point(&sandbox, 10, &whole(100), &["drill: failed 2026-01-01"]);
@@ -341,7 +342,7 @@ fn without_the_env_file_that_was_there_nothing_is_deleted() {
 #[test]
 fn an_env_file_that_never_set_anything_is_not_missed() {
     let sandbox = Sandbox::new("envnone").build();
-    for age in [14, 9, 4] {
+    for age in [30, 20, 14, 9, 4] {
         let stamp = point(&sandbox, age, &whole(100), &[]);
         let copy = sandbox.write(&format!("backups/env/env_{stamp}.backup"), format!("{:100}", "# none"));
         touch(&copy, days_ago(age));
@@ -349,70 +350,62 @@ fn an_env_file_that_never_set_anything_is_not_missed() {
     sandbox.write(".env", "# none\n");
     let outcome = sandbox.call("cleanup-backups").envs(&sandbox.settings()).run();
     outcome.assert_success();
-    assert_eq!(points(&sandbox).len(), 1, "{outcome}");
+    assert_eq!(points(&sandbox).len(), 3, "{outcome}");
 }
 
+/// Whatever the clock says: it may have jumped, the host been off, or every backup have failed.
 #[test]
-fn a_clock_that_jumped_deletes_nothing() {
-    let sandbox = Sandbox::new("clock").build();
-    for age in [4, 10] {
-        point(&sandbox, age, &whole(10), &[]);
-    }
-    let ahead = stamp(SystemTime::now() + Duration::from_secs(3 * DAY));
-    let sum = "0".repeat(64);
-    sandbox.write(
-        &format!("backups/sets/{ahead}.sha256"),
-        format!("# n8n-backup recovery point {ahead}\n{sum}  env/env_{ahead}.backup\n"),
+fn the_newest_three_complete_points_always_stay() {
+    let sandbox = Sandbox::new("three").build();
+    let all: Vec<String> = (400..408).map(|age| point(&sandbox, age, &whole(10), &[])).collect();
+    let only_env = point(&sandbox, 390, &[("env", 10)], &[]);
+    let aside = point(
+        &sandbox,
+        391,
+        &whole(10),
+        &["aside: made while a restore was interrupted"],
     );
-    let before = sandbox.listing();
-    let outcome = sandbox.run("cleanup-backups", &[]);
-    outcome.assert_success();
-    outcome.assert_log_has(
-        "cleanup-backups",
-        &format!("WARN The clock cannot be right: recovery point {ahead} is from the future. {{}}"),
-    );
-    assert_eq!(before, sandbox.listing());
-    fs::remove_file(sandbox.path(format!("backups/sets/{ahead}.sha256"))).unwrap();
-    sandbox.run("cleanup-backups", &[]).assert_success();
-    assert_eq!(points(&sandbox).len(), 1);
-
-    let sandbox = Sandbox::new("clock").build();
-    for age in [400, 500] {
-        point(&sandbox, age, &whole(10), &[]);
-    }
-    let outcome = sandbox.run("cleanup-backups", &[]);
-    outcome.assert_log_has("cleanup-backups", "WARN The newest backup is more than a year old: {}");
-    assert_eq!(points(&sandbox).len(), 2);
-}
-
-#[test]
-fn a_clock_that_jumped_by_weeks_takes_little_and_time_passes_on() {
-    let sandbox = Sandbox::new("weeks").build();
-    let all: Vec<String> = (31..=38).map(|age| point(&sandbox, age, &whole(10), &[])).collect();
-    let six: Vec<String> = all[..6].iter().rev().cloned().collect();
+    let damaged = point(&sandbox, 392, &whole(10), &["damaged: redis"]);
     let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+    dry.assert_success();
     dry.assert_log_has(
         "cleanup-backups",
-        "WARN No recovery point was made for 31 days: {} These days count as 2, so that {}",
+        &format!(
+            "INFO [DRY-RUN] Would keep: {{}}/redis/dump_{}.rdb ({{}}): among the newest complete recovery points{{}}",
+            all[2]
+        ),
     );
-    dry.assert_log_has(
-        "cleanup-backups",
-        &format!("INFO [DRY-RUN] Would keep: {{}}: 36 day(s) old, but for a part of them no backup was made, and that counts for less, recovery point {}", all[5]),
-    );
+    // The newest good backup of a component stays besides, and with it the rest of its point.
+    let kept = |last: usize| {
+        let mut kept: Vec<String> = all[..last].to_vec();
+        kept.extend([only_env.clone(), damaged.clone()]);
+        kept.sort();
+        kept
+    };
     for _ in 0..2 {
         sandbox.run("cleanup-backups", &[]).assert_success();
-        assert_eq!(points(&sandbox), six, "the second run finds nothing to do");
+        assert_eq!(points(&sandbox), kept(3), "neither {aside} nor an older one");
     }
-    // A backup under that clock unlocks nothing, and four more nights let four more go.
-    let fresh = point(&sandbox, 0, &whole(10), &[]);
+    sandbox.set("BACKUP_KEEP_LAST", "1");
     sandbox.run("cleanup-backups", &[]).assert_success();
-    assert_eq!(points(&sandbox), [&six[..], &[fresh]].concat());
-    for age in 1..5 {
-        point(&sandbox, age, &whole(10), &[]);
-    }
+    assert_eq!(points(&sandbox), kept(1));
+}
+
+/// Nothing is counted from a point that is dated in the future, and it stays.
+#[test]
+fn a_point_of_the_future_takes_no_place() {
+    let sandbox = Sandbox::new("future").build();
+    let all = [4, 10, 12, 14, 16].map(|age| point(&sandbox, age, &whole(10), &[]));
+    let ahead = point_at(
+        &sandbox,
+        &stamp(SystemTime::now() + Duration::from_secs(400 * DAY)),
+        SystemTime::now(),
+        &whole(10),
+        &[],
+    );
     let outcome = sandbox.run("cleanup-backups", &[]);
-    outcome.assert_success().assert_never_says("No recovery point was made");
-    assert_eq!(points(&sandbox).len(), 5 + 2);
+    outcome.assert_success();
+    assert_eq!(points(&sandbox), [&all[2], &all[1], &all[0], &ahead].map(String::clone));
 }
 
 #[test]
@@ -438,7 +431,7 @@ fn in_the_hour_that_clocks_repeat_the_newer_point_stays_the_newer() {
 
 #[test]
 fn a_file_that_cannot_be_deleted_keeps_its_line_and_the_point_is_partial() {
-    let sandbox = Sandbox::new("stuck").build();
+    let sandbox = Sandbox::new("stuck").env("BACKUP_KEEP_LAST", "1").build();
     point(&sandbox, 1, &whole(10), &[]);
     let old = point(&sandbox, 8, &whole(10), &[]);
     let stuck = sandbox.path(format!("backups/redis/dump_{old}.rdb"));

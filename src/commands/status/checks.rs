@@ -1,0 +1,428 @@
+//! What status looks at, and what it finds.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+
+use crate::app::App;
+use crate::report::finding::{Finding, Level};
+use crate::report::units;
+use crate::stack;
+use crate::store::inventory::State as FileState;
+use crate::store::inventory::{is_ahead, Inventory, Listing, PointOnDisk};
+use crate::store::manifest::NONE;
+use crate::store::marks::{self, DrillOutcome};
+use crate::store::retention::Rules;
+use crate::store::space::available;
+use crate::store::Kind;
+
+use super::DAY;
+
+/// How many earlier points the newest one's size is compared with.
+const COMPARED: usize = 5;
+/// How far the disk forecast looks.
+const HORIZON_DAYS: u64 = 90;
+/// A disk that will be full within so many days is warned about.
+const WARN_DAYS: u64 = 14;
+
+/// A recovery point as the checks see it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) name: String,
+    /// Its age in seconds; negative when it lies in the future.
+    pub(super) age: i64,
+    /// What its files held when they were made.
+    pub(super) bytes: u64,
+    /// What those of them hold that are there.
+    pub(super) stored: u64,
+    pub(super) complete: bool,
+    /// Why `restore-all latest` passes it over.
+    pub(super) why_not_latest: Option<String>,
+    pub(super) failed: Option<String>,
+    /// Files that are gone or have another size than when they were made.
+    pub(super) broken: Vec<String>,
+    /// Files of which nothing can be told.
+    pub(super) unreadable: Vec<String>,
+    /// Files in which a verification has found other contents.
+    pub(super) damaged: Vec<String>,
+    pub(super) verified: Option<String>,
+    pub(super) drill: Option<DrillOutcome>,
+    pub(super) offsite: Option<String>,
+}
+
+/// All that the verdict rests on.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Oldest first.
+    pub(super) points: Vec<Seen>,
+    /// Those that are dated in the future: they say nothing of how old the backups are.
+    pub(super) ahead: Vec<Seen>,
+    pub(super) unreadable: usize,
+    /// Directories that cannot be read, or do not hold what they should.
+    pub(super) away: Vec<String>,
+    /// What a restore that was interrupted has left.
+    pub(super) interrupted: Option<stack::Interrupted>,
+    pub(super) free: Option<u64>,
+    pub(super) reserve: u64,
+    /// For how many days points are kept, as far as a number of days can tell.
+    pub(super) kept_days: u64,
+    pub(super) offsite_wanted: bool,
+}
+
+impl State {
+    /// Looks at the recovery points, their files and the disk. Reads names and sizes only, no contents.
+    pub fn gather(app: &App) -> Result<Self> {
+        let config = &app.config;
+        let mut state = Self {
+            free: available(&config.backups(), config.stall).ok(),
+            reserve: config.min_free_kb * 1024,
+            offsite_wanted: config.offsite,
+            kept_days: kept_days(&config.retention),
+            ..Self::default()
+        };
+        state.interrupted = stack::interrupted(app);
+        let now = SystemTime::now();
+        let inventory = Inventory::take(&app.store)?;
+        for held in &inventory.points {
+            match is_ahead(held.point.time(), now) {
+                true => state.ahead.push(Seen::of(held, now)),
+                false => state.points.push(Seen::of(held, now)),
+            }
+        }
+        state.unreadable = inventory.unreadable.len();
+        state.away = inventory.away.iter().map(ToString::to_string).collect();
+        let failed = inventory.listings.iter().filter_map(|(_, listing)| match listing {
+            Listing::Failed(error) => Some(format!("{error:#}")),
+            _ => None,
+        });
+        state.away.extend(failed);
+        Ok(state)
+    }
+
+    /// The newest point that can be relied on: the one that `restore-all latest` takes, unless all are dated in the future.
+    pub(super) fn newest(&self) -> Option<(usize, &Seen)> {
+        self.points
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(_, point)| point.why_not_latest.is_none())
+    }
+
+    /// What is right and what is wrong.
+    pub fn findings(&self, max_age: Duration) -> Vec<Finding> {
+        let mut findings = match self.newest() {
+            Some((index, newest)) => self.of_newest(index, newest, max_age),
+            None => self.without_newest(),
+        };
+        findings.push(self.disk());
+        if let Some(last) = self.ahead.last() {
+            let text = format!(
+                "{} recovery point(s) are dated in the future, such as {}: is the clock right? They do not count here",
+                self.ahead.len(),
+                last.name
+            );
+            findings.push(Finding::new("clock", Level::Warning, text));
+        }
+        for away in &self.away {
+            findings.push(Finding::new(
+                "directories",
+                Level::Critical,
+                format!("{away}: is a disk not mounted?"),
+            ));
+        }
+        findings.extend(self.interrupted.iter().map(|left| {
+            let level = if left.holds { Level::Critical } else { Level::Warning };
+            Finding::new("restore", level, left.text.as_str())
+        }));
+        if self.unreadable > 0 {
+            findings.push(Finding::new(
+                "manifests",
+                Level::Warning,
+                format!("{} file(s) in backups/sets cannot be read", self.unreadable),
+            ));
+        }
+        findings
+    }
+
+    fn without_newest(&self) -> Vec<Finding> {
+        let text = match (self.points.last(), self.ahead.last()) {
+            (Some(point), _) => format!(
+                "no complete recovery point; the newest one, {}, cannot be relied on: {}",
+                point.name,
+                point.why_not_latest.as_deref().unwrap_or_default()
+            ),
+            (None, Some(_)) => "no recovery point that is not dated in the future".to_owned(),
+            (None, None) => "no recovery point yet: run backup-all".to_owned(),
+        };
+        let files = files(&Seen::default(), &self.points);
+        let mut findings = vec![Finding::new("age", Level::Critical, text)];
+        findings.extend((files.level > Level::Ok).then_some(files));
+        findings
+    }
+
+    fn of_newest(&self, index: usize, newest: &Seen, max_age: Duration) -> Vec<Finding> {
+        let verified = newest.verified.as_deref();
+        vec![
+            age(newest, max_age),
+            run_since(&self.points[index + 1..]),
+            files(newest, &self.points[index..]),
+            self.size(index, newest),
+            Finding::new(
+                "verified",
+                Level::Ok,
+                verified.unwrap_or("not yet: n8n-backup verify reads every byte again"),
+            ),
+            self.proven(newest),
+            match newest.offsite.as_deref() {
+                None if self.offsite_wanted => {
+                    Finding::new("offsite", Level::Warning, "the newest point has no copy off-site")
+                }
+                copy => Finding::new("offsite", Level::Ok, copy.unwrap_or("no copy off-site")),
+            },
+        ]
+    }
+
+    /// The newest point's size against the median of those before it.
+    fn size(&self, index: usize, newest: &Seen) -> Finding {
+        let mut before: Vec<u64> = self.points[..index]
+            .iter()
+            .rev()
+            .filter(|point| point.complete)
+            .take(COMPARED)
+            .map(|point| point.bytes)
+            .collect();
+        before.sort_unstable();
+        let now = units::amount(newest.bytes);
+        match before.get(before.len() / 2) {
+            None => Finding::new("size", Level::Ok, format!("{now}, the first one")),
+            Some(usual) if newest.bytes < usual / 2 => Finding::new(
+                "size",
+                Level::Warning,
+                format!(
+                    "{now}, less than half of the usual {}: is data missing?",
+                    units::amount(*usual)
+                ),
+            ),
+            Some(usual) => Finding::new("size", Level::Ok, format!("{now}, usual is {}", units::amount(*usual))),
+        }
+    }
+
+    /// When a drill last restored a point.
+    fn proven(&self, newest: &Seen) -> Finding {
+        if let Some(failed) = newest.drill.as_ref().filter(|outcome| !outcome.passed()) {
+            return Finding::new("proven", Level::Critical, format!("the drill: {failed}"));
+        }
+        let last = self.points.iter().rev().find(|point| point.is_proven());
+        let text = match last {
+            Some(point) => format!("{} was restored in a drill", point.name),
+            None => "no drill yet: test-recovery.sh --full restores a point without touching the live stack".to_owned(),
+        };
+        Finding::new("proven", Level::Ok, text)
+    }
+
+    fn disk(&self) -> Finding {
+        let Some(free) = self.free else {
+            return Finding::new("disk", Level::Warning, "the free space cannot be told");
+        };
+        let text = format!("{} free", units::available(free));
+        match self.days_until_full() {
+            _ if free < self.reserve => Finding::new(
+                "disk",
+                Level::Critical,
+                format!("{text}, and a run asks for {}", units::amount(self.reserve)),
+            ),
+            _ if !self.away.is_empty() => {
+                let text = format!("{text}; when it will be full cannot be told while files are not there");
+                Finding::new("disk", Level::Warning, text)
+            }
+            Some(0) => Finding::new("disk", Level::Critical, format!("{text}: the next run will not fit")),
+            Some(days) if days < WARN_DAYS => {
+                Finding::new("disk", Level::Warning, format!("{text}, full in about {days} days"))
+            }
+            Some(days) => Finding::new("disk", Level::Ok, format!("{text}, full in about {days} days")),
+            None => Finding::new(
+                "disk",
+                Level::Ok,
+                format!("{text}, enough for {HORIZON_DAYS} days and more"),
+            ),
+        }
+    }
+
+    /// In how many days the disk will be full, when points go on to be made, to grow and to be deleted as they were.
+    /// `None`: not within the horizon, or nothing is known.
+    pub fn days_until_full(&self) -> Option<u64> {
+        if !self.away.is_empty() {
+            return None;
+        }
+        let sizes: Vec<(u64, u64)> = self
+            .points
+            .iter()
+            .filter(|point| point.complete)
+            .map(|point| (u64::try_from(point.age).unwrap_or(0), point.bytes))
+            .collect();
+        forecast(&sizes, self.free?.saturating_sub(self.reserve), self.kept_days)
+    }
+
+    /// Free bytes on the disk of the backups.
+    pub fn free(&self) -> Option<u64> {
+        self.free
+    }
+
+    /// How many recovery points there are, and what their files hold in bytes.
+    pub fn stored(&self) -> (u64, u64) {
+        let all = self.points.iter().chain(&self.ahead);
+        let count = self.points.len() + self.ahead.len();
+        (count as u64, all.map(|point| point.stored).sum())
+    }
+
+    /// The age in seconds of the newest complete point.
+    pub fn newest_age(&self) -> Option<i64> {
+        self.newest().map(|(_, point)| point.age)
+    }
+
+    /// The age in seconds of the newest point that a drill restored.
+    pub fn proven_age(&self) -> Option<i64> {
+        let proven = self.points.iter().rev().find(|point| point.is_proven());
+        proven.map(|point| point.age)
+    }
+}
+
+impl Seen {
+    fn is_proven(&self) -> bool {
+        self.drill.as_ref().is_some_and(DrillOutcome::passed)
+    }
+
+    fn of(held: &PointOnDisk, now: SystemTime) -> Self {
+        let point = &held.point;
+        let mut seen = Self {
+            name: point.stamp.to_string(),
+            age: seconds(now).saturating_sub(seconds(point.time())),
+            complete: point.is_complete(),
+            why_not_latest: point.why_not_latest(&Kind::ALL),
+            failed: point.fact("failed").filter(|text| *text != NONE).map(str::to_owned),
+            verified: point.fact(marks::VERIFIED).map(str::to_owned),
+            drill: point.drill(),
+            offsite: point.fact(marks::OFFSITE).map(str::to_owned),
+            ..Self::default()
+        };
+        let damaged = point.damaged();
+        for file in &held.files {
+            let there = file.entry.as_ref().map_or(0, |entry| entry.bytes);
+            seen.stored += there;
+            seen.bytes += point.size(file.member.kind).unwrap_or(there);
+            let name = || file.member.name.clone();
+            if damaged.contains(&file.member.kind) {
+                seen.damaged.push(name());
+            }
+            match file.state {
+                FileState::Missing | FileState::Changed => seen.broken.push(name()),
+                FileState::Unreadable => seen.unreadable.push(name()),
+                FileState::Present | FileState::Damaged => {}
+            }
+        }
+        seen
+    }
+}
+
+/// The days that points are kept, those that the calendar's rules keep longer counted as one more each.
+fn kept_days(rules: &Rules) -> u64 {
+    let last = rules.days.max(rules.last as u64).max(rules.daily as u64);
+    last.saturating_add((rules.weekly + rules.monthly + rules.yearly) as u64)
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// How old the newest point is.
+fn age(point: &Seen, max_age: Duration) -> Finding {
+    let text = format!("{} is {} old", point.name, span(point.age));
+    if point.age > i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX) {
+        let limit = span(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX));
+        Finding::new("age", Level::Critical, format!("{text}, more than {limit}"))
+    } else {
+        Finding::new("age", Level::Ok, text)
+    }
+}
+
+/// What became of the runs after the newest point that can be relied on.
+fn run_since(later: &[Seen]) -> Finding {
+    let told = later
+        .iter()
+        .rev()
+        .find_map(|point| match (&point.failed, &point.why_not_latest) {
+            (Some(failed), _) => Some(format!("a later run, {}, failed in part: {failed}", point.name)),
+            // The backup of one component by itself is nothing unusual, and damage is told of the files.
+            (None, Some(why)) if point.complete && point.damaged.is_empty() => Some(format!(
+                "a later run, {}, is not taken for the latest: {why}",
+                point.name
+            )),
+            _ => None,
+        });
+    match told {
+        Some(text) => Finding::new("run", Level::Warning, text),
+        None => Finding::new("run", Level::Ok, "every component was backed up"),
+    }
+}
+
+/// Whether the files of the newest point are as they were, and whether any of `points` was found damaged.
+fn files(newest: &Seen, points: &[Seen]) -> Finding {
+    let damaged: Vec<String> = points.iter().flat_map(|point| point.damaged.clone()).collect();
+    let told: Vec<String> = [
+        ("missing or of another size", &newest.broken),
+        ("cannot be looked at", &newest.unreadable),
+        ("found damaged by verify", &damaged),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+    .collect();
+    match told.is_empty() {
+        true => Finding::new("files", Level::Ok, "all files are there, with their sizes"),
+        false => Finding::new("files", Level::Critical, told.join("; ")),
+    }
+}
+
+/// A time span as people say it: `45 s`, `12 min`, `26 h`, `3 days`.
+pub fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// In how many days `room` bytes will be used up. `points` are (age in seconds, bytes), oldest first. Points are taken to
+/// come as often as they did, to grow by as much a day as they did, and to go when older than `retention` days.
+pub(super) fn forecast(points: &[(u64, u64)], room: u64, retention: u64) -> Option<u64> {
+    let (&(oldest_age, oldest_bytes), &(newest_age, newest_bytes)) = (points.first()?, points.last()?);
+    let days = oldest_age.saturating_sub(newest_age) as f64 / DAY as f64;
+    // One point tells neither: once a day, and no growth, then.
+    let (per_day, growth) = if points.len() > 1 && days >= 0.5 {
+        (
+            (points.len() - 1) as f64 / days,
+            (newest_bytes as f64 - oldest_bytes as f64) / days,
+        )
+    } else {
+        (1.0, 0.0)
+    };
+    let mut kept: Vec<(f64, f64)> = points
+        .iter()
+        .map(|&(age, bytes)| (-(age as f64) / DAY as f64, bytes as f64))
+        .collect();
+    let now: f64 = kept.iter().map(|(_, bytes)| bytes).sum();
+    for day in 0..HORIZON_DAYS {
+        let at = day as f64;
+        kept.retain(|(born, _)| (at - born).floor() <= retention as f64);
+        let next = (newest_bytes as f64 + growth * at).max(0.0);
+        kept.push((at, next * per_day));
+        if kept.iter().map(|(_, bytes)| bytes).sum::<f64>() - now > room as f64 {
+            return Some(day);
+        }
+    }
+    None
+}

@@ -1,0 +1,194 @@
+use super::checks::{forecast, Seen};
+use super::*;
+use crate::store::marks::DrillOutcome;
+
+const GIB: u64 = 1 << 30;
+
+fn point(age_hours: i64, bytes: u64) -> Seen {
+    Seen {
+        name: format!("{age_hours}h"),
+        age: age_hours * 3600,
+        bytes,
+        complete: true,
+        ..Seen::default()
+    }
+}
+
+fn state(points: Vec<Seen>) -> State {
+    State {
+        points,
+        free: Some(100 * GIB),
+        reserve: GIB,
+        kept_days: 7,
+        ..State::default()
+    }
+}
+
+fn level(state: &State, check: &str) -> Level {
+    let findings = state.findings(DEFAULT_MAX_AGE);
+    findings.iter().find(|finding| finding.check == check).unwrap().level
+}
+
+#[test]
+fn ages_are_read() {
+    for (text, seconds) in [("26h", 93_600), ("90m", 5400), ("2d", 172_800), ("0s", 0)] {
+        assert_eq!(parse_age(text).unwrap().as_secs(), seconds);
+    }
+    for text in ["", "h", "26", "-1h", "1.5h", "26 h", "5\u{20ac}", "99999999999h"] {
+        assert!(parse_age(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_newest_complete_point_counts() {
+    assert_eq!(worst(&state(vec![point(5, 9)]).findings(DEFAULT_MAX_AGE)), Level::Ok);
+    assert_eq!(level(&state(vec![]), "age"), Level::Critical);
+    assert_eq!(level(&state(vec![point(25, 9)]), "age"), Level::Ok);
+    assert_eq!(level(&state(vec![point(27, 9)]), "age"), Level::Critical);
+    let partial = Seen {
+        complete: false,
+        why_not_latest: Some("it holds no redis".to_owned()),
+        failed: Some("redis".to_owned()),
+        ..point(1, 5)
+    };
+    let single = Seen {
+        failed: None,
+        ..partial.clone()
+    };
+    assert_eq!(level(&state(vec![partial.clone()]), "age"), Level::Critical);
+    assert_eq!(
+        level(&state(vec![point(20, 9), partial.clone()]), "run"),
+        Level::Warning
+    );
+    assert_eq!(level(&state(vec![partial, point(20, 9), single]), "run"), Level::Ok);
+}
+
+#[test]
+fn what_is_dated_in_the_future_hides_nothing() {
+    let ahead = State {
+        ahead: vec![point(-24 * 365, 9)],
+        ..state(vec![point(72, 9)])
+    };
+    assert_eq!(
+        (level(&ahead, "age"), level(&ahead, "clock")),
+        (Level::Critical, Level::Warning)
+    );
+    assert_eq!((ahead.newest_age(), ahead.stored().0), (Some(72 * 3600), 2));
+    let young = State {
+        points: vec![point(2, 9)],
+        ..ahead.clone()
+    };
+    assert_eq!(worst(&young.findings(DEFAULT_MAX_AGE)), Level::Warning);
+    let alone = State {
+        points: Vec::new(),
+        ..ahead
+    };
+    assert_eq!((level(&alone, "age"), alone.newest_age()), (Level::Critical, None));
+}
+
+#[test]
+fn a_disk_that_is_away_is_critical_and_foresees_nothing() {
+    let mut away = state(vec![point(20, 60 * GIB), point(2, 60 * GIB)]);
+    assert!(away.days_until_full().is_some());
+    away.away = vec!["/n8n/backups/redis holds none of the 2 file(s) that recovery points name".to_owned()];
+    assert_eq!((away.days_until_full(), level(&away, "disk")), (None, Level::Warning));
+    assert_eq!(level(&away, "directories"), Level::Critical);
+    // Whatever else is wrong is told beside it.
+    away.points.clear();
+    assert_eq!(
+        (level(&away, "age"), level(&away, "directories")),
+        (Level::Critical, Level::Critical)
+    );
+}
+
+#[test]
+fn a_point_that_a_restore_would_pass_over_is_not_the_newest() {
+    let aside = Seen {
+        why_not_latest: Some("made while a restore was interrupted".to_owned()),
+        ..point(1, 9)
+    };
+    let damaged = Seen {
+        why_not_latest: Some("damaged in it: env".to_owned()),
+        damaged: vec!["env/env_x.backup".to_owned()],
+        ..point(1, 9)
+    };
+    let after = |later: &Seen| state(vec![point(20, 9), later.clone()]);
+    for later in [&aside, &damaged] {
+        assert_eq!(after(later).newest_age(), Some(20 * 3600));
+        let alone = state(vec![later.clone()]);
+        assert_eq!((alone.newest_age(), level(&alone, "age")), (None, Level::Critical));
+    }
+    assert_eq!(level(&after(&aside), "run"), Level::Warning);
+    assert_eq!(level(&after(&aside), "files"), Level::Ok);
+    // Damage is told whether or not there is anything else to fall back on.
+    for state in [after(&damaged), state(vec![damaged])] {
+        assert_eq!(level(&state, "files"), Level::Critical);
+    }
+}
+
+#[test]
+fn a_shrunken_or_broken_point_is_noticed() {
+    let before = || (2..6).rev().map(|day| point(day * 24, 1000));
+    assert_eq!(
+        level(&state(before().chain([point(1, 501)]).collect()), "size"),
+        Level::Ok
+    );
+    assert_eq!(
+        level(&state(before().chain([point(1, 499)]).collect()), "size"),
+        Level::Warning
+    );
+    let broken = Seen {
+        broken: vec!["redis/x.rdb".to_owned()],
+        ..point(1, 9)
+    };
+    assert_eq!(level(&state(vec![broken]), "files"), Level::Critical);
+    let drilled = |mark: &str| Seen {
+        drill: DrillOutcome::parse(mark),
+        ..point(1, 9)
+    };
+    assert_eq!(
+        level(&state(vec![drilled("failed: 3 rows lost")]), "proven"),
+        Level::Critical
+    );
+    assert_eq!(level(&state(vec![drilled("passed")]), "proven"), Level::Ok);
+    // What a remote is called is not how the copy went.
+    let failover = Seen {
+        offsite: Some("2026-01-02T03:04:05+00:00 nas:failover".to_owned()),
+        ..point(1, 9)
+    };
+    assert_eq!(level(&state(vec![failover]), "offsite"), Level::Ok);
+}
+
+#[test]
+fn a_disk_that_will_be_full_is_foreseen() {
+    let daily = |count: u64, bytes: u64| (0..count).rev().map(|day| (day * DAY, bytes)).collect::<Vec<_>>();
+    // Eight points of a day each are kept: nothing is added to them.
+    assert_eq!(forecast(&daily(9, GIB), 2 * GIB, 7), None);
+    // The fourth of four more does not fit.
+    assert_eq!(forecast(&daily(3, GIB), 3 * GIB + 1, 30), Some(3));
+    assert_eq!(forecast(&daily(1, GIB), GIB - 1, 7), Some(0));
+    assert_eq!(forecast(&[], 0, 7), None);
+    // Growth by a tenth of a GiB a day fills the disk though their number stays.
+    let growing: Vec<(u64, u64)> = (0..8).rev().map(|day| (day * DAY, (17 - day) * GIB / 10)).collect();
+    let full = forecast(&growing, 20 * GIB, 7).unwrap();
+    assert!((20..40).contains(&full), "{full}");
+    let mut tight = state(vec![point(25, 60 * GIB), point(1, 60 * GIB)]);
+    assert_eq!(level(&tight, "disk"), Level::Warning);
+    tight.free = Some(GIB / 2);
+    assert_eq!(level(&tight, "disk"), Level::Critical);
+}
+
+#[test]
+fn the_first_line_is_a_plugins() {
+    let state = state(vec![point(5, 4096)]);
+    let text = state.report(&state.findings(DEFAULT_MAX_AGE), DEFAULT_MAX_AGE);
+    let first = text.lines().next().unwrap();
+    assert_eq!(
+        first,
+        format!(
+            "BACKUP OK - recovery point 5h, 5 h old, 4.0KiB | age=18000s;;93600;0 size=4096B;;;0 \
+             free={}B;;{GIB}:;0 points=1;;;0",
+            100 * GIB
+        )
+    );
+}

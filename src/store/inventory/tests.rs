@@ -1,0 +1,220 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::testing::TempDir;
+
+/// A store with a recovery point for each of the stamps, whose files hold ten bytes each.
+fn store(stamps: &[&str]) -> (TempDir, Store) {
+    let dir = TempDir::new();
+    let store = Store::new(dir.path().join("backups"));
+    for stamp in stamps {
+        add(&store, stamp, None);
+    }
+    (dir, store)
+}
+
+fn add(store: &Store, stamp: &str, begun: Option<&str>) -> Point {
+    let mut point = Point::new(Stamp::parse(stamp).unwrap());
+    if let Some(begun) = begun {
+        point.set("begun", begun);
+    }
+    for kind in Kind::ALL {
+        let path = store.path(kind, point.stamp);
+        fs::create_dir_all(store.dir(kind)).unwrap();
+        fs::write(&path, "ten bytes.").unwrap();
+        let name = path.strip_prefix(store.root()).unwrap().display().to_string();
+        point.set(&format!("size.{}", kind.dir()), "10");
+        point.members.push(Member {
+            kind,
+            name,
+            sha256: "0".repeat(64),
+        });
+    }
+    point.write(store).unwrap();
+    point
+}
+
+fn states(store: &Store, kind: Kind) -> Vec<State> {
+    let inventory = Inventory::take(store).unwrap();
+    let files = inventory.points.iter().flat_map(|held| &held.files);
+    files
+        .filter(|file| file.member.kind == kind)
+        .map(|file| file.state)
+        .collect()
+}
+
+fn away(store: &Store) -> Vec<&'static str> {
+    let inventory = Inventory::take(store).unwrap();
+    inventory.away.iter().map(|away| away.name).collect()
+}
+
+#[test]
+fn files_are_found_with_their_points() {
+    let (_dir, store) = store(&["20260102_020000", "20260101_020000"]);
+    fs::write(store.dir(Kind::Env).join("mine.backup"), "x").unwrap();
+    let inventory = Inventory::take(&store).unwrap();
+    assert!(inventory.points.iter().all(PointOnDisk::is_complete));
+    assert!(inventory.points[0].point.stamp < inventory.points[1].point.stamp);
+    assert!(inventory.unrecorded[0].1.path.ends_with("env/mine.backup"));
+    assert_eq!((inventory.unrecorded.len(), inventory.away.len()), (1, 0));
+}
+
+#[test]
+fn a_state_is_what_can_be_told_without_reading() {
+    let (_dir, store) = store(&["20260101_020000", "20260102_020000", "20260103_020000"]);
+    let path = |stamp: &str| store.path(Kind::Redis, Stamp::parse(stamp).unwrap());
+    let first = path("20260101_020000");
+    let of_first = || states(&store, Kind::Redis)[0];
+    fs::write(&first, "eleven bytes").unwrap();
+    assert_eq!(of_first(), State::Changed);
+    fs::remove_file(&first).unwrap();
+    assert_eq!(of_first(), State::Missing);
+    symlink("nowhere", &first).unwrap();
+    assert_eq!(of_first(), State::Unreadable);
+    fs::remove_file(&first).unwrap();
+    fs::create_dir(&first).unwrap();
+    assert_eq!(of_first(), State::Unreadable);
+    fs::remove_dir(&first).unwrap();
+    fs::rename(path("20260102_020000"), store.root().join("moved")).unwrap();
+    symlink("../moved", path("20260102_020000")).unwrap();
+    assert_eq!(
+        states(&store, Kind::Redis),
+        [State::Missing, State::Present, State::Present]
+    );
+    assert_eq!(
+        Inventory::take(&store).unwrap().listings[1].1.files().len(),
+        1,
+        "a link is left alone"
+    );
+    super::super::manifest::update(&store, Stamp::parse("20260103_020000").unwrap(), |point| {
+        point.set("damaged", "redis");
+    })
+    .unwrap();
+    assert_eq!(states(&store, Kind::Redis)[2], State::Damaged);
+}
+
+#[test]
+fn a_directory_without_what_is_named_is_away() {
+    let (_dir, store) = store(&["20260101_020000", "20260102_020000"]);
+    let (redis, elsewhere) = (store.dir(Kind::Redis), store.root().join("elsewhere"));
+    fs::rename(&redis, &elsewhere).unwrap();
+    assert_eq!(away(&store), ["redis"], "no directory");
+    assert_eq!(states(&store, Kind::Redis), [State::Missing; 2]);
+    fs::create_dir(&redis).unwrap();
+    assert_eq!(away(&store), ["redis"], "an empty one");
+    fs::write(redis.join("dump_20200101_000000.rdb"), "x").unwrap();
+    assert_eq!(away(&store), ["redis"], "one with something else");
+    fs::remove_dir_all(&redis).unwrap();
+    symlink("/nonexistent/disk", &redis).unwrap();
+    assert_eq!(
+        (away(&store), states(&store, Kind::Redis)),
+        (vec!["redis"], vec![State::Unreadable; 2])
+    );
+    fs::remove_file(&redis).unwrap();
+    fs::write(&redis, "a file").unwrap();
+    let inventory = Inventory::take(&store).unwrap();
+    assert!(matches!(inventory.listings[1].1, Listing::Failed(_)) && inventory.check_listed().is_err());
+    assert_eq!(away(&store), ["redis"], "no directory at all");
+    fs::remove_file(&redis).unwrap();
+    // One file that is there is evidence: the other is gone.
+    fs::rename(&elsewhere, &redis).unwrap();
+    fs::remove_file(store.path(Kind::Redis, Stamp::parse("20260102_020000").unwrap())).unwrap();
+    assert!(away(&store).is_empty());
+}
+
+#[test]
+fn what_is_made_meanwhile_does_not_pass_for_what_should_be_there() {
+    let (_dir, store) = store(&["20260101_020000"]);
+    fs::rename(store.dir(Kind::Postgres), store.root().join("elsewhere")).unwrap();
+    let point = add(&store, "20260102_020000", None);
+    assert_eq!(Point::load(&point.path(&store)).unwrap().fact("away"), Some("postgres"));
+    assert_eq!(away(&store), ["postgres"], "in the second night, too");
+    fs::remove_dir_all(store.dir(Kind::Postgres)).unwrap();
+    fs::rename(store.root().join("elsewhere"), store.dir(Kind::Postgres)).unwrap();
+    assert!(away(&store).is_empty());
+    assert_eq!(states(&store, Kind::Postgres), [State::Present, State::Missing]);
+    add(&store, "20260103_020000", None);
+    assert!(Point::load(&store.set_path(Stamp::parse("20260103_020000").unwrap()))
+        .unwrap()
+        .fact("away")
+        .is_none());
+}
+
+#[test]
+fn manifests_that_are_away_are_missed() {
+    let (_dir, store) = store(&["20260101_020000", "20260102_020000"]);
+    let (sets, elsewhere) = (store.sets_dir(), store.root().join("elsewhere"));
+    fs::rename(&sets, &elsewhere).unwrap();
+    fs::create_dir(&sets).unwrap();
+    assert_eq!(
+        away(&store),
+        ["sets"],
+        "an empty directory, as of a disk that is not mounted"
+    );
+    let point = add(&store, "20260103_020000", None);
+    assert_eq!(point.fact("away"), Some("sets"));
+    assert_eq!(away(&store), ["sets"], "in the second night, too");
+    fs::remove_dir_all(&sets).unwrap();
+    symlink("/nonexistent/disk", &sets).unwrap();
+    assert!(Inventory::take(&store).is_err());
+    fs::remove_file(&sets).unwrap();
+    fs::rename(&elsewhere, &sets).unwrap();
+    assert!(away(&store).is_empty());
+    // Every manifest was removed, and the lock is left.
+    for name in ["20260101_020000", "20260102_020000"] {
+        fs::remove_file(store.set_path(Stamp::parse(name).unwrap())).unwrap();
+    }
+    assert_eq!(away(&store), ["sets"]);
+}
+
+#[test]
+fn where_no_manifest_ever_was_none_is_missed() {
+    let dir = TempDir::new();
+    let store = Store::new(dir.path().join("backups"));
+    fs::create_dir_all(store.dir(Kind::Env)).unwrap();
+    fs::write(
+        store.dir(Kind::Env).join("env_20260101_020000.backup"),
+        "of the scripts",
+    )
+    .unwrap();
+    assert!(away(&store).is_empty());
+    // As the installation leaves it.
+    fs::create_dir(store.sets_dir()).unwrap();
+    fs::write(store.sets_dir().join(".gitkeep"), "").unwrap();
+    assert!(away(&store).is_empty());
+    // The first point, in directories that were empty when it was made.
+    assert_eq!(add(&store, "20260103_020000", None).fact("away"), None);
+    assert!(away(&store).is_empty());
+}
+
+#[test]
+fn the_order_is_that_of_the_instants() {
+    let (_dir, store) = store(&[]);
+    // Tokyo, then UTC; and either hour of the night in which clocks are set back.
+    add(&store, "20260102_020000", Some("2026-01-02T02:00:00+09:00"));
+    add(&store, "20260101_180000", Some("2026-01-01T18:00:00+00:00"));
+    add(&store, "20261025_023000", Some("2026-10-25T02:30:00+02:00"));
+    add(&store, "20261025_021000", Some("2026-10-25T02:10:00+01:00"));
+    // The name tells it where the manifest does not.
+    add(&store, "20270101_000000", None);
+    let names = |points: Vec<(PathBuf, Result<Point>)>| -> Vec<String> {
+        let stamps = points.into_iter().map(|(_, point)| point.unwrap().stamp);
+        stamps.map(|stamp| stamp.to_string()).collect()
+    };
+    let expected = [
+        "20260102_020000",
+        "20260101_180000",
+        "20261025_023000",
+        "20261025_021000",
+        "20270101_000000",
+    ];
+    assert_eq!(names(list(&store).unwrap()), expected);
+    let latest = |now: &str| names(latest_first(&store, Stamp::parse(now).unwrap().time()).unwrap());
+    assert_eq!(latest("20270101_003000")[0], expected[4]);
+    let latest = latest("20261201_000000");
+    assert_eq!(
+        (latest[0].as_str(), latest[4].as_str()),
+        (expected[3], expected[4]),
+        "{latest:?}"
+    );
+}

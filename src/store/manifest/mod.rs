@@ -1,0 +1,351 @@
+//! Recovery points: what one run has backed up, in `backups/sets/YYYYMMDD_HHMMSS.sha256`.
+//!
+//! The file is a list that `cd backups && sha256sum -c sets/...` checks. Its comment lines (`# name: value`) carry the
+//! facts: versions, row counts, what failed, what has been proven since. Names and values are ASCII; whatever else a
+//! table's name holds is escaped as in a Rust string.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{bail, Context, Result};
+use chrono::DateTime;
+
+use crate::formats::text::ascii;
+use crate::store::atomic::{self, Access};
+use crate::store::inventory::Inventory;
+use crate::store::lock::{component_lock, InUse, Lock};
+use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy};
+use crate::store::{is_there, make_dir, Kind, Stamp, Store};
+
+/// The first line, before the stamp.
+const TITLE: &str = "# n8n-backup recovery point ";
+/// A manifest is some kilobytes; so much is never read.
+pub const LIMIT: u64 = 16 << 20;
+/// A list of components that is empty.
+pub const NONE: &str = "none";
+
+/// The directories below `backups/` that were [`Away`](super::inventory::Away) when a point was made.
+const AWAY: &str = "away";
+
+/// One file of a recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it holds.
+    pub kind: Kind,
+    /// Its path below `backups/`.
+    pub name: String,
+    /// The SHA-256 of its contents, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its name, the time at which the run began.
+    pub stamp: Stamp,
+    /// Its files, in the order of the components; at most one of each kind.
+    pub members: Vec<Member>,
+    facts: Vec<(String, String)>,
+}
+
+impl Point {
+    /// An empty point.
+    pub fn new(stamp: Stamp) -> Self {
+        Self {
+            stamp,
+            members: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    /// The value of a fact.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All facts whose names begin with `prefix`, without it.
+    pub fn facts<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.facts
+            .iter()
+            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
+    }
+
+    /// Sets a fact, in place of an earlier one of this name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let (name, value) = (ascii(name).replace(": ", ":\\u{20}"), ascii(value));
+        match self.facts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.facts.push((name, value)),
+        }
+    }
+
+    /// Takes a fact away.
+    pub fn unset(&mut self, name: &str) {
+        self.facts.retain(|(known, _)| known != name);
+    }
+
+    /// The words of a fact that lists components, such as `failed`; none when it says `none`.
+    pub fn listed(&self, name: &str) -> Vec<&str> {
+        let words = self.fact(name).unwrap_or_default().split_whitespace();
+        words.filter(|word| *word != NONE).collect()
+    }
+
+    /// The length in bytes that the file of a kind had when it was made, where the manifest tells it.
+    pub fn size(&self, kind: Kind) -> Option<u64> {
+        self.fact(&format!("size.{}", kind.dir()))?.parse().ok()
+    }
+
+    /// Takes out all facts whose names begin with `prefix`.
+    pub fn unset_all(&mut self, prefix: &str) {
+        self.facts.retain(|(name, _)| !name.starts_with(prefix));
+    }
+
+    /// The instant at which its run began. The name tells local time: of another zone where the host was moved, and of either
+    /// hour where clocks were set back.
+    pub fn time(&self) -> SystemTime {
+        let begun = self
+            .fact("begun")
+            .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        begun.map_or_else(|| self.stamp.time(), SystemTime::from)
+    }
+
+    /// Whether a directory below `backups/` was away when it was made ([`Away`](super::inventory::Away)).
+    pub fn was_away(&self, dir: &str) -> bool {
+        self.listed(AWAY).contains(&dir)
+    }
+
+    /// The member of a kind.
+    pub fn member(&self, kind: Kind) -> Option<&Member> {
+        self.members.iter().find(|member| member.kind == kind)
+    }
+
+    /// Sets a mark, in place of an earlier one of this name. That nothing is damaged is no mark.
+    pub fn mark(&mut self, mark: &Mark) {
+        match mark {
+            Mark::Damaged(kinds) if kinds.is_empty() => self.unset(mark.name()),
+            mark => self.set(mark.name(), &mark.to_string()),
+        }
+    }
+
+    fn marked(&self, name: &str) -> Option<Mark> {
+        Mark::parse(name, self.fact(name)?)
+    }
+
+    /// Whether every file was found to be as it was recorded, once.
+    pub fn is_verified(&self) -> bool {
+        self.marked(marks::VERIFIED).is_some()
+    }
+
+    /// The components whose files were found to be others than those that were recorded.
+    pub fn damaged(&self) -> Vec<Kind> {
+        match self.marked(marks::DAMAGED) {
+            Some(Mark::Damaged(kinds)) => kinds,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the last drill has shown.
+    pub fn drill(&self) -> Option<DrillOutcome> {
+        match self.marked(marks::DRILL) {
+            Some(Mark::Drill(outcome)) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Where a copy of it is.
+    pub fn offsite(&self) -> Option<OffsiteCopy> {
+        match self.marked(marks::OFFSITE) {
+            Some(Mark::Offsite(copy)) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// Why it is restored by name only, if it is.
+    pub fn excluded_from_latest(&self) -> Option<&str> {
+        self.fact(marks::EXCLUDED)
+    }
+
+    /// Which of `parts` it does not hold, or holds damaged, in words.
+    pub fn missing_parts(&self, parts: &[Kind]) -> Option<String> {
+        let damaged = self.damaged();
+        let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
+            let chosen = parts.iter().filter(|kind| chosen(**kind));
+            chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+        };
+        let absent = names(&|kind| self.member(kind).is_none());
+        let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind));
+        let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {names}"))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Why it is not taken when the newest point with these parts is asked for; none when it is.
+    pub fn why_not_latest(&self, parts: &[Kind]) -> Option<String> {
+        let excluded = self.excluded_from_latest().map(str::to_owned);
+        excluded.or_else(|| self.missing_parts(parts))
+    }
+
+    /// Whether every component is in it.
+    pub fn is_complete(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.member(*kind).is_some())
+    }
+
+    /// Keeps the retention of another run from the point's files until what this gives is dropped.
+    pub fn hold(&self, store: &Store) -> Result<Vec<InUse>> {
+        let paths: Vec<PathBuf> = self
+            .members
+            .iter()
+            .map(|member| store.root().join(&member.name))
+            .collect();
+        InUse::hold(paths.iter().map(PathBuf::as_path))
+    }
+
+    /// Where the manifest lies.
+    pub fn path(&self, store: &Store) -> PathBuf {
+        store.set_path(self.stamp)
+    }
+
+    /// Writes the manifest of a new point: whole, or not at all. Another run that began in the same second may have taken
+    /// the name; the point then gets that of a later second.
+    pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
+        let away = Inventory::take(store).map(|inventory| inventory.away_for(self));
+        self.unset(AWAY);
+        if let Some(away) = away.ok().filter(|away| !away.is_empty()) {
+            self.set(AWAY, &away.join(" "));
+        }
+        let _lock = lock(store)?;
+        while self.path(store).symlink_metadata().is_ok() {
+            self.stamp = self.stamp.next();
+        }
+        self.save(store)
+    }
+
+    /// Writes the manifest, under the lock: so one name is enough for what is not in place yet.
+    fn save(&self, store: &Store) -> Result<PathBuf> {
+        let path = self.path(store);
+        atomic::replace(&path, ".manifest.partial", self.text().as_bytes(), Access::PRIVATE)?;
+        Ok(path)
+    }
+
+    /// The manifest's contents.
+    pub fn text(&self) -> String {
+        let mut text = format!("{TITLE}{}\n", self.stamp);
+        for (name, value) in &self.facts {
+            text.push_str(&format!("# {name}: {value}\n"));
+        }
+        for member in &self.members {
+            text.push_str(&format!("{}  {}\n", member.sha256, member.name));
+        }
+        text
+    }
+
+    /// Reads a manifest.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = atomic::read_text(path, LIMIT).with_context(|| format!("Cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a recovery point", path.display()))
+    }
+
+    /// Reads the contents of a manifest.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut lines = text.lines();
+        let stamp = lines
+            .next()
+            .and_then(|line| line.strip_prefix(TITLE))
+            .and_then(Stamp::parse);
+        let mut point = Self::new(stamp.context("its first line does not say so")?);
+        for line in lines {
+            if let Some(fact) = line.strip_prefix("# ") {
+                let (name, value) = fact
+                    .split_once(": ")
+                    .with_context(|| format!("not understood: {line}"))?;
+                point.facts.push((name.to_owned(), value.to_owned()));
+                continue;
+            }
+            let (sha256, name) = line
+                .split_once("  ")
+                .with_context(|| format!("not understood: {line}"))?;
+            // A name leads to the component's directory and nowhere else, whoever wrote the manifest.
+            let kind = Kind::of_path(Path::new(name))
+                .filter(|kind| {
+                    name.strip_prefix(kind.dir())
+                        .and_then(|rest| rest.strip_prefix('/'))
+                        .is_some_and(|file| !file.contains('/') && !file.starts_with('.'))
+                })
+                .with_context(|| format!("no backup file: {name}"))?;
+            if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                bail!("no SHA-256: {sha256}");
+            }
+            if point.member(kind).is_some() {
+                bail!("it names two files of {}", kind.dir());
+            }
+            point.members.push(Member {
+                kind,
+                name: name.to_owned(),
+                sha256: sha256.to_owned(),
+            });
+        }
+        point.check_whole()?;
+        Ok(point)
+    }
+
+    /// Refuses what is cut off at the end of a line. The files stand last, and the facts tell of each; of one that was deleted
+    /// the size stays.
+    fn check_whole(&self) -> Result<()> {
+        let deleted = self.listed("deleted");
+        for kind in Kind::ALL {
+            let named = self.member(kind).is_some() || deleted.contains(&kind.dir());
+            if !named && self.fact(&format!("size.{}", kind.dir())).is_some() {
+                bail!("it is cut off: it tells the size of {} and not its name", kind.dir());
+            }
+        }
+        if self.members.is_empty() && deleted.is_empty() {
+            bail!("it is cut off: it names no file");
+        }
+        Ok(())
+    }
+
+    /// Removes the manifest.
+    pub fn remove(&self, store: &Store) -> Result<()> {
+        let path = self.path(store);
+        let _lock = lock(store)?;
+        match fs::remove_file(&path) {
+            // Another cleanup was as quick.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("Failed to delete: {}", path.display())),
+        }
+    }
+}
+
+/// Changes the facts of a point, if it is still there: reads its manifest anew, applies `change`, writes it. Whoever
+/// marks a point (as verified, drilled, copied off-site) does it this way, so that no mark is lost to another's.
+pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> Result<()> {
+    let path = store.set_path(stamp);
+    if !is_there(&path) {
+        return Ok(());
+    }
+    let _lock = lock(store)?;
+    if !is_there(&path) {
+        return Ok(());
+    }
+    let mut point = Point::load(&path)?;
+    change(&mut point);
+    point.save(store).map(drop)
+}
+
+/// Holds the manifests. Another's change of one takes milliseconds.
+fn lock(store: &Store) -> Result<Lock> {
+    let dir = store.sets_dir();
+    make_dir(&dir)?;
+    Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! One meaning of "newest": by the instant, for every command, wherever the host's clock was set to when it named things.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
+
+use super::{offline, point, point_at, points, stamp, whole, DAY};
+use crate::common::{has_program, skip, Outcome, Sandbox};
+
+/// What each command takes for the newest of the points that are here.
+fn newest(sandbox: &Sandbox, zone: &str) -> Vec<(&'static str, String)> {
+    let run = |args: &[&str]| {
+        let call = sandbox.binary().args(args).env("TZ", zone);
+        call.env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run()
+    };
+    let logged = |outcome: Outcome, before: &str| {
+        let line = outcome.stdout.lines().find_map(|line| line.split_once(before));
+        let (_, rest) = line.unwrap_or_else(|| panic!("no line with '{before}': {outcome}"));
+        rest[..15].to_owned()
+    };
+    let status = run(&["status", "--json"]).stdout;
+    let (_, name) = status
+        .split_once("\"newest\": {\"name\": \"")
+        .unwrap_or_else(|| panic!("{status}"));
+    vec![
+        ("status", name[..15].to_owned()),
+        ("verify", logged(run(&["verify"]), "Verifying recovery point ")),
+        (
+            "restore-all",
+            logged(
+                run(&["restore-all", "latest", "--yes"]),
+                "[restore-all] Recovery point ",
+            ),
+        ),
+        (
+            "test-recovery",
+            logged(run(&["test-recovery", "--full"]), "[test-recovery] Recovery point: "),
+        ),
+    ]
+}
+
+fn assert_newest(sandbox: &Sandbox, expected: &str) {
+    for zone in ["UTC0", "JST-9", "HST10"] {
+        for (command, name) in newest(sandbox, zone) {
+            assert_eq!(name, expected, "{command} in {zone}");
+        }
+    }
+}
+
+/// A complete point whose run began at an instant, as it is named in a zone.
+fn in_zone(sandbox: &Sandbox, age: Duration, hours: i32) -> String {
+    let time = SystemTime::now() - age;
+    let local = DateTime::<Utc>::from(time).with_timezone(&FixedOffset::east_opt(hours * 3600).unwrap());
+    let begun = format!("begun: {}", local.to_rfc3339_opts(SecondsFormat::Millis, false));
+    point_at(
+        sandbox,
+        &local.format("%Y%m%d_%H%M%S").to_string(),
+        time,
+        &whole(10),
+        &[&begun],
+    )
+}
+
+#[test]
+fn the_name_tells_the_time_of_a_place_and_the_manifest_the_instant() {
+    let sandbox = Sandbox::new("zones").build();
+    let hour = Duration::from_secs(3600);
+    in_zone(&sandbox, 3 * hour, 9);
+    let second = in_zone(&sandbox, 2 * hour, 0);
+    assert!(second < points(&sandbox)[1], "its name is the earlier one");
+    assert_newest(&sandbox, &second);
+    // From either end of the world.
+    let third = in_zone(&sandbox, hour, -12);
+    in_zone(&sandbox, 4 * hour, 14);
+    assert_newest(&sandbox, &third);
+}
+
+#[test]
+fn the_hour_that_clocks_repeat_has_an_order() {
+    let sandbox = Sandbox::new("repeated").build();
+    let time = SystemTime::now() - Duration::from_secs(30 * DAY);
+    let point = |name: &str, begun: &str| point_at(&sandbox, name, time, &whole(10), &[&format!("begun: {begun}")]);
+    point("20251026_023000", "2025-10-26T02:30:00+02:00");
+    point("20251026_025959", "2025-10-26T02:59:59+02:00");
+    let later = point("20251026_021000", "2025-10-26T02:10:00+01:00");
+    assert_newest(&sandbox, &later);
+}
+
+#[test]
+fn a_point_of_the_future_hides_nothing() {
+    let sandbox = Sandbox::new("ahead").build();
+    let real = in_zone(&sandbox, Duration::from_secs(3 * DAY), 0);
+    let ahead = point_at(
+        &sandbox,
+        &stamp(SystemTime::now() + Duration::from_secs(500 * DAY)),
+        SystemTime::now(),
+        &whole(10),
+        &[],
+    );
+    assert_newest(&sandbox, &real);
+    let status = offline(&sandbox, &["status"]);
+    assert_eq!(status.code, Some(2), "{status}");
+    for told in [
+        format!("[CRITICAL] age: {real} is "),
+        format!("[WARNING] clock: 1 recovery point(s) are dated in the future, such as {ahead}: "),
+    ] {
+        assert!(status.stdout.contains(&told), "{told}: {status}");
+    }
+    let outcome = offline(&sandbox, &["restore-all", "latest", "--yes"]);
+    outcome.assert_log_has(
+        "restore-all",
+        &format!("WARN Passing over recovery point {ahead}, which is dated in the future"),
+    );
+    // Where there is no other it is taken, since it may be today's clock that is wrong; how old it is nobody knows.
+    fs::remove_file(sandbox.path(format!("backups/sets/{real}.sha256"))).unwrap();
+    let outcome = offline(&sandbox, &["restore-all", "latest", "--yes"]);
+    outcome.assert_log_has("restore-all", &format!("INFO Recovery point {ahead}: {{}}"));
+    let status = offline(&sandbox, &["status"]);
+    let told = "[CRITICAL] age: no recovery point that is not dated in the future\n";
+    assert!(status.code == Some(2) && status.stdout.contains(told), "{status}");
+}
+
+#[test]
+fn the_newest_off_site_is_the_newest_too() {
+    if !has_program("rclone") {
+        return skip("points::newest::the_newest_off_site_is_the_newest_too", "no rclone");
+    }
+    let sandbox = Sandbox::new("offnewest")
+        .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
+        .build();
+    let conf = sandbox.aside("rclone.conf");
+    fs::write(
+        &conf,
+        format!(
+            "[n8n-backup]\ntype = alias\nremote = {}\n",
+            sandbox.aside("there").display()
+        ),
+    )
+    .unwrap();
+    sandbox.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    let hour = Duration::from_secs(3600);
+    in_zone(&sandbox, 30 * hour, 0);
+    in_zone(&sandbox, 3 * hour, 9);
+    let newest = in_zone(&sandbox, 2 * hour, 0);
+    point_at(
+        &sandbox,
+        &stamp(SystemTime::now() + Duration::from_secs(500 * DAY)),
+        SystemTime::now(),
+        &whole(10),
+        &[],
+    );
+    sandbox.run("backup-offsite", &[]).assert_success();
+    let new_host = Sandbox::new("offnewesthost").build();
+    new_host.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    let fetched = new_host.binary().arg("fetch-offsite").env("TZ", "JST-9").run();
+    fetched.assert_success();
+    assert_eq!(points(&new_host), [newest]);
+}
+
+/// With real backups: what was written between the two is what comes back.
+#[test]
+fn latest_is_what_was_backed_up_last_wherever_the_clock_was_set_to() {
+    let sandbox = Sandbox::new("tokyo").redis().build();
+    for (value, zone) in [("1", "JST-9"), ("2", "UTC0")] {
+        sandbox.redis(&["SET", "value", value]);
+        sandbox.call("backup-redis").env("TZ", zone).run().assert_success();
+    }
+    let both = points(&sandbox);
+    for zone in ["UTC0", "JST-9"] {
+        sandbox.redis(&["SET", "value", "3"]);
+        let restore = ["latest", "--only", "redis", "--yes"];
+        let outcome = sandbox.call("restore-all").args(&restore).env("TZ", zone).run();
+        outcome.assert_success();
+        assert_eq!(sandbox.redis(&["GET", "value"]), "2", "{both:?} {outcome}");
+    }
+}
+
+/// Retention counts by the instant as well.
+#[test]
+fn the_newest_three_are_those_of_the_instants() {
+    let sandbox = Sandbox::new("threezones").build();
+    point(&sandbox, 40, &whole(10), &[]);
+    let day = Duration::from_secs(DAY);
+    let hour = Duration::from_secs(3600);
+    let gone = in_zone(&sandbox, 20 * day + 4 * hour, 14);
+    let kept = [3, 2, 1].map(|hours| in_zone(&sandbox, 20 * day + hours * hour, -11));
+    assert!(kept.iter().all(|name| *name < gone));
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), kept);
+}

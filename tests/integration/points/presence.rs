@@ -1,0 +1,393 @@
+//! An absence or an error is a state of the moment: never recorded as damage, never a reason to delete.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::{days_ago, fact, loose, manifest, offline, point, points, sha256sum_agrees, touch, whole, KINDS};
+use crate::common::{can_mount, has_program, name, sh, skip, Outcome, Sandbox};
+
+/// Every file below backups/ with its contents, but for marks in the manifests.
+fn kept(sandbox: &Sandbox) -> Vec<String> {
+    let listing = sandbox.listing();
+    let backups = listing.into_iter().filter(|line| line.starts_with("\"backups/"));
+    backups.filter(|line| !line.starts_with("\"backups/sets/")).collect()
+}
+
+fn move_away(sandbox: &Sandbox, kinds: &[&str]) {
+    for kind in kinds {
+        fs::rename(
+            sandbox.path("backups").join(kind),
+            sandbox.aside(format!("away-{kind}")),
+        )
+        .unwrap();
+        fs::create_dir(sandbox.path("backups").join(kind)).unwrap();
+    }
+}
+
+fn move_back(sandbox: &Sandbox, kinds: &[&str]) {
+    for kind in kinds {
+        let dir = sandbox.path("backups").join(kind);
+        fs::remove_dir_all(&dir).unwrap();
+        fs::rename(sandbox.aside(format!("away-{kind}")), dir).unwrap();
+    }
+}
+
+const ALL: [&str; 4] = ["postgres", "redis", "n8n", "env"];
+
+/// Seventeen points, of which the rules keep one a month and the newest three, once they are applied to the true state.
+fn seventeen(name: &'static str) -> (Sandbox, Vec<String>) {
+    let sandbox = Sandbox::new(name).env("BACKUP_KEEP_MONTHLY", "12").build();
+    let verified = ["verified: 2026-01-01T00:00:00+00:00"];
+    let made = (0..17).map(|month| point(&sandbox, 3 + month * 20, &whole(100), &verified));
+    let made = made.collect();
+    (sandbox, made)
+}
+
+#[test]
+fn a_disk_that_was_away_while_verify_ran_costs_nothing() {
+    let (sandbox, all) = seventeen("verifyaway");
+    let (reference, _) = seventeen("verifythere");
+    move_away(&sandbox, &ALL);
+    let outcome = offline(&sandbox, &["verify", "--all"]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has("verify", "ERROR Verification failed: 68 of 68 file(s) are missing");
+    outcome.assert_log_has(
+        "verify",
+        "WARN {}/backups/redis holds none of the 17 file(s) that recovery points name{}",
+    );
+    outcome.assert_never_says("Bad: ");
+    let one = offline(&sandbox, &["verify", &all[3]]);
+    assert_eq!(one.code, Some(1), "{one}");
+    move_back(&sandbox, &ALL);
+    for set in sandbox.backups("sets") {
+        assert!(sha256sum_agrees(&sandbox, &set));
+        assert_eq!((fact(&set, "damaged"), fact(&set, "verified").is_some()), (None, true));
+    }
+    for sandbox in [&sandbox, &reference] {
+        sandbox.run("cleanup-backups", &[]).assert_success();
+    }
+    // It let go what it would have let go without the incident.
+    assert!(points(&sandbox).len() >= 12, "{:?}", points(&sandbox));
+    assert_eq!(points(&sandbox).len(), points(&reference).len());
+    for kind in ALL {
+        assert_eq!(sandbox.backups(kind).len(), points(&sandbox).len());
+    }
+}
+
+/// A way for a directory to be away, and what says so.
+type Absence = (&'static str, fn(&Path), i32, &'static str);
+
+const ABSENCES: [Absence; 4] = [
+    (
+        "empty",
+        |dir| fs::create_dir(dir).unwrap(),
+        0,
+        "WARN {} holds none of the 17 file(s) {}: is a disk not mounted?{}",
+    ),
+    ("gone", |_| {}, 0, "WARN {} holds none of the 17 file(s) {}"),
+    (
+        "a link that leads nowhere",
+        |dir| symlink("/nonexistent/disk", dir).unwrap(),
+        1,
+        "ERROR Cannot read {}",
+    ),
+    ("a file", |dir| fs::write(dir, "x").unwrap(), 1, "ERROR Cannot read {}"),
+];
+
+#[test]
+fn nothing_is_deleted_while_a_directory_is_away() {
+    let (sandbox, _) = seventeen("cleanaway");
+    let old = loose(&sandbox, "env", 300, 300, b"A=1");
+    let before = sandbox.listing();
+    for away in [&ALL[..], &["postgres"], &["env"], &["redis", "n8n"]] {
+        for (what, make, code, told) in ABSENCES {
+            for kind in away {
+                let dir = sandbox.path("backups").join(kind);
+                fs::rename(&dir, sandbox.aside(kind)).unwrap();
+                make(&dir);
+            }
+            let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+            dry.assert_never_says("Would delete");
+            dry.assert_never_says("Would remove");
+            let outcome = sandbox.run("cleanup-backups", &[]);
+            assert_eq!(outcome.code, Some(code), "{what} {away:?}: {outcome}");
+            outcome.assert_log_has("cleanup-backups", told);
+            outcome.assert_log_has(
+                "cleanup-backups",
+                "SUCCESS Cleanup completed: 0 files deleted, 0B freed",
+            );
+            let status = offline(&sandbox, &["status", "--max-age", "30d"]);
+            assert!(
+                status.code == Some(2) && status.stdout.contains("[CRITICAL] directories: "),
+                "{what}: {status}"
+            );
+            assert!(!status.stdout.contains("enough for 90 days"), "{what}: {status}");
+            for kind in away {
+                let dir = sandbox.path("backups").join(kind);
+                let _ = fs::remove_file(&dir);
+                let _ = fs::remove_dir(&dir);
+                fs::rename(sandbox.aside(kind), &dir).unwrap();
+            }
+            assert_eq!(before, sandbox.listing(), "{what} {away:?}: {outcome}");
+        }
+    }
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert!(!old.exists() && sandbox.listing().len() < before.len());
+}
+
+#[test]
+fn manifests_that_are_away_do_not_make_strangers_of_their_files() {
+    let (sandbox, _) = seventeen("setsaway");
+    let before = sandbox.listing();
+    move_away(&sandbox, &["sets"]);
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        "WARN {}/backups/sets holds none of the recovery points that {}",
+    );
+    let status = offline(&sandbox, &["status"]);
+    assert!(status.stdout.contains("[CRITICAL] directories: "), "{status}");
+    move_back(&sandbox, &["sets"]);
+    assert_eq!(before, sandbox.listing());
+    // Neither is a disk that a link leads to, and that is not there.
+    fs::rename(sandbox.path("backups/sets"), sandbox.aside("sets")).unwrap();
+    symlink("/nonexistent/disk", sandbox.path("backups/sets")).unwrap();
+    sandbox
+        .run("cleanup-backups", &[])
+        .assert_error("Cannot read {}/backups/sets");
+    fs::remove_file(sandbox.path("backups/sets")).unwrap();
+    fs::rename(sandbox.aside("sets"), sandbox.path("backups/sets")).unwrap();
+    assert_eq!(before, sandbox.listing());
+}
+
+/// What a run writes while the disk is away lies beneath it, and must not pass for what should be there.
+#[test]
+fn the_second_night_is_like_the_first() {
+    for away in [&["redis"][..], &["sets"], &["redis", "sets"]] {
+        let sandbox = Sandbox::new("secondnight")
+            .redis()
+            .env("BACKUP_KEEP_MONTHLY", "12")
+            .build();
+        for month in 0..6 {
+            point(&sandbox, 3 + month * 31, &whole(100), &[]);
+        }
+        let before = kept(&sandbox);
+        let sets = sandbox.backups("sets");
+        move_away(&sandbox, away);
+        for _ in 0..2 {
+            sandbox.run("cleanup-backups", &[]).assert_success();
+            sandbox.run("backup-redis", &[]).assert_success();
+        }
+        sandbox.run("cleanup-backups", &[]).assert_success();
+        move_back(&sandbox, away);
+        let after = kept(&sandbox);
+        assert!(before.iter().all(|line| after.contains(line)), "{away:?}");
+        assert!(sets.iter().all(|set| sha256sum_agrees(&sandbox, set)), "{away:?}");
+        // Once all is back, it goes on as ever.
+        let outcome = sandbox.run("cleanup-backups", &[]);
+        outcome.assert_success().assert_never_says("is a disk not mounted");
+        assert!(
+            sets.iter().all(|set| sha256sum_agrees(&sandbox, set)),
+            "{away:?}: {outcome}"
+        );
+    }
+}
+
+/// The way out that docs/retention.md names.
+#[test]
+fn what_is_lost_for_good_can_be_given_up() {
+    let sandbox = Sandbox::new("lost").redis().build();
+    let old = [3, 20, 40].map(|age| point(&sandbox, age, &whole(100), &[]));
+    move_away(&sandbox, &["redis"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let newest = sandbox.backups("sets").pop().unwrap();
+    assert_eq!(fact(&newest, "away").as_deref(), Some("redis"));
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    assert_eq!(points(&sandbox).len(), 4, "{outcome}");
+    sh(
+        "sed -i '/^# away: /d' \"$1\"/backups/sets/*.sha256",
+        &[sandbox.dir().as_os_str()],
+    );
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success().assert_never_says("is a disk not mounted");
+    assert_eq!(
+        points(&sandbox),
+        [&old[0], &name(&newest).replace(".sha256", "")].map(String::clone)
+    );
+}
+
+#[test]
+fn something_else_in_the_place_of_a_file_says_nothing_of_it() {
+    let sandbox = Sandbox::new("instead").env("BACKUP_KEEP_LAST", "1").build();
+    point(&sandbox, 1, &whole(100), &[]);
+    let old = point(&sandbox, 20, &whole(100), &["verified: 2026-01-01T00:00:00+00:00"]);
+    point(&sandbox, 30, &whole(100), &["verified: 2026-01-01T00:00:00+00:00"]);
+    let set = sandbox.path(format!("backups/sets/{old}.sha256"));
+    let file = sandbox.path(format!("backups/n8n/n8n_data_{old}.tar.gz"));
+    fs::rename(&file, sandbox.aside("file")).unwrap();
+    let instead: [fn(&Path); 2] = [
+        |file| fs::create_dir(file).unwrap(),
+        |file| symlink("/nonexistent/file", file).unwrap(),
+    ];
+    for make in instead {
+        make(&file);
+        for args in [
+            &["verify", &old][..],
+            &["verify", &file.to_string_lossy()],
+            &["verify", "--all"],
+        ] {
+            let outcome = offline(&sandbox, args);
+            assert_eq!(outcome.code, Some(1), "{outcome}");
+            outcome.assert_log_has("verify", &format!("ERROR Not checked: {}: {{}}", file.display()));
+            assert_eq!(fact(&set, "damaged"), None, "{outcome}");
+        }
+        let list = offline(&sandbox, &["list"]);
+        assert!(list.stdout.contains(" unreadable "), "{list}");
+        sandbox.run("cleanup-backups", &[]).assert_success();
+        let left = points(&sandbox);
+        assert!(left.contains(&old) && left.len() == 2, "{left:?}");
+        assert!(sandbox.path(format!("backups/redis/dump_{old}.rdb")).exists());
+        point(&sandbox, 30, &whole(100), &[]);
+        let _ = fs::remove_dir(&file);
+        let _ = fs::remove_file(&file);
+    }
+    fs::rename(sandbox.aside("file"), &file).unwrap();
+    assert!(sha256sum_agrees(&sandbox, &set));
+}
+
+/// Runs a command where `file` is one that has 4096 bytes and gives an error when it is read.
+fn unreadable(sandbox: &Sandbox, file: &Path, args: &[&str]) -> Outcome {
+    let script = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+    let mut under: Vec<OsString> = ["unshare", "-m", "sh", "-c", script, "sh", BROKEN]
+        .map(OsString::from)
+        .into();
+    under.push(file.into());
+    sandbox.binary().args(args).under(&under).run()
+}
+
+/// The kernel answers EIO here, since this device has no such delay.
+const BROKEN: &str = "/sys/devices/platform/power/autosuspend_delay_ms";
+
+fn can_be_broken() -> bool {
+    let meta = fs::metadata(BROKEN);
+    can_mount() && meta.is_ok_and(|meta| meta.is_file() && meta.len() == 4096) && fs::read(BROKEN).is_err()
+}
+
+#[test]
+fn bytes_that_cannot_be_read_are_not_bad_ones() {
+    let test = "points::presence::bytes_that_cannot_be_read_are_not_bad_ones";
+    let broken =
+        fs::metadata(BROKEN).is_ok_and(|meta| meta.is_file() && meta.len() == 4096) && fs::read(BROKEN).is_err();
+    if !can_mount() || !broken {
+        return skip(
+            test,
+            "needs to mount in a namespace of its own (root), and a file of sysfs that gives an error",
+        );
+    }
+    let sandbox = Sandbox::new("eio").env("BACKUP_KEEP_LAST", "1").build();
+    let old = point(&sandbox, 20, &whole(4096), &["verified: 2026-01-01T00:00:00+00:00"]);
+    let set = manifest(&sandbox);
+    for (kind, prefix, suffix) in KINDS {
+        let file = sandbox.path(format!("backups/{kind}/{prefix}{old}{suffix}"));
+        for args in [&["verify", &old][..], &["verify", &file.to_string_lossy()]] {
+            let outcome = unreadable(&sandbox, &file, args);
+            assert_eq!(outcome.code, Some(1), "{outcome}");
+            outcome.assert_log_has("verify", &format!("ERROR Not checked: {}: {{}}", file.display()));
+            assert_eq!(fact(&set, "damaged"), None, "{outcome}");
+        }
+    }
+    // A manifest that cannot be read does not give its files away, and one that is half neither.
+    point(&sandbox, 1, &whole(4096), &[]);
+    let text = fs::read_to_string(&set).unwrap();
+    let before = kept(&sandbox);
+    let outcome = unreadable(&sandbox, &set, &["cleanup-backups"]);
+    outcome.assert_success();
+    outcome.assert_log_has("cleanup-backups", "WARN Recovery point left out: {}");
+    assert_eq!(before, kept(&sandbox), "{outcome}");
+    for end in [0, 20, text.len() / 2, text.len() - 2] {
+        fs::write(&set, &text[..end]).unwrap();
+        let outcome = sandbox.run("cleanup-backups", &[]);
+        outcome.assert_success();
+        assert_eq!(before, kept(&sandbox), "{end}: {outcome}");
+    }
+    fs::write(&set, text).unwrap();
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox).len(), 1);
+}
+
+/// Of the dumps that the scripts made the newest may be the one that cannot be read: then no other goes.
+#[test]
+fn a_dump_without_a_point_that_cannot_be_read_costs_no_other() {
+    let test = "points::presence::a_dump_without_a_point_that_cannot_be_read_costs_no_other";
+    if !can_be_broken() {
+        return skip(
+            test,
+            "needs to mount in a namespace of its own (root), and a file of sysfs that gives an error",
+        );
+    }
+    let sandbox = Sandbox::new("eioloose").build();
+    let [old, newest] = [30, 20].map(|age| loose(&sandbox, "postgres", age, age, &[b'x'; 4096]));
+    let outcome = unreadable(&sandbox, &newest, &["cleanup-backups"]);
+    outcome.assert_success();
+    assert!(old.exists() && newest.exists(), "{outcome}");
+}
+
+#[test]
+fn what_is_empty_off_site_lets_nothing_go_there() {
+    if !has_program("rclone") {
+        return skip(
+            "points::presence::what_is_empty_off_site_lets_nothing_go_there",
+            "no rclone",
+        );
+    }
+    let sandbox = Sandbox::new("offaway")
+        .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
+        .env("BACKUP_KEEP_LAST", "1")
+        .build();
+    let there = sandbox.aside("elsewhere/n8n-backups");
+    let conf = sandbox.aside("rclone.conf");
+    fs::write(
+        &conf,
+        format!(
+            "[n8n-backup]\ntype = alias\nremote = {}\n",
+            sandbox.aside("elsewhere").display()
+        ),
+    )
+    .unwrap();
+    sandbox.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    for age in [1, 40, 80] {
+        point(&sandbox, age, &whole(100), &[]);
+    }
+    sandbox.run("backup-offsite", &[]).assert_success();
+    sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "30");
+    let sets = || fs::read_dir(there.join("sets")).unwrap().count();
+    assert_eq!(sets(), 3);
+    fs::rename(there.join("postgres"), there.with_file_name("postgres")).unwrap();
+    let outcome = sandbox.run("backup-offsite", &[]);
+    outcome.assert_log_has(
+        "backup-offsite",
+        "WARN postgres/ is empty there, {}: nothing is deleted there",
+    );
+    assert_eq!(sets(), 3, "{outcome}");
+    fs::rename(there.with_file_name("postgres"), there.join("postgres")).unwrap();
+    let outcome = sandbox.run("backup-offsite", &[]);
+    outcome.assert_log_has("backup-offsite", "INFO Deleting there, older than 30 days: {}");
+    assert_eq!(sets(), 1, "{outcome}");
+}
+
+/// What is gone for good is so told by its neighbours, and its manifest goes in its time.
+#[test]
+fn a_file_that_is_gone_by_itself_does_not_hold_the_rest() {
+    let sandbox = Sandbox::new("gone").env("BACKUP_KEEP_LAST", "1").build();
+    let newest = point(&sandbox, 1, &whole(100), &[]);
+    let old = point(&sandbox, 20, &whole(100), &[]);
+    fs::remove_file(sandbox.path(format!("backups/postgres/n8n_{old}.sql.gz"))).unwrap();
+    let copied = point(&sandbox, 25, &whole(100), &[]);
+    touch(&sandbox.path(format!("backups/env/env_{copied}.backup")), days_ago(1));
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), [copied, newest]);
+}
