@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
+use anyhow::{anyhow, bail, Context as _, Error, Result};
 
 use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::credentials::{self, Stored};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
-use crate::components::COMPONENTS;
-use crate::config::{Drill, Secret};
+use crate::components::{key_proof, COMPONENTS};
+use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{self, newest_first};
@@ -356,7 +355,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         let outcome = recovered.credentials().and_then(|stored| {
             // Ends the server, which is needed no longer.
             drop(recovered);
-            prove(app, &all_keys(&env, keys)?, &stored)
+            key_proof::prove(app, &key_proof::all_keys(&env, keys)?, &stored)
         });
         key_fact = run.take(KEY, "Encryption key", outcome);
     }
@@ -378,84 +377,6 @@ fn checked(env: &DrillEnv<'_>, kind: Kind) -> Result<PathBuf> {
     JOURNAL.info(format_args!("Testing {}", path.display()));
     check_file(env.app, &path, member)?;
     Ok(path)
-}
-
-/// What was found in each place of the point that may hold n8n's key: by its drill, else in its file.
-fn all_keys(
-    env: &DrillEnv<'_>,
-    mut known: BTreeMap<Kind, Option<Secret>>,
-) -> Result<Vec<(&'static str, Option<Secret>)>> {
-    let mut keys = Vec::new();
-    for component in COMPONENTS.iter().rev() {
-        let kind = component.kind();
-        let (Some(place), Some(member)) = (component.about().key_place, env.point.member(kind)) else {
-            continue;
-        };
-        let key = match known.remove(&kind) {
-            Some(key) => key,
-            None => {
-                let path = env.path(member);
-                check_file(env.app, &path, member)
-                    .and_then(|()| component.key(env, &path))
-                    .with_context(|| format!("The key cannot be looked for in {}", kind.dir()))?
-            }
-        };
-        keys.push((place, key));
-    }
-    Ok(keys)
-}
-
-/// Decrypts the stored credentials with the point's key, and says what came of it. Gives the words for the manifest.
-fn prove(app: &App, keys: &[(&str, Option<Secret>)], stored: &[Stored]) -> Result<String> {
-    let mut found = keys.iter().filter_map(|(place, key)| Some((place, key.as_ref()?)));
-    let first = found.next();
-    if let Some((place, key)) = first {
-        for (other, another) in found {
-            ensure!(
-                key == another,
-                "the key in {place} and the one in {other} differ: n8n does not start with both, and it is not clear which one \
-                 decrypts the credentials"
-            );
-        }
-    }
-    let total = stored.len();
-    if total == 0 {
-        JOURNAL.info("The database holds no credentials to decrypt");
-        return Ok("no credentials".to_owned());
-    }
-    let not_checked = |why: &str| {
-        JOURNAL.warn(format_args!("Encryption key not checked: {why}"));
-        Ok(format!("not checked, {why}"))
-    };
-    let Some((_, key)) = first else {
-        if keys.is_empty() {
-            return not_checked("the recovery point holds the database alone");
-        }
-        bail!("the recovery point holds no encryption key, and its database {total} credentials");
-    };
-    let proof = credentials::prove(key, stored, app.config.stall).context(Inconclusive)?;
-    let decrypted = format!("{} of {total}", proof.decrypted);
-    if !proof.failed.is_empty() {
-        let first: Vec<&str> = proof.failed.iter().take(5).map(String::as_str).collect();
-        bail!(
-            "Decrypted {decrypted} credentials with the backed-up key; {} cannot be decrypted, such as ID {}",
-            proof.failed.len(),
-            first.join(", ")
-        );
-    }
-    if proof.decrypted == 0 {
-        return not_checked(&format!(
-            "{total} credentials are stored in a form that is not known here"
-        ));
-    }
-    JOURNAL.success(format_args!("Decrypted {decrypted} credentials with the backed-up key"));
-    if proof.unknown > 0 {
-        JOURNAL.warn(format_args!(
-            "{} credentials are stored in a form that is not known here: not checked",
-            proof.unknown
-        ));
-    }
-    Ok(format!("decrypted {decrypted}"))
 }
 
 /// What a test that passed makes of the mark that its point bears.

@@ -6,6 +6,7 @@ pub mod credentials;
 mod dirswap;
 pub mod drill;
 mod env_file;
+pub mod key_proof;
 mod n8n_data;
 mod postgres;
 mod redis;

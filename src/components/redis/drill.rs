@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::replies::{fields, keys};
+use super::replies::{fields, keys, CHECKER};
 use super::server::Redis;
 use super::verify;
 use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
@@ -63,7 +63,12 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
             held == loaded,
             "Redis loaded {loaded} keys, and the snapshot holds {held}"
         ),
-        None => JOURNAL.warn("The image has no redis-check-rdb: the keys were loaded, but not compared"),
+        None => {
+            return Err(anyhow!(
+                "the image has neither redis-check-rdb nor valkey-check-rdb: {loaded} keys were loaded, and cannot be compared"
+            )
+            .context(Inconclusive))
+        }
     }
     let taken: Option<u64> = env.point.fact("redis.keys").and_then(|keys| keys.parse().ok());
     if let Some(taken) = taken.filter(|taken| *taken != loaded) {
@@ -120,7 +125,7 @@ fn held(env: &DrillEnv<'_>, server: &ScratchContainer) -> Result<Option<u64>> {
     let path = format!("{DIR}/{NAME}");
     let check = env
         .docker
-        .exec(server.id(), Exec::default(), &["redis-check-rdb", &path]);
+        .exec(server.id(), Exec::default(), &[&CHECKER[..], &[&path]].concat());
     let output = env.docker.answer("redis-check-rdb", check, None)?;
     let text = output.text();
     match keys_read(&text) {

@@ -120,6 +120,14 @@ pub(super) fn keyspace(reply: &str) -> Option<BTreeMap<u32, Keys>> {
     Some(databases)
 }
 
+/// Runs the checker of snapshots, by Redis's name or Valkey's; exit code 127 where there is neither.
+pub(super) const CHECKER: [&str; 4] = [
+    "sh",
+    "-c",
+    "for name in redis-check-rdb valkey-check-rdb; do command -v \"$name\" >/dev/null && exec \"$name\" \"$1\"; done; exit 127",
+    "sh",
+];
+
 /// What redis-check-rdb has counted, without the keys that had expired by then.
 pub(super) fn checked_keys(text: &str) -> Option<Keys> {
     let number = |what: &str| {

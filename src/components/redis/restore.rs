@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::layout::Layout;
-use super::replies::{checked_keys, queue_script, value_of, Keys};
+use super::replies::{checked_keys, queue_script, value_of, Keys, CHECKER};
 use super::server::Redis;
 use super::verify;
 use crate::app::App;
@@ -252,7 +252,17 @@ impl Plan<'_> {
             .zip(&replies)
             .filter_map(|(name, reply)| Some((name, value_of(reply, name)?.to_owned())))
             .collect();
-        Ok(Layout::new(|name| values.get(name).cloned()))
+        if values.contains_key("dir") {
+            return Ok(Layout::new(|name| values.get(name).cloned()));
+        }
+        // CONFIG is renamed or denied. A configuration file may say anything; to guess would be to restore past the live data.
+        let arguments = self.docker.arguments(name)?;
+        ensure!(
+            arguments.iter().all(|argument| !argument.ends_with(".conf")),
+            "Redis in {name} does not say where it keeps its data (CONFIG GET is denied), and has a configuration file: allow CONFIG \
+             GET for the restore"
+        );
+        Ok(Layout::of_arguments(&arguments))
     }
 
     /// Has a server of our own load the snapshot and write what the live one is to start from. Gives the keys in it.
@@ -341,7 +351,7 @@ impl Plan<'_> {
     fn check(&self, helper: &Guard, snapshot: &str) -> Result<Option<Keys>> {
         let call = self
             .docker
-            .exec(helper.id(), Exec::default(), &["redis-check-rdb", snapshot]);
+            .exec(helper.id(), Exec::default(), &[&CHECKER[..], &[snapshot]].concat());
         let output = self.docker.answer("redis-check-rdb", call, None)?;
         if matches!(output.code, Some(126 | 127)) {
             return Ok(None);
@@ -459,13 +469,16 @@ impl Plan<'_> {
         let now = live.count()?;
         let number = |field: &str| info.get(field).and_then(|value| value.parse::<u64>().ok());
         let loaded = number("rdb_last_load_keys_loaded").zip(number("rdb_last_load_keys_expired"));
-        // Clients may have changed something since; what was loaded counts where Redis tells it.
-        let complete =
-            loaded.is_some_and(|(loaded, expired)| loaded + expired == keys.total) || now.lasting() >= keys.lasting();
+        // What Redis says that it loaded is what counts. Keys whose time had run out are left out of an append-only file. Versions
+        // that do not say it can be asked for no more than what they hold, which clients may have changed since.
+        let complete = match loaded {
+            Some((loaded, expired)) => (keys.lasting()..=keys.total).contains(&loaded.saturating_add(expired)),
+            None => now.lasting() >= keys.lasting(),
+        };
         ensure!(
             complete,
-            "Redis has {} keys, {} of them without expiry, and the snapshot {} and {}",
-            now.total,
+            "Redis loaded {} keys, has {} without expiry, and the snapshot holds {} and {}",
+            loaded.map_or_else(|| "an unknown number of".to_owned(), |(loaded, _)| loaded.to_string()),
             now.lasting(),
             keys.total,
             keys.lasting()
