@@ -8,8 +8,8 @@ use anyhow::{anyhow, Error, Result};
 use super::Docker;
 
 impl Docker {
-    /// Whether the client is podman, perhaps under docker's name: `--version` prints `podman version 4.3.1`. The engine is
-    /// not asked.
+    /// Whether the client is podman, perhaps under docker's name: `--version` prints `podman version 4.3.1`. The engine
+    /// is not asked.
     pub fn is_podman(&self) -> Result<bool> {
         Ok(self.query(&["--version"])?.text().contains("podman"))
     }
@@ -104,13 +104,16 @@ mod tests {
         }
         for unreachable in [
             "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
-            "Failed to initialize: unable to resolve docker endpoint: context \"x\": context not found: open /m: no such file",
+            "Failed to initialize: unable to resolve docker endpoint: context \"x\": context not found: open /m",
             "error during connect: Get \"http://h:2375/v1.41/containers/x/json\": dial tcp: lookup h: no such host",
             "Error: unable to connect to Podman socket: dial unix /x.sock: connect: no such file or directory",
             "error during connect: exec: \"ssh\": executable file not found in $PATH",
             "",
         ] {
-            assert!(absent(unreachable).unwrap_err().to_string().contains("does not answer"), "{unreachable}");
+            assert!(
+                absent(unreachable).unwrap_err().to_string().contains("does not answer"),
+                "{unreachable}"
+            );
         }
         let denied = absent("permission denied while trying to connect to the Docker daemon socket").unwrap_err();
         assert!(denied.to_string().contains("group docker"));

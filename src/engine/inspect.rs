@@ -170,7 +170,8 @@ impl Docker {
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
                               {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
-                              {{range .Mounts}}{{println}}mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
+                              {{range .Mounts}}{{println}}\
+                              mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
         let output = self.query(&[&question, names].concat())?;
         if !output.success {
@@ -198,8 +199,8 @@ impl Docker {
     pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
         self.container(name)?.with_context(|| {
             format!(
-                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if yours \
-                 is called otherwise"
+                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if \
+                 yours is called otherwise"
             )
         })
     }
@@ -356,7 +357,8 @@ mod tests {
 
     #[test]
     fn containers_are_read_with_what_they_mount() {
-        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|1.2|3\nmount|volume|n8n_data|/home/node/.n8n|/v\n\
+        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|1.2|3\n\
+                    mount|volume|n8n_data|/home/node/.n8n|/v\n\
                     mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026||0|\n";
         let found = Container::parse_all(text).unwrap();
         assert_eq!(found.len(), 2);
