@@ -1,9 +1,10 @@
 //! RDB snapshots of Redis, read as a stream.
 //!
-//! The format: the magic `REDIS` and four digits of version (`VALKEY` and three from Valkey 9 on), auxiliary fields and data, the EOF opcode 0xFF and, from
-//! version 5 on, a CRC-64 of everything before it as eight bytes, least significant first. All of them zero mean that
-//! Redis runs with `rdbchecksum no`. The CRC is CRC-64/Redis: polynomial 0xad93d23594c935a9 (Jones), reflected,
-//! initial value 0, no final inversion. Lengths and strings are those of the "Redis RDB File Format".
+//! The format: the magic `REDIS` and four digits of version (`VALKEY` and three from Valkey 9 on), auxiliary fields and
+//! data, the EOF opcode 0xFF and, from version 5 on, a CRC-64 of everything before it as eight bytes, least significant
+//! first. All of them zero mean that Redis runs with `rdbchecksum no`. The CRC is CRC-64/Redis: polynomial
+//! 0xad93d23594c935a9 (Jones), reflected, initial value 0, no final inversion. Lengths and strings are those of the
+//! "Redis RDB File Format".
 //!
 //! Memory: tables of 16 KiB and the first 4 KiB of the snapshot.
 
@@ -209,7 +210,8 @@ impl Scanner {
         }
         match checksum {
             Checksum::Valid(stored) if stored != self.crc => bail!(
-                "the snapshot is cut off or damaged: the checksum at byte {} is {stored:016x}, that of the content {:016x}",
+                "the snapshot is cut off or damaged: the checksum at byte {} is {stored:016x}, that of the content \
+                 {:016x}",
                 bytes - CHECKSUM as u64,
                 self.crc
             ),

@@ -4,8 +4,9 @@ use anyhow::{bail, Result};
 
 use super::BLOCK;
 
-/// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it. A size
-/// from 8 GiB on, for which that has too few digits, stands as GNU tar writes it: in binary, marked by the highest bit.
+/// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
+/// A size from 8 GiB on, for which that has too few digits, stands as GNU tar writes it: in binary, marked by the
+/// highest bit.
 ///
 /// # Errors
 /// When the name is longer than 100 bytes.
