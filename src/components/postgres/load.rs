@@ -17,23 +17,17 @@ use crate::store::Stamp;
 use crate::stream::read::read;
 
 /// Refuses what must not reach psql.
-///
-/// # Errors
-/// What it is.
 pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
-    if let Some(line) = summary.commands.first() {
-        bail!(
-            "The dump holds a psql command that pg_dump does not write (line {line}): it is not run. A dump made with --create is \
-             restored by psql alone"
-        );
-    }
     if summary.creates_database {
         bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
     }
+    if let Some(line) = summary.command {
+        bail!("The dump holds a psql command that pg_dump does not write (line {line}): it is not run");
+    }
     if let Some(line) = summary.outside {
         bail!(
-            "The dump holds a statement that acts outside of its database (line {line}): on roles, other databases, the server, or its \
-             host's files and programs. It is not run; pg_dump writes none"
+            "The dump holds a statement that acts outside of its database (line {line}): on roles, other databases, the \
+             server, or its host's files and programs. It is not run; pg_dump writes none"
         );
     }
     if summary.standard_conforming_strings_off {
@@ -41,12 +35,15 @@ pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
     }
     if let Some(line) = summary.drops {
         bail!(
-            "The dump drops what is not there in a fresh database (line {line}; pg_dump --clean without --if-exists): restore it by \
-             psql alone"
+            "The dump drops what is not there in a fresh database (line {line}; pg_dump --clean without --if-exists): \
+             restore it by psql alone"
         );
     }
     if !summary.tables.is_empty() && summary.copies.is_empty() && summary.inserts == 0 {
-        bail!("The dump holds tables and no rows (pg_dump --schema-only): restore it by psql alone, if that is what you want");
+        bail!(
+            "The dump holds tables and no rows (pg_dump --schema-only): restore it by psql alone, if that is what you \
+             want"
+        );
     }
     Ok(())
 }

@@ -262,10 +262,7 @@ fn whole(summary: pg_dump::Summary) -> Result<pg_dump::Summary> {
     if !summary.is_dump {
         bail!("this is not a dump that pg_dump made");
     }
-    if !summary.complete {
-        let why = summary
-            .incomplete
-            .unwrap_or_else(|| "its last line is missing".to_owned());
+    if let Some(why) = &summary.incomplete {
         bail!("the dump is cut off: {why}");
     }
     Ok(summary)

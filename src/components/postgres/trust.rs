@@ -1,8 +1,8 @@
 //! Which dumps are taken as they are.
 //!
-//! A dump is a program for `psql`. Where `psql` knows `\\restrict`, nothing of a dump is run on the client's side. An older one is fed
-//! files of our own only: those that a manifest records, and those that nobody but the caller or root could have written. For any
-//! other file the user has to vouch, by `--trust-dump`.
+//! A dump is a program for `psql`. Where `psql` knows `\restrict`, it runs no command of its own that a dump holds. An
+//! older one is fed files of our own only: those that a manifest records, and those that nobody but the caller or root
+//! could have written. For any other file the user has to vouch, by `--trust-dump`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,11 +20,12 @@ pub fn check(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Resul
         return Ok(());
     }
     Err(anyhow!(
-        "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, 17.6 or newer"
+        "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, \
+         17.6 or newer"
     )
     .context(
-        "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only you can write, \
-         and the psql of this server cannot be kept from running commands that a dump holds",
+        "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only \
+         you can write, and the psql of this server cannot be kept from running commands that a dump holds",
     ))
 }
 
@@ -40,20 +41,20 @@ fn is_recorded(app: &App, file: &Path) -> Result<bool> {
 
 /// Whether a file lies in `backups/postgres`, and nobody but the caller and root can write to it or put it there.
 fn is_ours(app: &App, file: &Path) -> bool {
-    let dir = app.store.dir(Kind::Postgres);
-    let same_place = match (file.canonicalize(), dir.canonicalize()) {
-        (Ok(file), Ok(dir)) => file.parent() == Some(dir.as_path()),
-        _ => false,
-    };
     // The owner of our own process, without a system call of our own.
-    let Ok(us) = fs::metadata("/proc/self").map(|meta| meta.uid()) else {
+    let (Ok(us), Ok(real), Ok(dir)) = (
+        fs::metadata("/proc/self").map(|meta| meta.uid()),
+        file.canonicalize(),
+        // It may be a link to another disk.
+        app.store.dir(Kind::Postgres).canonicalize(),
+    ) else {
         return false;
     };
     let safe = |path: &Path| {
-        path.symlink_metadata()
-            .is_ok_and(|meta| !meta.is_symlink() && (meta.uid() == us || meta.uid() == 0) && meta.mode() & 0o022 == 0)
+        path.metadata()
+            .is_ok_and(|meta| (meta.uid() == us || meta.uid() == 0) && meta.mode() & 0o022 == 0)
     };
-    same_place && safe(file) && safe(&dir)
+    real.parent() == Some(dir.as_path()) && !file.is_symlink() && safe(&real) && safe(&dir)
 }
 
 #[cfg(test)]
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::testing::TempDir;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{symlink, PermissionsExt};
 
     #[test]
     fn a_file_that_others_can_write_is_not_ours() {
@@ -86,7 +87,17 @@ mod tests {
         fs::copy(&file, &other).unwrap();
         assert!(!is_ours(&app, &other));
         let link = dir.join("n8n_20260102_030406.sql.gz");
-        std::os::unix::fs::symlink(&other, &link).unwrap();
+        symlink(&other, &link).unwrap();
         assert!(!is_ours(&app, &link));
+        let link = project.path().join("link.sql.gz");
+        symlink(&file, &link).unwrap();
+        assert!(!is_ours(&app, &link));
+        // The directory itself may lie on another disk.
+        let away = project.path().join("away");
+        fs::rename(&dir, &away).unwrap();
+        symlink(&away, &dir).unwrap();
+        assert!(is_ours(&app, &file));
+        mode(&away, 0o770);
+        assert!(!is_ours(&app, &file));
     }
 }

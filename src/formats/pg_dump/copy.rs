@@ -33,8 +33,8 @@ pub(super) fn count_newlines(bytes: &[u8]) -> u64 {
 pub(super) const BLOCK: usize = 240;
 
 /// Reads blocks of COPY data in which no line begins with a backslash. Gives the bytes read and their newlines.
-/// Without branches (a check for an overflow is one) the compiler makes vector instructions of it, and short rows cost no
-/// more than long ones.
+/// Without branches (a check for an overflow is one) the compiler makes vector instructions of it, and short rows cost
+/// no more than long ones.
 fn plain_rows(bytes: &[u8]) -> (usize, u64) {
     let (mut read, mut newlines) = (0, 0);
     while let Some(block) = bytes.get(read..=read + BLOCK) {
@@ -131,7 +131,7 @@ impl Lexer {
     fn end_copy(&mut self, rows: u64, end: u64) {
         self.summary.lines += rows + 1;
         let copy = (std::mem::take(&mut self.copy), self.rows + rows);
-        bounded(&mut self.summary.copies, copy, MAX_OBJECTS, &mut self.summary.truncated);
+        bounded(&mut self.summary.copies, copy, MAX_OBJECTS);
         self.line_offset = end;
         self.state = State::Sql;
         self.hold = true;

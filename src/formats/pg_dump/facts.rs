@@ -37,7 +37,7 @@ impl Lexer {
             "grant" => self.add_roles_after(tokens, "to"),
             "revoke" => self.add_roles_after(tokens, "from"),
             "set" => {
-                if let Some(name) = self.set(tokens, statement.line) {
+                if let Some(name) = self.set(tokens) {
                     let listed = self.strip.as_ref().is_some_and(|s| s.settings.contains(&name));
                     self.drop = may_drop && listed;
                     self.hold = self.drop;
@@ -55,7 +55,6 @@ impl Lexer {
     }
 
     fn create(&mut self, tokens: &[Token]) {
-        let truncated = &mut self.summary.truncated;
         let after_exists = |at: usize| {
             let exists = ["if", "not", "exists"].iter().enumerate();
             let skip = exists.clone().all(|(n, expected)| word(tokens, at + n) == *expected);
@@ -69,12 +68,12 @@ impl Lexer {
             ("table", _) | ("unlogged", "table") => {
                 let at = after_exists(if word(tokens, 1) == "table" { 2 } else { 3 });
                 if let Some((table, _)) = qualified_name(tokens, at) {
-                    bounded(&mut self.summary.tables, table, MAX_OBJECTS, truncated);
+                    bounded(&mut self.summary.tables, table, MAX_OBJECTS);
                 }
             }
             ("extension", _) => {
                 if let Some(name) = name(tokens, after_exists(2)) {
-                    bounded(&mut self.summary.extensions, name.to_owned(), MAX_OTHERS, truncated);
+                    bounded(&mut self.summary.extensions, name.to_owned(), MAX_OTHERS);
                 }
             }
             ("database", _) => self.summary.creates_database = true,
@@ -85,48 +84,35 @@ impl Lexer {
         }
     }
 
+    /// `SELECT pg_catalog.setval('SEQUENCE', VALUE, CALLED)`.
     fn select(&mut self, tokens: &[Token]) {
         let at = if word(tokens, 1) == "pg_catalog" { 3 } else { 1 };
-        let Some(arguments) = tokens.get(at + 2..) else {
+        let Some([Token::Str(sequence), Token::Punct(b','), rest @ ..]) = tokens.get(at + 2..) else {
             return;
         };
-        match (word(tokens, at), arguments) {
-            ("setval", [Token::Str(sequence), Token::Punct(b','), rest @ ..]) => {
-                let (sign, rest) = match rest {
-                    [Token::Punct(b'-'), rest @ ..] => ("-", rest),
-                    _ => ("", rest),
-                };
-                let [Token::Number(value), Token::Punct(b','), Token::Word(called), ..] = rest else {
-                    return;
-                };
-                let value = format!("{sign}{value}").parse();
-                if let (Some(sequence), Ok(value)) = (parse_qualified(sequence), value) {
-                    bounded(
-                        &mut self.summary.sequences,
-                        (sequence, value, called == "true"),
-                        MAX_OBJECTS,
-                        &mut self.summary.truncated,
-                    );
-                }
-            }
-            ("lo_create" | "lo_open", _) => self.summary.has_large_objects = true,
-            _ => {}
+        let (sign, rest) = match rest {
+            [Token::Punct(b'-'), rest @ ..] => ("-", rest),
+            _ => ("", rest),
+        };
+        let [Token::Number(value), Token::Punct(b','), Token::Word(called), ..] = rest else {
+            return;
+        };
+        let value = format!("{sign}{value}").parse();
+        if let ("setval", Some(sequence), Ok(value)) = (word(tokens, at), parse_qualified(sequence), value) {
+            let state = (sequence, value, called == "true");
+            bounded(&mut self.summary.sequences, state, MAX_OBJECTS);
         }
     }
 
     fn alter(&mut self, tokens: &[Token]) {
-        match (word(tokens, 1), word(tokens, 2)) {
-            ("default", "privileges") => {
-                let begin = (3..tokens.len()).find(|&at| ["grant", "revoke"].contains(&word(tokens, at)));
-                let (head, tail) = tokens.split_at(begin.unwrap_or(tokens.len()));
-                if word(head, 3) == "for" {
-                    self.add_roles(head, 5);
-                }
-                let preposition = if word(tail, 0) == "grant" { "to" } else { "from" };
-                self.add_roles_after(tail, preposition);
+        if (word(tokens, 1), word(tokens, 2)) == ("default", "privileges") {
+            let begin = (3..tokens.len()).find(|&at| ["grant", "revoke"].contains(&word(tokens, at)));
+            let (head, tail) = tokens.split_at(begin.unwrap_or(tokens.len()));
+            if word(head, 3) == "for" {
+                self.add_roles(head, 5);
             }
-            ("large", "object") => self.summary.has_large_objects = true,
-            _ => {}
+            let preposition = if word(tail, 0) == "grant" { "to" } else { "from" };
+            self.add_roles_after(tail, preposition);
         }
         let owner = (0..tokens.len()).find(|&at| word(tokens, at) == "owner" && word(tokens, at + 1) == "to");
         if let Some(owner) = owner {
@@ -143,7 +129,7 @@ impl Lexer {
     }
 
     /// Takes a `SET` statement apart and gives the name of the parameter.
-    fn set(&mut self, tokens: &[Token], line: u64) -> Option<String> {
+    fn set(&mut self, tokens: &[Token]) -> Option<String> {
         if word(tokens, 1) == "session" && word(tokens, 2) == "authorization" {
             self.add_roles(tokens, 3);
             return None;
@@ -177,14 +163,6 @@ impl Lexer {
                 self.summary.client_encoding.get_or_insert(plain);
             }
             _ => {}
-        }
-        if !self.summary.settings.iter().any(|(known, _)| *known == parameter) {
-            bounded(
-                &mut self.summary.settings,
-                (parameter.clone(), line),
-                MAX_OTHERS,
-                &mut self.summary.truncated,
-            );
         }
         Some(parameter)
     }
@@ -224,8 +202,6 @@ impl Lexer {
             if let Some(role) = role {
                 if self.summary.roles.len() < MAX_OTHERS {
                     self.summary.roles.insert(role.clone());
-                } else {
-                    self.summary.truncated |= !self.summary.roles.contains(role);
                 }
             }
             at += 1;
@@ -247,7 +223,6 @@ impl Lexer {
         }
         self.pass(&[], out)?;
         self.summary.incomplete = self.why_incomplete(ended);
-        self.summary.complete = self.summary.incomplete.is_none();
         Ok(self.summary)
     }
 
@@ -272,9 +247,10 @@ impl Lexer {
             Some(format!(
                 "the dump ends at line {line}, byte {bytes}, without the line \"PostgreSQL database dump complete\""
             ))
-        } else if self.summary.restricted && !self.unrestricted {
+        } else if self.restrict_token.is_some() && !self.unrestricted {
             Some(format!(
-                "the dump ends at line {line}, byte {bytes}, without the \\unrestrict line that belongs to its \\restrict line"
+                "the dump ends at line {line}, byte {bytes}, without the \\unrestrict line that belongs to its \
+                 \\restrict line"
             ))
         } else {
             None

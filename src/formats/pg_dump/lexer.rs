@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{bail, Result};
 
 use super::copy::find;
-use super::names::{bounded, TableName, Token, MAX_OTHERS};
+use super::names::{TableName, Token};
 use super::statement::Statement;
 use super::{Strip, Summary};
 
@@ -150,21 +150,21 @@ impl Lexer {
         while at < chunk.len() {
             at = match self.state {
                 State::Sql => self.between(chunk, at, out)?,
-                State::Word => self.word(chunk, at)?,
+                State::Word => self.word(chunk, at),
                 State::Dollar => self.dollar(chunk, at)?,
-                State::DollarBody => self.dollar_body(chunk, at)?,
+                State::DollarBody => self.dollar_body(chunk, at),
                 State::Ident => self.identifier(chunk, at),
-                State::IdentEnd => self.identifier_end(chunk, at)?,
+                State::IdentEnd => self.identifier_end(chunk, at),
                 State::Str => self.string(chunk, at),
                 State::StrEscape => self.string_escape(chunk, at),
-                State::StrEnd => self.string_end(chunk, at)?,
+                State::StrEnd => self.string_end(chunk, at),
                 State::Dash => {
                     if chunk[at] == b'-' {
                         self.state = State::LineComment;
                         self.begin_text(self.at_line_start);
                         at + 1
                     } else {
-                        self.punct(b'-')?;
+                        self.punct(b'-');
                         self.state = State::Sql;
                         at
                     }
@@ -174,7 +174,7 @@ impl Lexer {
                     if chunk[at] == b'*' {
                         bail!("line {}: a block comment, which pg_dump does not write", self.line());
                     }
-                    self.punct(b'/')?;
+                    self.punct(b'/');
                     self.state = State::Sql;
                     at
                 }
@@ -205,7 +205,7 @@ impl Lexer {
         self.statement.collect && self.statement.begun
     }
 
-    fn extend_text(&mut self, bytes: &[u8]) {
+    pub(super) fn extend_text(&mut self, bytes: &[u8]) {
         if self.keep && !self.cut {
             let room = MAX_TEXT - self.text.len();
             self.cut = bytes.len() > room;
@@ -270,7 +270,7 @@ impl Lexer {
         self.state = State::Str;
     }
 
-    fn punct(&mut self, byte: u8) -> Result<()> {
+    fn punct(&mut self, byte: u8) {
         self.token_line = self.line();
         match byte {
             b'(' => {
@@ -284,7 +284,6 @@ impl Lexer {
             b';' if self.statement.parens == 0 && self.statement.begins == 0 => self.end_statement(),
             _ => self.note(|_| Token::Punct(byte)),
         }
-        Ok(())
     }
 
     // The states. Each takes the chunk from a position on and gives the position where the next state goes on.
@@ -327,27 +326,25 @@ impl Lexer {
                 self.state = State::Word;
                 return Ok(at);
             }
-            _ => self.punct(byte)?,
+            _ => self.punct(byte),
         }
         Ok(at + 1)
     }
 
-    fn word(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+    fn word(&mut self, chunk: &[u8], at: usize) -> usize {
         let rest = &chunk[at..];
         let length = rest.iter().position(|&b| !is_word_byte(b));
         self.extend_text(&rest[..length.unwrap_or(rest.len())]);
         let Some(length) = length else {
-            return Ok(chunk.len());
+            return chunk.len();
         };
-        if rest[length] == b'\'' {
-            // The prefix of E'...' is part of the string.
-            if matches!(self.text.as_slice(), b"e" | b"E") {
-                self.begin_string(true);
-                return Ok(at + length + 1);
-            }
+        // The prefix of E'...' is part of the string.
+        if rest[length] == b'\'' && matches!(self.text.as_slice(), b"e" | b"E") {
+            self.begin_string(true);
+            return at + length + 1;
         }
         self.end_word();
-        Ok(at + length)
+        at + length
     }
 
     fn dollar(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
@@ -374,13 +371,13 @@ impl Lexer {
         }
         // No quote: a lone dollar sign and, after it, a word, which the next byte ends.
         let word = std::mem::take(&mut self.text);
-        self.punct(b'$')?;
+        self.punct(b'$');
         self.text = word;
         self.state = if first { State::Sql } else { State::Word };
         Ok(at)
     }
 
-    fn dollar_body(&mut self, chunk: &[u8], start: usize) -> Result<usize> {
+    fn dollar_body(&mut self, chunk: &[u8], start: usize) -> usize {
         let mut at = start;
         while at < chunk.len() {
             if self.matched == 0 {
@@ -402,14 +399,14 @@ impl Lexer {
                     self.inner_lines(chunk, start, at);
                     self.note(|_| Token::Other);
                     self.state = State::Sql;
-                    return Ok(at);
+                    return at;
                 }
             } else {
                 self.matched = usize::from(byte == b'$');
             }
         }
         self.inner_lines(chunk, start, at);
-        Ok(at)
+        at
     }
 
     fn identifier(&mut self, chunk: &[u8], at: usize) -> usize {
@@ -423,15 +420,15 @@ impl Lexer {
         end + 1
     }
 
-    fn identifier_end(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+    fn identifier_end(&mut self, chunk: &[u8], at: usize) -> usize {
         if chunk[at] == b'"' {
             self.push_text(b'"');
             self.state = State::Ident;
-            return Ok(at + 1);
+            return at + 1;
         }
         self.note(|lexer| lexer.take(Token::Ident));
         self.state = State::Sql;
-        Ok(at)
+        at
     }
 
     fn string(&mut self, chunk: &[u8], at: usize) -> usize {
@@ -465,15 +462,15 @@ impl Lexer {
         at + 1
     }
 
-    fn string_end(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
+    fn string_end(&mut self, chunk: &[u8], at: usize) -> usize {
         if chunk[at] == b'\'' {
             self.push_text(b'\'');
             self.state = State::Str;
-            return Ok(at + 1);
+            return at + 1;
         }
         self.note(|lexer| lexer.take(Token::Str));
         self.state = State::Sql;
-        Ok(at)
+        at
     }
 
     fn line_comment(&mut self, chunk: &[u8], at: usize) -> usize {
@@ -515,59 +512,5 @@ impl Lexer {
                 }
             }
         }
-    }
-
-    fn meta(&mut self, chunk: &[u8], at: usize, out: &mut impl Write) -> Result<usize> {
-        let end = find(b'\n', &chunk[at..]).map_or(chunk.len(), |n| at + n);
-        self.extend_text(&chunk[at..end]);
-        if end == chunk.len() && !(self.cut && self.strip.is_some()) {
-            return Ok(end);
-        }
-        self.end_meta()?;
-        if end == chunk.len() {
-            return Ok(end);
-        }
-        self.state = State::Sql;
-        self.end_line(chunk, end + 1, out)?;
-        Ok(end + 1)
-    }
-
-    /// Judges a command of psql whose whole line has been read.
-    pub(super) fn end_meta(&mut self) -> Result<()> {
-        let text = std::mem::take(&mut self.text);
-        let text = text.strip_suffix(b"\r").unwrap_or(&text);
-        let token = |prefix: &[u8]| {
-            let token = text.strip_prefix(prefix)?;
-            let fine = !token.is_empty() && token.iter().all(u8::is_ascii_alphanumeric);
-            (self.at_line_start && !self.cut && fine).then(|| token.to_vec())
-        };
-        if let Some(token) = token(b"restrict ") {
-            self.trailer = None;
-            self.unrestricted = false;
-            self.summary.restricted = true;
-            self.restrict_token = Some(token);
-        } else if let Some(token) = token(b"unrestrict ") {
-            self.unrestricted = self.restrict_token.as_ref() == Some(&token);
-        } else {
-            self.trailer = None;
-            return self.foreign_meta(text);
-        }
-        self.drop = self.strip.as_ref().is_some_and(|strip| strip.restrict);
-        Ok(())
-    }
-
-    fn foreign_meta(&mut self, text: &[u8]) -> Result<()> {
-        let line = self.line();
-        if self.strip.is_some() {
-            bail!("line {line}: a command of psql that pg_dump does not write; it is not run");
-        }
-        self.summary.creates_database |= text.starts_with(b"connect ");
-        bounded(
-            &mut self.summary.commands,
-            line,
-            MAX_OTHERS,
-            &mut self.summary.truncated,
-        );
-        Ok(())
     }
 }

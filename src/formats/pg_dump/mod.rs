@@ -2,15 +2,18 @@
 //!
 //! [`Scanner`] proves that a dump is whole and collects what is in it; [`Filter`] does the same while it passes the
 //! dump on to `psql`, without the lines that the `psql` or the server at hand does not know. Both use one lexer, which
-//! reads what pg_dump 12 to 18 writes: statements, standard strings and `E''` strings, quoted identifiers, dollar quotes, line
-//! comments, `BEGIN ATOMIC` bodies, and COPY data in text format, as the PostgreSQL documentation describes them.
+//! reads what pg_dump 12 to 18 writes: statements, standard strings and `E''` strings, quoted identifiers, dollar
+//! quotes, line comments, `BEGIN ATOMIC` bodies, and COPY data in text format, as the PostgreSQL documentation
+//! describes them.
 //!
-//! It does not predict what `psql` would make of any other text: that no command of psql is run on behalf of a file is seen to by
-//! `\restrict`, or by taking files of our own only (`components/postgres/trust.rs`).
+//! It does not predict what `psql` makes of any other text. That a file runs no command of psql is ensured by
+//! `\restrict`, or by taking only files of our own (`components/postgres/trust.rs`). Statements that act outside of the
+//! database are noted as far as they show: what a function does is not looked at.
 //!
 //! Memory is bounded whatever the input: a token keeps at most 1 KiB of its text and a statement at most 64 tokens,
 //! a held-back line at most 64 KiB, and each list of the [`Summary`] has its own bound, which its field names.
 
+mod command;
 mod copy;
 mod facts;
 mod lexer;
@@ -61,16 +64,13 @@ impl Scanner {
     /// Reads the next bytes; where the stream is cut into chunks makes no difference.
     ///
     /// # Errors
-    /// A NUL byte, text after `COPY ... FROM stdin;` on its line, a dollar quote with an endless tag. Commands of psql are no error
-    /// here, see [`Summary::commands`].
+    /// A NUL byte, a block comment, text after `COPY ... FROM stdin;` on its line, a dollar quote with an endless tag.
+    /// Commands of psql are no error here, see [`Summary::command`].
     pub fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         self.lexer.feed(chunk, &mut io::sink())
     }
 
-    /// Ends the dump. A dump that is cut off is no error: see [`Summary::complete`].
-    ///
-    /// # Errors
-    /// As for [`Scanner::feed`].
+    /// Ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
     pub fn finish(self) -> Result<Summary> {
         self.lexer.finish(&mut io::sink())
     }
@@ -96,17 +96,14 @@ impl Filter {
     /// Reads the next bytes and writes to `out` what can be passed on.
     ///
     /// # Errors
-    /// The errors of [`Scanner::feed`]; any command of psql other than a proper `\restrict TOKEN` or `\unrestrict TOKEN`
-    /// line, of which no byte has been written then; a failure to write. After an error the filter must not be used
-    /// again.
+    /// The errors of [`Scanner::feed`]; any command of psql other than a proper `\restrict TOKEN` or
+    /// `\unrestrict TOKEN` line, of which no byte has been written then; a failure to write. After an error the filter
+    /// must not be used again.
     pub fn feed(&mut self, chunk: &[u8], out: &mut impl Write) -> Result<()> {
         self.lexer.feed(chunk, out)
     }
 
-    /// Writes what was held back and ends the dump. A dump that is cut off is no error: see [`Summary::complete`].
-    ///
-    /// # Errors
-    /// As for [`Filter::feed`].
+    /// Writes what was held back and ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
     pub fn finish(self, out: &mut impl Write) -> Result<Summary> {
         self.lexer.finish(out)
     }

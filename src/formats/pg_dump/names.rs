@@ -39,11 +39,9 @@ pub(super) enum Token {
 }
 
 /// Adds to a list that has a bound.
-pub(super) fn bounded<T>(list: &mut Vec<T>, item: T, bound: usize, truncated: &mut bool) {
+pub(super) fn bounded<T>(list: &mut Vec<T>, item: T, bound: usize) {
     if list.len() < bound {
         list.push(item);
-    } else {
-        *truncated = true;
     }
 }
 
@@ -105,14 +103,17 @@ pub(super) fn parse_qualified(text: &str) -> Option<TableName> {
     (!quoted && parts.is_empty() && !name.is_empty()).then_some(TableName { schema, name })
 }
 
-/// Whether a statement acts outside of the database that is connected to: on another one, on roles, on files or programs of the
-/// server's host, on the server itself.
+/// Whether a statement acts outside of the database that is connected to, by its first words: on another database, on
+/// roles, on the server. COPY to and from files and programs is told by [`copied_table`].
 pub(super) fn outside(tokens: &[Token]) -> bool {
     match (word(tokens, 0), word(tokens, 1)) {
-        ("user", _) | (_, "user") if word(tokens, 2) == "mapping" => false,
-        ("create" | "drop" | "alter", "database" | "role" | "user" | "tablespace") | ("alter", "system") => true,
+        // Mappings of users belong to the database.
+        ("create" | "drop" | "alter", "user") => word(tokens, 2) != "mapping",
+        ("create" | "drop" | "alter", "database" | "role" | "group" | "tablespace") | ("alter", "system") => true,
         // DROP OWNED and REASSIGN OWNED reach what the role has in common with other databases.
         ("drop" | "reassign", "owned") => true,
+        // Without an object, it is a role that is granted.
+        ("grant" | "revoke", _) => !(0..tokens.len()).any(|at| word(tokens, at) == "on"),
         _ => false,
     }
 }

@@ -15,11 +15,10 @@ pub struct Summary {
     pub is_dump: bool,
     /// The header of `pg_dumpall` stands in the first 4 KiB.
     pub is_cluster_dump: bool,
-    /// The dump is whole: its last 4 KiB hold the line `-- PostgreSQL database dump complete`, followed by nothing but
-    /// comments, blank lines and the `\unrestrict` line, which must be there when the dump began with `\restrict`.
-    /// A cut that takes away only comments and blank lines after that line leaves a whole dump.
-    pub complete: bool,
-    /// Why the dump is not complete: a sentence without any row data.
+    /// Why the dump is not whole: a sentence without any row data. A whole dump has the line
+    /// `-- PostgreSQL database dump complete` in its last 4 KiB, followed by nothing but comments, blank lines and the
+    /// `\unrestrict` line, which must be there when the dump began with `\restrict`. A cut that takes away only
+    /// comments and blank lines after that line leaves a whole dump.
     pub incomplete: Option<String>,
     /// The server's version as the header gives it, such as `15.18 (Debian 15.18-0+deb12u1)`.
     pub server_version: Option<String>,
@@ -35,28 +34,19 @@ pub struct Summary {
     pub inserts: u64,
     /// Roles that own objects, or that something is granted to or revoked from. At most 1024.
     pub roles: BTreeSet<String>,
-    /// Parameters that are set by `SET name = value` outside functions, each with the line where it is set first.
-    /// At most 1024.
-    pub settings: Vec<(String, u64)>,
     /// Extensions that are created. At most 1024.
     pub extensions: Vec<String>,
-    /// The lines of commands of psql other than proper `\restrict` and `\unrestrict` lines. At most 1024.
-    pub commands: Vec<u64>,
+    /// The line of the first command of psql other than proper `\restrict` and `\unrestrict` lines.
+    pub command: Option<u64>,
     /// The line of the first statement that acts outside of the database that the dump is loaded into.
     pub outside: Option<u64>,
-    /// The dump has a `\restrict` line.
-    pub restricted: bool,
-    /// The dump holds large objects.
-    pub has_large_objects: bool,
     /// The dump creates a database or connects to one, as with `pg_dump --create`.
     pub creates_database: bool,
     /// The dump sets `standard_conforming_strings` to off.
     pub standard_conforming_strings_off: bool,
     /// What the dump sets `client_encoding` to first: letters and digits, in lower case.
     pub client_encoding: Option<String>,
-    /// The line of the first `DROP` before any table is created that needs what it names to be there, as `pg_dump --clean`
-    /// writes them without `--if-exists`.
+    /// The line of the first `DROP` before any table is created that needs what it names to be there, as
+    /// `pg_dump --clean` writes them without `--if-exists`.
     pub drops: Option<u64>,
-    /// A list was at its bound, and something was left out of it.
-    pub truncated: bool,
 }

@@ -372,7 +372,7 @@ fn a_dump_that_makes_its_own_database_is_refused() {
         (
             "pg_dump --create",
             "pg_dump -C n8n",
-            "The dump holds a psql command that pg_dump does not write (line {}): it is not run. {}".to_owned(),
+            alone("The dump creates or connects to a database by itself (pg_dump --create)"),
         ),
         ("pg_dumpall", "pg_dumpall", CORRUPT.to_owned()),
         (

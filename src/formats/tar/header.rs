@@ -1,0 +1,101 @@
+//! Headers: what they say, and one of our own.
+
+use anyhow::{bail, Result};
+
+use super::BLOCK;
+
+/// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
+/// A size from 8 GiB on, for which that has too few digits, stands as GNU tar writes it: in binary, marked by the
+/// highest bit.
+///
+/// # Errors
+/// When the name is longer than 100 bytes.
+pub fn file_header(name: &str, bytes: u64, mode: u32) -> Result<Vec<u8>> {
+    let mut block = vec![0_u8; BLOCK];
+    let size = format!("{bytes:011o}");
+    if name.len() > 100 {
+        bail!("{name} is too long a name for a tar header");
+    }
+    let large = size.len() > 11;
+    let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, &format!("{mode:07o}"));
+    put(108, "0000000");
+    put(116, "0000000");
+    if !large {
+        put(124, &size);
+    }
+    put(136, "00000000000");
+    // The checksum is taken with blanks in its place.
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    if large {
+        block[124] = 0x80;
+        block[128..136].copy_from_slice(&bytes.to_be_bytes());
+    }
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    Ok(block)
+}
+
+/// What follows the contents of the last file, `bytes` long: padding and the two blocks of zeros that end an archive.
+pub fn end_of_file(bytes: u64) -> Vec<u8> {
+    let padding = (BLOCK as u64 - bytes % BLOCK as u64) % BLOCK as u64;
+    vec![0; padding as usize + 2 * BLOCK]
+}
+
+pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// The name in a header. Only POSIX's own headers have a prefix; GNU's keep other things there.
+pub(super) fn header_name(block: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    if &block[257..263] == b"ustar\0" {
+        let prefix = until_nul(&block[345..500]);
+        if !prefix.is_empty() {
+            name.extend_from_slice(prefix);
+            name.push(b'/');
+        }
+    }
+    name.extend_from_slice(until_nul(&block[..100]));
+    name
+}
+
+/// A number in octal digits, or in base 256 when the first bit is set. None when it is neither, negative or too large.
+pub(super) fn number(field: &[u8]) -> Option<u64> {
+    let (&first, rest) = field.split_first()?;
+    if first & 0x80 != 0 {
+        let mut value = u64::from(first & 0x7f);
+        if first & 0x40 != 0 {
+            return None;
+        }
+        for byte in rest {
+            value = value.checked_mul(256)? | u64::from(*byte);
+        }
+        return Some(value);
+    }
+    let digits = until_nul(field).trim_ascii();
+    if digits.iter().any(|digit| !(b'0'..=b'7').contains(digit)) {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, digit| {
+        Some(value.checked_mul(8)? | u64::from(digit - b'0'))
+    })
+}
+
+/// The checksum is the sum of the header's bytes, its own field taken for blanks; some old programs added up signed
+/// bytes.
+pub(super) fn checksum_is_right(block: &[u8]) -> bool {
+    let Some(expected) = number(&block[148..156]).and_then(|sum| i64::try_from(sum).ok()) else {
+        return false;
+    };
+    let (mut unsigned, mut signed) = (0i64, 0i64);
+    for (at, byte) in block.iter().enumerate() {
+        let byte = if (148..156).contains(&at) { b' ' } else { *byte };
+        unsigned += i64::from(byte);
+        signed += i64::from(byte.cast_signed());
+    }
+    expected == unsigned || expected == signed
+}

@@ -1,0 +1,426 @@
+//! Reads an archive from header to header.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use anyhow::{bail, Result};
+
+use super::header::{checksum_is_right, header_name, number, until_nul};
+use super::listing::{hash_of, Known, Listing};
+use super::pax::{within, Extended, Records};
+use super::{Properties, Summary, BLOCK, MAX_NAME};
+
+/// How many unsafe names are kept.
+pub(super) const MAX_UNSAFE: usize = 8;
+
+/// What the bytes of the current member are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Nothing that is of interest.
+    Skip,
+    Capture,
+    /// Name of the next member (GNU `L`), or what it links to (GNU `K`).
+    LongName,
+    LongLink,
+    /// Records for the next member, and for all that follow.
+    Pax,
+    GlobalPax,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Header,
+    /// Further headers of an old GNU sparse file.
+    SparseHeader,
+    Content,
+    Padding,
+    /// After the first block of zeros.
+    Zeros,
+    End,
+}
+
+/// Reads an archive and proves that it is whole.
+pub struct Scanner {
+    state: State,
+    /// The header block that is being read.
+    block: Vec<u8>,
+    /// Bytes of content and of padding that are still to come.
+    left: u64,
+    padding: u64,
+    content: Content,
+    long: Vec<u8>,
+    records: Records,
+    next: Extended,
+    global: Extended,
+    wanted: Option<Vec<u8>>,
+    max: usize,
+    notable: Option<Vec<u8>>,
+    summary: Summary,
+    all_dot_slash: bool,
+    listing: Option<Listing>,
+    /// Bytes read so far.
+    offset: u64,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scanner {
+    /// A scanner at the beginning of an archive.
+    pub fn new() -> Self {
+        Self {
+            state: State::Header,
+            block: Vec::with_capacity(BLOCK),
+            left: 0,
+            padding: 0,
+            content: Content::Skip,
+            long: Vec::new(),
+            records: Records::default(),
+            next: Extended::default(),
+            global: Extended::default(),
+            wanted: None,
+            max: 0,
+            notable: None,
+            summary: Summary::default(),
+            all_dot_slash: true,
+            listing: None,
+            offset: 0,
+        }
+    }
+
+    /// Asks for the content of the regular file `name`, if it has at most `max` bytes. A `./` before the name makes
+    /// no difference.
+    #[must_use]
+    pub fn capture(mut self, name: &str, max: usize) -> Self {
+        self.wanted = Some(plain(name.as_bytes()).to_vec());
+        self.max = max;
+        self
+    }
+
+    /// Asks whether there is a member `name`. A `./` before the name makes no difference.
+    #[must_use]
+    pub fn notice(mut self, name: &str) -> Self {
+        self.notable = Some(plain(name.as_bytes()).to_vec());
+        self
+    }
+
+    /// Asks for [`Summary::listing`]. It takes about 40 bytes of memory for each member.
+    #[must_use]
+    pub fn listed(mut self) -> Self {
+        self.listing = Some(Listing::default());
+        self
+    }
+
+    /// Reads the next bytes; where the stream is cut into chunks makes no difference.
+    ///
+    /// # Errors
+    /// What is no archive: a header with a wrong checksum or an impossible size, a single block of zeros, records
+    /// that cannot be read, anything but zeros after the end.
+    pub fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let used = match self.state {
+                State::Header | State::SparseHeader | State::Zeros => {
+                    let used = rest.len().min(BLOCK - self.block.len());
+                    self.block.extend_from_slice(&rest[..used]);
+                    used
+                }
+                State::Content => {
+                    let used = within(rest.len(), self.left);
+                    self.content(&rest[..used])?;
+                    self.left -= used as u64;
+                    used
+                }
+                State::Padding => {
+                    let used = within(rest.len(), self.padding);
+                    self.padding -= used as u64;
+                    used
+                }
+                State::End => {
+                    if rest.iter().fold(0, |all, byte| all | byte) != 0 {
+                        let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+                        bail!("byte {}: data after the end of the archive", self.offset + zeros as u64);
+                    }
+                    rest.len()
+                }
+            };
+            self.offset += used as u64;
+            rest = &rest[used..];
+            if self.block.len() == BLOCK {
+                let block = std::mem::take(&mut self.block);
+                self.whole_block(&block)?;
+                self.block = block;
+                self.block.clear();
+            }
+            self.leave_finished()?;
+        }
+        Ok(())
+    }
+
+    /// Goes from content to padding to the next header, over each that is at its end.
+    fn leave_finished(&mut self) -> Result<()> {
+        if self.state == State::Content && self.left == 0 {
+            self.end_content()?;
+            self.state = State::Padding;
+        }
+        if self.state == State::Padding && self.padding == 0 {
+            self.state = State::Header;
+        }
+        Ok(())
+    }
+
+    fn whole_block(&mut self, block: &[u8]) -> Result<()> {
+        let start = self.offset - BLOCK as u64;
+        let zeros = block.iter().all(|byte| *byte == 0);
+        match (self.state, zeros) {
+            (State::SparseHeader, _) => {
+                if block[504] == 0 {
+                    self.state = State::Content;
+                }
+                Ok(())
+            }
+            (State::Zeros, true) => {
+                self.state = State::End;
+                Ok(())
+            }
+            (State::Zeros, false) => bail!(
+                "byte {}: a block of zeros with data after it, where two end an archive; it is damaged",
+                start - BLOCK as u64
+            ),
+            (_, true) => {
+                if self.awaits_member() {
+                    bail!("byte {start}: the archive ends after a long name or pax records, without their member");
+                }
+                self.state = State::Zeros;
+                Ok(())
+            }
+            (_, false) => self.header(block, start),
+        }
+    }
+
+    fn awaits_member(&self) -> bool {
+        let next = &self.next;
+        next.path.is_some() || next.link.is_some() || next.size.is_some() || next.sparse_name.is_some()
+    }
+
+    fn header(&mut self, block: &[u8], start: u64) -> Result<()> {
+        if !checksum_is_right(block) {
+            bail!("byte {start}: a header whose checksum is wrong; this is no tar archive, or it is damaged");
+        }
+        let Some(mut size) = number(&block[124..136]) else {
+            bail!("byte {start}: a header whose size cannot be read; the archive is damaged");
+        };
+        let kind = block[156];
+        self.content = match kind {
+            b'L' => Content::LongName,
+            b'K' => Content::LongLink,
+            b'x' | b'X' => Content::Pax,
+            b'g' => Content::GlobalPax,
+            _ => Content::Skip,
+        };
+        if self.content == Content::Skip {
+            size = self.member(block, kind, size, start)?;
+        } else {
+            self.long.clear();
+            self.records = Records::default();
+        }
+        if size > i64::MAX as u64 {
+            bail!("byte {start}: a header with an impossible size; the archive is damaged");
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.state = if kind == b'S' && block[482] != 0 {
+            State::SparseHeader
+        } else {
+            State::Content
+        };
+        Ok(())
+    }
+
+    /// Counts a member and gives the size of its content in the archive.
+    fn member(&mut self, block: &[u8], kind: u8, size: u64, start: u64) -> Result<u64> {
+        let next = std::mem::take(&mut self.next);
+        let global = &self.global;
+        let name = next
+            .sparse_name
+            .or(next.path)
+            .or_else(|| global.path.clone())
+            .unwrap_or_else(|| header_name(block));
+        let stored = match kind {
+            // Links, devices and directories have no content, whatever their size says.
+            b'1'..=b'6' => 0,
+            _ => next.size.or(global.size).unwrap_or(size),
+        };
+        self.summary.members += 1;
+        self.all_dot_slash &= name == b"." || name.starts_with(b"./");
+        let link = match kind {
+            b'1' | b'2' => next
+                .link
+                .or_else(|| global.link.clone())
+                .unwrap_or_else(|| until_nul(&block[157..257]).to_vec()),
+            _ => Vec::new(),
+        };
+        let properties = Properties {
+            uid: next.uid.or(global.uid).or(number(&block[108..116])).unwrap_or_default(),
+            gid: next.gid.or(global.gid).or(number(&block[116..124])).unwrap_or_default(),
+            mode: number(&block[100..108]).unwrap_or_default() & 0o7777,
+            mtime: next
+                .mtime
+                .or(global.mtime)
+                .or(number(&block[136..148]))
+                .unwrap_or_default(),
+        };
+        self.note_unsafe(&name);
+        if kind == b'1' {
+            self.note_unsafe(&link);
+        }
+        // Before POSIX a directory was a file whose name ends with a slash.
+        let regular = matches!(kind, b'0' | 0 | b'7' | b'S') && !(kind != b'S' && name.ends_with(b"/"));
+        if regular {
+            let sparse = if kind == b'S' {
+                number(&block[483..495])
+            } else {
+                next.sparse_size
+            };
+            let real = sparse.unwrap_or(stored);
+            let Some(bytes) = self.summary.bytes.checked_add(real) else {
+                bail!("byte {start}: a header with an impossible size; the archive is damaged");
+            };
+            self.summary.files += 1;
+            self.summary.bytes = bytes;
+            self.summary.noticed |= self.notable.as_deref() == Some(plain(&name));
+            if self.wanted.as_deref() == Some(plain(&name)) {
+                self.summary.captured = None;
+                if sparse.is_none() && stored <= self.max as u64 {
+                    self.content = Content::Capture;
+                    self.summary.captured = Some(Vec::new());
+                }
+            }
+            if let Some(listing) = &mut self.listing {
+                listing.sparse |= sparse.is_some();
+            }
+        }
+        // Nobody keeps the same bits for the members that have no permissions of their own.
+        let properties = match kind {
+            b'2' => Properties {
+                mode: 0o777,
+                ..properties
+            },
+            _ => properties,
+        };
+        self.list(&name, kind, &link, properties, regular, stored);
+        Ok(stored)
+    }
+
+    fn list(&mut self, name: &[u8], kind: u8, link: &[u8], properties: Properties, regular: bool, size: u64) {
+        let name = bare(name);
+        if name.is_empty() {
+            self.summary.root = Some(properties);
+        }
+        let Some(listing) = &mut self.listing else { return };
+        listing.end_member();
+        if name.is_empty() {
+            return;
+        }
+        let hashed = hash_of(&name);
+        if kind == b'1' {
+            listing.members.insert(hashed, Known::Link(hash_of(&bare(link))));
+            return;
+        }
+        let mut hasher = DefaultHasher::new();
+        let kind = match kind {
+            _ if regular => b'0',
+            0 | b'0' | b'7' => b'5',
+            kind => kind,
+        };
+        (kind, link, properties, if regular { size } else { 0 }).hash(&mut hasher);
+        listing.current = Some((hashed, hasher));
+    }
+
+    fn note_unsafe(&mut self, name: &[u8]) {
+        let unsafe_name = name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..");
+        if unsafe_name && self.summary.unsafe_names.len() < MAX_UNSAFE {
+            let shown = &name[..name.len().min(BLOCK)];
+            self.summary
+                .unsafe_names
+                .push(String::from_utf8_lossy(shown).into_owned());
+        }
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> Result<()> {
+        if let (Content::Skip | Content::Capture, Some(listing)) = (self.content, &mut self.listing) {
+            if let Some((_, hasher)) = &mut listing.current {
+                hasher.write(bytes);
+            }
+        }
+        match self.content {
+            Content::Skip => {}
+            Content::Capture => {
+                if let Some(captured) = &mut self.summary.captured {
+                    captured.extend_from_slice(bytes);
+                }
+            }
+            Content::LongName | Content::LongLink => {
+                if self.long.len() + bytes.len() > MAX_NAME {
+                    bail!("byte {}: a name of more than {MAX_NAME} bytes", self.offset);
+                }
+                self.long.extend_from_slice(bytes);
+            }
+            Content::Pax => self.records.feed(bytes, &mut self.next, self.offset)?,
+            Content::GlobalPax => self.records.feed(bytes, &mut self.global, self.offset)?,
+        }
+        Ok(())
+    }
+
+    fn end_content(&mut self) -> Result<()> {
+        match self.content {
+            Content::LongName => self.next.path = Some(until_nul(&self.long).to_vec()),
+            Content::LongLink => self.next.link = Some(until_nul(&self.long).to_vec()),
+            Content::Pax | Content::GlobalPax if !self.records.at_start() => {
+                bail!("byte {}: pax records that end within a record", self.offset);
+            }
+            _ => {}
+        }
+        self.content = Content::Skip;
+        Ok(())
+    }
+
+    /// Ends the archive.
+    ///
+    /// # Errors
+    /// The archive is empty or cut off.
+    pub fn finish(mut self) -> Result<Summary> {
+        let offset = self.offset;
+        let inside = match self.state {
+            State::End => {
+                self.summary.dot_slash = self.all_dot_slash && self.summary.members > 0;
+                self.summary.listing = self.listing.take().and_then(Listing::digest);
+                return Ok(self.summary);
+            }
+            _ if offset == 0 => bail!("the archive is empty"),
+            State::Header if self.block.is_empty() => "after a member, without the two blocks of zeros that end it",
+            State::Header | State::SparseHeader => "inside a header",
+            State::Content => "inside the content of a member",
+            State::Padding => "inside the padding of a member",
+            State::Zeros => "inside the two blocks of zeros that end it",
+        };
+        bail!("the archive is cut off: it ends at byte {offset}, {inside}");
+    }
+}
+
+fn plain(name: &[u8]) -> &[u8] {
+    name.strip_prefix(b"./").unwrap_or(name)
+}
+
+/// A name without what makes no difference: `./` before it and a slash after it. Empty for `.` itself.
+fn bare(name: &[u8]) -> &[u8] {
+    let name = plain(name);
+    let name = name.strip_suffix(b"/").unwrap_or(name);
+    if name == b"." {
+        b""
+    } else {
+        name
+    }
+}
