@@ -104,6 +104,12 @@ done
 ! grep -rnE '#!?\[(allow|expect)\([^)]*(unsafe_code|unwrap_used|expect_used|warnings|clippy::all)' src ||
   finding 'src: a lint is turned off'
 
+say 'check: words'
+# The glossary in docs/architecture.md has others for these.
+! grep -rniE --exclude=check.sh 'throw-?away|workshop|\b(lay|lays|laid) down|made anew|parted by blanks|in doubt it is|for want of' \
+  src scripts docs README.md ||
+  finding 'retired words'
+
 [[ -z $not_run ]] || say "check: skipped: $not_run"
 ((failed == 0)) || exit 1
 say 'check: all good'
