@@ -104,6 +104,22 @@ done
 ! grep -rnE '#!?\[(allow|expect)\([^)]*(unsafe_code|unwrap_used|expect_used|warnings|clippy::all)' src ||
   finding 'src: a lint is turned off'
 
+say 'check: layout of src'
+# A command reaches components through their registry.
+! grep -rnE 'components::(\{[^}]*)?\b(postgres|redis|n8n_data|env_file)\b' src/commands ||
+  finding 'src/commands: names a component'
+while IFS= read -r file; do
+  finding "$file: more than 550 lines"
+done < <(find src -name '*.rs' ! -name tests.rs -exec awk 'FNR == 551 { print FILENAME }' {} +)
+names=(src/*)
+((${#names[@]} <= 14)) || finding "src: ${#names[@]} names at its root, expected at most 14"
+
+say 'check: words'
+# The glossary in docs/architecture.md has others for these.
+! grep -rniE --exclude=check.sh 'throw-?away|workshop|\b(lay|lays|laid) down|made anew|parted by blanks|in doubt it is|for want of' \
+  src scripts docs README.md ||
+  finding 'retired words'
+
 [[ -z $not_run ]] || say "check: skipped: $not_run"
 ((failed == 0)) || exit 1
 say 'check: all good'

@@ -3,8 +3,8 @@
 //! The file stays where it is. The process ID in it is for people; the file's existence means nothing.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,10 +33,10 @@ impl Lock {
     /// Tries to take the lock at `path`, made when it is missing. A link there, or no regular file, is refused: somebody may
     /// have planted it.
     pub fn attempt(path: &Path) -> Result<Attempt> {
-        let mut file = open(path)?;
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(pid_in(&mut file))),
+            Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(holder_of(&file))),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("Cannot lock {}", path.display()));
             }
@@ -129,14 +129,25 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The decimal number in the file.
-fn pid_in(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.take(32).read_to_string(&mut text);
-    match text.trim().parse::<u32>() {
-        Ok(pid) => pid.to_string(),
-        Err(_) => "unknown".to_owned(),
+/// The PID in the file. A process that has just taken the lock has not written its own yet: the number there, if any, is of
+/// one that ended.
+fn holder_of(file: &File) -> String {
+    let mut pid = None;
+    for _ in 0..50 {
+        pid = pid_in(file);
+        if pid.as_deref().and_then(state_of).is_some() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
+    pid.unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn pid_in(file: &File) -> Option<String> {
+    let mut bytes = [0; 32];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(&bytes[..length]).ok()?;
+    text.trim().parse::<u32>().ok().map(|pid| pid.to_string())
 }
 
 /// The state of a process by its letter in /proc/PID/stat (proc(5): field 3; the name, field 2, may hold blanks and
@@ -223,6 +234,32 @@ mod tests {
             panic!("not free")
         };
         assert!(held.was_stale());
+    }
+
+    #[test]
+    fn the_pid_of_a_holder_that_has_just_begun_is_waited_for() {
+        let dir = TempDir::new();
+        let path = dir.path().join("lock");
+        for left in ["", "4194304\n"] {
+            std::fs::write(&path, left).unwrap();
+            let held = File::open(&path).unwrap();
+            held.lock().unwrap();
+            thread::scope(|scope| {
+                let told = scope.spawn(|| Lock::attempt(&path).unwrap());
+                thread::sleep(Duration::from_millis(100));
+                std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+                let Attempt::Busy(pid) = told.join().unwrap() else {
+                    panic!("not busy")
+                };
+                assert_eq!(pid, std::process::id().to_string(), "{left:?}");
+            });
+            held.unlock().unwrap();
+        }
+        // Nobody writes one, as a person does who holds it by hand.
+        std::fs::write(&path, "").unwrap();
+        let held = File::open(&path).unwrap();
+        held.lock().unwrap();
+        assert!(matches!(Lock::attempt(&path).unwrap(), Attempt::Busy(pid) if pid == "unknown"));
     }
 
     #[test]

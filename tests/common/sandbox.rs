@@ -259,8 +259,17 @@ pub struct Gate(PathBuf);
 impl Gate {
     /// A shell command that ends once the gate is open.
     pub fn wait(&self) -> String {
-        let file = shell_quoted(&self.0.to_string_lossy());
-        format!("until [ -e {file} ]; do sleep 0.02; done")
+        let [file, reached] = [&self.0, &self.reached()].map(|path| shell_quoted(&path.to_string_lossy()));
+        format!(": >{reached}; until [ -e {file} ]; do sleep 0.02; done")
+    }
+
+    /// Whether something waits.
+    pub fn is_reached(&self) -> bool {
+        self.reached().exists()
+    }
+
+    fn reached(&self) -> PathBuf {
+        self.0.with_extension("reached")
     }
 
     /// Opens it.

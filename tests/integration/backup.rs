@@ -418,7 +418,7 @@ fn a_dump_that_is_cut_off_is_none() {
     sandbox.set("POSTGRES_DB", "n8n");
 
     // A dump that stands still is ended, in the container too.
-    sandbox.set("BACKUP_STALL_SECONDS", "1");
+    sandbox.set("BACKUP_STALL_SECONDS", "3");
     let lock = "BEGIN; LOCK TABLE workflow_entity; SELECT pg_sleep(1000)";
     let container = sandbox.container("postgres");
     sandbox.docker(&["exec", "-d", &container, "psql", "-U", "n8n", "-d", "n8n", "-c", lock]);

@@ -4,8 +4,9 @@ use std::fs;
 use std::thread;
 
 use super::{
-    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
-    clear_backups, dump_of, few_or_many, kill_child, staged_databases, start_postgres,
+    assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
+    before_end, case, clear_backups, dump_of, edited, few_or_many, held_dump, kill_child, staged_databases,
+    start_postgres,
 };
 use crate::common::{assert_same, await_true, has_program, matches, name, Sandbox};
 
@@ -238,16 +239,12 @@ fn a_killed_child_is_a_failure_of_its_component() {
 #[test]
 fn a_killed_container_costs_its_own_component_only() {
     let sandbox = Sandbox::new("killd").kept().stack().seeded().build();
-    sandbox.psql("CREATE TABLE slow AS SELECT n FROM generate_series(1, 3000000) n");
     case("docker kill in the middle of a dump", || {
-        let mut running = sandbox.spawn("backup-all", &[]);
-        running.await_that("the dump grows", |_| {
-            sandbox
-                .leftovers("postgres")
-                .iter()
-                .any(|path| path.metadata().is_ok_and(|meta| meta.len() > 1000))
-        });
+        let (held, gate) = held_dump(&sandbox);
+        let mut running = sandbox.call("backup-all").path_first(held).spawn();
+        running.await_that("the middle of the dump", |_| gate.is_reached());
         sandbox.docker(&["kill", &sandbox.container("postgres")]);
+        gate.open();
         let outcome = running.wait();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         outcome.assert_log_has("backup-postgres", "ERROR pg_dump failed");
@@ -263,10 +260,12 @@ fn a_killed_container_costs_its_own_component_only() {
     assert_next_run_succeeds(&sandbox);
     case("docker kill in the middle of a restore", || {
         let before = sandbox.fingerprint_postgres();
-        let dump = sandbox.backup("postgres");
-        let mut running = sandbox.spawn("restore-postgres", &[dump.to_str().unwrap()]);
-        let loads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY %'";
-        running.await_that("the load", |_| sandbox.psql_in("postgres", loads).trim() != "0");
+        let slow = edited(&sandbox, &sandbox.backup("postgres"), "slow.sql.gz", |text| {
+            before_end(&text, "SELECT pg_sleep(60);")
+        });
+        let mut running = sandbox.call("restore-postgres").arg(&slow).spawn();
+        let loads = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        running.await_that("the load", |_| sandbox.psql_in("postgres", loads).trim() == "1");
         sandbox.docker(&["kill", &sandbox.container("postgres")]);
         let outcome = running.wait();
         outcome.assert_error("Database restore failed");

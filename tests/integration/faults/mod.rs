@@ -20,7 +20,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{await_true, name, output as run_command, plain, Outcome, Running, Sandbox};
+use crate::common::{await_true, name, output as run_command, plain, Gate, Outcome, Running, Sandbox};
 
 /// Whether the suite runs in full.
 pub fn all() -> bool {
@@ -279,6 +279,8 @@ pub fn before_end(text: &str, statement: &str) -> String {
 
 /// Starts the sandbox's PostgreSQL again and waits for it.
 pub fn start_postgres(sandbox: &Sandbox) {
+    // One that was killed still runs as far as the engine knows, until it has seen the end.
+    sandbox.docker(&["wait", &sandbox.container("postgres")]);
     sandbox.docker(&["start", &sandbox.container("postgres")]);
     await_true("the server does not start", || {
         let mut docker = Command::new("docker");
@@ -299,4 +301,14 @@ pub fn docker_stand_in(sandbox: &Sandbox, script: &str) -> PathBuf {
         real_docker()
     );
     sandbox.stand_in("docker", &text)
+}
+
+/// A stand-in for docker that holds a dump in its middle until the gate is open.
+pub fn held_dump(sandbox: &Sandbox) -> (PathBuf, Gate) {
+    let gate = sandbox.gate();
+    let script = format!(
+        "case \" $* \" in *' pg_dump '*) \"$docker\" \"$@\" | {{ head -c 8M; {}; cat; }}; exit ${{PIPESTATUS[0]}} ;; esac",
+        gate.wait()
+    );
+    (docker_stand_in(sandbox, &script), gate)
 }

@@ -63,35 +63,41 @@ fn a_reader_that_goes_away_costs_no_backup() {
 /// A reader that never reads does not hold a run, with its lock, for ever.
 #[test]
 fn a_pipe_that_nobody_reads_does_not_hold_a_run() {
-    let sandbox = Sandbox::new("outp").stack().env("BACKUP_STALL_SECONDS", "2").build();
-    for (what, args, both) in [
-        ("standard output is a full pipe", &[][..], false),
-        ("standard output and error are a full pipe", &[], true),
-        ("standard output and error are a full pipe, with -v", &["-v"], true),
-    ] {
-        case(what, || {
-            let (reader, writer) = full_pipe();
-            let stderr = match both {
-                true => writer.try_clone().unwrap().into(),
-                false => Stdio::piped(),
-            };
-            let start = Instant::now();
-            let mut child = backup_all_to(&sandbox, args, writer.into(), stderr);
-            let status = loop {
-                if let Some(status) = child.try_wait().unwrap() {
-                    break status;
-                }
-                if start.elapsed() > Duration::from_secs(20) {
-                    super::kill("KILL", child.id());
-                    panic!("it is held: {}", sandbox.log());
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            };
-            assert_eq!(status.code(), Some(1), "{}", sandbox.log());
-            super::assert_lock_free(&sandbox);
-            drop(reader);
-        });
-    }
+    // At once: each waits for longer than all the rest of it takes.
+    std::thread::scope(|scope| {
+        for (what, args, both) in [
+            ("standard output is a full pipe", &[][..], false),
+            ("standard output and error are a full pipe", &[], true),
+            ("standard output and error are a full pipe, with -v", &["-v"], true),
+        ] {
+            scope.spawn(move || case(what, || is_not_held(args, both)));
+        }
+    });
+}
+
+fn is_not_held(args: &[&str], both: bool) {
+    let sandbox = Sandbox::new("outp").env("BACKUP_STALL_SECONDS", "2").build();
+    let (reader, writer) = full_pipe();
+    let stderr = match both {
+        true => writer.try_clone().unwrap().into(),
+        false => Stdio::piped(),
+    };
+    let start = Instant::now();
+    let mut child = backup_all_to(&sandbox, args, writer.into(), stderr);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > Duration::from_secs(20) {
+            super::kill("KILL", child.id());
+            panic!("it is held: {}", sandbox.log());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(1), "{}", sandbox.log());
+    assert!(sandbox.backups("env").is_empty(), "it goes on: {}", sandbox.log());
+    super::assert_lock_free(&sandbox);
+    drop(reader);
 }
 
 /// A log directory that is no directory, or may not be written, is an error before anything is done.

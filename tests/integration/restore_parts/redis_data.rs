@@ -54,8 +54,9 @@ fn a_snapshot_wins_over_the_append_only_file() {
     assert!(sandbox.redis(&["info", "persistence"]).contains("aof_enabled:1"));
     sandbox.redis(&["set", "after", "restore"]);
     let after = sandbox.fingerprint_redis();
-    sandbox.docker(&["kill", &sandbox.container("redis")]);
-    sandbox.docker(&["start", &sandbox.container("redis")]);
+    for step in ["kill", "wait", "start"] {
+        sandbox.docker(&[step, &sandbox.container("redis")]);
+    }
     sandbox.await_redis();
     assert_same(&after, &sandbox.fingerprint_redis());
     assert!(!sandbox.path("backups/.restore").exists());
