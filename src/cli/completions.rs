@@ -208,24 +208,3 @@ fn fish(rows: &[&Row]) -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::commands::rows;
-
-    #[test]
-    fn every_shell_knows_every_command_and_option() {
-        for shell in SHELLS {
-            let text = script(shell, &rows()).unwrap();
-            assert!(text.is_ascii());
-            for row in rows() {
-                assert!(text.contains(row.name), "{shell}: {}", row.name);
-                for opt in row.flags.iter().chain(GLOBAL) {
-                    assert!(text.contains(opt.long), "{shell}: {}", opt.long);
-                }
-            }
-        }
-        assert!(script("tcsh", &rows()).is_none());
-    }
-}

@@ -189,6 +189,3 @@ fn option(
     given.push((found.long, value));
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;
