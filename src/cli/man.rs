@@ -31,9 +31,8 @@ pub fn page(rows: &[&Row]) -> String {
     text.push_str(".SH OPTIONS\nThey stand before the command or after it.\n");
     options(&mut text, GLOBAL);
     text.push_str(
-        ".SH EXIT STATUS\n0 for success, 1 for any failure; of \\fBstatus\\fR those of a monitoring plugin: 0 ok, 1 warning,\n\
-         2 critical, 3 unknown; of \\fBtest-recovery\\fR 2 where a test could not be made; of \\fBbackup-offsite\\fR 2\n\
-         where there is nothing to send.\n.SH SETTINGS\nIn the\n.I .env\nof the project directory, else in the environment.\n",
+        ".SH EXIT STATUS\n0 for success and 1 for any failure, unless the description of a command says otherwise.\n\
+         .SH SETTINGS\nIn the\n.I .env\nof the project directory, else in the environment.\n",
     );
     for setting in SETTINGS {
         let default = match setting.default {

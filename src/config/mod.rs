@@ -1,6 +1,7 @@
 //! Settings: `.env` of the n8n project directory, then the process environment, then the default that stands here.
 
 pub mod dotenv;
+mod project;
 mod secret;
 mod source;
 mod table;
@@ -16,6 +17,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::store::retention::Rules;
 
+pub use project::find_project;
 pub use secret::Secret;
 use source::Source;
 use table::Values;
