@@ -14,10 +14,10 @@ pub fn page(rows: &[&Row]) -> String {
         escaped(env!("CARGO_PKG_VERSION"))
     );
     text.push_str(
-        "Backs up PostgreSQL, Redis, the data volume and the environment file of an n8n that runs in Docker, and restores\n\
-         them. The n8n project directory is \\fB\\-\\-project\\-dir\\fR, else \\fBN8N_DIR\\fR, else the parent of the directory\n\
-         that this program stands in, when that has\n.IR scripts/ ,\nelse the current directory. Settings are read from its\n\
-         .IR .env .\n.SH COMMANDS\n",
+        "Backs up PostgreSQL, Redis, the data volume and the environment file of an n8n that runs in Docker, and\n\
+         restores them. The n8n project directory is \\fB\\-\\-project\\-dir\\fR, else \\fBN8N_DIR\\fR, else the\n\
+         parent of the directory that this program is in, when that has\n.IR scripts/ ,\n\
+         else the current directory. Settings are read from its\n.IR .env .\n.SH COMMANDS\n",
     );
     for row in rows {
         let operand = row.operand.map_or_else(String::new, |name| format!(" {name}"));
@@ -35,15 +35,21 @@ pub fn page(rows: &[&Row]) -> String {
          .SH SETTINGS\nIn the\n.I .env\nof the project directory, else in the environment.\n",
     );
     for setting in SETTINGS {
-        let default = match setting.default {
-            "" => String::new(),
-            value => format!(" (default: {value})"),
+        let default = Some(setting.default).filter(|value| !value.is_empty());
+        let notes: Vec<String> = setting
+            .range()
+            .into_iter()
+            .chain(default.map(|value| format!("default: {value}")))
+            .collect();
+        let notes = match notes.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", notes.join("; ")),
         };
         let _ = writeln!(
             text,
             ".TP\n.B {}\n{}",
             escaped(setting.name),
-            escaped(&format!("{}{default}", capitalized(setting.help)))
+            escaped(&format!("{}{notes}", capitalized(setting.help)))
         );
     }
     text.push_str(
