@@ -17,7 +17,7 @@ use crate::report::finding::{Finding, Level};
 use crate::report::json::Json;
 use crate::report::log::ascii;
 use crate::report::units;
-use crate::stack::{self};
+use crate::stack;
 use crate::store::manifest::{self, Point};
 use crate::store::retention::Rules;
 use crate::store::space::available;
