@@ -1,5 +1,5 @@
 //! n8n-backup: backs up and restores a self-hosted n8n stack (PostgreSQL, Redis, the n8n volume, `.env`) through the
-//! Docker CLI. See `docs/architecture.md` for the rooms of this house.
+//! Docker CLI. `docs/architecture.md` says where things are.
 
 mod app;
 mod cli;
@@ -18,10 +18,10 @@ mod testing;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::Result;
 
 use cli::{Call, Request, UsageError, QUIET, VERBOSE};
 use commands::{commands, rows, Run};
@@ -57,7 +57,8 @@ fn show(text: &str) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the command line, in the log too where there is one, and how it is right. Gives the exit code.
+/// Says what is wrong with the command line, in the log too where there is one, and shows the usage. Gives the exit
+/// code.
 fn refuse(error: UsageError) -> u8 {
     let journal = match &error.call {
         Some(call) => {
@@ -95,7 +96,7 @@ fn run(work: Run, call: &Call) -> u8 {
 
 /// Starts the log of a command and gives the project directory.
 fn open_log(call: &Call) -> Result<PathBuf> {
-    let project = project_dir(call);
+    let project = config::find_project(call.project_dir());
     let file = match (&project, call.row.log) {
         (Ok(project), Some(name)) => Some(project.join("logs").join(name)),
         _ => None,
@@ -109,29 +110,4 @@ fn open_log(call: &Call) -> Result<PathBuf> {
         return Err(error);
     }
     project
-}
-
-/// The n8n project directory, as an absolute path.
-fn project_dir(call: &Call) -> Result<PathBuf> {
-    let named = call.project_dir().or_else(|| env::var_os("N8N_DIR").map(PathBuf::from));
-    let dir = match named.filter(|dir| !dir.as_os_str().is_empty()) {
-        Some(dir) => dir,
-        None => match env::current_exe().ok().as_deref().and_then(installed_in) {
-            Some(dir) => dir,
-            None => env::current_dir().context("Cannot tell the current directory")?,
-        },
-    };
-    let dir = dir
-        .canonicalize()
-        .with_context(|| format!("No n8n project directory at {}", dir.display()))?;
-    if !dir.is_dir() {
-        bail!("No n8n project directory at {}", dir.display());
-    }
-    Ok(dir)
-}
-
-/// The project directory that holds `bin/n8n-backup`.
-fn installed_in(program: &Path) -> Option<PathBuf> {
-    let dir = program.parent()?.parent()?;
-    dir.join("scripts").is_dir().then(|| dir.to_owned())
 }

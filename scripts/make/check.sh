@@ -87,6 +87,15 @@ command -v cargo >/dev/null || die 'cargo is not installed: install Rust 1.89 or
 run 'cargo fmt' cargo fmt --check
 run 'cargo clippy' cargo clippy --quiet --all-targets -- -D warnings
 
+say 'check: docs/settings.md'
+page=config::table::tests::the_settings_page_has_the_rows_of_the_table
+[[ $(cargo test --quiet --bin n8n-backup -- --exact "$page" 2>&1) == *'1 passed'* ]] ||
+  finding 'docs/settings.md: differs from the table: UPDATE_DOCS=1 cargo test --bin n8n-backup settings_page writes it'
+
+say 'check: layers'
+! grep -rnE 'components::(postgres|redis|n8n_data|env_file)' src/commands ||
+  finding 'src/commands: knows a component by its module, not as dyn Component'
+
 say 'check: dependencies'
 # The first line is the project itself; direct dependencies of every kind follow.
 dependencies=$(cargo tree --locked --quiet --depth 1 --edges normal,build,dev --prefix none --format '{lib}' |

@@ -45,7 +45,7 @@ pub fn overview(rows: &[&Row]) -> String {
     flags(&mut text, GLOBAL);
     text.push_str(
         "\nThe project directory is --project-dir, else N8N_DIR, else the parent of the directory that this program\n\
-         stands in, when that has scripts/, else the current directory. Settings are read from its .env.\n\
+         is in, when that has scripts/, else the current directory. Settings are read from its .env.\n\
          'n8n-backup COMMAND --help' tells more about a command.\n",
     );
     text

@@ -116,4 +116,4 @@ const HELP: Flag = Flag::new("help", "show this help").short('h');
 const VERSION: Flag = Flag::new("version", "show the version").short('V');
 
 /// Options that stand before the command or after it.
-const GLOBAL: &[Flag] = &[PROJECT_DIR, QUIET, VERBOSE, HELP, VERSION];
+pub const GLOBAL: &[Flag] = &[PROJECT_DIR, QUIET, VERBOSE, HELP, VERSION];

@@ -74,9 +74,6 @@ impl UsageError {
 }
 
 /// Reads a command line, without the program's name.
-///
-/// # Errors
-/// When there is no such command or option, or a value or operand is missing or too many.
 pub fn parse(rows: &[&'static Row], args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
     let mut args = args.into_iter();
     let mut command: Option<&'static Row> = None;
@@ -189,6 +186,3 @@ fn option(
     given.push((found.long, value));
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

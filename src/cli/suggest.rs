@@ -1,7 +1,7 @@
 //! What may have been meant by a name that is not known.
 
-/// What may have been meant by `word`: the names that it begins, else those that two slips lead to; empty for none.
-/// Begins with a comma, to end a message.
+/// What may have been meant by `word`: the names that it begins, else those within two edits; empty for none. Begins
+/// with a comma, to end a message.
 pub fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
     // A dash, or two, begins every option.
     let begins = word.trim_start_matches('-').len() > 1;
@@ -19,7 +19,7 @@ pub fn suggestion(word: &str, names: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// How many letters have to be put in, left out or exchanged to turn one word into the other (Levenshtein's distance).
+/// Levenshtein's distance.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, x) in a.chars().enumerate() {

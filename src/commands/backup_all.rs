@@ -15,7 +15,7 @@ use crate::components::{self, Backup, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log::{self, Journal};
 use crate::report::units;
-use crate::stack::{self};
+use crate::stack;
 use crate::store::space::available;
 use crate::store::{Kind, Stamp};
 
@@ -23,9 +23,9 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "backup-all",
         summary: "clean up, then back up PostgreSQL, Redis, the n8n volume and .env",
-        details: "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a time. As far as\n\
-                  the settings say, it then tests the recovery point (BACKUP_DRILL), sends it elsewhere (BACKUP_OFFSITE) and\n\
-                  tells how it went (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_NOTIFY_COMMAND).",
+        details: "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a\n\
+                  time. Settings add a test of the recovery point (BACKUP_DRILL), a copy of it off-site (BACKUP_OFFSITE)\n\
+                  and a report of the run (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_NOTIFY_COMMAND).",
         in_background: true,
         ..Row::ACTS
     },

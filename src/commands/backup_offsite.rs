@@ -39,10 +39,10 @@ const DRY_RUN: Flag = dry_run("only say what would be sent and deleted");
 pub const COMMAND: Command = Command {
     row: &Row {
         name: "backup-offsite",
-        summary: "send the recovery points that are not elsewhere yet to RCLONE_REMOTE:RCLONE_BUCKET",
-        details: "By rclone, newest first; each is compared there and then marked. Nothing is deleted there because it was\n\
-                  deleted here; BACKUP_OFFSITE_KEEP_DAYS alone decides. Exits 0 when done, 1 on failure, 2 when there was\n\
-                  nothing to send.",
+        summary: "copy the recovery points that are not off-site yet to RCLONE_REMOTE:RCLONE_BUCKET",
+        details:
+            "By rclone, newest first; each is compared there and then marked. Only BACKUP_OFFSITE_KEEP_DAYS deletes\n\
+                  anything there. Exits 0 when done, 1 on failure, 2 when there was nothing to send.",
         flags: &[DRY_RUN],
         in_background: true,
         ..Row::ACTS

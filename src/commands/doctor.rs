@@ -25,8 +25,9 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "doctor",
         summary: "look at everything that a backup needs, and say what to do",
-        details: "One line for each check, OK, WARN or FAIL; exits 1 when any failed. Changes nothing. --quiet leaves out what\n\
-                  is OK.",
+        details:
+            "One line for each check, OK, WARN or FAIL; exits 1 when any failed. Changes nothing. --quiet leaves out\n\
+                  what is OK.",
         ..Row::TELLS
     },
     run: Run::Project(|project, call| {

@@ -1,4 +1,4 @@
-//! fetch-offsite: a recovery point back from the place that it was copied to.
+//! fetch-offsite: brings a recovery point back from the off-site copy.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -25,8 +25,8 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "fetch-offsite",
         summary: "bring a recovery point back from RCLONE_REMOTE:RCLONE_BUCKET",
-        details: "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', which is the default. Each file gets its name only when its\n\
-                  SHA-256 is the recorded one; what is here already is neither fetched nor replaced.",
+        details: "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', which is the default. Each file gets its name only\n\
+                  when its SHA-256 is the recorded one; what is here already is neither fetched nor replaced.",
         operand: Some("[SET]"),
         ..Row::ACTS
     },

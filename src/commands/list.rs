@@ -28,8 +28,9 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "list",
         summary: "list the recovery points, oldest first",
-        details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was verified, proven by a drill and\n\
-                  copied off-site; then the files that belong to no recovery point. Reads no backup and needs no docker.",
+        details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was\n\
+                  verified, proven by a drill and copied off-site; then the files that belong to no recovery point.\n\
+                  Reads no backup and needs no docker.",
         flags: &[ALL, JSON],
         ..Row::TELLS
     },

@@ -96,15 +96,4 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_script_is_named_only_where_there_is_one() {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-        for row in rows() {
-            let file = scripts.join(format!("{}.sh", row.name));
-            assert_eq!(row.has_script(), file.exists(), "{}", row.name);
-        }
-    }
-}
+mod tests;

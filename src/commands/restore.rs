@@ -21,7 +21,8 @@ use crate::store::Kind;
 /// Replaces what a component holds by the contents of a file.
 ///
 /// # Errors
-/// When the file is not whole, or cannot be restored here; what is there is then what was before, unless the error says otherwise.
+/// When the file is not whole, or cannot be restored here; what is there is then what was before, unless the error says
+/// otherwise.
 pub fn run(project: &Path, call: &Call, component: &dyn Component) -> Result<u8> {
     let app = open(project, call)?;
     restore(

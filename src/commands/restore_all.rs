@@ -33,11 +33,13 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "restore-all",
         summary: "restore PostgreSQL, Redis, the n8n volume and .env from one recovery point",
-        details: "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', the newest one that holds every part asked\n\
-                  for; without SET it is the latest, and --yes is needed where nobody can be asked. All is verified before anything is\n\
-                  touched. n8n is stopped first and started last; containers that did not run are stopped again. A run that was\n\
-                  interrupted or failed goes on where it was when it is called again, as long as n8n has not run since; n8n stays\n\
-                  stopped until then when some parts are restored and some are not.\n\
+        details:
+            "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', the newest one that holds every\n\
+                  part asked for; without SET it is the latest, and --yes is needed where nobody can be asked.\n\
+                  Everything is verified before anything is touched. n8n is stopped first and started last;\n\
+                  containers that did not run are stopped again. A run that was interrupted or failed continues where\n\
+                  it was when it is called again, as long as n8n has not run since; until then n8n stays stopped when\n\
+                  only some parts are restored.\n\
                   Parts: postgres, redis, n8n, env.",
         operand: Some("[SET]"),
         flags: &[YES, ONLY, SKIP, START, EMPTY_QUEUE, CREATE_ROLES],

@@ -39,8 +39,8 @@ pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
     }
 }
 
-/// Backs up one component by itself, and records it as a recovery point. `excluded` says why that is restored by name only, if
-/// it is.
+/// Backs up one component by itself, and records it as a recovery point. `excluded` says why that is restored by name
+/// only, if it is.
 pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) -> Result<()> {
     let journal = component.about().backup_journal();
     app.check_encryption(journal)?;
@@ -106,13 +106,13 @@ pub fn now() -> String {
     Local::now().to_rfc3339_opts(SecondsFormat::Millis, false)
 }
 
-/// The settings and the backups of a project, for a command that begins: what is worth a word about the settings is said, and what
-/// a killed restore has left undone is done.
+/// The settings and the backups of a project, for a command that begins: warns about unknown settings, and completes
+/// what a killed restore has left undone.
 pub fn open(project: &Path, call: &Call) -> Result<App> {
     let app = App::new(Config::load(project)?);
     let journal = Journal::new(call.row.name);
     let acts = call.row.log.is_some();
-    // A setting with a slip in its name must not pass for one that is not set.
+    // A setting whose name is mistyped must not pass for one that is not set.
     for name in app.config.unknown.iter().filter(|_| acts) {
         let meant = suggestion(name, SETTINGS.iter().map(|known| known.name.to_owned()));
         if !meant.is_empty() {

@@ -73,20 +73,19 @@ fn single() -> impl Iterator<Item = (Kind, Flag)> {
 }
 
 static FLAGS: LazyLock<Vec<Flag>> = LazyLock::new(|| single().map(|(_, flag)| flag).chain([FULL, LIST]).collect());
-static ROW: LazyLock<Row> = LazyLock::new(|| {
-    Row {
+static ROW: LazyLock<Row> = LazyLock::new(|| Row {
     name: "test-recovery",
     summary: "recover a recovery point into scratch containers, and compare",
-    details: "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to be\n\
-              tested. Nothing of the live stack is touched: the containers are created from its images, have no network and\n\
-              none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be made. Exactly one\n\
-              option that says what is tested, or --list, has to be given.",
+    details:
+        "SET is a recovery point's stamp (YYYYMMDD_HHMMSS) or 'latest'; without it, the newest that holds what is to\n\
+              be tested. Nothing of the live stack is touched: the containers are created from its images, have no\n\
+              network and none of its volumes. Exits 0 when all passed, 1 when a test failed, 2 when one could not be\n\
+              made. Give exactly one option that says what is tested, or --list.",
     operand: Some("[SET]"),
     flags: &FLAGS,
     log: Some("recovery-test.log"),
     failure: 2,
     in_background: true,
-}
 });
 
 pub fn command() -> Command {

@@ -28,16 +28,15 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "verify",
         summary: "prove that backup files are whole, without docker",
-        details: "FILE is a backup file, SET a recovery point: its stamp (YYYYMMDD_HHMMSS), its manifest or 'latest'. Without\n\
-                  either, it is the newest point. Each file is compared with the SHA-256 in the manifest and read to its end.\n\
-                  Exits 1 when anything is wrong; a point that is well is marked as verified.",
+        details:
+            "FILE is a backup file, SET a recovery point: its stamp (YYYYMMDD_HHMMSS), its manifest or 'latest'.\n\
+                  Without either, it is the newest point. Each file is compared with the SHA-256 in the manifest and\n\
+                  read to its end. Exits 1 when anything is wrong; a point that is well is marked as verified.",
         operand: Some("[FILE|SET]"),
         flags: &[ALL],
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| {
-        run(&open(project, call)?, call.operand.as_deref(), call.has(&ALL)).map(|()| 0)
-    }),
+    run: Run::Project(|project, call| run(&open(project, call)?, call.operand.as_deref(), call.has(&ALL)).map(|()| 0)),
 };
 
 const JOURNAL: Journal = Journal::new("verify");

@@ -44,10 +44,10 @@ const FOREIGN: u32 = 0x10_ff00;
 
 /// Parses `text`, the bytes of the file at `path`, which is used in messages only.
 ///
-/// `is_read` names the variables whose values the caller uses; a byte that is not UTF-8 is an error there, also one that came
-/// by interpolation, and stands for itself elsewhere. `outer` looks up the process environment: for `$VAR` that the file has not defined before, and
-/// for a `KEY` without a value. Gives the variables of the file; of duplicated keys the last wins.
-/// A `KEY` without a value that the environment does not have either is left out.
+/// `is_read` names the variables whose values the caller uses; a byte that is not UTF-8 is an error there, also one
+/// that came by interpolation, and stands for itself in other values. `outer` looks up the process environment: for
+/// `$VAR` that the file has not defined before, and for a `KEY` without a value. Gives the variables of the file; of
+/// duplicated keys the last wins. A `KEY` without a value that the environment does not have either is left out.
 ///
 /// # Errors
 ///

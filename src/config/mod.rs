@@ -1,6 +1,7 @@
 //! Settings: `.env` of the n8n project directory, then the process environment, then the default that stands here.
 
 pub mod dotenv;
+mod project;
 mod secret;
 mod source;
 mod table;
@@ -16,6 +17,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::store::retention::Rules;
 
+pub use project::find_project;
 pub use secret::Secret;
 use source::Source;
 use table::Values;
@@ -75,8 +77,7 @@ impl Config {
     /// Reads the settings of the project in `project`.
     ///
     /// # Errors
-    /// When `.env` cannot be read or understood, or a value cannot be what its setting is; the message names the file,
-    /// the line or the setting.
+    /// The message names the file, and the line or the setting.
     pub fn load(project: &Path) -> Result<Self> {
         let file = env_file(project);
         match fs::read(&file) {
@@ -89,9 +90,6 @@ impl Config {
     }
 
     /// The settings as they are with this `text` in `.env`; in messages it is that of `file`.
-    ///
-    /// # Errors
-    /// When it cannot be understood, or a value cannot be what its setting is.
     pub fn of_text(project: &Path, file: &Path, text: &[u8]) -> Result<Self> {
         let is_read = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
         let values = dotenv::parse(file, text, &is_read, &process_variable)?;
@@ -100,9 +98,6 @@ impl Config {
     }
 
     /// The settings without those of `.env`.
-    ///
-    /// # Errors
-    /// When a value in the environment cannot be what its setting is.
     pub fn without_env_file(project: &Path) -> Result<Self> {
         Self::from_values(project, false, &BTreeMap::new(), &process_variable)
     }
@@ -143,7 +138,7 @@ impl Config {
         env_file(&self.project)
     }
 
-    /// The directory elsewhere that recovery points are sent to, as rclone names it.
+    /// The directory that recovery points are copied to, as rclone names it.
     pub fn remote(&self) -> String {
         format!("{}:{}", self.rclone_remote, self.rclone_bucket)
     }

@@ -16,6 +16,19 @@ pub struct Setting {
     pub default: &'static str,
     /// What it means.
     pub help: &'static str,
+    /// The least and the most that a number may be.
+    range: &'static [u64],
+}
+
+impl Setting {
+    /// The numbers that it may be, where there is a choice: `1 to 16`.
+    pub fn range(&self) -> Option<String> {
+        match self.range {
+            // A bound that only keeps sums from overflowing is not worth a word.
+            [least, most] if *most <= u64::from(u32::MAX) => Some(format!("{least} to {most}")),
+            _ => None,
+        }
+    }
 }
 
 /// Makes of each row a field, the way to read it, and what people are told. A row is
@@ -23,7 +36,12 @@ pub struct Setting {
 macro_rules! settings {
     ($($field:ident: $type:ty = $parser:ident($($range:expr),*), $name:literal, $default:literal, $help:literal;)*) => {
         /// Every setting that is read.
-        pub const SETTINGS: &[Setting] = &[$(Setting { name: $name, default: $default, help: $help }),*];
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: $name,
+            default: $default,
+            help: $help,
+            range: &[$($range as u64),*],
+        }),*];
 
         /// The values of the settings.
         #[derive(Clone, Debug)]
@@ -72,13 +90,13 @@ settings! {
         "the volume with n8n's data";
     retention_days: u64 = number(0, 36_500),
         "BACKUP_RETENTION_DAYS", "7",
-        "backups older than so many whole days are deleted";
+        "backups older than this number of whole days are deleted";
     keep_last: usize = number(0, 100_000),
         "BACKUP_KEEP_LAST", "3",
         "the newest so many complete recovery points are kept, whatever their age, here and off-site";
     keep_daily: usize = number(0, 100_000),
         "BACKUP_KEEP_DAILY", "0",
-        "the newest backup of each of the last so many days that have one is kept";
+        "the newest backup of a day is kept, for this number of days that have one";
     keep_weekly: usize = number(0, 100_000),
         "BACKUP_KEEP_WEEKLY", "0",
         "the same by weeks";
@@ -90,7 +108,7 @@ settings! {
         "the same by years";
     min_free_kb: u64 = number(0, u64::MAX / 1024),
         "BACKUP_MIN_FREE_KB", "1048576",
-        "free space that a run asks for at least, in KiB";
+        "the least free space that a run begins with, in KiB";
     lock_file: PathBuf = file(),
         "BACKUP_LOCK_FILE", "/tmp/n8n-backup.lock",
         "the lock that backup-all and restores hold";
@@ -99,7 +117,7 @@ settings! {
         "the image of the helper container; a local image of the stack where it is missing, never pulled";
     stall: Duration = seconds(1, 604_800),
         "BACKUP_STALL_SECONDS", "600",
-        "a step that moves no byte and gives no answer for so long is ended and fails";
+        "a step that moves no byte and gives no answer for this long is ended and fails";
     compressor: String = text(),
         "BACKUP_COMPRESSOR", "auto",
         "auto, or a gzip program with arguments";
@@ -120,28 +138,28 @@ settings! {
         "the nice value of a backup's own processes (not of those in containers); 0 leaves it";
     gpg_passphrase: Option<Secret> = secret(),
         "BACKUP_GPG_PASSPHRASE", "",
-        "encrypts every backup with this passphrase; keep it elsewhere too";
+        "encrypts every backup with this passphrase; keep a copy of it outside this host";
     gpg_recipient: String = text(),
         "BACKUP_GPG_RECIPIENT", "",
         "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)";
     offsite: bool = switch(),
         "BACKUP_OFFSITE", "false",
-        "true: backup-all sends its recovery point elsewhere at its end, as backup-offsite does";
+        "true: backup-all copies its recovery point off-site at its end, as backup-offsite does";
     rclone_remote: String = remote(),
         "RCLONE_REMOTE", "n8n-backup",
-        "the remote of rclone that recovery points are sent to";
+        "the rclone remote that recovery points are copied to";
     rclone_bucket: String = bucket(),
         "RCLONE_BUCKET", "n8n-backups",
         "the bucket or directory there";
     rclone_config: Option<PathBuf> = path(),
         "RCLONE_CONFIG", "",
-        "rclone's configuration file, where it is not in rclone's own place";
+        "rclone's configuration file, where it is not rclone's default";
     encrypted_only: bool = switch(),
         "RCLONE_SYNC_ENCRYPTED_ONLY", "true",
         "only encrypted files leave this host; false sends them as they are";
     offsite_keep_days: u64 = number(0, 36_500),
         "BACKUP_OFFSITE_KEEP_DAYS", "0",
-        "recovery points so many whole days older than the newest one there are deleted there; 0 keeps all";
+        "off-site recovery points older than the newest one there by this number of days are deleted; 0 keeps all";
     metrics_file: Option<PathBuf> = path(),
         "BACKUP_METRICS_FILE", "",
         "where backup-all leaves metrics for Prometheus' node_exporter (*.prom in its textfile directory)";
@@ -150,7 +168,7 @@ settings! {
         "an address that backup-all pings as healthchecks.io takes it: /start, success, /fail with the last log lines";
     notify_command: String = text(),
         "BACKUP_NOTIFY_COMMAND", "",
-        "a program, with arguments separated by blanks, that backup-all runs at its end";
+        "a program, with blank-separated arguments, that backup-all runs at its end";
 }
 
 #[cfg(test)]
@@ -174,7 +192,8 @@ mod tests {
                     "" => "none".to_owned(),
                     text => format!("`{text}`"),
                 };
-                format!("| `{}` | {default} | {} |", setting.name, setting.help)
+                let range = setting.range().map_or_else(String::new, |range| format!(" ({range})"));
+                format!("| `{}` | {default} | {}{range} |", setting.name, setting.help)
             })
             .collect();
         let wanted = format!("{before}{BEGIN}{}\n\n{after}", rows.join("\n"));

@@ -1,5 +1,13 @@
+//! The command line with the rows of every command.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
 use super::*;
-use crate::commands::rows;
+use crate::cli::{completions, man, parse, Request, UsageError, GLOBAL};
+use crate::components::YES;
+use crate::config::SETTINGS;
 
 fn parsed(args: &[&str]) -> Result<Request, UsageError> {
     parse(&rows(), args.iter().map(OsString::from))
@@ -16,7 +24,7 @@ fn run(args: &[&str]) -> Call {
 fn options_stand_before_or_after_the_command() {
     let call = run(&["--project-dir", "/a b", "cleanup-backups", "--dry-run"]);
     assert_eq!(call.project_dir(), Some(PathBuf::from("/a b")));
-    assert!(call.row.name == "cleanup-backups" && call.has(&Flag::new("dry-run", "")));
+    assert!(call.row.name == "cleanup-backups" && call.has(&shared::dry_run("")));
     assert_eq!(
         run(&["backup-all", "--project-dir=/x=y"]).project_dir(),
         Some(PathBuf::from("/x=y"))
@@ -31,7 +39,7 @@ fn options_stand_before_or_after_the_command() {
 fn an_operand_may_look_like_an_option_after_two_dashes() {
     let call = run(&["restore-postgres", "--yes", "--", "--dry-run"]);
     assert_eq!(call.operand.as_deref(), Some(OsStr::new("--dry-run")));
-    assert!(call.has(&Flag::new("yes", "")));
+    assert!(call.has(&YES));
 }
 
 #[test]
@@ -81,4 +89,67 @@ fn every_command_has_help() {
     ] {
         assert!(matches!(parsed(args), Ok(Request::Show(text)) if text.starts_with(begin)));
     }
+}
+
+#[test]
+fn names_and_flags_are_told_apart() {
+    let mut names = HashSet::new();
+    for row in rows() {
+        assert!(names.insert(row.name), "{}", row.name);
+        let mut flags = HashSet::new();
+        for flag in row.flags.iter().chain(GLOBAL) {
+            assert!(flags.insert(flag.long.to_owned()), "{}: --{}", row.name, flag.long);
+            let short = flag.short.map(String::from);
+            assert!(
+                short.is_none_or(|short| flags.insert(short)),
+                "{}: --{}",
+                row.name,
+                flag.long
+            );
+        }
+    }
+}
+
+#[test]
+fn a_script_is_named_only_where_there_is_one() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    for row in rows() {
+        let file = scripts.join(format!("{}.sh", row.name));
+        assert_eq!(row.has_script(), file.exists(), "{}", row.name);
+    }
+}
+
+#[test]
+fn everything_is_on_the_page_and_nothing_is_a_request_by_mistake() {
+    let page = man::page(&rows());
+    for row in rows() {
+        let name = row.name.replace('-', "\\-");
+        assert!(page.contains(&format!("\n.SS {name}")), "{name}");
+    }
+    for setting in SETTINGS {
+        assert!(page.contains(&format!("\n.B {}\n", setting.name)), "{}", setting.name);
+    }
+    for line in page.lines().filter(|line| line.starts_with('.')) {
+        let request = line.split(' ').next().unwrap();
+        assert!(
+            [".TH", ".SH", ".SS", ".TP", ".B", ".I", ".BR", ".IR"].contains(&request),
+            "{line}"
+        );
+    }
+    assert!(page.is_ascii());
+}
+
+#[test]
+fn every_shell_knows_every_command_and_option() {
+    for shell in completions::SHELLS {
+        let text = completions::script(shell, &rows()).unwrap();
+        assert!(text.is_ascii());
+        for row in rows() {
+            assert!(text.contains(row.name), "{shell}: {}", row.name);
+            for flag in row.flags.iter().chain(GLOBAL) {
+                assert!(text.contains(flag.long), "{shell}: {}", flag.long);
+            }
+        }
+    }
+    assert!(completions::script("tcsh", &rows()).is_none());
 }
