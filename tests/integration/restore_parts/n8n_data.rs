@@ -64,8 +64,10 @@ fn every_file_of_the_volume_comes_back_and_what_was_there_is_kept() {
     let newest = sandbox.backups("sets").pop().unwrap();
     let text = fs::read_to_string(&newest).unwrap();
     let stamp = newest.file_stem().unwrap().to_str().unwrap();
+    let begun = text.lines().find(|line| line.starts_with("# begun: ")).unwrap();
     let text = text
         .replace("aside:", "was-aside:")
+        .replace(begun, "# begun: 2099-01-01T02:00:00+00:00")
         .replacen(stamp, "20990101_020000", 1);
     fs::write(newest.with_file_name("20990101_020000.sha256"), text).unwrap();
     let outcome = sandbox.run("restore-all", &["--only", "n8n", "latest"]);
@@ -269,4 +271,76 @@ fn archives_of_other_tools_are_taken_and_unsafe_ones_are_not() {
         .assert_error("The archive holds names that lead out of the volume ({}): it is not unpacked");
     assert_same(&saved, &sandbox.fingerprint_volume());
     assert_eq!(sandbox.backups("n8n").len(), before);
+}
+
+/// A container's restart policy.
+fn policy(sandbox: &Sandbox, name: &str) -> String {
+    let format = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}"];
+    let text = sandbox.docker(&[&format[..], &[&sandbox.container(name)]].concat());
+    text.trim().to_owned()
+}
+
+/// What n8n writes while its data are being replaced would be lost with them.
+#[test]
+fn an_n8n_that_somebody_starts_meanwhile_loses_nothing() {
+    let (sandbox, file, _, changed) = changed_volume("started");
+    let main = sandbox.container("n8n-main");
+    sandbox.docker(&["update", "--restart=always", &main]);
+    for (when, pattern) in [
+        ("before the exchange", "*' exec '*' begin '*"),
+        ("right after it", "*' exec '*' exchange '*"),
+    ] {
+        let mark = sandbox.aside(format!("started {when}"));
+        let docker = sandbox.stand_in_docker(&format!(
+            "case \" $* \" in {pattern}) \"$real\" \"$@\"; code=$?; \
+             [ -e '{0}' ] || {{ : >'{0}'; \"$real\" start '{main}' >/dev/null; }}; exit $code ;; esac",
+            mark.display()
+        ));
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+        outcome.assert_error("n8n data restore failed");
+        assert!(mark.exists(), "{when}: n8n was not started");
+        outcome.assert_log_has(
+            "restore-n8n",
+            "ERROR Cause: {} was started while what it works on was being replaced: {}",
+        );
+        assert_same(&changed, &sandbox.fingerprint_volume());
+        assert!(runs(&sandbox, "n8n-main"), "{when}");
+        assert_eq!(policy(&sandbox, "n8n-main"), "always", "{when}");
+    }
+}
+
+/// A paused n8n goes on at any moment; a held one is not started by the engine, and is let go in the end.
+#[test]
+fn a_paused_n8n_is_stopped_and_a_held_one_is_let_go() {
+    let (sandbox, file, saved, _) = changed_volume("held");
+    let main = sandbox.container("n8n-main");
+    sandbox.docker(&["update", "--restart=unless-stopped", &main]);
+    sandbox.pause(&main);
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-n8n", "WARN {} is paused; it is stopped, and runs at the end");
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert!(runs(&sandbox, "n8n-main"));
+    assert_eq!(policy(&sandbox, "n8n-main"), "unless-stopped");
+
+    // Killed in the middle: any command that acts puts the policy back, and until then status says so.
+    let docker =
+        sandbox.stand_in_docker("case \" $* \" in *' exec '*' begin '*) kill -KILL \"$PPID\"; sleep 1; exit 1 ;; esac");
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    assert_ne!(outcome.code, Some(0));
+    assert_eq!(policy(&sandbox, "n8n-main"), "no");
+    let status = sandbox.binary().arg("status").run();
+    assert_eq!(status.code, Some(2), "{status}");
+    assert!(status.stdout.contains("without the restart policy: "), "{status}");
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "cleanup-backups",
+        "WARN An interrupted restore had held these containers; {}",
+    );
+    assert_eq!(policy(&sandbox, "n8n-main"), "unless-stopped");
+    // The same restore goes on, and n8n runs.
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert!(runs(&sandbox, "n8n-main"));
 }
