@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use anyhow::{anyhow, bail, Context as _, Result};
@@ -77,13 +77,14 @@ pub fn load(
     let bytes = summary.bytes;
     let loaded = chain.task("loading", move |clock| {
         let progress = Progress::new("loading", || Some(bytes));
-        let mut to = stdin;
+        let mut to = BufWriter::with_capacity(BLOCK, stdin);
         to.write_all(prelude.as_bytes())?;
         let summary = feed(contents, Filter::new(strip), &mut to, |bytes| {
             progress.add(bytes);
             clock.tick();
         })?;
         to.write_all(epilogue.as_bytes())?;
+        to.flush()?;
         Ok(summary)
     });
     let output = chain.pump("reading from psql", stdout, io::sink(), Tail::default());
@@ -167,9 +168,7 @@ fn feed(
             Err(error) => return Err(error.into()),
         }
     }
-    let summary = filter.finish(to)?;
-    to.flush()?;
-    Ok(summary)
+    filter.finish(to)
 }
 
 /// What is known by name: a name of the dump, which is read as UTF-8 whatever its encoding, finds a name of the server.

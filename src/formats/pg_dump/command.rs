@@ -1,17 +1,15 @@
 //! Lines of a dump that are for psql itself: `\restrict` and `\unrestrict` are pg_dump's own, no other is.
 
-use std::io::Write;
-
 use anyhow::{bail, Result};
 
 use super::copy::find;
 use super::lexer::{Lexer, State};
 
 impl Lexer {
-    pub(super) fn meta(&mut self, chunk: &[u8], at: usize, out: &mut impl Write) -> Result<usize> {
+    pub(super) fn meta(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
         let end = find(b'\n', &chunk[at..]).map_or(chunk.len(), |n| at + n);
         self.extend_text(&chunk[at..end]);
-        if end == chunk.len() && !(self.cut && self.strip.is_some()) {
+        if end == chunk.len() && !(self.cut && self.strict) {
             return Ok(end);
         }
         self.end_meta()?;
@@ -19,7 +17,7 @@ impl Lexer {
             return Ok(end);
         }
         self.state = State::Sql;
-        self.end_line(chunk, end + 1, out)?;
+        self.end_line(end + 1);
         Ok(end + 1)
     }
 
@@ -39,20 +37,14 @@ impl Lexer {
         } else if let Some(token) = token(b"unrestrict ") {
             self.unrestricted = self.restrict_token.as_ref() == Some(&token);
         } else {
+            let line = self.line();
+            if self.strict {
+                bail!("line {line}: a command of psql that pg_dump does not write; it is not run");
+            }
             self.trailer = None;
-            return self.foreign_meta(text);
+            self.summary.creates_database |= text.starts_with(b"connect ");
+            self.summary.command.get_or_insert(line);
         }
-        self.drop = self.strip.as_ref().is_some_and(|strip| strip.restrict);
-        Ok(())
-    }
-
-    fn foreign_meta(&mut self, text: &[u8]) -> Result<()> {
-        let line = self.line();
-        if self.strip.is_some() {
-            bail!("line {line}: a command of psql that pg_dump does not write; it is not run");
-        }
-        self.summary.creates_database |= text.starts_with(b"connect ");
-        self.summary.command.get_or_insert(line);
         Ok(())
     }
 }

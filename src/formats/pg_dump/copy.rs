@@ -1,6 +1,6 @@
 //! COPY data: rows are counted, not read.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 use anyhow::{bail, Result};
 
@@ -54,11 +54,10 @@ fn plain_rows(bytes: &[u8]) -> (usize, u64) {
 }
 
 impl Lexer {
-    pub(super) fn copy_tail(&mut self, chunk: &[u8], at: usize, out: &mut impl Write) -> Result<usize> {
+    pub(super) fn copy_tail(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
         let byte = chunk[at];
         if byte == b'\n' {
-            self.end_line(chunk, at + 1, out)?;
-            self.hold = false;
+            self.end_line(at + 1);
             self.state = State::CopyMark;
             self.end_mark = 0;
             self.rows = 0;
@@ -134,7 +133,5 @@ impl Lexer {
         bounded(&mut self.summary.copies, copy, MAX_OBJECTS);
         self.line_offset = end;
         self.state = State::Sql;
-        self.hold = true;
-        self.drop = false;
     }
 }

@@ -1,27 +1,20 @@
 //! What statements tell: tables, sequences, roles, settings; and the end of a dump.
 
-use std::io::Write;
-
 use anyhow::Result;
 
 use super::lexer::{Lexer, State, EDGE};
 use super::names::{
     bounded, copied_table, name, outside, parse_qualified, qualified_name, word, Token, MAX_OBJECTS, MAX_OTHERS,
 };
-use super::statement::Statement;
-use super::Summary;
 
 impl Lexer {
     pub(super) fn end_statement(&mut self) {
         self.state = State::Sql;
         self.trailer = None;
-        let statement = std::mem::replace(&mut self.statement, Statement::new());
-        let may_drop = self.hold && !self.drop && statement.begun;
-        self.hold = false;
-        self.drop = false;
-        self.summary.inserts += u64::from(statement.is_insert);
+        let statement = std::mem::take(&mut self.statement);
         let tokens = &statement.tokens;
         match word(tokens, 0) {
+            "insert" => self.summary.inserts += 1,
             "copy" => match copied_table(tokens) {
                 Some(table) => {
                     self.copy = table;
@@ -36,13 +29,7 @@ impl Lexer {
             "drop" => self.drop_statement(tokens, statement.line),
             "grant" => self.add_roles_after(tokens, "to"),
             "revoke" => self.add_roles_after(tokens, "from"),
-            "set" => {
-                if let Some(name) = self.set(tokens) {
-                    let listed = self.strip.as_ref().is_some_and(|s| s.settings.contains(&name));
-                    self.drop = may_drop && listed;
-                    self.hold = self.drop;
-                }
-            }
+            "set" => self.set(tokens),
             _ => {}
         }
         if outside(tokens) {
@@ -94,7 +81,7 @@ impl Lexer {
             [Token::Punct(b'-'), rest @ ..] => ("-", rest),
             _ => ("", rest),
         };
-        let [Token::Number(value), Token::Punct(b','), Token::Word(called), ..] = rest else {
+        let [Token::Word(value), Token::Punct(b','), Token::Word(called), ..] = rest else {
             return;
         };
         let value = format!("{sign}{value}").parse();
@@ -128,105 +115,62 @@ impl Lexer {
         }
     }
 
-    /// Takes a `SET` statement apart and gives the name of the parameter.
-    fn set(&mut self, tokens: &[Token]) -> Option<String> {
-        if word(tokens, 1) == "session" && word(tokens, 2) == "authorization" {
-            self.add_roles(tokens, 3);
-            return None;
-        }
-        if word(tokens, 1) == "role" {
-            self.add_roles(tokens, 2);
-            return None;
-        }
-        let at = match (word(tokens, 1), word(tokens, 2)) {
-            ("session" | "local", "to") => 1,
-            ("session" | "local", second) if !second.is_empty() => 2,
-            _ => 1,
-        };
-        let (parameter, at) = qualified_name(tokens, at)?;
-        if !(word(tokens, at) == "to" || tokens.get(at) == Some(&Token::Punct(b'='))) {
-            return None;
-        }
-        let parameter = parameter.to_string().to_ascii_lowercase();
-        let value = match tokens.get(at + 1) {
-            Some(Token::Word(value) | Token::Ident(value) | Token::Str(value) | Token::Number(value)) => {
-                value.to_ascii_lowercase()
-            }
+    /// `SET name = value`, or `SET SESSION AUTHORIZATION role`.
+    fn set(&mut self, tokens: &[Token]) {
+        let value = match tokens.get(3) {
+            Some(Token::Word(value) | Token::Ident(value) | Token::Str(value)) => value.to_ascii_lowercase(),
             _ => String::new(),
         };
-        match parameter.as_str() {
-            "standard_conforming_strings" => {
+        match (word(tokens, 1), word(tokens, 2)) {
+            ("session", "authorization") => self.add_roles(tokens, 3),
+            ("standard_conforming_strings", _) => {
                 self.summary.standard_conforming_strings_off |= !["on", "true", "yes", "1"].contains(&value.as_str());
             }
-            "client_encoding" => {
+            ("client_encoding", _) => {
                 let plain = value.chars().filter(char::is_ascii_alphanumeric).collect();
                 self.summary.client_encoding.get_or_insert(plain);
             }
             _ => {}
         }
-        Some(parameter)
     }
 
-    /// Adds the roles after the first such word, and the one after GRANTED BY.
+    /// Adds the roles after the first such word.
     fn add_roles_after(&mut self, tokens: &[Token], preposition: &str) {
         if let Some(at) = (0..tokens.len()).find(|&at| word(tokens, at) == preposition) {
             self.add_roles(tokens, at + 1);
-        }
-        if let Some(at) = (0..tokens.len()).find(|&at| word(tokens, at) == "granted" && word(tokens, at + 1) == "by") {
-            self.add_roles(tokens, at + 2);
         }
     }
 
     /// Adds a list of roles that are separated by commas.
     fn add_roles(&mut self, tokens: &[Token], start: usize) {
-        let mut at = start;
-        loop {
-            if word(tokens, at) == "group" && name(tokens, at + 1).is_some() {
-                at += 1;
-            }
-            let role = match tokens.get(at) {
-                Some(Token::Word(role)) => {
-                    let keyword = [
-                        "public",
-                        "current_user",
-                        "current_role",
-                        "session_user",
-                        "default",
-                        "none",
-                    ];
-                    (!keyword.contains(&role.as_str())).then_some(role)
-                }
-                Some(Token::Ident(role) | Token::Str(role)) => Some(role),
+        const KEYWORDS: [&str; 4] = ["public", "current_user", "current_role", "session_user"];
+        for at in (start..tokens.len()).step_by(2) {
+            let role = match &tokens[at] {
+                Token::Word(role) if !KEYWORDS.contains(&role.as_str()) => Some(role),
+                Token::Ident(role) | Token::Str(role) => Some(role),
                 _ => None,
             };
-            if let Some(role) = role {
-                if self.summary.roles.len() < MAX_OTHERS {
-                    self.summary.roles.insert(role.clone());
-                }
+            if let Some(role) = role.filter(|_| self.summary.roles.len() < MAX_OTHERS) {
+                self.summary.roles.insert(role.clone());
             }
-            at += 1;
-            if tokens.get(at) != Some(&Token::Punct(b',')) {
-                return;
+            if tokens.get(at + 1) != Some(&Token::Punct(b',')) {
+                break;
             }
-            at += 1;
         }
     }
 
-    pub(super) fn finish(mut self, out: &mut impl Write) -> Result<Summary> {
+    /// Ends the dump.
+    pub(super) fn end(&mut self) -> Result<()> {
         if self.state == State::Meta {
             self.end_meta()?;
             self.state = State::Sql;
         }
-        let ended = matches!(self.state, State::Sql | State::LineComment) && !self.statement.begun;
-        if self.hold && self.drop && ended {
-            self.held.clear();
-        }
-        self.pass(&[], out)?;
-        self.summary.incomplete = self.why_incomplete(ended);
-        Ok(self.summary)
+        self.summary.incomplete = self.why_incomplete();
+        Ok(())
     }
 
-    fn why_incomplete(&self, ended: bool) -> Option<String> {
+    fn why_incomplete(&self) -> Option<String> {
+        let ended = matches!(self.state, State::Sql | State::LineComment) && !self.statement.begun;
         let line = self.line();
         let inside = match self.state {
             State::CopyTail | State::CopyMark | State::CopyRow => Some(format!(

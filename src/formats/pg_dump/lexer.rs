@@ -1,20 +1,16 @@
-//! Cuts a dump into tokens and statements, and passes it on.
-
-use std::io::Write;
+//! Cuts a dump into tokens and statements.
 
 use anyhow::{bail, Result};
 
-use super::copy::find;
+use super::copy::{count_newlines, find};
 use super::names::{TableName, Token};
 use super::statement::Statement;
-use super::{Strip, Summary};
+use super::Summary;
 
 /// The header must begin, and the trailer stand, within so many bytes of the start and the end of the dump.
 pub(super) const EDGE: u64 = 4096;
 /// The longest text of one token that is kept; a longer one is read on but not understood.
 pub(super) const MAX_TEXT: usize = 1024;
-/// The longest beginning of a line that is held back.
-pub(super) const MAX_HELD: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -46,8 +42,8 @@ pub(super) enum State {
 }
 
 pub(super) struct Lexer {
-    /// What to leave out; none for a scanner, which lets commands of psql pass.
-    pub(super) strip: Option<Strip>,
+    /// A command of psql that is none of pg_dump's is an error, not only noted.
+    pub(super) strict: bool,
     pub(super) summary: Summary,
     pub(super) state: State,
     pub(super) statement: Statement,
@@ -76,16 +72,9 @@ pub(super) struct Lexer {
     pub(super) trailer: Option<u64>,
     pub(super) restrict_token: Option<Vec<u8>>,
     pub(super) unrestricted: bool,
-    /// Offset of the current chunk, of the current line, and how much of the chunk has been passed on.
+    /// Offset of the current chunk and of the current line.
     pub(super) base: u64,
     pub(super) line_offset: u64,
-    pub(super) passed: usize,
-    /// The current line may still have to be left out.
-    pub(super) hold: bool,
-    /// The current line is to be left out if nothing else comes on it.
-    pub(super) drop: bool,
-    /// The beginning of the current line, from earlier chunks.
-    pub(super) held: Vec<u8>,
 }
 
 fn is_word_start(byte: u8) -> bool {
@@ -105,12 +94,12 @@ pub(super) fn is_space(byte: u8) -> bool {
 }
 
 impl Lexer {
-    pub(super) fn new(strip: Option<Strip>) -> Self {
+    pub(super) fn new(strict: bool) -> Self {
         Self {
-            strip,
+            strict,
             summary: Summary::default(),
             state: State::Sql,
-            statement: Statement::new(),
+            statement: Statement::default(),
             text: Vec::new(),
             keep: false,
             cut: false,
@@ -129,10 +118,20 @@ impl Lexer {
             unrestricted: false,
             base: 0,
             line_offset: 0,
-            passed: 0,
-            hold: true,
-            drop: false,
-            held: Vec::new(),
+        }
+    }
+
+    /// Ends a line with the newline just before `end`.
+    pub(super) fn end_line(&mut self, end: usize) {
+        self.summary.lines += 1;
+        self.line_offset = self.base + end as u64;
+    }
+
+    /// Counts the newlines inside a quote.
+    fn inner_lines(&mut self, chunk: &[u8], from: usize, to: usize) {
+        if let Some(last) = chunk[from..to].iter().rposition(|&b| b == b'\n') {
+            self.summary.lines += count_newlines(&chunk[from..to]);
+            self.line_offset = self.base + (from + last + 1) as u64;
         }
     }
 
@@ -141,15 +140,27 @@ impl Lexer {
         self.summary.lines + 1
     }
 
-    pub(super) fn feed(&mut self, chunk: &[u8], out: &mut impl Write) -> Result<()> {
+    /// Refuses a byte that no dump contains, in a chunk that is `ahead` bytes further than what was read.
+    pub(super) fn refuse_nul(&self, chunk: &[u8], ahead: usize) -> Result<()> {
         if let Some(at) = find(0, chunk) {
-            bail!("byte {}: a NUL byte, which no SQL dump contains", self.base + at as u64);
+            let offset = self.base + (ahead + at) as u64;
+            bail!("byte {offset}: a NUL byte, which no SQL dump contains");
         }
-        self.passed = 0;
+        Ok(())
+    }
+
+    /// Whether a line begins `ahead` bytes further than what was read, between two statements.
+    pub(super) fn begins_line(&self, ahead: usize) -> bool {
+        self.state == State::Sql && !self.statement.begun && self.line_offset == self.base + ahead as u64
+    }
+
+    /// Reads a chunk, or as much of it as comes before the next line that begins between two statements. Gives the
+    /// number of bytes read.
+    pub(super) fn read(&mut self, chunk: &[u8], to_line: bool) -> Result<usize> {
         let mut at = 0;
         while at < chunk.len() {
             at = match self.state {
-                State::Sql => self.between(chunk, at, out)?,
+                State::Sql => self.between(chunk, at)?,
                 State::Word => self.word(chunk, at),
                 State::Dollar => self.dollar(chunk, at)?,
                 State::DollarBody => self.dollar_body(chunk, at),
@@ -178,15 +189,17 @@ impl Lexer {
                     self.state = State::Sql;
                     at
                 }
-                State::Meta => self.meta(chunk, at, out)?,
-                State::CopyTail => self.copy_tail(chunk, at, out)?,
+                State::Meta => self.meta(chunk, at)?,
+                State::CopyTail => self.copy_tail(chunk, at)?,
                 State::CopyMark | State::CopyRow => self.copy_data(chunk, at),
             };
+            if to_line && self.begins_line(at) {
+                break;
+            }
         }
-        self.end_chunk(chunk, out)?;
-        self.base += chunk.len() as u64;
+        self.base += at as u64;
         self.summary.bytes = self.base;
-        Ok(())
+        Ok(at)
     }
 
     fn begin_text(&mut self, keep: bool) {
@@ -198,11 +211,6 @@ impl Lexer {
     fn begin_token(&mut self, keep: bool) {
         self.begin_text(keep);
         self.token_line = self.line();
-    }
-
-    /// The text of quoted tokens is kept only where a statement of interest may need it.
-    fn keeps_quoted(&self) -> bool {
-        self.statement.collect && self.statement.begun
     }
 
     pub(super) fn extend_text(&mut self, bytes: &[u8]) {
@@ -226,46 +234,29 @@ impl Lexer {
         }
     }
 
-    /// Notes a token that began at `token_line`. `depth` is the nesting of parentheses that it stands in.
+    /// Notes a token that began at `token_line`.
     fn note(&mut self, make: impl FnOnce(&Self) -> Token) {
         self.trailer = None;
         self.unrestricted = false;
-        if self.drop {
-            self.drop = false;
-            self.hold = false;
-        }
         if !self.statement.begun {
             self.statement.begun = true;
             self.statement.line = self.token_line;
         }
-        let deepest = u64::from(self.statement.is_select);
-        if self.statement.collect && self.statement.parens <= deepest {
+        if self.statement.wants() {
             let token = make(self);
             self.statement.push(token);
         }
-        let set = matches!(self.statement.tokens.first(), Some(Token::Word(word)) if word == "set");
-        self.hold = self.hold && set;
     }
 
     fn end_word(&mut self) {
-        if !self.cut {
-            self.text.make_ascii_lowercase();
-            let word = std::mem::take(&mut self.text);
-            self.statement.count_word(&word);
-            self.text = word;
-        } else {
-            self.statement.count_word(b"");
-        }
-        self.note(|lexer| match lexer.text.first() {
-            Some(b'0'..=b'9') => lexer.take(Token::Number),
-            _ => lexer.take(Token::Word),
-        });
+        self.text.make_ascii_lowercase();
+        self.statement.count_word(&self.text);
+        self.note(|lexer| lexer.take(Token::Word));
         self.state = State::Sql;
     }
 
     fn begin_string(&mut self, escapes: bool) {
-        let keep = self.keeps_quoted();
-        self.begin_token(keep);
+        self.begin_token(self.statement.wants());
         self.escapes = escapes;
         self.state = State::Str;
     }
@@ -288,15 +279,14 @@ impl Lexer {
 
     // The states. Each takes the chunk from a position on and gives the position where the next state goes on.
 
-    fn between(&mut self, chunk: &[u8], at: usize, out: &mut impl Write) -> Result<usize> {
+    fn between(&mut self, chunk: &[u8], at: usize) -> Result<usize> {
         let byte = chunk[at];
         match byte {
-            b'\n' => self.end_line(chunk, at + 1, out)?,
+            b'\n' => self.end_line(at + 1),
             _ if is_space(byte) => {}
             b'\'' => self.begin_string(false),
             b'"' => {
-                let keep = self.keeps_quoted();
-                self.begin_token(keep);
+                self.begin_token(self.statement.wants());
                 self.state = State::Ident;
             }
             b'$' => {
@@ -312,7 +302,7 @@ impl Lexer {
             b'\\' => {
                 self.mark_offset = self.base + at as u64;
                 self.at_line_start = self.mark_offset == self.line_offset && !self.statement.begun;
-                if self.strip.is_some() && !self.at_line_start {
+                if self.strict && !self.at_line_start {
                     bail!(
                         "line {}: a command of psql within a line, which pg_dump does not write; it is not run",
                         self.line()

@@ -11,36 +11,25 @@
 //! database are noted as far as they show: what a function does is not looked at.
 //!
 //! Memory is bounded whatever the input: a token keeps at most 1 KiB of its text and a statement at most 64 tokens,
-//! a held-back line at most 64 KiB, and each list of the [`Summary`] has its own bound, which its field names.
+//! a line that is held back at most 2 KiB, and each list of the [`Summary`] has its own bound, which its field names.
 
 mod command;
 mod copy;
 mod facts;
+mod filter;
 mod lexer;
 mod names;
-mod pass;
 mod statement;
 mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
-
 use anyhow::Result;
 
+pub use filter::{Filter, Strip};
 use lexer::Lexer;
 pub use names::TableName;
 pub use summary::Summary;
-
-/// Which lines a [`Filter`] leaves out.
-#[derive(Debug, Clone, Default)]
-pub struct Strip {
-    /// The lines `\restrict TOKEN` and `\unrestrict TOKEN`, for a `psql` that does not know them.
-    pub restrict: bool,
-    /// One-line statements `SET name = value;` with one of these names (in lower case), for a server that does not
-    /// know the parameter.
-    pub settings: Vec<String>,
-}
 
 /// Reads a dump and tells what is in it.
 pub struct Scanner {
@@ -57,7 +46,7 @@ impl Scanner {
     /// A scanner at the beginning of a dump.
     pub fn new() -> Self {
         Self {
-            lexer: Lexer::new(None),
+            lexer: Lexer::new(false),
         }
     }
 
@@ -67,44 +56,13 @@ impl Scanner {
     /// A NUL byte, a block comment, text after `COPY ... FROM stdin;` on its line, a dollar quote with an endless tag.
     /// Commands of psql are no error here, see [`Summary::command`].
     pub fn feed(&mut self, chunk: &[u8]) -> Result<()> {
-        self.lexer.feed(chunk, &mut io::sink())
+        self.lexer.refuse_nul(chunk, 0)?;
+        self.lexer.read(chunk, false).map(drop)
     }
 
     /// Ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
-    pub fn finish(self) -> Result<Summary> {
-        self.lexer.finish(&mut io::sink())
-    }
-}
-
-/// Passes a dump on, statement text unchanged, without the lines that psql or the server at hand does not know.
-///
-/// A line that is left out becomes an empty line, so that the line numbers in psql's messages are those of the dump.
-/// At most the beginning of one line is held back between two calls, and at most 64 KiB of it; a longer line is
-/// passed on as it comes and is not left out.
-pub struct Filter {
-    lexer: Lexer,
-}
-
-impl Filter {
-    /// A filter at the beginning of a dump.
-    pub fn new(strip: Strip) -> Self {
-        Self {
-            lexer: Lexer::new(Some(strip)),
-        }
-    }
-
-    /// Reads the next bytes and writes to `out` what can be passed on.
-    ///
-    /// # Errors
-    /// The errors of [`Scanner::feed`]; any command of psql other than a proper `\restrict TOKEN` or
-    /// `\unrestrict TOKEN` line, of which no byte has been written then; a failure to write. After an error the filter
-    /// must not be used again.
-    pub fn feed(&mut self, chunk: &[u8], out: &mut impl Write) -> Result<()> {
-        self.lexer.feed(chunk, out)
-    }
-
-    /// Writes what was held back and ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
-    pub fn finish(self, out: &mut impl Write) -> Result<Summary> {
-        self.lexer.finish(out)
+    pub fn finish(mut self) -> Result<Summary> {
+        self.lexer.end()?;
+        Ok(self.lexer.summary)
     }
 }

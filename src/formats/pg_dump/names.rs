@@ -26,13 +26,12 @@ impl std::fmt::Display for TableName {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
-    /// An unquoted word, in lower case.
+    /// An unquoted word in lower case, or a number.
     Word(String),
     /// A quoted identifier, unquoted.
     Ident(String),
     /// A string constant, unquoted.
     Str(String),
-    Number(String),
     Punct(u8),
     /// Something whose text is not known: a dollar quote, or a token that is too long.
     Other,

@@ -1,0 +1,107 @@
+//! Passes a dump on, without the lines that the psql or the server at hand does not know.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+
+use super::copy::find;
+use super::lexer::{Lexer, MAX_TEXT};
+use super::Summary;
+
+/// The longest beginning of a line that is held back: longer than a command of psql that the lexer would wait for.
+pub(super) const MAX_LINE: usize = 2 * MAX_TEXT;
+
+/// Which lines a [`Filter`] leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct Strip {
+    /// The lines `\restrict TOKEN` and `\unrestrict TOKEN`, for a `psql` that does not know them.
+    pub restrict: bool,
+    /// The lines `SET name = value;` with one of these names, for a server that does not know the parameter.
+    pub settings: Vec<String>,
+}
+
+impl Strip {
+    fn takes(&self, line: &[u8]) -> bool {
+        let line = line.trim_ascii_end();
+        let is = |begin: &[u8], end: &[u8]| {
+            let word = line.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end));
+            word.is_some_and(|word| !word.is_empty() && word.iter().all(u8::is_ascii_alphanumeric))
+        };
+        self.restrict && (is(b"\\restrict ", b"") || is(b"\\unrestrict ", b""))
+            || self
+                .settings
+                .iter()
+                .any(|name| is(format!("SET {name} = ").as_bytes(), b";"))
+    }
+}
+
+/// Passes a dump on, statement text unchanged, without the lines that psql or the server at hand does not know.
+///
+/// A line that is left out becomes an empty line, so that the line numbers in psql's messages are those of the dump.
+pub struct Filter {
+    lexer: Lexer,
+    strip: Strip,
+    /// The beginning of a line that may have to be left out.
+    line: Vec<u8>,
+}
+
+impl Filter {
+    /// A filter at the beginning of a dump.
+    pub fn new(strip: Strip) -> Self {
+        Self {
+            lexer: Lexer::new(true),
+            strip,
+            line: Vec::new(),
+        }
+    }
+
+    /// Reads the next bytes and writes to `out` what can be passed on, line by line where statements begin.
+    ///
+    /// # Errors
+    /// The errors of [`Scanner::feed`](super::Scanner::feed); any command of psql other than a proper `\restrict TOKEN`
+    /// or `\unrestrict TOKEN` line, of which no byte has been written then; a failure to write. After an error the
+    /// filter must not be used again.
+    pub fn feed(&mut self, chunk: &[u8], out: &mut impl Write) -> Result<()> {
+        self.lexer.refuse_nul(chunk, self.line.len())?;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            if self.line.is_empty() && !self.lexer.begins_line(0) {
+                let (read, after) = rest.split_at(self.lexer.read(rest, true)?);
+                pass(read, out)?;
+                rest = after;
+                continue;
+            }
+            let most = rest.len().min(MAX_LINE - self.line.len());
+            let (part, after) = rest.split_at(find(b'\n', &rest[..most]).map_or(most, |end| end + 1));
+            self.line.extend_from_slice(part);
+            rest = after;
+            if self.line.len() == MAX_LINE || part.ends_with(b"\n") {
+                self.lexer.read(&self.line, false)?;
+                self.pass_line(out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was held back and ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
+    pub fn finish(mut self, out: &mut impl Write) -> Result<Summary> {
+        self.lexer.read(&self.line, false)?;
+        self.lexer.end()?;
+        self.pass_line(out)?;
+        Ok(self.lexer.summary)
+    }
+
+    fn pass_line(&mut self, out: &mut impl Write) -> Result<()> {
+        if !self.strip.takes(&self.line) {
+            pass(&self.line, out)?;
+        } else if self.line.ends_with(b"\n") {
+            pass(b"\n", out)?;
+        }
+        self.line.clear();
+        Ok(())
+    }
+}
+
+fn pass(bytes: &[u8], out: &mut impl Write) -> Result<()> {
+    out.write_all(bytes).context("the dump could not be passed on")
+}
