@@ -351,7 +351,7 @@ cron_line_is_added_once_and_removed() {
   [[ ! -e $CRONTAB_FILE ]]
 }
 
-cron_line_runs_in_a_directory_with_blanks() {
+cron_line_runs_in_a_directory_with_spaces() {
   fresh "it's 100% mine"
   in_checkout install N8N_DIR="$dir"
   in_checkout install-cron N8N_DIR="$dir"
@@ -503,7 +503,7 @@ check the_checkout_itself_is_only_built
 check mistyped_settings_stop_make
 check make_passes_file_names_whole
 check cron_line_is_added_once_and_removed
-check cron_line_runs_in_a_directory_with_blanks
+check cron_line_runs_in_a_directory_with_spaces
 check an_unreadable_crontab_is_not_replaced
 check a_missing_crontab_program_is_named
 check a_missing_cargo_is_named

@@ -16,7 +16,7 @@ log=$dir/logs/backup.log
 started=$(date +%s)
 
 # cron's environment is this and no more; PATH lacks /usr/local/bin. A crontab would set
-# DOCKER_HOST if the engine were elsewhere.
+# DOCKER_HOST for an engine at another address.
 status=0
 line="'$dir/scripts/backup-all.sh' >> '$dir/logs/backup.log' 2>&1"
 timeout 300 env -i HOME="$HOME" LOGNAME="$(id -un)" PATH=/usr/bin:/bin SHELL=/bin/sh \

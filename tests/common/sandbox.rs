@@ -76,7 +76,7 @@ impl Sandbox {
         )
     }
 
-    /// A stand-in for docker whose call number `nth` that matches the shell pattern `pattern` (blanks around the arguments)
+    /// A stand-in for docker whose call number `nth` that matches the shell pattern `pattern` (with spaces around the arguments)
     /// fails; every other is real.
     pub fn failing_docker(&self, pattern: &str, nth: u32) -> PathBuf {
         let count = self.aside(format!("count-{}", self.calls.fetch_add(1, Ordering::Relaxed)));

@@ -1,4 +1,4 @@
-//! Copies elsewhere, by the real rclone: to a directory, and to WebDAV and SFTP servers on this host.
+//! Off-site copies, by the real rclone: to a directory, and to WebDAV and SFTP servers on this host.
 
 use std::fs;
 use std::path::PathBuf;
@@ -55,8 +55,8 @@ fn fill(sandbox: &Sandbox, mb: u32) {
 }
 
 #[test]
-fn a_point_goes_elsewhere_and_comes_back_on_a_new_host() {
-    if lacks_programs("offsite::a_point_goes_elsewhere") {
+fn a_point_goes_off_site_and_comes_back_on_a_new_host() {
+    if lacks_programs("offsite::a_point_goes_off_site") {
         return;
     }
     let sandbox = Sandbox::new("off")
@@ -415,7 +415,7 @@ fn a_remote_that_is_not_there_spoils_no_backup() {
 }
 
 #[test]
-fn age_alone_deletes_elsewhere_and_never_the_newest() {
+fn age_alone_deletes_off_site_copies_and_never_the_newest() {
     if lacks_programs("offsite::age_alone") {
         return;
     }

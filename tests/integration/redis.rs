@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::{assert_same, name, Sandbox};
 
-/// Puts a snapshot into the data directory of a sandbox's Redis and starts that anew.
+/// Puts a snapshot into the data directory of a sandbox's Redis and restarts it.
 fn load(sandbox: &Sandbox, snapshot: &Path) {
     let container = sandbox.container("redis");
     sandbox.docker(&["stop", "-t", "5", &container]);

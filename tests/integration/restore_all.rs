@@ -13,7 +13,7 @@ fn status(sandbox: &Sandbox, name: &str) -> String {
     said.trim().to_owned()
 }
 
-/// Loses the containers and all they held, and makes them anew without starting them, as `docker compose up --no-start`
+/// Loses the containers and all they held, and creates them again without starting them, as `docker compose up --no-start`
 /// does on a new host.
 fn lose_everything(sandbox: &Sandbox) {
     let names = PARTS.map(|name| sandbox.container(name));

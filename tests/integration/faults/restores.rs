@@ -195,7 +195,7 @@ fn a_prepared_transaction_is_told_before_anything_happens() {
     restore(&sandbox, &dump).assert_success();
 }
 
-/// The database is lost: a restore makes it anew.
+/// The database is lost: a restore creates it.
 #[test]
 fn a_lost_database_is_made_anew() {
     let sandbox = Sandbox::new("lost").stack().n8n().seeded().build();
