@@ -5,19 +5,26 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{bail, Result};
+use chrono::Utc;
 
 use super::shared::{hold, now, open, record};
+use super::status::State;
 use super::{backup_offsite, cleanup, test_recovery};
-use super::{watched, Command, Run};
+use super::{Command, Run};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::{self, Backup, Component, COMPONENTS};
-use crate::config::Drill;
+use crate::config::{Config, Drill};
+use crate::report::alarm::LostRun;
+use crate::report::channel::{Measured, Outcome};
 use crate::report::log::{self, Journal};
+use crate::report::panics::caught;
+use crate::report::run::{report_lost_run, report_run, Running};
 use crate::report::units;
 use crate::stack;
+use crate::store::manifest::Point;
 use crate::store::space::available;
-use crate::store::{Kind, Stamp};
+use crate::store::{total, Kind, Stamp};
 
 pub const COMMAND: Command = Command {
     row: &Row {
@@ -29,18 +36,67 @@ pub const COMMAND: Command = Command {
         in_background: true,
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| Ok(watched::run(&open(project, call)?, JOURNAL, run))),
+    run: Run::Project(|project, call| Ok(run(&open(project, call)?))),
 };
 
 const JOURNAL: Journal = Journal::new("backup-all");
 const RULE: &str = "==========================================";
 
-/// Runs everything. A component that fails does not stop the others. `made` gets the stamp of the recovery point once that
-/// is recorded.
-///
-/// # Errors
-/// When the run cannot begin, or with the number of what failed.
-fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
+/// Runs everything, and tells the channels how it went. Gives the exit code.
+fn run(app: &App) -> u8 {
+    report_run(
+        &app.config,
+        JOURNAL,
+        |run| back_up(app, run),
+        |outcome| look(app, outcome),
+    )
+}
+
+/// Reports a run that did not come to its end, in its log too.
+pub fn report_lost(run: &LostRun) -> Result<()> {
+    let file = run.log.as_ref();
+    if let Some(place) = file {
+        // The run may have been lost together with its log.
+        let _ = log::recall(place);
+    }
+    log::init(&log::Options {
+        file: file.map(|place| place.path.as_path()),
+        quiet: true,
+    })
+    .or_else(|_| log::init(&log::Options::default()))?;
+    let app = App::new(Config::load(&run.project)?);
+    report_lost_run(&app.config, JOURNAL, run, |outcome| look(&app, outcome));
+    Ok(())
+}
+
+/// Adds what the run made, and what there is now.
+fn look(app: &App, outcome: &mut Outcome) {
+    let point = outcome
+        .point
+        .and_then(|stamp| Point::load(&app.store.set_path(stamp)).ok());
+    if let Some(point) = point {
+        for (part, kind) in outcome.parts.iter_mut().zip(Kind::ALL) {
+            part.backed_up = point.member(kind).is_some();
+            part.bytes = point
+                .fact(&format!("size.{}", kind.dir()))
+                .and_then(|size| size.parse().ok());
+        }
+    }
+    outcome.measured = State::gather(app).map(|state| {
+        let now = Utc::now().timestamp();
+        let (points, stored_bytes) = state.stored();
+        Measured {
+            newest: state.newest_age().map(|age| now.saturating_sub(age)),
+            proven: state.proven_age().map(|age| now.saturating_sub(age)),
+            points,
+            stored_bytes,
+            free_bytes: state.free(),
+        }
+    });
+}
+
+/// A component that fails does not stop the others.
+fn back_up(app: &App, run: &Running) -> Result<()> {
     let lock = hold(app, JOURNAL)?;
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
@@ -65,7 +121,7 @@ fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
 
     let mut failed: usize = 0;
     JOURNAL.info("Running: cleanup-backups.sh");
-    if let Err(error) = cleanup::run(app, false) {
+    if let Err(error) = caught(|| cleanup::run(app, false)) {
         cleanup_failed(&error);
         failed += 1;
     }
@@ -77,7 +133,7 @@ fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     let (mut backups, mut missing) = side_by_side(app, &together, stamp);
     for component in last {
         JOURNAL.info(format_args!("Running: {}", component.about().step));
-        match component.backup(app, stamp) {
+        match caught(|| component.backup(app, stamp)) {
             Ok(backup) => backups.push(backup),
             Err(error) => {
                 JOURNAL.failure(&error);
@@ -88,10 +144,10 @@ fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     failed += missing.len();
     let mut point = stamp;
     if !backups.is_empty() {
-        match record(app, JOURNAL, stamp, &begun, &backups, &missing, excluded) {
+        match caught(|| record(app, JOURNAL, stamp, &begun, &backups, &missing, excluded)) {
             Ok(recorded) => {
                 point = recorded;
-                *made = Some(recorded);
+                run.recorded(recorded);
             }
             Err(error) => {
                 JOURNAL.failure(&error);
@@ -105,7 +161,7 @@ fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
     if app.config.drill != Drill::Off {
         total += 1;
         JOURNAL.info("Running: test-recovery.sh");
-        if let Err(error) = test_recovery::after_backup(app, point) {
+        if let Err(error) = caught(|| test_recovery::after_backup(app, point)) {
             components::drill::JOURNAL.failure(&error);
             JOURNAL.error("test-recovery.sh failed with exit code 1");
             failed += 1;
@@ -149,7 +205,7 @@ fn warn_if_no_key(backups: &[Backup]) {
 /// is no failure: this point goes with the next one.
 fn offsite_done(app: &App) -> bool {
     JOURNAL.info("Running: backup-offsite.sh");
-    let sent = backup_offsite::run(app, false);
+    let sent = caught(|| backup_offsite::run(app, false));
     if let Err(error) = &sent {
         if error.downcast_ref::<backup_offsite::Busy>().is_some() {
             backup_offsite::JOURNAL.warn(format_args!("{error}; the next run sends what that one does not"));
@@ -181,7 +237,7 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
             JOURNAL.info(format_args!("Running: {}", component.about().step));
             component
         };
-        let result = component.backup(app, stamp);
+        let result = caught(|| component.backup(app, stamp));
         if let Err(error) = &result {
             let about = component.about();
             about.backup_journal().failure(error);
@@ -194,7 +250,12 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
         }
     };
     thread::scope(|scope| {
-        scope.spawn(|| components::clear(app, JOURNAL));
+        scope.spawn(|| {
+            caught(|| {
+                components::clear(app, JOURNAL);
+                Ok(())
+            })
+        });
         for _ in 1..app.config.jobs.min(components.len()) {
             scope.spawn(work);
         }
@@ -233,6 +294,6 @@ fn check_space(app: &App) -> Result<()> {
 /// What this run will take: the last backup of each kind, and a quarter more.
 fn expected(app: &App) -> u64 {
     let newest = |kind| app.store.list(kind).ok()?.pop().map(|entry| entry.disk);
-    let sum: u64 = Kind::ALL.into_iter().filter_map(newest).sum();
-    sum + sum / 4
+    let sum = total(Kind::ALL.into_iter().filter_map(newest));
+    sum.saturating_add(sum / 4)
 }

@@ -15,11 +15,12 @@ mod shared;
 mod status;
 mod test_recovery;
 mod verify;
-mod watched;
 
 use std::path::Path;
 
 use anyhow::{Error, Result};
+
+pub use backup_all::report_lost;
 
 use crate::cli::{Call, Row};
 use crate::components::{Component, COMPONENTS};
