@@ -105,7 +105,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     if let Some(left) = stack::interrupted(app) {
         JOURNAL.warn(left.text);
     }
-    // In doubt it is: a backup of what is half restored must not be what `latest` means.
+    // When nothing tells, it is: a backup of what is half restored must not be what `latest` means.
     let unfinished = stack::unfinished(app).map_or_else(
         |error| {
             JOURNAL.warn(format_args!(

@@ -1,6 +1,7 @@
 //! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
 
 mod drill;
+mod leftovers;
 mod load;
 mod messages;
 mod restore;
@@ -140,7 +141,7 @@ impl Component for Postgres {
     }
 
     fn clear(&self, app: &App, journal: Journal) -> Result<()> {
-        restore::clear(app, journal)
+        leftovers::clear(app, journal)
     }
 }
 

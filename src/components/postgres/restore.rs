@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
+use super::leftovers::sweep;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, trust, verify, Psql};
 use crate::app::App;
@@ -517,60 +518,4 @@ impl Drop for Staged<'_> {
                 .and_then(|script| self.plan.psql().run(self.plan.maintenance, "restore", script));
         }
     }
-}
-
-/// Drops the staged and replaced databases that a restore which died has left.
-///
-/// # Errors
-/// When the server does not answer.
-fn sweep(psql: &Psql<'_>, maintenance: &str, live: &str, except: Option<&str>, journal: Journal) -> Result<()> {
-    let scripts = [
-        sql::end_sessions(&sql::application_name("load", live))?,
-        sql::sweep_list(live)?,
-    ];
-    let [_, list] = psql.run_each(maintenance, "restore", scripts)?;
-    for Leftover { mark, name, .. } in sql::parse_leftovers(&list)? {
-        if mark == Mark::Kept || except == Some(name.as_str()) {
-            continue;
-        }
-        let kind = mark.kind();
-        match psql.run_long(maintenance, "restore", sql::drop_database(&name)?) {
-            Ok(_) => journal.warn(format_args!(
-                "Dropped database {name} ({kind}) that an interrupted restore left"
-            )),
-            // A subscription in it, say.
-            Err(error) => journal.warn(format_args!(
-                "Database {name} ({kind}) that an earlier restore left could not be dropped: {error:#}. It takes room and hinders nothing: drop what \
-                 holds it, and the next restore drops it"
-            )),
-        }
-    }
-    Ok(())
-}
-
-/// Clears what a restore that died has left, for a backup: the caller holds the lock that restores hold. Nothing is
-/// cleared while the live database is missing, since a staged one may be all that is left of it.
-///
-/// # Errors
-/// When the server does not answer.
-pub fn clear(app: &App, journal: Journal) -> Result<()> {
-    let docker = app.docker()?;
-    let psql = Psql::live(app, &docker);
-    let live = &app.config.postgres_db;
-    let Some(maintenance) = sql::maintenance_databases(live)?.first() else {
-        return Ok(());
-    };
-    let output = psql.run(maintenance, "restore", sql::exists(live)? + &sql::sweep_list(live)?)?;
-    let Some(("t", list)) = output.split_once('\n') else {
-        return Ok(());
-    };
-    let left = sql::parse_leftovers(list)?;
-    if left.iter().any(|leftover| leftover.mark != Mark::Kept) {
-        if let Err(error) = sweep(&psql, maintenance, live, None, journal) {
-            journal.warn(format_args!(
-                "What an interrupted restore left could not be cleared: {error:#}"
-            ));
-        }
-    }
-    Ok(())
 }

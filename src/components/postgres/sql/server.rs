@@ -1,0 +1,245 @@
+//! What the server is asked, and told, beside the swap.
+
+use anyhow::{bail, Result};
+
+use super::*;
+
+/// Databases to connect to for work on `live`, best first; the second is for servers that lack the first.
+///
+/// # Errors
+/// Where `live` is a template database, which a restore cannot replace.
+pub fn maintenance_databases(live: &str) -> Result<&'static [&'static str]> {
+    match live {
+        "template0" | "template1" => bail!("{live} is a template database and cannot be restored"),
+        "postgres" => Ok(&["template1"]),
+        _ => Ok(&["postgres", "template1"]),
+    }
+}
+
+/// What [`server`] asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `server_version_num`, such as 160004.
+    pub version: u32,
+    /// The user may do everything below.
+    pub superuser: bool,
+    /// The user may create databases.
+    pub createdb: bool,
+    /// The live database is there.
+    pub exists: bool,
+    /// The user is the live database's owner or a member of it.
+    pub owns: bool,
+    /// Size of the live database in bytes; 0 where it does not exist or may not be asked.
+    pub size: u64,
+    /// `max_wal_size` in bytes: what a load may write to the data directory on top of the data.
+    pub wal: u64,
+    /// Directory in the server's file system that will hold the data; empty where the user may not know.
+    pub directory: String,
+}
+
+impl Server {
+    /// Whether the user can stage and swap: a superuser, or an owner who may create databases.
+    pub fn may_restore(&self) -> bool {
+        self.superuser || (self.createdb && (self.owns || !self.exists))
+    }
+}
+
+/// Asks for the server's version, the user's powers and the live database's size. Read by [`parse_server`]. No field may
+/// be NULL, which concat_ws would leave out.
+pub fn server(live: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT concat_ws(E'\\t', current_setting('server_version_num'), r.rolsuper, r.rolcreatedb, d.oid IS NOT NULL,
+    coalesce(pg_has_role(d.datdba, 'MEMBER'), false),
+    coalesce(CASE WHEN r.rolsuper OR has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) END, 0),
+    pg_size_bytes(current_setting('max_wal_size')),
+    encode(convert_to(coalesce(nullif(pg_tablespace_location(d.dattablespace), ''),
+        CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER') THEN current_setting('data_directory') END, ''),
+        'UTF8'), 'hex'))
+FROM pg_roles r LEFT JOIN pg_database d ON d.datname = {live}
+WHERE r.rolname = current_user;
+",
+        live = name_literal(live)?
+    ))
+}
+
+/// Reads the answer to [`server`].
+pub fn parse_server(output: &str) -> Result<Server> {
+    let line = output.lines().next().unwrap_or_default();
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [version, superuser, createdb, exists, owns, size, wal, directory] = fields[..] else {
+        bail!("unexpected answer about the PostgreSQL server: {line:?}");
+    };
+    Ok(Server {
+        version: number(version)?,
+        superuser: truth(superuser)?,
+        createdb: truth(createdb)?,
+        exists: truth(exists)?,
+        owns: truth(owns)?,
+        size: number(size)?,
+        wal: number(wal)?,
+        directory: unhex(directory)?,
+    })
+}
+
+/// Asks what stands in the way of a restore with `extensions`: lines of kind and hex name. Read by [`parse_named`].
+/// `prepared`: a prepared transaction, with which the swap will fail. `subscription`: it stays with the old database, which
+/// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `bound`: an extension
+/// that can be created in a database of the live one's name only.
+pub fn blockers(live: &str, extensions: &[String]) -> Result<String> {
+    let mut list = String::from("NULL");
+    for extension in extensions {
+        list.push_str(", ");
+        list.push_str(&literal(extension)?);
+    }
+    Ok(format!(
+        "{PRELUDE}\
+SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
+    SELECT 'prepared' AS kind, gid AS name FROM pg_prepared_xacts WHERE database = {live}
+    UNION ALL SELECT 'slot', slot_name FROM pg_replication_slots WHERE database = {live}
+    UNION ALL SELECT 'subscription', s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+    WHERE d.datname = {live}
+    UNION ALL SELECT 'extension', x FROM unnest(ARRAY[{list}]::text[]) x
+    WHERE x IS NOT NULL AND NOT EXISTS (SELECT FROM pg_available_extensions a WHERE a.name::text = x)
+    UNION ALL SELECT 'bound', x FROM unnest(ARRAY[{list}]::text[]) x
+    WHERE x = 'pg_cron' AND current_setting('cron.database_name', true) = {live}
+) b ORDER BY 1;
+",
+        live = name_literal(live)?
+    ))
+}
+
+/// Ends the sessions called `application` that an earlier run left; prints how many.
+///
+/// `pg_terminate_backend` stands in the select list, here as everywhere: in WHERE the planner may call it before the other
+/// conditions, for the sessions of others.
+pub fn end_sessions(application: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE application_name = {} AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'MEMBER');
+",
+        literal(application)?
+    ))
+}
+
+/// Asks who else is connected to `database`: a line for each program, with its user.
+pub fn other_sessions(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT DISTINCT coalesce(nullif(application_name, ''), 'a program') || ' as user ' || coalesce(usename, '?') FROM pg_stat_activity
+    WHERE datname = {} AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND coalesce(application_name, '') NOT LIKE 'n8n-backup %';
+",
+        name_literal(database)?
+    ))
+}
+
+/// Asks whether a session called `application` works: `t` or `f`. One that waits for its client or for a lock does not.
+/// A server that is paused or hangs gives no answer at all.
+pub fn works(application: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = {} AND state = 'active'
+    AND coalesce(wait_event_type, '') NOT IN ('Client', 'Lock'));
+",
+        literal(application)?
+    ))
+}
+
+/// Asks for the number by which the server knows `database`, whatever it is called later: one line, none where it does not
+/// exist. Read by [`parse_oid`].
+pub fn oid(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}SELECT oid FROM pg_database WHERE datname = {};\n",
+        name_literal(database)?
+    ))
+}
+
+/// Reads the answer to [`oid`].
+pub fn parse_oid(output: &str) -> Result<Option<u32>> {
+    match output.trim() {
+        "" => Ok(None),
+        oid => number(oid).map(Some),
+    }
+}
+
+/// Asks whether a database is there: `t` or `f`. One whose drop was cut short is not (PostgreSQL marks it as invalid by this limit).
+pub fn exists(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_database WHERE datname = {} AND datconnlimit <> -2);\n",
+        name_literal(database)?
+    ))
+}
+
+/// Drops `database` where it exists, ending its sessions: only for one that [`sweep_list`] gave, or for the live one of an
+/// in-place restore. DROP DATABASE allows no transaction; after a death half-way the server refuses connections to it
+/// and the next sweep drops it.
+pub fn drop_database(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT format('ALTER DATABASE %I IS_TEMPLATE false', datname) FROM pg_database
+    WHERE datname = {name} AND datistemplate \\gexec
+SELECT CASE WHEN current_setting('server_version_num')::int < 130000 THEN
+    (SELECT 'SELECT WHERE 0 = ' || count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = {name} AND usesysid IS NOT NULL) END \\gexec
+SELECT format('DROP DATABASE %I', datname)
+    || CASE WHEN current_setting('server_version_num')::int >= 130000 THEN ' WITH (FORCE)' ELSE '' END
+    FROM pg_database WHERE datname = {name} \\gexec
+",
+        name = name_literal(database)?
+    ))
+}
+
+/// Asks which of `roles` the server lacks: one hex name per line, in the given order. Read by [`parse_names`].
+pub fn missing_roles(roles: &[String]) -> Result<String> {
+    let mut list = String::from("NULL");
+    for role in roles {
+        // Not name_literal: a name that is too long is simply one that no role has.
+        list.push_str(", ");
+        list.push_str(&literal(role)?);
+    }
+    Ok(format!(
+        "{PRELUDE}\
+SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM unnest(ARRAY[{list}]::text[]) WITH ORDINALITY AS x(name, n)
+    WHERE name IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname::text = x.name) ORDER BY n;
+"
+    ))
+}
+
+/// Asks, connected to a database of n8n's, for its stored credentials: lines of hex ID and hex data. The table may stand
+/// in any schema, and its name may have a prefix. Read by [`parse_pairs`].
+pub fn credentials() -> String {
+    format!(
+        r#"{PRELUDE}
+SELECT format('SELECT concat_ws(E''\t'', encode(convert_to(id::text, ''UTF8''), ''hex''), encode(convert_to(data::text, ''UTF8''), ''hex'')) FROM %s ORDER BY 1',
+    c.oid::regclass)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity'
+AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname IN ('id', 'data') AND NOT a.attisdropped) = 2
+ORDER BY c.oid \gexec
+"#
+    )
+}
+
+/// Has psql tell its own version. Read by [`knows_restrict`].
+pub const PSQL_VERSION: &str = "\\echo :VERSION_NAME\n";
+
+/// Whether `psql` has `\restrict`, by its version: since the minor releases of August 2025.
+pub fn knows_restrict(version: &str) -> bool {
+    let number = version
+        .split_whitespace()
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        .unwrap_or_default();
+    let mut parts = number.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(13)), Some(Ok(minor))) => minor >= 22,
+        (Some(Ok(14)), Some(Ok(minor))) => minor >= 19,
+        (Some(Ok(15)), Some(Ok(minor))) => minor >= 14,
+        (Some(Ok(16)), Some(Ok(minor))) => minor >= 10,
+        (Some(Ok(17)), Some(Ok(minor))) => minor >= 6,
+        (Some(Ok(major)), _) => major >= 18,
+        _ => false,
+    }
+}

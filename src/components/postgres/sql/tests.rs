@@ -1,0 +1,149 @@
+use super::*;
+
+#[test]
+fn answers_of_one_session_are_told_apart() {
+    let both: [String; 2] = separated("a\nb\n=====\n").unwrap();
+    assert_eq!(both, ["a\nb\n", ""]);
+    assert_eq!(separated::<1>("").unwrap(), [""]);
+    assert_eq!(separated::<3>("=====\n=====\nc\n").unwrap(), ["", "", "c\n"]);
+    assert!(separated::<2>("a\n").is_err() && separated::<1>("=====\n").is_err());
+}
+
+#[test]
+fn names_are_quoted_or_refused() {
+    assert_eq!(ident("a\"b;--").unwrap(), "\"a\"\"b;--\"");
+    assert!(ident(&"x".repeat(63)).is_ok());
+    assert!(ident(&"x".repeat(64)).is_err());
+    assert!(ident(&"\u{e4}".repeat(32)).is_err(), "64 bytes in UTF-8");
+    assert!(ident("").is_err());
+    assert!(ident("a\0b").is_err());
+    assert_eq!(literal("it's").unwrap(), "'it''s'");
+    assert_eq!(literal(r"\'").unwrap(), r" E'\\'''");
+    assert!(literal("a\0b").is_err());
+}
+
+#[test]
+fn connection_string_takes_hostile_names_as_they_are() {
+    assert_eq!(
+        conninfo("n8n", r"host=x '\", "t").unwrap(),
+        r"user='n8n' dbname='host=x \'\\' application_name='t'"
+    );
+    assert!(conninfo("", "n8n", "t").is_err());
+}
+
+#[test]
+fn maintenance_database_is_never_the_live_one() {
+    for live in ["n8n", "postgres"] {
+        let names = maintenance_databases(live).unwrap();
+        assert!(!names.is_empty() && !names.contains(&live));
+    }
+    assert!(maintenance_databases("template1").is_err());
+}
+
+#[test]
+fn application_names_differ_by_database_and_fit() {
+    let long = application_name("restore", &"\u{e4}".repeat(31));
+    assert!(long.len() <= MAX_NAME && long.is_ascii());
+    assert_ne!(long, application_name("restore", "n8n"));
+    // FNV-1a of the empty string is its offset basis.
+    assert_eq!(application_name("t", ""), "n8n-backup t cbf29ce484222325");
+}
+
+#[test]
+fn a_name_cannot_end_the_dollar_quotes_of_the_swap() {
+    let script = swap("$swap$; DROP", "s", "o", Mark::Kept).unwrap();
+    let body = script.split_once("DO $swap$").unwrap().1;
+    assert_eq!(body.matches("$swap$").count(), 1, "only our own end");
+    assert!(script.contains("'n8n-backup: kept \"$swap$; DROP\"'"));
+}
+
+#[test]
+fn sweep_tells_names_apart_where_one_begins_like_the_other() {
+    // `"a"` is a prefix of `"a""b"`: only equality or a line feed may follow.
+    let list = sweep_list("n8n").unwrap();
+    assert!(list.contains("('staged', 'n8n-backup: staged for \"n8n\"')"));
+    assert!(list.contains(r"note = mark OR starts_with(note, mark || E'\n')"));
+    assert!(list.contains("'^n8n_restore_[0-9]{8}_[0-9]{6}$'"));
+}
+
+#[test]
+fn reads_the_server() {
+    let server = parse_server("150018\tt\tt\tt\tf\t7471619\t1073741824\t2f64\n").unwrap();
+    assert_eq!((server.version, server.size), (150_018, 7_471_619));
+    assert_eq!(server.directory, "/d");
+    assert!(server.may_restore());
+    let other = "150018\tf\tt\tt\tf\t0\t0\t";
+    assert!(!parse_server(other).unwrap().may_restore());
+    assert!(parse_server("").is_err());
+    assert!(parse_server("150018\tx\tt\tt\tf\t0\t0\t").is_err());
+}
+
+#[test]
+fn reads_a_description_into_two_scripts() {
+    let description = parse_describe("limits\t42\ncreate\t41\ncreate\t430a\nsettings\t44\n").unwrap();
+    assert_eq!(description.create, ["A", "C\n"]);
+    assert_eq!(description.limits, ["B"]);
+    assert_eq!(description.settings, ["D"]);
+    assert!(script(&description.create).ends_with(";\nA;\nC\n;\n"));
+    assert!(parse_describe("").is_err(), "no database, no description");
+    assert!(parse_describe("create 41").is_err());
+}
+
+#[test]
+fn reads_counts_and_refuses_what_it_does_not_know() {
+    let lines = "r\t70\t410942\t3\tf\ns\t70\t41\t-7\tt\np\t70\t41\t?\tf\n";
+    let counts = parse_counts(lines).unwrap();
+    assert_eq!(counts[0].kind, CountKind::Table);
+    assert_eq!(counts[0].name, "A\tB");
+    assert_eq!(counts[0].value, Some(3));
+    assert_eq!((counts[1].value, counts[1].called), (Some(-7), true));
+    assert_eq!(counts[2].value, None);
+    for bad in [
+        "",
+        "r\t70\t41\t3",
+        "z\t70\t41\t3\tf",
+        "r\t7\t41\t3\tf",
+        "r\t70\t41\tx\tf",
+    ] {
+        assert!(parse_counts(&format!("{bad}\n")).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn restrict_came_with_minor_releases() {
+    for (version, known) in [
+        ("psql (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)", true),
+        ("psql (PostgreSQL) 15.13", false),
+        ("psql (PostgreSQL) 16.10", true),
+        ("psql (PostgreSQL) 16.9 (Debian 16.9-1.pgdg120+1)", false),
+        ("psql (PostgreSQL) 12.22", false),
+        ("psql (PostgreSQL) 17.6", true),
+        ("psql (PostgreSQL) 18.0", true),
+        ("psql (PostgreSQL) 18beta1", false),
+        ("", false),
+    ] {
+        assert_eq!(knows_restrict(version), known, "{version}");
+    }
+}
+
+#[test]
+fn the_restriction_is_lifted_before_the_marker() {
+    assert!(load_prelude(Some("T")).ends_with("\n\\restrict T\n"));
+    assert!(!load_prelude(None).contains("restrict"));
+    assert!(load_epilogue("m", Some("T"))
+        .unwrap()
+        .starts_with("\n\n\\unrestrict T\n\\echo\n"));
+    assert!(!load_epilogue("m", None).unwrap().contains("restrict"));
+}
+
+#[test]
+fn reads_names() {
+    assert_eq!(parse_names("61\nc3a4\n").unwrap(), ["a", "\u{e4}"]);
+    assert_eq!(
+        parse_named("slot\t61\n").unwrap(),
+        [("slot".to_owned(), "a".to_owned())]
+    );
+    assert!(parse_named("slot").is_err());
+    let query = missing_roles(&["a'b".to_owned()]).unwrap();
+    assert!(query.contains("'a''b'"));
+}
