@@ -127,11 +127,13 @@ impl Lexer {
         self.line_offset = self.base + end as u64;
     }
 
-    /// Counts the newlines inside a quote.
+    /// Counts the newlines inside a quote. The last one is looked for where there is one: that is the slower search.
     fn inner_lines(&mut self, chunk: &[u8], from: usize, to: usize) {
-        if let Some(last) = chunk[from..to].iter().rposition(|&b| b == b'\n') {
-            self.summary.lines += count_newlines(&chunk[from..to]);
-            self.line_offset = self.base + (from + last + 1) as u64;
+        let count = count_newlines(&chunk[from..to]);
+        if count > 0 {
+            let last = chunk[from..to].iter().rposition(|&b| b == b'\n').unwrap_or(0);
+            self.end_line(from + last + 1);
+            self.summary.lines += count - 1;
         }
     }
 

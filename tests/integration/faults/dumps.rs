@@ -244,8 +244,8 @@ fn what_acts_outside_of_the_database_is_refused() {
 
 /// Where psql cannot be restricted, a file is ours, or somebody vouches for it.
 #[test]
-fn a_stranger_s_dump_needs_a_psql_that_can_be_restricted() {
-    let sandbox = Sandbox::new("stranger").postgres().seeded().build();
+fn a_dump_of_unknown_origin_needs_a_psql_that_can_be_restricted() {
+    let sandbox = Sandbox::new("origin").postgres().seeded().build();
     let dump = dump_of(&sandbox);
     let before = sandbox.fingerprint_postgres();
     let foreign = edited(&sandbox, &dump, "foreign.sql.gz", |text| text);
