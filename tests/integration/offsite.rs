@@ -320,6 +320,15 @@ fn a_server_that_dies_or_stands_still_costs_one_run_only() {
     if lacks_programs("offsite::a_server_that_dies") {
         return;
     }
+    // At once: most of it is waiting.
+    std::thread::scope(|scope| {
+        for (protocol, proof) in [("webdav", "compared by size"), ("sftp", "compared by checksum")] {
+            scope.spawn(move || a_server_dies_and_stands_still(protocol, proof));
+        }
+    });
+}
+
+fn a_server_dies_and_stands_still(protocol: &'static str, proof: &str) {
     let sandbox = Sandbox::new("offdie")
         .volume()
         .env("BACKUP_GPG_PASSPHRASE", PASSPHRASE)
@@ -328,56 +337,48 @@ fn a_server_that_dies_or_stands_still_costs_one_run_only() {
         .env("BACKUP_STALL_SECONDS", "8")
         .build();
     fill(&sandbox, 12);
-    for (protocol, proof) in [("webdav", "compared by size"), ("sftp", "compared by checksum")] {
-        let mut server = Rclone::start(&sandbox.aside(format!("served by {protocol}")), protocol);
-        configure(&sandbox, &server.section());
-        sandbox.run("backup-n8n", &[]).assert_success();
-        let slowly = || sandbox.call("backup-offsite").env("RCLONE_BWLIMIT", "3M");
-        let sets = server.dir.join("n8n-backups/sets");
+    let mut server = Rclone::start(&sandbox.aside("served"), protocol);
+    configure(&sandbox, &server.section());
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let slowly = || sandbox.call("backup-offsite").env("RCLONE_BWLIMIT", "3M");
+    let sets = server.dir.join("n8n-backups/sets");
 
-        let mut run = slowly().spawn();
-        run.await_that("a part of the file to arrive", |_| server.bytes() > 1_000_000);
-        server.kill();
-        let outcome = run.wait();
-        outcome.assert_error("Recovery point {} could not be sent to {}");
-        assert!(
-            files(&sets).is_empty() && !newest(&sandbox).contains("# offsite"),
-            "{outcome}"
-        );
-        server.restart();
+    let mut run = slowly().spawn();
+    run.await_that("a part of the file to arrive", |_| server.bytes() > 1_000_000);
+    server.kill();
+    let outcome = run.wait();
+    outcome.assert_error("Recovery point {} could not be sent to {}");
+    assert!(
+        files(&sets).is_empty() && !newest(&sandbox).contains("# offsite"),
+        "{outcome}"
+    );
+    server.restart();
 
-        let mut run = slowly().spawn();
-        let before = server.bytes();
-        run.await_that("more to arrive", |_| {
-            server.bytes() > before.max(1_000_000) || server.bytes() < before
-        });
-        server.signal("STOP");
-        let outcome = run.wait();
-        server.signal("CONT");
-        assert_eq!(outcome.code, Some(1), "{outcome}");
-        assert!(outcome.took < Duration::from_secs(40), "{outcome}");
-        assert!(
-            files(&sets).is_empty() && !newest(&sandbox).contains("# offsite"),
-            "{outcome}"
-        );
-        let outcome = send(&sandbox);
-        outcome.assert_success();
-        outcome.assert_log_has(
-            "backup-offsite",
-            &format!("INFO Recovery point {{}} is at {{}}, {proof}"),
-        );
-        let sent = sandbox.backups("n8n").pop().unwrap();
-        let copy = server.dir.join("n8n-backups/n8n").join(name(&sent));
-        assert_eq!(fs::read(sent).unwrap(), fs::read(copy).unwrap());
-        assert!(newest(&sandbox).contains("# offsite"));
-        assert_eq!(send(&sandbox).code, Some(2));
-        // The next protocol begins with nothing here.
-        for kind in ["n8n", "sets"] {
-            for file in sandbox.backups(kind) {
-                fs::remove_file(file).unwrap();
-            }
-        }
-    }
+    let mut run = slowly().spawn();
+    let before = server.bytes();
+    run.await_that("more to arrive", |_| {
+        server.bytes() > before.max(1_000_000) || server.bytes() < before
+    });
+    server.signal("STOP");
+    let outcome = run.wait();
+    server.signal("CONT");
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.took < Duration::from_secs(40), "{outcome}");
+    assert!(
+        files(&sets).is_empty() && !newest(&sandbox).contains("# offsite"),
+        "{outcome}"
+    );
+    let outcome = send(&sandbox);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "backup-offsite",
+        &format!("INFO Recovery point {{}} is at {{}}, {proof}"),
+    );
+    let sent = sandbox.backups("n8n").pop().unwrap();
+    let copy = server.dir.join("n8n-backups/n8n").join(name(&sent));
+    assert_eq!(fs::read(sent).unwrap(), fs::read(copy).unwrap());
+    assert!(newest(&sandbox).contains("# offsite"));
+    assert_eq!(send(&sandbox).code, Some(2));
 }
 
 fn newest(sandbox: &Sandbox) -> String {
