@@ -12,14 +12,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use log::Level;
 
-use crate::report::progress;
 use crate::store::atomic;
 
 pub use crate::formats::text::ascii;
@@ -40,6 +39,8 @@ const RECENT_LINES: usize = 100;
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 /// How a line begins that is for `-v` alone.
 const TRACE: &str = "+ ";
+/// Set by [`begin_lines_with`].
+static LINE_START: OnceLock<fn() -> &'static str> = OnceLock::new();
 
 /// Writes the events of one command, tagged with its name.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +150,12 @@ pub fn check_started() -> Result<()> {
 pub fn recent() -> Vec<String> {
     let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
     recent.iter().cloned().collect()
+}
+
+/// Has each line on standard output begin with what `start` gives then: what shares the terminal with the log clears
+/// its own line so.
+pub fn begin_lines_with(start: fn() -> &'static str) {
+    let _ = LINE_START.set(start);
 }
 
 /// Has [`init`] let records of level TRACE through, which go to standard error and not to the log.
@@ -296,7 +303,8 @@ impl Write for Sink {
         }
         let mut stdout_failed = None;
         if let Some(printer) = self.stdout.as_ref().filter(|_| !(self.quiet && chatter)) {
-            if let Err(error) = printer.print(&[progress::clear().as_bytes(), line].concat()) {
+            let start = LINE_START.get().map_or("", |start| start());
+            if let Err(error) = printer.print(&[start.as_bytes(), line].concat()) {
                 stdout_failed = Some(format!("Cannot write to standard output: {error}"));
                 if error.kind() == ErrorKind::TimedOut {
                     self.stdout = None;

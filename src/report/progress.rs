@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::process::Observer;
-use crate::report::units;
+use crate::report::{log, units};
 
 /// The streams that move.
 static METERS: Mutex<Vec<Arc<Meter>>> = Mutex::new(Vec::new());
@@ -89,6 +89,7 @@ impl Progress {
 /// Begins to print, to standard error, which is a terminal.
 pub fn show() {
     ON.store(true, Ordering::Relaxed);
+    log::begin_lines_with(clear);
     thread::spawn(|| loop {
         thread::sleep(INTERVAL);
         let line = {
@@ -110,7 +111,7 @@ pub fn show() {
 }
 
 /// What a log line must begin with, so that it does not stand behind a progress line.
-pub fn clear() -> &'static str {
+fn clear() -> &'static str {
     if SHOWN.swap(false, Ordering::Relaxed) {
         CLEAR
     } else {
