@@ -5,17 +5,22 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{bail, Result};
+use chrono::Utc;
 
 use super::shared::{hold, now, open, record};
+use super::status::State;
 use super::{backup_offsite, cleanup, test_recovery};
-use super::{watched, Command, Run};
+use super::{Command, Run};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::{self, Backup, Component, COMPONENTS};
 use crate::config::Drill;
+use crate::report::channel::{Measured, Outcome};
 use crate::report::log::{self, Journal};
+use crate::report::run::{report_run, Running};
 use crate::report::units;
 use crate::stack;
+use crate::store::manifest::Point;
 use crate::store::space::available;
 use crate::store::{Kind, Stamp};
 
@@ -29,18 +34,50 @@ pub const COMMAND: Command = Command {
         in_background: true,
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| Ok(watched::run(&open(project, call)?, JOURNAL, run))),
+    run: Run::Project(|project, call| Ok(run(&open(project, call)?))),
 };
 
 const JOURNAL: Journal = Journal::new("backup-all");
 const RULE: &str = "==========================================";
 
-/// Runs everything. A component that fails does not stop the others. `made` gets the stamp of the recovery point once that
-/// is recorded.
-///
-/// # Errors
-/// When the run cannot begin, or with the number of what failed.
-fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
+/// Runs everything, and tells the channels how it went. Gives the exit code.
+fn run(app: &App) -> u8 {
+    report_run(
+        &app.config,
+        JOURNAL,
+        |run| back_up(app, run),
+        |outcome| look(app, outcome),
+    )
+}
+
+/// Adds what the run made, and what there is now.
+fn look(app: &App, outcome: &mut Outcome) {
+    let point = outcome
+        .point
+        .and_then(|stamp| Point::load(&app.store.set_path(stamp)).ok());
+    if let Some(point) = point {
+        for (part, kind) in outcome.parts.iter_mut().zip(Kind::ALL) {
+            part.backed_up = point.member(kind).is_some();
+            part.bytes = point
+                .fact(&format!("size.{}", kind.dir()))
+                .and_then(|size| size.parse().ok());
+        }
+    }
+    outcome.measured = State::gather(app).map(|state| {
+        let now = Utc::now().timestamp();
+        let (points, stored_bytes) = state.stored();
+        Measured {
+            newest: state.newest_age().map(|age| now.saturating_sub(age)),
+            proven: state.proven_age().map(|age| now.saturating_sub(age)),
+            points,
+            stored_bytes,
+            free_bytes: state.free(),
+        }
+    });
+}
+
+/// A component that fails does not stop the others.
+fn back_up(app: &App, run: &Running) -> Result<()> {
     let lock = hold(app, JOURNAL)?;
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full backup process");
@@ -91,7 +128,7 @@ fn run(app: &App, made: &mut Option<Stamp>) -> Result<()> {
         match record(app, JOURNAL, stamp, &begun, &backups, &missing, excluded) {
             Ok(recorded) => {
                 point = recorded;
-                *made = Some(recorded);
+                run.recorded(recorded);
             }
             Err(error) => {
                 JOURNAL.failure(&error);

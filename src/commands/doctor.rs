@@ -16,6 +16,7 @@ use crate::components::COMPONENTS;
 use crate::config::{Config, Encryption};
 use crate::engine::Docker;
 use crate::process;
+use crate::report::channel::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::store::lock::{Attempt, Lock};
@@ -130,9 +131,6 @@ fn programs(app: &App, report: &mut Report) {
         Compressor::choose(&config.compressor, config.path.as_ref()).map(|compressor| compressor.label()),
     );
     let mut wanted = vec![("sha256sum", "coreutils"), ("df", "coreutils"), ("gzip", "gzip")];
-    if config.ping_url.is_some() {
-        wanted.push(("curl", "curl"));
-    }
     if config.offsite {
         wanted.push(("rclone", "rclone"));
     }
@@ -151,14 +149,9 @@ fn programs(app: &App, report: &mut Report) {
             }),
         ),
     }
-    if let Some(name) = config.notify_command.split_whitespace().next() {
-        let program = if name.contains('/') {
-            config.project.join(name).display().to_string()
-        } else {
-            name.to_owned()
-        };
-        if process::find(&program, config.path.as_ref()).is_none() {
-            report.fail("notify", format!("BACKUP_NOTIFY_COMMAND: {program} cannot be run"));
+    for channel in channels(config) {
+        if let Err(error) = channel.probe(config) {
+            report.fail(channel.name(), format!("{error:#}"));
         }
     }
 }
@@ -176,11 +169,6 @@ fn places(app: &App, report: &mut Report) {
                     dir.display()
                 ),
             ),
-        }
-    }
-    if let Some(dir) = config.metrics_file.as_deref().and_then(Path::parent) {
-        if let Err(error) = writable(dir) {
-            report.fail("metrics", format!("{} takes no files: {error}", dir.display()));
         }
     }
     match Lock::attempt(&config.lock_file) {

@@ -15,7 +15,6 @@ mod shared;
 mod status;
 mod test_recovery;
 mod verify;
-mod watched;
 
 use std::path::Path;
 

@@ -1,79 +1,115 @@
-//! Tells others how a run went: a monitor by HTTP (as healthchecks.io takes it), or any program. Both are bounded in time,
-//! and what goes wrong with them is the caller's to log; it never spoils a backup.
+//! Who is told how a run of backup-all went. A channel is one file and one line in [`CHANNELS`].
 
-use std::ffi::OsString;
-use std::io;
-use std::path::Path;
-use std::time::Duration;
+use anyhow::{anyhow, Result};
 
-use anyhow::{bail, Context as _, Result};
+use super::hook::Hook;
+use super::metrics::MetricsFile;
+use super::ping::Ping;
+use crate::config::Config;
+use crate::store::{Kind, Stamp};
 
-use crate::config::Secret;
-use crate::process::{self, Chain, Failed, Input};
+/// Every channel, in the order in which they are told.
+pub const CHANNELS: &[&dyn Channel] = &[&MetricsFile, &Ping, &Hook];
+
+/// A way to tell others how a run went. It is bounded in time, and its failure is a warning, never that of the run.
+pub trait Channel: Sync {
+    /// A word for it, under which doctor lists it.
+    fn name(&self) -> &'static str;
+
+    /// Whether the settings ask for it.
+    fn is_on(&self, config: &Config) -> bool;
+
+    /// Looks whether it could do its work, without doing it.
+    fn probe(&self, config: &Config) -> Result<()>;
+
+    /// Tells that a run begins, while that goes on.
+    fn begin(&self, _: &Config) -> Result<()> {
+        Ok(())
+    }
+
+    /// Tells how the run ended.
+    fn end(&self, config: &Config, outcome: &Outcome) -> Result<()>;
+}
+
+/// The channels that the settings ask for.
+pub fn channels(config: &Config) -> impl Iterator<Item = &'static dyn Channel> + '_ {
+    CHANNELS.iter().copied().filter(|channel| channel.is_on(config))
+}
+
+/// How a run went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whether all of it succeeded.
+    pub success: bool,
+    /// The outcome in a sentence.
+    pub summary: String,
+    /// How long the run took.
+    pub seconds: f64,
+    /// The recovery point that it has recorded.
+    pub point: Option<Stamp>,
+    /// Its components.
+    pub parts: Vec<Part>,
+    /// What there is now.
+    pub measured: Result<Measured>,
+}
+
+/// What a run made of one component.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The component, by the name of its directory.
+    pub name: &'static str,
+    /// Whether it was backed up.
+    pub backed_up: bool,
+    /// What its file takes, where that is known.
+    pub bytes: Option<u64>,
+}
+
+/// The backups as they are after a run. Times are seconds since 1970.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// When the newest recovery point was begun that a restore of the latest would take.
+    pub newest: Option<i64>,
+    /// When the newest one was begun that a drill has restored.
+    pub proven: Option<i64>,
+    /// How many are kept.
+    pub points: u64,
+    /// What their files take.
+    pub stored_bytes: u64,
+    /// Free space on their disk.
+    pub free_bytes: Option<u64>,
+}
+
+impl Outcome {
+    /// The outcome of a run of which no more is known than that it failed.
+    pub fn failure(summary: String, seconds: f64) -> Self {
+        Self {
+            success: false,
+            summary,
+            seconds,
+            point: None,
+            parts: Kind::ALL
+                .map(|kind| Part {
+                    name: kind.dir(),
+                    backed_up: false,
+                    bytes: None,
+                })
+                .to_vec(),
+            measured: Err(anyhow!("nothing was measured")),
+        }
+    }
+
+    /// The components that were not backed up, blank-separated.
+    pub fn failed(&self) -> String {
+        let failed = self.parts.iter().filter(|part| !part.backed_up);
+        failed.map(|part| part.name).collect::<Vec<_>>().join(" ")
+    }
+}
 
 /// How much of the log goes with a message.
-const BODY_BYTES: usize = 10_000;
-/// How long a notify command may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-/// Above what the limits in [`request`] add up to.
-const CURL_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const BODY_BYTES: usize = 10_000;
 
-/// What a ping says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// A run begins.
-    Start,
-    /// It went well.
-    Success,
-    /// It did not.
-    Fail,
-}
-
-/// Sends a ping by curl. `lines`, the last of the log, are its body. The address may be a secret, so it goes by
-/// standard input.
-///
-/// # Errors
-/// When there is no curl, or the server does not take it.
-pub fn ping(url: &Secret, signal: Signal, lines: &[String]) -> Result<()> {
-    let mut curl = process::command("curl");
-    // --disable, which must come first, leaves the user's own .curlrc out.
-    curl.args(["--disable", "--config", "-"]);
-    let output = process::output(
-        "curl",
-        curl,
-        Some(request(url.reveal(), signal, lines).into_bytes()),
-        CURL_LIMIT,
-    )
-    .context("is curl installed?")?;
-    if !output.success {
-        bail!("{}", output.stderr);
-    }
-    Ok(())
-}
-
-/// curl's configuration for a ping: at most 10 seconds for a try, and half a minute for all of them.
-fn request(url: &str, signal: Signal, lines: &[String]) -> String {
-    let (url, query) = match url.split_once('?') {
-        Some((url, query)) => (url, format!("?{query}")),
-        None => (url, String::new()),
-    };
-    let (path, retries) = match signal {
-        Signal::Start => ("/start", 0),
-        Signal::Success => ("", 2),
-        Signal::Fail => ("/fail", 2),
-    };
-    let url = format!("{}{path}{query}", url.trim_end_matches('/'));
-    format!(
-        "url = {}\nproto = \"=http,https\"\nsilent\nshow-error\nfail\noutput = \"/dev/null\"\nmax-time = 10\n\
-         retry = {retries}\nretry-connrefused\nretry-max-time = 20\nheader = \"Content-Type: text/plain\"\n\
-         data-raw = {}\n",
-        quoted(&url),
-        quoted(&body(lines))
-    )
-}
-
-/// The last lines that fit.
-fn body(lines: &[String]) -> String {
+/// The last of these lines that fit into a message.
+pub(super) fn body(lines: &[String]) -> String {
     let mut room = BODY_BYTES;
     let fits = lines.iter().rev().take_while(|line| {
         let fits = line.len() < room;
@@ -85,62 +121,9 @@ fn body(lines: &[String]) -> String {
     kept.join("\n")
 }
 
-/// A value in curl's configuration.
-fn quoted(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("\"{}\"", escaped.replace('\r', "\\r").replace('\t', "\\t"))
-}
-
-/// Runs `setting`, a program and its arguments parted by blanks, with `variables` in its environment and the last lines
-/// of the log on standard input. No shell reads it. A program that is named with a slash is looked for in `project`.
-///
-/// # Errors
-/// When it cannot be started, fails, or takes longer than a minute.
-pub fn command(setting: &str, project: &Path, variables: &[(&str, OsString)], lines: &[String]) -> Result<()> {
-    let mut words = setting.split_whitespace();
-    let name = words.next().context("no program is named")?;
-    let program = if name.contains('/') {
-        project.join(name).into_os_string()
-    } else {
-        OsString::from(name)
-    };
-    // It is the user's own, and may need a token of its own.
-    let mut command = process::command_keeping(program, |_| true);
-    command
-        .args(words)
-        .current_dir(project)
-        .envs(variables.iter().map(|(name, value)| (name, value)));
-    let mut chain = Chain::new(COMMAND_LIMIT);
-    let (stdin, mut stdout) = chain.spawn(name, command, Input::Piped)?;
-    if let Some(stdin) = stdin {
-        let text = format!("{}\n", body(lines));
-        chain.pump("writing the log", io::Cursor::new(text), stdin, ());
-    }
-    // Its output is of no interest, and does not wind up the clock: the limit is one for the whole.
-    chain.task("reading", move |_| Ok(io::copy(&mut stdout, &mut io::sink())?));
-    match chain.finish() {
-        // It need not read what it is given.
-        Err(error) if error.downcast_ref::<Failed>().is_some() || !process::is_broken_pipe(&error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
-
-    #[test]
-    fn a_ping_goes_where_its_signal_says() {
-        let line = |url: &str, signal| request(url, signal, &[]).lines().next().unwrap().to_owned();
-        assert_eq!(line("https://h/uuid", Signal::Start), "url = \"https://h/uuid/start\"");
-        assert_eq!(line("https://h/uuid/", Signal::Success), "url = \"https://h/uuid\"");
-        assert_eq!(
-            line("https://h/k/n8n?create=1", Signal::Fail),
-            "url = \"https://h/k/n8n/fail?create=1\""
-        );
-        assert_eq!(line("http://h/\"x", Signal::Success), "url = \"http://h/\\\"x\"");
-    }
 
     #[test]
     fn the_last_lines_go_along() {
@@ -148,38 +131,15 @@ mod tests {
         let body = body(&lines);
         assert!(body.len() <= BODY_BYTES && body.len() > BODY_BYTES - 200);
         assert!(body.ends_with(&lines[999]) && body.starts_with("line "));
-        assert!(request("http://h", Signal::Fail, &["a \"b\"".into(), "c\\".into()])
-            .contains("data-raw = \"a \\\"b\\\"\\nc\\\\\"\n"));
     }
 
     #[test]
-    fn a_program_is_told_by_its_environment_without_a_shell() {
-        let dir = TempDir::new();
-        let told = |setting: &str| {
-            command(
-                setting,
-                dir.path(),
-                &[("N8N_BACKUP_RESULT", OsString::from("failure"))],
-                &["the last line".to_owned()],
-            )
-        };
-        std::fs::write(
-            dir.path().join("hook"),
-            "#!/bin/sh\necho \"$N8N_BACKUP_RESULT $# $1 $2\" >out; cat >>out\n",
-        )
-        .unwrap();
-        std::fs::set_permissions(
-            dir.path().join("hook"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .unwrap();
-        told("./hook $(id) ;").unwrap();
-        assert_eq!(
-            std::fs::read_to_string(dir.path().join("out")).unwrap(),
-            "failure 2 $(id) ;\nthe last line\n"
-        );
-        told("true").unwrap();
-        assert!(told("false").is_err());
-        assert!(told("./none").is_err());
+    fn what_was_not_backed_up_has_failed() {
+        let mut outcome = Outcome::failure("ended".to_owned(), 1.0);
+        assert_eq!(outcome.failed(), Kind::ALL.map(Kind::dir).join(" "));
+        for part in &mut outcome.parts {
+            part.backed_up = part.name != "redis";
+        }
+        assert_eq!(outcome.failed(), "redis");
     }
 }

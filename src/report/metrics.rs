@@ -1,15 +1,136 @@
-//! The textfile of Prometheus' node_exporter (its "textfile collector"; text exposition format 0.0.4).
+//! `BACKUP_METRICS_FILE`: a file for the textfile collector of Prometheus' node_exporter (text exposition format 0.0.4).
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::fs;
 use std::path::Path;
+use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
+use anyhow::{bail, Context as _, Result};
 
+use super::channel::{Channel, Outcome};
+use crate::config::Config;
 use crate::store::atomic::{self, Access};
+
+/// The file.
+pub struct MetricsFile;
+
+impl Channel for MetricsFile {
+    fn name(&self) -> &'static str {
+        "metrics"
+    }
+
+    fn is_on(&self, config: &Config) -> bool {
+        config.metrics_file.is_some()
+    }
+
+    fn probe(&self, config: &Config) -> Result<()> {
+        let Some(dir) = config.metrics_file.as_deref().and_then(Path::parent) else {
+            return Ok(());
+        };
+        let probe = dir.join(format!(".n8n-backup.{}", std::process::id()));
+        fs::File::create_new(&probe)
+            .and_then(|_| fs::remove_file(&probe))
+            .with_context(|| format!("{} takes no files", dir.display()))
+    }
+
+    fn end(&self, config: &Config, outcome: &Outcome) -> Result<()> {
+        let Some(path) = &config.metrics_file else {
+            return Ok(());
+        };
+        metrics(&config.project, outcome)
+            .and_then(|metrics| metrics.write(path))
+            .context("BACKUP_METRICS_FILE was not written")
+    }
+}
+
+/// What a run, and what it leaves, says in numbers.
+fn metrics(project: &Path, outcome: &Outcome) -> Result<Metrics> {
+    let measured = match &outcome.measured {
+        Ok(measured) => measured,
+        Err(error) => bail!("{error:#}"),
+    };
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let mut metrics = Metrics::new(&project.to_string_lossy());
+    let m = &mut metrics;
+    m.add(
+        "n8n_backup_info",
+        "The version of n8n-backup.",
+        Some(("version", env!("CARGO_PKG_VERSION"))),
+        1,
+    );
+    m.add(
+        "n8n_backup_last_run_timestamp_seconds",
+        "When backup-all ended last.",
+        None,
+        now,
+    );
+    m.add(
+        "n8n_backup_last_run_success",
+        "Whether that run succeeded.",
+        None,
+        u8::from(outcome.success),
+    );
+    m.add(
+        "n8n_backup_last_run_duration_seconds",
+        "How long it took.",
+        None,
+        format!("{:.3}", outcome.seconds),
+    );
+    for part in &outcome.parts {
+        m.add(
+            "n8n_backup_component_success",
+            "Whether that run backed the component up.",
+            Some(("component", part.name)),
+            u8::from(part.backed_up),
+        );
+    }
+    for part in &outcome.parts {
+        m.maybe(
+            "n8n_backup_component_size_bytes",
+            "What the component's file takes.",
+            Some(("component", part.name)),
+            part.bytes,
+        );
+    }
+    m.maybe(
+        "n8n_backup_newest_timestamp_seconds",
+        "When the newest recovery point was begun that a restore of the latest would take.",
+        None,
+        measured.newest,
+    );
+    m.maybe(
+        "n8n_backup_proven_timestamp_seconds",
+        "When the newest recovery point that a drill has restored was begun.",
+        None,
+        measured.proven,
+    );
+    m.add(
+        "n8n_backup_points",
+        "Recovery points that are kept.",
+        None,
+        measured.points,
+    );
+    m.add(
+        "n8n_backup_stored_bytes",
+        "What their files take.",
+        None,
+        measured.stored_bytes,
+    );
+    m.maybe(
+        "n8n_backup_free_bytes",
+        "Free space on the disk of the backups.",
+        None,
+        measured.free_bytes,
+    );
+    Ok(metrics)
+}
 
 /// Metrics in the making. All of them are gauges.
 #[derive(Debug)]
-pub struct Metrics {
+struct Metrics {
     labels: String,
     text: String,
     last: &'static str,
@@ -17,7 +138,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// No metrics yet. Each will carry the label `project`, so that several stacks on one host stay apart.
-    pub fn new(project: &str) -> Self {
+    fn new(project: &str) -> Self {
         Self {
             labels: format!("project=\"{}\"", escaped(project)),
             text: String::new(),
@@ -26,7 +147,7 @@ impl Metrics {
     }
 
     /// Adds a value of the metric `name`, described by `help`. Values of one metric follow each other.
-    pub fn add(&mut self, name: &'static str, help: &str, label: Option<(&str, &str)>, value: impl std::fmt::Display) {
+    fn add(&mut self, name: &'static str, help: &str, label: Option<(&str, &str)>, value: impl Display) {
         if self.last != name {
             let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge");
             self.last = name;
@@ -35,9 +156,16 @@ impl Metrics {
         let _ = writeln!(self.text, "{name}{{{}{more}}} {value}", self.labels);
     }
 
+    /// As [`Metrics::add`], where there is a value.
+    fn maybe(&mut self, name: &'static str, help: &str, label: Option<(&str, &str)>, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.add(name, help, label, value);
+        }
+    }
+
     /// Puts the metrics at `path`, all at once, readable for everybody: the collector runs as another user, and reads
     /// `*.prom` only.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    fn write(&self, path: &Path) -> Result<()> {
         let name = path.file_name().context("the path has no file name")?.to_string_lossy();
         let access = Access {
             mode: 0o644,
@@ -54,8 +182,6 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::testing::TempDir;
 

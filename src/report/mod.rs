@@ -1,9 +1,12 @@
-//! What a run tells: the log, the progress line, monitors.
+//! What a run tells: the log, the progress line, and the channels to those who watch.
 
 pub mod channel;
 pub mod finding;
+mod hook;
 pub mod json;
 pub mod log;
-pub mod metrics;
+mod metrics;
+mod ping;
 pub mod progress;
+pub mod run;
 pub mod units;
