@@ -25,9 +25,18 @@ use anyhow::Result;
 
 use cli::{Call, Request, UsageError, QUIET, VERBOSE};
 use commands::{commands, rows, Run};
+use report::alarm::LostRun;
 use report::log::{self, Journal};
+use report::panics::{caught, log_panics};
 
 fn main() -> ExitCode {
+    log_panics("n8n-backup");
+    if let Some(run) = LostRun::of_args(env::args_os().skip(1)) {
+        return match commands::report_lost(&run) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let code = match cli::parse(&rows(), env::args_os().skip(1)) {
         Ok(Request::Show(text)) => return show(&text),
         Ok(Request::Run(call)) => match commands().iter().find(|command| command.row.name == call.row.name) {
@@ -78,11 +87,12 @@ fn refuse(error: UsageError) -> u8 {
 
 /// Runs a command and gives its exit code; what goes wrong has been logged when this returns.
 fn run(work: Run, call: &Call) -> u8 {
+    log_panics(call.row.name);
     log::set_verbose(call.has(&VERBOSE));
     if io::stderr().is_terminal() && !call.has(&QUIET) {
         report::progress::show();
     }
-    match open_log(call).and_then(|project| work.in_project(&project, call)) {
+    match open_log(call).and_then(|project| caught(|| work.in_project(&project, call))) {
         Ok(code) => code,
         Err(error) => {
             match work {

@@ -14,10 +14,12 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::{self, Backup, Component, COMPONENTS};
-use crate::config::Drill;
+use crate::config::{Config, Drill};
+use crate::report::alarm::LostRun;
 use crate::report::channel::{Measured, Outcome};
 use crate::report::log::{self, Journal};
-use crate::report::run::{report_run, Running};
+use crate::report::panics::caught;
+use crate::report::run::{report_lost_run, report_run, Running};
 use crate::report::units;
 use crate::stack;
 use crate::store::manifest::Point;
@@ -48,6 +50,23 @@ fn run(app: &App) -> u8 {
         |run| back_up(app, run),
         |outcome| look(app, outcome),
     )
+}
+
+/// Reports a run that did not come to its end, in its log too.
+pub fn report_lost(run: &LostRun) -> Result<()> {
+    let file = run.log.as_ref();
+    if let Some(place) = file {
+        // The run may have been lost together with its log.
+        let _ = log::recall(place);
+    }
+    log::init(&log::Options {
+        file: file.map(|place| place.path.as_path()),
+        quiet: true,
+    })
+    .or_else(|_| log::init(&log::Options::default()))?;
+    let app = App::new(Config::load(&run.project)?);
+    report_lost_run(&app.config, JOURNAL, run, |outcome| look(&app, outcome));
+    Ok(())
 }
 
 /// Adds what the run made, and what there is now.
@@ -102,7 +121,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
 
     let mut failed: usize = 0;
     JOURNAL.info("Running: cleanup-backups.sh");
-    if let Err(error) = cleanup::run(app, false) {
+    if let Err(error) = caught(|| cleanup::run(app, false)) {
         cleanup_failed(&error);
         failed += 1;
     }
@@ -114,7 +133,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     let (mut backups, mut missing) = side_by_side(app, &together, stamp);
     for component in last {
         JOURNAL.info(format_args!("Running: {}", component.about().step));
-        match component.backup(app, stamp) {
+        match caught(|| component.backup(app, stamp)) {
             Ok(backup) => backups.push(backup),
             Err(error) => {
                 JOURNAL.failure(&error);
@@ -125,7 +144,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     failed += missing.len();
     let mut point = stamp;
     if !backups.is_empty() {
-        match record(app, JOURNAL, stamp, &begun, &backups, &missing, excluded) {
+        match caught(|| record(app, JOURNAL, stamp, &begun, &backups, &missing, excluded)) {
             Ok(recorded) => {
                 point = recorded;
                 run.recorded(recorded);
@@ -142,7 +161,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     if app.config.drill != Drill::Off {
         total += 1;
         JOURNAL.info("Running: test-recovery.sh");
-        if let Err(error) = test_recovery::after_backup(app, point) {
+        if let Err(error) = caught(|| test_recovery::after_backup(app, point)) {
             components::drill::JOURNAL.failure(&error);
             JOURNAL.error("test-recovery.sh failed with exit code 1");
             failed += 1;
@@ -186,7 +205,7 @@ fn warn_if_no_key(backups: &[Backup]) {
 /// is no failure: this point goes with the next one.
 fn offsite_done(app: &App) -> bool {
     JOURNAL.info("Running: backup-offsite.sh");
-    let sent = backup_offsite::run(app, false);
+    let sent = caught(|| backup_offsite::run(app, false));
     if let Err(error) = &sent {
         if error.downcast_ref::<backup_offsite::Busy>().is_some() {
             backup_offsite::JOURNAL.warn(format_args!("{error}; the next run sends what that one does not"));
@@ -218,7 +237,7 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
             JOURNAL.info(format_args!("Running: {}", component.about().step));
             component
         };
-        let result = component.backup(app, stamp);
+        let result = caught(|| component.backup(app, stamp));
         if let Err(error) = &result {
             let about = component.about();
             about.backup_journal().failure(error);
@@ -231,7 +250,12 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
         }
     };
     thread::scope(|scope| {
-        scope.spawn(|| components::clear(app, JOURNAL));
+        scope.spawn(|| {
+            caught(|| {
+                components::clear(app, JOURNAL);
+                Ok(())
+            })
+        });
         for _ in 1..app.config.jobs.min(components.len()) {
             scope.spawn(work);
         }

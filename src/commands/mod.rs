@@ -20,6 +20,8 @@ use std::path::Path;
 
 use anyhow::{Error, Result};
 
+pub use backup_all::report_lost;
+
 use crate::cli::{Call, Row};
 use crate::components::{Component, COMPONENTS};
 

@@ -1,5 +1,7 @@
 //! Who is told how a run of backup-all went. A channel is one file and one line in [`CHANNELS`].
 
+use std::time::Duration;
+
 use anyhow::{anyhow, Result};
 
 use super::hook::Hook;
@@ -80,20 +82,19 @@ pub struct Measured {
 }
 
 impl Outcome {
-    /// The outcome of a run of which no more is known than that it failed.
-    pub fn failure(summary: String, seconds: f64) -> Self {
+    /// The outcome of a run of which no more is known than this: it has failed, and made nothing.
+    pub fn new(duration: Duration, point: Option<Stamp>) -> Self {
+        let part = |kind: Kind| Part {
+            name: kind.dir(),
+            backed_up: false,
+            bytes: None,
+        };
         Self {
             success: false,
-            summary,
-            seconds,
-            point: None,
-            parts: Kind::ALL
-                .map(|kind| Part {
-                    name: kind.dir(),
-                    backed_up: false,
-                    bytes: None,
-                })
-                .to_vec(),
+            summary: String::new(),
+            seconds: duration.as_secs_f64(),
+            point,
+            parts: Kind::ALL.map(part).to_vec(),
             measured: Err(anyhow!("nothing was measured")),
         }
     }
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_was_not_backed_up_has_failed() {
-        let mut outcome = Outcome::failure("ended".to_owned(), 1.0);
+        let mut outcome = Outcome::new(Duration::ZERO, None);
         assert_eq!(outcome.failed(), Kind::ALL.map(Kind::dir).join(" "));
         for part in &mut outcome.parts {
             part.backed_up = part.name != "redis";

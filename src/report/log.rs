@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -27,7 +27,7 @@ pub use crate::formats::text::ascii;
 /// record's target.
 const SUCCESS: &str = "success:";
 
-/// What could not be written since the log was opened, for [`failure`].
+/// What failed beside the work itself since the log was opened, for [`failure`].
 static FAILURE: Mutex<Option<String>> = Mutex::new(None);
 /// Set once the first line has gone out: from then on a broken standard output no longer stops a run.
 static STARTED: AtomicBool = AtomicBool::new(false);
@@ -35,10 +35,14 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 static RECENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 /// How many lines [`recent`] gives.
 const RECENT_LINES: usize = 100;
+/// How much of a log [`recall`] reads.
+const RECALLED_BYTES: u64 = 64 * 1024;
 /// Set by [`set_verbose`].
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 /// How a line begins that is for `-v` alone.
 const TRACE: &str = "+ ";
+/// Where the lines of this run are, for [`place`].
+static PLACE: OnceLock<Place> = OnceLock::new();
 /// Set by [`begin_lines_with`].
 static LINE_START: OnceLock<fn() -> &'static str> = OnceLock::new();
 
@@ -93,6 +97,15 @@ pub struct Options<'a> {
     pub quiet: bool,
 }
 
+/// Where the lines of a run are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The log file.
+    pub path: PathBuf,
+    /// How long it was before the first of them.
+    pub from: u64,
+}
+
 /// Opens the log. To be called once, before the first line.
 ///
 /// # Errors
@@ -100,6 +113,13 @@ pub struct Options<'a> {
 pub fn init(options: &Options<'_>) -> Result<()> {
     let file = options.file.map(open_append).transpose()?.flatten();
     let stdout = !file.as_ref().is_some_and(|file| is_stdout(file.metadata()));
+    if let (Some(path), Some(file)) = (options.file, &file) {
+        let from = file.metadata().map_or(0, |meta| meta.len());
+        let _ = PLACE.set(Place {
+            path: path.to_owned(),
+            from,
+        });
+    }
     env_logger::Builder::new()
         .filter_level(match VERBOSE.load(Ordering::Relaxed) {
             true => log::LevelFilter::Trace,
@@ -125,7 +145,7 @@ pub fn init(options: &Options<'_>) -> Result<()> {
         .context("could not start the log")
 }
 
-/// The first write that failed since [`init`], as a sentence, if one did. A log that cannot be written is a failure of
+/// The first write that failed since [`init`], or an internal error, as a sentence, if there was one. It is a failure of
 /// the run, though not of its backups.
 pub fn failure() -> Option<String> {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -144,6 +164,46 @@ pub fn check_started() -> Result<()> {
         Some(what) => bail!("{what}"),
         None => Ok(()),
     }
+}
+
+/// Logs an internal error, which fails the run wherever it happened.
+pub fn internal_error(tag: &str, what: &str) {
+    if log::log_enabled!(target: tag, Level::Error) {
+        log::error!(target: tag, "{what}");
+    } else {
+        eprint_bounded(&format!("[ERROR] [{tag}] {}\n", ascii(what)));
+    }
+    let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+    failure.get_or_insert_with(|| what.to_owned());
+}
+
+/// Where the lines of this run are, when they go to a file.
+pub fn place() -> Option<&'static Place> {
+    PLACE.get()
+}
+
+/// Takes the lines at `place`, which another process has logged, for [`recent`].
+pub fn recall(place: &Place) -> io::Result<()> {
+    let mut file = atomic::open(&place.path)?;
+    let length = file.metadata()?.len();
+    // A file that has become shorter has been rotated.
+    let from = if length < place.from { 0 } else { place.from };
+    file.seek(SeekFrom::Start(from.max(length.saturating_sub(RECALLED_BYTES))))?;
+    let mut bytes = Vec::new();
+    file.take(RECALLED_BYTES).read_to_end(&mut bytes)?;
+    for line in String::from_utf8_lossy(&bytes).lines() {
+        remember(line);
+    }
+    Ok(())
+}
+
+/// Keeps a line for [`recent`].
+fn remember(line: &str) {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if recent.len() == RECENT_LINES {
+        recent.pop_front();
+    }
+    recent.push_back(line.trim_end().to_owned());
 }
 
 /// The last lines that were logged, oldest first.
@@ -294,13 +354,7 @@ impl Write for Sink {
             return Ok(line.len());
         }
         let chatter = line.starts_with(b"[INFO]") || line.starts_with(b"[SUCCESS]");
-        {
-            let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
-            if recent.len() == RECENT_LINES {
-                recent.pop_front();
-            }
-            recent.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
-        }
+        remember(&String::from_utf8_lossy(line));
         let mut stdout_failed = None;
         if let Some(printer) = self.stdout.as_ref().filter(|_| !(self.quiet && chatter)) {
             let start = LINE_START.get().map_or("", |start| start());
@@ -346,6 +400,27 @@ fn record_failure(what: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn the_lines_of_another_process_are_recalled() {
+        let dir = TempDir::new();
+        let place = |from| Place {
+            path: dir.path().join("log"),
+            from,
+        };
+        std::fs::write(dir.path().join("log"), "older\nfirst\nsecond\n").unwrap();
+        recall(&place(6)).unwrap();
+        assert_eq!(recent(), ["first", "second"]);
+        // Rotated meanwhile.
+        recall(&place(600)).unwrap();
+        assert_eq!(recent(), ["first", "second", "older", "first", "second"]);
+        std::fs::write(dir.path().join("log"), "x".repeat(99) + "\n").unwrap();
+        for _ in 0..=RECENT_LINES {
+            recall(&place(0)).unwrap();
+        }
+        assert_eq!(recent().len(), RECENT_LINES);
+    }
 
     #[test]
     fn a_message_is_one_line_of_ascii() {

@@ -1,11 +1,13 @@
 //! What a run tells: the log, the progress line, and the channels to those who watch.
 
+pub mod alarm;
 pub mod channel;
 pub mod finding;
 mod hook;
 pub mod json;
 pub mod log;
 mod metrics;
+pub mod panics;
 mod ping;
 pub mod progress;
 pub mod run;

@@ -1,19 +1,23 @@
-//! A run that others watch: it is announced, and the channels are told how it ended. None of them can spoil it.
+//! A run that others watch: it is announced, and the channels are told how it ended, however it ends. None of them can
+//! spoil it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Error, Result};
 
+use super::alarm::{Alarm, LostRun};
 use super::channel::{channels, Channel, Outcome};
 use super::log::{self, ascii, Journal};
+use super::panics::caught;
 use crate::config::Config;
 use crate::store::Stamp;
 
 /// A run that goes on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Running {
+    alarm: RefCell<Option<Alarm>>,
     point: Cell<Option<Stamp>>,
 }
 
@@ -21,6 +25,9 @@ impl Running {
     /// Notes that the run has recorded this recovery point; to look for the newest one would be to trust the clock.
     pub fn recorded(&self, point: Stamp) {
         self.point.set(Some(point));
+        if let Some(alarm) = self.alarm.borrow_mut().as_mut() {
+            alarm.note(point);
+        }
     }
 }
 
@@ -33,44 +40,118 @@ pub fn report_run(
     look: impl FnOnce(&mut Outcome),
 ) -> u8 {
     let begun = Instant::now();
-    let run = Running::default();
+    let watched = channels(config).next().is_some();
+    let alarm = watched.then(|| Alarm::set(config)).transpose().unwrap_or_else(|error| {
+        journal.warn(format_args!("A run that is killed will not be reported: {error:#}"));
+        None
+    });
+    let run = Running {
+        alarm: RefCell::new(alarm),
+        point: Cell::new(None),
+    };
     // The backup does not wait for a monitor that is slow.
     let done = thread::scope(|scope| {
         scope.spawn(|| tell(config, journal, |channel| channel.begin(config)));
-        let done = work(&run);
+        let done = caught(|| work(&run));
         if let Err(error) = &done {
             journal.failure(error);
         }
         done
     });
-    if channels(config).next().is_some() {
-        let failure = done
-            .as_ref()
-            .err()
-            .map(|error: &Error| ascii(&format!("{error:#}")))
-            .or_else(log::failure);
-        let mut outcome = Outcome::failure(failure.clone().unwrap_or_default(), begun.elapsed().as_secs_f64());
-        if failure.is_none() {
-            outcome.success = true;
-            outcome.summary = "All backups completed successfully".to_owned();
-        }
-        outcome.point = run.point.get();
-        look(&mut outcome);
-        tell_end(config, journal, &outcome);
+    if watched {
+        let failure = done.as_ref().err().map(|error: &Error| format!("{error:#}"));
+        let failure = failure.or_else(log::failure);
+        let mut outcome = Outcome::new(begun.elapsed(), run.point.get());
+        outcome.success = failure.is_none();
+        outcome.summary = failure.map_or_else(|| "All backups completed successfully".to_owned(), |text| ascii(&text));
+        tell_end(config, journal, outcome, look);
+    }
+    if let Some(alarm) = run.alarm.into_inner() {
+        alarm.dismiss();
     }
     u8::from(done.is_err())
 }
 
+/// Reports a run that has left no more than what the alarm knows.
+pub fn report_lost_run(config: &Config, journal: Journal, run: &LostRun, look: impl FnOnce(&mut Outcome)) {
+    let seconds = SystemTime::now().duration_since(run.begun).unwrap_or_default();
+    let mut outcome = Outcome::new(seconds, run.point);
+    outcome.summary = format!(
+        "The run with PID {} did not come to its end: it was killed, or it crashed",
+        run.pid
+    );
+    journal.error(&outcome.summary);
+    tell_end(config, journal, outcome, look);
+}
+
 /// Tells the channels how a run ended.
-fn tell_end(config: &Config, journal: Journal, outcome: &Outcome) {
-    tell(config, journal, |channel| channel.end(config, outcome));
+fn tell_end(config: &Config, journal: Journal, mut outcome: Outcome, look: impl FnOnce(&mut Outcome)) {
+    let looked = caught(|| {
+        look(&mut outcome);
+        Ok(())
+    });
+    if let Err(error) = looked {
+        outcome.success = false;
+        outcome.summary = error.to_string();
+    }
+    tell(config, journal, |channel| channel.end(config, &outcome));
 }
 
 /// Tells each channel something; what does not arrive is a warning.
 fn tell(config: &Config, journal: Journal, what: impl Fn(&dyn Channel) -> Result<()>) {
     for channel in channels(config) {
-        if let Err(error) = what(channel) {
+        if let Err(error) = caught(|| what(channel)) {
             journal.warn(format_args!("{error:#}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    const JOURNAL: Journal = Journal::new("test");
+
+    /// Runs `work` in a project that asks for metrics, and gives the exit code and what they tell of the success.
+    fn reported(work: impl FnOnce(&Running) -> Result<()>, look: impl FnOnce(&mut Outcome)) -> (u8, Option<bool>) {
+        let dir = TempDir::new();
+        let settings = b"BACKUP_METRICS_FILE=m.prom\nBACKUP_NOTIFY_COMMAND=./none\n";
+        let config = Config::of_text(dir.path(), Path::new(".env"), settings).unwrap();
+        let code = report_run(&config, JOURNAL, work, look);
+        let metrics = std::fs::read_to_string(dir.path().join("m.prom")).unwrap_or_default();
+        let success = metrics
+            .lines()
+            .find(|line| line.starts_with("n8n_backup_last_run_success{"));
+        (code, success.map(|line| line.ends_with(" 1")))
+    }
+
+    fn measured(outcome: &mut Outcome) {
+        outcome.measured = Ok(crate::report::channel::Measured::default());
+    }
+
+    #[test]
+    fn a_run_is_reported_as_it_went() {
+        assert_eq!(reported(|_| Ok(()), measured), (0, Some(true)));
+        assert_eq!(reported(|_| anyhow::bail!("no"), measured), (1, Some(false)));
+        // What cannot be measured is not told, and costs no run.
+        assert_eq!(reported(|_| Ok(()), |_| {}), (0, None));
+    }
+
+    #[test]
+    fn a_panic_anywhere_is_a_failed_run_that_is_reported() {
+        assert_eq!(reported(|_| panic!("in the work"), measured), (1, Some(false)));
+        let in_a_thread = |_: &Running| {
+            thread::scope(|scope| drop(scope.spawn(|| panic!("in a thread"))));
+            Ok(())
+        };
+        assert_eq!(reported(in_a_thread, measured), (1, Some(false)));
+        let while_looking = |outcome: &mut Outcome| {
+            measured(outcome);
+            panic!("while looking")
+        };
+        assert_eq!(reported(|_| Ok(()), while_looking).1, Some(false));
     }
 }

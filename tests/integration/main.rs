@@ -8,6 +8,7 @@
 mod common;
 
 mod acceptance;
+mod alarm;
 mod backup;
 mod bad_input;
 mod cleanup;

@@ -1,0 +1,152 @@
+//! A run that does not come to its end, whatever ends it, is reported to those who watch.
+
+use std::fs::{self, File};
+use std::process::Command;
+
+use crate::common::servers::{next, serve};
+use crate::common::{await_true, output, script, Sandbox};
+
+/// Every process that `pid` has started, and what those have started.
+fn descendants(pid: u32) -> Vec<u32> {
+    let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let mut found = vec![pid];
+    let mut known = 0;
+    while known < found.len() {
+        known = found.len();
+        for item in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(child) = item.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
+            let stat = fs::read_to_string(item.path().join("stat")).unwrap_or_default();
+            if parent(&stat).is_some_and(|parent| found.contains(&parent)) && !found.contains(&child) {
+                found.push(child);
+            }
+        }
+    }
+    found.split_off(1)
+}
+
+/// Some of them may have ended meanwhile.
+fn kill(signal: &str, pids: &[u32]) {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", signal]).args(pids.iter().map(|pid| pid.to_string()));
+    output(kill);
+}
+
+/// A project whose runs stand still before the first container is looked at, with every channel on.
+fn watched(name: &'static str) -> Sandbox {
+    let sandbox = Sandbox::new(name).build();
+    sandbox.set("BACKUP_METRICS_FILE", "n8n.prom");
+    sandbox.set("BACKUP_NOTIFY_COMMAND", "./hook");
+    sandbox
+}
+
+#[test]
+fn a_run_that_is_killed_is_reported() {
+    let sandbox = watched("alarm");
+    for (signal, to_all) in [
+        ("KILL", false),
+        ("TERM", false),
+        ("INT", false),
+        ("HUP", false),
+        // As a service manager does, and a host that shuts down.
+        ("TERM", true),
+        ("HUP", true),
+    ] {
+        let case = format!("SIG{signal}{}", if to_all { " to all" } else { "" });
+        let (run_gate, hook_gate) = (sandbox.gate(), sandbox.gate());
+        let held = sandbox.stand_in_docker(&run_gate.wait());
+        let hook = "#!/bin/sh\nenv | grep ^N8N_BACKUP_ >told\n";
+        script(
+            &sandbox.path("hook"),
+            &format!("{hook}{}\ncat >>told\n", hook_gate.wait()),
+        );
+        let (address, requests) = serve(0);
+        sandbox.set("BACKUP_PING_URL", &address);
+        let _ = fs::remove_file(sandbox.path("told"));
+        let mut run = sandbox.call("backup-all").path_first(&held).spawn();
+        run.await_log("Running: backup-postgres.sh");
+        assert_eq!(next(&requests).line, "POST /start", "{case}");
+        let started = descendants(run.pid());
+        assert!(!started.is_empty(), "{case}");
+        if to_all {
+            kill(signal, &[&[run.pid()], &started[..]].concat());
+        } else {
+            run.signal(signal);
+        }
+        let pid = run.pid();
+        let outcome = run.wait();
+        assert_eq!(outcome.code, None, "{case}: {outcome}");
+
+        let fail = next(&requests);
+        assert_eq!(fail.line, "POST /fail", "{case}");
+        let lost = format!("[backup-all] The run with PID {pid} did not come to its end: it was killed, or it crashed");
+        assert!(fail.body.ends_with(&lost), "{case}: {fail:?}");
+        // The lines of this run, and of no earlier one.
+        assert_eq!(
+            fail.body.matches("Starting full backup process").count(),
+            1,
+            "{case}: {fail:?}"
+        );
+        assert_eq!(sandbox.log().matches(&lost).count(), 1, "{case}");
+        let metrics = fs::read_to_string(sandbox.path("n8n.prom")).unwrap();
+        assert!(
+            metrics
+                .lines()
+                .any(|line| line.starts_with("n8n_backup_last_run_success{") && line.ends_with(" 0")),
+            "{case}: {metrics}"
+        );
+        await_true("the hook is told", || sandbox.path("told").exists());
+        // While the report goes on, the next run can begin.
+        File::open(sandbox.lock_file()).unwrap().try_lock().unwrap();
+        hook_gate.open();
+        let told = || fs::read_to_string(sandbox.path("told")).unwrap();
+        await_true("the hook has the log", || {
+            told().contains("Starting full backup process")
+        });
+        for line in [
+            "N8N_BACKUP_RESULT=failure",
+            "N8N_BACKUP_POINT=",
+            "N8N_BACKUP_FAILED=postgres redis n8n env",
+        ] {
+            assert!(
+                told().lines().any(|there| there == line),
+                "{case}: {line} in {}",
+                told()
+            );
+        }
+        run_gate.open();
+        await_true("nothing is left of the run", || {
+            started.iter().all(|pid| !fs::exists(format!("/proc/{pid}")).unwrap())
+        });
+        assert!(requests.try_recv().is_err(), "{case}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_has_recorded_is_reported() {
+    let sandbox = watched("alarmp");
+    script(
+        &sandbox.path("hook"),
+        "#!/bin/sh\nenv | grep ^N8N_BACKUP_ >told.new; mv told.new told\n",
+    );
+    sandbox.set("BACKUP_OFFSITE", "true");
+    sandbox.set("RCLONE_SYNC_ENCRYPTED_ONLY", "false");
+    let gate = sandbox.gate();
+    let rclone = sandbox.stand_in("rclone", &format!("#!/bin/sh\n{}\n", gate.wait()));
+    let mut run = sandbox.call("backup-all").path_first(&rclone).spawn();
+    run.await_log("Running: backup-offsite.sh");
+    run.signal("TERM");
+    assert_eq!(run.wait().code, None);
+    await_true("the hook is told", || sandbox.path("told").exists());
+    gate.open();
+    let told = fs::read_to_string(sandbox.path("told")).unwrap();
+    let env = sandbox.backup("env");
+    let stamp = env.file_stem().unwrap().to_string_lossy().replace("env_", "");
+    for line in [
+        format!("N8N_BACKUP_POINT={stamp}"),
+        "N8N_BACKUP_FAILED=postgres redis n8n".to_owned(),
+    ] {
+        assert!(told.lines().any(|there| there == line), "{line} in {told}");
+    }
+}
