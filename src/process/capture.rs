@@ -49,12 +49,6 @@ impl Tail {
         lines.dedup();
         lines.join(SEPARATOR)
     }
-
-    /// Whether one of the lines is `wanted`.
-    pub fn has_line(&self, wanted: &str) -> bool {
-        let mut lines = self.lines.iter().map(|line| line.strip_suffix(b"\n").unwrap_or(line));
-        lines.any(|line| line == wanted.as_bytes())
-    }
 }
 
 impl Observer for Tail {
@@ -89,11 +83,9 @@ mod tests {
             tail.push(b"\n");
         }
         assert!(tail.text().starts_with("line 992 / ") && tail.text().ends_with("line 999"));
-        assert!(tail.has_line("line 992") && !tail.has_line("line 991") && !tail.has_line("line 99"));
         tail.push(b"\n\nthe end");
         tail.push(b" of it");
         assert!(tail.text().ends_with("line 999 / the end of it"));
-        assert!(tail.has_line("the end of it") && !tail.has_line("the end"));
     }
 
     #[test]

@@ -182,6 +182,62 @@ fn a_failed_run_is_told_with_its_last_lines() {
     assert!(told.contains("N8N_BACKUP_FAILED=postgres redis n8n\n"), "{told}");
 }
 
+/// A dump whose load fails on a row, in ways in which the server shows that row.
+#[test]
+fn what_rows_hold_reaches_neither_log_nor_monitor() {
+    const SECRET: &str = "s3cr3t-of-a-row";
+    let sandbox = Sandbox::new("rows").stack().env("BACKUP_DRILL", "postgres").build();
+    sandbox.set("BACKUP_METRICS_FILE", "n8n.prom");
+    sandbox.set("BACKUP_NOTIFY_COMMAND", "./hook");
+    script(&sandbox.path("hook"), HOOK);
+    // Many lines, so that only the row is left of the last ones.
+    let value = format!("E'{}'", format!("{SECRET}\\n").repeat(20));
+    let function = |body: &str| {
+        let head = "CREATE OR REPLACE FUNCTION ok(v text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql";
+        sandbox.psql(&format!("{head} AS $$ BEGIN {body}; END $$"));
+    };
+    function("RETURN true");
+    sandbox.psql("CREATE TABLE odd (v text CHECK (ok(v)))");
+    sandbox.psql(&format!("INSERT INTO odd VALUES ({value})"));
+    for (what, body) in [
+        ("a value of another type", "RETURN v::integer > 0"),
+        ("a check", "RETURN false"),
+        ("an exception", "RAISE EXCEPTION 'it is %', v USING ERRCODE = '23505'"),
+        ("a warning", "RAISE WARNING 'it is %', v; RETURN false"),
+    ] {
+        function(body);
+        sandbox.run("backup-postgres", &[]).assert_success();
+        let dumps = sandbox.backups("postgres");
+        let restore = sandbox.run("restore-postgres", &[&dumps[dumps.len() - 1].to_string_lossy()]);
+        restore
+            .assert_error("Database restore failed")
+            .assert_never_says(SECRET);
+        // What failed where is told all the same.
+        assert!(restore.log.contains("COPY odd, line 1"), "{what}: {restore}");
+    }
+
+    let (address, requests) = serve(0);
+    sandbox.set("BACKUP_PING_URL", &address);
+    let outcome = sandbox.run("backup-all", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    outcome.assert_log_has(
+        "test-recovery",
+        "ERROR Cause: Database restore failed: {}COPY odd, line 1{}",
+    );
+    outcome.assert_never_says(SECRET);
+    let (start, fail) = (next(&requests), next(&requests));
+    assert!(!start.body.contains(SECRET) && !fail.body.contains(SECRET), "{fail:?}");
+    assert!(fail.body.contains("COPY odd, line 1"), "{fail:?}");
+    let told = fs::read_to_string(sandbox.path("told")).unwrap();
+    assert!(told.contains("COPY odd, line 1") && !told.contains(SECRET), "{told}");
+    for dir in ["backups/sets", "logs"] {
+        for file in fs::read_dir(sandbox.path(dir)).unwrap().flatten() {
+            let text = fs::read_to_string(file.path()).unwrap();
+            assert!(!text.contains(SECRET), "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_monitor_that_is_away_costs_no_backup() {
     let sandbox = Sandbox::new("away").stack().build();

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
+use super::messages::Printed;
 use super::sql::{self, CountKind};
 use super::Psql;
 use crate::formats::pg_dump::{self, Filter, Strip, TableName};
-use crate::process::{Input, Tail, BLOCK};
+use crate::process::{Input, BLOCK};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
 use crate::store::Stamp;
@@ -87,10 +88,20 @@ pub fn load(
         to.flush()?;
         Ok(summary)
     });
-    let output = chain.pump("reading from psql", stdout, io::sink(), Tail::default());
-    let finished = chain.finish().context("Database restore failed")?;
+    let printed = chain.pump("reading from psql", stdout, io::sink(), Printed::new(&marker));
+    let finished = match chain.finish() {
+        Ok(finished) => finished,
+        Err(error) => {
+            let messages = printed.despite(&error).map(|printed| printed.messages().text());
+            let error = match messages.filter(|text| !text.is_empty()) {
+                Some(text) => error.context(text),
+                None => error,
+            };
+            return Err(error.context("Database restore failed"));
+        }
+    };
     let loaded = loaded.get(&finished).context("Database restore failed")?;
-    if !output.get(&finished)?.has_line(&marker) {
+    if !printed.get(&finished)?.reached() {
         bail!("Database restore failed: psql ended before the last line of the dump");
     }
     if loaded != *summary {

@@ -2,6 +2,7 @@
 
 mod drill;
 mod load;
+mod messages;
 mod restore;
 mod sql;
 mod trust;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
+use self::messages::Messages;
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
 use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
@@ -403,7 +405,16 @@ impl<'a> Psql<'a> {
             let code = output
                 .code
                 .map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
-            return Err(anyhow!("psql: {} ({code})", output.stderr));
+            let text = match output.code {
+                Some(messages::SCRIPT_FAILED) => {
+                    let mut messages = Messages::default();
+                    output.stderr_lines().for_each(|line| messages.take(line));
+                    messages.text()
+                }
+                // The engine's client says why, or psql that there is no connection.
+                _ => output.stderr,
+            };
+            return Err(anyhow!("psql: {text} ({code})"));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -418,10 +429,11 @@ impl<'a> Psql<'a> {
         self.psql(database, task, |argv| self.docker.exec(self.container, how, argv))
     }
 
-    /// psql on `database`, with a dump on its standard input.
+    /// psql on `database`, with a dump on its standard input. Its messages come with its output, for [`messages`].
     fn loader(&self, database: &str, task: &str) -> Result<Command> {
         self.psql(database, task, |argv| {
-            self.docker.exec_wide(self.container, &UTF8, argv)
+            let merged = [&["sh", "-c", "exec \"$@\" 2>&1", "sh"], argv].concat();
+            self.docker.exec_wide(self.container, &UTF8, &merged)
         })
     }
 
@@ -430,6 +442,7 @@ impl<'a> Psql<'a> {
         let application = sql::application_name(task, &config.postgres_db);
         let target = sql::conninfo(&config.postgres_user, database, &application)?;
         let mut argv = vec!["psql"];
+        argv.extend(messages::FLAGS);
         argv.extend(sql::PSQL_FLAGS);
         argv.push(&target);
         Ok(exec(&logged_in(&argv)))
