@@ -31,6 +31,10 @@ use report::panics::{caught, log_panics};
 
 fn main() -> ExitCode {
     log_panics("n8n-backup");
+    caught(|| Ok(start())).unwrap_or(ExitCode::FAILURE)
+}
+
+fn start() -> ExitCode {
     if let Some(run) = LostRun::of_args(env::args_os().skip(1)) {
         return match commands::report_lost(&run) {
             Ok(()) => ExitCode::SUCCESS,

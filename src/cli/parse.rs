@@ -158,11 +158,10 @@ fn option(
     given: &mut Vec<(&'static str, Option<OsString>)>,
 ) -> Result<(), String> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let (name, inline) = match text.split_once('=') {
-        Some((name, _)) if text.starts_with("--") => (
-            name,
-            Some(OsString::from_vec(arg.as_bytes()[name.len() + 1..].to_vec())),
-        ),
+    // What is not UTF-8 has another length in the text.
+    let value = arg.as_bytes().splitn(2, |byte| *byte == b'=').nth(1);
+    let (name, inline) = match (text.split_once('='), value) {
+        (Some((name, _)), Some(value)) if text.starts_with("--") => (name, Some(OsString::from_vec(value.to_vec()))),
         _ => (text, None),
     };
     let matches = |flag: &Flag| match name.strip_prefix("--") {

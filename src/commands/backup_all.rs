@@ -24,7 +24,7 @@ use crate::report::units;
 use crate::stack;
 use crate::store::manifest::Point;
 use crate::store::space::available;
-use crate::store::{Kind, Stamp};
+use crate::store::{total, Kind, Stamp};
 
 pub const COMMAND: Command = Command {
     row: &Row {
@@ -294,6 +294,6 @@ fn check_space(app: &App) -> Result<()> {
 /// What this run will take: the last backup of each kind, and a quarter more.
 fn expected(app: &App) -> u64 {
     let newest = |kind| app.store.list(kind).ok()?.pop().map(|entry| entry.disk);
-    let sum: u64 = Kind::ALL.into_iter().filter_map(newest).sum();
-    sum + sum / 4
+    let sum = total(Kind::ALL.into_iter().filter_map(newest));
+    sum.saturating_add(sum / 4)
 }

@@ -31,7 +31,7 @@ use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{expired, fetch_manifest, set_name, stamp_of_file, Expired, RemoteFiles};
 use crate::store::remote::{Proof, Rclone};
 use crate::store::retention::{age_in_days, Rules};
-use crate::store::{make_dir, Stamp, ENCRYPTED};
+use crate::store::{make_dir, total, Stamp, ENCRYPTED};
 use crate::stream::read::sha256;
 
 const DRY_RUN: Flag = dry_run("only say what would be sent and deleted");
@@ -106,7 +106,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
             JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
         }
         sent += 1;
-        bytes += size;
+        bytes = total([bytes, size]);
     }
     clear(app, &rclone, &points, dry_run)?;
     if sent == 0 {
@@ -219,12 +219,8 @@ fn is_here(app: &App, point: &Point) -> bool {
 
 fn length(app: &App, point: &Point) -> u64 {
     let file = |member: &Member| app.store.root().join(&member.name).metadata();
-    point
-        .members
-        .iter()
-        .filter_map(|member| file(member).ok())
-        .map(|meta| meta.len())
-        .sum()
+    let files = point.members.iter().filter_map(|member| file(member).ok());
+    total(files.map(|meta| meta.len()))
 }
 
 /// Refuses a point where another stack's backups lie under its names: two that send to one place would each replace the

@@ -22,7 +22,7 @@ use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, Sta
 use crate::store::lock::remove_unused;
 use crate::store::manifest;
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
-use crate::store::{Entry, Kind, Stamp, Store};
+use crate::store::{total, Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
 use crate::stream::read;
 
@@ -110,7 +110,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
                 Ok(true) => {
                     JOURNAL.info(format_args!("Deleted: {path} ({size})"));
                     removed.insert(entry.path.as_path());
-                    freed += entry.bytes;
+                    freed = total([freed, entry.bytes]);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
@@ -189,10 +189,8 @@ pub fn reclaimable(app: &App) -> u64 {
     let plan = Plan::new(&inventory, components::lost_env_file(app).is_some());
     let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention));
     let entries = inventory.listings.iter().flat_map(|(_, listing)| listing.files());
-    entries
-        .filter(|entry| !kept.contains(&entry.path))
-        .map(|entry| entry.disk)
-        .sum()
+    let gone = entries.filter(|entry| !kept.contains(&entry.path));
+    total(gone.map(|entry| entry.disk))
 }
 
 /// Warns when the newest backup of a component is much smaller than the one before it.

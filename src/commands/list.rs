@@ -16,7 +16,7 @@ use crate::report::json::Json;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{Inventory, PointOnDisk, State};
-use crate::store::{Entry, Kind};
+use crate::store::{total, Entry, Kind};
 
 const JSON: Flag = Flag::new("json", "as JSON, for other programs");
 const ALL: Flag = Flag::new(
@@ -110,7 +110,7 @@ fn counted(unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
         Some(vec![
             kind.dir().to_owned(),
             format!("{} file(s)", files.len()),
-            units::du(files.iter().map(|entry| entry.bytes).sum()),
+            units::du(total(files.iter().map(|entry| entry.bytes))),
             format!("newest {}", age(newest, now)),
         ])
     };

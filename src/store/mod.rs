@@ -20,7 +20,7 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
@@ -183,13 +183,24 @@ pub fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound)
 }
 
+/// The nearest time from 1970 to 9999: what a file system may hold beyond those is no date.
+fn in_calendar(time: SystemTime) -> SystemTime {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
+}
+
+/// The sum of sizes, none of which may be believed.
+pub fn total(sizes: impl IntoIterator<Item = u64>) -> u64 {
+    sizes.into_iter().fold(0, u64::saturating_add)
+}
+
 fn entry_of(kind: Kind, path: PathBuf, meta: &fs::Metadata) -> Entry {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Entry {
         stamp: kind.stamp_in(&name),
-        modified: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        modified: in_calendar(meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)),
         bytes: meta.len(),
-        disk: meta.blocks() * 512,
+        disk: meta.blocks().saturating_mul(512),
         path,
     }
 }

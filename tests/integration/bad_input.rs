@@ -1,9 +1,11 @@
 //! Bad input: one clear ERROR line, exit code 1, nothing changed.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::common::{pipe_without_reader, Outcome, Sandbox};
+use crate::common::{pipe_without_reader, Call, Outcome, Sandbox};
 
 /// Every script.
 const SCRIPTS: [&str; 6] = [
@@ -275,4 +277,160 @@ fn without_an_env_file_the_database_is_not_touched() {
         .run();
     outcome.assert_error(".env file not found");
     assert_eq!(sandbox.listing(), before);
+}
+
+/// What nobody writes on purpose, and a broken clock, file system or hand may: an error at most, never a fault of our own.
+#[test]
+fn no_time_size_or_name_is_an_internal_error() {
+    let sandbox = Sandbox::new("extreme").build();
+    // A file system in memory takes any time and any size.
+    let memory = PathBuf::from(format!("/dev/shm/{}", sandbox.prefix()));
+    fs::create_dir(&memory).unwrap();
+    let _removed = Removed(memory.clone());
+    for kind in ["postgres", "redis", "n8n", "env"] {
+        let dir = sandbox.path(format!("backups/{kind}"));
+        fs::remove_dir_all(&dir).unwrap();
+        fs::create_dir(memory.join(kind)).unwrap();
+        std::os::unix::fs::symlink(memory.join(kind), &dir).unwrap();
+    }
+    let names = [
+        "postgres/n8n_{}.sql.gz",
+        "redis/dump_{}.rdb",
+        "n8n/n8n_data_{}.tar.gz",
+        "env/env_{}.backup",
+    ];
+    let huge = u64::MAX.to_string();
+    let longest = i64::MAX.to_string();
+    for (stamp, mtime, begun, size) in [
+        (
+            "00000101_000000",
+            "-9223372036854775808",
+            "0000-01-01T00:00:00+14:00",
+            &longest,
+        ),
+        ("00010101_000000", "-62135596800", "0001-01-01T00:00:00-14:00", &longest),
+        ("19700101_000000", "0", "1970-01-01T00:00:00Z", &huge),
+        ("20250101_000000", "1735689600", "2025-01-01T00:00:00Z", &longest),
+        (
+            "99991231_235959",
+            "9223372036854775807",
+            "9999-12-31T23:59:59-14:00",
+            &longest,
+        ),
+    ] {
+        let mut manifest = format!(
+            "# n8n-backup recovery point {stamp}\n# begun: {begun}\n# postgres.bytes: {huge}\n# postgres.rows: {huge}\n\
+             # verified: {begun}\n# drill: \n# failed: none\n"
+        );
+        let mut members = String::new();
+        for name in names {
+            let name = name.replace("{}", stamp);
+            let script = "truncate -s 9223372036854775807 -- \"$1\" && touch -d \"@$2\" -- \"$1\"";
+            crate::common::sh(
+                script,
+                &[sandbox.path("backups").join(&name).as_os_str(), mtime.as_ref()],
+            );
+            let (kind, _) = name.split_once('/').unwrap();
+            manifest += &format!("# size.{kind}: {size}\n");
+            members += &format!("{}  {name}\n", "0".repeat(64));
+        }
+        sandbox.write(&format!("backups/sets/{stamp}.sha256"), manifest + &members);
+        // The same without a point, under names that are no text.
+        for name in [
+            &b"n8n_20200101_000000.sql.gz"[..],
+            b"n8n_\xff\xfe.sql.gz",
+            b"\xc3\xa4.sql.gz",
+            b" .sql.gz",
+        ] {
+            let name = [stamp.as_bytes(), name].concat();
+            let path = memory.join("postgres").join(OsStr::from_bytes(&name));
+            let script = "truncate -s 9223372036854775807 -- \"$1\" && touch -d \"@$2\" -- \"$1\"";
+            crate::common::sh(script, &[path.as_os_str(), mtime.as_ref()]);
+        }
+    }
+    for (days, count) in [("0", "0"), ("36500", "100000")] {
+        for (name, value) in [
+            ("BACKUP_RETENTION_DAYS", days),
+            ("BACKUP_OFFSITE_KEEP_DAYS", days),
+            ("BACKUP_KEEP_LAST", count),
+            ("BACKUP_KEEP_DAILY", count),
+            ("BACKUP_KEEP_WEEKLY", count),
+            ("BACKUP_KEEP_MONTHLY", count),
+            ("BACKUP_KEEP_YEARLY", count),
+            ("BACKUP_MIN_FREE_KB", "18014398509481983"),
+            ("BACKUP_STALL_SECONDS", "604800"),
+        ] {
+            sandbox.set(name, value);
+        }
+        for zone in [
+            "UTC",
+            "Pacific/Kiritimati",
+            "America/St_Johns",
+            "Nowhere/At_All",
+            ":/etc/passwd",
+        ] {
+            for command in [
+                &["list"][..],
+                &["list", "--all"],
+                &["list", "--json"],
+                &["status"],
+                &["status", "--json", "--max-age", "4294967295d"],
+                &["cleanup-backups", "--dry-run"],
+            ] {
+                assert_no_internal_error(sandbox.binary().args(command).env("TZ", zone));
+            }
+        }
+        for command in ["doctor", "backup-all", "cleanup-backups"] {
+            let nowhere = ("DOCKER_HOST", "unix:///nonexistent");
+            assert_no_internal_error(sandbox.binary().arg(command).env(nowhere.0, nowhere.1));
+        }
+    }
+    // What cannot be, as an argument of every command and of none.
+    for bytes in [
+        &b""[..],
+        b"\xff",
+        b"-",
+        b"-\xff",
+        b"--\xff=\xff",
+        b"--\xff\xff\xff=",
+        b"--=",
+        b"-\xc3\xa4",
+        b"--json=\xff",
+    ] {
+        let odd = OsStr::from_bytes(bytes);
+        assert_no_internal_error(sandbox.binary().arg(odd));
+        for command in [
+            "list",
+            "status",
+            "verify",
+            "restore-all",
+            "restore-env",
+            "help",
+            "completions",
+        ] {
+            assert_no_internal_error(sandbox.binary().arg(command).arg(odd));
+        }
+    }
+}
+
+/// Whatever it says, it is not that the program itself is at fault.
+#[track_caller]
+fn assert_no_internal_error(call: Call<'_>) {
+    let outcome = call.run();
+    let told = [&outcome.stdout, &outcome.stderr, &outcome.log]
+        .map(String::as_str)
+        .concat();
+    assert!(
+        outcome.code.is_some_and(|code| code < 100) && !told.contains("nternal error") && !told.contains("panicked"),
+        "{outcome}"
+    );
+}
+
+/// Removes a directory when this is dropped.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }

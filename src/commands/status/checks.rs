@@ -14,7 +14,7 @@ use crate::store::manifest::NONE;
 use crate::store::marks::{self, DrillOutcome};
 use crate::store::retention::Rules;
 use crate::store::space::available;
-use crate::store::Kind;
+use crate::store::{total, Kind};
 
 use super::DAY;
 
@@ -272,7 +272,7 @@ impl State {
     pub fn stored(&self) -> (u64, u64) {
         let all = self.points.iter().chain(&self.ahead);
         let count = self.points.len() + self.ahead.len();
-        (count as u64, all.map(|point| point.stored).sum())
+        (count as u64, total(all.map(|point| point.stored)))
     }
 
     /// The age in seconds of the newest complete point.
@@ -308,8 +308,8 @@ impl Seen {
         let damaged = point.damaged();
         for file in &held.files {
             let there = file.entry.as_ref().map_or(0, |entry| entry.bytes);
-            seen.stored += there;
-            seen.bytes += point.size(file.member.kind).unwrap_or(there);
+            seen.stored = total([seen.stored, there]);
+            seen.bytes = total([seen.bytes, point.size(file.member.kind).unwrap_or(there)]);
             let name = || file.member.name.clone();
             if damaged.contains(&file.member.kind) {
                 seen.damaged.push(name());

@@ -93,7 +93,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         .iter()
         .filter(|count| count.kind == CountKind::Table)
         .filter_map(|count| count.value)
-        .sum();
+        .fold(0, i64::saturating_add);
     let what = format!(
         "{} tables, {rows} rows, {} sequences",
         count(&[CountKind::Table, CountKind::Partitioned]),

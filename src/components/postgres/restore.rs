@@ -16,7 +16,7 @@ use crate::formats::pg_dump;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::stack::LeftHalfDone;
-use crate::store::{Kind, Stamp};
+use crate::store::{total, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::check_recorded;
 
@@ -180,7 +180,7 @@ fn check_room(
     };
     // They are dropped before the load.
     let swept = leftovers.iter().filter(|leftover| leftover.mark != Mark::Kept);
-    let swept: u64 = swept.map(|leftover| leftover.bytes).sum();
+    let swept = total(swept.map(|leftover| leftover.bytes));
     let freed = swept.saturating_add(if options.in_place { server.size } else { 0 });
     let needed = room(bytes, server.wal);
     if free.saturating_add(freed) >= needed {

@@ -50,7 +50,7 @@ pub(super) fn keys(keyspace: &str) -> Option<u64> {
             .is_some_and(|number| number.parse::<u32>().is_ok())
         {
             let count = value.split(',').find_map(|field| field.strip_prefix("keys="))?;
-            sum += count.parse::<u64>().ok()?;
+            sum = u64::checked_add(sum, count.parse().ok()?)?;
         }
     }
     Some(sum)

@@ -403,9 +403,8 @@ impl Redis<'_> {
             let replies = self.ask(&[&select, &call])?;
             let reply = replies.last().map_or("", String::as_str);
             let reply = reply.strip_prefix("(integer) ").unwrap_or(reply);
-            sum += reply
-                .parse::<u64>()
-                .map_err(|_| anyhow!("Redis replied to the script that looks at n8n's queue: {reply}"))?;
+            let count = reply.parse::<u64>().ok().and_then(|count| count.checked_add(sum));
+            sum = count.with_context(|| format!("Redis replied to the script that looks at n8n's queue: {reply}"))?;
         }
         Ok(sum)
     }
