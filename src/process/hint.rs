@@ -5,7 +5,7 @@ use std::io;
 
 use anyhow::Error;
 
-use super::error::Told;
+use super::error::{Missing, Told};
 
 /// An error, or the context of one, with what to do about it.
 #[derive(Debug)]
@@ -36,10 +36,13 @@ pub fn hint_of(error: &Error) -> Option<&str> {
         let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
         causes.find_map(|cause| cause.get_ref()?.downcast_ref::<Hinted>())
     };
-    match error.downcast_ref::<Hinted>().or_else(within_io) {
-        Some(hinted) => Some(&hinted.hint),
-        None => hint_of(&error.downcast_ref::<Told>()?.error),
+    if let Some(hinted) = error.downcast_ref::<Hinted>().or_else(within_io) {
+        return Some(&hinted.hint);
     }
+    if let Some(missing) = error.downcast_ref::<Missing>() {
+        return Some(missing.hint);
+    }
+    hint_of(&error.downcast_ref::<Told>()?.error)
 }
 
 /// An error with its causes and what to do about it, in one line.
@@ -80,6 +83,14 @@ mod tests {
             error: Error::new(hinted("a", "b")),
         });
         assert_eq!(hint_of(&told), Some("b"));
+        let missing = Error::new(Missing {
+            what: "no gzip",
+            hint: "install gzip",
+        });
+        assert_eq!(
+            explained(&missing.context("Cannot unpack")),
+            "Cannot unpack: no gzip; install gzip"
+        );
         assert_eq!(explained(&anyhow!("nothing").context("known")), "known: nothing");
     }
 }
