@@ -108,9 +108,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     // When nothing tells, it is: a backup of what is half restored must not be what `latest` means.
     let unfinished = stack::unfinished(app).map_or_else(
         |error| {
-            JOURNAL.warn(format_args!(
-                "Whether a restore is unfinished could not be found out: {error:#}"
-            ));
+            JOURNAL.warning(&error.context("Whether a restore is unfinished could not be found out"));
             true
         },
         |left| left.is_some(),

@@ -78,7 +78,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     for (path, point) in inventory::latest_first(&app.store, now)? {
         match point {
             Ok(point) => points.push(point),
-            Err(error) => JOURNAL.warn(format_args!("Not sent: {}: {error:#}", path.display())),
+            Err(error) => JOURNAL.warning(&error.context(format!("Not sent: {}", path.display()))),
         }
     }
     let plan = plan(app, &points, &there, &remote, now)?;

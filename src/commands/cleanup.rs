@@ -329,10 +329,7 @@ impl<'a> Plan<'a> {
             }
             // A program that fails on a file may have lacked its bytes.
             if read::is_no_verdict(&error) || read::sha256(&app.config, &file.path).is_err() {
-                JOURNAL.warn(format_args!(
-                    "Could not be judged, and is kept: {}: {error:#}",
-                    file.path.display()
-                ));
+                JOURNAL.warning(&error.context(format!("Could not be judged, and is kept: {}", file.path.display())));
                 // Nor can those before it go: one of them may be the last good one.
                 for index in std::iter::once(index).chain(order) {
                     self.units[index].unreadable |= !self.units[index].recorded;

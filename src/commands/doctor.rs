@@ -15,7 +15,7 @@ use crate::cli::{Row, QUIET};
 use crate::components::COMPONENTS;
 use crate::config::{Config, Encryption};
 use crate::engine::Docker;
-use crate::process;
+use crate::process::{self, explained};
 use crate::report::channel::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
@@ -54,7 +54,10 @@ fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     if let Some(error) = unread {
         report.fail(
             "settings",
-            format!("{error:#}; the other checks go by the defaults until this is set right"),
+            format!(
+                "{}; the other checks go by the defaults until this is set right",
+                explained(error)
+            ),
         );
     }
     let docker = engine(app, &mut report);
@@ -98,7 +101,7 @@ fn engine(app: &App, report: &mut Report) -> Option<Docker> {
             Some(docker)
         }
         Err(error) => {
-            report.fail("docker", format!("{error:#}"));
+            report.error("docker", &error);
             None
         }
     }
@@ -119,7 +122,7 @@ fn cron_environment(app: &App, report: &mut Report) {
             "cron",
             format!("{name} is set here, and cron does not pass it: put {name}=... above the entry in the crontab"),
         ),
-        (Err(error), _) => report.warn("cron", format!("in cron's environment: {error:#}")),
+        (Err(error), _) => report.warn("cron", format!("in cron's environment: {}", explained(&error))),
     }
 }
 
@@ -151,7 +154,7 @@ fn programs(app: &App, report: &mut Report) {
     }
     for channel in channels(config) {
         if let Err(error) = channel.probe(config) {
-            report.fail(channel.name(), format!("{error:#}"));
+            report.error(channel.name(), &error);
         }
     }
 }
@@ -174,7 +177,7 @@ fn places(app: &App, report: &mut Report) {
     match Lock::attempt(&config.lock_file) {
         Ok(Attempt::Held(_)) => report.ok("lock", format!("{} is free", config.lock_file.display())),
         Ok(Attempt::Busy(pid)) => report.warn("lock", format!("a backup or restore runs (PID: {pid})")),
-        Err(error) => report.fail("lock", format!("{error:#}")),
+        Err(error) => report.error("lock", &error),
     }
 }
 
@@ -189,7 +192,7 @@ fn writable(dir: &Path) -> io::Result<()> {
 fn history(app: &App, report: &mut Report) {
     let state = match State::gather(app) {
         Ok(state) => state,
-        Err(error) => return report.fail("last run", format!("{error:#}")),
+        Err(error) => return report.error("last run", &error),
     };
     for finding in state.findings(EXPECTED_AGE) {
         let check = match finding.check {

@@ -225,7 +225,7 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
                     }
                 }
             },
-            Err(error) => JOURNAL.warn(format_args!("Passing over {}: {error:#}", path.display())),
+            Err(error) => JOURNAL.warning(&error.context(format!("Passing over {}", path.display()))),
         }
     }
     bail!("There is no recovery point that holds all of these parts; name one, with --only or --skip")

@@ -121,9 +121,9 @@ pub fn open(project: &Path, call: &Call) -> Result<App> {
     }
     if acts {
         if let Err(error) = stack::release(&app, journal) {
-            journal.warn(format_args!(
-                "The restart policies that an interrupted restore had changed could not be put back: {error:#}"
-            ));
+            journal.warning(
+                &error.context("The restart policies that an interrupted restore had changed could not be put back"),
+            );
         }
     }
     if call.row.in_background {

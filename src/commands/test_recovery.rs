@@ -434,9 +434,7 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
             }
         });
         if let Err(error) = marked {
-            JOURNAL.warn(format_args!(
-                "The outcome could not be recorded in the manifest: {error:#}"
-            ));
+            JOURNAL.warning(&error.context("The outcome could not be recorded in the manifest"));
         }
     }
     if !run.failed.is_empty() {

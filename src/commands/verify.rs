@@ -352,7 +352,7 @@ fn check(app: &App, kind: Kind, path: &Path, recorded: Option<(&Point, &Member)>
 /// Changes a point's marks; a medium that cannot be written, which is good to verify, is no failure.
 fn mark(app: &App, stamp: Stamp, change: impl FnOnce(&mut Point)) {
     if let Err(error) = manifest::update(&app.store, stamp, change) {
-        JOURNAL.warn(format_args!("Recovery point {stamp} could not be marked: {error:#}"));
+        JOURNAL.warning(&error.context(format!("Recovery point {stamp} could not be marked")));
     }
 }
 

@@ -7,6 +7,8 @@ use anyhow::{anyhow, Error, Result};
 
 use super::Docker;
 
+use crate::process::hinted;
+
 impl Docker {
     /// Whether the client is podman, perhaps under docker's name: `--version` prints `podman version 4.3.1`. The engine
     /// is not asked.
@@ -79,9 +81,15 @@ pub(super) fn stop_limit(text: &str) -> Duration {
 /// A failure of the engine as a whole.
 pub(super) fn engine_error(stderr: &str) -> Error {
     let what = if is_denied(stderr) {
-        "Docker engine refuses this user: run as a member of the group docker, or as root"
+        hinted(
+            "Docker engine refuses this user",
+            "run as a member of the group docker, or as root",
+        )
     } else {
-        "Docker engine does not answer: is the daemon running?"
+        hinted(
+            "Docker engine does not answer",
+            "see whether the daemon runs: systemctl status docker",
+        )
     };
     anyhow!("{}", if stderr.is_empty() { "no reason given" } else { stderr }).context(what)
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Error, Result};
 
 use super::dialect::{absent, stop_limit};
 use super::Docker;
+
+use crate::process::hinted;
 
 /// What the engine says about a container.
 #[derive(Clone, Debug)]
@@ -198,34 +200,38 @@ impl Docker {
     /// A container that is there, whatever its state.
     pub fn existing(&self, name: &str, setting: &str) -> Result<Container> {
         self.container(name)?.with_context(|| {
-            format!(
-                "There is no container {name}: make it (docker compose up --no-start), or set {setting} in .env if \
-                 yours is called otherwise"
+            hinted(
+                format_args!("There is no container {name}"),
+                format_args!(
+                    "run 'docker compose up --no-start', which creates it, or set {setting} in .env to its name"
+                ),
             )
         })
     }
 
     /// A container that runs. The error tells why it does not, and what to do.
     pub fn running(&self, name: &str, setting: &str) -> Result<Container> {
-        let missing = || format!("Container {name} is not running");
-        match self.container(name)? {
-            None => Err(anyhow!(
-                "there is no container of this name; set {setting} in .env if yours is called otherwise"
-            ))
-            .with_context(missing),
-            Some(container) if container.status == Status::Running => Ok(container),
+        let why = match self.container(name)? {
+            None => Error::new(hinted(
+                "there is no container of this name",
+                format_args!("set {setting} in .env to the name of yours"),
+            )),
+            Some(container) if container.status == Status::Running => return Ok(container),
             Some(container) if container.status == Status::Paused => {
-                Err(anyhow!("it is paused; try: docker unpause {name}")).with_context(missing)
+                Error::new(hinted("it is paused", format_args!("run 'docker unpause {name}'")))
             }
             Some(container) => {
                 let state = &container.status;
-                let why = match self.last_failure(name) {
+                match self.last_failure(name) {
                     Some(failure) => anyhow!("its state is '{state}', and its last output is: {failure}"),
-                    None => anyhow!("its state is '{state}'; try: docker start {name}"),
-                };
-                Err(why).with_context(missing)
+                    None => Error::new(hinted(
+                        format_args!("its state is '{state}'"),
+                        format_args!("run 'docker start {name}'"),
+                    )),
+                }
             }
-        }
+        };
+        Err(why.context(format!("Container {name} is not running")))
     }
 
     /// Why the program of a container ended by itself; none when its log tells of no failure.

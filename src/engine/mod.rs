@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::process::{self, is_executable, Output};
+use crate::process::{self, hinted, is_executable, Output};
 
 use dialect::engine_error;
 
@@ -60,7 +60,10 @@ impl Docker {
                 return Ok(Self { program, stall });
             }
         }
-        bail!("Docker command not found: install Docker, or add the directory of the docker command to PATH")
+        bail!(hinted(
+            "Docker command not found",
+            "install Docker, or add the directory of the docker command to PATH"
+        ))
     }
 
     /// The client's path, for messages.

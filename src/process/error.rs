@@ -32,13 +32,16 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// A program that is needed and is not on this host.
+/// A program that is needed and is not on this host, and how it comes there.
 #[derive(Debug)]
-pub struct Missing(pub &'static str);
+pub struct Missing {
+    pub what: &'static str,
+    pub hint: &'static str,
+}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.what)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a check found, for doctor and status.
 
+use crate::process::explained;
+
 /// How bad a finding is; also the exit code of status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -64,11 +66,16 @@ impl Report {
         self.0.push(Finding::new(check, Level::Critical, text));
     }
 
+    /// Somebody has to act on an error.
+    pub fn error(&mut self, check: &'static str, error: &anyhow::Error) {
+        self.fail(check, explained(error));
+    }
+
     /// A question that was answered, or could not be.
     pub fn result(&mut self, check: &'static str, result: anyhow::Result<String>) {
         match result {
             Ok(text) => self.ok(check, text),
-            Err(error) => self.fail(check, format!("{error:#}")),
+            Err(error) => self.error(check, &error),
         }
     }
 }

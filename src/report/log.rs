@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use log::Level;
 
+use crate::process::hint_of;
 use crate::store::atomic;
 
 pub use crate::formats::text::ascii;
@@ -78,12 +79,23 @@ impl Journal {
         log::error!(target: self.tag, "{message}");
     }
 
-    /// Logs a failure and what led to it: the outermost message on a line of its own, the causes on the next.
+    /// Logs a failure: the outermost message on a line of its own, the causes on the next, then what to do.
     pub fn failure(&self, error: &anyhow::Error) {
         self.error(error);
         let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
         if !causes.is_empty() {
             self.error(format_args!("Cause: {}", causes.join(": ")));
+        }
+        if let Some(hint) = hint_of(error) {
+            self.error(format_args!("Hint: {hint}"));
+        }
+    }
+
+    /// Logs an error that does not stop the work, and what to do.
+    pub fn warning(&self, error: &anyhow::Error) {
+        self.warn(format_args!("{error:#}"));
+        if let Some(hint) = hint_of(error) {
+            self.warn(format_args!("Hint: {hint}"));
         }
     }
 }

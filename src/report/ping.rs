@@ -7,7 +7,7 @@ use anyhow::{bail, Context as _, Result};
 use super::channel::{body, Channel, Outcome};
 use super::log;
 use crate::config::{Config, Secret};
-use crate::process;
+use crate::process::{self, hinted};
 
 /// Above what the limits in [`request`] add up to.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ impl Channel for Ping {
     }
 
     fn probe(&self, config: &Config) -> Result<()> {
-        process::find("curl", config.path.as_ref()).context("curl is missing: install curl")?;
+        process::find("curl", config.path.as_ref()).context(hinted("curl is missing", "install curl"))?;
         Ok(())
     }
 
@@ -59,7 +59,7 @@ fn send(url: &Secret, signal: Signal, lines: &[String]) -> Result<()> {
     // --disable, which must come first, leaves the user's own .curlrc out.
     curl.args(["--disable", "--config", "-"]);
     let request = request(url.reveal(), signal, lines).into_bytes();
-    let output = process::output("curl", curl, Some(request), LIMIT).context("is curl installed?")?;
+    let output = process::output("curl", curl, Some(request), LIMIT)?;
     if !output.success {
         bail!("{}", output.stderr);
     }

@@ -75,7 +75,7 @@ impl Drop for Progress {
 }
 
 impl Progress {
-    /// Counts so many bytes more.
+    /// Counts more bytes.
     pub fn add(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -42,7 +42,7 @@ pub fn report_run(
     let begun = Instant::now();
     let watched = channels(config).next().is_some();
     let alarm = watched.then(|| Alarm::set(config)).transpose().unwrap_or_else(|error| {
-        journal.warn(format_args!("A run that is killed will not be reported: {error:#}"));
+        journal.warning(&error.context("A run that is killed will not be reported"));
         None
     });
     let run = Running {
@@ -101,7 +101,7 @@ fn tell_end(config: &Config, journal: Journal, mut outcome: Outcome, look: impl 
 fn tell(config: &Config, journal: Journal, what: impl Fn(&dyn Channel) -> Result<()>) {
     for channel in channels(config) {
         if let Err(error) = caught(|| what(channel)) {
-            journal.warn(format_args!("{error:#}"));
+            journal.warning(&error);
         }
     }
 }

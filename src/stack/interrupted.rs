@@ -97,7 +97,8 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
 
 /// Gives containers their restart policy back that a killed restore has held. Nothing while a restore is at work.
 pub fn release(app: &App, journal: Journal) -> Result<()> {
-    if read(app)?.is_none_or(|record| record.held().next().is_none()) {
+    // A record that cannot be read is told of by what goes on with it.
+    if !matches!(read(app), Ok(Some(record)) if record.held().next().is_some()) {
         return Ok(());
     }
     let Attempt::Held(_lock) = Lock::attempt(&app.config.lock_file)? else {

@@ -207,10 +207,10 @@ impl<'a> Pause<'a> {
         let held: Vec<String> = self.record.held().map(|(name, _)| name.to_owned()).collect();
         for name in held {
             if let Err(error) = self.docker.set_restart(&name, "no") {
-                self.journal.warn(format_args!(
-                    "{name} cannot be kept from being started by the engine, so a start of it meanwhile makes the restore fail: \
-                     {error:#}"
-                ));
+                self.journal.warning(&error.context(format!(
+                    "{name} cannot be kept from being started by the engine, so a start of it meanwhile makes the restore \
+                     fail"
+                )));
                 if let Some(entry) = self.record.containers.get_mut(&name) {
                     entry.policy = None;
                 }

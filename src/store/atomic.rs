@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::process::hinted;
+
 /// `O_NONBLOCK` of Linux. It is there for what takes the place of the file while that is opened; on the few processors where
 /// Linux has another number for it (MIPS, SPARC), this one changes nothing.
 pub const NONBLOCK: i32 = 0o4000;
@@ -41,7 +43,7 @@ pub fn check(is_right: bool) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::new(
             ErrorKind::InvalidInput,
-            "it is not a regular file: remove it",
+            hinted("it is not a regular file", "remove it"),
         )),
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 
+use crate::process::hinted;
 use crate::store::atomic;
 
 /// A lock that is ours until this is dropped.
@@ -105,10 +106,10 @@ fn open(path: &Path) -> Result<File> {
     }
     let there = path.symlink_metadata().with_context(context)?;
     if !there.is_file() {
-        bail!(
-            "Lock file {} is not a regular file: remove it, or set BACKUP_LOCK_FILE in .env",
-            path.display()
-        );
+        bail!(hinted(
+            format_args!("Lock file {} is not a regular file", path.display()),
+            "remove it, or set BACKUP_LOCK_FILE in .env"
+        ));
     }
     let file = match options.open(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
@@ -121,10 +122,10 @@ fn open(path: &Path) -> Result<File> {
     }
     // A second name may be that of a file which somebody wants to see emptied.
     if opened.nlink() != 1 {
-        bail!(
-            "Lock file {} has another name as well: remove it, or set BACKUP_LOCK_FILE in .env",
-            path.display()
-        );
+        bail!(hinted(
+            format_args!("Lock file {} has another name as well", path.display()),
+            "remove it, or set BACKUP_LOCK_FILE in .env"
+        ));
     }
     Ok(file)
 }

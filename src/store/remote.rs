@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use crate::process::{self, find, Chain, ChildOutput, Clock, Input, Output, Tail};
+use crate::process::{self, find, hinted, Chain, ChildOutput, Clock, Input, Output, Tail};
 
 /// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
 const SLOWEST_SUMS: u64 = 5 << 20;
@@ -53,8 +53,10 @@ impl Rclone {
     /// Looks for rclone on `path`. `remote` is a directory as `NAME:PATH`, `config` rclone's configuration file when it is
     /// not in rclone's own place, and `stall` how long nothing may move.
     pub fn locate(path: Option<&OsString>, config: Option<PathBuf>, remote: String, stall: Duration) -> Result<Self> {
-        let program =
-            find("rclone", path).context("rclone not found: install rclone (copies elsewhere are made by it)")?;
+        let program = find("rclone", path).context(hinted(
+            "rclone not found",
+            "install rclone, which makes the off-site copies",
+        ))?;
         Ok(Self {
             program,
             config,
@@ -81,12 +83,15 @@ impl Rclone {
             Some(0) => Ok(output.text().lines().map(str::to_owned).collect()),
             Some(NO_DIRECTORY) => Ok(Vec::new()),
             _ => {
+                let message = format!("{} cannot be listed: {}", self.remote, output.stderr);
                 // As rclone words it where its configuration lacks the remote.
-                let hint = match output.stderr.contains("didn't find section in config file") {
-                    true => "; make the remote with 'rclone config', or set RCLONE_REMOTE and RCLONE_CONFIG in .env",
-                    false => "",
-                };
-                bail!("{} cannot be listed: {}{hint}", self.remote, output.stderr)
+                match output.stderr.contains("didn't find section in config file") {
+                    true => bail!(hinted(
+                        message,
+                        "make the remote with 'rclone config', or set RCLONE_REMOTE and RCLONE_CONFIG in .env"
+                    )),
+                    false => bail!(message),
+                }
             }
         }
     }

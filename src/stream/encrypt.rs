@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, Context, Error, Result};
 
 use crate::config::{Config, Encryption, Recipient, Secret};
-use crate::process::{self, find, Chain, ChildOutput, Input, Missing, Observer, Pending};
+use crate::process::{self, find, hinted, Chain, ChildOutput, Input, Missing, Observer, Pending};
 
 /// What gpg is told each time: no questions, no options of the user's, no agent that stays, no network.
 const ALWAYS: [&str; 6] = [
@@ -47,7 +47,6 @@ const PROBE: u64 = 64 << 10;
 /// A file that cannot be decrypted here; whether its contents are whole is not known.
 #[derive(Debug)]
 pub struct Locked {
-    file: PathBuf,
     /// What is missing, or does not fit.
     pub why: String,
     /// It takes a private key, which a host that only makes backups does not have.
@@ -56,11 +55,23 @@ pub struct Locked {
 
 impl fmt::Display for Locked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cannot decrypt {}: {}", self.file.display(), self.why)
+        f.write_str(&self.why)
     }
 }
 
 impl std::error::Error for Locked {}
+
+impl Locked {
+    /// As the error of `file`.
+    fn error(file: &Path, why: String, hint: Option<String>, private_key: bool) -> Error {
+        let error = Error::new(Self { why, private_key });
+        let message = format!("Cannot decrypt {}", file.display());
+        match hint {
+            Some(hint) => error.context(hinted(message, hint)),
+            None => error.context(message),
+        }
+    }
+}
 
 /// The gpg of this host.
 #[derive(Debug)]
@@ -79,7 +90,10 @@ enum Lock {
 impl Gpg {
     /// Looks for gpg on `path`. `stall` bounds how long it may take for an answer.
     pub fn locate(path: Option<&OsString>, stall: Duration) -> Result<Self> {
-        let missing = Missing("gpg not found: install gnupg (backups are encrypted by it)");
+        let missing = Missing {
+            what: "gpg not found",
+            hint: "install gnupg, which encrypts the backups",
+        };
         let program = find("gpg", path).ok_or(missing)?;
         Ok(Self { program, stall })
     }
@@ -136,14 +150,14 @@ impl Gpg {
         let passphrase = match (lock, encryption) {
             (Lock::PrivateKey, _) => None,
             (Lock::Passphrase, Some(Encryption::Passphrase(passphrase))) => Some(passphrase),
-            (Lock::Passphrase, _) => bail!(Locked {
-                file: name.to_owned(),
-                why: format!(
+            (Lock::Passphrase, _) => {
+                let why = "it is encrypted with a passphrase, and BACKUP_GPG_PASSPHRASE is not set".to_owned();
+                let hint = format!(
                     "set BACKUP_GPG_PASSPHRASE in .env to the passphrase that it was encrypted with{}",
                     encryption.map_or("", |_| ", and BACKUP_GPG_RECIPIENT to nothing")
-                ),
-                private_key: false,
-            }),
+                );
+                return Err(Locked::error(name, why, Some(hint), false));
+            }
         };
         self.probe(passphrase, &start, name)?;
         let Some(passphrase) = passphrase else {
@@ -167,16 +181,19 @@ impl Gpg {
         }
         // The start alone was given to it.
         let told: Vec<&str> = output.stderr_lines().filter(|line| !tells_cut(line)).collect();
-        let hint = match passphrase {
-            Some(_) if tells_wrong_passphrase(&output.stderr) => "BACKUP_GPG_PASSPHRASE is not its passphrase",
-            Some(_) => "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
-            None => "its private key must be in the keyring of the user who runs this, and unlocked",
+        let (what, hint) = match passphrase {
+            Some(_) if tells_wrong_passphrase(&output.stderr) => ("BACKUP_GPG_PASSPHRASE is not its passphrase", None),
+            Some(_) => (
+                "BACKUP_GPG_PASSPHRASE is not its passphrase, or the file is damaged",
+                None,
+            ),
+            None => (
+                "its private key is not at hand",
+                Some("import its private key into the keyring of the user who runs this, and unlock it".to_owned()),
+            ),
         };
-        bail!(Locked {
-            file: name.to_owned(),
-            why: format!("{hint} ({})", told.join(" / ")),
-            private_key: passphrase.is_none(),
-        })
+        let why = format!("{what} ({})", told.join(" / "));
+        Err(Locked::error(name, why, hint, passphrase.is_none()))
     }
 
     fn encrypting(&self, encryption: &Encryption) -> Command {

@@ -53,11 +53,12 @@ impl Outcome {
         self
     }
 
-    /// The messages of level ERROR, without those that tell the cause of another.
+    /// The messages of level ERROR, without those that tell the cause of another, or what to do.
     pub fn errors(&self) -> Vec<String> {
         self.lines()
             .into_iter()
-            .filter(|line| line.level == "ERROR" && !line.message.starts_with("Cause: "))
+            .filter(|line| line.level == "ERROR")
+            .filter(|line| !line.message.starts_with("Cause: ") && !line.message.starts_with("Hint: "))
             .map(|line| line.message)
             .collect()
     }

@@ -177,7 +177,8 @@ fn a_log_that_cannot_be_written_stops_before_anything_is_done() {
             // Where standard output is the log, standard error is what remains.
             let said = [&outcome.stdout, &outcome.stderr].map(|text| -> Vec<&str> {
                 let errors = text.lines().filter(|line| line.starts_with("[ERROR] "));
-                errors.filter(|line| !line.contains("] Cause: ")).collect()
+                let further = |line: &&str| line.contains("] Cause: ") || line.contains("] Hint: ");
+                errors.filter(|line| !further(line)).collect()
             });
             assert!(
                 outcome.code == Some(1) && !said.concat().is_empty(),

@@ -235,7 +235,10 @@ fn a_host_without_gpg_is_told_so_before_anything_begins() {
     let said = hide("exec \"$0\"");
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     assert_eq!(said.status.code(), Some(1), "{text}");
-    assert!(text.contains("gpg not found: install gnupg"), "{text}");
+    assert!(
+        text.contains("gpg not found\n") && text.contains("] Hint: install gnupg"),
+        "{text}"
+    );
     assert_eq!(before, sandbox.listing());
 }
 
@@ -272,7 +275,12 @@ fn a_wrong_passphrase_or_a_damaged_file_stops_a_restore_before_anything_is_touch
     let restore = |file: &Path| sandbox.run("restore-postgres", &[&file.to_string_lossy()]);
 
     sandbox.set("BACKUP_GPG_PASSPHRASE", "another passphrase");
-    restore(&dump).assert_error("Cannot decrypt {}: BACKUP_GPG_PASSPHRASE is not its passphrase{}");
+    let refused = restore(&dump);
+    refused.assert_error("Cannot decrypt {}");
+    refused.assert_log_has(
+        "restore-postgres",
+        "ERROR Cause: BACKUP_GPG_PASSPHRASE is not its passphrase{}",
+    );
     let outcome = verify(&sandbox, &[]);
     assert_eq!(outcome.code, Some(1), "{outcome}");
     outcome.assert_log_has(
@@ -284,7 +292,9 @@ fn a_wrong_passphrase_or_a_damaged_file_stops_a_restore_before_anything_is_touch
         "ERROR Verification failed: 1 of 1 file(s) could not be checked",
     );
     sandbox.set("BACKUP_GPG_PASSPHRASE", "");
-    restore(&dump).assert_error("Cannot decrypt {}: set BACKUP_GPG_PASSPHRASE in .env{}");
+    let refused = restore(&dump);
+    refused.assert_error("Cannot decrypt {}");
+    refused.assert_log_has("restore-postgres", "ERROR Hint: set BACKUP_GPG_PASSPHRASE in .env{}");
     sandbox.set("BACKUP_GPG_PASSPHRASE", PASSPHRASE);
     let whole = fs::read(&dump).unwrap();
     let (start, end) = whole.split_at(whole.len() / 2);
@@ -337,7 +347,8 @@ fn only_the_private_key_reads_what_is_encrypted_to_its_public_key() {
         .arg(&dump)
         .env("HOME", sandbox.aside(""))
         .run();
-    locked.assert_error("Cannot decrypt {}: its private key must be in the keyring{}");
+    locked.assert_error("Cannot decrypt {}");
+    locked.assert_log_has("restore-postgres", "ERROR Hint: import its private key {}");
 
     // The private key, and the key by its name.
     sandbox.set("BACKUP_GPG_RECIPIENT", "backup@example.org");

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 use crate::app::App;
+use crate::process::explained;
 use crate::report::finding::{Finding, Level};
 use crate::report::units;
 use crate::stack;
@@ -92,7 +93,7 @@ impl State {
         state.unreadable = inventory.unreadable.len();
         state.away = inventory.away.iter().map(ToString::to_string).collect();
         let failed = inventory.listings.iter().filter_map(|(_, listing)| match listing {
-            Listing::Failed(error) => Some(format!("{error:#}")),
+            Listing::Failed(error) => Some(explained(error)),
             _ => None,
         });
         state.away.extend(failed);

@@ -13,6 +13,7 @@ use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
+use crate::process::explained;
 use crate::report::finding::{Finding, Level};
 use crate::report::json::Json;
 use crate::report::log::ascii;
@@ -67,7 +68,7 @@ pub fn parse_age(text: &str) -> Result<Duration> {
 
 /// The line for monitoring when nothing can be told.
 fn unknown(error: &anyhow::Error) -> String {
-    format!("BACKUP UNKNOWN - {}\n", ascii(&format!("{error:#}")))
+    format!("BACKUP UNKNOWN - {}\n", ascii(&explained(error)))
 }
 
 /// Prints the verdict and gives its exit code: 0 ok, 1 warning, 2 critical, 3 when nothing can be told.

@@ -150,9 +150,7 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
             // The engine goes on past a file that vanishes while it is read, and spoils the archive.
             Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Spoilt>().is_some() => {
                 attempt += 1;
-                JOURNAL.warn(format_args!(
-                    "The volume changed while it was read, trying again: {error:#}"
-                ));
+                JOURNAL.warning(&error.context("The volume changed while it was read, trying again"));
             }
             Err(error) => return Err(error.context("tar backup failed")),
         }

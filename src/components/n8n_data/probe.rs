@@ -30,7 +30,7 @@ fn volume(app: &App, docker: &Docker, report: &mut Report) {
             "volume",
             format!("{volume} does not exist; set BACKUP_N8N_VOLUME in .env to the one that n8n mounts"),
         ),
-        Err(error) => report.fail("volume", format!("{error:#}")),
+        Err(error) => report.error("volume", &error),
     }
     // A volume may stand for a directory of the host that n8n mounts as such.
     let directory = docker.volume_directory(volume).unwrap_or_default();
@@ -45,7 +45,7 @@ fn volume(app: &App, docker: &Docker, report: &mut Report) {
                 continue;
             }
             Err(error) => {
-                report.fail("n8n", format!("{error:#}"));
+                report.error("n8n", &error);
                 continue;
             }
         };

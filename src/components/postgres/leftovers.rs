@@ -61,9 +61,7 @@ pub fn clear(app: &App, journal: Journal) -> Result<()> {
     let left = sql::parse_leftovers(list)?;
     if left.iter().any(|leftover| leftover.mark != Mark::Kept) {
         if let Err(error) = sweep(&psql, maintenance, live, None, journal) {
-            journal.warn(format_args!(
-                "What an interrupted restore left could not be cleared: {error:#}"
-            ));
+            journal.warning(&error.context("What an interrupted restore left could not be cleared"));
         }
     }
     Ok(())

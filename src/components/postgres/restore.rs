@@ -440,9 +440,8 @@ impl Plan<'_> {
             match now.context("Whether the databases were swapped could not be found out") {
                 Ok((now_live, _)) if now_live == Some(id) => break,
                 Ok((_, now_staged)) if now_staged == Some(id) && attempt < SWAP_ATTEMPTS => {
-                    self.journal.warn(format_args!(
-                        "The databases could not be swapped, trying again: {error:#}"
-                    ));
+                    self.journal
+                        .warning(&error.context("The databases could not be swapped, trying again"));
                     attempt += 1;
                 }
                 Ok(_) => return Err(error.context("Database restore failed")),
@@ -470,7 +469,7 @@ impl Plan<'_> {
             self.psql()
                 .run(self.maintenance, "restore", sql::keep_replaced(live, old)?)?;
             self.journal
-                .warn(format_args!("The replaced database is kept as {old}: {error:#}"));
+                .warning(&error.context(format!("The replaced database is kept as {old}")));
             return Ok(());
         }
         self.journal.info("Dropping existing database...");
@@ -478,9 +477,8 @@ impl Plan<'_> {
             .psql()
             .run_long(self.maintenance, "restore", sql::drop_database(old)?)
         {
-            self.journal.warn(format_args!(
-                "The replaced database {old} could not be dropped: {error:#}"
-            ));
+            self.journal
+                .warning(&error.context(format!("The replaced database {old} could not be dropped")));
         }
         Ok(())
     }

@@ -191,9 +191,9 @@ impl Plan<'_> {
         }
         let live = Redis::live(self.app, &self.docker);
         if let Err(error) = live.begin_save().and_then(|begun| live.save(begun, self.journal)) {
-            self.journal.warn(format_args!(
-                "Redis in {name} cannot save what it holds, which is about to be replaced: {error:#}"
-            ));
+            self.journal.warning(&error.context(format!(
+                "Redis in {name} cannot save what it holds, which is about to be replaced"
+            )));
         }
         Ok(())
     }
@@ -232,9 +232,8 @@ impl Plan<'_> {
             if self.container.status == Status::Running {
                 return Err(error.context(format!("Redis in {name} does not answer")));
             }
-            self.journal.warn(format_args!(
-                "Redis in {name} does not start with the data that are there: {error:#}"
-            ));
+            self.journal
+                .warning(&error.context(format!("Redis in {name} does not start with the data that are there")));
             return Ok(Layout::of_arguments(&self.docker.arguments(name)?));
         }
         let names = [

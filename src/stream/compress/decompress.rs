@@ -56,9 +56,10 @@ fn spawn_decompressor(
     path: Option<&OsString>,
 ) -> Result<(Option<ChildInput>, ChildOutput)> {
     let program = DECOMPRESSORS.into_iter().find_map(|name| find_on_path(name, path));
-    let program = program
-        .or_else(|| find("gzip", path))
-        .ok_or(Missing("No gzip program found: install gzip"))?;
+    let program = program.or_else(|| find("gzip", path)).ok_or(Missing {
+        what: "No gzip program found",
+        hint: "install gzip",
+    })?;
     let mut command = process::command(&program);
     command.arg("-dc").env_remove("GZIP").env_remove("PIGZ");
     let name = program.file_name().unwrap_or_default().to_string_lossy();

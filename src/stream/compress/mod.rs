@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 
-use crate::process::{find, find_on_path, Chain, Observer, Pending};
+use crate::process::{find, find_on_path, hinted, Chain, Observer, Pending};
 use choice::Chooser;
 use parallel::cores;
 use tool::{Candidate, Tool};
@@ -40,12 +40,17 @@ impl Compressor {
         let name = words.next().unwrap_or_else(|| "auto".to_owned());
         let args: Vec<String> = words.collect();
         if name == "auto" {
-            return Self::auto(&|name| find_on_path(name, path))
-                .context("No gzip program found: install gzip, or name one as BACKUP_COMPRESSOR in .env");
+            return Self::auto(&|name| find_on_path(name, path)).context(hinted(
+                "No gzip program found",
+                "install gzip, or name one as BACKUP_COMPRESSOR in .env",
+            ));
         }
         match find(&name, path) {
             Some(program) => Ok(Self::named(program, args)),
-            None => bail!("Compressor {name} not found: install it, or set BACKUP_COMPRESSOR=auto in .env"),
+            None => bail!(hinted(
+                format_args!("Compressor {name} not found"),
+                "install it, or set BACKUP_COMPRESSOR=auto in .env"
+            )),
         }
     }
 
