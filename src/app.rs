@@ -39,17 +39,11 @@ impl App {
     }
 
     /// The docker client.
-    ///
-    /// # Errors
-    /// When there is none on this host.
     pub fn docker(&self) -> Result<Docker> {
         Docker::locate(self.config.path.clone(), self.config.stall)
     }
 
     /// Makes sure that what is to be encrypted can be, before anything begins.
-    ///
-    /// # Errors
-    /// When there is no gpg, or the recipient's key cannot be used.
     pub fn check_encryption(&self, journal: Journal) -> Result<()> {
         let Some(encryption) = &self.config.encryption else {
             return Ok(());
@@ -98,9 +92,6 @@ impl App {
     }
 
     /// The containers of n8n that there are.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
     pub fn n8n_containers(&self, docker: &Docker) -> Result<Vec<Container>> {
         let names = &self.config.n8n_containers;
         docker.containers(&names.iter().map(String::as_str).collect::<Vec<_>>())

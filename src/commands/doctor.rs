@@ -46,9 +46,6 @@ const EXPECTED_AGE: Duration = Duration::from_secs(26 * 3600);
 
 /// Prints a line for each check, and gives whether nothing failed. `unread` is why `.env` could not be read, when it could
 /// not; the other checks go by the defaults then.
-///
-/// # Errors
-/// When standard output cannot be written.
 fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     let mut report = Report::default();
     if let Some(error) = unread {

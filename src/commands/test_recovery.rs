@@ -115,9 +115,6 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
 
 /// Tests the newest recovery point that holds what is asked, or the one that `set` names by its stamp. Gives whether a
 /// test has failed, which is logged then.
-///
-/// # Errors
-/// When a test could not be made.
 fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
@@ -150,9 +147,6 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
 
 /// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
 /// the shell scripts made them, stand by themselves.
-///
-/// # Errors
-/// When they cannot be listed or printed.
 fn list(app: &App) -> Result<()> {
     let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
     let mut bare = String::new();

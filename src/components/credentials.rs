@@ -50,9 +50,6 @@ pub struct Proof {
 
 /// The key in the text of an environment file, `path` in messages; an empty one is none, and so is one that is taken from
 /// elsewhere, as by `${NAME}`.
-///
-/// # Errors
-/// When the file cannot be read as one. The message holds no value.
 pub fn key_of_env(path: &Path, text: &[u8]) -> Result<Option<Secret>> {
     Ok(settings(path, text)?
         .remove(VARIABLE)
@@ -61,9 +58,6 @@ pub fn key_of_env(path: &Path, text: &[u8]) -> Result<Option<Secret>> {
 }
 
 /// How many settings an environment file holds.
-///
-/// # Errors
-/// When the file cannot be read as one.
 pub fn count_settings(path: &Path, text: &[u8]) -> Result<usize> {
     Ok(settings(path, text)?.len())
 }
@@ -79,9 +73,6 @@ fn settings(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
 }
 
 /// The key in the text of n8n's `config`; an empty one is none.
-///
-/// # Errors
-/// When that is not a JSON object. The message holds nothing of it.
 pub fn key_of_config(text: &[u8]) -> Result<Option<Secret>> {
     let text = std::str::from_utf8(text).context("n8n's config is not UTF-8")?;
     let value = Json { rest: text }

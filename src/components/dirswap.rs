@@ -118,9 +118,6 @@ esac"#;
 
 /// Starts the helper container in which a restore of a component exchanges its data, once those are gone that were killed with
 /// earlier restores of it.
-///
-/// # Errors
-/// When the engine refuses.
 pub fn helper_container(app: &App, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Guard> {
     let project = app.owner();
     let owner = format!("{project}-restore-{}", kind.dir());
@@ -132,9 +129,6 @@ pub fn helper_container(app: &App, docker: &Docker, kind: Kind, image: &str, dat
 /// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
 /// main lock, as every restore does: none of them works. What it has left in the volume is set right by the next restore,
 /// in a helper of its own.
-///
-/// # Errors
-/// When the engine does not answer or refuses.
 pub fn sweep(app: &App, docker: &Docker) -> Result<usize> {
     docker.sweep(Label::Restore(&app.owner()))
 }
@@ -170,9 +164,6 @@ impl<'a> DirSwap<'a> {
     }
 
     /// How far an exchange has come that an earlier run began; in what is no directory there is none.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
     pub fn state(&self) -> Result<State> {
         match self.run("state", &[])?.as_str() {
             "none" => Ok(State::None),
@@ -185,9 +176,6 @@ impl<'a> DirSwap<'a> {
 
     /// Makes room for what comes. Only the entries `names` will be exchanged, or all without any. Gives the owner of the
     /// directory, as `UID:GID`.
-    ///
-    /// # Errors
-    /// When an earlier run's exchange is there, or nothing can be written.
     pub fn begin(&self, names: &[&str]) -> Result<String> {
         self.run("begin", names)
     }
@@ -202,18 +190,12 @@ impl<'a> DirSwap<'a> {
 
     /// Puts back what was there, from any state. After a step that failed, only in a helper of its own: the step may go on in the
     /// old one, since a program that was started by `docker exec` outlives the client.
-    ///
-    /// # Errors
-    /// When a step fails.
     pub fn roll_back(&self) -> Result<()> {
         self.run("back", &[]).map(drop)
     }
 
     /// Ends the exchange: what was there is removed. `root` is what the directory itself is to be like: owner, group,
     /// mode in octal, time of change in seconds since 1970.
-    ///
-    /// # Errors
-    /// When a step fails.
     pub fn finish(&self, root: &[&str]) -> Result<()> {
         self.run("finish", root).map(drop)
     }

@@ -74,9 +74,6 @@ pub struct DrillEnv<'a> {
 impl<'a> DrillEnv<'a> {
     /// A env for `point`, cleared of what a run that was killed has left. The caller holds the lock of the drills.
     /// Gives also how many containers that were.
-    ///
-    /// # Errors
-    /// When there is no engine that answers.
     pub fn new(app: &'a App, point: &'a Point) -> Result<(Self, usize)> {
         let docker = app.docker()?;
         let owner = app.owner();
@@ -96,9 +93,6 @@ impl<'a> DrillEnv<'a> {
     }
 
     /// The ID of the image that the container `name` of the stack was made from. It need not run.
-    ///
-    /// # Errors
-    /// When there is no such container.
     pub fn image_of(&self, name: &str, setting: &str) -> Result<String> {
         let container = self.docker.container(name).context(Inconclusive)?;
         container
@@ -110,9 +104,6 @@ impl<'a> DrillEnv<'a> {
     }
 
     /// Makes a scratch container within the limits of the settings; it does not run yet.
-    ///
-    /// # Errors
-    /// When the engine refuses.
     pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ScratchContainer> {
         let config = &self.app.config;
         let labels = [Label::Drill(&self.owner)];
@@ -127,9 +118,6 @@ impl<'a> DrillEnv<'a> {
 
     /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
     /// asks for on top. Where nothing tells, there is.
-    ///
-    /// # Errors
-    /// When it has not.
     pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {
         let reserve = self.app.config.min_free_kb.saturating_mul(1024);
         let Some(free) = self
@@ -153,9 +141,6 @@ impl<'a> DrillEnv<'a> {
 }
 
 /// Proves that a member's file is there, and is the one that was recorded.
-///
-/// # Errors
-/// When it is not.
 pub fn check_file(app: &App, path: &Path, member: &Member) -> Result<()> {
     ensure!(path.is_file(), "{} is missing", path.display());
     // A point that was put together from file names has no checksums.

@@ -93,7 +93,7 @@ settings! {
         "backups older than this number of whole days are deleted";
     keep_last: usize = number(0, 100_000),
         "BACKUP_KEEP_LAST", "3",
-        "the newest so many complete recovery points are kept, whatever their age, here and off-site";
+        "this number of the newest complete recovery points is kept, whatever their age, here and off-site";
     keep_daily: usize = number(0, 100_000),
         "BACKUP_KEEP_DAILY", "0",
         "the newest backup of a day is kept, for this number of days that have one";

@@ -119,9 +119,6 @@ pub struct Place {
 }
 
 /// Opens the log. To be called once, before the first line.
-///
-/// # Errors
-/// When the log file cannot be opened for appending, naming it.
 pub fn init(options: &Options<'_>) -> Result<()> {
     let file = options.file.map(open_append).transpose()?.flatten();
     let stdout = !file.as_ref().is_some_and(|file| is_stdout(file.metadata()));
@@ -165,9 +162,6 @@ pub fn failure() -> Option<String> {
 
 /// Checks that the first lines arrived: a standard output that is closed, or a log on a full disk, is told before work
 /// begins. Only the first call checks; what fails later must not cost a backup.
-///
-/// # Errors
-/// When standard output or the log file does not take what is written.
 pub fn check_started() -> Result<()> {
     if STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());

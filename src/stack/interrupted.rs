@@ -11,9 +11,6 @@ use crate::store::{Kind, Stamp};
 
 /// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
 /// was a whole one. Once n8n has run again, that restore is history.
-///
-/// # Errors
-/// When the record cannot be read, or the engine does not answer.
 pub fn unfinished(app: &App) -> Result<Option<Option<Stamp>>> {
     let Some(record) = read(app)? else { return Ok(None) };
     let replaced = record.point.is_some() || record.knows_n8n(app);

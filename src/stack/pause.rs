@@ -106,9 +106,6 @@ impl<'a> Pause<'a> {
 
     /// Starts one of the others, which does not run; as long as the restore has not begun, it is stopped again when this goes
     /// out of scope.
-    ///
-    /// # Errors
-    /// When it cannot be started, or the record not be written.
     pub fn start_temporarily(&mut self, name: &str) -> Result<()> {
         let mut record = self.before.clone().unwrap_or_default();
         for (name, entry) in &self.record.containers {
@@ -284,9 +281,6 @@ impl<'a> Pause<'a> {
 
     /// The parts of a point that an interrupted restore of it has brought in place. From now on this point is what the
     /// record tells of, and its `parts` with those that the interrupted one was to bring are what is to be done.
-    ///
-    /// # Errors
-    /// When the record cannot be written.
     pub fn resume(&mut self, point: Stamp, parts: &[Kind]) -> Result<Vec<Kind>> {
         if self.record.point != Some(point) {
             self.record.mixed |= !self.record.done.is_empty();
@@ -307,9 +301,6 @@ impl<'a> Pause<'a> {
     }
 
     /// Records that a part is in place.
-    ///
-    /// # Errors
-    /// When the record cannot be written.
     pub fn done(&mut self, kind: Kind) -> Result<()> {
         self.record.done.push(kind);
         self.write()
@@ -393,9 +384,6 @@ impl<'a> Pause<'a> {
 
     /// Starts what ran, or after work that is done everything with `all`, stops what did not run, and gives the verdict on
     /// `work`. After a failure that left something half restored nothing is started.
-    ///
-    /// # Errors
-    /// That of the work, else of the start.
     pub fn end<T>(mut self, work: Result<T>, all: bool) -> Result<T> {
         let all = all && work.is_ok();
         if let Err(error) = &work {

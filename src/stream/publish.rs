@@ -70,9 +70,6 @@ enum Seen<O> {
 
 /// Leads `stream` into `partial`, past `observer`, encrypted when the settings say so. Takes the stream's length and the
 /// file's SHA-256 on the way.
-///
-/// # Errors
-/// When the checksum program or gpg cannot be started.
 pub fn write<O: Observer>(
     config: &Config,
     chain: &mut Chain,
@@ -95,9 +92,6 @@ pub fn write<O: Observer>(
 }
 
 /// As [`write`], whatever the settings say of encryption.
-///
-/// # Errors
-/// When the checksum program cannot be started.
 pub fn write_as_is<O: Observer>(
     config: &Config,
     chain: &mut Chain,
@@ -201,9 +195,6 @@ pub struct Packed<O> {
 
 impl<O: Observer> Packed<O> {
     /// Builds the chain from `stream` to the file.
-    ///
-    /// # Errors
-    /// When a part of it cannot be started.
     pub fn start(
         target: &Target<'_>,
         chain: &mut Chain,

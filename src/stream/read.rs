@@ -45,9 +45,6 @@ fn is_packed(name: &str) -> bool {
 }
 
 /// Leads the contents of a backup file past `observer`, and gives it back.
-///
-/// # Errors
-/// When the file cannot be read to its end.
 pub fn observe<O: Observer>(config: &Config, path: &Path, observer: O) -> Result<O> {
     let mut chain = Chain::new(config.stall);
     let contents = read(config, &mut chain, path)?;
@@ -62,9 +59,6 @@ pub fn is_no_verdict(error: &anyhow::Error) -> bool {
 }
 
 /// The SHA-256 of a file as it lies on disk, in hexadecimal.
-///
-/// # Errors
-/// When it cannot be read.
 pub fn sha256(config: &Config, path: &Path) -> Result<String> {
     let file = atomic::open(path).with_context(|| format!("Cannot read {}", path.display()))?;
     let mut chain = Chain::new(config.stall);
@@ -76,9 +70,6 @@ pub fn sha256(config: &Config, path: &Path) -> Result<String> {
 }
 
 /// Compares a backup file with what the manifest of its recovery point says, when it belongs to one.
-///
-/// # Errors
-/// When its contents are not those that were recorded.
 pub fn check_recorded(config: &Config, store: &Store, path: &Path) -> Result<()> {
     let Some((point, member)) = inventory::point_of(store, path)? else {
         return Ok(());
@@ -95,9 +86,6 @@ pub fn check_recorded(config: &Config, store: &Store, path: &Path) -> Result<()>
 }
 
 /// Opens an unpublished file that was encrypted to a key that is here: it must give the `bytes` bytes that went in.
-///
-/// # Errors
-/// When it does not.
 pub(super) fn prove_encryption(config: &Config, partial: &Partial, bytes: u64) -> Result<()> {
     if !config.encryption.as_ref().is_some_and(can_read) {
         return Ok(());

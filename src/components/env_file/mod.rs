@@ -127,9 +127,6 @@ pub fn lost(app: &App) -> Option<&'static str> {
 }
 
 /// Refuses to follow encrypted backups of a kind by a plain one because the setting that says so is lost.
-///
-/// # Errors
-/// When `.env` is lost and the newest backup of the kind is encrypted.
 pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
     if app.config.encryption.is_some() {
         return Ok(());

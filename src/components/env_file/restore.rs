@@ -52,9 +52,6 @@ pub enum How {
 }
 
 /// Verifies the copy and compares it with what is there. Changes nothing.
-///
-/// # Errors
-/// What is wrong with the file.
 pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     let (new, after) = whole(app, file, |new| settings(file, new))?;
@@ -82,9 +79,6 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
 }
 
 /// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.
-///
-/// # Errors
-/// When the copy cannot be read, or a setting in it is not understood.
 pub fn settings_of(app: &App, file: &Path) -> Result<Config> {
     whole(app, file, |text| Config::of_text(&app.config.project, file, text)).map(|(_, config)| config)
 }

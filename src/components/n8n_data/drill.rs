@@ -77,9 +77,6 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
 }
 
 /// n8n's key in an archive, where it holds one.
-///
-/// # Errors
-/// When the archive is not whole, or its `config` is none of n8n's.
 pub fn key(env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
     let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG);
     match observe(&env.app.config, file, scanner)?.finish()?.captured {

@@ -8,9 +8,6 @@ use crate::app::App;
 use crate::report::log::Journal;
 
 /// Drops the staged and replaced databases that a restore which died has left.
-///
-/// # Errors
-/// When the server does not answer.
 pub(super) fn sweep(
     psql: &Psql<'_>,
     maintenance: &str,
@@ -44,9 +41,6 @@ pub(super) fn sweep(
 
 /// Clears what a restore that died has left, for a backup: the caller holds the lock that restores hold. Nothing is
 /// cleared while the live database is missing, since a staged one may be all that is left of it.
-///
-/// # Errors
-/// When the server does not answer.
 pub fn clear(app: &App, journal: Journal) -> Result<()> {
     let docker = app.docker()?;
     let psql = Psql::live(app, &docker);

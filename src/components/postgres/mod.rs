@@ -309,9 +309,6 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
 }
 
 /// Proves that a dump is whole: it unpacks, pg_dump's last line is there, outside of any data.
-///
-/// # Errors
-/// What is wrong with it.
 fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
@@ -319,9 +316,6 @@ fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
 }
 
 /// Asks the server for its version and the database for its size.
-///
-/// # Errors
-/// When it does not let us in.
 fn probe(app: &App, docker: &Docker) -> Result<String> {
     let output = Psql::live(app, docker).run(
         &app.config.postgres_db,
@@ -354,17 +348,11 @@ impl<'a> Psql<'a> {
     }
 
     /// Runs a script in `database` and gives its output. `task` marks the session.
-    ///
-    /// # Errors
-    /// What psql says.
     fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
         self.run_in(self.app.chain(), database, task, script)
     }
 
     /// Runs scripts in one session, which is quicker than a session for each, and gives the output of each.
-    ///
-    /// # Errors
-    /// What psql says.
     fn run_each<const N: usize>(&self, database: &str, task: &str, scripts: [String; N]) -> Result<[String; N]> {
         let output = self.run(database, task, scripts.join(sql::SEPARATE))?;
         sql::separated(&output)

@@ -44,9 +44,6 @@ pub struct Plan<'a> {
 }
 
 /// Verifies the dump and asks the server whether it can take it. Changes nothing.
-///
-/// # Errors
-/// What is wrong with the file, or why this server cannot take it.
 pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
     ensure!(
         !(options.in_place && options.keep_old),

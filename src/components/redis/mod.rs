@@ -157,17 +157,11 @@ fn facts(summary: &rdb::Summary) -> Vec<(String, String)> {
 }
 
 /// Proves that a snapshot is whole: magic, end and checksum.
-///
-/// # Errors
-/// What is wrong with it.
 fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
     observe(&app.config, path, rdb::Scanner::new())?.finish()
 }
 
 /// Asks the server how many keys it holds.
-///
-/// # Errors
-/// When it does not let us in.
 fn probe(app: &App, docker: &Docker) -> Result<String> {
     let state = Redis::live(app, docker).state()?;
     let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());

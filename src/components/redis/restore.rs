@@ -40,9 +40,6 @@ pub struct Plan<'a> {
 }
 
 /// Verifies the snapshot and looks the container up. Changes nothing.
-///
-/// # Errors
-/// What is wrong with the file, or that there is no container.
 pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     check_recorded(&app.config, &app.store, file)

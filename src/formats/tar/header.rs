@@ -7,9 +7,6 @@ use super::BLOCK;
 /// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
 /// A size from 8 GiB on, for which that has too few digits, stands as GNU tar writes it: in binary, marked by the
 /// highest bit.
-///
-/// # Errors
-/// When the name is longer than 100 bytes.
 pub fn file_header(name: &str, bytes: u64, mode: u32) -> Result<Vec<u8>> {
     let mut block = vec![0_u8; BLOCK];
     let size = format!("{bytes:011o}");

@@ -27,9 +27,6 @@ pub const SEPARATE: &str = "\\echo =====\n";
 pub(super) const SEPARATOR: &str = "=====";
 
 /// Reads the output of scripts with [`SEPARATE`] between them.
-///
-/// # Errors
-/// When it is not of `N` scripts.
 pub fn separated<const N: usize>(output: &str) -> Result<[String; N]> {
     let mut answers = vec![String::new()];
     for line in output.split_inclusive('\n') {
