@@ -60,11 +60,13 @@ fn as_table(app: &App, inventory: &Inventory, now: SystemTime, all: bool) -> Str
     if inventory.points.is_empty() {
         text.push_str("There is no recovery point yet.\n");
     } else {
-        let mut rows = vec![[
-            "POINT", "AGE", "POSTGRES", "ROWS", "REDIS", "KEYS", "N8N", "ENV", "STATE",
-        ]
-        .map(str::to_owned)
-        .to_vec()];
+        let mut head = vec!["POINT".to_owned(), "AGE".to_owned()];
+        for kind in Kind::ALL {
+            head.push(kind.dir().to_ascii_uppercase());
+            head.extend(kind.counted().map(|(what, _)| what.to_owned()));
+        }
+        head.push("STATE".to_owned());
+        let mut rows = vec![head];
         rows.extend(inventory.points.iter().map(|held| row(held, now)));
         table(&mut text, &rows);
     }
@@ -131,12 +133,9 @@ fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
             None if failed.contains(&kind.dir()) => "failed".to_owned(),
             None => "-".to_owned(),
         });
-        let count = match kind {
-            Kind::Postgres => "postgres.rows",
-            Kind::Redis => "redis.keys",
-            Kind::N8n | Kind::Env => continue,
-        };
-        cells.push(held.point.fact(count).unwrap_or("-").to_owned());
+        if let Some((_, fact)) = kind.counted() {
+            cells.push(held.point.fact(fact).unwrap_or("-").to_owned());
+        }
     }
     let mut state = vec![completeness(held)];
     if let Some(time) = held.point.fact("verified") {

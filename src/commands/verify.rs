@@ -311,7 +311,7 @@ fn check(app: &App, kind: Kind, path: &Path, recorded: Option<(&Point, &Member)>
                 "it has {bytes} bytes, and {length} were recorded"
             )));
         }
-        None if bytes == 0 && kind != Kind::Env => return Some(Fault::Unproven(anyhow!("it is empty"))),
+        None if bytes == 0 && !kind.may_be_empty() => return Some(Fault::Unproven(anyhow!("it is empty"))),
         _ => {}
     }
     let (sum, form) = thread::scope(|scope| {

@@ -124,7 +124,7 @@ mod tests {
             );
         }
         let denied = absent("permission denied while trying to connect to the Docker daemon socket").unwrap_err();
-        assert!(denied.to_string().contains("group docker"));
+        assert!(crate::process::hint_of(&denied).is_some_and(|hint| hint.contains("group docker")));
     }
 
     #[test]

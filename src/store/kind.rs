@@ -20,28 +20,87 @@ pub enum Kind {
     Env,
 }
 
+/// What is known of a kind.
+struct Row {
+    dir: &'static str,
+    prefix: &'static str,
+    suffix: &'static str,
+    counted: Option<(&'static str, &'static str)>,
+    may_be_empty: bool,
+    slack: u64,
+}
+
 impl Kind {
     /// Every kind, in the order in which they are backed up.
     pub const ALL: [Self; 4] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env];
 
+    /// All that differs between kinds, a row for each.
+    const fn row(self) -> Row {
+        match self {
+            Self::Postgres => Row {
+                dir: "postgres",
+                prefix: "n8n_",
+                suffix: ".sql.gz",
+                counted: Some(("ROWS", "postgres.rows")),
+                may_be_empty: false,
+                slack: 0,
+            },
+            Self::Redis => Row {
+                dir: "redis",
+                prefix: "dump_",
+                suffix: ".rdb",
+                counted: Some(("KEYS", "redis.keys")),
+                may_be_empty: false,
+                // It holds jobs that come and go: a small queue tells nothing.
+                slack: 64 << 10,
+            },
+            Self::N8n => Row {
+                dir: "n8n",
+                prefix: "n8n_data_",
+                suffix: ".tar.gz",
+                counted: None,
+                may_be_empty: false,
+                slack: 0,
+            },
+            Self::Env => Row {
+                dir: "env",
+                prefix: "env_",
+                suffix: ".backup",
+                counted: None,
+                may_be_empty: true,
+                slack: 0,
+            },
+        }
+    }
+
     /// The directory below `backups/`, which is also the component's name.
     pub const fn dir(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres",
-            Self::Redis => "redis",
-            Self::N8n => "n8n",
-            Self::Env => "env",
-        }
+        self.row().dir
     }
 
     /// How a file name starts.
     pub(super) const fn prefix(self) -> &'static str {
-        match self {
-            Self::Postgres => "n8n_",
-            Self::Redis => "dump_",
-            Self::N8n => "n8n_data_",
-            Self::Env => "env_",
-        }
+        self.row().prefix
+    }
+
+    /// How a file name ends, before it is encrypted.
+    pub const fn suffix(self) -> &'static str {
+        self.row().suffix
+    }
+
+    /// What is counted in the file, as `list` heads it, and the fact of a recovery point that has the number.
+    pub const fn counted(self) -> Option<(&'static str, &'static str)> {
+        self.row().counted
+    }
+
+    /// Whether a file without a byte may be a good one.
+    pub const fn may_be_empty(self) -> bool {
+        self.row().may_be_empty
+    }
+
+    /// By how many bytes sizes may differ without a meaning.
+    pub const fn slack(self) -> u64 {
+        self.row().slack
     }
 
     /// The kind of a backup file, by the directory it lies in and its name.
@@ -71,15 +130,5 @@ impl Kind {
             .strip_suffix(self.suffix())?
             .strip_prefix(self.prefix())
             .and_then(Stamp::parse)
-    }
-
-    /// How a file name ends, before it is encrypted.
-    pub const fn suffix(self) -> &'static str {
-        match self {
-            Self::Postgres => ".sql.gz",
-            Self::Redis => ".rdb",
-            Self::N8n => ".tar.gz",
-            Self::Env => ".backup",
-        }
     }
 }

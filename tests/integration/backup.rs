@@ -355,7 +355,8 @@ fn what_is_wrong_with_docker_is_told_apart() {
             .call(script)
             .under(&["unshare", "-m", "sh", "-c", hide, "sh"])
             .run();
-        absent.assert_error("Docker command not found: {}");
+        absent.assert_error("Docker command not found");
+        absent.assert_log_has(script, "ERROR Hint: install Docker, or {}");
     }
     drop(gone);
 }

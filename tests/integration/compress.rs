@@ -68,7 +68,7 @@ fn every_compressor_makes_archives_that_restore() {
     }
     sandbox.set("BACKUP_COMPRESSOR", "no-such-gzip -1");
     let outcome = sandbox.run("backup-postgres", &[]);
-    outcome.assert_error("Compressor no-such-gzip not found: {}");
+    outcome.assert_error("Compressor no-such-gzip not found");
 }
 
 #[test]

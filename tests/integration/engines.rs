@@ -119,7 +119,7 @@ fn a_connection_that_breaks_leaves_no_backup() {
     }
     let (closed, _) = ("tcp://127.0.0.1:1", ());
     let outcome = sandbox.call("backup-redis").env("DOCKER_HOST", closed).run();
-    outcome.assert_error("Docker engine does not answer{}");
+    outcome.assert_error("Docker engine does not answer");
 }
 
 #[test]

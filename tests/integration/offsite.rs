@@ -410,7 +410,7 @@ fn a_remote_that_is_not_there_spoils_no_backup() {
     assert!(!manifest(&sandbox).contains("# offsite"));
     sandbox.binary().arg("verify").run().assert_success();
     sandbox.set("RCLONE_REMOTE", "no such remote");
-    send(&sandbox).assert_error("no such remote:n8n-backups cannot be listed: {}didn't find section in config file{}");
+    send(&sandbox).assert_error("no such remote:n8n-backups cannot be listed: {}didn't find section in config file");
     sandbox.set("RCLONE_REMOTE", "--dump");
     send(&sandbox).assert_error("Bad setting {}");
 }

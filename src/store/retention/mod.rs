@@ -350,13 +350,9 @@ pub fn shrunk(units: &[Unit], now: SystemTime) -> Vec<Shrunk> {
     found
 }
 
-/// Whether a size is less than half of that before. Redis holds jobs that come and go: a small queue tells nothing.
+/// Whether a size is less than half of that before.
 fn is_shrunk(kind: Kind, before: u64, newest: u64) -> bool {
-    let slack = match kind {
-        Kind::Redis => 64 << 10,
-        _ => 0,
-    };
-    before > newest.saturating_mul(2).saturating_add(slack)
+    before > newest.saturating_mul(2).saturating_add(kind.slack())
 }
 
 /// Age in whole days, rounded down; 0 for what is from the future.
