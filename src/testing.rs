@@ -2,7 +2,19 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Longer than any step of a test takes.
+pub const STALL: Duration = Duration::from_secs(10);
+
+/// A script for a shell.
+pub fn sh(script: &str) -> Command {
+    let mut command = crate::process::command("sh");
+    command.args(["-c", script]);
+    command
+}
 
 /// A directory that is removed with its contents when this is dropped.
 pub struct TempDir(PathBuf);

@@ -106,18 +106,10 @@ pub fn shell_quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::process::output;
-
-    const STALL: Duration = Duration::from_secs(10);
-
-    fn sh(script: &str) -> Command {
-        let mut command = command("sh");
-        command.args(["-c", script]);
-        command
-    }
+    use crate::testing::{sh, STALL};
 
     #[test]
     fn a_command_is_shown_as_a_shell_takes_it() {

@@ -83,14 +83,7 @@ pub fn output_of(mut chain: Chain, name: &str, command: Command, input: Option<V
 mod tests {
     use super::*;
     use crate::process::command;
-
-    const STALL: Duration = Duration::from_secs(10);
-
-    fn sh(script: &str) -> Command {
-        let mut command = command("sh");
-        command.args(["-c", script]);
-        command
-    }
+    use crate::testing::{sh, STALL};
 
     #[test]
     fn output_keeps_the_exit_code_and_the_last_lines() {

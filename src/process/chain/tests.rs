@@ -1,15 +1,8 @@
 use std::io;
 
 use super::*;
-use crate::process::{command, Count};
-
-const STALL: Duration = Duration::from_secs(10);
-
-fn sh(script: &str) -> Command {
-    let mut command = command("sh");
-    command.args(["-c", script]);
-    command
-}
+use crate::process::Count;
+use crate::testing::{sh, STALL};
 
 /// By a socket as by a pipe: who loses its reader is no cause, and who loses its writer's other end is told so.
 #[test]
