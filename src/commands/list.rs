@@ -12,7 +12,7 @@ use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
-use crate::report::json::Json;
+use crate::formats::json::Json;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{Inventory, PointOnDisk, State};
@@ -202,19 +202,19 @@ fn age(time: SystemTime, now: SystemTime) -> String {
 
 fn as_json(app: &App, inventory: &Inventory, now: SystemTime) -> String {
     let unrecorded = inventory.unrecorded.iter().map(|(kind, entry)| {
-        Json::Object(vec![
+        Json::object([
             ("component", Json::text(kind.dir())),
             ("path", path(&entry.path)),
-            ("bytes", Json::count(entry.bytes)),
+            ("bytes", Json::number(entry.bytes)),
             ("modified", Json::text(rfc3339(entry.modified))),
         ])
     });
     let unreadable = inventory
         .unreadable
         .iter()
-        .map(|(at, error)| Json::Object(vec![("path", path(at)), ("error", Json::text(format!("{error:#}")))]));
+        .map(|(at, error)| Json::object([("path", path(at)), ("error", Json::text(format!("{error:#}")))]));
     let points = inventory.points.iter().map(|held| point(app, held, now));
-    let all = Json::Object(vec![
+    let all = Json::object([
         ("points", Json::List(points.collect())),
         ("loose", Json::List(unrecorded.collect())),
         ("unreadable", Json::List(unreadable.collect())),
@@ -226,14 +226,14 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
     let point = &held.point;
     let fact = |name: &str| Json::maybe(point.fact(name));
     let number = |name: &str| {
-        let value = point.fact(name).and_then(|value| value.parse().ok());
-        value.map_or(Json::Null, Json::count)
+        let value = point.fact(name).and_then(|value| value.parse::<u64>().ok());
+        value.map_or(Json::Null, Json::number)
     };
     let image = point.facts("n8n.image.").next();
     let image = Json::maybe(image.map(|(_, image)| image.split(' ').next().unwrap_or(image)));
     let files = held.files.iter().map(|file| {
-        let bytes = file.entry.as_ref().map(|entry| Json::count(entry.bytes));
-        Json::Object(vec![
+        let bytes = file.entry.as_ref().map(|entry| Json::number(entry.bytes));
+        Json::object([
             ("component", Json::text(file.member.kind.dir())),
             ("path", path(&app.store.root().join(&file.member.name))),
             ("bytes", bytes.unwrap_or(Json::Null)),
@@ -241,10 +241,10 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
             ("state", Json::text(file.state.name())),
         ])
     });
-    Json::Object(vec![
+    Json::object([
         ("stamp", Json::text(point.stamp.to_string())),
         ("time", Json::text(rfc3339(point.time()))),
-        ("age_seconds", Json::Number(seconds(point.time(), now))),
+        ("age_seconds", Json::number(seconds(point.time(), now))),
         ("manifest", path(&app.store.set_path(point.stamp))),
         ("complete", Json::Bool(held.is_complete())),
         (

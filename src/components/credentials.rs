@@ -12,10 +12,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 
 use crate::config::dotenv;
 use crate::config::Secret;
+use crate::formats::json::Json;
 use crate::process;
 
 /// The variable in `.env` that n8n takes its key from.
@@ -75,10 +76,12 @@ fn settings(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
 /// The key in the text of n8n's `config`; an empty one is none.
 pub fn key_of_config(text: &[u8]) -> Result<Option<Secret>> {
     let text = std::str::from_utf8(text).context("n8n's config is not UTF-8")?;
-    let value = Json { rest: text }
-        .member(FIELD)
+    let config = Json::parse(text)
+        .ok()
+        .filter(|config| matches!(config, Json::Object(_)))
         .context("n8n's config is not a JSON object")?;
-    Ok(value.filter(|key| !key.is_empty()).map(|key| Secret::new(&key)))
+    let key = config.get(FIELD).and_then(Json::as_str);
+    Ok(key.filter(|key| !key.is_empty()).map(Secret::new))
 }
 
 /// Tries `key` on every one of `rows`.
@@ -161,112 +164,6 @@ fn is_json(plain: &[u8]) -> bool {
         let text = text.trim();
         (text.starts_with('{') && text.ends_with('}')) || (text.starts_with('[') && text.ends_with(']'))
     })
-}
-
-/// Reads as much of a JSON text (RFC 8259) as it takes to find a member of an object.
-struct Json<'a> {
-    rest: &'a str,
-}
-
-impl Json<'_> {
-    /// The member `name` of the object, when it is a string; the last one when there are several, as in JavaScript.
-    fn member(mut self, name: &str) -> Result<Option<String>> {
-        let mut found = None;
-        ensure!(self.take('{'), "no object");
-        if !self.take('}') {
-            loop {
-                let key = self.string()?;
-                ensure!(self.take(':'), "no colon after a name");
-                let value = self.value()?;
-                if key == name {
-                    found = value;
-                }
-                if self.take('}') {
-                    break;
-                }
-                ensure!(self.take(','), "no comma between members");
-            }
-        }
-        ensure!(self.rest.trim_start().is_empty(), "text after the object");
-        Ok(found)
-    }
-
-    /// Passes over blanks, then over `wanted` when it stands there.
-    fn take(&mut self, wanted: char) -> bool {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
-        match self.rest.strip_prefix(wanted) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Reads a value; gives it when it is a string. Of arrays and objects only the nesting is looked at.
-    fn value(&mut self) -> Result<Option<String>> {
-        let mut depth = 0_usize;
-        loop {
-            if self.take('{') || self.take('[') {
-                depth += 1;
-            } else if depth > 0 && (self.take('}') || self.take(']')) {
-                depth -= 1;
-            } else if depth > 0 && (self.take(',') || self.take(':')) {
-                continue;
-            } else if self.rest.starts_with('"') {
-                let text = self.string()?;
-                if depth == 0 {
-                    return Ok(Some(text));
-                }
-                continue;
-            } else {
-                let end = self
-                    .rest
-                    .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
-                    .unwrap_or(self.rest.len());
-                ensure!(end > 0, "no value");
-                self.rest = &self.rest[end..];
-            }
-            if depth == 0 {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Reads a string.
-    fn string(&mut self) -> Result<String> {
-        ensure!(self.take('"'), "no string");
-        let mut units: Vec<u16> = Vec::new();
-        let mut chars = self.rest.chars();
-        while let Some(c) = chars.next() {
-            let plain = match c {
-                '"' => {
-                    self.rest = chars.as_str();
-                    return String::from_utf16(&units).context("half of a character");
-                }
-                '\\' => match chars.next() {
-                    Some('b') => '\u{8}',
-                    Some('f') => '\u{c}',
-                    Some('n') => '\n',
-                    Some('r') => '\r',
-                    Some('t') => '\t',
-                    Some('u') => {
-                        let digits = chars.as_str().get(..4).context("a cut escape")?;
-                        ensure!(digits.bytes().all(|b| b.is_ascii_hexdigit()), "a wrong escape");
-                        units.push(u16::from_str_radix(digits, 16)?);
-                        chars = chars.as_str()[4..].chars();
-                        continue;
-                    }
-                    Some(c @ ('"' | '\\' | '/')) => c,
-                    _ => bail!("a wrong escape"),
-                },
-                c if c < ' ' => bail!("a control character"),
-                c => c,
-            };
-            units.extend_from_slice(plain.encode_utf16(&mut [0; 2]));
-        }
-        bail!("a string without an end")
-    }
 }
 
 #[cfg(test)]

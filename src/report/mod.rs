@@ -4,7 +4,6 @@ pub mod alarm;
 pub mod channel;
 pub mod finding;
 mod hook;
-pub mod json;
 pub mod log;
 mod metrics;
 pub mod panics;

@@ -13,9 +13,9 @@ use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
+use crate::formats::json::Json;
 use crate::process::explained;
 use crate::report::finding::{Finding, Level};
-use crate::report::json::Json;
 use crate::report::log::ascii;
 use crate::report::units;
 
@@ -144,32 +144,32 @@ impl State {
     fn json(&self, findings: &[Finding]) -> Json {
         let level = worst(findings);
         let newest = self.newest().map_or(Json::Null, |(_, point)| {
-            Json::Object(vec![
+            Json::object([
                 ("name", Json::text(&point.name)),
-                ("age_seconds", Json::Number(point.age)),
-                ("bytes", Json::count(point.bytes)),
+                ("age_seconds", Json::number(point.age)),
+                ("bytes", Json::number(point.bytes)),
                 ("verified", Json::maybe(point.verified.as_deref())),
                 ("drill", Json::maybe(point.drill.as_ref().map(ToString::to_string))),
                 ("offsite", Json::maybe(point.offsite.as_deref())),
             ])
         });
         let checks = findings.iter().map(|finding| {
-            Json::Object(vec![
+            Json::object([
                 ("check", Json::text(finding.check)),
                 ("status", Json::text(finding.level.name().to_ascii_lowercase())),
                 ("text", Json::text(&finding.text)),
             ])
         });
-        Json::Object(vec![
+        Json::object([
             ("status", Json::text(level.name().to_ascii_lowercase())),
-            ("code", Json::Number(level as i64)),
+            ("code", Json::number(level as i64)),
             ("newest", newest),
-            ("points", Json::count(self.stored().0)),
-            ("stored_bytes", Json::count(self.stored().1)),
-            ("free_bytes", self.free.map_or(Json::Null, Json::count)),
+            ("points", Json::number(self.stored().0)),
+            ("stored_bytes", Json::number(self.stored().1)),
+            ("free_bytes", self.free.map_or(Json::Null, Json::number)),
             (
                 "days_until_full",
-                self.days_until_full().map_or(Json::Null, Json::count),
+                self.days_until_full().map_or(Json::Null, Json::number),
             ),
             ("checks", Json::List(checks.collect())),
         ])
