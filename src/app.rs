@@ -40,7 +40,11 @@ impl App {
 
     /// The docker client.
     pub fn docker(&self) -> Result<Docker> {
-        Docker::locate(self.config.path.clone(), self.config.stall)
+        let docker = Docker::locate(self.config.path.clone(), self.config.stall)?;
+        Ok(match &self.config.postgres_password {
+            Some(password) => docker.with_login(&self.config.postgres_container, "PGPASSWORD", password),
+            None => docker,
+        })
     }
 
     /// Makes sure that what is to be encrypted can be, before anything begins.

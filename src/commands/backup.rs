@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::shared::{backup_one, open};
+use super::shared::{backup_one, open_stack};
 use crate::cli::Call;
 use crate::components::Component;
 
 /// Backs the component up.
 pub fn run(project: &Path, call: &Call, component: &dyn Component) -> Result<u8> {
-    let app = open(project, call)?;
+    let app = open_stack(project, call)?;
     backup_one(&app, component, None).map(|()| 0)
 }

@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{bail, Result};
 use chrono::Utc;
 
-use super::shared::{hold, now, open, record};
+use super::shared::{hold, now, open_stack, record};
 use super::status::State;
 use super::{backup_offsite, cleanup, test_recovery};
 use super::{Command, Run};
@@ -36,7 +36,7 @@ pub const COMMAND: Command = Command {
         in_background: true,
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| Ok(run(&open(project, call)?))),
+    run: Run::Project(|project, call| Ok(run(&open_stack(project, call)?))),
 };
 
 const JOURNAL: Journal = Journal::new("backup-all");
@@ -127,6 +127,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     let begun = now();
     let (together, last): (Vec<&dyn Component>, Vec<&dyn Component>) = COMPONENTS
         .iter()
+        .filter(|component| app.config.found.uses(component.kind()))
         .partition(|component| component.about().backup.is_some());
     let (mut backups, mut missing) = side_by_side(app, &together, stamp);
     for component in last {
@@ -155,7 +156,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     }
     cleanup::warn_if_shrunk(app, JOURNAL);
     warn_if_no_key(&backups);
-    let mut total = COMPONENTS.len() + 1;
+    let mut total = app.config.found.used() + 1;
     if app.config.drill != Drill::Off {
         total += 1;
         JOURNAL.info("Running: test-recovery.sh");
@@ -235,7 +236,10 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
             JOURNAL.info(format_args!("Running: {}", component.about().step));
             component
         };
-        let result = caught(|| component.backup(app, stamp));
+        let result = caught(|| {
+            app.config.found.check(component.kind())?;
+            component.backup(app, stamp)
+        });
         if let Err(error) = &result {
             let about = component.about();
             about.backup_journal().failure(error);

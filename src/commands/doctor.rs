@@ -19,6 +19,7 @@ use crate::process::{self, explained};
 use crate::report::channel::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
+use crate::stack::discovery;
 use crate::store::lock::{Attempt, Lock};
 use crate::stream::compress::Compressor;
 
@@ -36,7 +37,9 @@ pub const COMMAND: Command = Command {
             Ok(config) => (config, None),
             Err(error) => (Config::without_env_file(project)?, Some(error)),
         };
-        run(&App::new(config), unread.as_ref(), call.has(&QUIET)).map(|well| u8::from(!well))
+        let mut app = App::new(config);
+        discovery::discover(&mut app);
+        run(&app, unread.as_ref(), call.has(&QUIET)).map(|well| u8::from(!well))
     }),
 };
 
@@ -58,8 +61,15 @@ fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
         );
     }
     let docker = engine(app, &mut report);
-    for component in COMPONENTS {
-        component.probe(app, docker.as_ref(), &mut report);
+    stack(app, &mut report);
+    for component in COMPONENTS
+        .iter()
+        .filter(|component| app.config.found.uses(component.kind()))
+    {
+        match app.config.found.check(component.kind()) {
+            Ok(()) => component.probe(app, docker.as_ref(), &mut report),
+            Err(error) => report.error(component.kind().dir(), &error),
+        }
     }
     cron_environment(app, &mut report);
     programs(app, &mut report);
@@ -101,6 +111,17 @@ fn engine(app: &App, report: &mut Report) -> Option<Docker> {
             report.error("docker", &error);
             None
         }
+    }
+}
+
+/// What n8n's containers tell of the stack.
+fn stack(app: &App, report: &mut Report) {
+    let found = &app.config.found;
+    for row in &found.rows {
+        report.ok("stack", format!("{}: {} ({})", row.what, row.value, row.from));
+    }
+    for warning in &found.warnings {
+        report.warn("stack", warning.clone());
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
-use super::shared::{backup_one, hold, open};
+use super::shared::{backup_one, hold, open_stack};
 use crate::app::App;
 use crate::cli::Call;
 use crate::components::{Around, Component, N8n, RestoreOptions, YES};
@@ -24,7 +24,7 @@ use crate::store::Kind;
 /// When the file is not whole, or cannot be restored here; what is there is then what was before, unless the error says
 /// otherwise.
 pub fn run(project: &Path, call: &Call, component: &dyn Component) -> Result<u8> {
-    let app = open(project, call)?;
+    let app = open_stack(project, call)?;
     restore(
         &app,
         component,
@@ -44,6 +44,7 @@ fn restore(app: &App, component: &dyn Component, file: &OsStr, yes: bool, option
         Path::new(file).display()
     ));
     log::check_started()?;
+    app.config.found.check(kind)?;
     component.check_settings(app)?;
     let path = backup_file(file, kind)?;
     let _lock = hold(app, journal)?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::restore::{confirmed, Surroundings};
-use super::shared::{hold, open};
+use super::shared::{hold, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -20,6 +20,7 @@ use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENT
 use crate::engine::{Docker, Status};
 use crate::report::log::{self, Journal};
 use crate::stack;
+use crate::stack::discovery;
 use crate::stack::pause::Pause;
 use crate::store::inventory::{self, is_ahead};
 use crate::store::manifest::Point;
@@ -46,7 +47,7 @@ pub const COMMAND: Command = Command {
         ..Row::ACTS
     },
     run: Run::Project(|project, call| {
-        run(&open(project, call)?, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
+        run(&open_stack(project, call)?, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
     }),
 };
 
@@ -98,12 +99,16 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         "Nobody can be asked here: name a recovery point or 'latest', or add --yes"
     );
     let point = point(app, operand, &parts)?;
+    let parts: Vec<Kind> = parts.into_iter().filter(|kind| !point.is_unused(*kind)).collect();
     JOURNAL.info(format_args!(
         "Recovery point {}: {}",
         point.stamp,
         parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(" ")
     ));
-    for kind in Kind::ALL.iter().filter(|kind| !parts.contains(kind)) {
+    for kind in Kind::ALL
+        .iter()
+        .filter(|kind| !parts.contains(kind) && !point.is_unused(**kind))
+    {
         JOURNAL.warn(format_args!("Left as it is: {}", kind.dir()));
     }
     let _lock = hold(app, JOURNAL)?;
@@ -124,8 +129,13 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         for (component, file) in &chosen {
             settings = settings.or(component.settings(app, file)?);
         }
-        let config = settings.context(".env file not found")?;
-        restore(&App::new(config), &point, &chosen, options, &mut times)?
+        let config = match settings {
+            None if app.config.found.is_told() => app.config.clone(),
+            settings => settings.context(".env file not found")?,
+        };
+        let mut app = App::new(config);
+        discovery::discover(&mut app);
+        restore(&app, &point, &chosen, options, &mut times)?
     };
     if !restored {
         return Ok(());
@@ -295,6 +305,9 @@ fn restore(
     times: &mut Vec<(Kind, Duration)>,
 ) -> Result<bool> {
     let docker = app.docker()?;
+    chosen
+        .iter()
+        .try_for_each(|(component, _)| app.config.found.check(component.kind()))?;
     let servers: Vec<String> = chosen
         .iter()
         .flat_map(|(component, _)| component.servers(app))

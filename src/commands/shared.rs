@@ -11,7 +11,7 @@ use crate::components::{Backup, Component};
 use crate::config::{Config, SETTINGS};
 use crate::process::priority;
 use crate::report::log::Journal;
-use crate::stack;
+use crate::stack::{self, discovery};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
@@ -44,6 +44,7 @@ pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
 pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) -> Result<()> {
     let journal = component.about().backup_journal();
     app.check_encryption(journal)?;
+    app.config.found.check(component.kind())?;
     let stamp = app.store.free_stamp();
     let begun = now();
     let backup = component.backup(app, stamp)?;
@@ -77,6 +78,9 @@ pub fn record(
         }
         .as_str(),
     );
+    for (fact, value) in discovery::facts(app) {
+        point.set(&fact, &value);
+    }
     for backup in backups {
         for file in &backup.files {
             let path = &file.entry.path;
@@ -107,9 +111,19 @@ pub fn now() -> String {
 }
 
 /// The settings and the backups of a project, for a command that begins: warns about unknown settings, and completes
-/// what a killed restore has left undone.
+/// what a killed restore has left undone. Of the stack it knows what the newest recovery point remembers.
 pub fn open(project: &Path, call: &Call) -> Result<App> {
-    let app = App::new(Config::load(project)?);
+    open_with(project, call, discovery::recall)
+}
+
+/// As [`open`], for a command that works on the stack: n8n's containers tell what that consists of.
+pub fn open_stack(project: &Path, call: &Call) -> Result<App> {
+    open_with(project, call, discovery::discover)
+}
+
+fn open_with(project: &Path, call: &Call, find: fn(&mut App)) -> Result<App> {
+    let mut app = App::new(Config::load(project)?);
+    find(&mut app);
     let journal = Journal::new(call.row.name);
     let acts = call.row.log.is_some();
     // A setting whose name is mistyped must not pass for one that is not set.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, bail, Context as _, Error, Result};
 
-use super::shared::open;
+use super::shared::open_stack;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -96,7 +96,7 @@ pub fn command() -> Command {
 }
 
 fn run(project: &Path, call: &Call) -> Result<u8> {
-    let app = open(project, call)?;
+    let app = open_stack(project, call)?;
     let mut asked: Vec<Option<Parts>> = single()
         .filter(|(_, flag)| call.has(flag))
         .map(|(kind, _)| Some(Parts::one(kind)))
@@ -250,7 +250,7 @@ fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
             .context(Inconclusive)?;
     }
     let wanted = |point: &Result<Point>| match point {
-        Ok(point) => parts.0.iter().all(|kind| point.member(*kind).is_some()),
+        Ok(point) => parts.0.iter().all(|kind| point.has(*kind)),
         // One that cannot be read must not be passed over.
         Err(_) => true,
     };
@@ -333,7 +333,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     for component in COMPONENTS
         .iter()
         .rev()
-        .filter(|component| parts.holds(component.kind()))
+        .filter(|component| parts.holds(component.kind()) && !point.is_unused(component.kind()))
     {
         let (kind, title) = (component.kind(), component.about().title);
         let outcome = checked(&env, kind).and_then(|path| component.drill(&env, &path));

@@ -1,12 +1,13 @@
 //! Settings: `.env` of the n8n project directory, then the process environment, then the default that stands here.
 
 pub mod dotenv;
+mod found;
 mod project;
 mod secret;
 mod source;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -17,6 +18,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::store::retention::Rules;
 
+pub use found::{Found, FoundRow, Problem};
 pub use project::find_project;
 pub use secret::Secret;
 use source::Source;
@@ -63,6 +65,10 @@ pub struct Config {
     pub env_file_sets: bool,
     /// The values of the table; they are read through [`std::ops::Deref`], as `config.jobs`.
     values: Values,
+    /// The names of the settings that are set.
+    set: BTreeSet<&'static str>,
+    /// What n8n's containers tell of the stack.
+    pub found: Found,
     /// `BACKUP_RETENTION_DAYS` and `BACKUP_KEEP_*`.
     pub retention: Rules,
     /// `BACKUP_GPG_PASSPHRASE` or `BACKUP_GPG_RECIPIENT`.
@@ -109,7 +115,8 @@ impl Config {
         outer: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self> {
         let source = Source { project, values, outer };
-        let settings = Values::read(&source)?;
+        let mut settings = Values::read(&source)?;
+        settings.prefer_own();
         Ok(Self {
             project: project.to_owned(),
             env_file_exists,
@@ -124,6 +131,12 @@ impl Config {
             },
             encryption: encryption(project, &settings)?,
             values: settings,
+            set: SETTINGS
+                .iter()
+                .map(|setting| setting.name)
+                .filter(|name| source.is_set(name))
+                .collect(),
+            found: Found::default(),
             path: env::var_os("PATH"),
             unknown: values
                 .keys()
@@ -131,6 +144,11 @@ impl Config {
                 .cloned()
                 .collect(),
         })
+    }
+
+    /// Whether a setting is set, by `.env` or the environment.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.set.contains(name)
     }
 
     /// The project's `.env`.
@@ -163,6 +181,29 @@ impl std::ops::Deref for Config {
 
     fn deref(&self) -> &Values {
         &self.values
+    }
+}
+
+impl std::ops::DerefMut for Config {
+    fn deref_mut(&mut self) -> &mut Values {
+        &mut self.values
+    }
+}
+
+impl Values {
+    /// Puts the settings of our own before those that `.env` shares with Compose.
+    fn prefer_own(&mut self) {
+        self.postgres_user = self
+            .own_postgres_user
+            .take()
+            .unwrap_or_else(|| self.postgres_user.clone());
+        self.postgres_db = self.own_postgres_db.take().unwrap_or_else(|| self.postgres_db.clone());
+        self.redis_port = self.own_redis_port.take().unwrap_or(self.redis_port);
+        self.redis_username = self
+            .own_redis_user
+            .take()
+            .unwrap_or_else(|| self.redis_username.clone());
+        self.redis_password = self.own_redis_password.take().or_else(|| self.redis_password.clone());
     }
 }
 

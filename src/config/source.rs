@@ -20,15 +20,14 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
+    fn value(&self, name: &str) -> Option<String> {
+        let value = self.values.get(name).cloned();
+        value.or_else(|| (self.outer)(name)).filter(|value| !value.is_empty())
+    }
+
     /// A value as text: from `.env`, else from the process, else the default. An empty value is no value.
     pub(super) fn text(&self, name: &str) -> Result<String> {
-        let set = self
-            .values
-            .get(name)
-            .cloned()
-            .or_else(|| (self.outer)(name))
-            .filter(|value| !value.is_empty());
-        let value = match set {
+        let value = match self.value(name) {
             Some(value) => value,
             None => SETTINGS
                 .iter()
@@ -44,6 +43,24 @@ impl Source<'_> {
 
     pub(super) fn secret(&self, name: &str) -> Result<Option<Secret>> {
         Ok(Some(self.text(name)?).filter(|value| !value.is_empty()).map(Secret))
+    }
+
+    /// A text that may be none.
+    pub(super) fn maybe(&self, name: &str) -> Result<Option<String>> {
+        Ok(Some(self.text(name)?).filter(|value| !value.is_empty()))
+    }
+
+    /// A port that may be none.
+    pub(super) fn port(&self, name: &str) -> Result<Option<u16>> {
+        match self.text(name)?.is_empty() {
+            true => Ok(None),
+            false => self.number(name, 1, u16::MAX).map(Some),
+        }
+    }
+
+    /// Whether a setting is set.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.value(name).is_some()
     }
 
     pub(super) fn switch(&self, name: &str) -> Result<bool> {

@@ -73,9 +73,36 @@ settings! {
     redis_password: Option<Secret> = secret(),
         "REDIS_PASSWORD", "",
         "the password of Redis; handed over by a pipe only";
+    redis_tls: bool = switch(),
+        "BACKUP_REDIS_TLS", "false",
+        "true: Redis takes TLS connections in its container, as QUEUE_BULL_REDIS_TLS of n8n says where it is found";
     queue_prefix: String = text(),
         "QUEUE_BULL_PREFIX", "bull",
         "what n8n's queue keys in Redis begin with; restore-redis --empty-queue deletes those";
+    compose_project: String = text(),
+        "BACKUP_COMPOSE_PROJECT", "",
+        "the Compose project of the stack, where it was started in another directory or more than one is in this one";
+    own_postgres_user: Option<String> = maybe(),
+        "BACKUP_POSTGRES_USER", "",
+        "the database user that dumps and restores, whatever n8n's containers and POSTGRES_USER say";
+    own_postgres_db: Option<String> = maybe(),
+        "BACKUP_POSTGRES_DB", "",
+        "the database, whatever n8n's containers and POSTGRES_DB say";
+    postgres_password: Option<Secret> = secret(),
+        "BACKUP_POSTGRES_PASSWORD", "",
+        "the password of that user, where the server asks for one and its container has none";
+    postgres_port: Option<u16> = port(),
+        "BACKUP_POSTGRES_PORT", "",
+        "the port of PostgreSQL in its container, where it is not PostgreSQL's default";
+    own_redis_port: Option<u16> = port(),
+        "BACKUP_REDIS_PORT", "",
+        "the port that Redis listens on in its container, whatever n8n's containers and REDIS_PORT say";
+    own_redis_user: Option<String> = maybe(),
+        "BACKUP_REDIS_USER", "",
+        "the user of Redis, whatever n8n's containers and REDIS_USERNAME say";
+    own_redis_password: Option<Secret> = secret(),
+        "BACKUP_REDIS_PASSWORD", "",
+        "the password of Redis, whatever n8n's containers and REDIS_PASSWORD say";
     postgres_container: String = name(),
         "BACKUP_POSTGRES_CONTAINER", "n8n-postgres",
         "PostgreSQL's container";

@@ -61,6 +61,10 @@ impl Docker {
         for (name, value) in how.env {
             command.args(["-e", &format!("{name}={value}")]);
         }
+        if let Some(login) = self.login.as_ref().filter(|login| login.container == container) {
+            command.args(["-e", login.variable]);
+            command.env(login.variable, login.secret.reveal());
+        }
         command.arg("--").arg(container).args(argv);
         command
     }
@@ -105,6 +109,7 @@ mod tests {
         Docker {
             program: PathBuf::from("/x/docker"),
             stall: Duration::from_secs(1),
+            login: None,
         }
     }
 

@@ -55,7 +55,7 @@ pub enum Status {
 
 impl Status {
     /// Reads what `docker inspect` prints; podman has more names.
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         match text {
             "created" | "configured" | "initialized" => Self::Created,
             "running" => Self::Running,

@@ -4,6 +4,7 @@
 //! (`DOCKER_HOST`, contexts), rootless Docker and podman's docker-compatible command serve as they are.
 
 mod container;
+pub mod describe;
 mod dialect;
 mod exec;
 mod inspect;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
+use crate::config::Secret;
 use crate::process::{self, hinted, is_executable, Output};
 
 use dialect::engine_error;
@@ -44,6 +46,15 @@ const USUAL_PLACES: [&str; 7] = [
 pub struct Docker {
     program: PathBuf,
     stall: Duration,
+    login: Option<Login>,
+}
+
+/// A secret that programs in a container log in with.
+#[derive(Clone, Debug)]
+struct Login {
+    container: String,
+    variable: &'static str,
+    secret: Secret,
 }
 
 impl Docker {
@@ -57,13 +68,28 @@ impl Docker {
             .collect();
         for name in ["docker", "podman"] {
             if let Some(program) = places.iter().map(|dir| dir.join(name)).find(|file| is_executable(file)) {
-                return Ok(Self { program, stall });
+                return Ok(Self {
+                    program,
+                    stall,
+                    login: None,
+                });
             }
         }
         bail!(hinted(
             "Docker command not found",
             "install Docker, or add the directory of the docker command to PATH"
         ))
+    }
+
+    /// Gives every program that is run in `container` a secret as the variable `variable`. It reaches the client by its
+    /// environment, which only its user can read, and stands in no command line.
+    pub fn with_login(self, container: &str, variable: &'static str, secret: &Secret) -> Self {
+        let login = Some(Login {
+            container: container.to_owned(),
+            variable,
+            secret: secret.clone(),
+        });
+        Self { login, ..self }
     }
 
     /// The client's path, for messages.

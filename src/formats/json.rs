@@ -75,6 +75,22 @@ impl Json {
             _ => None,
         }
     }
+
+    /// The values of a list; none of anything else.
+    pub fn items(&self) -> &[Self] {
+        match self {
+            Self::List(values) => values,
+            _ => &[],
+        }
+    }
+
+    /// The members of an object; none of anything else.
+    pub fn fields(&self) -> &[(String, Self)] {
+        match self {
+            Self::Object(fields) => fields,
+            _ => &[],
+        }
+    }
 }
 
 impl Display for Json {

@@ -1,5 +1,6 @@
 //! Who n8n's containers are, and how they are held while something under them is replaced.
 
+pub mod discovery;
 mod interrupted;
 pub mod pause;
 mod record;

@@ -132,7 +132,7 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
     let user = &env.app.config.postgres_user;
     let target = format!(
         "host=127.0.0.1 connect_timeout=5 {}",
-        sql::conninfo(user, MAINTENANCE, "n8n-backup drill")?
+        sql::conninfo(user, MAINTENANCE, None, "n8n-backup drill")?
     );
     let argv = ["psql", "-XAtqw", "-d", &target, "-c", "SHOW server_version_num"];
     let version = server.wait(Duration::from_millis(200), |server| {

@@ -80,7 +80,10 @@ impl Component for Postgres {
     }
 
     fn check_settings(&self, app: &App) -> Result<()> {
-        ensure!(app.config.env_file_exists, ".env file not found");
+        ensure!(
+            app.config.env_file_exists || app.config.found.is_told(),
+            ".env file not found"
+        );
         Ok(())
     }
 
@@ -151,7 +154,12 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     let application = sql::application_name("dump", &config.postgres_db);
     let target = format!(
         "--dbname={}",
-        sql::conninfo(&config.postgres_user, &config.postgres_db, &application)?
+        sql::conninfo(
+            &config.postgres_user,
+            &config.postgres_db,
+            config.postgres_port,
+            &application
+        )?
     );
     let mut chain = app.chain();
     // A table of dead rows gives nothing for as long as it is read.
@@ -429,7 +437,9 @@ impl<'a> Psql<'a> {
     fn psql(&self, database: &str, task: &str, exec: impl FnOnce(&[&str]) -> Command) -> Result<Command> {
         let config = &self.app.config;
         let application = sql::application_name(task, &config.postgres_db);
-        let target = sql::conninfo(&config.postgres_user, database, &application)?;
+        let is_live = self.container == config.postgres_container;
+        let port = config.postgres_port.filter(|_| is_live);
+        let target = sql::conninfo(&config.postgres_user, database, port, &application)?;
         let mut argv = vec!["psql"];
         argv.extend(messages::FLAGS);
         argv.extend(sql::PSQL_FLAGS);

@@ -100,7 +100,7 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
         let redis = Redis {
             docker: &env.docker,
             container: server.id(),
-            at: ["-p".to_owned(), PORT.to_string()],
+            at: vec!["-p".to_owned(), PORT.to_string()],
             login: None,
             stall: env.app.config.stall,
         };

@@ -407,7 +407,7 @@ impl Plan<'_> {
         let server = Redis {
             docker: &self.docker,
             container: helper.id(),
-            at: ["-s".to_owned(), SOCKET.to_owned()],
+            at: vec!["-s".to_owned(), SOCKET.to_owned()],
             login: None,
             stall: self.app.config.stall,
         };

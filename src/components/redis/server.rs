@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use super::replies::{fields, hint, keys, keyspace, quoted, value_of, Keys};
 use super::LISTENS_AFTER;
 use crate::app::App;
-use crate::config::Secret;
+use crate::config::{Config, Secret};
 use crate::engine::{Docker, Exec};
 use crate::formats::rdb;
 use crate::report::log::Journal;
@@ -27,7 +28,7 @@ pub(super) struct Redis<'a> {
     pub(super) docker: &'a Docker,
     pub(super) container: &'a str,
     /// How redis-cli reaches it.
-    pub(super) at: [String; 2],
+    pub(super) at: Vec<String>,
     /// The user, none for the default one, and its password.
     pub(super) login: Option<(&'a str, &'a Secret)>,
     pub(super) stall: Duration,
@@ -128,6 +129,16 @@ impl State {
     }
 }
 
+/// The options with which redis-cli reaches the live server. Its certificate need not be one for the name that it has in
+/// its own container.
+fn reached_at(config: &Config) -> Vec<String> {
+    let mut at = vec!["-p".to_owned(), config.redis_port.to_string()];
+    if config.redis_tls {
+        at.extend(["--tls", "--insecure"].map(str::to_owned));
+    }
+    at
+}
+
 impl<'a> Redis<'a> {
     /// The Redis of the stack.
     pub(super) fn live(app: &'a App, docker: &'a Docker) -> Self {
@@ -135,7 +146,7 @@ impl<'a> Redis<'a> {
         Self {
             docker,
             container: &config.redis_container,
-            at: ["-p".to_owned(), config.redis_port.to_string()],
+            at: reached_at(config),
             login: config
                 .redis_password
                 .as_ref()
@@ -166,8 +177,9 @@ impl<'a> Redis<'a> {
             interactive: true,
             ..Exec::default()
         };
-        let [option, value] = &self.at;
-        let call = self.docker.exec(self.container, how, &["redis-cli", option, value]);
+        let at = self.at.iter().map(String::as_str);
+        let argv: Vec<&str> = iter::once("redis-cli").chain(at).collect();
+        let call = self.docker.exec(self.container, how, &argv);
         let output = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
         let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         let mut replies = vec![String::new()];

@@ -26,6 +26,9 @@ pub const LIMIT: u64 = 16 << 20;
 /// A list of components that is empty.
 pub const NONE: &str = "none";
 
+/// The kinds of backups that the stack had no use for, such as Redis without a queue.
+pub const UNUSED: &str = "unused";
+
 /// The directories below `backups/` that were [`Away`](super::inventory::Away) when a point was made.
 const AWAY: &str = "away";
 
@@ -177,7 +180,7 @@ impl Point {
             let chosen = parts.iter().filter(|kind| chosen(**kind));
             chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
         };
-        let absent = names(&|kind| self.member(kind).is_none());
+        let absent = names(&|kind| !self.has(kind));
         let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind));
         let missing: Vec<String> = [("it holds no", absent), ("damaged in it:", broken)]
             .into_iter()
@@ -195,7 +198,17 @@ impl Point {
 
     /// Whether every component is in it.
     pub fn is_complete(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.member(*kind).is_some())
+        Kind::ALL.iter().all(|kind| self.has(*kind))
+    }
+
+    /// Whether a kind is in it, or the stack had no use for that.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.member(kind).is_some() || self.is_unused(kind)
+    }
+
+    /// Whether the stack had no use for backups of a kind.
+    pub fn is_unused(&self, kind: Kind) -> bool {
+        self.listed(UNUSED).contains(&kind.dir())
     }
 
     /// Keeps the retention of another run from the point's files until what this gives is dropped.

@@ -25,10 +25,10 @@ fn names_are_quoted_or_refused() {
 #[test]
 fn connection_string_takes_hostile_names_as_they_are() {
     assert_eq!(
-        conninfo("n8n", r"host=x '\", "t").unwrap(),
+        conninfo("n8n", r"host=x '\", None, "t").unwrap(),
         r"user='n8n' dbname='host=x \'\\' application_name='t'"
     );
-    assert!(conninfo("", "n8n", "t").is_err());
+    assert!(conninfo("", "n8n", None, "t").is_err());
 }
 
 #[test]

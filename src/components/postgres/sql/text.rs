@@ -75,12 +75,13 @@ pub fn literal(text: &str) -> Result<String> {
 ///
 /// # Errors
 /// As [`ident`], for `user` and `database`.
-pub fn conninfo(user: &str, database: &str, application: &str) -> Result<String> {
+pub fn conninfo(user: &str, database: &str, port: Option<u16>, application: &str) -> Result<String> {
     ident(user)?;
     ident(database)?;
     let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+    let port = port.map_or_else(String::new, |port| format!(" port={port}"));
     Ok(format!(
-        "user='{}' dbname='{}' application_name='{}'",
+        "user='{}' dbname='{}'{port} application_name='{}'",
         quote(user),
         quote(database),
         quote(application)

@@ -1,0 +1,82 @@
+//! What n8n's containers tell of their stack. It goes before the names that `.env` shares with Compose, and yields to the
+//! settings of our own.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Error, Result};
+
+use crate::process::hinted;
+use crate::store::Kind;
+
+/// What was found of a stack; empty where the settings alone say what it consists of.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The container of n8n that told it, or the recovery point that remembers it.
+    pub told_by: String,
+    /// The Compose project; empty without one.
+    pub project: String,
+    /// The kinds of backups that the stack has no use for.
+    pub unused: Vec<Kind>,
+    /// The schema of n8n's tables.
+    pub schema: String,
+    /// What the names of n8n's tables begin with.
+    pub table_prefix: String,
+    /// What stands against backing up or restoring a kind.
+    pub problems: BTreeMap<Kind, Problem>,
+    /// What is worth a warning.
+    pub warnings: Vec<String>,
+    /// Each value, for people.
+    pub rows: Vec<FoundRow>,
+}
+
+/// Why a kind can be neither backed up nor restored, and what to do.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// What is wrong.
+    pub text: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Something that was found, for people.
+#[derive(Clone, Debug)]
+pub struct FoundRow {
+    /// What it is.
+    pub what: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where that comes from.
+    pub from: String,
+}
+
+impl Found {
+    /// Whether n8n's containers, or a recovery point, told what there is.
+    pub fn is_told(&self) -> bool {
+        !self.told_by.is_empty()
+    }
+
+    /// Whether the stack has a use for backups of a kind.
+    pub fn uses(&self, kind: Kind) -> bool {
+        !self.unused.contains(&kind)
+    }
+
+    /// How many kinds the stack has a use for.
+    pub fn used(&self) -> usize {
+        Kind::ALL.into_iter().filter(|kind| self.uses(*kind)).count()
+    }
+
+    /// Refuses a kind that something stands against.
+    pub fn check(&self, kind: Kind) -> Result<()> {
+        if !self.uses(kind) {
+            let hint = format!("{} tells what n8n uses; restore-all leaves the rest out", self.told_by);
+            return Err(Error::new(hinted(
+                format_args!("This stack has no use for {}", kind.dir()),
+                hint,
+            )));
+        }
+        match self.problems.get(&kind) {
+            Some(problem) => Err(Error::new(hinted(&problem.text, &problem.hint))),
+            None => Ok(()),
+        }
+    }
+}

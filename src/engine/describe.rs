@@ -1,0 +1,211 @@
+//! What the engine says of every container at once, for the discovery of a stack.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+
+use super::dialect::{absent, engine_error};
+use super::inspect::Status;
+use super::Docker;
+use crate::formats::json::Json;
+
+/// Everything that tells what part a container plays in a stack. The environment may hold secrets.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Its ID.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image's name, as it stood on the command line.
+    pub image: String,
+    /// Its state.
+    pub status: Status,
+    /// Its environment, the image's with it.
+    pub env: BTreeMap<String, String>,
+    /// The program that it starts, with its first arguments.
+    pub entry_point: Vec<String>,
+    /// The arguments that follow them.
+    pub command: Vec<String>,
+    /// Its labels, the image's with them.
+    pub labels: BTreeMap<String, String>,
+    /// What it mounts.
+    pub mounts: Vec<MountPoint>,
+    /// Under which names it is known in each network.
+    pub networks: BTreeMap<String, Vec<String>>,
+    /// Its own host name.
+    pub host_name: String,
+    /// `host`, `container:ID`, or the name of a network.
+    pub network_mode: String,
+    /// The ports of the host that lead to it, with those that they lead to.
+    pub published: Vec<(u16, u16)>,
+}
+
+/// Something of the host, or a volume, that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The volume's name; empty for what is no volume.
+    pub volume: String,
+    /// The path of the engine's host.
+    pub source: String,
+    /// Where the container sees it.
+    pub destination: String,
+}
+
+impl Described {
+    /// A label.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// A variable of its environment; an empty one is none.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn of_json(container: &Json) -> Option<Self> {
+        let at = |path: &[&str]| path.iter().try_fold(container, |value, name| value.get(name));
+        let text = |path: &[&str]| at(path).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let list = |path: &[&str]| at(path).map(texts).unwrap_or_default();
+        let pairs = |path: &[&str]| -> BTreeMap<String, String> {
+            let fields = at(path).map(Json::fields).unwrap_or_default().iter();
+            fields
+                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect()
+        };
+        let env = list(&["Config", "Env"]);
+        let env = env.iter().filter_map(|pair| pair.split_once('='));
+        let mounts = at(&["Mounts"]).map(Json::items).unwrap_or_default().iter();
+        let networks = at(&["NetworkSettings", "Networks"])
+            .map(Json::fields)
+            .unwrap_or_default();
+        Some(Self {
+            id: container.get("Id")?.as_str()?.to_owned(),
+            name: container.get("Name")?.as_str()?.trim_start_matches('/').to_owned(),
+            image: text(&["Config", "Image"]),
+            status: Status::parse(&text(&["State", "Status"])),
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            // podman before 5 gives a text.
+            entry_point: match at(&["Config", "Entrypoint"]) {
+                Some(Json::Text(words)) => words.split_whitespace().map(str::to_owned).collect(),
+                _ => list(&["Config", "Entrypoint"]),
+            },
+            command: list(&["Config", "Cmd"]),
+            labels: pairs(&["Config", "Labels"]),
+            mounts: mounts
+                .map(|mount| {
+                    let text = |name| mount.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+                    MountPoint {
+                        volume: if text("Type") == "volume" {
+                            text("Name")
+                        } else {
+                            String::new()
+                        },
+                        source: text("Source"),
+                        destination: text("Destination"),
+                    }
+                })
+                .collect(),
+            networks: networks
+                .iter()
+                .map(|(name, network)| {
+                    let mut names = network.get("Aliases").map(texts).unwrap_or_default();
+                    names.extend(network.get("DNSNames").map(texts).unwrap_or_default());
+                    names.extend(network.get("IPAddress").and_then(Json::as_str).map(str::to_owned));
+                    names.retain(|name| !name.is_empty());
+                    (name.clone(), names)
+                })
+                .collect(),
+            host_name: text(&["Config", "Hostname"]),
+            network_mode: text(&["HostConfig", "NetworkMode"]),
+            published: at(&["HostConfig", "PortBindings"]).map(ports).unwrap_or_default(),
+        })
+    }
+}
+
+/// The texts in a list.
+fn texts(list: &Json) -> Vec<String> {
+    list.items()
+        .iter()
+        .filter_map(Json::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Reads `{"5432/tcp": [{"HostPort": "15432"}]}`.
+fn ports(bindings: &Json) -> Vec<(u16, u16)> {
+    let mut found = Vec::new();
+    for (inner, outer) in bindings.fields() {
+        let inner = inner.split('/').next().and_then(|port| port.parse().ok());
+        let outer = outer
+            .items()
+            .iter()
+            .filter_map(|port| port.get("HostPort")?.as_str()?.parse().ok());
+        found.extend(outer.filter_map(|outer: u16| Some((outer, inner?))));
+    }
+    found
+}
+
+impl Docker {
+    /// Every container of the engine, also those that do not run. One that is removed meanwhile is left out.
+    pub fn describe_all(&self) -> Result<Vec<Described>> {
+        let listed = self.query(&["ps", "--all", "--quiet", "--no-trunc"])?;
+        if !listed.success {
+            return Err(engine_error(&listed.stderr));
+        }
+        let ids = listed.text();
+        let ids: Vec<&str> = ids.lines().filter(|id| !id.is_empty()).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let output = self.query(&[&["inspect", "--type", "container", "--"], &ids[..]].concat())?;
+        if !output.success {
+            output.stderr_lines().try_for_each(absent)?;
+        }
+        parse(&output.text()).context("docker inspect gave an answer that is not understood")
+    }
+}
+
+/// Reads what `docker inspect` prints.
+fn parse(text: &str) -> Result<Vec<Described>> {
+    let all = Json::parse(text)?;
+    all.items()
+        .iter()
+        .map(|container| Described::of_json(container).context("a container without a name"))
+        .collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A container as `docker inspect` would describe it.
+    pub fn described(text: &str) -> Described {
+        parse(&format!("[{text}]")).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_inspect_prints_is_read() {
+        let found = described(
+            r#"{"Id": "0a", "Name": "/web-1", "State": {"Status": "running"},
+                "Config": {"Image": "n8nio/n8n:2", "Env": ["A=b=c", "EMPTY=", "odd"], "Entrypoint": ["tini", "--"],
+                           "Cmd": null, "Labels": {"x": "y"}, "Hostname": "web"},
+                "HostConfig": {"NetworkMode": "n", "RestartPolicy": {"Name": "always"},
+                               "PortBindings": {"5678/tcp": [{"HostIp": "", "HostPort": "80"}], "9/udp": null}},
+                "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
+                           {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
+                "NetworkSettings": {"Networks": {"n": {"Aliases": ["n8n"], "IPAddress": "172.18.0.2"}, "m": {"Aliases": null}}}}"#,
+        );
+        assert_eq!((found.name.as_str(), &found.status), ("web-1", &Status::Running));
+        assert_eq!((found.variable("A"), found.variable("EMPTY")), (Some("b=c"), None));
+        assert_eq!((found.label("x"), found.label("z")), ("y", ""));
+        assert_eq!(found.mounts[0].volume, "v");
+        assert_eq!(
+            (found.mounts[1].volume.as_str(), found.mounts[1].source.as_str()),
+            ("", "/srv")
+        );
+        assert_eq!(found.networks["n"], ["n8n", "172.18.0.2"]);
+        assert_eq!(found.published, [(80, 5678)]);
+        assert!(found.command.is_empty());
+        assert!(parse("[{}]").is_err() && parse("x").is_err());
+    }
+}

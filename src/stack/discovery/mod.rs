@@ -1,0 +1,208 @@
+//! What a stack consists of, as n8n's own containers say it. They are asked at each run, because replicas and scale change
+//! names. Nothing is guessed: where two answers are possible, there is an error that names both.
+
+mod hosts;
+mod n8n;
+mod recall;
+mod values;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::app::App;
+use crate::config::{Found, Problem};
+use crate::engine::describe::Described;
+use crate::store::Kind;
+
+pub use recall::facts;
+
+use n8n::{role, Role};
+
+/// Compose's labels.
+const PROJECT: &str = "com.docker.compose.project";
+const DIRECTORY: &str = "com.docker.compose.project.working_dir";
+const SERVICE: &str = "com.docker.compose.service";
+const ONE_OFF: &str = "com.docker.compose.oneoff";
+/// Docker Swarm's.
+const SWARM: &str = "com.docker.swarm.service.name";
+
+/// The names that Compose looks for in a directory.
+const COMPOSE_FILES: [&str; 4] = [
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
+
+/// The settings that name containers and the volume.
+const N8N_CONTAINERS: &str = "BACKUP_N8N_CONTAINERS";
+const COMPOSE_PROJECT: &str = "BACKUP_COMPOSE_PROJECT";
+
+/// What is backed up through the engine.
+const OF_CONTAINERS: [Kind; 3] = [Kind::Postgres, Kind::Redis, Kind::N8n];
+
+/// Has n8n's containers tell what the stack of the project consists of, and fills the settings with it that are not set.
+/// An engine that does not answer tells nothing; whoever needs it next says so.
+pub fn discover(app: &mut App) {
+    let all = app.docker().and_then(|docker| Ok((docker.describe_all()?, docker)));
+    let (all, docker) = match all {
+        Ok(found) => found,
+        Err(error) => {
+            log::trace!("the stack is not looked for: {error:#}");
+            return recall::recall(app, None);
+        }
+    };
+    match Stack::find(app, &all) {
+        Ok(Some(stack)) => values::fill(app, &docker, &all, &stack),
+        Ok(None) => recall::recall(app, Some(&all)),
+        Err(problem) => app.config.found = refused(&problem),
+    }
+}
+
+/// As [`discover`], by what the newest recovery point remembers: for commands that ask no engine.
+pub fn recall(app: &mut App) {
+    recall::recall(app, None);
+}
+
+/// A stack that nothing can be done with.
+fn refused(problem: &Problem) -> Found {
+    let mut found = Found::default();
+    found.problems.extend(OF_CONTAINERS.map(|kind| (kind, problem.clone())));
+    found
+}
+
+/// n8n's containers.
+struct Stack<'a> {
+    /// The one that tells the configuration.
+    main: &'a Described,
+    /// All that serve, the main one first.
+    servers: Vec<&'a Described>,
+}
+
+impl<'a> Stack<'a> {
+    /// Whether others than the main one serve, which needs a queue.
+    fn has_workers(&self) -> bool {
+        self.servers
+            .iter()
+            .any(|server| matches!(role(server), Some(Role::Worker | Role::Webhook)))
+    }
+
+    /// n8n's containers of the project; none where there are none that say anything.
+    fn find(app: &App, all: &'a [Described]) -> Result<Option<Self>, Problem> {
+        let config = &app.config;
+        let servers = |chosen: &dyn Fn(&Described) -> bool| -> Vec<(Role, &'a Described)> {
+            let mut found: Vec<_> = all
+                .iter()
+                .filter(|container| chosen(container) && container.label(ONE_OFF) != "True")
+                .filter_map(|container| Some((role(container)?, container)))
+                .collect();
+            found.sort_by(|(role, one), (other_role, other)| (role, &one.name).cmp(&(other_role, &other.name)));
+            found
+        };
+        let is_named = |container: &Described| config.n8n_containers.contains(&container.name);
+        let found = if config.is_set(N8N_CONTAINERS) {
+            servers(&is_named)
+        } else if !config.compose_project.is_empty() {
+            let found = servers(&|container| container.label(PROJECT) == config.compose_project);
+            if found.is_empty()
+                && !all
+                    .iter()
+                    .any(|container| container.label(PROJECT) == config.compose_project)
+            {
+                log::trace!("there is no container of the project {}", config.compose_project);
+            }
+            found
+        } else if has_stack(&config.project, all) {
+            servers(&|container| is_of(container, &config.project))
+        } else {
+            match servers(&is_named) {
+                // The only n8n of the host, which nobody else's stack claims.
+                found if found.is_empty() => alone(servers(&|container| container.label(PROJECT).is_empty()))?,
+                found => found,
+            }
+        };
+        if let Some((_, container)) = found.iter().find(|(_, container)| !container.label(SWARM).is_empty()) {
+            return Err(Problem {
+                text: format!(
+                    "{} is a task of Docker Swarm, whose containers are not held or started here",
+                    container.name
+                ),
+                hint: "back the stack up where it runs under Compose, or with docker run".to_owned(),
+            });
+        }
+        // Names that the contract gives count for those that nobody else's project claims.
+        if !config.is_set(N8N_CONTAINERS) && config.compose_project.is_empty() {
+            if let Some((_, other)) = found
+                .iter()
+                .find(|(_, container)| is_foreign(container, &config.project))
+            {
+                return Err(foreign(other, N8N_CONTAINERS));
+            }
+        }
+        let mut projects: Vec<&str> = found.iter().map(|(_, container)| container.label(PROJECT)).collect();
+        projects.sort_unstable();
+        projects.dedup();
+        if projects.len() > 1 && !config.is_set(N8N_CONTAINERS) {
+            return Err(Problem {
+                text: format!(
+                    "More than one Compose project of {} runs n8n: {}",
+                    config.project.display(),
+                    projects.join(" ")
+                ),
+                hint: format!("set {COMPOSE_PROJECT} in .env to one of them"),
+            });
+        }
+        let servers: Vec<&Described> = found.into_iter().map(|(_, container)| container).collect();
+        Ok(servers.first().copied().map(|main| Self { main, servers }))
+    }
+}
+
+/// Takes the one n8n that there is.
+fn alone(found: Vec<(Role, &Described)>) -> Result<Vec<(Role, &Described)>, Problem> {
+    let mains = found.iter().filter(|(role, _)| *role == Role::Main).count();
+    if mains <= 1 {
+        return Ok(found);
+    }
+    let names: Vec<&str> = found.iter().map(|(_, container)| container.name.as_str()).collect();
+    Err(Problem {
+        text: format!("More than one n8n is on this host: {}", names.join(" ")),
+        hint: format!("set {N8N_CONTAINERS} in .env to the names of yours"),
+    })
+}
+
+/// Whether a directory has a stack of its own, be it down: a compose file, or containers.
+fn has_stack(project: &Path, all: &[Described]) -> bool {
+    COMPOSE_FILES.iter().any(|name| project.join(name).exists())
+        || all.iter().any(|container| is_of(container, project))
+}
+
+/// Whether Compose made a container from the directory `project`, by whatever path it was reached.
+fn is_of(container: &Described, project: &Path) -> bool {
+    let directory = Path::new(container.label(DIRECTORY));
+    directory.is_absolute()
+        && (directory == project || directory.canonicalize().is_ok_and(|directory| directory == project))
+}
+
+/// Whether a container belongs to the stack of another directory.
+fn is_foreign(container: &Described, project: &Path) -> bool {
+    !container.label(DIRECTORY).is_empty() && !is_of(container, project)
+}
+
+fn foreign(container: &Described, setting: &str) -> Problem {
+    Problem {
+        text: format!(
+            "{} belongs to the Compose project {} of the directory {}, not to this one",
+            container.name,
+            container.label(PROJECT),
+            container.label(DIRECTORY)
+        ),
+        hint: format!(
+            "if that is your stack, set {COMPOSE_PROJECT}={} in .env, or {setting} to the name of the container",
+            container.label(PROJECT)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! What a recovery point remembers of the stack, for when n8n's containers are gone, or the engine is not asked.
+
+use std::time::SystemTime;
+
+use super::values::check_defaults;
+use super::{Problem, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
+use crate::app::App;
+use crate::config::Found;
+use crate::engine::describe::Described;
+use crate::store::inventory::latest_first;
+use crate::store::manifest::{Point, UNUSED};
+use crate::store::Kind;
+
+/// The facts of a recovery point that tell of the stack begin so.
+const PREFIX: &str = "stack.";
+/// What a recovery point is to remember of the stack. No secret is among it.
+pub fn facts(app: &App) -> Vec<(String, String)> {
+    let config = &app.config;
+    let found = &config.found;
+    if !found.is_told() {
+        return Vec::new();
+    }
+    let unused: Vec<&str> = found.unused.iter().map(|kind| kind.dir()).collect();
+    let port = config.postgres_port.map(|port| port.to_string());
+    [
+        (UNUSED.to_owned(), unused.join(" ")),
+        (format!("{PREFIX}project"), found.project.clone()),
+        (format!("{PREFIX}n8n"), config.n8n_containers.join(" ")),
+        (format!("{PREFIX}postgres"), config.postgres_container.clone()),
+        (format!("{PREFIX}postgres.user"), config.postgres_user.clone()),
+        (format!("{PREFIX}postgres.db"), config.postgres_db.clone()),
+        (format!("{PREFIX}postgres.port"), port.unwrap_or_default()),
+        (format!("{PREFIX}redis"), config.redis_container.clone()),
+        (format!("{PREFIX}redis.port"), config.redis_port.to_string()),
+        (format!("{PREFIX}volume"), config.n8n_volume.clone()),
+        (format!("{PREFIX}schema"), found.schema.clone()),
+        (format!("{PREFIX}prefix"), found.table_prefix.clone()),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .collect()
+}
+
+/// Fills the settings that are not set with what the newest point remembers, if one does; else the defaults hold, as far as
+/// they name nobody else's containers. `all` are those of the engine, if it was asked.
+pub(super) fn recall(app: &mut App, all: Option<&[Described]>) {
+    let points = latest_first(&app.store, SystemTime::now())
+        .unwrap_or_default()
+        .into_iter();
+    let newest = points.filter_map(|(_, point)| point.ok()).next();
+    match newest.filter(|point| point.fact(&format!("{PREFIX}n8n")).is_some()) {
+        Some(point) => fill(app, &point),
+        None => {
+            let project = app.config.compose_project.clone();
+            let is_there = |all: &[Described]| all.iter().any(|container| container.label(PROJECT) == project);
+            if let Some(all) = all {
+                if !project.is_empty() && !is_there(all) {
+                    let problem = Problem {
+                        text: format!("There is no container of the Compose project {project}"),
+                        hint: "start it (docker compose up -d), or set BACKUP_COMPOSE_PROJECT in .env to another one"
+                            .to_owned(),
+                    };
+                    app.config
+                        .found
+                        .problems
+                        .extend(OF_CONTAINERS.map(|kind| (kind, problem.clone())));
+                }
+            }
+        }
+    }
+    if let Some(all) = all {
+        check_defaults(app, all);
+    }
+}
+
+fn fill(app: &mut App, point: &Point) {
+    let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).map(str::to_owned);
+    let config = &mut app.config;
+    let known = config.clone();
+    config.found = Found {
+        told_by: format!("recovery point {}", point.stamp),
+        project: fact("project").unwrap_or_default(),
+        schema: fact("schema").unwrap_or_default(),
+        table_prefix: fact("prefix").unwrap_or_default(),
+        unused: Kind::ALL.into_iter().filter(|kind| point.is_unused(*kind)).collect(),
+        ..Found::default()
+    };
+    // Borrowed once, so that each field is one of its own.
+    let fields = &mut **config;
+    let values = [
+        ("BACKUP_POSTGRES_CONTAINER", "postgres", &mut fields.postgres_container),
+        ("BACKUP_POSTGRES_USER", "postgres.user", &mut fields.postgres_user),
+        ("BACKUP_POSTGRES_DB", "postgres.db", &mut fields.postgres_db),
+        ("BACKUP_REDIS_CONTAINER", "redis", &mut fields.redis_container),
+        ("BACKUP_N8N_VOLUME", "volume", &mut fields.n8n_volume),
+    ];
+    for (setting, name, value) in values {
+        if let Some(told) = fact(name).filter(|_| !known.is_set(setting)) {
+            *value = told;
+        }
+    }
+    if let Some(names) = fact("n8n").filter(|_| !known.is_set(N8N_CONTAINERS)) {
+        config.n8n_containers = names.split_whitespace().map(str::to_owned).collect();
+    }
+    if let Some(port) = fact("redis.port").and_then(|port| port.parse().ok()) {
+        if !known.is_set("BACKUP_REDIS_PORT") {
+            config.redis_port = port;
+        }
+    }
+    config.postgres_port = config.postgres_port.or_else(|| fact("postgres.port")?.parse().ok());
+}

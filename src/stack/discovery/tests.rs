@@ -1,0 +1,299 @@
+use super::*;
+use crate::config::Config;
+use crate::engine::describe::tests::described;
+use crate::testing::TempDir;
+
+/// A container: its name, image, environment, command, and labels of Compose.
+fn container(
+    name: &str,
+    image: &str,
+    env: &[&str],
+    command: &[&str],
+    project: Option<(&str, &Path, &str)>,
+) -> Described {
+    let list = |words: &[&str]| {
+        format!(
+            "[{}]",
+            words
+                .iter()
+                .map(|word| format!("{word:?}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        )
+    };
+    let labels = match project {
+        Some((project, directory, service)) => format!(
+            r#"{{"{PROJECT}": "{project}", "{DIRECTORY}": "{}", "{SERVICE}": "{service}", "{ONE_OFF}": "False"}}"#,
+            directory.display()
+        ),
+        None => "{}".to_owned(),
+    };
+    let network = project.map_or("bridge", |(project, ..)| project);
+    let service = project.map_or("", |(.., service)| service);
+    described(&format!(
+        r#"{{"Id": "id-{name}", "Name": "/{name}", "State": {{"Status": "exited"}},
+            "Config": {{"Image": "{image}", "Env": {}, "Cmd": {}, "Entrypoint": ["tini", "--", "/docker-entrypoint.sh"],
+                        "Labels": {labels}, "Hostname": "h-{name}"}},
+            "HostConfig": {{"NetworkMode": "{network}"}},
+            "Mounts": [{{"Type": "volume", "Name": "{name}_data", "Source": "/v", "Destination": "/home/node/.n8n"}}],
+            "NetworkSettings": {{"Networks": {{"{network}": {{"Aliases": ["{service}"]}}}}}}}}"#,
+        list(env),
+        list(command)
+    ))
+}
+
+fn server(name: &str, image: &str, env: &[&str], project: Option<(&str, &Path, &str)>) -> Described {
+    Described {
+        entry_point: vec!["docker-entrypoint.sh".to_owned()],
+        ..container(name, image, env, &[image], project)
+    }
+}
+
+fn app_of(dir: &Path, settings: &str) -> App {
+    App::new(Config::of_text(dir, Path::new(".env"), settings.as_bytes()).unwrap())
+}
+
+/// What is found, as [`discover`] finds it.
+fn found(app: &mut App, all: &[Described]) -> Result<(), Problem> {
+    let docker = crate::engine::Docker::locate(Some("/usr/bin".into()), app.config.stall).unwrap();
+    match Stack::find(app, all)? {
+        Some(stack) => values::fill(app, &docker, all, &stack),
+        None => recall::recall(app, Some(all)),
+    }
+    Ok(())
+}
+
+const QUEUE: &[&str] = &[
+    "DB_TYPE=postgresdb",
+    "DB_POSTGRESDB_HOST=db",
+    "DB_POSTGRESDB_DATABASE=flows",
+    "DB_POSTGRESDB_USER=app",
+    "EXECUTIONS_MODE=queue",
+    "QUEUE_BULL_REDIS_HOST=cache",
+    "QUEUE_BULL_REDIS_PORT=6380",
+    "QUEUE_BULL_REDIS_PASSWORD=secret",
+];
+
+/// A stack of the project `name` in `dir`.
+fn stack(name: &str, dir: &Path) -> Vec<Described> {
+    let of = |service| Some((name, dir, service));
+    vec![
+        server(
+            &format!("{name}-db-1"),
+            "postgres:16",
+            &["POSTGRES_USER=root", "POSTGRES_DB=other", "PG_MAJOR=16"],
+            of("db"),
+        ),
+        server(&format!("{name}-cache-1"), "redis:7", &[], of("cache")),
+        container(
+            &format!("{name}-worker-2"),
+            "n8nio/n8n:2",
+            QUEUE,
+            &["worker"],
+            of("worker"),
+        ),
+        container(&format!("{name}-n8n-1"), "n8nio/n8n:2", QUEUE, &[], of("n8n")),
+        container(
+            &format!("{name}-worker-1"),
+            "n8nio/n8n:2",
+            QUEUE,
+            &["worker"],
+            of("worker"),
+        ),
+    ]
+}
+
+#[test]
+fn a_stack_of_compose_is_found_without_a_setting() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let mut all = stack("other", Path::new("/elsewhere"));
+    all.extend(stack("mine", &project));
+    let mut app = app_of(&project, "POSTGRES_USER=app\nPOSTGRES_DB=app\nREDIS_PORT=16379\n");
+    found(&mut app, &all).unwrap();
+    let config = &app.config;
+    assert_eq!(config.n8n_containers, ["mine-n8n-1", "mine-worker-1", "mine-worker-2"]);
+    assert_eq!(
+        (
+            config.postgres_container.as_str(),
+            config.postgres_user.as_str(),
+            config.postgres_db.as_str()
+        ),
+        ("mine-db-1", "root", "flows")
+    );
+    assert_eq!(
+        (config.redis_container.as_str(), config.redis_port),
+        ("mine-cache-1", 6380)
+    );
+    assert_eq!(
+        config.redis_password.as_ref().map(|password| password.reveal()),
+        Some("secret")
+    );
+    assert_eq!(config.n8n_volume, "mine-n8n-1_data");
+    assert!(config.found.problems.is_empty() && config.found.unused.is_empty());
+}
+
+#[test]
+fn settings_of_our_own_go_first() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let settings = "BACKUP_POSTGRES_CONTAINER=x\nBACKUP_POSTGRES_USER=u\nBACKUP_POSTGRES_DB=d\nBACKUP_REDIS_PORT=1\n\
+                    BACKUP_REDIS_PASSWORD=p\nBACKUP_N8N_VOLUME=v\n";
+    let mut app = app_of(&project, settings);
+    let mut all = stack("mine", &project);
+    all.push(server("x", "postgres", &["POSTGRES_USER=y"], None));
+    found(&mut app, &all).unwrap();
+    let config = &app.config;
+    assert_eq!(
+        (config.postgres_container.as_str(), config.postgres_user.as_str()),
+        ("x", "u")
+    );
+    assert_eq!(
+        (
+            config.postgres_db.as_str(),
+            config.redis_port,
+            config.n8n_volume.as_str()
+        ),
+        ("d", 1, "v")
+    );
+    assert_eq!(
+        config.redis_password.as_ref().map(|password| password.reveal()),
+        Some("p")
+    );
+}
+
+#[test]
+fn a_stack_of_another_directory_is_never_ours() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let foreign = Path::new("/elsewhere");
+    let of = |service| Some(("n8n", foreign, service));
+    let all = [
+        server("n8n-postgres", "postgres:16", &[], of("postgres")),
+        server("n8n-redis", "redis:7", &[], of("redis")),
+        container("n8n-main", "n8nio/n8n", QUEUE, &[], of("n8n")),
+    ];
+    // By default names, and as a directory whose own stack is down.
+    let problem = found(&mut app_of(&project, ""), &all).unwrap_err();
+    assert!(
+        problem.text.contains("/elsewhere") && problem.hint.contains("BACKUP_COMPOSE_PROJECT=n8n"),
+        "{problem:?}"
+    );
+    std::fs::write(project.join("compose.yaml"), "").unwrap();
+    let mut app = app_of(&project, "");
+    found(&mut app, &all).unwrap();
+    for kind in OF_CONTAINERS {
+        assert!(app.config.found.check(kind).is_err(), "{kind:?}");
+    }
+    assert_eq!(app.config.n8n_containers, ["n8n-worker"]);
+    // What is named is wanted.
+    let mut app = app_of(&project, "BACKUP_COMPOSE_PROJECT=n8n\n");
+    found(&mut app, &all).unwrap();
+    assert_eq!(app.config.n8n_containers, ["n8n-main"]);
+    let mut app = app_of(&project, "BACKUP_POSTGRES_CONTAINER=n8n-postgres\n");
+    found(&mut app, &all).unwrap();
+    assert!(app.config.found.check(Kind::Postgres).is_ok() && app.config.found.check(Kind::Redis).is_err());
+}
+
+#[test]
+fn containers_that_say_nothing_leave_the_contracts_names() {
+    let dir = TempDir::new();
+    let stand_in = |name: &str| server(name, "busybox", &["PATH=/bin"], None);
+    let all = [stand_in("n8n-postgres"), stand_in("n8n-redis"), stand_in("n8n-main")];
+    let mut app = app_of(dir.path(), "");
+    found(&mut app, &all).unwrap();
+    assert!(!app.config.found.is_told() && app.config.found.problems.is_empty());
+    assert_eq!(app.config.postgres_container, "n8n-postgres");
+    // Those of a project are its stack also where they say nothing.
+    let project = dir.path().canonicalize().unwrap();
+    let all = [server("n8n-postgres", "postgres", &[], Some(("p", &project, "db")))];
+    let mut app = app_of(&project, "");
+    found(&mut app, &all).unwrap();
+    assert!(app.config.found.check(Kind::Postgres).is_ok());
+}
+
+#[test]
+fn a_stack_without_a_queue_has_no_use_for_redis() {
+    let dir = TempDir::new();
+    let env = ["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=pg"];
+    let mut n8n = container("n8n", "n8nio/n8n", &env, &[], None);
+    n8n.networks = [("net".to_owned(), Vec::new())].into();
+    let mut pg = server("pg", "postgres:17", &["PG_MAJOR=17"], None);
+    pg.networks = [("net".to_owned(), Vec::new())].into();
+    let mut app = app_of(dir.path(), "");
+    // Something else has a Redis.
+    found(&mut app, &[n8n.clone(), pg, server("n8n-redis", "redis", &[], None)]).unwrap();
+    let config = &app.config;
+    assert_eq!(config.found.unused, [Kind::Redis]);
+    assert_eq!(
+        (config.postgres_container.as_str(), config.postgres_user.as_str()),
+        ("pg", "postgres")
+    );
+    assert_eq!(config.postgres_db, "n8n");
+    // Its database is somewhere else.
+    let mut app = app_of(dir.path(), "");
+    found(&mut app, &[n8n]).unwrap();
+    let error = app.config.found.check(Kind::Postgres).unwrap_err().to_string();
+    assert!(error.contains("is on pg"), "{error}");
+}
+
+#[test]
+fn sqlite_is_told_and_no_other_database_is_taken_for_it() {
+    let dir = TempDir::new();
+    let n8n = container("n8n", "n8nio/n8n", &["DB_POSTGRESDB_HOST=pg"], &[], None);
+    let mut app = app_of(dir.path(), "");
+    found(&mut app, &[n8n, server("n8n-postgres", "postgres", &[], None)]).unwrap();
+    let error = app.config.found.check(Kind::Postgres).unwrap_err().to_string();
+    assert!(error.contains("n8n uses SQLite"), "{error}");
+}
+
+#[test]
+fn where_two_answers_are_possible_both_are_named() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let one = container("one", "n8nio/n8n", QUEUE, &[], None);
+    let two = container("two", "n8nio/n8n", QUEUE, &[], None);
+    let problem = found(&mut app_of(&project, ""), &[one, two]).unwrap_err();
+    assert!(
+        problem.text.contains("one two") && problem.hint.contains(N8N_CONTAINERS),
+        "{problem:?}"
+    );
+    let mut all = stack("a", &project);
+    all.extend(stack("b", &project));
+    let problem = found(&mut app_of(&project, ""), &all).unwrap_err();
+    assert!(
+        problem.text.ends_with("a b") && problem.hint.contains(COMPOSE_PROJECT),
+        "{problem:?}"
+    );
+    let mut app = app_of(&project, "BACKUP_COMPOSE_PROJECT=b\n");
+    found(&mut app, &all).unwrap();
+    assert_eq!(app.config.postgres_container, "b-db-1");
+    // Two instances in one project.
+    let mut all = stack("a", &project);
+    let env = [
+        "DB_TYPE=postgresdb",
+        "DB_POSTGRESDB_HOST=db",
+        "DB_POSTGRESDB_DATABASE=staging",
+    ];
+    all.push(container(
+        "a-staging-1",
+        "n8nio/n8n",
+        &env,
+        &[],
+        Some(("a", &project, "staging")),
+    ));
+    let mut app = app_of(&project, "");
+    found(&mut app, &all).unwrap();
+    assert!(OF_CONTAINERS.iter().all(|kind| app.config.found.check(*kind).is_err()));
+}
+
+#[test]
+fn a_task_of_swarm_is_refused() {
+    let dir = TempDir::new();
+    let mut n8n = container("n8n.1.x", "n8nio/n8n", QUEUE, &[], None);
+    n8n.labels.insert(SWARM.to_owned(), "n8n".to_owned());
+    assert!(found(&mut app_of(dir.path(), ""), &[n8n])
+        .unwrap_err()
+        .text
+        .contains("Swarm"));
+}

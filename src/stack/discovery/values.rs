@@ -1,0 +1,413 @@
+//! From the configuration of n8n's containers to the settings.
+
+use super::hosts::reached;
+use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
+use crate::app::App;
+use crate::config::{Found, FoundRow, Problem, Secret};
+use crate::engine::describe::Described;
+use crate::engine::{Docker, Exec, Status};
+use crate::store::Kind;
+
+/// What one of n8n's containers is configured to.
+struct Configuration<'a> {
+    docker: &'a Docker,
+    container: &'a Described,
+}
+
+impl Configuration<'_> {
+    /// A variable, or the contents of the file that the variable of the same name with `_FILE` names.
+    fn value(&self, name: &str) -> Option<String> {
+        match self.container.variable(name) {
+            Some(value) => Some(value.to_owned()),
+            None => self.file(self.container.variable(&format!("{name}_FILE"))?),
+        }
+    }
+
+    /// A file in the container, read there, or where it is mounted from.
+    fn file(&self, path: &str) -> Option<String> {
+        let text = match self.container.status {
+            Status::Running => {
+                let cat = self
+                    .docker
+                    .exec(&self.container.id, Exec::default(), &["cat", "--", path]);
+                let output = self.docker.answer("cat", cat, None).ok()?;
+                output.success.then(|| output.text())?
+            }
+            _ => {
+                let mount = self.container.mounts.iter().find(|mount| mount.destination == path)?;
+                std::fs::read_to_string(&mount.source).ok()?
+            }
+        };
+        Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// A port, or the usual one.
+    fn port(&self, name: &str, usual: u16) -> u16 {
+        self.value(name)
+            .and_then(|port| port.trim().parse().ok())
+            .unwrap_or(usual)
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.value(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
+    }
+}
+
+/// The variables in which all of n8n's containers must agree, since they tell whose data they work on.
+const SAME: [&str; 6] = [
+    "DB_TYPE",
+    "DB_POSTGRESDB_HOST",
+    "DB_POSTGRESDB_PORT",
+    "DB_POSTGRESDB_DATABASE",
+    "DB_POSTGRESDB_SCHEMA",
+    "DB_TABLE_PREFIX",
+];
+
+/// Fills the settings that are not set with what the stack's configuration says.
+pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &Stack<'_>) {
+    let main = Configuration {
+        docker,
+        container: stack.main,
+    };
+    let mut found = Found {
+        told_by: stack.main.name.clone(),
+        project: stack.main.label(super::PROJECT).to_owned(),
+        schema: main
+            .value("DB_POSTGRESDB_SCHEMA")
+            .unwrap_or_else(|| "public".to_owned()),
+        table_prefix: main.value("DB_TABLE_PREFIX").unwrap_or_default(),
+        ..Found::default()
+    };
+    let names: Vec<String> = stack.servers.iter().map(|server| server.name.clone()).collect();
+    found.row("n8n", names.join(" "), format!("image {}", stack.main.image));
+    if let Some(other) = stack
+        .servers
+        .iter()
+        .find(|other| SAME.iter().any(|name| differ(name, stack.main, other)))
+    {
+        let problem = Problem {
+            text: format!(
+                "{} and {} are not configured to the same database",
+                stack.main.name, other.name
+            ),
+            hint: format!("set {N8N_CONTAINERS} in .env to the containers that belong together"),
+        };
+        found
+            .problems
+            .extend(super::OF_CONTAINERS.map(|kind| (kind, problem.clone())));
+        app.config.found = found;
+        return;
+    }
+    if !app.config.is_set(N8N_CONTAINERS) {
+        app.config.n8n_containers = names;
+    }
+    if !app.config.env_file_exists {
+        found.unused.push(Kind::Env);
+    }
+    database(app, &mut found, all, &main);
+    queue(app, &mut found, all, &main, stack);
+    home(app, &mut found, stack);
+    app.config.found = found;
+}
+
+fn differ(name: &str, one: &Described, other: &Described) -> bool {
+    let value = |container: &Described| {
+        let value = container.variable(name).map(str::to_owned);
+        value.or_else(|| Some(format!("the file {}", container.variable(&format!("{name}_FILE"))?)))
+    };
+    value(one) != value(other)
+}
+
+impl Found {
+    fn row(&mut self, what: &'static str, value: impl Into<String>, from: impl Into<String>) {
+        let (value, from) = (value.into(), from.into());
+        self.rows.push(FoundRow { what, value, from });
+    }
+
+    fn problem(&mut self, kind: Kind, text: String, hint: &str) {
+        let hint = hint.to_owned();
+        self.problems.insert(kind, Problem { text, hint });
+    }
+}
+
+/// Finds the database.
+fn database(app: &mut App, found: &mut Found, all: &[Described], main: &Configuration<'_>) {
+    let config = &mut app.config;
+    let name = &main.container.name;
+    match main.value("DB_TYPE").as_deref() {
+        Some("postgresdb") => {}
+        None | Some("sqlite") => {
+            let though = match main.container.variable("DB_POSTGRESDB_HOST") {
+                Some(_) => " though DB_POSTGRESDB_HOST is, so PostgreSQL is not n8n's",
+                None => "",
+            };
+            found.row("database", "SQLite", format!("DB_TYPE of {name} is not set"));
+            return found.problem(
+                Kind::Postgres,
+                format!("n8n uses SQLite (DB_TYPE of {name} is not postgresdb{though}), which is not backed up yet"),
+                "stop n8n while its volume is backed up, or move to PostgreSQL",
+            );
+        }
+        Some(other) => {
+            return found.problem(
+                Kind::Postgres,
+                format!("n8n uses a database of the type {other} (DB_TYPE of {name}), which is not backed up"),
+                "move to PostgreSQL, which n8n supports",
+            );
+        }
+    }
+    let host = main
+        .value("DB_POSTGRESDB_HOST")
+        .unwrap_or_else(|| "localhost".to_owned());
+    let port = main.port("DB_POSTGRESDB_PORT", 5432);
+    let set = config.is_set("BACKUP_POSTGRES_CONTAINER");
+    let server = match set {
+        true => all
+            .iter()
+            .find(|other| other.name == config.postgres_container)
+            .map(|server| (server, port)),
+        false => match reached(all, main.container, &host, port).as_slice() {
+            [one] => Some(*one),
+            [] => {
+                let text =
+                    format!("n8n's database is on {host} (DB_POSTGRESDB_HOST of {name}), which is no container here");
+                return found.problem(
+                    Kind::Postgres,
+                    text,
+                    "back it up where it runs; where it is a container after all, set BACKUP_POSTGRES_CONTAINER in .env to its name",
+                );
+            }
+            several => {
+                let text = format!("n8n's database is on {host}, which is the name of {}", names(several));
+                return found.problem(
+                    Kind::Postgres,
+                    text,
+                    "set BACKUP_POSTGRES_CONTAINER in .env to one of them",
+                );
+            }
+        },
+    };
+    let by = format!("DB_POSTGRESDB_HOST of {name} is {host}");
+    if let Some((server, inner)) = server {
+        found.row(
+            "PostgreSQL",
+            &server.name,
+            if set {
+                "BACKUP_POSTGRES_CONTAINER".to_owned()
+            } else {
+                by
+            },
+        );
+        config.postgres_container.clone_from(&server.name);
+        if config.postgres_port.is_none() && inner != 5432 {
+            config.postgres_port = Some(inner);
+        }
+        if !config.is_set("BACKUP_POSTGRES_USER") {
+            let (user, from) = superuser(server);
+            let own = || {
+                main.value("DB_POSTGRESDB_USER")
+                    .unwrap_or_else(|| "postgres".to_owned())
+            };
+            if user.is_none() && config.postgres_password.is_none() {
+                config.postgres_password = main
+                    .value("DB_POSTGRESDB_PASSWORD")
+                    .map(|password| Secret::new(&password));
+            }
+            let from = user
+                .as_ref()
+                .map_or_else(|| format!("DB_POSTGRESDB_USER of {name}"), |_| from);
+            let user = user.unwrap_or_else(own);
+            found.row("database user", &user, from);
+            config.postgres_user = user;
+        }
+    }
+    if !config.is_set("BACKUP_POSTGRES_DB") {
+        config.postgres_db = main.value("DB_POSTGRESDB_DATABASE").unwrap_or_else(|| "n8n".to_owned());
+        found.row(
+            "database",
+            config.postgres_db.clone(),
+            format!("DB_POSTGRESDB_DATABASE of {name}"),
+        );
+    }
+}
+
+/// The superuser of a server, where its container tells one, and by what: as the official image, and Bitnami's, take it.
+fn superuser(server: &Described) -> (Option<String>, String) {
+    let of = |variable: &str| format!("{variable} of {}", server.name);
+    if let Some(user) = server.variable("POSTGRES_USER") {
+        return (Some(user.to_owned()), of("POSTGRES_USER"));
+    }
+    for variable in [
+        "POSTGRESQL_POSTGRES_PASSWORD",
+        "POSTGRESQL_POSTGRES_PASSWORD_FILE",
+        "PG_MAJOR",
+    ] {
+        if server.variable(variable).is_some() {
+            return (
+                Some("postgres".to_owned()),
+                format!("the usual user of the image of {}", server.name),
+            );
+        }
+    }
+    (None, String::new())
+}
+
+fn names(several: &[(&Described, u16)]) -> String {
+    let names: Vec<&str> = several.iter().map(|(other, _)| other.name.as_str()).collect();
+    names.join(" and ")
+}
+
+/// Finds Redis, where n8n has a use for it.
+fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configuration<'_>, stack: &Stack<'_>) {
+    let config = &mut app.config;
+    let name = &main.container.name;
+    let set = config.is_set("BACKUP_REDIS_CONTAINER");
+    let is_used = main.is("EXECUTIONS_MODE", "queue")
+        || main.is("N8N_CACHE_BACKEND", "redis")
+        || main.is("N8N_MULTI_MAIN_SETUP_ENABLED", "true")
+        || stack.has_workers();
+    if !is_used && !set {
+        found.unused.insert(0, Kind::Redis);
+        return found.row("Redis", "not used", format!("EXECUTIONS_MODE of {name} is not queue"));
+    }
+    if main.value("QUEUE_BULL_REDIS_CLUSTER_NODES").is_some() {
+        let text =
+            format!("n8n uses a Redis cluster (QUEUE_BULL_REDIS_CLUSTER_NODES of {name}), which is not backed up");
+        return found.problem(Kind::Redis, text, "use one Redis server for n8n's queue");
+    }
+    let host = main
+        .value("QUEUE_BULL_REDIS_HOST")
+        .unwrap_or_else(|| "localhost".to_owned());
+    let port = main.port("QUEUE_BULL_REDIS_PORT", 6379);
+    let server = match set {
+        true => all
+            .iter()
+            .find(|other| other.name == config.redis_container)
+            .map(|server| (server, port)),
+        false => match reached(all, main.container, &host, port).as_slice() {
+            [one] => Some(*one),
+            [] => {
+                let text =
+                    format!("n8n's Redis is on {host} (QUEUE_BULL_REDIS_HOST of {name}), which is no container here");
+                return found.problem(
+                    Kind::Redis,
+                    text,
+                    "back it up where it runs; where it is a container after all, set BACKUP_REDIS_CONTAINER in .env to its name",
+                );
+            }
+            several => {
+                let text = format!("n8n's Redis is on {host}, which is the name of {}", names(several));
+                return found.problem(Kind::Redis, text, "set BACKUP_REDIS_CONTAINER in .env to one of them");
+            }
+        },
+    };
+    if let Some((server, inner)) = server {
+        let by = format!("QUEUE_BULL_REDIS_HOST of {name} is {host}");
+        found.row(
+            "Redis",
+            &server.name,
+            if set { "BACKUP_REDIS_CONTAINER".to_owned() } else { by },
+        );
+        config.redis_container.clone_from(&server.name);
+        if !config.is_set("BACKUP_REDIS_PORT") {
+            config.redis_port = inner;
+        }
+    }
+    if !config.is_set("BACKUP_REDIS_PASSWORD") {
+        if let Some(password) = main.value("QUEUE_BULL_REDIS_PASSWORD") {
+            config.redis_password = Some(Secret::new(&password));
+        }
+    }
+    if !config.is_set("BACKUP_REDIS_USER") {
+        if let Some(user) = main.value("QUEUE_BULL_REDIS_USERNAME") {
+            config.redis_username = user;
+        }
+    }
+    if let Some(prefix) = main.value("QUEUE_BULL_PREFIX") {
+        config.queue_prefix = prefix;
+    }
+    config.redis_tls = main.is("QUEUE_BULL_REDIS_TLS", "true");
+}
+
+/// Finds n8n's home.
+fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
+    let config = &mut app.config;
+    if config.is_set("BACKUP_N8N_VOLUME") {
+        return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
+    }
+    let folder = stack.main.variable("N8N_USER_FOLDER").unwrap_or("/home/node");
+    let home = format!("{}/.n8n", folder.trim_end_matches('/'));
+    let above =
+        |destination: &str| home == destination || home.starts_with(&format!("{}/", destination.trim_end_matches('/')));
+    let mounts = stack.main.mounts.iter().filter(|mount| above(&mount.destination));
+    let Some(mount) = mounts.max_by_key(|mount| mount.destination.len()) else {
+        return found.problem(
+            Kind::N8n,
+            format!(
+                "n8n's home {home} is no volume of {}: it is lost when the container is removed",
+                stack.main.name
+            ),
+            "mount a volume there, as n8n's documentation says",
+        );
+    };
+    let by = format!("mount of {} at {}", stack.main.name, mount.destination);
+    match mount.volume.as_str() {
+        "" => found.row("n8n's data", &mount.source, by),
+        volume => {
+            found.row("n8n's data", volume, by);
+            volume.clone_into(&mut config.n8n_volume);
+        }
+    }
+}
+
+/// Looks at the containers that the settings' defaults name, where n8n's containers tell nothing: one of another stack is
+/// never touched.
+pub(super) fn check_defaults(app: &mut App, all: &[Described]) {
+    let config = &mut app.config;
+    let named = |name: &str| all.iter().find(|container| container.name == name);
+    let has_own = super::has_stack(&config.project, all) || !config.compose_project.is_empty();
+    let ours = |container: &Described| match config.compose_project.as_str() {
+        "" if has_own => super::is_of(container, &config.project),
+        "" => !is_foreign(container, &config.project),
+        project => container.label(super::PROJECT) == project,
+    };
+    let problem = |container: &Described, setting: &str| {
+        match is_foreign(container, &config.project) {
+        true => foreign(container, setting),
+        false => Problem {
+            text: format!(
+                "{} is no container of the stack of {}",
+                container.name,
+                config.project.display()
+            ),
+            hint: format!(
+                "start the stack of this directory (docker compose up -d); if the container is part of it all the same, set \
+                 {setting} in .env to its name"
+            ),
+        },
+    }
+    };
+    let mut problems = Vec::new();
+    for (kind, name, setting) in [
+        (Kind::Postgres, &config.postgres_container, "BACKUP_POSTGRES_CONTAINER"),
+        (Kind::Redis, &config.redis_container, "BACKUP_REDIS_CONTAINER"),
+    ] {
+        let other = named(name).filter(|container| !config.is_set(setting) && !ours(container));
+        problems.extend(other.map(|container| (kind, problem(container, setting))));
+    }
+    if !config.is_set(N8N_CONTAINERS) {
+        let others = config
+            .n8n_containers
+            .iter()
+            .filter_map(|name| named(name))
+            .filter(|container| !ours(container));
+        let others: Vec<&Described> = others.collect();
+        if let Some(other) = others.first().filter(|_| !config.is_set("BACKUP_N8N_VOLUME")) {
+            problems.push((Kind::N8n, problem(other, N8N_CONTAINERS)));
+        }
+        // A restore stops n8n's containers: not those of others.
+        let names: Vec<String> = others.iter().map(|container| container.name.clone()).collect();
+        config.n8n_containers.retain(|name| !names.contains(name));
+    }
+    config.found.problems.extend(problems);
+}
