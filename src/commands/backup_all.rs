@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{bail, Result};
 use chrono::Utc;
 
-use super::shared::{hold, now, open_stack, record};
+use super::shared::{hold, now, open, record};
 use super::status::State;
 use super::{backup_offsite, cleanup, test_recovery};
 use super::{Command, Run};
@@ -21,7 +21,7 @@ use crate::report::log::{self, Journal};
 use crate::report::panics::caught;
 use crate::report::run::{report_lost_run, report_run, Running};
 use crate::report::units;
-use crate::stack;
+use crate::stack::{self, discovery};
 use crate::store::manifest::Point;
 use crate::store::space::available;
 use crate::store::{total, Kind, Stamp};
@@ -36,7 +36,7 @@ pub const COMMAND: Command = Command {
         in_background: true,
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| Ok(run(&open_stack(project, call)?))),
+    run: Run::Project(|project, call| Ok(run(&open(project, call)?))),
 };
 
 const JOURNAL: Journal = Journal::new("backup-all");
@@ -102,6 +102,12 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     JOURNAL.info("Starting full backup process");
     JOURNAL.info(RULE);
     log::check_started()?;
+    app.check_encryption(JOURNAL)?;
+    check_space(app)?;
+    // Under the lock and after the first lines, since an engine may take its time.
+    let mut app = app.clone();
+    discovery::discover(&mut app);
+    let app = &app;
     if let Some(left) = stack::interrupted(app) {
         JOURNAL.warn(left.text);
     }
@@ -114,8 +120,6 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
         |left| left.is_some(),
     );
     let excluded = unfinished.then_some("made while a restore was interrupted");
-    app.check_encryption(JOURNAL)?;
-    check_space(app)?;
 
     let mut failed: usize = 0;
     JOURNAL.info("Running: cleanup-backups.sh");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Error, Result};
 
-use crate::process::hinted;
+use crate::process::{hint_of, hinted};
 use crate::store::Kind;
 
 /// What was found of a stack; empty where the settings alone say what it consists of.
@@ -36,6 +36,16 @@ pub struct Problem {
     pub text: String,
     /// What to do.
     pub hint: String,
+}
+
+impl Problem {
+    /// That something failed.
+    pub fn of(error: &Error) -> Self {
+        Self {
+            text: format!("{error:#}"),
+            hint: hint_of(error).unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// Something that was found, for people.

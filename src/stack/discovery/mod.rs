@@ -7,6 +7,7 @@ mod recall;
 mod values;
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -45,12 +46,18 @@ const OF_CONTAINERS: [Kind; 3] = [Kind::Postgres, Kind::Redis, Kind::N8n];
 /// Has n8n's containers tell what the stack of the project consists of, and fills the settings with it that are not set.
 /// An engine that does not answer tells nothing; whoever needs it next says so.
 pub fn discover(app: &mut App) {
+    let begun = Instant::now();
     let all = app.docker().and_then(|docker| Ok((docker.describe_all()?, docker)));
     let (all, docker) = match all {
         Ok(found) => found,
         Err(error) => {
             log::trace!("the stack is not looked for: {error:#}");
-            return recall::recall(app, None);
+            recall::recall(app, None);
+            // Nobody is to wait for such an engine again.
+            if begun.elapsed() >= app.config.stall {
+                app.config.found.problems = refused(&Problem::of(&error)).problems;
+            }
+            return;
         }
     };
     match Stack::find(app, &all) {
