@@ -113,7 +113,7 @@ impl App {
             if !std::mem::replace(&mut told, true) {
                 journal.info(format_args!(
                     "Waiting for the run that works on {} (PID: {pid})",
-                    kind.dir()
+                    kind.name()
                 ));
             }
             turn.look_at(pid)

@@ -24,6 +24,7 @@ case $1 in
       file=$dir/$file
     fi
     case ${file%.gpg} in
+      */deployment_*.tar.gz | deployment_*.tar.gz) arguments=(restore-env) ;;
       *.sql.gz) arguments=(restore-postgres) ;;
       *.rdb) arguments=(restore-redis) ;;
       *.tar.gz) arguments=(restore-n8n) ;;

@@ -75,10 +75,10 @@ fn look(app: &App, outcome: &mut Outcome) {
         .point
         .and_then(|stamp| Point::load(&app.store.set_path(stamp)).ok());
     if let Some(point) = point {
-        for (part, kind) in outcome.parts.iter_mut().zip(Kind::ALL) {
+        for (part, kind) in outcome.parts.iter_mut().zip(Kind::PARTS) {
             part.backed_up = point.member(kind).is_some();
             part.bytes = point
-                .fact(&format!("size.{}", kind.dir()))
+                .fact(&format!("size.{}", kind.name()))
                 .and_then(|size| size.parse().ok());
         }
     }
@@ -140,7 +140,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
             Ok(backup) => backups.push(backup),
             Err(error) => {
                 JOURNAL.failure(&error);
-                missing.push(component.kind().dir());
+                missing.push(component.kind().name());
             }
         }
     }
@@ -252,7 +252,7 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(backup) => done.0.push(backup),
-            Err(_) => done.1.push(component.kind().dir()),
+            Err(_) => done.1.push(component.kind().name()),
         }
     };
     thread::scope(|scope| {

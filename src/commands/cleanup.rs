@@ -84,13 +84,20 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
 
     let mut removed = HashSet::new();
     let mut freed = 0_u64;
+    let mut last = None;
     for (kind, listing) in &inventory.listings {
         let dir = app.store.dir(*kind);
+        // Two kinds may share one.
+        let is_new = last.replace(kind.dir()) != Some(kind.dir());
         if let Listing::Absent = listing {
-            JOURNAL.info(format_args!("Directory does not exist, skipping: {}", dir.display()));
+            if is_new {
+                JOURNAL.info(format_args!("Directory does not exist, skipping: {}", dir.display()));
+            }
             continue;
         }
-        JOURNAL.info(format_args!("Scanning {}...", dir.display()));
+        if is_new {
+            JOURNAL.info(format_args!("Scanning {}...", dir.display()));
+        }
         for entry in listing.files() {
             let (path, size) = (entry.path.display(), units::du(entry.disk));
             if dry_run {
@@ -206,7 +213,7 @@ pub fn warn_if_shrunk(app: &App, journal: Journal) {
 fn in_words(shrunk: &Shrunk) -> String {
     format!(
         "The newest backup of {} is much smaller than the one before it ({} after {}): see whether something is missing",
-        shrunk.kind.dir(),
+        shrunk.kind.name(),
         units::amount(shrunk.newest),
         units::amount(shrunk.before)
     )
@@ -435,7 +442,7 @@ fn forget(store: &Store, held: &PointOnDisk, removed: &HashSet<&Path>) -> Result
         let mut deleted: Vec<String> = point.listed("deleted").into_iter().map(str::to_owned).collect();
         for file in held.files.iter().filter(|file| went(file)) {
             point.members.retain(|known| known.name != file.member.name);
-            deleted.push(file.member.kind.dir().to_owned());
+            deleted.push(file.member.kind.name().to_owned());
         }
         if !deleted.is_empty() {
             point.set("deleted", &deleted.join(" "));

@@ -68,7 +68,7 @@ fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     {
         match app.config.found.check(component.kind()) {
             Ok(()) => component.probe(app, docker.as_ref(), &mut report),
-            Err(error) => report.error(component.kind().dir(), &error),
+            Err(error) => report.error(component.kind().name(), &error),
         }
     }
     cron_environment(app, &mut report);

@@ -61,8 +61,8 @@ fn as_table(app: &App, inventory: &Inventory, now: SystemTime, all: bool) -> Str
         text.push_str("There is no recovery point yet.\n");
     } else {
         let mut head = vec!["POINT".to_owned(), "AGE".to_owned()];
-        for kind in Kind::ALL {
-            head.push(kind.dir().to_ascii_uppercase());
+        for kind in Kind::PARTS {
+            head.push(kind.name().to_ascii_uppercase());
             head.extend(kind.counted().map(|(what, _)| what.to_owned()));
         }
         head.push("STATE".to_owned());
@@ -110,7 +110,7 @@ fn counted(unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
             .collect();
         let newest = files.iter().map(|entry| entry.modified).max()?;
         Some(vec![
-            kind.dir().to_owned(),
+            kind.name().to_owned(),
             format!("{} file(s)", files.len()),
             units::du(total(files.iter().map(|entry| entry.bytes))),
             format!("newest {}", age(newest, now)),
@@ -123,14 +123,14 @@ fn counted(unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
 fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
     let mut cells = vec![held.point.stamp.to_string(), age(held.point.time(), now)];
     let failed = held.point.listed("failed");
-    for kind in Kind::ALL {
+    for kind in Kind::PARTS {
         let file = held.files.iter().find(|file| file.member.kind == kind);
         cells.push(match file {
             Some(file) => match (file.state, &file.entry) {
                 (State::Present, Some(entry)) => units::du(entry.bytes),
                 (state, _) => state.name().to_owned(),
             },
-            None if failed.contains(&kind.dir()) => "failed".to_owned(),
+            None if failed.contains(&kind.name()) => "failed".to_owned(),
             None => "-".to_owned(),
         });
         if let Some((_, fact)) = kind.counted() {
@@ -154,7 +154,7 @@ fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
 
 /// Whether a point is whole; one that was meant to hold less, from a single command, says what.
 fn completeness(held: &PointOnDisk) -> String {
-    let kinds: Vec<&str> = held.point.members.iter().map(|member| member.kind.dir()).collect();
+    let kinds: Vec<&str> = held.point.members.iter().map(|member| member.kind.name()).collect();
     if held.is_complete() {
         "complete".to_owned()
     } else if held.is_sound() && !kinds.is_empty() && held.point.listed("failed").is_empty() {
@@ -203,7 +203,7 @@ fn age(time: SystemTime, now: SystemTime) -> String {
 fn as_json(app: &App, inventory: &Inventory, now: SystemTime) -> String {
     let unrecorded = inventory.unrecorded.iter().map(|(kind, entry)| {
         Json::object([
-            ("component", Json::text(kind.dir())),
+            ("component", Json::text(kind.name())),
             ("path", path(&entry.path)),
             ("bytes", Json::number(entry.bytes)),
             ("modified", Json::text(rfc3339(entry.modified))),
@@ -234,7 +234,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
     let files = held.files.iter().map(|file| {
         let bytes = file.entry.as_ref().map(|entry| Json::number(entry.bytes));
         Json::object([
-            ("component", Json::text(file.member.kind.dir())),
+            ("component", Json::text(file.member.kind.name())),
             ("path", path(&app.store.root().join(&file.member.name))),
             ("bytes", bytes.unwrap_or(Json::Null)),
             ("sha256", Json::text(&file.member.sha256)),

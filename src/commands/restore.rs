@@ -46,7 +46,7 @@ fn restore(app: &App, component: &dyn Component, file: &OsStr, yes: bool, option
     log::check_started()?;
     app.config.found.check(kind)?;
     component.check_settings(app)?;
-    let path = backup_file(file, kind)?;
+    let path = backup_file(file, component)?;
     let _lock = hold(app, journal)?;
     let _used = InUse::hold([path])?;
     let plan = component.plan_restore(app, path, options)?;
@@ -94,12 +94,14 @@ impl Around for Surroundings<'_> {
 }
 
 /// The operand, as a backup file of a kind.
-fn backup_file(file: &OsStr, kind: Kind) -> Result<&Path> {
+fn backup_file<'a>(file: &'a OsStr, component: &dyn Component) -> Result<&'a Path> {
     let path = Path::new(file);
     if !path.exists() {
         bail!("Backup file not found: {}", path.display());
     }
-    if !kind.is_name(&path.to_string_lossy()) || !path.is_file() {
+    let kind = component.kind();
+    let is_other = Kind::of_name(path).is_some_and(|of| component.holds(of));
+    if !(kind.is_name(&path.to_string_lossy()) || is_other) || !path.is_file() {
         bail!("Backup file must be a {} file", kind.suffix());
     }
     Ok(path)

@@ -16,7 +16,8 @@ use super::shared::{hold, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS, CREATE_ROLES, EMPTY_QUEUE, YES};
+use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS};
+use crate::components::{CREATE_ROLES, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
 use crate::engine::{Docker, Status};
 use crate::report::log::{self, Journal};
 use crate::stack;
@@ -43,7 +44,7 @@ pub const COMMAND: Command = Command {
                   only some parts are restored.\n\
                   Parts: postgres, redis, n8n, env.",
         operand: Some("[SET]"),
-        flags: &[YES, ONLY, SKIP, START, EMPTY_QUEUE, CREATE_ROLES],
+        flags: &[YES, ONLY, SKIP, START, EMPTY_QUEUE, CREATE_ROLES, REPLACE_DEPLOYMENT],
         ..Row::ACTS
     },
     run: Run::Project(|project, call| {
@@ -103,21 +104,21 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(format_args!(
         "Recovery point {}: {}",
         point.stamp,
-        parts.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(" ")
+        parts.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" ")
     ));
-    for kind in Kind::ALL
+    for kind in Kind::PARTS
         .iter()
         .filter(|kind| !parts.contains(kind) && !point.is_unused(**kind))
     {
-        JOURNAL.warn(format_args!("Left as it is: {}", kind.dir()));
+        JOURNAL.warn(format_args!("Left as it is: {}", kind.name()));
     }
     let _lock = hold(app, JOURNAL)?;
     let _used = point.hold(&app.store)?;
     let mut chosen = Vec::new();
     for component in COMPONENTS.iter().filter(|component| parts.contains(&component.kind())) {
-        let member = point.member(component.kind());
+        let member = component.member(&point);
         let member =
-            member.with_context(|| format!("Recovery point {} holds no {}", point.stamp, component.kind().dir()))?;
+            member.with_context(|| format!("Recovery point {} holds no {}", point.stamp, component.kind().name()))?;
         chosen.push((*component, app.store.root().join(&member.name)));
     }
     let mut times = Vec::new();
@@ -143,7 +144,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(RULE);
     let total: Duration = times.iter().map(|(_, took)| *took).sum();
     for (kind, took) in &times {
-        JOURNAL.info(format_args!("{}: {:.1} s", kind.dir(), took.as_secs_f64()));
+        JOURNAL.info(format_args!("{}: {:.1} s", kind.name(), took.as_secs_f64()));
     }
     JOURNAL.success(format_args!(
         "Full restore completed from: {} ({}/{} parts in {:.1} s)",
@@ -164,15 +165,15 @@ fn parts(options: &Options) -> Result<Vec<Kind>> {
             .map(str::trim)
             .filter(|word| !word.is_empty())
             .map(|word| {
-                Kind::ALL
+                Kind::PARTS
                     .into_iter()
-                    .find(|kind| kind.dir() == word)
+                    .find(|kind| kind.name() == word)
                     .with_context(|| format!("There is no part '{word}': they are postgres, redis, n8n and env"))
             })
             .collect()
     };
     let (only, skip) = (kinds(&options.only)?, kinds(&options.skip)?);
-    let parts: Vec<Kind> = Kind::ALL
+    let parts: Vec<Kind> = Kind::PARTS
         .into_iter()
         .filter(|kind| (options.only.is_none() || only.contains(kind)) && !skip.contains(kind))
         .collect();
@@ -319,7 +320,7 @@ fn restore(
         "This will replace {} by recovery point {}, and stop n8n meanwhile",
         parts
             .iter()
-            .map(|part| part.kind().dir())
+            .map(|part| part.kind().name())
             .collect::<Vec<_>>()
             .join(", "),
         point.stamp
@@ -346,15 +347,15 @@ fn restore(
         for part in &parts {
             let kind = part.kind();
             if done.contains(&kind) {
-                JOURNAL.info(format_args!("Already restored by the interrupted run: {}", kind.dir()));
+                JOURNAL.info(format_args!("Already restored by the interrupted run: {}", kind.name()));
                 continue;
             }
-            JOURNAL.info(format_args!("Restoring: {}", kind.dir()));
+            JOURNAL.info(format_args!("Restoring: {}", kind.name()));
             let begun = Instant::now();
             let untouched = pause.is_untouched();
             part.run(app).with_context(|| match untouched {
-                true => format!("Full restore failed at {}; no other part was touched", kind.dir()),
-                false => format!("Full restore failed at {}; run it again to go on", kind.dir()),
+                true => format!("Full restore failed at {}; no other part was touched", kind.name()),
+                false => format!("Full restore failed at {}; run it again to go on", kind.name()),
             })?;
             pause.done(kind)?;
             times.push((kind, begun.elapsed()));
@@ -409,7 +410,7 @@ mod tests {
 
     #[test]
     fn parts_are_chosen_by_name() {
-        assert_eq!(asked(None, None).unwrap(), Kind::ALL);
+        assert_eq!(asked(None, None).unwrap(), Kind::PARTS);
         assert_eq!(asked(Some("redis, env"), None).unwrap(), [Kind::Redis, Kind::Env]);
         assert_eq!(
             asked(None, Some("env")).unwrap(),

@@ -85,7 +85,7 @@ pub fn record(
         for file in &backup.files {
             let path = &file.entry.path;
             let name = path.strip_prefix(app.store.root()).unwrap_or(path);
-            point.set(&format!("size.{}", file.kind.dir()), &file.entry.bytes.to_string());
+            point.set(&format!("size.{}", file.kind.name()), &file.entry.bytes.to_string());
             point.members.push(Member {
                 kind: file.kind,
                 name: name.display().to_string(),

@@ -15,7 +15,7 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
-use crate::components::{key_proof, COMPONENTS};
+use crate::components::{key_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
@@ -37,12 +37,12 @@ struct Parts(&'static [Kind]);
 
 impl Parts {
     /// Everything.
-    const FULL: Self = Self(&Kind::ALL);
+    const FULL: Self = Self(&Kind::PARTS);
 
     /// One component; a database with the key.
     fn one(kind: Kind) -> Self {
-        let at = Kind::ALL.iter().position(|each| *each == kind).unwrap_or_default();
-        Self(&Kind::ALL[at..=at])
+        let at = Kind::PARTS.iter().position(|each| *each == kind).unwrap_or_default();
+        Self(&Kind::PARTS[at..=at])
     }
 
     fn holds(self, kind: Kind) -> bool {
@@ -52,7 +52,7 @@ impl Parts {
     /// The word for it, as on the command line.
     fn word(self) -> &'static str {
         match self.0 {
-            [one] => one.dir(),
+            [one] => one.name(),
             _ => "full",
         }
     }
@@ -68,7 +68,7 @@ const LIST: Flag = Flag::new(
 fn single() -> impl Iterator<Item = (Kind, Flag)> {
     COMPONENTS.iter().filter_map(|component| {
         let (kind, help) = (component.kind(), component.about().drill?);
-        Some((kind, Flag::new(kind.dir(), help)))
+        Some((kind, Flag::new(kind.name(), help)))
     })
 }
 
@@ -154,7 +154,7 @@ fn list(app: &App) -> Result<()> {
         let age = units::span(age(*stamp, point));
         let line = match point {
             Ok(point) => {
-                let parts: Vec<&str> = point.members.iter().map(|member| member.kind.dir()).collect();
+                let parts: Vec<&str> = point.members.iter().map(|member| member.kind.name()).collect();
                 let parts = parts.join(" ");
                 if has_no_manifest(point) {
                     bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
@@ -336,8 +336,8 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         .filter(|component| parts.holds(component.kind()) && !point.is_unused(component.kind()))
     {
         let (kind, title) = (component.kind(), component.about().title);
-        let outcome = checked(&env, kind).and_then(|path| component.drill(&env, &path));
-        if let Some(drilled) = run.take(kind.dir(), title, outcome) {
+        let outcome = checked(&env, *component).and_then(|path| component.drill(&env, &path));
+        if let Some(drilled) = run.take(kind.name(), title, outcome) {
             run.report(title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
             credentials = credentials.or(drilled.credentials);
@@ -362,10 +362,11 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     conclude(app, point, parts, &run, key_fact)
 }
 
-/// The file of a kind, when it is the one that was recorded.
-fn checked(env: &DrillEnv<'_>, kind: Kind) -> Result<PathBuf> {
-    let member = env.point.member(kind);
-    let member = member.with_context(|| format!("Recovery point {} holds no {}", env.point.stamp, kind.dir()))?;
+/// The file of a component, when it is the one that was recorded.
+fn checked(env: &DrillEnv<'_>, component: &dyn Component) -> Result<PathBuf> {
+    let name = component.kind().name();
+    let member = component.member(env.point);
+    let member = member.with_context(|| format!("Recovery point {} holds no {name}", env.point.stamp))?;
     let path = env.path(member);
     JOURNAL.info(format_args!("Testing {}", path.display()));
     check_file(env.app, &path, member)?;
@@ -386,7 +387,7 @@ fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
     let proves = parts.holds(Kind::Postgres);
     let tested = |name: &String| match name.as_str() {
         KEY => proves,
-        name => parts.0.iter().any(|kind| kind.dir() == name),
+        name => parts.0.iter().any(|kind| kind.name() == name),
     };
     match before {
         _ if parts == Parts::FULL => Change::Set,

@@ -120,7 +120,7 @@ esac"#;
 /// earlier restores of it.
 pub fn helper_container(app: &App, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Guard> {
     let project = app.owner();
-    let owner = format!("{project}-restore-{}", kind.dir());
+    let owner = format!("{project}-restore-{}", kind.name());
     let helper = Label::Helper(&owner);
     docker.sweep(helper)?;
     docker.helper_container(&[helper, Label::Restore(&project)], image, data)

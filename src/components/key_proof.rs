@@ -28,7 +28,7 @@ pub fn all_keys(
                 let path = env.path(member);
                 check_file(env.app, &path, member)
                     .and_then(|()| component.key(env, &path))
-                    .with_context(|| format!("The key cannot be looked for in {}", kind.dir()))?
+                    .with_context(|| format!("The key cannot be looked for in {}", kind.name()))?
             }
         };
         keys.push((place, key));

@@ -23,6 +23,7 @@ use crate::engine::Docker;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::store::manifest::{Member, Point};
 use crate::store::{Entry, Kind, Stamp};
 
 use drill::{DrillEnv, Drilled};
@@ -42,9 +43,9 @@ pub const COMPONENTS: &[&dyn Component] = &[
 
 /// The component of a kind.
 pub fn component(kind: Kind) -> Result<&'static dyn Component> {
-    match COMPONENTS.iter().find(|component| component.kind() == kind) {
+    match COMPONENTS.iter().find(|component| component.holds(kind)) {
         Some(component) => Ok(*component),
-        None => bail!("There is no component for {}", kind.dir()),
+        None => bail!("There is no component for {}", kind.name()),
     }
 }
 
@@ -64,6 +65,16 @@ pub trait Component: Sync {
     /// Whether its own commands may work at all, before anything else is looked at.
     fn check_settings(&self, _app: &App) -> Result<()> {
         Ok(())
+    }
+
+    /// The file of a recovery point that it is restored from.
+    fn member<'a>(&self, point: &'a Point) -> Option<&'a Member> {
+        point.member(self.kind())
+    }
+
+    /// Whether files of a kind are its own.
+    fn holds(&self, kind: Kind) -> bool {
+        self.kind() == kind
     }
 
     /// Makes a backup as a part of the run `stamp`.
@@ -177,6 +188,12 @@ pub const EMPTY_QUEUE: Flag = Flag::new(
     "leave out the jobs of n8n's queue, so that none runs again",
 );
 
+/// Replace files of the deployment.
+pub const REPLACE_DEPLOYMENT: Flag = Flag::new(
+    "replace-deployment",
+    "replace those files of the deployment that differ from the backup; each stays beside the new one",
+);
+
 /// How restores are to be done; each component takes what concerns it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RestoreOptions {
@@ -190,6 +207,8 @@ pub struct RestoreOptions {
     pub trust_dump: bool,
     /// Leave out n8n's queue, so that no waiting job runs again.
     pub empty_queue: bool,
+    /// Replace files of the deployment that differ.
+    pub replace_deployment: bool,
 }
 
 impl RestoreOptions {
@@ -201,6 +220,7 @@ impl RestoreOptions {
             in_place: call.has(&IN_PLACE),
             trust_dump: call.has(&TRUST_DUMP),
             empty_queue: call.has(&EMPTY_QUEUE),
+            replace_deployment: call.has(&REPLACE_DEPLOYMENT),
         }
     }
 }
@@ -250,7 +270,7 @@ pub enum N8n {
 }
 
 /// A finished backup of one component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Backup {
     /// The published files.
     pub files: Vec<File>,
@@ -293,7 +313,10 @@ pub fn clear(app: &App, journal: Journal) {
     for component in COMPONENTS {
         if let Err(error) = component.clear(app, journal) {
             // A server or an engine that does not answer is told by the backup itself.
-            log::trace!("no look at what restores of {} left: {error:#}", component.kind().dir());
+            log::trace!(
+                "no look at what restores of {} left: {error:#}",
+                component.kind().name()
+            );
         }
     }
     match app.docker().and_then(|docker| dirswap::sweep(app, &docker)) {

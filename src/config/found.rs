@@ -2,9 +2,11 @@
 //! settings of our own.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Error, Result};
 
+use super::Secret;
 use crate::process::{hint_of, hinted};
 use crate::store::Kind;
 
@@ -23,6 +25,10 @@ pub struct Found {
     pub table_prefix: String,
     /// What stands against backing up or restoring a kind.
     pub problems: BTreeMap<Kind, Problem>,
+    /// The files that the stack is deployed from, relative to the project directory.
+    pub deployment: Vec<PathBuf>,
+    /// The key that n8n's containers are given; none where it stands in n8n's home alone.
+    pub key: Option<Secret>,
     /// What is worth a warning.
     pub warnings: Vec<String>,
     /// Each value, for people.
@@ -72,15 +78,16 @@ impl Found {
 
     /// How many kinds the stack has a use for.
     pub fn used(&self) -> usize {
-        Kind::ALL.into_iter().filter(|kind| self.uses(*kind)).count()
+        Kind::PARTS.into_iter().filter(|kind| self.uses(*kind)).count()
     }
 
     /// Refuses a kind that something stands against.
     pub fn check(&self, kind: Kind) -> Result<()> {
-        if !self.uses(kind) {
+        // Files can be written wherever there is a directory.
+        if !self.uses(kind) && kind != Kind::Env {
             let hint = format!("{} tells what n8n uses; restore-all leaves the rest out", self.told_by);
             return Err(Error::new(hinted(
-                format_args!("This stack has no use for {}", kind.dir()),
+                format_args!("This stack has no use for {}", kind.name()),
                 hint,
             )));
         }

@@ -169,6 +169,9 @@ settings! {
     gpg_recipient: String = text(),
         "BACKUP_GPG_RECIPIENT", "",
         "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)";
+    key: bool = switch(),
+        "BACKUP_KEY", "on",
+        "off: n8n's key is not put into recovery points that do not hold it otherwise";
     offsite: bool = switch(),
         "BACKUP_OFFSITE", "false",
         "true: backup-all copies its recovery point off-site at its end, as backup-offsite does";

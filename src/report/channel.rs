@@ -85,7 +85,7 @@ impl Outcome {
     /// The outcome of a run of which no more is known than this: it has failed, and made nothing.
     pub fn new(duration: Duration, point: Option<Stamp>) -> Self {
         let part = |kind: Kind| Part {
-            name: kind.dir(),
+            name: kind.name(),
             backed_up: false,
             bytes: None,
         };
@@ -94,7 +94,7 @@ impl Outcome {
             summary: String::new(),
             seconds: duration.as_secs_f64(),
             point,
-            parts: Kind::ALL.map(part).to_vec(),
+            parts: Kind::PARTS.map(part).to_vec(),
             measured: Err(anyhow!("nothing was measured")),
         }
     }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn what_was_not_backed_up_has_failed() {
         let mut outcome = Outcome::new(Duration::ZERO, None);
-        assert_eq!(outcome.failed(), Kind::ALL.map(Kind::dir).join(" "));
+        assert_eq!(outcome.failed(), Kind::PARTS.map(Kind::name).join(" "));
         for part in &mut outcome.parts {
             part.backed_up = part.name != "redis";
         }

@@ -148,7 +148,7 @@ pub fn check_stopped(app: &App) -> Result<()> {
 }
 
 pub(super) fn names_of(kinds: &[Kind]) -> String {
-    kinds.iter().map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+    kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// The names of n8n's containers that run; none where none does, or the engine does not answer.

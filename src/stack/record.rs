@@ -71,7 +71,7 @@ impl Record {
                 ["policy", name, policy] => record.containers.get_mut(*name)?.policy = Some((*policy).to_owned()),
                 ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
                 [list @ ("part" | "done"), name] => {
-                    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == *name)?;
+                    let kind = Kind::ALL.into_iter().find(|kind| kind.name() == *name)?;
                     match *list {
                         "part" => record.parts.push(kind),
                         _ => record.done.push(kind),
@@ -98,7 +98,7 @@ impl Record {
         }
         for (list, kinds) in [("part", &self.parts), ("done", &self.done)] {
             for kind in kinds {
-                text.push_str(&format!("{list} {}\n", kind.dir()));
+                text.push_str(&format!("{list} {}\n", kind.name()));
             }
         }
         if self.mixed {

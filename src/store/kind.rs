@@ -18,10 +18,13 @@ pub enum Kind {
     N8n,
     /// A copy of `.env`.
     Env,
+    /// A tar archive of the files that the stack is deployed from, gzipped.
+    Deployment,
 }
 
 /// What is known of a kind.
 struct Row {
+    name: &'static str,
     dir: &'static str,
     prefix: &'static str,
     suffix: &'static str,
@@ -31,13 +34,17 @@ struct Row {
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are backed up.
-    pub const ALL: [Self; 4] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env];
+    /// Every kind of file, in the order in which they are backed up.
+    pub const ALL: [Self; 5] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env, Self::Deployment];
+
+    /// The parts of a stack, each with the kind of file that a whole recovery point holds of it.
+    pub const PARTS: [Self; 4] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env];
 
     /// All that differs between kinds, a row for each.
     const fn row(self) -> Row {
         match self {
             Self::Postgres => Row {
+                name: "postgres",
                 dir: "postgres",
                 prefix: "n8n_",
                 suffix: ".sql.gz",
@@ -46,6 +53,7 @@ impl Kind {
                 slack: 0,
             },
             Self::Redis => Row {
+                name: "redis",
                 dir: "redis",
                 prefix: "dump_",
                 suffix: ".rdb",
@@ -55,6 +63,7 @@ impl Kind {
                 slack: 64 << 10,
             },
             Self::N8n => Row {
+                name: "n8n",
                 dir: "n8n",
                 prefix: "n8n_data_",
                 suffix: ".tar.gz",
@@ -63,6 +72,7 @@ impl Kind {
                 slack: 0,
             },
             Self::Env => Row {
+                name: "env",
                 dir: "env",
                 prefix: "env_",
                 suffix: ".backup",
@@ -70,10 +80,25 @@ impl Kind {
                 may_be_empty: true,
                 slack: 0,
             },
+            Self::Deployment => Row {
+                name: "deployment",
+                dir: "env",
+                prefix: "deployment_",
+                suffix: ".tar.gz",
+                counted: None,
+                may_be_empty: false,
+                // Files that come and go with a change of the deployment.
+                slack: 1 << 20,
+            },
         }
     }
 
-    /// The directory below `backups/`, which is also the component's name.
+    /// Its name, in manifests and for people.
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The directory below `backups/`.
     pub const fn dir(self) -> &'static str {
         self.row().dir
     }
@@ -112,10 +137,13 @@ impl Kind {
             .find(|kind| dir == kind.dir() && kind.is_name(name))
     }
 
-    /// The kind of a backup file by the end of its name alone, wherever it lies.
+    /// The kind of a backup file by its name alone, wherever it lies: by the whole of it where it is as we write it, else by
+    /// its end.
     pub fn of_name(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
-        Self::ALL.into_iter().find(|kind| kind.is_name(name))
+        let is_ours = |kind: &Self| kind.stamp_in(name).is_some();
+        let ours = Self::ALL.into_iter().find(is_ours);
+        ours.or_else(|| Self::ALL.into_iter().find(|kind| kind.is_name(name)))
     }
 
     /// Whether a file of this kind may be called so: plain or encrypted.

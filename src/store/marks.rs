@@ -60,7 +60,7 @@ impl fmt::Display for Mark {
         match self {
             Self::Verified(at) => at.fmt(f),
             Self::Damaged(kinds) => {
-                let names: Vec<&str> = kinds.iter().map(|kind| kind.dir()).collect();
+                let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
                 f.write_str(&names.join(" "))
             }
             Self::Drill(outcome) => outcome.fmt(f),
@@ -71,7 +71,7 @@ impl fmt::Display for Mark {
 }
 
 fn kinds(words: &str) -> Vec<Kind> {
-    let named = |word: &str| Kind::ALL.into_iter().find(|kind| kind.dir() == word);
+    let named = |word: &str| Kind::ALL.into_iter().find(|kind| kind.name() == word);
     words.split_whitespace().filter_map(named).collect()
 }
 

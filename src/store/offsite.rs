@@ -125,7 +125,9 @@ fn stamp_of_set(name: &str) -> Option<Stamp> {
 /// The time of a backup file there, when it has the path that we give.
 pub fn stamp_of_file(name: &str) -> Option<(Kind, Stamp)> {
     let (dir, file) = name.split_once('/')?;
-    let kind = Kind::ALL.into_iter().find(|kind| kind.dir() == dir)?;
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| kind.dir() == dir && kind.is_name(file))?;
     Some((kind, kind.stamp_in(file)?))
 }
 
@@ -186,14 +188,14 @@ pub fn expired(
     if let Some(kind) = named.difference(&kinds).next() {
         bail!(
             "{}/ is empty there, though recovery points hold files of it",
-            kind.dir()
+            kind.name()
         );
     }
     let mut points: Vec<(Option<Stamp>, Unit)> = points.into_iter().map(|(set, unit)| (Some(set), unit)).collect();
     points.extend(others.into_iter().map(|unit| (None, unit)));
     for (_, unit) in &mut points {
         let holds = |kind: &Kind| unit.files.iter().any(|file| file.kind == *kind);
-        unit.complete = unit.recorded && Kind::ALL.iter().all(holds);
+        unit.complete = unit.recorded && Kind::PARTS.iter().all(holds);
     }
     let (sets, units): (Vec<Option<Stamp>>, Vec<Unit>) = points.into_iter().unzip();
     let mut expired = Expired::default();

@@ -40,7 +40,7 @@ impl Target<'_> {
     /// How long the unpacked stream was at the last backup, as far as that was recorded.
     fn last_length(&self) -> Option<u64> {
         let points = inventory::list(self.store).ok()?;
-        let fact = format!("{}.bytes", self.kind.dir());
+        let fact = format!("{}.bytes", self.kind.name());
         points
             .into_iter()
             .rev()
@@ -206,7 +206,7 @@ impl<O: Observer> Packed<O> {
         let compressor = Compressor::choose(&config.compressor, config.path.as_ref())?;
         journal.info(format_args!("Compressing with {}", compressor.label()));
         let partial = target.create()?;
-        let progress = Progress::new(target.kind.dir(), || target.last_length());
+        let progress = Progress::new(target.kind.name(), || target.last_length());
         let observer = ((Count::default(), progress), observer);
         let (packed, observer) = compressor.compress(chain, stream, observer)?;
         let (unpacking, unpacked) = Unpacking::start(chain, config.path.as_ref())?;

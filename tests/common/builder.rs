@@ -13,6 +13,7 @@ pub struct Builder {
     redis: bool,
     n8n: bool,
     volume: bool,
+    containers: bool,
     seeded: bool,
     network: bool,
     kept: bool,
@@ -54,6 +55,12 @@ impl Builder {
     /// The containers `n8n-main` and `n8n-worker`, and the volume that they share.
     pub fn n8n(mut self) -> Self {
         self.n8n = true;
+        self
+    }
+
+    /// A place for containers that the test makes: they go with the sandbox.
+    pub fn containers(mut self) -> Self {
+        self.containers = true;
         self
     }
 
@@ -141,7 +148,7 @@ impl Builder {
             dir: root.join("my n8n"),
             root,
             prefix,
-            containers: self.postgres || self.redis || self.n8n || self.volume,
+            containers: self.postgres || self.redis || self.n8n || self.volume || self.containers,
             postgres_user: self.postgres_user.clone(),
             postgres_db: self.postgres_db.clone(),
             postgres_password: self.postgres_password.clone(),
@@ -218,6 +225,7 @@ impl Sandbox {
             redis: false,
             n8n: false,
             volume: false,
+            containers: false,
             seeded: false,
             network: false,
             kept: false,

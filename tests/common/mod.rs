@@ -17,6 +17,7 @@
 
 mod builder;
 mod call;
+pub mod compose;
 mod outcome;
 pub mod page;
 mod sandbox;

@@ -182,7 +182,7 @@ impl Sandbox {
     }
 
     /// The stack script, with the names and passwords of the sandbox.
-    pub(super) fn stack(&self, args: &[&str]) -> Command {
+    pub fn stack(&self, args: &[&str]) -> Command {
         let mut command = Command::new(repository().join("tests/stack/stack.sh"));
         command
             .args(args)

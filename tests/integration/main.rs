@@ -26,5 +26,6 @@ mod restore;
 mod restore_all;
 mod restore_parts;
 mod runbook;
+mod stacks;
 mod systemd;
 mod volume;

@@ -299,7 +299,7 @@ impl Seen {
             name: point.stamp.to_string(),
             age: seconds(now).saturating_sub(seconds(point.time())),
             complete: point.is_complete(),
-            why_not_latest: point.why_not_latest(&Kind::ALL),
+            why_not_latest: point.why_not_latest(&Kind::PARTS),
             failed: point.fact("failed").filter(|text| *text != NONE).map(str::to_owned),
             verified: point.fact(marks::VERIFIED).map(str::to_owned),
             drill: point.drill(),

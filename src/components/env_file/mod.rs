@@ -1,5 +1,6 @@
 //! The environment file: a copy of `.env`, which holds n8n's encryption key.
 
+mod deployment;
 mod probe;
 mod restore;
 
@@ -8,9 +9,9 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::drill::{DrillEnv, Drilled, Stopwatch};
-use super::YES;
+use super::drill::{check_file, DrillEnv, Drilled, Stopwatch};
 use super::{About, Backup, Component, RestoreOptions, RestorePlan};
+use super::{Around, N8n, REPLACE_DEPLOYMENT, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
@@ -20,7 +21,7 @@ use crate::engine::Docker;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::store::inventory;
-use crate::store::manifest::Member;
+use crate::store::manifest::{Member, Point};
 use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
 use crate::stream::publish::{publish, write};
 use crate::stream::read::read;
@@ -39,10 +40,10 @@ const ABOUT: About = About {
     restore: Row {
         name: "restore-env",
         summary: "replace .env by a .backup file",
-        details:
-            "Tells by name which settings differ. The present file is kept as .env.before-restore-YYYYMMDD_HHMMSS.",
+        details: "Tells by name which settings differ. The present file is kept as .env.before-restore-YYYYMMDD_HHMMSS. Of the\n\
+                  deployment's archive that was made with it (or is named instead), files that are missing are written.",
         operand: Some("FILE"),
-        flags: &[YES],
+        flags: &[YES, REPLACE_DEPLOYMENT],
         ..Row::ACTS
     },
     drill: None,
@@ -65,7 +66,8 @@ impl Component for EnvFile {
     fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
         JOURNAL.info("Backing up environment file");
         let source = app.config.env_file();
-        if !source.is_file() {
+        let is_there = source.is_file();
+        if !is_there && app.config.found.deployment.is_empty() {
             bail!(".env file not found at {}", source.display());
         }
         if let Some(lost) = lost(app) {
@@ -73,12 +75,34 @@ impl Component for EnvFile {
             let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
             return Err(hint.context("Failed to backup environment file"));
         }
-        let backup = copy(app, stamp).context("Failed to backup environment file")?;
+        let _lock = app.hold(Kind::Env, JOURNAL)?;
+        let mut backup = match is_there {
+            true => copy(app, stamp).context("Failed to backup environment file")?,
+            false => Backup::default(),
+        };
+        let deployment = deployment::backup(app, stamp).context("Failed to backup the deployment")?;
+        if let Some((file, holds_key)) = deployment {
+            backup.files.push(file);
+            if holds_key {
+                backup.facts = vec![("env.key".to_owned(), "in the deployment".to_owned())];
+            }
+        }
         backup.report(JOURNAL, "Environment backup completed");
         Ok(backup)
     }
 
+    fn member<'a>(&self, point: &'a Point) -> Option<&'a Member> {
+        point.member(Kind::Env).or_else(|| point.member(Kind::Deployment))
+    }
+
+    fn holds(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Env | Kind::Deployment)
+    }
+
     fn verify(&self, app: &App, file: &Path) -> Result<()> {
+        if is_deployment(file) {
+            return deployment::open(app, file).map(drop);
+        }
         let text = text(app, file)?;
         // What the file asks of the environment is there, whatever it is: only its form is judged.
         dotenv::parse(file, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
@@ -88,22 +112,53 @@ impl Component for EnvFile {
         &self,
         app: &'a App,
         file: &'a Path,
-        _options: RestoreOptions,
+        options: RestoreOptions,
     ) -> Result<Box<dyn RestorePlan + 'a>> {
-        Ok(Box::new(restore::prepare(app, file, ABOUT.restore_journal())?))
+        let journal = ABOUT.restore_journal();
+        let deployment = |file: &Path| deployment::prepare(app, file, options, journal);
+        let (env, deployment) = match is_deployment(file) {
+            true => (None, Some(deployment(file)?)),
+            false => {
+                let beside = deployment::beside(app, file);
+                let env = restore::prepare(app, file, journal)?;
+                (Some(env), beside.map(|file| deployment(&file)).transpose()?)
+            }
+        };
+        Ok(Box::new(Plan { env, deployment }))
     }
 
     fn settings(&self, app: &App, file: &Path) -> Result<Option<Config>> {
+        if is_deployment(file) {
+            return Ok(None);
+        }
         restore::settings_of(app, file).map(Some)
     }
 
     fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         let watch = Stopwatch::start();
+        let beside = env.point.member(Kind::Deployment);
+        let deployed = beside.map(|member| {
+            let path = env.path(member);
+            check_file(env.app, &path, member)?;
+            let files = deployment::open(env.app, &path)?.len();
+            Ok::<_, anyhow::Error>((files, deployment::key(env.app, &path)?))
+        });
+        let deployed = deployed.transpose()?;
+        let of_deployment = deployed
+            .as_ref()
+            .map(|(files, _)| format!("{files} files of the deployment"));
+        let deployed_key = deployed.and_then(|(_, key)| key);
+        if is_deployment(file) {
+            return Ok(watch.drilled(of_deployment.unwrap_or_default()).with_key(deployed_key));
+        }
         let text = text(env.app, file)?;
         let settings = credentials::count_settings(file, &text)?;
         ensure!(settings > 0, "{} holds no setting", file.display());
         let key = credentials::key_of_env(file, &text)?;
-        Ok(watch.drilled(format!("{settings} settings")).with_key(key))
+        let also = of_deployment.map_or_else(String::new, |files| format!(" and {files}"));
+        Ok(watch
+            .drilled(format!("{settings} settings{also}"))
+            .with_key(key.or(deployed_key)))
     }
 
     fn key(&self, env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
@@ -112,6 +167,46 @@ impl Component for EnvFile {
 
     fn probe(&self, app: &App, _docker: Option<&Docker>, report: &mut Report) {
         probe::probe(app, report);
+    }
+}
+
+/// Whether a file is an archive of a deployment.
+fn is_deployment(file: &Path) -> bool {
+    Kind::of_name(file) == Some(Kind::Deployment)
+}
+
+/// The copy of `.env` and the deployment, either of which may be all that there is.
+struct Plan<'a> {
+    env: Option<restore::Plan<'a>>,
+    deployment: Option<deployment::Plan<'a>>,
+}
+
+impl RestorePlan for Plan<'_> {
+    fn warnings(&self) -> Vec<String> {
+        let env = self.env.iter().flat_map(RestorePlan::warnings);
+        env.chain(self.deployment.iter().flat_map(deployment::Plan::warnings))
+            .collect()
+    }
+
+    fn n8n(&self) -> N8n {
+        N8n::Unaffected
+    }
+
+    fn comes_first(&self) -> Option<String> {
+        self.env.as_ref()?.comes_first()
+    }
+
+    fn run(&self, around: &dyn Around) -> Result<()> {
+        if let Some(env) = &self.env {
+            env.run(around)?;
+        }
+        self.deployment.as_ref().map_or(Ok(()), deployment::Plan::run)
+    }
+
+    fn afterwards(&self, journal: Journal) {
+        if let Some(env) = &self.env {
+            env.afterwards(journal);
+        }
     }
 }
 
@@ -139,7 +234,7 @@ pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
         !newest.is_some_and(|entry| entry.path.to_string_lossy().ends_with(ENCRYPTED)),
         "{lost}: the newest backup of {} is encrypted, and none is made that is not. Put .env back by restore-env.sh, or write \
          it anew",
-        kind.dir()
+        kind.name()
     );
     Ok(())
 }
@@ -174,7 +269,6 @@ fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
 }
 
 fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
-    let _lock = app.hold(Kind::Env, JOURNAL)?;
     if matches!(app.config.encryption, Some(Encryption::Passphrase(_))) && !has_encrypted(app)? {
         JOURNAL.warn(
             "The copy of .env is encrypted with the passphrase that stands in .env: keep BACKUP_GPG_PASSPHRASE in another \

@@ -10,6 +10,7 @@ mod header;
 mod listing;
 mod pax;
 mod scanner;
+pub mod small;
 #[cfg(test)]
 mod tests;
 

@@ -20,7 +20,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
     if !found.is_told() {
         return Vec::new();
     }
-    let unused: Vec<&str> = found.unused.iter().map(|kind| kind.dir()).collect();
+    let unused: Vec<&str> = found.unused.iter().map(|kind| kind.name()).collect();
     let port = config.postgres_port.map(|port| port.to_string());
     [
         (UNUSED.to_owned(), unused.join(" ")),
@@ -82,7 +82,7 @@ fn fill(app: &mut App, point: &Point) {
         project: fact("project").unwrap_or_default(),
         schema: fact("schema").unwrap_or_default(),
         table_prefix: fact("prefix").unwrap_or_default(),
-        unused: Kind::ALL.into_iter().filter(|kind| point.is_unused(*kind)).collect(),
+        unused: Kind::PARTS.into_iter().filter(|kind| point.is_unused(*kind)).collect(),
         ..Found::default()
     };
     // Borrowed once, so that each field is one of its own.

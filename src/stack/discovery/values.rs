@@ -101,7 +101,11 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     if !app.config.is_set(N8N_CONTAINERS) {
         app.config.n8n_containers = names;
     }
-    if !app.config.env_file_exists {
+    let of_project = |other: &&Described| !found.project.is_empty() && other.label(super::PROJECT) == found.project;
+    let containers: Vec<&Described> = all.iter().filter(of_project).collect();
+    found.deployment = super::deployment::files(&app.config.project, &containers);
+    found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
+    if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);
     }
     database(app, &mut found, all, &main);

@@ -232,14 +232,14 @@ impl Inventory {
         let mut away = Vec::new();
         for kind in Kind::ALL {
             // What was made while the directory was away lies beside what should be there, and tells nothing of it.
-            let points = self.points.iter().filter(|held| !held.point.was_away(kind.dir()));
+            let points = self.points.iter().filter(|held| !held.point.was_away(kind.name()));
             let files: Vec<&MemberOnDisk> = points
                 .flat_map(|held| &held.files)
                 .filter(|file| file.member.kind == kind)
                 .collect();
             if !files.is_empty() && !files.iter().any(|file| file.state.is_seen()) {
                 away.push(Away {
-                    name: kind.dir(),
+                    name: kind.name(),
                     dir: store.dir(kind),
                     named: files.len(),
                 });

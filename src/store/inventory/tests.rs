@@ -23,7 +23,7 @@ fn add(store: &Store, stamp: &str, begun: Option<&str>) -> Point {
         fs::create_dir_all(store.dir(kind)).unwrap();
         fs::write(&path, "ten bytes.").unwrap();
         let name = path.strip_prefix(store.root()).unwrap().display().to_string();
-        point.set(&format!("size.{}", kind.dir()), "10");
+        point.set(&format!("size.{}", kind.name()), "10");
         point.members.push(Member {
             kind,
             name,

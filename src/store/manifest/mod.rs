@@ -100,7 +100,7 @@ impl Point {
 
     /// The length in bytes that the file of a kind had when it was made, where the manifest tells it.
     pub fn size(&self, kind: Kind) -> Option<u64> {
-        self.fact(&format!("size.{}", kind.dir()))?.parse().ok()
+        self.fact(&format!("size.{}", kind.name()))?.parse().ok()
     }
 
     /// Takes out all facts whose names begin with `prefix`.
@@ -178,7 +178,7 @@ impl Point {
         let damaged = self.damaged();
         let names = |chosen: &dyn Fn(Kind) -> bool| -> String {
             let chosen = parts.iter().filter(|kind| chosen(**kind));
-            chosen.map(|kind| kind.dir()).collect::<Vec<_>>().join(", ")
+            chosen.map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
         };
         let absent = names(&|kind| !self.has(kind));
         let broken = names(&|kind| self.member(kind).is_some() && damaged.contains(&kind));
@@ -198,17 +198,19 @@ impl Point {
 
     /// Whether every component is in it.
     pub fn is_complete(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.has(*kind))
+        Kind::PARTS.iter().all(|kind| self.has(*kind))
     }
 
     /// Whether a kind is in it, or the stack had no use for that.
     pub fn has(&self, kind: Kind) -> bool {
-        self.member(kind).is_some() || self.is_unused(kind)
+        // Where there is no `.env`, the deployment is all that there is of its part.
+        let also = kind == Kind::Env && self.member(Kind::Deployment).is_some();
+        self.member(kind).is_some() || also || self.is_unused(kind)
     }
 
     /// Whether the stack had no use for backups of a kind.
     pub fn is_unused(&self, kind: Kind) -> bool {
-        self.listed(UNUSED).contains(&kind.dir())
+        self.listed(UNUSED).contains(&kind.name())
     }
 
     /// Keeps the retention of another run from the point's files until what this gives is dropped.
@@ -297,7 +299,7 @@ impl Point {
                 bail!("no SHA-256: {sha256}");
             }
             if point.member(kind).is_some() {
-                bail!("it names two files of {}", kind.dir());
+                bail!("it names two files of {}", kind.name());
             }
             point.members.push(Member {
                 kind,
@@ -314,9 +316,9 @@ impl Point {
     fn check_whole(&self) -> Result<()> {
         let deleted = self.listed("deleted");
         for kind in Kind::ALL {
-            let named = self.member(kind).is_some() || deleted.contains(&kind.dir());
-            if !named && self.fact(&format!("size.{}", kind.dir())).is_some() {
-                bail!("it is cut off: it tells the size of {} and not its name", kind.dir());
+            let named = self.member(kind).is_some() || deleted.contains(&kind.name());
+            if !named && self.fact(&format!("size.{}", kind.name())).is_some() {
+                bail!("it is cut off: it tells the size of {} and not its name", kind.name());
             }
         }
         if self.members.is_empty() && deleted.is_empty() {

@@ -207,7 +207,7 @@ impl fmt::Display for Verdict {
         }
         let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
         for (words, kind) in self.reasons.iter().map(|reason| reason.words()) {
-            let kind = kind.map(Kind::dir);
+            let kind = kind.map(Kind::name);
             match groups.iter_mut().find(|(known, _)| *known == words) {
                 Some((_, kinds)) => kinds.extend(kind),
                 None => groups.push((words, kind.into_iter().collect())),

@@ -1,0 +1,242 @@
+//! The files that the stack is deployed from, in one archive beside the copy of `.env`: so that a lost host comes back. With
+//! n8n's key, where nothing else in the recovery point holds it.
+
+use std::fs;
+use std::io::{Cursor, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context as _, Result};
+
+use super::{JOURNAL, LIMIT};
+use crate::app::App;
+use crate::components::credentials;
+use crate::components::{File, RestoreOptions};
+use crate::config::Secret;
+use crate::formats::tar;
+use crate::formats::tar::small::{pack, unpack, SmallFile};
+use crate::report::log::Journal;
+use crate::store::atomic::{self, Access};
+use crate::store::{inventory, Kind, Stamp, ENCRYPTED};
+use crate::stream::encrypt::Locked;
+use crate::stream::publish::{publish, Packed};
+use crate::stream::read::{check_recorded, read};
+
+/// The member that holds n8n's key.
+const KEY: &str = "n8n.key";
+/// What all files may hold together.
+const MAX_BYTES: u64 = 16 << 20;
+/// The longest name that a header takes.
+const MAX_NAME: usize = 100;
+/// The fact of a point that was fetched from off-site.
+const FETCHED: &str = "fetched";
+
+/// Archives the files; none where there are none. Gives also whether n8n's key is among them.
+pub fn backup(app: &App, stamp: Stamp) -> Result<Option<(File, bool)>> {
+    let files = collect(app)?;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    JOURNAL.info(format_args!("Backing up the deployment: {}", names.join(" ")));
+    let holds_key = names.contains(&KEY);
+    if holds_key && app.config.encryption.is_none() {
+        JOURNAL.warn(
+            "The recovery point holds n8n's key and is not encrypted: whoever reads the backups can read the credentials \
+             (BACKUP_GPG_PASSPHRASE encrypts them, BACKUP_KEY=off leaves the key out)",
+        );
+    }
+    let archive = Cursor::new(pack(&files)?);
+    let mut chain = app.chain();
+    let target = app.target(Kind::Deployment, stamp);
+    let packed = Packed::start(&target, &mut chain, archive, tar::Scanner::new(), JOURNAL)?;
+    let (partial, bytes, scanner, sha256) = packed.get(&chain.finish()?)?;
+    scanner.finish()?;
+    let entry = publish(&app.config, partial, bytes)?;
+    let kind = Kind::Deployment;
+    Ok(Some((File { kind, entry, sha256 }, holds_key)))
+}
+
+/// The files, and the key.
+fn collect(app: &App) -> Result<Vec<SmallFile>> {
+    let project = &app.config.project;
+    let mut files = Vec::new();
+    let mut total = 0_u64;
+    for path in &app.config.found.deployment {
+        let name = path.to_string_lossy().into_owned();
+        let file = project.join(path);
+        let Ok(meta) = file.symlink_metadata() else { continue };
+        let why = match () {
+            () if !meta.is_file() => Some("it is no regular file"),
+            () if path.to_str().is_none() || name.len() > MAX_NAME => Some("its name is too long"),
+            () if total.saturating_add(meta.len()) > MAX_BYTES => Some("with it they would exceed 16 MiB"),
+            () => None,
+        };
+        if let Some(why) = why {
+            JOURNAL.warn(format_args!("{name} is not backed up with the deployment: {why}"));
+            continue;
+        }
+        let contents = fs::read(&file).with_context(|| format!("Cannot read {}", file.display()))?;
+        total = total.saturating_add(contents.len() as u64);
+        let mode = meta.mode() & 0o777;
+        files.push(SmallFile { name, mode, contents });
+    }
+    if let Some(key) = app.config.found.key.as_ref().filter(|_| app.config.key) {
+        if !is_in_env_file(app, key) {
+            files.retain(|file| file.name != KEY);
+            files.push(SmallFile {
+                name: KEY.to_owned(),
+                mode: 0o600,
+                contents: key.reveal().as_bytes().to_vec(),
+            });
+        }
+    }
+    Ok(files)
+}
+
+/// Whether the copy of `.env` holds the key where it is looked for.
+fn is_in_env_file(app: &App, key: &Secret) -> bool {
+    let path = app.config.env_file();
+    let text = fs::read(&path).unwrap_or_default();
+    matches!(credentials::key_of_env(&path, &text), Ok(Some(found)) if found.reveal() == key.reveal())
+}
+
+/// The files of an archive.
+pub fn open(app: &App, file: &Path) -> Result<Vec<SmallFile>> {
+    let mut chain = app.chain();
+    let contents = read(&app.config, &mut chain, file)?;
+    let archive = chain.collect("reading the deployment", contents, LIMIT + (1 << 20));
+    unpack(&archive.get(&chain.finish()?)?)
+}
+
+/// n8n's key, where it is in the archive.
+pub fn key(app: &App, file: &Path) -> Result<Option<Secret>> {
+    let files = open(app, file)?;
+    let key = files.into_iter().find(|file| file.name == KEY);
+    key.map(|file| String::from_utf8(file.contents).map(|text| Secret::new(&text)))
+        .transpose()
+        .context("the key is not UTF-8")
+}
+
+/// The archive that was made together with a copy of `.env`.
+pub fn beside(app: &App, file: &Path) -> Option<PathBuf> {
+    let name = file.file_name()?.to_str()?;
+    let stamp = Kind::Env.stamp_in(name)?;
+    let there = app.store.list(Kind::Deployment).ok()?;
+    there
+        .into_iter()
+        .find(|entry| entry.stamp == Some(stamp))
+        .map(|entry| entry.path)
+}
+
+/// An archive that has been verified, and how it differs from the files that are there.
+pub struct Plan<'a> {
+    app: &'a App,
+    journal: Journal,
+    missing: Vec<SmallFile>,
+    differing: Vec<SmallFile>,
+}
+
+/// Verifies the archive and compares it with what is there. Changes nothing. Files that differ are replaced only where the
+/// options say so.
+///
+/// # Errors
+/// What is wrong with the archive; that it came from off-site and was not encrypted, where it can be anybody's.
+pub fn prepare<'a>(app: &'a App, file: &Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
+    let fetched = inventory::point_of(&app.store, file)?.is_some_and(|(point, _)| point.fact(FETCHED).is_some());
+    ensure!(
+        !fetched || file.to_string_lossy().ends_with(ENCRYPTED),
+        "{} was fetched from off-site and is not encrypted: a compose file decides what runs as root on this host, and \
+         anybody may have written this one. Unpack it yourself (tar -xzf) after a look at it",
+        file.display()
+    );
+    let files = check_recorded(&app.config, &app.store, file)
+        .and_then(|()| open(app, file))
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not an archive of a deployment"),
+        })?;
+    let mut plan = Plan {
+        app,
+        journal,
+        missing: Vec::new(),
+        differing: Vec::new(),
+    };
+    for file in files.into_iter().filter(|file| file.name != KEY) {
+        let path = app.config.project.join(&file.name);
+        match fs::read(&path) {
+            Ok(contents) if contents == file.contents => {}
+            Ok(_) => plan.differing.push(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => plan.missing.push(file),
+            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+        }
+    }
+    if !options.replace_deployment {
+        for file in plan.differing.drain(..) {
+            journal.warn(format_args!(
+                "{} differs from the backup and is left as it is (--replace-deployment replaces it)",
+                file.name
+            ));
+        }
+    }
+    Ok(plan)
+}
+
+impl Plan<'_> {
+    /// What is going to be replaced.
+    pub fn warnings(&self) -> Vec<String> {
+        let names: Vec<&str> = self.differing.iter().map(|file| file.name.as_str()).collect();
+        match names.is_empty() {
+            true => Vec::new(),
+            false => vec![format!(
+                "This will replace {} in {}",
+                names.join(" "),
+                self.app.config.project.display()
+            )],
+        }
+    }
+
+    /// Writes the files; each that is replaced stays beside the new one.
+    pub fn run(&self) -> Result<()> {
+        let project = &self.app.config.project;
+        let owner = project.metadata().map(|meta| (meta.uid(), meta.gid()));
+        let owner = owner.with_context(|| format!("Cannot read {}", project.display()))?;
+        let stamp = Stamp::now();
+        for file in self.missing.iter().chain(&self.differing) {
+            let path = project.join(&file.name);
+            let dir = path.parent().unwrap_or(project);
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(dir)
+                .with_context(|| format!("Cannot create directory {}", dir.display()))?;
+            // No link on the way leads out of the project.
+            let real = dir
+                .canonicalize()
+                .with_context(|| format!("Cannot read {}", dir.display()))?;
+            ensure!(
+                real.starts_with(project),
+                "{} leads out of {}",
+                dir.display(),
+                project.display()
+            );
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let access = Access {
+                mode: file.mode,
+                owner: Some(owner),
+            };
+            if let Ok(old) = fs::read(&path) {
+                let kept = path.with_file_name(format!("{name}.before-restore-{stamp}"));
+                atomic::create(&kept, &old, access)?;
+            }
+            atomic::replace(
+                &path,
+                &format!(".{name}.restore-{}", std::process::id()),
+                &file.contents,
+                access,
+            )?;
+            self.journal.info(format_args!("Written: {}", path.display()));
+        }
+        Ok(())
+    }
+}

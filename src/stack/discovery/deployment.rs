@@ -1,0 +1,134 @@
+//! The files that a stack is deployed from: its compose files, and what they name in the project directory.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use super::COMPOSE_FILES;
+use crate::engine::describe::Described;
+
+/// The label with Compose's files, comma-separated.
+const FILES: &str = "com.docker.compose.project.config_files";
+/// The label with the files that Compose takes variables from.
+const ENV_FILES: &str = "com.docker.compose.project.environment_file";
+/// What is no part of a deployment, though a compose file may name it.
+const OURS: [&str; 4] = ["backups", "logs", "bin", "scripts"];
+/// The longest compose file that is read.
+const MAX_COMPOSE: u64 = 1 << 20;
+
+/// The files, relative to the project directory: regular ones within it alone. Compose's syntax is not read: whatever a
+/// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`, `extends` or
+/// as a mount. `.env` is backed up by itself.
+pub(super) fn files(project: &Path, containers: &[&Described]) -> Vec<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut compose: Vec<PathBuf> = COMPOSE_FILES.iter().map(PathBuf::from).collect();
+    for container in containers {
+        let labels = [container.label(FILES), container.label(ENV_FILES)];
+        compose.extend(labels.iter().flat_map(|files| files.split(',')).map(PathBuf::from));
+        found.extend(
+            container
+                .mounts
+                .iter()
+                .filter_map(|mount| within(project, Path::new(&mount.source))),
+        );
+    }
+    let mut unread: Vec<PathBuf> = compose.iter().filter_map(|file| within(project, file)).collect();
+    while let Some(file) = unread.pop() {
+        if !found.insert(file.clone()) || !is_yaml(&file) {
+            continue;
+        }
+        let path = project.join(&file);
+        let Ok(text) = fs::metadata(&path).and_then(|meta| match meta.len() <= MAX_COMPOSE {
+            true => fs::read_to_string(&path),
+            false => Ok(String::new()),
+        }) else {
+            continue;
+        };
+        let from = file.parent().unwrap_or(Path::new(""));
+        unread.extend(words(&text).filter_map(|word| within(project, &from.join(word))));
+    }
+    found.into_iter().collect()
+}
+
+/// What may be the name of a file in a compose file; of a mount, the part before the colon.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split([' ', '\t', '"', '\'', ',', '[', ']', '{', '}', '=']))
+        .map(|word| word.split(':').next().unwrap_or_default())
+        .filter(|word| !word.is_empty())
+}
+
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|end| end == "yaml" || end == "yml")
+}
+
+/// A regular file below the project directory, as its path from there.
+fn within(project: &Path, file: &Path) -> Option<PathBuf> {
+    let path = project.join(file);
+    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return None;
+    }
+    // No link on the way leads out, and `..` is gone.
+    let path = path.canonicalize().ok()?;
+    let relative = path.strip_prefix(project).ok()?;
+    let first = relative.components().next();
+    let is_ours = matches!(first, Some(Component::Normal(name)) if OURS.iter().any(|ours| name == *ours));
+    (!is_ours && relative != Path::new(".env")).then(|| relative.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn what_the_compose_files_name_is_found() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = project.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(
+            "docker-compose.yml",
+            "include:\n  - more/db.yaml\nservices:\n  n8n:\n    env_file: [n8n.env, \"./none.env\"]\n    # hidden.env\n    \
+             volumes:\n      - ./files:/files\n      - './hook.js:/data/hook.js:ro'\nsecrets:\n  key:\n    file: ./secrets/key\n",
+        );
+        write(
+            "more/db.yaml",
+            "services: {db: {volumes: [\"../init.sql:/docker-entrypoint-initdb.d/init.sql\"]}}\n",
+        );
+        for name in [
+            "n8n.env",
+            "hidden.env",
+            "hook.js",
+            "secrets/key",
+            "init.sql",
+            ".env",
+            "files/a",
+            "backups/x",
+            "other",
+        ] {
+            write(name, "x");
+        }
+        std::os::unix::fs::symlink("/etc/passwd", project.join("none.env")).unwrap();
+        let found: Vec<String> = files(&project, &[])
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "docker-compose.yml",
+                "hook.js",
+                "init.sql",
+                "more/db.yaml",
+                "n8n.env",
+                "secrets/key"
+            ]
+        );
+        assert!(files(TempDir::new().path(), &[]).is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! The shapes of stacks that people run: each is backed up, tested and brought back without a setting.
+
+use std::fs;
+
+use crate::common::compose::{stand_in_image, N8N_IMAGE};
+use crate::common::{assert_same, await_true, done, Outcome, Sandbox};
+
+/// The key that the seed's credentials are encrypted with.
+const KEY: &str = "tEst+K3y/n8n-backup-0123456789ab";
+
+const POSTGRES: &str = "  database:
+    image: n8n-backup-test/postgres:1
+    container_name: {prefix}-postgres
+    {labels}
+    environment: {POSTGRES_USER: root, POSTGRES_DB: flows, SEED: '1', POSTGRES_PASSWORD: own}
+    volumes: ['pg_data:/var/lib/postgresql/data']
+    shm_size: 256m
+    stop_signal: SIGINT
+";
+const REDIS: &str = "  cache:
+    image: n8n-backup-test/redis:1
+    container_name: {prefix}-redis
+    {labels}
+    command: ['redis-server', '--port', '6386', '--requirepass', 'let me in']
+";
+
+/// A service of n8n; `environment` is a list in YAML's flow style, without its brackets.
+fn n8n(service: &str, command: &str, environment: &str, mounts: &str) -> String {
+    format!(
+        "  {service}:
+    image: {N8N_IMAGE}
+    {{labels}}
+    command: {command}
+    restart: unless-stopped
+    environment: [{environment}]
+    volumes: [{mounts}]
+"
+    )
+}
+
+const ON_POSTGRES: &str = "DB_TYPE=postgresdb, DB_POSTGRESDB_HOST=database, DB_POSTGRESDB_DATABASE=flows, \
+                           DB_POSTGRESDB_USER=root, DB_POSTGRESDB_PASSWORD=own";
+const QUEUE: &str = "EXECUTIONS_MODE=queue, QUEUE_BULL_REDIS_HOST=cache, QUEUE_BULL_REDIS_PORT=6386, \
+                     'QUEUE_BULL_REDIS_PASSWORD=let me in'";
+const HOME: &str = "'n8n_data:/home/node/.n8n'";
+
+/// A sandbox without a setting, with the names that the fingerprints go by.
+fn bare(name: &'static str) -> Sandbox {
+    stand_in_image();
+    Sandbox::new(name)
+        .containers()
+        .no_env_file()
+        .postgres_user("root")
+        .postgres_db("flows")
+        .redis_password("let me in")
+        .build()
+}
+
+/// Runs a script, under a lock of the sandbox's own.
+fn run(sandbox: &Sandbox, name: &str, args: &[&str]) -> Outcome {
+    sandbox
+        .call(name)
+        .args(args)
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+        .run()
+}
+
+/// Runs the binary, under a lock of the sandbox's own.
+fn binary(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    sandbox
+        .binary()
+        .args(args)
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+        .run()
+}
+
+/// Runs a shell script that sees the volume with n8n's data at /volume.
+fn in_volume(sandbox: &Sandbox, script: &str) {
+    let mount = format!("{}:/volume", sandbox.volume());
+    sandbox.docker(&[
+        "run",
+        "--rm",
+        "-v",
+        &mount,
+        "n8n-backup-test/busybox:1",
+        "sh",
+        "-c",
+        script,
+    ]);
+}
+
+fn await_postgres(sandbox: &Sandbox) {
+    await_true("PostgreSQL does not answer", || {
+        let ready = std::process::Command::new("docker")
+            .args([
+                "exec",
+                &sandbox.container("postgres"),
+                "psql",
+                "-XAtqU",
+                "root",
+                "-d",
+                "flows",
+                "-c",
+                "SELECT 1",
+            ])
+            .output();
+        ready.is_ok_and(|output| output.stdout == b"1\n")
+    });
+}
+
+/// Backs up, tests, destroys and brings back. `parts` is what backup-all counts.
+fn full_circle(sandbox: &Sandbox, parts: u32, fingerprint: &dyn Fn() -> String, destroy: &dyn Fn()) {
+    let before = fingerprint();
+    let backup = run(sandbox, "backup-all", &[]);
+    backup.assert_success();
+    assert!(backup.stdout.contains(&format!("({parts}/{parts})")), "{backup}");
+    run(sandbox, "test-recovery", &["--full"]).assert_success();
+    let status = binary(sandbox, &["status"]);
+    assert!(status.stdout.starts_with("BACKUP OK"), "{status}");
+    destroy();
+    assert_ne!(fingerprint(), before, "nothing was destroyed");
+    run(sandbox, "restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &fingerprint());
+}
+
+#[test]
+fn a_queue_with_workers_is_found_by_its_containers() {
+    let sandbox = bare("shape-queue");
+    let environment = format!("{ON_POSTGRES}, {QUEUE}, N8N_ENCRYPTION_KEY={KEY}");
+    sandbox.compose_file(&format!(
+        "{POSTGRES}{REDIS}{}{}{}",
+        n8n("editor", "start", &environment, HOME),
+        n8n("worker", "worker", &environment, HOME),
+        // A helper that changes the owner mounts the home, too, and is no n8n.
+        n8n("owner", "'sh -c \"chown -R 1000 /home/node/.n8n\"'", "A=1", HOME).replace("unless-stopped", "'no'"),
+    ));
+    sandbox.compose(&["up", "-d", "--scale", "worker=2"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-redis", sandbox.prefix()]));
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    // What .env shares with Compose says something else.
+    sandbox.write(".env", "POSTGRES_USER=nobody\nPOSTGRES_DB=other\nREDIS_PORT=16379\n");
+    full_circle(&sandbox, 5, &|| sandbox.fingerprint(), &|| {
+        sandbox.psql("DROP TABLE credentials_entity CASCADE; DELETE FROM settings");
+        sandbox.redis(&["flushall"]);
+        in_volume(&sandbox, "rm -rf /volume/nodes /volume/config");
+    });
+    for service in ["editor_1", "worker_1", "worker_2"] {
+        let name = format!("{}_{service}", sandbox.prefix());
+        let status = sandbox.docker(&[
+            "inspect",
+            "--format",
+            "{{.State.Status}} {{.HostConfig.RestartPolicy.Name}}",
+            &name,
+        ]);
+        assert_eq!(status.trim(), "running unless-stopped", "{name}");
+    }
+}
+
+#[test]
+fn a_stack_without_a_queue_and_an_env_file_is_whole_without_them() {
+    let sandbox = bare("shape-plain");
+    sandbox.compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", ON_POSTGRES, HOME)));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let fingerprint = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()].concat();
+    let compose_file = fs::read(sandbox.path("docker-compose.yml")).unwrap();
+    let without_database = |text: String| -> String {
+        text.split_inclusive('\n')
+            .filter(|line| !line.starts_with("database|"))
+            .collect()
+    };
+    full_circle(&sandbox, 4, &|| without_database(fingerprint()), &|| {
+        sandbox.psql("DROP TABLE credentials_entity CASCADE");
+        in_volume(&sandbox, "rm -rf /volume/nodes");
+        fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();
+    });
+    assert_eq!(fs::read(sandbox.path("docker-compose.yml")).unwrap(), compose_file);
+    let refused = run(&sandbox, "backup-redis", &[]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stdout.contains("This stack has no use for redis"), "{refused}");
+}
+
+#[test]
+fn secrets_in_files_another_port_and_a_role_that_is_no_superuser_are_taken_as_n8n_takes_them() {
+    let sandbox = bare("shape-files");
+    sandbox.write("db_name", "flows\n");
+    let environment = "DB_TYPE=postgresdb, DB_POSTGRESDB_HOST=database, DB_POSTGRESDB_PORT=5544, \
+                       DB_POSTGRESDB_DATABASE_FILE=/run/secrets/db_name";
+    let postgres = POSTGRES.replace("    shm_size", "    command: ['postgres', '-p', '5544']\n    shm_size");
+    let mounts = format!("{HOME}, './db_name:/run/secrets/db_name:ro'");
+    sandbox.compose_file(&format!("{postgres}{}", n8n("n8n", "start", environment, &mounts)));
+    sandbox.compose(&["up", "-d"]);
+    await_true("PostgreSQL does not answer", || {
+        let mut psql = std::process::Command::new("docker");
+        psql.args([
+            "exec",
+            &sandbox.container("postgres"),
+            "psql",
+            "-p",
+            "5544",
+            "-XAtqU",
+            "root",
+            "-d",
+            "flows",
+            "-c",
+            "SELECT 1",
+        ]);
+        psql.output().is_ok_and(|output| output.stdout == b"1\n")
+    });
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    run(&sandbox, "backup-all", &[]).assert_success();
+    run(&sandbox, "test-recovery", &["--full"]).assert_success();
+    // The containers need not run for the file to be found.
+    sandbox.compose(&["stop", "n8n"]);
+    run(&sandbox, "backup-postgres", &[]).assert_success();
+}
+
+#[test]
+fn a_stack_of_another_directory_is_never_touched() {
+    let sandbox = bare("shape-foreign");
+    sandbox.compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", ON_POSTGRES, HOME)));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    // A second directory, whose own stack is down, and to which names lead that are another's.
+    let other = sandbox.aside("other");
+    fs::create_dir_all(other.join("scripts")).unwrap();
+    fs::write(other.join("docker-compose.yml"), "").unwrap();
+    let outcome = binary(&sandbox, &["--project-dir", &other.to_string_lossy(), "backup-all"]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    for dir in ["postgres", "redis", "n8n"] {
+        let files = fs::read_dir(other.join("backups").join(dir)).map_or(0, |files| {
+            files
+                .flatten()
+                .filter(|file| !file.file_name().to_string_lossy().starts_with('.'))
+                .count()
+        });
+        assert_eq!(files, 0, "{dir}: {outcome}");
+    }
+    // Once it is named, it is wanted.
+    fs::write(
+        other.join(".env"),
+        format!("BACKUP_COMPOSE_PROJECT={}\n", sandbox.prefix()),
+    )
+    .unwrap();
+    let outcome = binary(&sandbox, &["--project-dir", &other.to_string_lossy(), "backup-all"]);
+    outcome.assert_success();
+}
+
+#[test]
+fn sqlite_is_said_and_never_passed_over() {
+    let sandbox = bare("shape-sqlite");
+    // There is a PostgreSQL, which is not n8n's.
+    let environment = "DB_POSTGRESDB_HOST=database";
+    sandbox.compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", environment, HOME)));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let outcome = run(&sandbox, "backup-all", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stdout.contains("n8n uses SQLite"), "{outcome}");
+    assert!(sandbox.backups("postgres").is_empty(), "{outcome}");
+    assert_eq!(sandbox.backups("n8n").len(), 1, "the rest is backed up: {outcome}");
+    let doctor = binary(&sandbox, &["doctor"]);
+    assert!(doctor.stdout.contains("n8n uses SQLite"), "{doctor}");
+    let status = binary(&sandbox, &["status"]);
+    assert!(!status.stdout.starts_with("OK"), "{status}");
+}
+
+#[test]
+fn two_projects_of_one_directory_are_both_named() {
+    let sandbox = bare("shape-two");
+    sandbox.compose_file(&n8n("n8n", "start", ON_POSTGRES, "").replace("    volumes: []\n", ""));
+    sandbox.compose(&["up", "-d"]);
+    let second = format!("{}b", sandbox.prefix());
+    sandbox.compose_as(&second, &["up", "-d"]);
+    let outcome = run(&sandbox, "backup-postgres", &[]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stdout.contains("More than one Compose project"), "{outcome}");
+    assert!(outcome.stdout.contains("BACKUP_COMPOSE_PROJECT"), "{outcome}");
+}
