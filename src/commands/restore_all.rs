@@ -16,9 +16,11 @@ use super::shared::{hold, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{About, Component, RestoreOptions, RestorePlan, COMPONENTS};
+use crate::components::{component, About, Component, RestoreOptions, RestorePlan, COMPONENTS};
 use crate::components::{CREATE_ROLES, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
+use crate::config::Config;
 use crate::engine::{Docker, Status};
+use crate::process::hinted;
 use crate::report::log::{self, Journal};
 use crate::stack;
 use crate::stack::discovery;
@@ -29,6 +31,10 @@ use crate::store::{Kind, Stamp};
 
 const ONLY: Flag = Flag::new("only", "restore these parts, comma-separated").value("PARTS");
 const SKIP: Flag = Flag::new("skip", "leave these parts as they are").value("PARTS");
+const CREATE: Flag = Flag::new(
+    "create",
+    "on a host without the stack: write the files that it is deployed from, and have Compose create it",
+);
 const START: Flag = Flag::new("start", "start the whole stack at the end, whatever ran before");
 
 pub const COMMAND: Command = Command {
@@ -42,9 +48,19 @@ pub const COMMAND: Command = Command {
                   containers that did not run are stopped again. A run that was interrupted or failed continues where\n\
                   it was when it is called again, as long as n8n has not run since; until then n8n stays stopped when\n\
                   only some parts are restored.\n\
+                  On a new host --create brings back the whole stack, from its compose files on; it is started at the end.\n\
                   Parts: postgres, redis, n8n, env.",
         operand: Some("[SET]"),
-        flags: &[YES, ONLY, SKIP, START, EMPTY_QUEUE, CREATE_ROLES, REPLACE_DEPLOYMENT],
+        flags: &[
+            YES,
+            ONLY,
+            SKIP,
+            START,
+            CREATE,
+            EMPTY_QUEUE,
+            CREATE_ROLES,
+            REPLACE_DEPLOYMENT,
+        ],
         ..Row::ACTS
     },
     run: Run::Project(|project, call| {
@@ -66,6 +82,8 @@ struct Options {
     skip: Option<String>,
     /// Start the whole stack at the end, whatever ran before.
     start: bool,
+    /// Have Compose create the stack where it is not there.
+    create: bool,
     /// How the parts are restored.
     parts: RestoreOptions,
 }
@@ -78,6 +96,7 @@ impl Options {
             only: text(&ONLY),
             skip: text(&SKIP),
             start: call.has(&START),
+            create: call.has(&CREATE),
             parts: RestoreOptions::of(call),
         }
     }
@@ -114,6 +133,28 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     }
     let _lock = hold(app, JOURNAL)?;
     let _used = point.hold(&app.store)?;
+    let mut made = None;
+    let mut options = options.clone();
+    if is_gone(app, &point)? {
+        ensure!(
+            options.create,
+            hinted(
+                "The containers of the stack are not on this host, so nothing was changed",
+                format_args!(
+                    "restore-all --create {} writes the files that the stack is deployed from, has Compose create it (docker \
+                     compose up --no-start), restores everything and starts it",
+                    point.stamp
+                )
+            )
+        );
+        if !confirmed(JOURNAL, options.yes) {
+            return Ok(());
+        }
+        made = Some(create(app, &point, options.parts)?);
+        options.yes = true;
+        options.start = true;
+    }
+    let (app, options) = (made.as_ref().unwrap_or(app), &options);
     let mut chosen = Vec::new();
     for component in COMPONENTS.iter().filter(|component| parts.contains(&component.kind())) {
         let member = component.member(&point);
@@ -154,6 +195,52 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         total.as_secs_f64()
     ));
     Ok(())
+}
+
+/// Whether none of the containers that a point remembers is on this host, and it holds what they are made from.
+fn is_gone(app: &App, point: &Point) -> Result<bool> {
+    if point.member(Kind::Deployment).is_none() || !app.config.found.problems.is_empty() {
+        return Ok(false);
+    }
+    let config = &app.config;
+    let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
+    names.extend([config.postgres_container.as_str(), config.redis_container.as_str()]);
+    Ok(app.docker()?.containers(&names)?.is_empty())
+}
+
+/// Writes what the stack is deployed from and has Compose create it. Gives what is to be restored into.
+fn create(app: &App, point: &Point, options: RestoreOptions) -> Result<App> {
+    let docker = app.docker()?;
+    let component = component(Kind::Env)?;
+    let member = component
+        .member(point)
+        .context("There is nothing to create the stack from")?;
+    let file = app.store.root().join(&member.name);
+    JOURNAL.info("Writing the files that the stack is deployed from");
+    component
+        .plan_restore(app, &file, options)?
+        .run(&Surroundings { app, component })?;
+    JOURNAL.info("Creating the stack: docker compose up --no-start");
+    docker
+        .compose_create(&app.config.project, &app.config.found.project)
+        .with_context(|| images(point))
+        .context("The stack could not be created")?;
+    let mut app = App::new(Config::load(&app.config.project)?);
+    discovery::discover(&mut app);
+    ensure!(
+        app.config.found.is_told(),
+        "The stack was created, and no container of n8n is in it: start n8n by hand, then run this again"
+    );
+    Ok(app)
+}
+
+/// The images that a point remembers.
+fn images(point: &Point) -> String {
+    let images: Vec<&str> = point.facts("n8n.image.").map(|(_, image)| image).collect();
+    match images.is_empty() {
+        true => "Compose has failed".to_owned(),
+        false => format!("n8n ran as {}", images.join(", ")),
+    }
 }
 
 /// The parts that are asked for.
@@ -267,6 +354,15 @@ impl Part<'_> {
     }
 }
 
+/// Starts the servers that n8n works with.
+fn start_servers(app: &App, docker: &Docker) -> Result<()> {
+    let used = COMPONENTS
+        .iter()
+        .filter(|component| app.config.found.uses(component.kind()));
+    used.flat_map(|component| component.servers(app))
+        .try_for_each(|name| docker.start(&name))
+}
+
 /// Plans every part, and starts those servers that do not run and must be asked. In the order in which they are restored.
 fn plan<'a>(
     app: &'a App,
@@ -369,7 +465,7 @@ fn restore(
         return Ok(false);
     }
     let done = done.and_then(|()| match options.start {
-        true => docker.start(&app.config.redis_container),
+        true => start_servers(app, &docker),
         false => Ok(()),
     });
     if done.is_ok() {

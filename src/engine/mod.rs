@@ -3,6 +3,7 @@
 //! Bytes travel over docker's own streams (`exec`, `cp`), never over a bind mount of this host, so that a remote engine
 //! (`DOCKER_HOST`, contexts), rootless Docker and podman's docker-compatible command serve as they are.
 
+mod compose;
 mod container;
 pub mod describe;
 mod dialect;

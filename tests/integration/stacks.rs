@@ -280,3 +280,56 @@ fn two_projects_of_one_directory_are_both_named() {
     assert!(outcome.stdout.contains("More than one Compose project"), "{outcome}");
     assert!(outcome.stdout.contains("BACKUP_COMPOSE_PROJECT"), "{outcome}");
 }
+
+#[test]
+fn a_lost_host_comes_back_from_its_deployment() {
+    let sandbox = bare("shape-lost");
+    let environment = format!("{ON_POSTGRES}, N8N_ENCRYPTION_KEY={KEY}");
+    let mounts = format!("{HOME}, './hook.js:/data/hook.js:ro'");
+    sandbox.write("hook.js", "module.exports = {};\n");
+    sandbox
+        .compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", &environment, &mounts)).replace("SEED: '1', ", ""));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    // Without n8n's tables it is not n8n's database.
+    let empty = run(&sandbox, "backup-postgres", &[]);
+    assert_eq!(empty.code, Some(1));
+    assert!(empty.stdout.contains("is not n8n's"), "{empty}");
+    assert!(sandbox.backups("postgres").is_empty());
+    sandbox.psql("CREATE TABLE workflow_entity (id text); INSERT INTO workflow_entity VALUES ('one'), ('two');");
+    sandbox.psql(
+        "CREATE TABLE migrations (id int); CREATE TABLE credentials_entity (id text, name text, type text, data text);",
+    );
+    let volume = sandbox.fingerprint_volume();
+    run(&sandbox, "backup-all", &[]).assert_success();
+
+    sandbox.compose(&["down", "-v"]);
+    fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();
+    fs::remove_file(sandbox.path("hook.js")).unwrap();
+    let refused = run(&sandbox, "restore-all", &["--yes", "latest"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stdout.contains("restore-all --create"), "{refused}");
+    assert!(!sandbox.path("docker-compose.yml").exists(), "nothing is changed");
+
+    run(&sandbox, "restore-all", &["--yes", "--create", "latest"]).assert_success();
+    await_postgres(&sandbox);
+    assert_eq!(
+        sandbox
+            .psql("SELECT string_agg(id, ' ' ORDER BY id) FROM workflow_entity")
+            .trim(),
+        "one two"
+    );
+    assert_same(&volume, &sandbox.fingerprint_volume());
+    assert_eq!(
+        fs::read_to_string(sandbox.path("hook.js")).unwrap(),
+        "module.exports = {};\n"
+    );
+    let name = format!("{}_n8n_1", sandbox.prefix());
+    assert_eq!(
+        sandbox
+            .docker(&["inspect", "--format", "{{.State.Status}}", &name])
+            .trim(),
+        "running"
+    );
+}

@@ -4,6 +4,7 @@ mod drill;
 mod leftovers;
 mod load;
 mod messages;
+mod probe;
 mod restore;
 mod sql;
 mod trust;
@@ -140,7 +141,10 @@ impl Component for Postgres {
     fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
         let Some(docker) = docker else { return };
         let running = docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER");
-        report.result("postgres", running.and_then(|_| probe(app, docker)));
+        match running.and_then(|_| probe::probe(app, docker)) {
+            Ok(found) => found.report(app, report),
+            Err(error) => report.error("postgres", &error),
+        }
     }
 
     fn clear(&self, app: &App, journal: Journal) -> Result<()> {
@@ -190,6 +194,7 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
             config.postgres_db
         ));
     }
+    probe::check_is_n8ns(app, &summary)?;
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
     Ok((File { kind, entry, sha256 }, facts(&summary)))
@@ -321,21 +326,6 @@ fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
         .and_then(whole)
-}
-
-/// Asks the server for its version and the database for its size.
-fn probe(app: &App, docker: &Docker) -> Result<String> {
-    let output = Psql::live(app, docker).run(
-        &app.config.postgres_db,
-        "doctor",
-        "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n".to_owned(),
-    )?;
-    let mut lines = output.lines();
-    let (version, size) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    Ok(format!(
-        "PostgreSQL {version}, database {} takes {size}",
-        app.config.postgres_db
-    ))
 }
 
 /// A server in its container, for scripts of SQL.

@@ -125,9 +125,13 @@ impl<'a> Stack<'a> {
             servers(&|container| is_of(container, &config.project))
         } else {
             match servers(&is_named) {
-                // The only n8n of the host, which nobody else's stack claims.
-                found if found.is_empty() => alone(servers(&|container| container.label(PROJECT).is_empty()))?,
-                found => found,
+                found if !found.is_empty() => found,
+                _ => match recall::names(app) {
+                    // What has been backed up so far is the stack; another n8n, were it alone here, is not.
+                    Some(names) => servers(&|container| names.contains(&container.name)),
+                    // The only n8n of the host, which nobody else's stack claims.
+                    None => alone(servers(&|container| container.label(PROJECT).is_empty()))?,
+                },
             }
         };
         if let Some((_, container)) = found.iter().find(|(_, container)| !container.label(SWARM).is_empty()) {

@@ -1,15 +1,14 @@
 //! What a recovery point remembers of the stack, for when n8n's containers are gone, or the engine is not asked.
 
-use std::time::SystemTime;
+use std::fs;
 
 use super::values::check_defaults;
 use super::{Problem, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
 use crate::app::App;
 use crate::config::Found;
 use crate::engine::describe::Described;
-use crate::store::inventory::latest_first;
 use crate::store::manifest::{Point, UNUSED};
-use crate::store::Kind;
+use crate::store::{Kind, Stamp, SET_SUFFIX};
 
 /// The facts of a recovery point that tell of the stack begin so.
 const PREFIX: &str = "stack.";
@@ -41,14 +40,32 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
     .collect()
 }
 
+/// The newest point, by the names alone: there may be thousands.
+fn newest(app: &App) -> Option<Point> {
+    let sets = fs::read_dir(app.store.sets_dir()).ok()?;
+    let names = sets
+        .flatten()
+        .map(|item| item.file_name().to_string_lossy().into_owned());
+    let mut stamps: Vec<Stamp> = names
+        .filter_map(|name| Stamp::parse(name.strip_suffix(SET_SUFFIX)?))
+        .collect();
+    stamps.sort_unstable_by(|a, b| b.cmp(a));
+    stamps
+        .into_iter()
+        .find_map(|stamp| Point::load(&app.store.set_path(stamp)).ok())
+}
+
+/// The names of n8n's containers that the newest point remembers, perhaps none; `None` where there is no point.
+pub(super) fn names(app: &App) -> Option<Vec<String>> {
+    let point = newest(app)?;
+    let names = point.fact(&format!("{PREFIX}n8n")).unwrap_or_default();
+    Some(names.split_whitespace().map(str::to_owned).collect())
+}
+
 /// Fills the settings that are not set with what the newest point remembers, if one does; else the defaults hold, as far as
 /// they name nobody else's containers. `all` are those of the engine, if it was asked.
 pub(super) fn recall(app: &mut App, all: Option<&[Described]>) {
-    let points = latest_first(&app.store, SystemTime::now())
-        .unwrap_or_default()
-        .into_iter();
-    let newest = points.filter_map(|(_, point)| point.ok()).next();
-    match newest.filter(|point| point.fact(&format!("{PREFIX}n8n")).is_some()) {
+    match newest(app).filter(|point| point.fact(&format!("{PREFIX}n8n")).is_some()) {
         Some(point) => fill(app, &point),
         None => {
             let project = app.config.compose_project.clone();
