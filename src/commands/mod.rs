@@ -11,6 +11,7 @@ mod list;
 mod man;
 mod restore;
 mod restore_all;
+mod setup;
 mod shared;
 mod status;
 mod test_recovery;
@@ -73,6 +74,7 @@ pub fn commands() -> Vec<Command> {
         fetch_offsite::COMMAND,
         status::COMMAND,
         doctor::COMMAND,
+        setup::COMMAND,
         completions::COMMAND,
         man::COMMAND,
     ]);

@@ -117,18 +117,23 @@ pub fn confirmed(journal: Journal, yes: bool) -> bool {
         journal.info("Running non-interactively, proceeding with restore");
         return true;
     }
+    // The locks are held meanwhile: a question that nobody answers must not cost the nightly backup.
+    let agreed = agreed("Are you sure you want to continue? (yes/no): ");
+    if !agreed {
+        journal.info("Restore cancelled by user");
+    }
+    agreed
+}
+
+/// Asks on the terminal; anything but `yes`, and no answer in time, is a no.
+pub fn agreed(question: &str) -> bool {
     let mut out = io::stdout().lock();
-    let _ = write!(out, "Are you sure you want to continue? (yes/no): ").and_then(|()| out.flush());
+    let _ = write!(out, "{question}").and_then(|()| out.flush());
     drop(out);
     let (answer, answered) = mpsc::channel();
     thread::spawn(move || {
         let mut line = String::new();
         let _ = io::stdin().lock().read_line(&mut line).map(|_| answer.send(line));
     });
-    // The locks are held meanwhile: a question that nobody answers must not cost the nightly backup.
-    let agreed = answered.recv_timeout(PATIENCE).is_ok_and(|line| line.trim() == "yes");
-    if !agreed {
-        journal.info("Restore cancelled by user");
-    }
-    agreed
+    answered.recv_timeout(PATIENCE).is_ok_and(|line| line.trim() == "yes")
 }

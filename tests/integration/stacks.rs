@@ -140,6 +140,20 @@ fn a_queue_with_workers_is_found_by_its_containers() {
     done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
     // What .env shares with Compose says something else.
     sandbox.write(".env", "POSTGRES_USER=nobody\nPOSTGRES_DB=other\nREDIS_PORT=16379\n");
+    let setup = binary(&sandbox, &["setup", "--write"]);
+    assert_eq!(setup.code, Some(0), "{setup}");
+    for text in [
+        "editor_1",
+        "worker_2",
+        "+BACKUP_POSTGRES_DB=flows",
+        "nobody can be asked",
+    ] {
+        assert!(setup.stdout.contains(text), "{text}: {setup}");
+    }
+    assert!(
+        !setup.stdout.contains("let me in") && !setup.stdout.contains(KEY),
+        "{setup}"
+    );
     full_circle(&sandbox, 5, &|| sandbox.fingerprint(), &|| {
         sandbox.psql("DROP TABLE credentials_entity CASCADE; DELETE FROM settings");
         sandbox.redis(&["flushall"]);

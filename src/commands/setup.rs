@@ -1,0 +1,204 @@
+//! setup: shows what was found of the stack and where each value comes from, proves it, and offers to write it down.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::restore::agreed;
+use super::shared::open_stack;
+use super::{Command, Run};
+use crate::app::App;
+use crate::cli::{Call, Flag, Row};
+use crate::components::{COMPONENTS, YES};
+use crate::report::finding::{Level, Report};
+use crate::report::log::{ascii, Journal};
+use crate::store::atomic::{self, Access};
+
+const WRITE: Flag = Flag::new(
+    "write",
+    "write what was found into .env, so that it holds while n8n's containers are gone; asks first",
+);
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "setup",
+        summary: "show what was found of the stack, and prove that it can be backed up",
+        details: "Nothing has to be set: n8n's own containers say what the stack consists of, at each run. With --write what\n\
+                  was found is added to .env, no secret among it; the lines are shown first. Exits 1 when something does not\n\
+                  work.",
+        flags: &[WRITE, YES],
+        ..Row::TELLS
+    },
+    run: Run::Project(run),
+};
+
+const JOURNAL: Journal = Journal::new("setup");
+/// What our lines in `.env` begin and end with.
+const BEGIN: &str = "# n8n-backup: what 'n8n-backup setup --write' found";
+const END: &str = "# n8n-backup: end";
+
+fn run(project: &Path, call: &Call) -> Result<u8> {
+    let app = open_stack(project, call)?;
+    let found = &app.config.found;
+    let mut out = io::stdout().lock();
+    let mut text = String::new();
+    match found.is_told() {
+        true => text.push_str(&format!("Told by {}:\n", found.told_by)),
+        false => text.push_str("No container of n8n was found; the settings and their defaults hold.\n"),
+    }
+    let wide = |of: fn(&crate::config::FoundRow) -> usize| found.rows.iter().map(of).max().unwrap_or_default();
+    let (what, value) = (wide(|row| row.what.len()), wide(|row| row.value.chars().count()));
+    for row in &found.rows {
+        text.push_str(&format!("  {:what$}  {:value$}  {}\n", row.what, row.value, row.from));
+    }
+    if !found.deployment.is_empty() {
+        let names: Vec<String> = found.deployment.iter().map(|file| file.display().to_string()).collect();
+        text.push_str(&format!("  deployed from {}\n", names.join(" ")));
+    }
+    let report = prove(&app);
+    for finding in &report.0 {
+        let verdict = match finding.level {
+            Level::Ok => "OK",
+            Level::Warning => "WARN",
+            Level::Critical => "FAIL",
+        };
+        text.push_str(&format!("{verdict:4} {}: {}\n", finding.check, finding.text));
+    }
+    let lines: Vec<String> = text.lines().map(ascii).collect();
+    writeln!(out, "{}", lines.join("\n")).context("Cannot write to standard output")?;
+    drop(out);
+    if call.has(&WRITE) {
+        write(&app, call.has(&YES))?;
+    }
+    Ok(u8::from(
+        report.0.iter().any(|finding| finding.level == Level::Critical),
+    ))
+}
+
+/// Asks each part for what a backup and a restore of it need.
+fn prove(app: &App) -> Report {
+    let mut report = Report::default();
+    let docker = match app.docker().and_then(|docker| docker.engine_version().map(|_| docker)) {
+        Ok(docker) => Some(docker),
+        Err(error) => {
+            report.error("docker", &error);
+            None
+        }
+    };
+    for component in COMPONENTS {
+        if !app.config.found.uses(component.kind()) {
+            continue;
+        }
+        match app.config.found.check(component.kind()) {
+            Ok(()) => component.probe(app, docker.as_ref(), &mut report),
+            Err(error) => report.error(component.kind().name(), &error),
+        }
+    }
+    report
+}
+
+/// The lines that say what was found, where it is not what holds without them.
+fn lines(app: &App) -> Vec<String> {
+    let config = &app.config;
+    let uses = |kind| config.found.uses(kind) && config.found.check(kind).is_ok();
+    let mut lines = Vec::new();
+    let mut line = |name: &str, value: &str| {
+        let simple = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        if !value.is_empty() && simple && !config.is_set(name) {
+            lines.push(format!("{name}={value}"));
+        }
+    };
+    line("BACKUP_COMPOSE_PROJECT", &config.found.project);
+    if uses(crate::store::Kind::Postgres) {
+        line("BACKUP_POSTGRES_CONTAINER", &config.postgres_container);
+        line("BACKUP_POSTGRES_USER", &config.postgres_user);
+        line("BACKUP_POSTGRES_DB", &config.postgres_db);
+    }
+    if uses(crate::store::Kind::Redis) {
+        line("BACKUP_REDIS_CONTAINER", &config.redis_container);
+        line("BACKUP_REDIS_PORT", &config.redis_port.to_string());
+    }
+    lines
+}
+
+/// Shows the lines and adds them to `.env`, in the place of those of an earlier run, once they are agreed to.
+fn write(app: &App, yes: bool) -> Result<()> {
+    let lines = lines(app);
+    if !app.config.found.is_told() || lines.is_empty() {
+        JOURNAL.info("There is nothing to write into .env");
+        return Ok(());
+    }
+    let path = app.config.env_file();
+    let path = path.canonicalize().unwrap_or(path);
+    let old = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+    };
+    let block = format!("{BEGIN}\n{}\n{END}\n", lines.join("\n"));
+    let mut new = without_block(&old);
+    if !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
+    }
+    new.push_str(&block);
+    let added: Vec<String> = block.lines().map(|line| format!("+{line}")).collect();
+    let mut out = io::stdout().lock();
+    writeln!(out, "--- {}\n{}", path.display(), added.join("\n")).context("Cannot write to standard output")?;
+    drop(out);
+    if !yes && !io::stdin().is_terminal() {
+        JOURNAL.info("Nothing was written: nobody can be asked here, --yes agrees");
+        return Ok(());
+    }
+    if !yes && !agreed("Write these lines into .env? (yes/no): ") {
+        JOURNAL.info("Nothing was written");
+        return Ok(());
+    }
+    let access = match path.metadata() {
+        Ok(meta) => Access {
+            mode: std::os::unix::fs::MetadataExt::mode(&meta) & 0o777,
+            owner: Some((
+                std::os::unix::fs::MetadataExt::uid(&meta),
+                std::os::unix::fs::MetadataExt::gid(&meta),
+            )),
+        },
+        Err(_) => Access::PRIVATE,
+    };
+    atomic::replace(
+        &path,
+        &format!(".env.setup-{}", std::process::id()),
+        new.as_bytes(),
+        access,
+    )?;
+    JOURNAL.success(format_args!("Written: {}", path.display()));
+    Ok(())
+}
+
+/// A text without the lines of an earlier run.
+fn without_block(text: &str) -> String {
+    let mut within = false;
+    let mut kept = String::new();
+    for line in text.split_inclusive('\n') {
+        match line.trim_end() {
+            BEGIN => within = true,
+            END if within => within = false,
+            _ if !within => kept.push_str(line),
+            _ => {}
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_lines_are_taken_out() {
+        let text = format!("A=1\n{BEGIN}\nBACKUP_X=1\n{END}\nB=2");
+        assert_eq!(without_block(&text), "A=1\nB=2");
+        assert_eq!(without_block("A=1\n"), "A=1\n");
+        assert_eq!(without_block(&format!("A=1\n{END}\n")), format!("A=1\n{END}\n"));
+    }
+}
