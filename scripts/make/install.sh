@@ -84,4 +84,4 @@ place 755 "$dir/scripts" "${shims[@]}"
 
 say "Installed $("$dir/bin/n8n-backup" --version) and ${#shims[@]} scripts in $dir"
 ((kept == 0)) || say "Kept $kept existing scripts as scripts/NAME.sh.orig (make uninstall restores them)"
-[[ -e $dir/.env ]] || say "Note: $dir/.env does not exist; backups need it"
+say "Next: $dir/bin/n8n-backup setup shows what was found of the stack, and proves that it can be backed up"
