@@ -80,6 +80,9 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
 /// Asks each part for what a backup and a restore of it need.
 fn prove(app: &App) -> Report {
     let mut report = Report::default();
+    for warning in &app.config.found.warnings {
+        report.warn("stack", warning.clone());
+    }
     let docker = match app.docker().and_then(|docker| docker.engine_version().map(|_| docker)) {
         Ok(docker) => Some(docker),
         Err(error) => {

@@ -134,6 +134,64 @@ fn a_stack_of_compose_is_found_without_a_setting() {
 }
 
 #[test]
+fn what_is_not_n8ns_is_named() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let mut all = stack("mine", &project);
+    let of = |service| Some(("mine", project.as_path(), service));
+    all.push(server("mine-qdrant-1", "qdrant/qdrant", &[], of("qdrant")));
+    all.push(server("mine-init-1", "n8nio/n8n", QUEUE, of("init")));
+    all[3]
+        .env
+        .insert("N8N_DEFAULT_BINARY_DATA_MODE".to_owned(), "s3".to_owned());
+    all[1].image = "docker.dragonflydb.io/dragonflydb/dragonfly".to_owned();
+    let mut app = app_of(&project, "");
+    found(&mut app, &all).unwrap();
+    let warnings = app.config.found.warnings.join("\n");
+    assert!(
+        warnings.contains("binary data in s3") && warnings.contains("mine-qdrant-1_data"),
+        "{warnings}"
+    );
+    assert!(app
+        .config
+        .found
+        .check(Kind::Redis)
+        .unwrap_err()
+        .to_string()
+        .contains("Dragonfly"));
+}
+
+#[test]
+fn the_superuser_of_other_images_is_known() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    for (env, user, password) in [
+        (
+            &[
+                "POSTGRESQL_POSTGRES_PASSWORD=a",
+                "POSTGRESQL_USERNAME=x",
+                "POSTGRESQL_PASSWORD=b",
+            ][..],
+            "postgres",
+            Some("a"),
+        ),
+        (&["POSTGRESQL_USERNAME=x", "POSTGRESQL_PASSWORD=b"], "x", Some("b")),
+        (&["PG_MAJOR=17"], "postgres", None),
+        (&[], "app", None),
+    ] {
+        let mut all = stack("mine", &project);
+        all[0] = server("mine-db-1", "db", env, Some(("mine", &project, "db")));
+        let mut app = app_of(&project, "");
+        found(&mut app, &all).unwrap();
+        assert_eq!(app.config.postgres_user, user);
+        assert_eq!(
+            app.config.postgres_password.as_ref().map(|password| password.reveal()),
+            password
+        );
+    }
+}
+
+#[test]
 fn settings_of_our_own_go_first() {
     let dir = TempDir::new();
     let project = dir.path().canonicalize().unwrap();

@@ -108,10 +108,49 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);
     }
-    database(app, &mut found, all, &main);
+    database(app, docker, &mut found, all, &main);
     queue(app, &mut found, all, &main, stack);
     home(app, &mut found, stack);
+    if let Some(place) = main
+        .value("N8N_DEFAULT_BINARY_DATA_MODE")
+        .filter(|mode| mode == "s3" || mode == "azure")
+    {
+        found
+            .warnings
+            .push(format!("n8n keeps binary data in {place}, which is not backed up"));
+    }
+    let ours = |other: &&&Described| {
+        let config = &app.config;
+        config.n8n_containers.contains(&other.name)
+            || other.name == config.postgres_container
+            || (other.name == config.redis_container && found.uses(Kind::Redis))
+    };
+    let others: Vec<String> = containers
+        .iter()
+        .filter(|other| !ours(other))
+        .filter_map(|other| uncovered(other, stack))
+        .collect();
+    found.warnings.extend(others);
     app.config.found = found;
+}
+
+/// What a container of another program keeps, as far as n8n does not see it too.
+fn uncovered(other: &Described, stack: &Stack<'_>) -> Option<String> {
+    let shared = |volume: &str| {
+        stack
+            .servers
+            .iter()
+            .any(|server| server.mounts.iter().any(|mount| mount.volume == volume))
+    };
+    let volumes = other.mounts.iter().map(|mount| mount.volume.as_str());
+    let volumes: Vec<&str> = volumes.filter(|volume| !volume.is_empty() && !shared(volume)).collect();
+    (!volumes.is_empty()).then(|| {
+        format!(
+            "{} is not n8n's, and its data are not backed up: {}",
+            other.name,
+            volumes.join(" ")
+        )
+    })
 }
 
 fn differ(name: &str, one: &Described, other: &Described) -> bool {
@@ -135,7 +174,7 @@ impl Found {
 }
 
 /// Finds the database.
-fn database(app: &mut App, found: &mut Found, all: &[Described], main: &Configuration<'_>) {
+fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described], main: &Configuration<'_>) {
     let config = &mut app.config;
     let name = &main.container.name;
     match main.value("DB_TYPE").as_deref() {
@@ -207,22 +246,17 @@ fn database(app: &mut App, found: &mut Found, all: &[Described], main: &Configur
             config.postgres_port = Some(inner);
         }
         if !config.is_set("BACKUP_POSTGRES_USER") {
-            let (user, from) = superuser(server);
-            let own = || {
-                main.value("DB_POSTGRESDB_USER")
-                    .unwrap_or_else(|| "postgres".to_owned())
-            };
-            if user.is_none() && config.postgres_password.is_none() {
-                config.postgres_password = main
-                    .value("DB_POSTGRESDB_PASSWORD")
-                    .map(|password| Secret::new(&password));
-            }
-            let from = user
-                .as_ref()
-                .map_or_else(|| format!("DB_POSTGRESDB_USER of {name}"), |_| from);
-            let user = user.unwrap_or_else(own);
-            found.row("database user", &user, from);
-            config.postgres_user = user;
+            let role = superuser(docker, server).unwrap_or_else(|| Role {
+                user: main
+                    .value("DB_POSTGRESDB_USER")
+                    .unwrap_or_else(|| "postgres".to_owned()),
+                password: main.value("DB_POSTGRESDB_PASSWORD"),
+                from: format!("DB_POSTGRESDB_USER of {name}"),
+            });
+            found.row("database user", &role.user, role.from);
+            config.postgres_user = role.user;
+            let password = role.password.map(|password| Secret::new(&password));
+            config.postgres_password = config.postgres_password.take().or(password);
         }
     }
     if !config.is_set("BACKUP_POSTGRES_DB") {
@@ -235,25 +269,37 @@ fn database(app: &mut App, found: &mut Found, all: &[Described], main: &Configur
     }
 }
 
-/// The superuser of a server, where its container tells one, and by what: as the official image, and Bitnami's, take it.
-fn superuser(server: &Described) -> (Option<String>, String) {
+/// Who dumps and restores.
+struct Role {
+    user: String,
+    /// None where the container gives it to its own programs.
+    password: Option<String>,
+    from: String,
+}
+
+/// The superuser of a server, where its container tells one: as the official image, and Bitnami's, take it.
+fn superuser(docker: &Docker, server: &Described) -> Option<Role> {
     let of = |variable: &str| format!("{variable} of {}", server.name);
+    let own = Configuration {
+        docker,
+        container: server,
+    };
+    let role = |user: &str, password: Option<String>, from: String| {
+        let user = user.to_owned();
+        Some(Role { user, password, from })
+    };
     if let Some(user) = server.variable("POSTGRES_USER") {
-        return (Some(user.to_owned()), of("POSTGRES_USER"));
+        return role(user, None, of("POSTGRES_USER"));
     }
-    for variable in [
-        "POSTGRESQL_POSTGRES_PASSWORD",
-        "POSTGRESQL_POSTGRES_PASSWORD_FILE",
-        "PG_MAJOR",
-    ] {
-        if server.variable(variable).is_some() {
-            return (
-                Some("postgres".to_owned()),
-                format!("the usual user of the image of {}", server.name),
-            );
-        }
+    let usual = format!("the usual user of the image of {}", server.name);
+    if let Some(password) = own.value("POSTGRESQL_POSTGRES_PASSWORD") {
+        return role("postgres", Some(password), usual);
     }
-    (None, String::new())
+    if let Some(password) = own.value("POSTGRESQL_PASSWORD") {
+        let user = server.variable("POSTGRESQL_USERNAME").unwrap_or("postgres");
+        return role(user, Some(password), of("POSTGRESQL_USERNAME"));
+    }
+    server.variable("PG_MAJOR").and_then(|_| role("postgres", None, usual))
 }
 
 fn names(several: &[(&Described, u16)]) -> String {
@@ -313,6 +359,17 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
             if set { "BACKUP_REDIS_CONTAINER".to_owned() } else { by },
         );
         config.redis_container.clone_from(&server.name);
+        if server.image.contains("dragonfly") {
+            let text = format!("{} is Dragonfly, whose snapshots are not Redis's", server.name);
+            return found.problem(Kind::Redis, text, "use Redis or Valkey for n8n's queue");
+        }
+        if server.image.contains("keydb") {
+            let text = format!(
+                "{} is KeyDB, with which nothing was tried: run test-recovery",
+                server.name
+            );
+            found.warnings.push(text);
+        }
         if !config.is_set("BACKUP_REDIS_PORT") {
             config.redis_port = inner;
         }
