@@ -28,6 +28,7 @@ use crate::store::{Entry, Kind, Stamp};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
+pub use postgres::read_tables;
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.

@@ -2,6 +2,7 @@
 
 mod drill;
 mod leftovers;
+mod live;
 mod load;
 mod messages;
 mod probe;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
+pub use self::live::read_tables;
 use self::messages::Messages;
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
@@ -187,7 +189,10 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
         bail!("Backup file is empty");
     }
     // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
-    let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
+    let summary = scanner
+        .finish()
+        .and_then(pg_dump::Summary::whole)
+        .context("pg_dump failed")?;
     if summary.tables.is_empty() {
         JOURNAL.warn(format_args!(
             "Database {} holds no table: set POSTGRES_DB in .env to the database of n8n",
@@ -270,20 +275,6 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Takes only a dump that pg_dump has brought to its end.
-fn whole(summary: pg_dump::Summary) -> Result<pg_dump::Summary> {
-    if summary.is_cluster_dump {
-        bail!("this is a dump of a whole server (pg_dumpall), not of one database: restore it by psql alone");
-    }
-    if !summary.is_dump {
-        bail!("this is not a dump that pg_dump made");
-    }
-    if let Some(why) = &summary.incomplete {
-        bail!("the dump is cut off: {why}");
-    }
-    Ok(summary)
-}
-
 /// What a recovery point's manifest says of a dump: versions, rows of each table (`postgres.rows.TABLE`), and the value
 /// of each sequence, with whether it is in use already or comes next.
 fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
@@ -325,7 +316,7 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
 fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
-        .and_then(whole)
+        .and_then(pg_dump::Summary::whole)
 }
 
 /// A server in its container, for scripts of SQL.

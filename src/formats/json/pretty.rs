@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn text_is_written_as_javascript_indents_it() {
-        let text = r#" {"n":[-1.50e+3,0 ,[] ],"e":{},"u":"\/\u00e9\ud83d\ude00\u0001\b\"\\","h":"\ud83d\u0041\uDC00"} "#;
+        let text =
+            r#" {"n":[-1.50e+3,0 ,[] ],"e":{},"u":"\/\u00e9\ud83d\ude00\u0001\b\"\\","h":"\ud83d\u0041\uDC00"} "#;
         let wanted = "{\n  \"n\": [\n    -1.50e+3,\n    0,\n    []\n  ],\n  \"e\": {},\n  \
                       \"u\": \"/\u{e9}\u{1f600}\\u0001\\b\\\"\\\\\",\n  \"h\": \"\\ud83dA\\udc00\"\n}";
         assert_eq!(pretty(text).unwrap(), wanted);
@@ -187,7 +188,19 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_refused() {
-        for text in ["", "[1,]", "[1 2]", "{\"a\" 1}", "{,}", "01", "\"a", "\"\\q\"", "\"a\nb\"", "[1] 2", "{1:2}"] {
+        for text in [
+            "",
+            "[1,]",
+            "[1 2]",
+            "{\"a\" 1}",
+            "{,}",
+            "01",
+            "\"a",
+            "\"\\q\"",
+            "\"a\nb\"",
+            "[1] 2",
+            "{1:2}",
+        ] {
             assert!(pretty(text).is_err(), "{text}");
         }
         assert!(pretty(&"[".repeat(100_000)).is_err());

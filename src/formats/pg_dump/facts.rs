@@ -27,7 +27,8 @@ impl Lexer {
             "create" => {
                 self.create(tokens);
                 let table = self.summary.tables.last();
-                if let (Some(columns), Some(table), "table" | "unlogged") = (statement.columns, table, word(tokens, 1)) {
+                if let (Some(columns), Some(table), "table" | "unlogged") = (statement.columns, table, word(tokens, 1))
+                {
                     bounded(&mut self.created, (table.clone(), columns), MAX_OBJECTS);
                 }
             }

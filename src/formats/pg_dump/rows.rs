@@ -125,7 +125,9 @@ fn fields(line: &[u8]) -> Result<Vec<Option<String>>> {
     line.split(|&byte| byte == b'\t')
         .map(|field| match field {
             b"\\N" => Ok(None),
-            _ => String::from_utf8(unescaped(field)).context("it is not in UTF-8").map(Some),
+            _ => String::from_utf8(unescaped(field))
+                .context("it is not in UTF-8")
+                .map(Some),
         })
         .collect()
 }
