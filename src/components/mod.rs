@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::config::{Config, Secret};
 use crate::engine::Docker;
+use crate::formats::n8n::Digests;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -277,6 +278,8 @@ pub struct Backup {
     pub files: Vec<File>,
     /// What else is worth knowing of it, as `name: value` lines of the recovery point's manifest.
     pub facts: Vec<(String, String)>,
+    /// The workflows in it, where there are any to be told.
+    pub workflows: Option<Digests>,
 }
 
 /// A published backup file.
@@ -297,6 +300,7 @@ impl Backup {
         Self {
             files: vec![file],
             facts,
+            workflows: None,
         }
     }
 

@@ -258,7 +258,7 @@ impl Export {
 
 impl Visitor for Export {
     fn wants(&self, table: Table) -> bool {
-        matches!(table, Table::Workflow | Table::History)
+        table != Table::Credential
     }
 
     fn visit(&mut self, table: Table, row: Record) -> Result<()> {

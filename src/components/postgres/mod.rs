@@ -25,6 +25,7 @@ use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::{Docker, Exec};
+use crate::formats::n8n::Digests;
 use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
 use crate::report::finding::Report;
@@ -104,9 +105,13 @@ impl Component for Postgres {
             config.postgres_db,
             path.display()
         ));
-        let (file, facts) = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
+        let (file, facts, workflows) = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
         let files = vec![file];
-        let backup = Backup { files, facts };
+        let backup = Backup {
+            files,
+            facts,
+            workflows,
+        };
         backup.report(JOURNAL, "Backup completed");
         Ok(backup)
     }
@@ -154,7 +159,7 @@ impl Component for Postgres {
     }
 }
 
-fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, String)>)> {
+fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, String)>, Option<Digests>)> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
@@ -180,19 +185,18 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
         &app.target(Kind::Postgres, stamp),
         &mut chain,
         stream,
-        pg_dump::Scanner::new(),
+        Digests::rows(),
         JOURNAL,
     )?;
     let finished = chain.finish().map_err(explained).context("pg_dump failed")?;
-    let (partial, bytes, scanner, sha256) = packed.get(&finished).context("pg_dump failed")?;
+    let (partial, bytes, rows, sha256) = packed.get(&finished).context("pg_dump failed")?;
     if bytes == 0 {
         bail!("Backup file is empty");
     }
     // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
-    let summary = scanner
-        .finish()
-        .and_then(pg_dump::Summary::whole)
-        .context("pg_dump failed")?;
+    let told = !rows.has_failed();
+    let (reader, summary) = rows.finish().context("pg_dump failed")?;
+    let summary = summary.whole().context("pg_dump failed")?;
     if summary.tables.is_empty() {
         JOURNAL.warn(format_args!(
             "Database {} holds no table: set POSTGRES_DB in .env to the database of n8n",
@@ -202,7 +206,8 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     probe::check_is_n8ns(app, &summary)?;
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
-    Ok((File { kind, entry, sha256 }, facts(&summary)))
+    let workflows = reader.into_visitor().filter(|_| told);
+    Ok((File { kind, entry, sha256 }, facts(&summary), workflows))
 }
 
 /// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the

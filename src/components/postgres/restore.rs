@@ -300,7 +300,7 @@ impl Plan<'_> {
     fn safety_dump(&self) -> Result<PathBuf> {
         self.journal
             .info(format_args!("Dumping database {} before it is dropped", self.live()));
-        let (file, _) = super::dump(self.app, &self.docker, self.app.store.free_stamp())
+        let (file, ..) = super::dump(self.app, &self.docker, self.app.store.free_stamp())
             .context("The live database cannot be dumped, so it is not dropped")?;
         self.journal
             .info(format_args!("Safety dump completed: {}", file.entry.path.display()));

@@ -44,7 +44,7 @@ impl Listing {
 
 impl Visitor for Listing {
     fn wants(&self, table: Table) -> bool {
-        table == Table::Workflow
+        table == Table::Workflow || table.is_small()
     }
 
     fn visit(&mut self, _: Table, row: Record) -> Result<()> {
@@ -114,7 +114,7 @@ impl Credentials {
 
 impl Visitor for Credentials {
     fn wants(&self, table: Table) -> bool {
-        matches!(table, Table::Credential | Table::Workflow)
+        table != Table::History
     }
 
     fn visit(&mut self, table: Table, mut row: Record) -> Result<()> {

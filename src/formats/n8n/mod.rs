@@ -5,6 +5,7 @@
 
 mod content;
 mod diff;
+mod digests;
 mod directory;
 mod listing;
 mod name;
@@ -17,6 +18,7 @@ mod text;
 
 pub use content::{digest, Content, CONTENT};
 pub use diff::{changes, Change};
+pub use digests::Digests;
 pub use directory::Directory;
 pub use listing::{Credentials, Entry, Listing};
 pub use name::file_name;

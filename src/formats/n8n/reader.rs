@@ -11,7 +11,7 @@ use crate::formats::pg_dump::{Column, Rows, Sink, Summary, TableName};
 
 /// Takes what may be too large to be held.
 pub trait Visitor: Send + 'static {
-    /// Whether it takes the rows of a table.
+    /// Whether the rows of a table are read: the small ones are for the [`Directory`].
     fn wants(&self, table: Table) -> bool;
 
     /// Takes a row of the workflows, versions or credentials.
@@ -51,9 +51,9 @@ impl<V: Visitor> Reader<V> {
         Ok((reader.visitor, reader.directory))
     }
 
-    /// What was read, without a proof.
-    pub fn into_visitor(self) -> V {
-        self.visitor
+    /// What was read, where there was a table of workflows.
+    pub fn into_visitor(self) -> Option<V> {
+        self.found.then_some(self.visitor)
     }
 }
 
@@ -71,9 +71,8 @@ impl<V: Visitor> Sink for Reader<V> {
             return Ok(false);
         };
         self.found |= known == Table::Workflow;
-        let large = matches!(known, Table::Workflow | Table::History | Table::Credential);
         self.current = Some((known, Arc::new(columns.to_vec())));
-        Ok(!large || self.visitor.wants(known))
+        Ok(self.visitor.wants(known))
     }
 
     fn row(&mut self, fields: Vec<Option<String>>) -> Result<()> {

@@ -34,6 +34,11 @@ impl Table {
         Self::WorkflowTag,
     ];
 
+    /// Whether its rows are held, and not given to a visitor.
+    pub fn is_small(self) -> bool {
+        !matches!(self, Self::Workflow | Self::History | Self::Credential)
+    }
+
     /// Its name without the prefix.
     pub fn name(self) -> &'static str {
         match self {

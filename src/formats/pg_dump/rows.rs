@@ -27,6 +27,9 @@ pub struct Rows<S> {
     columns: usize,
     /// The beginning of a row that goes on in the next chunk.
     line: Vec<u8>,
+    /// Where rows cannot be read, the dump is read on without them.
+    lenient: bool,
+    failed: bool,
 }
 
 impl<S: Sink> Rows<S> {
@@ -40,7 +43,20 @@ impl<S: Sink> Rows<S> {
             wanted: false,
             columns: 0,
             line: Vec::new(),
+            lenient: false,
+            failed: false,
         }
+    }
+
+    /// The same, for whom the proof of the dump is what matters: where rows cannot be read, it reads on without them.
+    pub fn lenient(self) -> Self {
+        let lenient = true;
+        Self { lenient, ..self }
+    }
+
+    /// Whether there were rows that could not be read.
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Reads the next bytes; where the stream is cut into chunks makes no difference.
@@ -55,11 +71,13 @@ impl<S: Sink> Rows<S> {
                 let (part, after) = rest.split_at(find(b'\n', rest).map_or(rest.len(), |end| end + 1));
                 self.lexer.read(part, Stop::End)?;
                 rest = after;
-                self.take(part)?;
+                let taken = self.take(part);
+                self.unless_lenient(taken)?;
             } else {
                 rest = &rest[self.lexer.read(rest, Stop::Copy)?..];
-                if std::mem::take(&mut self.lexer.copy_begins) {
-                    self.begin()?;
+                if std::mem::take(&mut self.lexer.copy_begins) && !self.failed {
+                    let begun = self.begin();
+                    self.unless_lenient(begun)?;
                 }
             }
         }
@@ -70,6 +88,15 @@ impl<S: Sink> Rows<S> {
     pub fn finish(mut self) -> Result<(S, Summary)> {
         self.lexer.end()?;
         Ok((self.sink, self.lexer.summary))
+    }
+
+    fn unless_lenient(&mut self, result: Result<()>) -> Result<()> {
+        if result.is_err() && self.lenient {
+            self.failed = true;
+            self.wanted = false;
+            return Ok(());
+        }
+        result
     }
 
     fn begin(&mut self) -> Result<()> {
