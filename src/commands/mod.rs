@@ -80,6 +80,7 @@ pub fn commands() -> Vec<Command> {
         workflows::COMMAND,
         workflows::export::COMMAND,
         workflows::diff::COMMAND,
+        workflows::restore::COMMAND,
         credentials::COMMAND,
         completions::COMMAND,
         man::COMMAND,

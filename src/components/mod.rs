@@ -29,7 +29,7 @@ use crate::store::{Entry, Kind, Stamp};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
-pub use postgres::read_tables;
+pub use postgres::{put_rows, read_tables, How, Put};
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.
@@ -196,6 +196,12 @@ pub const REPLACE_DEPLOYMENT: Flag = Flag::new(
     "replace those files of the deployment that differ from the backup; each stays beside the new one",
 );
 
+/// No workflow runs.
+pub const DEACTIVATE: Flag = Flag::new(
+    "deactivate",
+    "with every workflow inactive and no execution waiting, for a test host",
+);
+
 /// How restores are to be done; each component takes what concerns it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RestoreOptions {
@@ -211,6 +217,8 @@ pub struct RestoreOptions {
     pub empty_queue: bool,
     /// Replace files of the deployment that differ.
     pub replace_deployment: bool,
+    /// Leave every workflow inactive, and no execution waiting.
+    pub deactivate: bool,
 }
 
 impl RestoreOptions {
@@ -223,6 +231,7 @@ impl RestoreOptions {
             trust_dump: call.has(&TRUST_DUMP),
             empty_queue: call.has(&EMPTY_QUEUE),
             replace_deployment: call.has(&REPLACE_DEPLOYMENT),
+            deactivate: call.has(&DEACTIVATE),
         }
     }
 }

@@ -19,6 +19,14 @@ impl Observer for () {
     }
 }
 
+/// Keeps all of a stream that is known to be short.
+impl Observer for Vec<u8> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        self.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         self.0.feed(chunk)?;

@@ -29,3 +29,4 @@ mod runbook;
 mod stacks;
 mod systemd;
 mod volume;
+mod workflows;

@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod export;
+pub mod restore;
 pub mod source;
 
 use std::io::Write as _;

@@ -7,6 +7,7 @@ mod load;
 mod messages;
 mod probe;
 mod restore;
+mod rows;
 mod sql;
 mod trust;
 
@@ -19,9 +20,10 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 pub use self::live::read_tables;
 use self::messages::Messages;
+pub use self::rows::{put_rows, How, Put};
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
-use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
+use super::{CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::{Docker, Exec};
@@ -63,7 +65,7 @@ const ABOUT: About = About {
         details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
                   n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
-        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP],
+        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, DEACTIVATE],
         ..Row::ACTS
     },
     drill: Some("load the dump, compare, and decrypt the credentials with the point's key"),

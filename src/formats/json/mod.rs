@@ -81,22 +81,6 @@ impl Json {
         }
     }
 
-    /// The members of an object; none of any other value.
-    pub fn fields(&self) -> &[(String, Self)] {
-        match self {
-            Self::Object(fields) => fields,
-            _ => &[],
-        }
-    }
-
-    /// The values of a list; none of any other value.
-    pub fn items(&self) -> &[Self] {
-        match self {
-            Self::List(items) => items,
-            _ => &[],
-        }
-    }
-
     /// The text, of a text.
     pub fn as_str(&self) -> Option<&str> {
         match self {

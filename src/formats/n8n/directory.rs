@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::record::Record;
-use super::tables::Table;
+use super::tables::{Place, Table};
+use crate::formats::pg_dump::TableName;
 
 /// How deep folders may lie in each other.
 const MAX_FOLDERS: usize = 100;
@@ -11,6 +12,7 @@ const MAX_FOLDERS: usize = 100;
 /// Projects, folders, tags and users of an n8n, and what belongs to them.
 #[derive(Debug, Default)]
 pub struct Directory {
+    pub(super) place: Option<Place>,
     projects: HashMap<String, Record>,
     folders: HashMap<String, Record>,
     tags: HashMap<String, Record>,
@@ -46,6 +48,23 @@ impl Directory {
                 .push(id("tagId")),
             Table::Workflow | Table::History | Table::Credential => {}
         }
+    }
+
+    /// The name of a table in this database.
+    pub fn table(&self, table: Table) -> TableName {
+        let (schema, prefix) = match &self.place {
+            Some(place) => (place.schema.as_str(), place.prefix.as_str()),
+            None => ("public", ""),
+        };
+        TableName {
+            schema: schema.to_owned(),
+            name: format!("{prefix}{}", table.name()),
+        }
+    }
+
+    /// All tags.
+    pub fn all_tags(&self) -> impl Iterator<Item = &Record> {
+        self.tags.values()
     }
 
     /// The shares of a workflow.

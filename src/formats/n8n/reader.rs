@@ -45,9 +45,10 @@ impl<V: Visitor> Reader<V> {
     /// # Errors
     /// It is not whole, or no dump of n8n's database with its data as COPY.
     pub fn finish(rows: Rows<Self>) -> Result<(V, Directory)> {
-        let (reader, summary) = rows.finish()?;
+        let (mut reader, summary) = rows.finish()?;
         let summary = summary.whole()?;
         ensure!(reader.found, why_not_found(&summary));
+        reader.directory.place = reader.place;
         Ok((reader.visitor, reader.directory))
     }
 
