@@ -378,3 +378,40 @@ fn each_backup_tells_what_has_changed() {
         "{line}"
     );
 }
+
+#[test]
+fn a_copy_for_a_test_host_starts_no_workflow() {
+    let sandbox = live("wf-copy");
+    sandbox.psql(&format!(
+        "INSERT INTO execution_entity (finished, mode, status, \"workflowId\", \"waitTill\") VALUES (false, 'trigger', 'waiting', '{HOOK}', now())"
+    ));
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let file = sandbox.backup("postgres");
+    let executions = "SELECT count(*) FROM execution_entity";
+    let before = sandbox.psql(executions);
+    let outcome = sandbox
+        .binary()
+        .args(&["restore-postgres", "--deactivate", path(&file)])
+        .run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    outcome.assert_log_has(
+        "restore-postgres",
+        "WARN --deactivate: 1 workflow(s) that were active are inactive, and no execution waits",
+    );
+    let active = "SELECT (SELECT count(*) FROM workflow_entity WHERE active OR \"activeVersionId\" IS NOT NULL), \
+                  (SELECT count(*) FROM webhook_entity), (SELECT count(*) FROM workflow_published_version), \
+                  (SELECT count(*) FROM execution_entity WHERE \"waitTill\" IS NOT NULL OR status = 'waiting')";
+    assert_eq!(sandbox.psql(active).trim(), "0|0|0|0");
+    assert_eq!(sandbox.psql("SELECT count(*) FROM workflow_entity").trim(), "3");
+    assert_eq!(sandbox.psql(executions), before);
+
+    // Where there is no n8n, nothing could be made sure of, and nothing is swapped in.
+    sandbox.psql("ALTER TABLE workflow_entity RENAME TO other");
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let file = sandbox.backups("postgres").pop().unwrap();
+    let outcome = sandbox
+        .binary()
+        .args(&["restore-postgres", "--deactivate", path(&file)])
+        .run();
+    outcome.assert_error("--deactivate: the dump holds no workflows of n8n");
+}

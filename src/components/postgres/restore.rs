@@ -342,7 +342,7 @@ impl Plan<'_> {
             self.restrict,
         )?;
         self.journal.info("Verifying restore...");
-        thread::scope(|scope| {
+        thread::scope(|scope| -> Result<()> {
             // Both read every table: the second then finds it in memory.
             let analyzed = scope.spawn(|| psql.run_long(staged, "restore", sql::analyze()));
             let compared = load::compare(&psql, staged, &self.summary, self.journal);
@@ -355,7 +355,15 @@ impl Plan<'_> {
                 ));
             }
             Ok(())
-        })
+        })?;
+        if self.options.deactivate {
+            let output = psql.run_long(staged, "restore", sql::deactivate())?;
+            let count = sql::parse_deactivated(&output)?;
+            self.journal.warn(format_args!(
+                "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
+            ));
+        }
+        Ok(())
     }
 
     /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
