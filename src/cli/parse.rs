@@ -61,7 +61,7 @@ pub struct UsageError {
     /// How it is right.
     pub usage: String,
     /// The command and the project directory, as far as they were understood, so that the error can go to its log.
-    pub call: Option<Call>,
+    pub call: Option<Box<Call>>,
 }
 
 impl UsageError {
@@ -70,7 +70,7 @@ impl UsageError {
         Self {
             message: format!("{error:#}"),
             usage: help::usage(call.row),
-            call: Some(call),
+            call: Some(Box::new(call)),
         }
     }
 }
@@ -158,7 +158,7 @@ pub fn parse(rows: &[&'static Row], args: impl IntoIterator<Item = OsString>) ->
         Some(message) => Err(UsageError {
             message,
             usage: help::usage(command),
-            call: Some(call),
+            call: Some(Box::new(call)),
         }),
         None => Ok(Request::Run(call)),
     }

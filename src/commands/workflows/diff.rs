@@ -10,7 +10,7 @@ use super::source::{dump_of, read, read_live, Dump};
 use super::{print, JOURNAL, JSON};
 use crate::app::App;
 use crate::cli::Row;
-use crate::commands::shared::open;
+use crate::commands::shared::{open, open_stack};
 use crate::commands::{Command, Run};
 use crate::formats::json::Json;
 use crate::formats::n8n::{changes, digest, Change, Content, Record, Table, Visitor, CONTENT};
@@ -31,7 +31,12 @@ pub const COMMAND: Command = Command {
         ..Row::TELLS
     },
     run: Run::Project(|project, call| {
-        let app = open(project, call)?;
+        let live = call.operands.iter().skip(1).all(|name| name == "live");
+        let app = if live {
+            open_stack(project, call)?
+        } else {
+            open(project, call)?
+        };
         let old = Side::of(&app, call.operand.as_deref())?;
         let new = Side::of(&app, Some(call.operands.get(1).map_or(OsStr::new("live"), |name| name)))?;
         run(&app, &old, &new, call.has(&JSON))

@@ -304,10 +304,10 @@ fn write(path: &Path, text: &str, append: bool) -> Result<()> {
 
 /// Writes the rest of each file, and gives them their places. Gives the exit code.
 fn finish(export: Export, directory: &Directory, ids: &[String], staging: Staging) -> Result<u8> {
-    for id in ids
+    let mut unknown = ids
         .iter()
-        .filter(|id| !export.known.iter().any(|(known, _)| known == *id))
-    {
+        .filter(|id| !export.known.iter().any(|(known, _)| known == *id));
+    if let Some(id) = unknown.next() {
         let known = export.known.iter().map(|(id, name)| (id.as_str(), name.as_str()));
         anyhow::bail!("There is no workflow {}{}", ascii(id), similar(id, known));
     }

@@ -9,7 +9,7 @@ use super::source::{dump_of, read, read_live, similar};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::commands::restore::goes_on;
-use crate::commands::shared::{hold, open};
+use crate::commands::shared::{hold, open_stack};
 use crate::commands::{Command, Run};
 use crate::components::{put_rows, How, Put, YES};
 use crate::formats::json::Json;
@@ -45,7 +45,7 @@ pub const COMMAND: Command = Command {
         flags: &[FROM, AS_COPY, ACTIVATE, PROJECT, FORCE, YES],
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| run(&open(project, call)?, call).map(|()| 0)),
+    run: Run::Project(|project, call| run(&open_stack(project, call)?, call).map(|()| 0)),
 };
 
 const JOURNAL: Journal = Journal::new("workflows restore");

@@ -161,7 +161,10 @@ impl Component for Postgres {
     }
 }
 
-fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, String)>, Option<Digests>)> {
+/// A dump, what the manifest says of it, and its workflows.
+type Dumped = (File, Vec<(String, String)>, Option<Digests>);
+
+fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Dumped> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);

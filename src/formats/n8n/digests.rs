@@ -153,9 +153,6 @@ mod tests {
         };
         assert_eq!(read(dump), (true, None));
         assert_eq!(read(&dump.replace("1\tbad\n", "")), (false, None));
-        assert_eq!(
-            read("CREATE TABLE a (b text);\nCOPY a (b) FROM stdin;\n1\n\\.\n").0,
-            true
-        );
+        assert!(read("CREATE TABLE a (b text);\nCOPY a (b) FROM stdin;\n1\n\\.\n").0);
     }
 }
