@@ -82,6 +82,7 @@ pub fn commands() -> Vec<Command> {
         workflows::diff::COMMAND,
         workflows::restore::COMMAND,
         credentials::COMMAND,
+        credentials::restore::COMMAND,
         completions::COMMAND,
         man::COMMAND,
     ]);

@@ -148,6 +148,23 @@ fn an_export_is_whole_or_not_there() {
     fails(&export(&dump(), &[]), " is no directory");
     fs::remove_file(&to).unwrap();
 
+    // n8n takes the nodes of the current version, which may be others than the workflow's own.
+    let version = changed(
+        &sandbox,
+        "version.sql.gz",
+        "s/^(7e7bcbd6-58bb-4a5a-98ef-542a78c34f72\\ty2C.*)\\t\\[\\]\\t\\{\\}\\t\\\\N/\\1\\t[{\"name\":\"Z\"}]\\t{\"Z\":{}}\\tv2/",
+    );
+    export(&version, &[]).assert_success();
+    let text = fs::read_to_string(to.join(format!("Invoices-{INVOICES}.json"))).unwrap();
+    assert!(
+        text.contains(
+            "  \"nodes\": [\n    {\n      \"name\": \"Z\"\n    }\n  ],\n  \"connections\": {\n    \"Z\": {}\n  },\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("\"versionMetadata\": {\n    \"name\": \"v2\""), "{text}");
+    fs::remove_dir_all(&to).unwrap();
+
     // What cannot be read is named, and the others are there; names of files are safe, and one alone comes by its ID.
     let bad = changed(
         &sandbox,
@@ -196,6 +213,24 @@ fn what_differs_is_told() {
     );
     let wrong = diff(&dump(), &sandbox.aside("none.sql.gz"), &[]);
     assert_eq!(wrong.code, Some(2), "{wrong}");
+}
+
+#[test]
+fn an_encrypted_dump_needs_its_passphrase() {
+    let sandbox = Sandbox::new("wf-gpg").build();
+    let file = sandbox.aside("n8n.sql.gz.gpg");
+    sh(
+        "GNUPGHOME=$(mktemp -d); export GNUPGHOME; \
+         gpg --batch --quiet --pinentry-mode loopback --passphrase 'a good passphrase' -c -o \"$2\" -- \"$1\"; rm -rf \"$GNUPGHOME\"",
+        &[dump().as_os_str(), file.as_os_str()],
+    );
+    fails(
+        &workflows(&sandbox, &["workflows", path(&file)]),
+        "Cannot read the workflows of ",
+    );
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "a good passphrase");
+    let listed = workflows(&sandbox, &["workflows", path(&file)]);
+    assert!(listed.code == Some(0) && listed.stdout.contains(HOOK), "{listed}");
 }
 
 /// A sandbox whose database is that of the dump.
@@ -321,7 +356,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         "s/^(y2CJSrlVXagfDxv8\\t)kUOail2oPxHO7R5n/\\1gone/",
     );
     let outcome = restore(&project, &[]);
-    outcome.assert_error("The workflow's project gone is not there now");
+    outcome.assert_error("The project gone that it belongs to is not there now");
     assert!(
         outcome.stdout.contains("kUOail2oPxHO7R5n (O W <owner@example.com>)"),
         "{outcome}"
@@ -331,7 +366,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         "folder.sql.gz",
         "s/^(Invoices\\t.*y2CJSrlVXagfDxv8\\t\\\\N\\t)\\\\N/\\1folder1/",
     );
-    restore(&folder, &[]).assert_error("The workflow's folder folder1 is not there now");
+    restore(&folder, &[]).assert_error("The folder folder1 that it belongs to is not there now");
     let column = changed(
         &sandbox,
         "column.sql.gz",
@@ -414,4 +449,31 @@ fn a_copy_for_a_test_host_starts_no_workflow() {
         .args(&["restore-postgres", "--deactivate", path(&file)])
         .run();
     outcome.assert_error("--deactivate: the dump holds no workflows of n8n");
+}
+
+#[test]
+fn a_credential_comes_back_where_its_key_is() {
+    let sandbox = live("wf-cred");
+    let file = dump();
+    let restore = |id: &str, more: &[&str]| {
+        let args = [&["credentials", "restore", id, "--from", path(&file)], more].concat();
+        workflows(&sandbox, &args)
+    };
+    let all = "SELECT * FROM credentials_entity JOIN shared_credentials ON \"credentialsId\" = id ORDER BY id";
+    let before = sandbox.psql(all);
+    let (old, rotated) = ("JTiXbvzr5Qy3YACo", "LINkcfAoGqGWYzAC");
+    // One of each form, deleted and spoilt.
+    sandbox.psql(&format!(
+        "DELETE FROM credentials_entity WHERE id = '{old}'; UPDATE credentials_entity SET data = 'x' WHERE id = '{rotated}'"
+    ));
+    restore(old, &[]).assert_log_has("credentials restore", "SUCCESS Credential restored: Old basic ({})");
+    let outcome = restore(rotated, &[]);
+    outcome.assert_log_has("credentials restore", "SUCCESS Credential restored: Second key ({})");
+    outcome.assert_never_says("FSoGtTx4c4UFzXbw:");
+    assert_eq!(sandbox.psql(all), before);
+    assert_eq!(names(&sandbox.path("backups/credentials")).len(), 1);
+    // Without the key in the database, the credential would be of no use.
+    sandbox.psql("DELETE FROM deployment_key WHERE id = 'FSoGtTx4c4UFzXbw'");
+    restore(rotated, &[]).assert_error("The live n8n does not have the key that the credential is encrypted under");
+    restore("none", &[]).assert_error("There is no credential none in {}");
 }

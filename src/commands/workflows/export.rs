@@ -2,21 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{anyhow, Context as _, Result};
 
 use super::source::{dump_of, read, similar};
+use super::staging::{write, Staging, Writer};
 use super::JOURNAL;
 use crate::cli::{Call, Flag, Row};
 use crate::commands::shared::open;
 use crate::commands::{Command, Run};
 use crate::formats::n8n::{self, file_name, Directory, Record, Spans, Table, Visitor, VERSIONED};
 use crate::formats::text::ascii;
-use crate::process::hinted;
 use crate::store::{is_there, Stamp};
 
 const TO: Flag = Flag::new("to", "the directory to write to; it is made where it is not there").value("DIR");
@@ -70,78 +69,6 @@ fn operands(call: &Call) -> (Option<&OsStr>, Vec<String>) {
     }
 }
 
-/// The directory, and one in it for files that are not yet whole; that is removed when this is dropped.
-struct Staging {
-    dir: PathBuf,
-    staged: PathBuf,
-    /// The directory was made.
-    made: bool,
-}
-
-const STAGED: &str = ".n8n-backup.partial";
-
-impl Staging {
-    fn make(dir: &Path, force: bool) -> Result<Self> {
-        let made = match private_dir(dir) {
-            Ok(()) => true,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => false,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Err(hinted(format!("{} is no directory", dir.display()), "name another one by --to").into());
-            }
-            Err(error) => return Err(error).with_context(|| format!("Cannot make {}", dir.display())),
-        };
-        let held = || -> std::io::Result<bool> {
-            let names = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.file_name()));
-            Ok(names.collect::<Result<Vec<_>, _>>()?.iter().any(|name| name != STAGED))
-        };
-        if !force && held().with_context(|| format!("Cannot read {}", dir.display()))? {
-            return Err(hinted(
-                format!("{} holds files", dir.display()),
-                "name another directory, or write to it with --force",
-            )
-            .into());
-        }
-        let staging = Self {
-            dir: dir.to_owned(),
-            staged: dir.join(STAGED),
-            made,
-        };
-        // What a run that was killed has left.
-        let _ = fs::remove_dir_all(&staging.staged);
-        for dir in [&staging.staged, &staging.staged.join("history")] {
-            private_dir(dir).with_context(|| format!("Cannot make {}", dir.display()))?;
-        }
-        Ok(staging)
-    }
-
-    /// Gives the files of a directory their places.
-    fn publish(&self, below: &str) -> Result<()> {
-        let (from, to) = (self.staged.join(below), self.dir.join(below));
-        for entry in fs::read_dir(&from).with_context(|| format!("Cannot read {}", from.display()))? {
-            let entry = entry.with_context(|| format!("Cannot read {}", from.display()))?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                let place = to.join(entry.file_name());
-                fs::rename(entry.path(), &place).with_context(|| format!("Cannot write {}", place.display()))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.staged);
-        if self.made {
-            // Only where nothing came into it.
-            let _ = fs::remove_dir(&self.dir);
-        }
-    }
-}
-
-fn private_dir(dir: &Path) -> std::io::Result<()> {
-    DirBuilder::new().mode(0o700).create(dir)
-}
-
 /// A workflow whose columns have been written.
 struct Written {
     name: String,
@@ -156,8 +83,16 @@ struct Written {
     history: bool,
 }
 
+impl Written {
+    /// Whether a row is that of the workflow's current version.
+    fn is_current(&self, version: &Record) -> bool {
+        self.version_id.as_deref() == version.get("versionId")
+    }
+}
+
 /// Writes workflows while the dump is read.
 struct Export {
+    writer: Writer,
     staged: PathBuf,
     ids: Option<HashSet<String>>,
     with_history: bool,
@@ -172,6 +107,7 @@ struct Export {
 impl Export {
     fn new(staging: &Staging) -> Self {
         Self {
+            writer: Writer::start(),
             staged: staging.staged.clone(),
             ids: None,
             with_history: false,
@@ -182,41 +118,54 @@ impl Export {
         }
     }
 
-    fn workflow(&mut self, row: &Record) -> Result<()> {
+    fn workflow(&mut self, row: Record) {
         let (id, name) = (row.text("id"), row.text("name"));
         if let Some(ids) = &self.ids {
             self.known.push((id.to_owned(), name.to_owned()));
             if !ids.contains(id) {
-                return Ok(());
+                return;
             }
         }
-        let mut text = String::new();
-        let spans = match n8n::open(row, &mut text) {
-            Ok(spans) => spans,
-            Err(error) => {
-                self.failed.push(format!("{} ({}): {error:#}", ascii(name), ascii(id)));
-                return Ok(());
-            }
-        };
         let mut file = file_name(name, id);
         while !self.names.insert(file.to_lowercase()) {
             file.push_str("_2");
         }
-        write(&self.staged.join(format!("{file}.json")), &text, false)?;
+        let path = self.staged.join(format!("{file}.json"));
         let written = Written {
             name: name.to_owned(),
             file,
-            spans,
+            spans: Spans::new(),
             version_id: row.get("versionId").map(str::to_owned),
-            digest: digest(row),
+            digest: digest(&row),
             version: None,
             history: false,
         };
         self.written.insert(id.to_owned(), written);
+        self.writer.write(row, path);
+    }
+
+    /// Waits until the columns of all workflows are written.
+    fn opened(&mut self) -> Result<()> {
+        for (id, opened) in self.writer.finish()? {
+            match (opened, self.written.get_mut(&id)) {
+                (Ok(spans), Some(written)) => written.spans = spans,
+                (Err(why), _) => {
+                    let name = self.written.remove(&id).map(|written| ascii(&written.name));
+                    self.failed
+                        .push(format!("{} ({}): {why}", name.unwrap_or_default(), ascii(&id)));
+                }
+                (Ok(_), None) => {}
+            }
+        }
         Ok(())
     }
 
     fn history(&mut self, row: &Record) -> Result<()> {
+        let own = self.written.get(row.text("workflowId"));
+        let differs = own.is_some_and(|own| own.is_current(row) && own.digest != digest(row));
+        if self.with_history || differs {
+            self.opened()?;
+        }
         let Some(written) = self.written.get_mut(row.text("workflowId")) else {
             return Ok(());
         };
@@ -235,11 +184,11 @@ impl Export {
                 Err(error) => self.failed.push(failed(error)),
             }
         }
-        if written.version_id.as_deref() != row.get("versionId") {
+        if !written.is_current(row) {
             return Ok(());
         }
         // The version is nearly always what the workflow itself holds.
-        if digest(row) != written.digest {
+        if differs {
             let path = self.staged.join(format!("{}.json", written.file));
             let old = fs::read_to_string(&path).with_context(|| format!("Cannot read {}", path.display()))?;
             match replaced(&old, &written.spans, row) {
@@ -263,9 +212,10 @@ impl Visitor for Export {
 
     fn visit(&mut self, table: Table, row: Record) -> Result<()> {
         match table {
-            Table::History => self.history(&row),
-            _ => self.workflow(&row),
+            Table::History => return self.history(&row),
+            _ => self.workflow(row),
         }
+        Ok(())
     }
 }
 
@@ -288,22 +238,8 @@ fn replaced(old: &str, spans: &Spans, version: &Record) -> Result<String> {
     Ok(text)
 }
 
-/// Writes a new file for our user alone, or to the end of one. It is not brought to disk: an export can be repeated, and that of
-/// ten thousand workflows would take minutes.
-fn write(path: &Path, text: &str, append: bool) -> Result<()> {
-    let mut options = OpenOptions::new();
-    match append {
-        true => options.append(true),
-        false => options.write(true).create_new(true).mode(0o600),
-    };
-    options
-        .open(path)
-        .and_then(|mut file: File| file.write_all(text.as_bytes()))
-        .with_context(|| format!("Cannot write {}", path.display()))
-}
-
 /// Writes the rest of each file, and gives them their places. Gives the exit code.
-fn finish(export: Export, directory: &Directory, ids: &[String], staging: Staging) -> Result<u8> {
+fn finish(mut export: Export, directory: &Directory, ids: &[String], staging: Staging) -> Result<u8> {
     let mut unknown = ids
         .iter()
         .filter(|id| !export.known.iter().any(|(known, _)| known == *id));
@@ -311,35 +247,45 @@ fn finish(export: Export, directory: &Directory, ids: &[String], staging: Stagin
         let known = export.known.iter().map(|(id, name)| (id.as_str(), name.as_str()));
         anyhow::bail!("There is no workflow {}{}", ascii(id), similar(id, known));
     }
-    for (id, written) in &export.written {
-        let mut text = String::new();
-        n8n::close(id, directory, written.version.as_ref(), &mut text)
-            .with_context(|| format!("Workflow {} ({})", ascii(&written.name), ascii(id)))?;
-        write(&staging.staged.join(format!("{}.json", written.file)), &text, true)?;
-        if written.history {
-            write(
-                &staging.staged.join("history").join(format!("{}.json", written.file)),
-                "\n]\n",
-                true,
-            )?;
-        }
-    }
-    if export.with_history {
-        match private_dir(&staging.dir.join("history")) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("Cannot make {}/history", staging.dir.display()));
-            }
-            _ => staging.publish("history")?,
-        }
-    }
-    staging.publish("")?;
+    export.opened()?;
+    let written: Vec<(&String, &Written)> = export.written.iter().collect();
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
+    thread::scope(|scope| {
+        let closing: Vec<_> = written
+            .chunks(written.len().div_ceil(threads).max(1))
+            .map(|part| {
+                scope.spawn(|| {
+                    part.iter()
+                        .try_for_each(|(id, one)| close(id, one, directory, &staging.staged))
+                })
+            })
+            .collect();
+        closing
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
+    })?;
+    let dir = staging.dir.clone();
+    staging.publish()?;
     JOURNAL.success(format_args!(
         "{} workflow(s) written to {}",
         export.written.len(),
-        staging.dir.display()
+        dir.display()
     ));
     for what in &export.failed {
         JOURNAL.error(format_args!("Cannot be read: {what}"));
     }
     Ok(u8::from(!export.failed.is_empty()))
+}
+
+/// Writes what follows the columns of a workflow.
+fn close(id: &str, written: &Written, directory: &Directory, staged: &Path) -> Result<()> {
+    let mut text = String::new();
+    n8n::close(id, directory, written.version.as_ref(), &mut text)
+        .with_context(|| format!("Workflow {} ({})", ascii(&written.name), ascii(id)))?;
+    let file = format!("{}.json", written.file);
+    write(&staged.join(&file), &text, true)?;
+    match written.history {
+        true => write(&staged.join("history").join(&file), "\n]\n", true),
+        false => Ok(()),
+    }
 }

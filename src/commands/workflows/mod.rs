@@ -4,6 +4,7 @@ pub mod diff;
 pub mod export;
 pub mod restore;
 pub mod source;
+mod staging;
 
 use std::io::Write as _;
 

@@ -20,7 +20,7 @@ use crate::report::log::{self, Journal};
 use crate::store::{make_dir, Stamp};
 use crate::stream::publish::keep_text;
 
-const FROM: Flag = Flag::new(
+pub const FROM: Flag = Flag::new(
     "from",
     "the recovery point or dump to take it from, in place of the latest",
 )
@@ -30,7 +30,7 @@ const AS_COPY: Flag = Flag::new(
     "under a new ID and with new webhook IDs, beside the one that is there",
 );
 const ACTIVATE: Flag = Flag::new("activate", "active; n8n must be restarted for that");
-const PROJECT: Flag = Flag::new("project", "into this project, outside of folders").value("ID");
+pub const PROJECT: Flag = Flag::new("project", "into this project, outside of folders").value("ID");
 const FORCE: Flag = Flag::new("force", "even where it is active now");
 
 pub const COMMAND: Command = Command {
@@ -137,7 +137,13 @@ fn run(app: &App, call: &Call) -> Result<()> {
         .map(|project| project.to_string_lossy().into_owned());
     let shares = match &replaced {
         Some(_) => Vec::new(),
-        None => shares(&then, &now, &id, restored.workflow.text("id"), project.as_deref())?,
+        None => shares(
+            then.shares(&id),
+            &now,
+            "workflowId",
+            restored.workflow.text("id"),
+            project.as_deref(),
+        )?,
     };
     check_folder(&mut restored.workflow, &now, replaced.is_some(), project.as_deref())?;
     match &replaced {
@@ -193,20 +199,24 @@ fn save(app: &App, workflow: &Record, versions: &[Record], directory: &Directory
     Ok(())
 }
 
-/// The shares of a workflow that is not there now: those of the backup, or one for `project`.
-fn shares(then: &Directory, now: &Directory, old_id: &str, id: &str, project: Option<&str>) -> Result<Vec<Record>> {
-    let mut shares = then.shares(old_id).to_vec();
+/// The shares of what is not there now: those of the backup, or one for `project`. `column` names what is shared.
+pub fn shares(
+    backup: &[Record],
+    now: &Directory,
+    column: &str,
+    id: &str,
+    project: Option<&str>,
+) -> Result<Vec<Record>> {
+    let mut shares = backup.to_vec();
     if let Some(project) = project {
-        let owning = shares.iter().position(|share| share.text("role") == "workflow:owner");
-        let mut owning = shares
-            .get(owning.unwrap_or(0))
-            .cloned()
-            .context("The backup tells of no owner of the workflow")?;
+        let owning = shares.iter().position(|share| share.text("role").ends_with(":owner"));
+        let owning = shares.get(owning.unwrap_or(0)).cloned();
+        let mut owning = owning.context("The backup tells of no owner")?;
         owning.set("projectId", Some(project.to_owned()));
         shares = vec![owning];
     }
     for share in &mut shares {
-        share.set("workflowId", Some(id.to_owned()));
+        share.set(column, Some(id.to_owned()));
         if let Some(project) = share.get("projectId") {
             ensure!(
                 now.project(project).is_some(),
@@ -238,7 +248,7 @@ fn no_place(what: &str, now: &Directory) -> anyhow::Error {
         .map(|project| format!("{} ({})", ascii(project.text("id")), ascii(project.text("name"))))
         .collect();
     hinted(
-        format!("The workflow's {} is not there now", ascii(what)),
+        format!("The {} that it belongs to is not there now", ascii(what)),
         format!("name a project by --project: {}", projects.join(", ")),
     )
     .into()
@@ -355,7 +365,7 @@ impl Restored {
 }
 
 /// Rows of a table with all of their columns but those in `without`.
-fn put(now: &Directory, table: Table, how: How, rows: &[&Record], without: &[&str]) -> Put {
+pub fn put(now: &Directory, table: Table, how: How, rows: &[&Record], without: &[&str]) -> Put {
     let wanted = |name: &str| !without.contains(&name);
     let columns = rows.first().map_or_else(Vec::new, |row| {
         let names = row.fields().map(|(column, _)| column.name.clone());

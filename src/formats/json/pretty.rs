@@ -34,7 +34,11 @@ pub fn string(text: &str, out: &mut String) {
 /// Starts a line.
 fn line(depth: usize, out: &mut String) {
     out.push('\n');
-    (0..depth).for_each(|_| out.push_str("  "));
+    const BLANKS: &str = "                                                                ";
+    match BLANKS.get(..2 * depth) {
+        Some(blanks) => out.push_str(blanks),
+        None => (0..depth).for_each(|_| out.push_str("  ")),
+    }
 }
 
 fn character(c: char, out: &mut String) {
@@ -57,7 +61,11 @@ struct Writer<'a, 'b> {
 
 impl Writer<'_, '_> {
     fn skip_blanks(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        let blanks = self
+            .rest
+            .bytes()
+            .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+        self.rest = &self.rest[blanks.count()..];
     }
 
     /// Passes over blanks, then over `wanted` when it stands there.
@@ -117,7 +125,8 @@ impl Writer<'_, '_> {
         self.out.push('"');
         loop {
             let end = rest
-                .find(|c: char| c == '"' || c == '\\' || c < ' ')
+                .bytes()
+                .position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '))
                 .context("a string without an end")?;
             self.out.push_str(&rest[..end]);
             let special = rest.as_bytes()[end];

@@ -17,14 +17,20 @@ pub const CONTENT: [&str; 6] = [
 
 /// A number for the values of `columns`: where two differ, the values do.
 pub fn digest(row: &Record, columns: &[&str]) -> u64 {
-    // FNV-1a, 64 bits; a byte that is in no text stands between two values.
-    columns
-        .iter()
-        .flat_map(|name| [row.text(name).as_bytes(), &[0xff][..]])
-        .flatten()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    // As FNV-1a, by eight bytes at a time.
+    let mut add = |word: u64| hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    for name in columns {
+        let mut words = row.text(name).as_bytes().chunks_exact(8);
+        for word in &mut words {
+            add(word.try_into().map_or(0, u64::from_le_bytes));
+        }
+        let rest = words.remainder();
+        add(rest
+            .iter()
+            .fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte)));
+    }
+    hash
 }
 
 /// The contents of a workflow.

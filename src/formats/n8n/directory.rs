@@ -17,6 +17,7 @@ pub struct Directory {
     folders: HashMap<String, Record>,
     tags: HashMap<String, Record>,
     users: HashMap<String, Record>,
+    keys: HashMap<String, Record>,
     workflow_shares: HashMap<String, Vec<Record>>,
     credential_shares: HashMap<String, Vec<Record>>,
     workflow_tags: HashMap<String, Vec<String>>,
@@ -29,6 +30,7 @@ impl Directory {
         match table {
             Table::Project => drop(self.projects.insert(id("id"), record)),
             Table::Folder => drop(self.folders.insert(id("id"), record)),
+            Table::Key => drop(self.keys.insert(id("id"), record)),
             Table::Tag => drop(self.tags.insert(id("id"), record)),
             Table::User => {
                 // Not the hash of the password.
@@ -59,6 +61,19 @@ impl Directory {
         TableName {
             schema: schema.to_owned(),
             name: format!("{prefix}{}", table.name()),
+        }
+    }
+
+    /// The key that a credential's data are encrypted under, wrapped by n8n's own; none where that is n8n's own.
+    pub fn key(&self, data: &str) -> Option<&Record> {
+        match data.split_once(':') {
+            Some((id, _)) => self.keys.get(id),
+            None => {
+                let is_old = |key: &&Record| {
+                    key.get("type") == Some("data_encryption") && key.get("algorithm") == Some("aes-256-cbc")
+                };
+                self.keys.values().find(is_old)
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::formats::pg_dump::{Column, TableName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
     Credential,
+    Key,
     Folder,
     Project,
     SharedCredential,
@@ -21,8 +22,9 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Credential,
+        Self::Key,
         Self::Folder,
         Self::Project,
         Self::SharedCredential,
@@ -43,6 +45,7 @@ impl Table {
     pub fn name(self) -> &'static str {
         match self {
             Self::Credential => "credentials_entity",
+            Self::Key => "deployment_key",
             Self::Folder => "folder",
             Self::Project => "project",
             Self::SharedCredential => "shared_credentials",

@@ -157,6 +157,17 @@ fn older_schemas_prefixes_and_unknown_columns_are_read() {
 }
 
 #[test]
+fn a_workflow_of_ten_megabytes_is_read() {
+    let long = "x\\\\n".repeat(2 << 20);
+    let text = dump(OLD).replace("Half", &long);
+    let (all, directory) = read(&text, All::default()).unwrap();
+    let mut text = String::new();
+    open(&all.workflows[0], &mut text).unwrap();
+    close("1", &directory, None, &mut text).unwrap();
+    assert!(text.len() > 6 << 20 && text.contains("x\\nx\\n \\ud83d"));
+}
+
+#[test]
 fn what_is_no_dump_of_n8n_is_told() {
     let tables = "CREATE TABLE public.workflow_entity (id text, name text, nodes json, connections json);\n";
     for (text, why) in [

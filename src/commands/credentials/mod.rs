@@ -1,5 +1,7 @@
 //! credentials: what credentials a dump holds, and which workflows use them; never what is in them.
 
+pub mod restore;
+
 use anyhow::Result;
 
 use super::list::table;
