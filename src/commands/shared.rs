@@ -7,7 +7,7 @@ use chrono::{Local, SecondsFormat};
 
 use crate::app::App;
 use crate::cli::{suggestion, Call, Flag};
-use crate::components::{Backup, Component};
+use crate::components::{Backup, BackupRun, Component};
 use crate::config::{Config, SETTINGS};
 use crate::process::priority;
 use crate::report::log::Journal;
@@ -47,7 +47,7 @@ pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) 
     app.config.found.check(component.kind())?;
     let stamp = app.store.free_stamp();
     let begun = now();
-    let backup = component.backup(app, stamp)?;
+    let backup = component.backup(app, &BackupRun::alone(stamp, excluded.is_some()))?;
     record(app, journal, stamp, &begun, &[backup], &[], excluded).map(drop)
 }
 

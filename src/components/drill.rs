@@ -116,6 +116,21 @@ impl<'a> DrillEnv<'a> {
         self.docker.create_scratch(&spec).context(Inconclusive)
     }
 
+    /// Makes a scratch container that does nothing, for programs that are run as root in it; it does not run yet.
+    pub fn helper(&self, image: &str) -> Result<ScratchContainer> {
+        let config = &self.app.config;
+        let labels = [Label::Drill(&self.owner)];
+        let spec = ContainerSpec {
+            limits: Some((&config.drill_memory, &config.drill_cpus)),
+            user: Some("0"),
+            entrypoint: Some("sh"),
+            // A first process takes only signals that it asks for.
+            argv: &["-c", "trap exit INT; sleep 86400 & wait"],
+            ..ContainerSpec::new(&labels, image, Data::Fresh)
+        };
+        self.docker.create_scratch(&spec).context(Inconclusive)
+    }
+
     /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
     /// asks for on top. Where nothing tells, there is.
     pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {

@@ -19,6 +19,8 @@ pub struct Found {
     pub project: String,
     /// The kinds of backups that the stack has no use for.
     pub unused: Vec<Kind>,
+    /// Where n8n keeps its data in its containers; empty when nothing tells.
+    pub home: String,
     /// The schema of n8n's tables.
     pub schema: String,
     /// What the names of n8n's tables begin with.

@@ -1,8 +1,8 @@
 //! What doctor says of n8n's data: where it is, and who uses it.
 
-use super::{helper_image, HOME};
+use super::{helper, HOME};
 use crate::app::App;
-use crate::engine::Docker;
+use crate::engine::{Docker, Source};
 use crate::process;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
@@ -13,7 +13,7 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
     other_containers(app, docker, report);
     report.result(
         "helper",
-        helper_image(app, docker, Journal::new("doctor")).map(|image| format!("local image {image} shows the volume")),
+        helper::image(app, docker, Journal::new("doctor")).map(|image| format!("local image {image} shows the volume")),
     );
 }
 
@@ -75,7 +75,9 @@ fn volume(app: &App, docker: &Docker, report: &mut Report) {
 /// Containers that mount the volume and are not known as n8n's: a worker that was added, say.
 fn other_containers(app: &App, docker: &Docker, report: &mut Report) {
     let config = &app.config;
-    let users = docker.users(&config.n8n_volume).unwrap_or_default();
+    let users = docker
+        .users(&Source::Volume(config.n8n_volume.clone()))
+        .unwrap_or_default();
     let others: Vec<&str> = users
         .iter()
         .filter(|name| !config.n8n_containers.contains(name))

@@ -7,8 +7,8 @@ use anyhow::{bail, Result};
 
 use super::header::{checksum_is_right, header_name, number, until_nul};
 use super::listing::{hash_of, Known, Listing};
-use super::pax::{within, Extended, Records};
 use super::names::{canonical, Names};
+use super::pax::{within, Extended, Records};
 use super::{Part, Place, Properties, Summary, BLOCK, MAX_NAME};
 
 /// How many unsafe names are kept.
@@ -53,7 +53,7 @@ pub struct Scanner {
     records: Records,
     next: Extended,
     global: Extended,
-    wanted: Option<Vec<u8>>,
+    wanted: Vec<Vec<u8>>,
     max: usize,
     notable: Option<Vec<u8>>,
     summary: Summary,
@@ -88,7 +88,7 @@ impl Scanner {
             records: Records::default(),
             next: Extended::default(),
             global: Extended::default(),
-            wanted: None,
+            wanted: Vec::new(),
             max: 0,
             notable: None,
             summary: Summary::default(),
@@ -106,8 +106,15 @@ impl Scanner {
     /// no difference.
     #[must_use]
     pub fn capture(mut self, name: &str, max: usize) -> Self {
-        self.wanted = Some(canonical(name.as_bytes()).into_owned());
+        self.wanted = vec![canonical(name.as_bytes()).into_owned()];
         self.max = max;
+        self
+    }
+
+    /// With another name for the file of [`Scanner::capture`].
+    #[must_use]
+    pub fn or_capture(mut self, name: &str) -> Self {
+        self.wanted.push(canonical(name.as_bytes()).into_owned());
         self
     }
 
@@ -347,7 +354,7 @@ impl Scanner {
             self.summary.files += 1;
             self.summary.bytes = bytes;
             self.summary.noticed |= self.notable.as_deref() == Some(&short[..]);
-            if self.wanted.as_deref() == Some(&short[..]) {
+            if self.wanted.contains(&short) {
                 self.summary.captured = None;
                 if sparse.is_none() && stored <= self.max as u64 {
                     self.content = Content::Capture;
