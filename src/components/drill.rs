@@ -13,6 +13,8 @@ use crate::config::Secret;
 use crate::engine::{tells_ended_container, ContainerSpec, Data, Docker, Label, ScratchContainer};
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::store::lock::{Attempt, Lock};
+use crate::store::make_dir;
 use crate::store::manifest::{Member, Point};
 use crate::stream::read::sha256;
 
@@ -152,6 +154,16 @@ impl<'a> DrillEnv<'a> {
             return Err(short.context(Inconclusive));
         }
         Ok(())
+    }
+}
+
+/// Keeps other tests away: each clears what another one has left.
+pub fn hold(app: &App) -> Result<Lock> {
+    let dir = app.store.sets_dir();
+    make_dir(&dir)?;
+    match Lock::attempt(&dir.join(".drill.lock"))? {
+        Attempt::Held(lock) => Ok(lock),
+        Attempt::Busy(pid) => bail!("Recovery test already in progress (PID: {pid})"),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Found {
     pub deployment: Vec<PathBuf>,
     /// The key that n8n's containers are given; none where it stands in n8n's home alone.
     pub key: Option<Secret>,
+    /// Whether containers are there that runs of ours have left, or that work just now.
+    pub ours: bool,
     /// What is worth a warning.
     pub warnings: Vec<String>,
     /// Each value, for people.

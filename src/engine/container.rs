@@ -27,14 +27,18 @@ impl fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Helper(owner) => write!(f, "{HELPER}={owner}"),
-            Self::Restore(project) => write!(f, "n8n-backup.restore={project}"),
-            Self::Drill(project) => write!(f, "n8n-backup.drill={project}"),
+            Self::Restore(project) => write!(f, "{RESTORE}={project}"),
+            Self::Drill(project) => write!(f, "{DRILL}={project}"),
         }
     }
 }
 
 /// The key of [`Label::Helper`].
 pub(super) const HELPER: &str = "n8n-backup.helper";
+const RESTORE: &str = "n8n-backup.restore";
+const DRILL: &str = "n8n-backup.drill";
+/// The keys of all labels.
+pub(super) const OURS: [&str; 3] = [HELPER, RESTORE, DRILL];
 
 /// What a container of ours shows.
 #[derive(Clone, Copy, Debug)]

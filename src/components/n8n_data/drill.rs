@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
 
+use super::layout::{stored_part, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use super::{facts, helper, with_key};
 use crate::components::credentials;
@@ -25,8 +26,19 @@ const ROOM_OF_A_MEMBER: u64 = 8 << 10;
 pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let context = env.app;
     let watch = Stopwatch::start();
-    let scanner = || with_key(tar::Scanner::new()).listed();
-    let packed = observe(&context.config, file, scanner())?.finish()?;
+    // No member stands for the directory that holds the other ones.
+    let parts = [
+        tar::Part {
+            hidden: MOUNTS,
+            ..tar::Part::default()
+        },
+        stored_part(),
+    ];
+    let mut scanners = packer::scanners(&parts);
+    scanners.push(with_key(tar::Scanner::new()));
+    let seen = observe(&context.config, file, scanners)?;
+    let mut held = seen.into_iter().map(tar::Scanner::finish).collect::<Result<Vec<_>>>()?;
+    let packed = held.pop().unwrap_or_default();
     check_recorded(env.point, "n8n.", &[], &facts(&packed))?;
     if let Some(name) = packed.unsafe_names.first() {
         bail!("the archive holds names that lead out of the volume ({name}), which a restore refuses");
@@ -54,17 +66,18 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     if rework == Rework::Needed {
         packer.rework(DATA_MOUNT, &seen.finish()?.places)?;
     }
-    let unpacked = packer.look(DATA_MOUNT)?;
-    packer::compare(&packed, &unpacked, "the volume")?;
+    for (held, there) in held.iter().zip(packer.look(DATA_MOUNT, &parts)?) {
+        packer::compare(held, &there, "the volume")?;
+    }
     let key = match &packed.captured {
         Some(config) => credentials::key_of_config(config)?,
         None => None,
     };
     let what = format!(
         "{} members, {} files, {}",
-        unpacked.members,
-        unpacked.files,
-        units::amount(unpacked.bytes)
+        packed.members,
+        packed.files,
+        units::amount(packed.bytes)
     );
     Ok(watch.drilled(what).with_key(key))
 }

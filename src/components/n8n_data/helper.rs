@@ -45,15 +45,15 @@ fn of_stack(app: &App, docker: &Docker) -> Result<Vec<Container>> {
     Ok(found)
 }
 
-/// Starts a helper container, from the first image that has a shell and the programs for it.
+/// Starts a helper container from `image`, or else from one of the stack that has the programs for it.
 pub(super) fn start(
     app: &App,
     docker: &Docker,
     journal: Journal,
+    image: String,
     labels: &[Label<'_>],
     mounts: &[Mounted],
 ) -> Result<Guard> {
-    let image = image(app, docker, journal)?;
     let start = |image: &str| docker.helper_container(labels, image, Data::Mounts(mounts));
     let error = match start(&image) {
         Err(error) if lacks_program(&format!("{error:#}")) => error,

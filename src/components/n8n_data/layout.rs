@@ -263,6 +263,14 @@ pub(super) fn path_of_stored(name: &[u8]) -> Option<String> {
     (!rest.contains('/')).then(|| rest.replace("%2F", "/").replace("%25", "%"))
 }
 
+/// All other directories in an archive.
+pub(super) fn stored_part() -> Part {
+    Part {
+        below: MOUNTS.to_owned(),
+        ..Part::default()
+    }
+}
+
 fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
     match (mount.name.as_str(), mount.directory.as_str()) {
         ("", "") => None,

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 
 use self::layout::{data_layout, Layout, HOME};
 use self::packer::{Packer, Said, What};
@@ -120,11 +120,21 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     log::check_started()?;
     check_plain(app, Kind::N8n)?;
     let docker = app.docker()?;
-    let containers = app.n8n_containers(&docker)?;
-    let layout = data_layout(app, &docker, &containers)?;
-    helper::check_home(&docker, &layout)?;
+    // Each question takes the engine some time; none waits for another's answer.
+    let (found, image) = thread::scope(|scope| {
+        let image = scope.spawn(|| helper::image(app, &docker, JOURNAL));
+        let found = app.n8n_containers(&docker).and_then(|containers| {
+            let layout = data_layout(app, &docker, &containers)?;
+            helper::check_home(&docker, &layout)?;
+            Ok((containers, layout))
+        });
+        (found, image.join())
+    });
+    let (containers, layout) = found?;
+    let image = image.map_err(|_| anyhow!("a thread panicked"))??;
     let _lock = app.hold(Kind::N8n, JOURNAL)?;
-    let left = docker.sweep(Label::Helper(&app.owner()))?;
+    let owner = app.owner();
+    let left = docker.sweep(Label::Helper(&owner))?;
     if left > 0 {
         JOURNAL.warn(format_args!(
             "Removed {left} helper container(s) that an interrupted run left"
@@ -133,7 +143,16 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     about_home(&layout, &containers);
     let path = app.store.path(Kind::N8n, run.stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
-    let backup = archived(app, &docker, &layout, run).map_err(packer::explained);
+    let backup = helper::start(
+        app,
+        &docker,
+        JOURNAL,
+        image,
+        &[Label::Helper(&owner)],
+        &layout.reading(),
+    )
+    .and_then(|guard| archived(app, guard, &layout, run))
+    .map_err(packer::explained);
     let mut backup = backup.context("tar backup failed")?;
     backup.facts.extend(versions(containers));
     backup.report(JOURNAL, "Backup completed");
@@ -188,14 +207,13 @@ impl std::fmt::Display for Changed {
 impl std::error::Error for Changed {}
 
 /// Reads everything, and again where it has changed meanwhile. What changes each time is in the archive as it was read.
-fn archived(app: &App, docker: &Docker, layout: &Layout, run: &BackupRun) -> Result<Backup> {
-    let owner = app.owner();
-    let labels = [Label::Helper(&owner)];
-    let guard = helper::start(app, docker, JOURNAL, &labels, &layout.reading())?;
+fn archived(app: &App, guard: Guard, layout: &Layout, run: &BackupRun) -> Result<Backup> {
+    let docker = guard.docker().clone();
+    let id = guard.id().to_owned();
     let packer = Packer {
         app,
-        docker,
-        container: guard.id(),
+        docker: &docker,
+        container: &id,
     };
     run.snapshot.wait();
     let mut attempt = 1;
@@ -211,6 +229,9 @@ fn archived(app: &App, docker: &Docker, layout: &Layout, run: &BackupRun) -> Res
         attempt += 1;
         JOURNAL.warning(&error.context("The volume changed while it was read, trying again"));
     };
+    if read.said.staged {
+        restore::clear(app, &docker, layout, JOURNAL)?;
+    }
     read.finish(app, guard)
 }
 

@@ -87,7 +87,7 @@ sorted() {
         [ $errors -gt 3 ] || printf 'error %s\n' "$line" ;;
     esac
   done
-  printf 'exit %s %s %s %s\n' "$status" "$errors" "$changed" "$sockets"
+  printf 'exit %s %s %s %s %s\n' "$status" "$errors" "$changed" "$sockets" "${ours:-0}"
 }
 exec 3>&1
 {
@@ -163,6 +163,8 @@ pub struct Said {
     pub changed: (u64, Vec<String>),
     /// How many sockets were left out, with some of them.
     pub sockets: (u64, Vec<String>),
+    /// Whether something of our own was left out.
+    pub staged: bool,
 }
 
 impl Packer<'_> {
@@ -251,14 +253,14 @@ impl Packer<'_> {
         Ok((seen.get(&finished)?.0, rework))
     }
 
-    /// Reads back what was unpacked into `dir`.
-    pub fn look(self, dir: &str) -> Result<Summary> {
+    /// Reads back what was unpacked into `dir`, each part by itself.
+    pub fn look(self, dir: &str, parts: &[Part]) -> Result<Vec<Summary>> {
         let mut chain = self.app.chain();
         let reading = self.pack(&mut chain, What::All, dir, &[], &Part::default())?;
-        let seen = chain.pump("reading back", reading.stream, io::sink(), Scanner::new().listed());
+        let seen = chain.pump("reading back", reading.stream, io::sink(), scanners(parts));
         let finished = chain.finish()?;
         said(&finished)?;
-        seen.get(&finished)?.finish()
+        seen.get(&finished)?.into_iter().map(Scanner::finish).collect()
     }
 
     /// Gives directories their times, and symbolic links their owners and times, which busybox's tar does not.
@@ -290,6 +292,12 @@ impl Packer<'_> {
 pub enum Rework {
     None,
     Needed,
+}
+
+/// What lists each of the parts.
+pub fn scanners(parts: &[Part]) -> Vec<Scanner> {
+    let scanner = |part: &Part| Scanner::new().part(part.clone()).listed();
+    parts.iter().map(scanner).collect()
 }
 
 /// Compares what was unpacked with the archive: names, owners, modes, times to the second, links and contents.
@@ -328,7 +336,7 @@ pub fn said(finished: &Finished) -> Result<Said> {
     let Some(Ok(numbers)) = numbers else {
         bail!("tar did not come to its end");
     };
-    let [status, errors, changed, sockets] = numbers[..] else {
+    let [status, errors, changed, sockets, ours] = numbers[..] else {
         bail!("tar did not come to its end");
     };
     let of = |kind: &str| -> Vec<String> {
@@ -344,6 +352,7 @@ pub fn said(finished: &Finished) -> Result<Said> {
     Ok(Said {
         changed: (changed, of("changed ")),
         sockets: (sockets, of("socket ")),
+        staged: ours > 0,
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::helper;
-use super::layout::{data_layout, path_of_stored, Directory, Layout, MOUNTS};
+use super::layout::{data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
@@ -45,15 +45,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
     let docker = app.docker()?;
     let layout = data_layout(app, &docker, &app.n8n_containers(&docker)?)?;
     let directories = layout.directories();
-    let mut scanners: Vec<tar::Scanner> = directories
-        .iter()
-        .map(|directory| tar::Scanner::new().part(directory.part.clone()).listed())
-        .collect();
-    let stored = tar::Part {
-        below: MOUNTS.to_owned(),
-        ..tar::Part::default()
-    };
-    scanners.push(tar::Scanner::new().part(stored).with_places());
+    let of_directories: Vec<tar::Part> = directories.iter().map(|directory| directory.part.clone()).collect();
+    let mut scanners = packer::scanners(&of_directories);
+    scanners.push(tar::Scanner::new().part(stored_part()).with_places());
     let mut summaries = check_recorded(&app.config, &app.store, file)
         .and_then(|()| {
             let seen = observe(&app.config, file, scanners)?;
@@ -112,6 +106,26 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
     Ok(plan)
 }
 
+/// A helper container that shows every directory by itself.
+fn writer(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<Guard> {
+    let image = helper::image(app, docker, journal)?;
+    dirswap::with_labels(app, docker, Kind::N8n, |labels| {
+        helper::start(app, docker, journal, image, labels, &layout.writing())
+    })
+}
+
+/// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held.
+pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<()> {
+    let guard = writer(app, docker, layout, journal)?;
+    let directories = layout.directories();
+    let swaps = DirSwaps::new(&guard, directories.iter().map(|directory| directory.target.as_str()));
+    if swaps.state()? == State::Staged {
+        swaps.roll_back()?;
+        journal.warn("Removed from the volume what an interrupted restore had unpacked there");
+    }
+    Ok(())
+}
+
 /// The containers that use a directory and are not n8n's.
 fn strangers(app: &App, docker: &Docker, source: &crate::engine::Source) -> Result<Vec<String>> {
     let ours = |names: &String| {
@@ -168,10 +182,7 @@ fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
 impl Plan<'_> {
     /// A container that shows every directory by itself.
     fn helper(&self) -> Result<Guard> {
-        let mounts = self.layout.writing();
-        dirswap::with_labels(self.app, &self.docker, Kind::N8n, |labels| {
-            helper::start(self.app, &self.docker, self.journal, labels, &mounts)
-        })
+        writer(self.app, &self.docker, &self.layout, self.journal)
     }
 
     /// Every directory, since an earlier run may have begun with other ones.
@@ -303,9 +314,11 @@ impl Plan<'_> {
         let mut files = 0;
         for (directory, archive) in &self.parts {
             let dir = DirSwap::new(helper, &directory.target).new_dir();
-            let there = packer.look(&dir).context("what was unpacked cannot be read back")?;
-            packer::compare(archive, &there, &directory.place.source.to_string())?;
-            files += there.files;
+            let there = packer.look(&dir, &[tar::Part::default()]);
+            for there in there.context("what was unpacked cannot be read back")? {
+                packer::compare(archive, &there, &directory.place.source.to_string())?;
+                files += there.files;
+            }
         }
         self.journal
             .info(format_args!("Found {files} files in the restored volume"));
