@@ -376,3 +376,37 @@ fn sockets_are_told_and_our_own_directory_is_left_out() {
         assert_eq!(lines(&saved), lines(&sandbox.fingerprint_volume()));
     }
 }
+
+/// A file that the dump names and the archive lacks would be lost: the dump's moment comes first.
+#[test]
+fn the_data_are_read_after_the_snapshot_of_the_dump() {
+    let sandbox = Sandbox::new("moment").stack().seeded().build();
+    let record = sandbox.aside("order");
+    let docker = sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' pg_dump '*) sleep 2; echo dump >>'{0}' ;; *' sh data '*) echo read >>'{0}' ;; esac",
+        record.display()
+    ));
+    let outcome = sandbox.call("backup-all").path_first(&docker).run();
+    outcome.assert_success();
+    assert_eq!(fs::read_to_string(&record).unwrap(), "dump\nread\n");
+    let manifest = fs::read_to_string(sandbox.backup("sets")).unwrap();
+    let instant = |name: &str| {
+        let line = manifest
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# {name}: ")));
+        line.unwrap_or_else(|| panic!("no {name}: {manifest}")).to_owned()
+    };
+    let (snapshot, read) = (instant("postgres.snapshot"), instant("n8n.read"));
+    assert!(
+        snapshot <= read && snapshot.ends_with('Z') && snapshot.len() == 24,
+        "{snapshot} {read}"
+    );
+
+    // A dump that fails keeps nobody waiting, nor does one job at a time.
+    let failing = sandbox.stand_in_docker("case \" $* \" in *' pg_dump '*) exit 1 ;; esac");
+    let outcome = sandbox.call("backup-all").path_first(&failing).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert_eq!(sandbox.backups("n8n").len(), 2, "{outcome}");
+    sandbox.set("BACKUP_JOBS", "1");
+    sandbox.run("backup-all", &[]).assert_success();
+}
