@@ -318,6 +318,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     let mut run = Tally::default();
     let mut keys = BTreeMap::new();
     let mut credentials = None;
+    let mut files = None;
     // The database comes last: what it holds is proven by the keys that the others do.
     for component in COMPONENTS
         .iter()
@@ -330,10 +331,14 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
             run.report(title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
             credentials = credentials.or(drilled.credentials);
+            files = files.or(drilled.files);
         }
     }
     let mut key_fact = None;
     if let Some(recovered) = credentials {
+        if let Some(files) = &files {
+            drill::compare_binary_data(&*recovered, files);
+        }
         let outcome = recovered.credentials().and_then(|stored| {
             // Ends the server, which is needed no longer.
             drop(recovered);

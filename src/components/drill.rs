@@ -11,6 +11,7 @@ use super::credentials::Stored;
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{tells_ended_container, ContainerSpec, Data, Docker, Label, ScratchContainer};
+use crate::formats::tar::Names;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::lock::{Attempt, Lock};
@@ -37,6 +38,8 @@ pub struct Drilled<'a> {
     pub what: String,
     /// How long the recovery took, without the comparison of the file with the manifest.
     pub took: Duration,
+    /// The files of n8n's data.
+    pub files: Option<Names>,
     /// n8n's key, where it was looked for.
     pub key: Option<Option<Secret>>,
     /// What the key has to open, still there in a scratch container.
@@ -47,6 +50,12 @@ impl<'a> Drilled<'a> {
     /// With what was found where n8n's key may be.
     pub fn with_key(self, key: Option<Secret>) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// With the files of n8n's data.
+    pub fn with_files(self, files: Names) -> Self {
+        let files = Some(files);
+        Self { files, ..self }
     }
 
     /// With the credentials that were recovered.
@@ -60,6 +69,9 @@ impl<'a> Drilled<'a> {
 pub trait CredentialStore {
     /// n8n's stored credentials; none when there is no such table. Its schema and the prefix of its name may be any.
     fn credentials(&self) -> Result<Vec<Stored>>;
+
+    /// The files of binary data that executions name, as n8n keeps them in a directory of its home.
+    fn binary_files(&self) -> Result<Vec<String>>;
 }
 
 /// Where the drills of one run take place.
@@ -167,6 +179,29 @@ pub fn hold(app: &App) -> Result<Lock> {
     }
 }
 
+/// Warns when executions of the recovered database name binary data that the archive of n8n's data lacks.
+pub fn compare_binary_data(database: &dyn CredentialStore, files: &Names) {
+    // n8n 1 and 2, and the same where the home is mounted above n8n's directory.
+    const PLACES: [&str; 4] = ["binaryData", "storage", ".n8n/binaryData", ".n8n/storage"];
+    let named = match database.binary_files() {
+        Ok(named) => named,
+        Err(error) => return JOURNAL.warning(&error.context("Binary data were not looked for")),
+    };
+    let is_there = |file: &&String| {
+        PLACES
+            .iter()
+            .any(|place| files.contains(format!("{place}/{file}").as_bytes()))
+    };
+    let missing: Vec<&String> = named.iter().filter(|file| !is_there(file)).collect();
+    if let Some(first) = missing.first() {
+        JOURNAL.warn(format_args!(
+            "{} of {} files of binary data that executions name are not in the archive of n8n's data, such as {first}",
+            missing.len(),
+            named.len()
+        ));
+    }
+}
+
 /// Proves that a member's file is there, and is the one that was recorded.
 pub fn check_file(app: &App, path: &Path, member: &Member) -> Result<()> {
     ensure!(path.is_file(), "{} is missing", path.display());
@@ -249,6 +284,7 @@ impl Stopwatch {
         Drilled {
             what,
             took: self.0.elapsed(),
+            files: None,
             key: None,
             credentials: None,
         }

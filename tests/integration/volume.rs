@@ -410,3 +410,21 @@ fn the_data_are_read_after_the_snapshot_of_the_dump() {
     sandbox.set("BACKUP_JOBS", "1");
     sandbox.run("backup-all", &[]).assert_success();
 }
+
+/// What executions name and the archive lacks is counted.
+#[test]
+fn a_test_tells_binary_data_that_are_missing() {
+    let sandbox = Sandbox::new("binary").stack().seeded().build();
+    sandbox.psql(
+        r#"UPDATE execution_data SET data = data || '{"binary":{"a":{"id":"filesystem-v2:workflows/wf1/executions/1/binary_data/file-1"}}}'
+             || '["filesystem-v2:workflows/wf1/executions/1/binary_data/gone"]' WHERE "executionId" = 1"#,
+    );
+    sandbox.run("backup-all", &[]).assert_success();
+    let outcome = sandbox.run("test-recovery", &["--full"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "test-recovery",
+        "WARN 1 of 2 files of binary data that executions name are not in the archive of n8n's data, such as \
+         workflows/wf1/executions/1/binary_data/gone",
+    );
+}

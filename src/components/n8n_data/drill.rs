@@ -35,7 +35,7 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         stored_part(),
     ];
     let mut scanners = packer::scanners(&parts);
-    scanners.push(with_key(tar::Scanner::new()));
+    scanners.push(with_key(tar::Scanner::new()).with_names());
     let seen = observe(&context.config, file, scanners)?;
     let mut held = seen.into_iter().map(tar::Scanner::finish).collect::<Result<Vec<_>>>()?;
     let packed = held.pop().unwrap_or_default();
@@ -79,7 +79,7 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         packed.files,
         units::amount(packed.bytes)
     );
-    Ok(watch.drilled(what).with_key(key))
+    Ok(watch.drilled(what).with_key(key).with_files(packed.names))
 }
 
 /// n8n's key in an archive, where it holds one.

@@ -52,6 +52,8 @@ pub struct Summary {
     pub listing: Option<u64>,
     /// The directories and symbolic links, `.` left out, where [`Scanner::with_places`] asked for them.
     pub places: Vec<Place>,
+    /// The names of all members, where [`Scanner::with_names`] asked for them.
+    pub names: Names,
     /// Of the names that [`Scanner::expecting`] asked for, those that no member has.
     pub missing: Names,
 }

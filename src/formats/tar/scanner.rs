@@ -61,6 +61,7 @@ pub struct Scanner {
     listing: Option<Listing>,
     part: Part,
     with_places: bool,
+    with_names: bool,
     /// The symbolic links so far.
     links: Names,
     /// The name of the member that is being read; none while what is read says more of the next one.
@@ -96,6 +97,7 @@ impl Scanner {
             listing: None,
             part: Part::default(),
             with_places: false,
+            with_names: false,
             links: Names::default(),
             name: None,
             offset: 0,
@@ -143,6 +145,13 @@ impl Scanner {
     #[must_use]
     pub fn with_places(mut self) -> Self {
         self.with_places = true;
+        self
+    }
+
+    /// Asks for [`Summary::names`].
+    #[must_use]
+    pub fn with_names(mut self) -> Self {
+        self.with_names = true;
         self
     }
 
@@ -339,6 +348,9 @@ impl Scanner {
         };
         self.summary.members += 1;
         self.summary.missing.remove(&short);
+        if self.with_names {
+            self.summary.names.insert(&short);
+        }
         // Before POSIX a directory was a file whose name ends with a slash.
         let regular = matches!(kind, b'0' | 0 | b'7' | b'S') && !(kind != b'S' && name.ends_with(b"/"));
         if regular {

@@ -101,6 +101,7 @@ fn whole_archive() {
             }),
             listing: None,
             places: Vec::new(),
+            names: Names::default(),
             missing: Names::default(),
         }
     );
