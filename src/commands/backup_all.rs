@@ -13,7 +13,7 @@ use super::{backup_offsite, cleanup, test_recovery};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::Row;
-use crate::components::{self, Backup, Component, COMPONENTS};
+use crate::components::{self, Backup, BackupRun, Component, COMPONENTS};
 use crate::config::{Config, Drill};
 use crate::formats::n8n::Digests;
 use crate::report::alarm::LostRun;
@@ -144,7 +144,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     let (mut backups, mut missing) = side_by_side(app, &together, stamp);
     for component in last {
         JOURNAL.info(format_args!("Running: {}", component.about().step));
-        match caught(|| component.backup(app, stamp)) {
+        match caught(|| component.backup(app, &BackupRun::alone(stamp, false))) {
             Ok(backup) => backups.push(backup),
             Err(error) => {
                 JOURNAL.failure(&error);
@@ -257,6 +257,11 @@ fn cleanup_failed(error: &anyhow::Error) {
 /// Backs components up, as many at a time as the settings say. Gives the backups, and what failed.
 fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
+    // What the database names must not be missing from what is read beside it.
+    let run = match components.iter().any(|component| component.kind() == Kind::Postgres) {
+        true => BackupRun::with_dump(stamp),
+        false => BackupRun::alone(stamp, false),
+    };
     let done = Mutex::new((Vec::new(), Vec::new()));
     // The order in which components begin is that of their lines in the log.
     let begin = Mutex::new(());
@@ -271,8 +276,12 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
         };
         let result = caught(|| {
             app.config.found.check(component.kind())?;
-            component.backup(app, stamp)
+            component.backup(app, &run)
         });
+        if component.kind() == Kind::Postgres {
+            // Also where there is no dump.
+            run.snapshot.open();
+        }
         if let Err(error) = &result {
             let about = component.about();
             about.backup_journal().failure(error);

@@ -14,16 +14,15 @@ use super::shared::open_stack;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
+use crate::components::drill::{self, check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
 use crate::components::{key_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{self, newest_first};
-use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, DrillOutcome, Mark, Time};
-use crate::store::{make_dir, Kind, Stamp};
+use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
 
 /// The name of the key proof, beside those of the components.
@@ -118,7 +117,7 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
 fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
-    let _lock = hold(app).context(Inconclusive)?;
+    let _lock = drill::hold(app).context(Inconclusive)?;
     let done = choose(app, parts, set).and_then(|point| test(app, &point, parts));
     match done {
         Ok(()) => Ok(false),
@@ -141,7 +140,7 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
         Drill::Full => Parts::FULL,
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
-    let _lock = hold(app).context(Inconclusive)?;
+    let _lock = drill::hold(app).context(Inconclusive)?;
     test(app, &Point::load(&app.store.set_path(stamp))?, parts)
 }
 
@@ -179,16 +178,6 @@ fn list(app: &App) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context("Cannot write to standard output")
-}
-
-/// Keeps other tests away: each clears what another one has left.
-fn hold(app: &App) -> Result<Lock> {
-    let dir = app.store.sets_dir();
-    make_dir(&dir)?;
-    match Lock::attempt(&dir.join(".drill.lock"))? {
-        Attempt::Held(lock) => Ok(lock),
-        Attempt::Busy(pid) => bail!("Recovery test already in progress (PID: {pid})"),
-    }
 }
 
 /// Every recovery point, also those that only the files' names tell of, since they are older than the manifests.
@@ -329,6 +318,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     let mut run = Tally::default();
     let mut keys = BTreeMap::new();
     let mut credentials = None;
+    let mut files = None;
     // The database comes last: what it holds is proven by the keys that the others do.
     for component in COMPONENTS
         .iter()
@@ -341,10 +331,14 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
             run.report(title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
             credentials = credentials.or(drilled.credentials);
+            files = files.or(drilled.files);
         }
     }
     let mut key_fact = None;
     if let Some(recovered) = credentials {
+        if let Some(files) = &files {
+            drill::compare_binary_data(&*recovered, files);
+        }
         let outcome = recovered.credentials().and_then(|stored| {
             // Ends the server, which is needed no longer.
             drop(recovered);

@@ -10,6 +10,7 @@ pub mod key_proof;
 mod n8n_data;
 mod postgres;
 mod redis;
+mod run;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,11 +26,12 @@ use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
-use crate::store::{Entry, Kind, Stamp};
+use crate::store::{Entry, Kind};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
 pub use postgres::{put_rows, read_tables, How, Put};
+pub use run::BackupRun;
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.
@@ -79,8 +81,8 @@ pub trait Component: Sync {
         self.kind() == kind
     }
 
-    /// Makes a backup as a part of the run `stamp`.
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup>;
+    /// Makes a backup as a part of a run.
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup>;
 
     /// Proves that a file is whole, by what its kind of contents must be like from beginning to end.
     fn verify(&self, app: &App, file: &Path) -> Result<()>;

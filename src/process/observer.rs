@@ -39,6 +39,16 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     }
 }
 
+impl<O: Observer> Observer for Vec<O> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.feed(chunk))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.iter_mut().try_for_each(Observer::end)
+    }
+}
+
 /// Counts the bytes of a stream.
 #[derive(Debug, Default)]
 pub struct Count(pub u64);

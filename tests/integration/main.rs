@@ -17,6 +17,7 @@ mod drill;
 mod encryption;
 mod engines;
 mod faults;
+mod mounts;
 mod offsite;
 mod ops;
 mod pages;

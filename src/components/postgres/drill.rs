@@ -153,4 +153,9 @@ impl CredentialStore for Loaded<'_> {
             .map(|(id, data)| Ok(Stored { id, data }))
             .collect()
     }
+
+    fn binary_files(&self) -> Result<Vec<String>> {
+        let output = psql(self.env, &self.server).run(DATABASE, "drill", sql::binary_files())?;
+        sql::parse_names(&output)
+    }
 }

@@ -22,7 +22,7 @@ pub use self::live::read_tables;
 use self::messages::Messages;
 pub use self::rows::{put_rows, How, Put};
 use super::drill::{DrillEnv, Drilled};
-use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
+use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
 use super::{CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
@@ -32,7 +32,7 @@ use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
-use crate::store::{Kind, Stamp};
+use crate::store::Kind;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
@@ -93,7 +93,7 @@ impl Component for Postgres {
         Ok(())
     }
 
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup> {
         JOURNAL.info("Starting PostgreSQL backup");
         log::check_started()?;
         let config = &app.config;
@@ -101,13 +101,14 @@ impl Component for Postgres {
         let docker = app.docker()?;
         docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
         let _lock = app.hold(Kind::Postgres, JOURNAL)?;
-        let path = app.store.path(Kind::Postgres, stamp);
+        let path = app.store.path(Kind::Postgres, run.stamp);
         JOURNAL.info(format_args!(
             "Dumping database {} to {}",
             config.postgres_db,
             path.display()
         ));
-        let (file, facts, workflows) = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
+        let (file, mut facts, workflows) = once_started(app, &docker, JOURNAL, || dump(app, &docker, run))?;
+        facts.extend(run.snapshot.taken().map(|at| ("postgres.snapshot".to_owned(), at)));
         let files = vec![file];
         let backup = Backup {
             files,
@@ -164,7 +165,7 @@ impl Component for Postgres {
 /// A dump, what the manifest says of it, and its workflows.
 type Dumped = (File, Vec<(String, String)>, Option<Digests>);
 
-fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Dumped> {
+fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
@@ -187,14 +188,14 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<Dumped> {
     );
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
-        &app.target(Kind::Postgres, stamp),
+        &app.target(Kind::Postgres, run.stamp),
         &mut chain,
         stream,
-        Digests::rows(),
+        (Digests::rows(), run.snapshot.at_first_byte()),
         JOURNAL,
     )?;
     let finished = chain.finish().map_err(explained).context("pg_dump failed")?;
-    let (partial, bytes, rows, sha256) = packed.get(&finished).context("pg_dump failed")?;
+    let (partial, bytes, (rows, _), sha256) = packed.get(&finished).context("pg_dump failed")?;
     if bytes == 0 {
         bail!("Backup file is empty");
     }

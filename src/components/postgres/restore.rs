@@ -11,7 +11,7 @@ use super::leftovers::sweep;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, trust, verify, Psql};
 use crate::app::App;
-use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
+use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
 use crate::formats::pg_dump;
 use crate::report::log::Journal;
@@ -300,8 +300,12 @@ impl Plan<'_> {
     fn safety_dump(&self) -> Result<PathBuf> {
         self.journal
             .info(format_args!("Dumping database {} before it is dropped", self.live()));
-        let (file, ..) = super::dump(self.app, &self.docker, self.app.store.free_stamp())
-            .context("The live database cannot be dumped, so it is not dropped")?;
+        let (file, ..) = super::dump(
+            self.app,
+            &self.docker,
+            &BackupRun::alone(self.app.store.free_stamp(), true),
+        )
+        .context("The live database cannot be dumped, so it is not dropped")?;
         self.journal
             .info(format_args!("Safety dump completed: {}", file.entry.path.display()));
         Ok(file.entry.path)
