@@ -12,7 +12,7 @@ use crate::config::{Config, SETTINGS};
 use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
-use crate::store::lock::{Attempt, Lock};
+use crate::store::lock::{Attempt, ProjectLock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
 use crate::store::Stamp;
@@ -26,10 +26,12 @@ pub const fn dry_run(help: &'static str) -> Flag {
 ///
 /// # Errors
 /// `Backup already in progress` when another process holds it, or that the lock file cannot be used.
-pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
-    let path: &Path = &app.config.lock_file;
-    match Lock::attempt(path)? {
+pub fn hold(app: &App, journal: Journal) -> Result<ProjectLock> {
+    match app.lock()? {
         Attempt::Held(lock) => {
+            if let Some(error) = lock.warning() {
+                journal.warning(error);
+            }
             if lock.was_stale() {
                 journal.warn("Stale lock file found, removing");
             }
