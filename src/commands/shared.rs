@@ -12,6 +12,7 @@ use crate::config::{Config, SETTINGS};
 use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
+use crate::store::identity::Identity;
 use crate::store::lock::{Attempt, ProjectLock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
@@ -102,6 +103,7 @@ pub fn record(
     if let Some(why) = excluded {
         point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
+    Identity::of_project(&app.store)?.mark(&mut point);
     let path = point.write(&app.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)

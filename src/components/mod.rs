@@ -20,11 +20,12 @@ use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::config::{Config, Secret};
 use crate::engine::Docker;
+use crate::process::hinted;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
-use crate::store::{Entry, Kind, Stamp};
+use crate::store::{Entry, Kind, Stamp, ENCRYPTED};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
@@ -187,6 +188,27 @@ pub const EMPTY_QUEUE: Flag = Flag::new(
     "empty-queue",
     "leave out the jobs of n8n's queue, so that none runs again",
 );
+/// Take what anybody could have made.
+pub const ALLOW_PLAIN: Flag = Flag::new(
+    "allow-plain",
+    "take files that are not encrypted although backups are: you know where they are from",
+);
+
+/// Refuses to restore a file that is not encrypted where backups are: what comes from a place that others may write to is ours
+/// only because they lack the passphrase.
+pub fn check_encrypted(app: &App, file: &Path, options: RestoreOptions) -> Result<()> {
+    let plain = !file.to_string_lossy().ends_with(ENCRYPTED);
+    if plain && app.config.encryption.is_some() && !options.allow_plain {
+        bail!(hinted(
+            format_args!(
+                "{} is not encrypted, while this project encrypts its backups: anybody could have made it",
+                file.display()
+            ),
+            "add --allow-plain if you know where it is from, as from before encryption was turned on"
+        ));
+    }
+    Ok(())
+}
 
 /// Replace files of the deployment.
 pub const REPLACE_DEPLOYMENT: Flag = Flag::new(
@@ -209,6 +231,8 @@ pub struct RestoreOptions {
     pub empty_queue: bool,
     /// Replace files of the deployment that differ.
     pub replace_deployment: bool,
+    /// Take files that are not encrypted, where backups are.
+    pub allow_plain: bool,
 }
 
 impl RestoreOptions {
@@ -221,6 +245,7 @@ impl RestoreOptions {
             trust_dump: call.has(&TRUST_DUMP),
             empty_queue: call.has(&EMPTY_QUEUE),
             replace_deployment: call.has(&REPLACE_DEPLOYMENT),
+            allow_plain: call.has(&ALLOW_PLAIN),
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{check_file, DrillEnv, Drilled, Stopwatch};
 use super::{About, Backup, Component, RestoreOptions, RestorePlan};
-use super::{Around, N8n, REPLACE_DEPLOYMENT, YES};
+use super::{Around, N8n, ALLOW_PLAIN, REPLACE_DEPLOYMENT, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
@@ -43,7 +43,7 @@ const ABOUT: About = About {
         details: "Tells by name which settings differ. The present file is kept as .env.before-restore-YYYYMMDD_HHMMSS. Of the\n\
                   deployment's archive that was made with it (or is named instead), files that are missing are written.",
         operand: Some("FILE"),
-        flags: &[YES, REPLACE_DEPLOYMENT],
+        flags: &[YES, REPLACE_DEPLOYMENT, ALLOW_PLAIN],
         ..Row::ACTS
     },
     drill: None,
