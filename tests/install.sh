@@ -327,15 +327,15 @@ root_refuses_a_directory_that_others_may_write_to() {
   has 'others may write to' "$work/out"
 }
 
-new_directories_and_the_log_are_for_their_owner_alone() {
+new_directories_are_for_their_owner_alone() {
   fresh 'private'
   in_checkout install N8N_DIR="$dir"
-  expect 'modes' '700 700 700 600' "$(stat -c %a -- "$dir/logs" "$dir/backups/redis" "$dir/backups/sets" "$dir/logs/backup.log" | paste -sd ' ')"
+  expect 'modes' '700 700 700' "$(stat -c %a -- "$dir/logs" "$dir/backups/redis" "$dir/backups/sets" | paste -sd ' ')"
   # Those that are there keep theirs.
   expect 'mode' '755' "$(stat -c %a -- "$dir/backups/postgres")"
-  chmod 644 "$dir/logs/backup.log"
+  chmod 755 "$dir/logs"
   in_checkout install N8N_DIR="$dir"
-  expect 'mode' '644' "$(stat -c %a -- "$dir/logs/backup.log")"
+  expect 'mode' '755' "$(stat -c %a -- "$dir/logs")"
 }
 
 the_owner_of_the_directory_gets_the_cron_line() {
@@ -569,7 +569,7 @@ check shims_pass_directory_word_and_arguments
 check shims_work_through_links
 check a_missing_binary_is_one_log_line
 check a_closed_standard_output_stops_the_shim
-check new_directories_and_the_log_are_for_their_owner_alone
+check new_directories_are_for_their_owner_alone
 if [[ $EUID -eq 0 ]]; then
   # Another user must be able to reach the directory.
   chmod 755 "$work"

@@ -62,8 +62,6 @@ add() {
 for part in "$root"/backups/*/.gitkeep "$root/logs/.gitkeep"; do
   add "$dir${part#"$root"}"
 done
-# Else the line of the crontab makes it, for everybody to read.
-add "$dir/logs/backup.log"
 
 place 755 "$dir/bin" "$root/bin/n8n-backup"
 kept=0

@@ -204,12 +204,11 @@ impl Source<'_> {
             make_dir(&dir)?;
             let sealed = Temporary::write(&dir, ".offsite.fetched.gpg", &bytes)?;
             let mut chain = self.app.chain();
-            let stream = read(&self.app.config, &mut chain, &sealed.0)?;
+            let unread = || format!("{name} cannot be read");
+            let stream = read(&self.app.config, &mut chain, &sealed.0).with_context(unread)?;
             let text = chain.collect("reading a manifest", stream, limit);
             let finished = chain.finish();
-            bytes = finished
-                .and_then(|finished| text.get(&finished))
-                .with_context(|| format!("{name} cannot be read"))?;
+            bytes = finished.and_then(|finished| text.get(&finished)).with_context(unread)?;
         } else if self.app.config.encryption.is_some() {
             JOURNAL.warn(format_args!(
                 "{name} is not encrypted, as earlier versions sent it: which files belong together is not authenticated"

@@ -496,9 +496,11 @@ fn a_live_database_that_a_dump_has_dropped_is_told() {
     case(
         "a dump that drops the live database in a DO block and fails then",
         || {
+            // In the background: a server drops no database while one of its sessions waits for a program.
             let drop = format!(
-                "CREATE TABLE out(line text); DO $x$ BEGIN EXECUTE $y$COPY out FROM PROGRAM \
-             'dropdb --force -U \"{user}\" \"{database}\" 2>&1 || true'$y$; END $x$; SELECT 1/0;"
+                "CREATE TABLE public.out(line text); DO $x$ BEGIN EXECUTE $y$COPY public.out FROM PROGRAM \
+             'dropdb --force -U \"{user}\" \"{database}\" >/dev/null 2>&1 &'$y$; END $x$; \
+             SELECT pg_sleep(5); SELECT 1/0;"
             );
             let bad = edited(&sandbox, &dump, "drops.sql.gz", |text| before_end(&text, &drop));
             // In the directory of our own dumps it is loaded as one of them.
