@@ -211,7 +211,7 @@ fn places(app: &App, report: &mut Report) {
 
 /// `backups/`, what is in it, and `logs/`.
 fn dirs(app: &App) -> Vec<PathBuf> {
-    let kinds = Kind::ALL.map(|kind| app.store.dir(kind));
+    let kinds = Kind::PARTS.map(|kind| app.store.dir(kind));
     let mut dirs = vec![
         app.config.backups(),
         app.config.project.join("logs"),

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{check_file, DrillEnv, Drilled, Stopwatch};
-use super::{About, Backup, Component, RestoreOptions, RestorePlan};
+use super::{check_encrypted, About, Backup, Component, RestoreOptions, RestorePlan};
 use super::{Around, N8n, ALLOW_PLAIN, REPLACE_DEPLOYMENT, YES};
 use crate::app::App;
 use crate::cli::Row;
@@ -115,7 +115,10 @@ impl Component for EnvFile {
         options: RestoreOptions,
     ) -> Result<Box<dyn RestorePlan + 'a>> {
         let journal = ABOUT.restore_journal();
-        let deployment = |file: &Path| deployment::prepare(app, file, options, journal);
+        let deployment = |file: &Path| {
+            check_encrypted(app, file, options)?;
+            deployment::prepare(app, file, options, journal)
+        };
         let (env, deployment) = match is_deployment(file) {
             true => (None, Some(deployment(file)?)),
             false => {
