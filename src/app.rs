@@ -8,8 +8,8 @@ use crate::config::{Config, Encryption};
 use crate::engine::{Container, Docker};
 use crate::process::Chain;
 use crate::report::log::Journal;
-use crate::store::lock::{component_lock, state_of, Lock};
-use crate::store::{Kind, Stamp, Store, Unfinished};
+use crate::store::lock::{component_lock, state_of, Attempt, Lock, ProjectLock};
+use crate::store::{make_dir, Kind, Stamp, Store, Unfinished};
 use crate::stream::encrypt::Gpg;
 use crate::stream::publish::Target;
 
@@ -93,6 +93,12 @@ impl App {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
         format!("{hash:016x}")
+    }
+
+    /// Tries to take the lock that backup-all and the restores share.
+    pub fn lock(&self) -> Result<Attempt<ProjectLock>> {
+        make_dir(self.store.root())?;
+        ProjectLock::attempt(self.store.root(), &self.config.lock_file)
     }
 
     /// The containers of n8n that there are.

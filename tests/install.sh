@@ -48,6 +48,10 @@ END
 cat >"$checkout/tools/crontab" <<'END'
 #!/bin/bash
 table=${CRONTAB_FILE:?}
+if [[ $1 == -u ]]; then
+  table=$table.$2
+  shift 2
+fi
 case $1 in
   -l) [[ ! -e $table.broken ]] || { echo 'cannot read the table' >&2; exit 1; }
       [[ -e $table ]] || { echo 'no crontab for tester' >&2; exit 1; }
@@ -293,6 +297,60 @@ root_leaves_the_files_to_their_owner() {
   expect 'foreign files' '' "$(find "$dir" ! -uid 12345 -o ! -gid 23456)"
 }
 
+root_follows_no_link_of_the_owner() {
+  fresh 'planted'
+  local victim=$work/victim part
+  rm -rf -- "$victim" && mkdir -- "$victim" && echo keep >"$victim/file"
+  chmod 755 "$victim"
+  for part in logs backups/redis; do
+    ln -s -- "$victim" "$dir/$part"
+  done
+  mkdir "$dir/backups/n8n"
+  ln -s -- "$victim/new" "$dir/backups/n8n/.gitkeep"
+  chown -hR 12345:23456 "$dir"
+  in_checkout install N8N_DIR="$dir" || true
+  expect 'victim' 'file' "$(ls -A -- "$victim")"
+  expect 'owner' '0 755' "$(stat -c '%u %a' -- "$victim")"
+  rm -- "$dir/logs" "$dir/backups/redis"
+  in_checkout install N8N_DIR="$dir"
+  expect 'foreign files' '' "$(find "$dir" ! -uid 12345 -o ! -gid 23456)"
+  ln -s -- "$victim" "$dir/bin/link"
+  in_checkout uninstall N8N_DIR="$dir"
+  expect 'victim' 'keep' "$(cat "$victim/file")"
+  [[ ! -e $dir/bin/n8n-backup ]]
+}
+
+root_refuses_a_directory_that_others_may_write_to() {
+  fresh 'shared'
+  chmod 777 "$dir/scripts"
+  ! in_checkout install N8N_DIR="$dir" || return 1
+  has 'others may write to' "$work/out"
+}
+
+new_directories_are_for_their_owner_alone() {
+  fresh 'private'
+  in_checkout install N8N_DIR="$dir"
+  expect 'modes' '700 700 700' "$(stat -c %a -- "$dir/logs" "$dir/backups/redis" "$dir/backups/sets" | paste -sd ' ')"
+  # Those that are there keep theirs.
+  expect 'mode' '755' "$(stat -c %a -- "$dir/backups/postgres")"
+  chmod 755 "$dir/logs"
+  in_checkout install N8N_DIR="$dir"
+  expect 'mode' '755' "$(stat -c %a -- "$dir/logs")"
+}
+
+the_owner_of_the_directory_gets_the_cron_line() {
+  fresh 'of another user'
+  in_checkout install N8N_DIR="$dir"
+  rm -f "$CRONTAB_FILE"
+  chown -R nobody "$dir"
+  in_checkout install-cron N8N_DIR="$dir"
+  has 'crontab of nobody' "$work/out"
+  [[ ! -e $CRONTAB_FILE ]]
+  has 'backup-all.sh' "$CRONTAB_FILE.nobody"
+  in_checkout uninstall-cron N8N_DIR="$dir"
+  [[ ! -e $CRONTAB_FILE.nobody ]]
+}
+
 an_unwritable_directory_is_refused() {
   fresh 'read only'
   chmod 555 "$dir"
@@ -511,13 +569,17 @@ check shims_pass_directory_word_and_arguments
 check shims_work_through_links
 check a_missing_binary_is_one_log_line
 check a_closed_standard_output_stops_the_shim
+check new_directories_are_for_their_owner_alone
 if [[ $EUID -eq 0 ]]; then
   # Another user must be able to reach the directory.
   chmod 755 "$work"
   check root_leaves_the_files_to_their_owner
+  check root_follows_no_link_of_the_owner
+  check root_refuses_a_directory_that_others_may_write_to
+  check the_owner_of_the_directory_gets_the_cron_line
   check an_unwritable_directory_is_refused
 else
-  printf '%s\n' 'install::root_leaves_the_files_to_their_owner, install::an_unwritable_directory_is_refused: need root' \
+  printf '%s\n' 'install::root_*, install::the_owner_*, install::an_unwritable_directory_is_refused: need root' \
     >>"${N8N_BACKUP_SKIPPED:-/dev/stderr}"
 fi
 

@@ -34,8 +34,10 @@ fail() {
   else
     printf '%s\n' "$line" >&2
   fi
+  umask 077
   [[ -d ${log%/*} ]] || mkdir -- "${log%/*}" 2>/dev/null
-  { printf '%s\n' "$line" >>"$log"; } 2>/dev/null
+  # A link may lead to a file that is not for these lines.
+  [[ -L $log ]] || { printf '%s\n' "$line" >>"$log"; } 2>/dev/null
   exit 1
 }
 

@@ -15,7 +15,15 @@ line="0 2 * * * ${script//%/\\%} >> ${log//%/\\%} 2>&1"
 if ! command -v crontab >/dev/null; then
   die "crontab is not installed (Debian: apt-get install cron); the line is: $line"
 fi
-if ! table=$(LC_ALL=C crontab -l 2>&1 && printf x); then
+# Whoever owns the directory can replace what is run there, so root leaves it to them.
+user=$(id -un)
+of=()
+if [[ $EUID -eq 0 && $(stat -c %u -- "$dir") -ne 0 ]]; then
+  user=$(stat -c %U -- "$dir")
+  [[ $user != UNKNOWN ]] || die "the owner of $dir has no name on this host: run this as another user"
+  of=(-u "$user")
+fi
+if ! table=$(LC_ALL=C crontab "${of[@]}" -l 2>&1 && printf x); then
   # A crontab that exists but cannot be read must not be replaced.
   case $table in
     '' | *'no crontab for'* | *'No such file'*) table=x ;;
@@ -36,12 +44,12 @@ case ${1:-} in
       die "$dir/scripts/backup-all.sh is missing: run make install N8N_DIR=... first"
     while IFS= read -r present; do
       if runs "$present"; then
-        say "Already in the crontab of $(id -un): $present"
+        say "Already in the crontab of $user: $present"
         exit 0
       fi
     done <<<"$table"
-    printf '%s%s\n' "$table" "$line" | crontab - || die 'crontab rejected the new table'
-    say "Added to the crontab of $(id -un): $line"
+    printf '%s%s\n' "$table" "$line" | crontab "${of[@]}" - || die 'crontab rejected the new table'
+    say "Added to the crontab of $user: $line"
     ;;
   remove)
     rest=
@@ -57,13 +65,13 @@ case ${1:-} in
     done < <(printf '%s' "$table")
     if [[ -n $found ]]; then
       if [[ -n $rest ]]; then
-        printf '%s' "$rest" | crontab - || die 'crontab rejected the new table'
+        printf '%s' "$rest" | crontab "${of[@]}" - || die 'crontab rejected the new table'
       else
-        crontab -r
+        crontab "${of[@]}" -r
       fi
-      say "Removed from the crontab of $(id -un): $line"
+      say "Removed from the crontab of $user: $line"
     else
-      say "Not in the crontab of $(id -un): $line"
+      say "Not in the crontab of $user: $line"
     fi
     [[ -z $others ]] || say "Not removed: $others"
     ;;

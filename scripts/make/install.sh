@@ -10,6 +10,8 @@ if [[ $dir -ef $root ]]; then
   say "N8N_DIR is this checkout: bin/n8n-backup is built, nothing else to install"
   exit 0
 fi
+cd -- "$root"
+as_owner install.sh bin/n8n-backup scripts/*.sh scripts/lib/shim.sh backups/*/.gitkeep logs/.gitkeep
 for part in bin scripts scripts/lib; do
   if [[ $dir/$part -ef $root/$part ]]; then
     die "$dir/$part is a directory of this checkout: N8N_DIR must have one of its own"
@@ -18,6 +20,9 @@ for part in bin scripts scripts/lib; do
 done
 for part in . bin scripts scripts/lib; do
   [[ ! -d $dir/$part || -w $dir/$part ]] || die "not writable for $(id -un): $dir/$part"
+  # Root follows no link that somebody else may put there meanwhile.
+  [[ $EUID -ne 0 || ! -d $dir/$part ]] || is_private "$dir/$part" ||
+    die "others may write to $dir/$part: chmod go-w, or run make install as its owner"
 done
 
 # Everything is checked before anything is changed.
@@ -30,15 +35,6 @@ for script in "$root/scripts/lib/shim.sh" "${shims[@]}"; do
   fi
 done
 
-# Everything belongs to the owner of the directory, also when root installs.
-owner=
-if [[ $EUID -eq 0 ]]; then
-  owner=$(stat -c %u:%g -- "$dir")
-fi
-own() {
-  [[ -z $owner ]] || chown -h -- "$owner" "$@"
-}
-
 staged=()
 trap '((${#staged[@]} == 0)) || rm -rf -- "${staged[@]}"' EXIT
 # place MODE DIRECTORY SOURCE...: copies each file and renames it into place.
@@ -48,23 +44,23 @@ place() {
   new=$(mktemp -d -- "$target/.n8n-backup-new.XXXXXX")
   staged+=("$new")
   install -m "$mode" -- "$@" "$new"
-  own "$new"/*
   mv -f -- "$new"/* "$target"
   rmdir -- "$new"
 }
 
-for part in bin scripts scripts/lib logs backups backups/{postgres,redis,n8n,env,sets}; do
-  if [[ ! -d $dir/$part ]]; then
-    mkdir -- "$dir/$part"
-    own "$dir/$part"
-  fi
+for part in bin scripts scripts/lib; do
+  [[ -d $dir/$part ]] || mkdir -- "$dir/$part"
 done
+# What is in these is for their owner alone.
+for part in logs backups backups/{postgres,redis,n8n,env,sets}; do
+  [[ -d $dir/$part ]] || mkdir -m 700 -- "$dir/$part"
+done
+# add FILE: makes an empty file for its owner alone, unless there is something of its name, or others may write beside it.
+add() {
+  [[ -e $1 || -L $1 || ! -w ${1%/*} ]] || ! is_private "${1%/*}" || (umask 077 && set -C && : >"$1")
+}
 for part in "$root"/backups/*/.gitkeep "$root/logs/.gitkeep"; do
-  part=$dir${part#"$root"}
-  if [[ ! -e $part ]]; then
-    : >"$part"
-    own "$part"
-  fi
+  add "$dir${part#"$root"}"
 done
 
 place 755 "$dir/bin" "$root/bin/n8n-backup"

@@ -5,6 +5,8 @@ set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 n8n_dir
+cd -- "$root"
+[[ $dir -ef $root ]] || as_owner uninstall.sh scripts/*.sh scripts/lib/shim.sh
 for part in . scripts scripts/lib; do
   if [[ $dir/$part -ef $root/$part ]]; then
     die 'N8N_DIR is this checkout: give the n8n directory, as in make uninstall N8N_DIR=/path/to/n8n'

@@ -3,7 +3,8 @@
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
@@ -19,8 +20,9 @@ use crate::process::{self, explained};
 use crate::report::channel::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
-use crate::stack::discovery;
-use crate::store::lock::{Attempt, Lock};
+use crate::stack::{self, discovery};
+use crate::store::lock::{component_lock, is_strangers, look_at, Seen};
+use crate::store::Kind;
 use crate::stream::compress::Compressor;
 
 pub const COMMAND: Command = Command {
@@ -192,10 +194,63 @@ fn places(app: &App, report: &mut Report) {
             ),
         }
     }
-    match Lock::attempt(&config.lock_file) {
-        Ok(Attempt::Held(_)) => report.ok("lock", format!("{} is free", config.lock_file.display())),
-        Ok(Attempt::Busy(pid)) => report.warn("lock", format!("a backup or restore runs (PID: {pid})")),
-        Err(error) => report.error("lock", &error),
+    for dir in dirs(app) {
+        match dir.metadata().map(|meta| meta.mode() & 0o7777) {
+            Ok(mode) if mode & 0o077 != 0 => report.warn(
+                "directory",
+                format!(
+                    "others may look into {}, or more (mode {mode:o}): chmod 700 keeps them out",
+                    dir.display()
+                ),
+            ),
+            _ => {}
+        }
+    }
+    locks(app, report);
+}
+
+/// `backups/`, what is in it, and `logs/`.
+fn dirs(app: &App) -> Vec<PathBuf> {
+    let kinds = Kind::PARTS.map(|kind| app.store.dir(kind));
+    let mut dirs = vec![
+        app.config.backups(),
+        app.config.project.join("logs"),
+        app.store.sets_dir(),
+    ];
+    dirs.extend(kinds);
+    dirs
+}
+
+/// The lock that decides, and the file that earlier versions know.
+fn locks(app: &App, report: &mut Report) {
+    let (deciding, shared) = (component_lock(app.store.root()), &app.config.lock_file);
+    if is_strangers(shared, app.store.root()) {
+        report.warn(
+            "lock",
+            format!(
+                "{} belongs to another user, so scripts of earlier versions are not seen: have it removed, or set \
+                 BACKUP_LOCK_FILE in .env",
+                shared.display()
+            ),
+        );
+    }
+    for path in [&deciding, shared] {
+        match look_at(path) {
+            Err(_) if is_strangers(path, app.store.root()) => {}
+            Ok(Seen::Free) => report.ok("lock", format!("{} is free", path.display())),
+            Ok(Seen::Stale) => report.ok(
+                "lock",
+                format!("{} is free; the last run that held it was killed", path.display()),
+            ),
+            Ok(Seen::Busy(pid)) => report.warn("lock", format!("a backup or restore runs (PID: {pid})")),
+            Err(error) => report.error("lock", &error),
+        }
+    }
+    if let Some(left) = stack::interrupted(app) {
+        match left.holds {
+            true => report.fail("restore", left.text),
+            false => report.warn("restore", left.text),
+        }
     }
 }
 

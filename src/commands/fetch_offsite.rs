@@ -4,40 +4,60 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::time::SystemTime;
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::backup_offsite::rclone;
+use super::backup_offsite::{rclone, Temporary};
 use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
-use crate::cli::Row;
+use crate::cli::{Flag, Row};
+use crate::components::ALLOW_PLAIN;
+use crate::config::Encryption;
+use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::store::manifest::{Member, Point};
+use crate::store::identity::{self, Identity};
+use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{Mark, OffsiteCopy};
-use crate::store::offsite::{fetch_manifest, newest_there, stamp_of_file, RemoteFiles};
+use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
-use crate::store::{is_there, Stamp, ENCRYPTED};
+use crate::store::{is_there, make_dir, Stamp, ENCRYPTED};
+use crate::stream::encrypt::is_of_passphrase;
 use crate::stream::publish;
-use crate::stream::read::sha256;
+use crate::stream::read::{read, sha256};
+
+const STACK: Flag = Flag::new("stack", "the stack whose points are meant, where there are several").value("ID");
 
 pub const COMMAND: Command = Command {
     row: &Row {
         name: "fetch-offsite",
         summary: "bring a recovery point back from RCLONE_REMOTE:RCLONE_BUCKET",
         details: "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', which is the default. Each file gets its name only\n\
-                  when its SHA-256 is the recorded one; what is here already is neither fetched nor replaced.",
+                  when its SHA-256 is the recorded one; what is here already is neither fetched nor replaced. A host\n\
+                  that has no identity yet takes over that of the only stack there; of several it lists them.",
         operand: Some("[SET]"),
+        flags: &[STACK, ALLOW_PLAIN],
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| run(&open(project, call)?, call.operand.as_deref()).map(|()| 0)),
+    run: Run::Project(|project, call| {
+        let stack = call.value(&STACK).map(|value| value.to_string_lossy().into_owned());
+        run(
+            &open(project, call)?,
+            call.operand.as_deref(),
+            stack.as_deref(),
+            call.has(&ALLOW_PLAIN),
+        )
+        .map(|()| 0)
+    }),
 };
 
 const JOURNAL: Journal = Journal::new("fetch-offsite");
+/// So much of a file tells how it is encrypted.
+const START: u64 = 64 << 10;
 
 /// Brings a recovery point back: the newest there, or the one that `operand` names by its stamp. A file that is not the one
 /// that was backed up ends it; what has been proven until then stays.
-fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
+fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: bool) -> Result<()> {
     let remote = app.config.remote();
     JOURNAL.info(format_args!("Starting fetch from {remote}"));
     let wanted =
@@ -52,31 +72,61 @@ fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
             }
         };
     let rclone = rclone(app)?;
-    let there = RemoteFiles::list(&rclone)?;
-    let last = there.last_set();
+    let mut there = Remote::list(&rclone)?;
+    let known = Identity::known(&app.store)?;
+    let stack = choose(&there, known.as_ref(), stack, &remote)?;
+    let own = Source {
+        app,
+        rclone: stack
+            .as_ref()
+            .map_or_else(|| rclone.clone(), |stack| rclone.within(&stack_dir(stack))),
+        files: there.take(stack.as_ref()),
+        stack: stack.clone(),
+    };
+    // What earlier versions have sent bears no name.
+    let unnamed = Source {
+        app,
+        rclone,
+        files: there.unnamed,
+        stack: None,
+    };
+    let sources = [&own, &unnamed];
+    let sets: Vec<(Stamp, &Source<'_>)> = sources
+        .into_iter()
+        .flat_map(|source| source.files.sets().map(move |stamp| (stamp, source)))
+        .filter(|(stamp, source)| source.stack.is_some() || own.files.set(*stamp).is_none())
+        .collect();
+    let last = sets.iter().map(|(stamp, _)| *stamp).max();
     let last = last.with_context(|| format!("There is no recovery point at {remote}"))?;
-    let (stamp, text) = match wanted {
-        None => {
-            let newest = newest_there(&rclone, &there, SystemTime::now())?;
-            newest.with_context(|| format!("There is no recovery point at {remote}"))?
-        }
-        Some(stamp) => {
-            ensure!(
-                there.has_set(stamp),
-                "There is no recovery point {stamp} at {remote}; the newest one is {last}"
-            );
-            (stamp, fetch_manifest(&rclone, stamp)?)
+    let (stamp, source, text) = match wanted {
+        None => newest_there(&sets, SystemTime::now(), |stamp, source| {
+            source.manifest(stamp, allow_plain)
+        })?
+        .with_context(|| format!("There is no recovery point at {remote}"))?,
+        Some(wanted) => {
+            let found = sets.iter().find(|(stamp, _)| *stamp == wanted);
+            let (stamp, source) = found.with_context(|| {
+                format!("There is no recovery point {wanted} at {remote}; the newest one is {last}")
+            })?;
+            (*stamp, *source, source.manifest(*stamp, allow_plain)?)
         }
     };
     let mut point = Point::parse(&text)
-        .and_then(|point| check(&point, stamp).map(|()| point))
+        .and_then(|point| check(&point, stamp, stack.as_ref(), source.stack.is_some()).map(|()| point))
         .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;
+    source.check_encrypted(&point, allow_plain)?;
+    if let Some(stack) = stack.filter(|_| known.is_none()) {
+        JOURNAL.info(format_args!("This host takes over the identity of stack {stack}"));
+        stack.adopt(&app.store)?;
+    }
     JOURNAL.info(format_args!(
         "Fetching recovery point {stamp}, {} file(s)",
         point.members.len()
     ));
     for member in &point.members {
-        fetch_file(app, &rclone, member).with_context(|| format!("{} could not be fetched", member.name))?;
+        source
+            .fetch(member, allow_plain)
+            .with_context(|| format!("{} could not be fetched", member.name))?;
     }
     if !is_there(&app.store.set_path(stamp)) {
         point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
@@ -89,9 +139,169 @@ fn run(app: &App, operand: Option<&OsStr>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a manifest of another point, of none that has files, or that names files where ours do not lie.
-fn check(point: &Point, stamp: Stamp) -> Result<()> {
+/// The stack whose points are meant: the one that was asked for, this project's own, or the only one there.
+fn choose(there: &Remote, known: Option<&Identity>, asked: Option<&str>, remote: &str) -> Result<Option<Identity>> {
+    let list = || {
+        let newest = |files: &RemoteFiles| {
+            files
+                .sets()
+                .last()
+                .map_or_else(|| "none".to_owned(), |set| set.to_string())
+        };
+        let stacks = there.stacks.iter();
+        let stacks: Vec<String> = stacks
+            .map(|(stack, files)| format!("{stack} (newest {})", newest(files)))
+            .collect();
+        stacks.join(", ")
+    };
+    if let Some(asked) = asked {
+        let stack = Identity::parse(asked).filter(|stack| there.stacks.contains_key(stack));
+        let stack = stack.with_context(|| format!("There is no stack '{asked}' at {remote}; there are: {}", list()))?;
+        return Ok(Some(stack));
+    }
+    let others = there.stacks.len();
+    match known {
+        Some(known) if there.stacks.contains_key(known) || there.unnamed.sets().next().is_some() => {
+            Ok(Some(known.clone()))
+        }
+        Some(known) if others > 0 => bail!(hinted(
+            format_args!(
+                "There is no recovery point of this stack ({known}) at {remote}; there are those of: {}",
+                list()
+            ),
+            "add --stack ID to fetch one of another stack"
+        )),
+        None if others > 1 => bail!(hinted(
+            format_args!("There are recovery points of several stacks at {remote}: {}", list()),
+            "add --stack ID"
+        )),
+        None => Ok(there.stacks.keys().next().cloned()),
+        known => Ok(known.cloned()),
+    }
+}
+
+/// A directory there whose points are meant.
+struct Source<'a> {
+    app: &'a App,
+    rclone: Rclone,
+    files: RemoteFiles,
+    /// Whose it is, if it is anybody's.
+    stack: Option<Identity>,
+}
+
+impl Source<'_> {
+    /// The text of the manifest of a point.
+    fn manifest(&self, stamp: Stamp, allow_plain: bool) -> Result<String> {
+        let name = self.files.set(stamp).context("there is no such manifest")?;
+        let limit = manifest::LIMIT as usize;
+        let mut chain = self.rclone.chain();
+        let stream = self.rclone.read(&mut chain, name)?;
+        let bytes = chain.collect("reading a manifest", stream, limit);
+        let mut bytes = bytes.get(&chain.finish()?)?;
+        if name.ends_with(ENCRYPTED) {
+            self.check_made_here(name, &bytes, allow_plain)?;
+            let dir = self.app.store.sets_dir();
+            make_dir(&dir)?;
+            let sealed = Temporary::write(&dir, ".offsite.fetched.gpg", &bytes)?;
+            let mut chain = self.app.chain();
+            let unread = || format!("{name} cannot be read");
+            let stream = read(&self.app.config, &mut chain, &sealed.0).with_context(unread)?;
+            let text = chain.collect("reading a manifest", stream, limit);
+            let finished = chain.finish();
+            bytes = finished.and_then(|finished| text.get(&finished)).with_context(unread)?;
+        } else if self.app.config.encryption.is_some() {
+            JOURNAL.warn(format_args!(
+                "{name} is not encrypted, as earlier versions sent it: which files belong together is not authenticated"
+            ));
+        }
+        String::from_utf8(bytes).context("the manifest is no text")
+    }
+
+    /// Refuses a point with files that whoever may write there could have made.
+    fn check_encrypted(&self, point: &Point, allow_plain: bool) -> Result<()> {
+        let plain = point.members.iter().find(|member| !member.name.ends_with(ENCRYPTED));
+        match plain.filter(|_| self.app.config.encryption.is_some() && !allow_plain) {
+            None => Ok(()),
+            Some(member) => bail!(hinted(
+                format_args!(
+                    "Recovery point {} holds a file that is not encrypted ({}), while this project encrypts its backups: \
+                     anybody who may write there could have made it",
+                    point.stamp, member.name
+                ),
+                "add --allow-plain if you know where it is from, or name another recovery point"
+            )),
+        }
+    }
+
+    /// Refuses what begins as a file that was encrypted to a public key, where we encrypt with a passphrase.
+    fn check_made_here(&self, name: &str, start: &[u8], allow_plain: bool) -> Result<()> {
+        let by_passphrase = matches!(self.app.config.encryption, Some(Encryption::Passphrase(_)));
+        if !by_passphrase || allow_plain || is_of_passphrase(start) {
+            return Ok(());
+        }
+        Err(
+            anyhow!("anybody who may write there could have made it").context(hinted(
+                format_args!("{name} was not encrypted with a passphrase, as this project does it"),
+                "add --allow-plain if you know where it is from",
+            )),
+        )
+    }
+
+    /// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
+    fn fetch(&self, member: &Member, allow_plain: bool) -> Result<()> {
+        let app = self.app;
+        let (kind, stamp) = stamp_of_file(&member.name).context("no backup file")?;
+        let _lock = app.hold(kind, JOURNAL)?;
+        let path = app.store.root().join(&member.name);
+        if path.symlink_metadata().is_ok() {
+            let sum = sha256(&app.config, &path)?;
+            ensure!(
+                sum == member.sha256,
+                "{} is here with other contents: move it away first",
+                path.display()
+            );
+            JOURNAL.info(format_args!("Already here: {}", path.display()));
+            return Ok(());
+        }
+        let encrypted = member.name.ends_with(ENCRYPTED);
+        let store = app.store.clone().with_encryption(encrypted);
+        ensure!(
+            !store.is_taken(kind, stamp),
+            "another backup of {stamp} is here: move it away first"
+        );
+        let partial = store.create(kind, stamp)?;
+        let mut chain = app.chain();
+        let stream: Box<dyn Read + Send> = Box::new(self.rclone.read(&mut chain, &member.name)?);
+        let written = publish::write_as_is(&app.config, &mut chain, &partial, stream, ())?;
+        let ((), bytes, sum) = written.get(&chain.finish()?)?;
+        ensure!(
+            sum == member.sha256,
+            "the copy is damaged: its SHA-256 is {sum}, and {} was recorded",
+            member.sha256
+        );
+        if encrypted {
+            let mut start = Vec::new();
+            partial.reader()?.take(START).read_to_end(&mut start)?;
+            self.check_made_here(&member.name, &start, allow_plain)?;
+        }
+        let entry = partial.publish()?;
+        JOURNAL.info(format_args!(
+            "Fetched: {} ({})",
+            entry.path.display(),
+            units::amount(bytes)
+        ));
+        Ok(())
+    }
+}
+
+/// Refuses a manifest of another point or another stack, of none that has files, or that names files where ours do not lie.
+fn check(point: &Point, stamp: Stamp, stack: Option<&Identity>, named: bool) -> Result<()> {
     ensure!(point.stamp == stamp, "it is that of {}", point.stamp);
+    // Earlier versions told none.
+    ensure!(
+        identity::of(point).as_ref() == stack || !named && identity::of(point).is_none(),
+        "it is that of another stack"
+    );
     ensure!(!point.members.is_empty(), "it names no file");
     for member in &point.members {
         let known = stamp_of_file(&member.name);
@@ -101,45 +311,6 @@ fn check(point: &Point, stamp: Stamp) -> Result<()> {
             member.name
         );
     }
-    Ok(())
-}
-
-/// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
-fn fetch_file(app: &App, rclone: &Rclone, member: &Member) -> Result<()> {
-    let (kind, stamp) = stamp_of_file(&member.name).context("no backup file")?;
-    let _lock = app.hold(kind, JOURNAL)?;
-    let path = app.store.root().join(&member.name);
-    if path.symlink_metadata().is_ok() {
-        let sum = sha256(&app.config, &path)?;
-        ensure!(
-            sum == member.sha256,
-            "{} is here with other contents: move it away first",
-            path.display()
-        );
-        JOURNAL.info(format_args!("Already here: {}", path.display()));
-        return Ok(());
-    }
-    let store = app.store.clone().with_encryption(member.name.ends_with(ENCRYPTED));
-    ensure!(
-        !store.is_taken(kind, stamp),
-        "another backup of {stamp} is here: move it away first"
-    );
-    let partial = store.create(kind, stamp)?;
-    let mut chain = app.chain();
-    let stream: Box<dyn Read + Send> = Box::new(rclone.read(&mut chain, &member.name)?);
-    let written = publish::write_as_is(&app.config, &mut chain, &partial, stream, ())?;
-    let ((), bytes, sum) = written.get(&chain.finish()?)?;
-    ensure!(
-        sum == member.sha256,
-        "the copy is damaged: its SHA-256 is {sum}, and {} was recorded",
-        member.sha256
-    );
-    let entry = partial.publish()?;
-    JOURNAL.info(format_args!(
-        "Fetched: {} ({})",
-        entry.path.display(),
-        units::amount(bytes)
-    ));
     Ok(())
 }
 
@@ -155,7 +326,7 @@ mod tests {
     fn a_manifest_from_elsewhere_is_not_trusted() {
         let point = |text: &str| {
             let text = format!("# n8n-backup recovery point 20260102_030405\n{text}");
-            Point::parse(&text).and_then(|point| check(&point, stamp("20260102_030405")))
+            Point::parse(&text).and_then(|point| check(&point, stamp("20260102_030405"), None, false))
         };
         let sum = "0".repeat(64);
         let good = format!("# size.env: 3\n{sum}  env/env_20260102_030405.backup.gpg\n");
@@ -172,6 +343,12 @@ mod tests {
             assert!(point(&bad).is_err(), "{bad}");
         }
         let other = format!("# n8n-backup recovery point 20260102_030406\n{good}");
-        assert!(check(&Point::parse(&other).unwrap(), stamp("20260102_030405")).is_err());
+        assert!(check(&Point::parse(&other).unwrap(), stamp("20260102_030405"), None, false).is_err());
+        let ours = Identity::parse("00000000000000aa").unwrap();
+        let mut of_ours = Point::parse(&format!("# n8n-backup recovery point 20260102_030405\n{good}")).unwrap();
+        assert!(check(&of_ours, of_ours.stamp, Some(&ours), true).is_err());
+        ours.mark(&mut of_ours);
+        check(&of_ours, of_ours.stamp, Some(&ours), true).unwrap();
+        assert!(check(&of_ours, of_ours.stamp, None, false).is_err());
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{bail, Result};
 use super::shared::{backup_one, hold, open_stack};
 use crate::app::App;
 use crate::cli::Call;
-use crate::components::{Around, Component, N8n, RestoreOptions, YES};
+use crate::components::{check_encrypted, Around, Component, N8n, RestoreOptions, YES};
 use crate::report::log::{self, Journal};
 use crate::stack::{self, pause};
 use crate::store::lock::InUse;
@@ -47,6 +47,7 @@ fn restore(app: &App, component: &dyn Component, file: &OsStr, yes: bool, option
     app.config.found.check(kind)?;
     component.check_settings(app)?;
     let path = backup_file(file, component)?;
+    check_encrypted(app, path, options)?;
     let _lock = hold(app, journal)?;
     let _used = InUse::hold([path])?;
     let plan = component.plan_restore(app, path, options)?;

@@ -16,8 +16,8 @@ use super::shared::{hold, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{component, About, Component, RestoreOptions, RestorePlan, COMPONENTS};
-use crate::components::{CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
+use crate::components::{check_encrypted, component, About, Component, RestoreOptions, RestorePlan};
+use crate::components::{ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
 use crate::config::Config;
 use crate::engine::{Docker, Status};
 use crate::process::hinted;
@@ -61,6 +61,7 @@ pub const COMMAND: Command = Command {
             CREATE_ROLES,
             DEACTIVATE,
             REPLACE_DEPLOYMENT,
+            ALLOW_PLAIN,
         ],
         ..Row::ACTS
     },
@@ -376,6 +377,7 @@ fn plan<'a>(
     // A server is started for a point alone of which the other parts can be restored.
     let (servers, files): (Vec<_>, Vec<_>) = chosen.iter().partition(|(component, _)| component.needs(app).is_some());
     for (component, file) in files.into_iter().chain(servers) {
+        check_encrypted(app, file, options)?;
         if let Some((name, setting)) = component.needs(app) {
             let container = docker.existing(&name, setting)?;
             if matches!(container.status, Status::Created | Status::Exited) {

@@ -13,7 +13,8 @@ use crate::engine::Label;
 use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
-use crate::store::lock::{component_lock, Attempt, Lock};
+use crate::store::identity::Identity;
+use crate::store::lock::{component_lock, Attempt, Lock, ProjectLock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
 use crate::store::{Kind, Stamp};
@@ -27,10 +28,12 @@ pub const fn dry_run(help: &'static str) -> Flag {
 ///
 /// # Errors
 /// `Backup already in progress` when another process holds it, or that the lock file cannot be used.
-pub fn hold(app: &App, journal: Journal) -> Result<Lock> {
-    let path: &Path = &app.config.lock_file;
-    match Lock::attempt(path)? {
+pub fn hold(app: &App, journal: Journal) -> Result<ProjectLock> {
+    match app.lock()? {
         Attempt::Held(lock) => {
+            if let Some(error) = lock.warning() {
+                journal.warning(error);
+            }
             if lock.was_stale() {
                 journal.warn("Stale lock file found, removing");
             }
@@ -101,6 +104,7 @@ pub fn record(
     if let Some(why) = excluded {
         point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
+    Identity::of_project(&app.store)?.mark(&mut point);
     let path = point.write(&app.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)

@@ -119,10 +119,22 @@ impl<'a> DrillEnv<'a> {
 
     /// Makes a scratch container within the limits of the settings; it does not run yet.
     pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ScratchContainer> {
+        self.container_with(image, None, env, argv)
+    }
+
+    /// As [`DrillEnv::container`], with a program in place of the image's entry point.
+    pub fn container_with(
+        &self,
+        image: &str,
+        entrypoint: Option<&str>,
+        env: &[(&str, &str)],
+        argv: &[&str],
+    ) -> Result<ScratchContainer> {
         let config = &self.app.config;
         let labels = [Label::Drill(&self.owner)];
         let spec = ContainerSpec {
             limits: Some((&config.drill_memory, &config.drill_cpus)),
+            entrypoint,
             env,
             argv,
             ..ContainerSpec::new(&labels, image, Data::Fresh)

@@ -22,10 +22,12 @@ use crate::cli::{Call, Flag, Row};
 use crate::config::{Config, Secret};
 use crate::engine::Docker;
 use crate::formats::n8n::Digests;
+use crate::process::hinted;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
+use crate::store::ENCRYPTED;
 use crate::store::{Entry, Kind};
 
 use drill::{DrillEnv, Drilled};
@@ -191,6 +193,27 @@ pub const EMPTY_QUEUE: Flag = Flag::new(
     "empty-queue",
     "leave out the jobs of n8n's queue, so that none runs again",
 );
+/// Take what anybody could have made.
+pub const ALLOW_PLAIN: Flag = Flag::new(
+    "allow-plain",
+    "take files that are not encrypted although backups are: you know where they are from",
+);
+
+/// Refuses to restore a file that is not encrypted where backups are: what comes from a place that others may write to is ours
+/// only because they lack the passphrase.
+pub fn check_encrypted(app: &App, file: &Path, options: RestoreOptions) -> Result<()> {
+    let plain = !file.to_string_lossy().ends_with(ENCRYPTED);
+    if plain && app.config.encryption.is_some() && !options.allow_plain {
+        bail!(hinted(
+            format_args!(
+                "{} is not encrypted, while this project encrypts its backups: anybody could have made it",
+                file.display()
+            ),
+            "add --allow-plain if you know where it is from, as from before encryption was turned on"
+        ));
+    }
+    Ok(())
+}
 
 /// Replace files of the deployment.
 pub const REPLACE_DEPLOYMENT: Flag = Flag::new(
@@ -221,6 +244,8 @@ pub struct RestoreOptions {
     pub replace_deployment: bool,
     /// Leave every workflow inactive, and no execution waiting.
     pub deactivate: bool,
+    /// Take files that are not encrypted, where backups are.
+    pub allow_plain: bool,
 }
 
 impl RestoreOptions {
@@ -234,6 +259,7 @@ impl RestoreOptions {
             empty_queue: call.has(&EMPTY_QUEUE),
             replace_deployment: call.has(&REPLACE_DEPLOYMENT),
             deactivate: call.has(&DEACTIVATE),
+            allow_plain: call.has(&ALLOW_PLAIN),
         }
     }
 }

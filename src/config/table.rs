@@ -144,7 +144,7 @@ settings! {
         "the least free space that a run begins with, in KiB";
     lock_file: PathBuf = file(),
         "BACKUP_LOCK_FILE", "/tmp/n8n-backup.lock",
-        "the lock that backup-all and restores hold";
+        "the file that backup-all and restores hold beside backups/.lock, for scripts of earlier versions";
     helper_image: String = image(),
         "BACKUP_HELPER_IMAGE", "alpine:latest",
         "the image of the helper container; a local image of the stack where it is missing, never pulled";

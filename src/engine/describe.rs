@@ -168,7 +168,7 @@ impl Docker {
         }
         let output = self.query(&[&["inspect", "--type", "container", "--"], &ids[..]].concat())?;
         if !output.success {
-            output.stderr_lines().try_for_each(absent)?;
+            absent(output.stderr_lines())?;
         }
         parse(&output.text()).context("docker inspect gave an answer that is not understood")
     }

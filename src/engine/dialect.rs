@@ -24,12 +24,29 @@ pub(super) fn is_absent(stderr: &str) -> bool {
     !unreachable && has(&["no such", "not found", "no container with name", "image not known"])
 }
 
-/// Tells "there is no such object" (fine) from an engine that does not answer.
-pub(super) fn absent(stderr: &str) -> Result<()> {
-    if is_absent(stderr) {
-        Ok(())
-    } else {
-        Err(engine_error(stderr))
+/// Tells "there is no such object" (fine) from an engine that does not answer, by what the client printed. Clients warn of much
+/// besides, on each call: of their configuration, of a registry, of being podman.
+pub(super) fn absent<'a>(stderr: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    let is_error = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        let starts = [
+            "error",
+            "cannot",
+            "could not",
+            "permission denied",
+            "got permission denied",
+            "failed",
+            "unable",
+        ];
+        starts.iter().any(|start| line.starts_with(start))
+    };
+    // Each that is missing has a line of its own.
+    let missing = stderr.clone().filter(|line| is_absent(line)).count();
+    let told = |line: &&str| is_error(line) && !is_absent(line);
+    match stderr.clone().find(told) {
+        None if missing > 0 => Ok(()),
+        Some(line) => Err(engine_error(line)),
+        None => Err(engine_error(&stderr.collect::<Vec<_>>().join(" / "))),
     }
 }
 
@@ -104,7 +121,7 @@ mod tests {
             "Error: inspecting object: alpine:latest: image not known",
             "Error: no container with name or ID \"x\" found: no such container",
         ] {
-            assert!(is_absent(gone) && absent(gone).is_ok(), "{gone}");
+            assert!(is_absent(gone) && absent(gone.lines()).is_ok(), "{gone}");
         }
         for unreachable in [
             "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
@@ -115,12 +132,35 @@ mod tests {
             "",
         ] {
             assert!(
-                absent(unreachable).unwrap_err().to_string().contains("does not answer"),
+                absent(unreachable.lines())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("does not answer"),
                 "{unreachable}"
             );
         }
-        let denied = absent("permission denied while trying to connect to the Docker daemon socket").unwrap_err();
+        let denied =
+            absent("permission denied while trying to connect to the Docker daemon socket".lines()).unwrap_err();
         assert!(crate::process::hint_of(&denied).is_some_and(|hint| hint.contains("group docker")));
+    }
+
+    #[test]
+    fn a_warning_of_the_client_is_no_silence() {
+        const GONE: &str = "Error response from daemon: No such container: x";
+        for warning in [
+            "WARNING: Error loading config file: /root/.docker/config.json: permission denied",
+            "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.",
+            "time=\"2026-01-02\" level=warning msg=\"The cgroupv2 manager is set to systemd but there is no such session\"",
+            "DEPRECATED: The legacy builder is deprecated",
+        ] {
+            assert!(absent([warning, GONE].into_iter()).is_ok(), "{warning}");
+            assert!(absent([GONE, warning, GONE].into_iter()).is_ok(), "{warning}");
+            assert!(absent([warning].into_iter()).is_err() || is_absent(warning), "{warning}");
+            let silent = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
+            assert!(absent([warning, silent].into_iter()).is_err(), "{warning}");
+        }
+        // One is gone; of the other the engine does not know.
+        assert!(absent([GONE, "Error response from daemon: driver failed"].into_iter()).is_err());
     }
 
     #[test]

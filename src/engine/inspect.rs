@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{anyhow, bail, Context, Error, Result};
 
-use super::dialect::{absent, stop_limit};
+use super::dialect::{absent, engine_error, stop_limit};
 use super::Docker;
 
 use crate::process::hinted;
@@ -177,8 +177,7 @@ impl Docker {
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
         let output = self.query(&[&question, names].concat())?;
         if !output.success {
-            // Each that is missing has a line of its own.
-            output.stderr_lines().try_for_each(absent)?;
+            absent(output.stderr_lines())?;
         }
         let found = Container::parse_all(&output.text())?;
         if output.success && found.len() < names.len() {
@@ -272,7 +271,22 @@ impl Docker {
         if output.success {
             return Ok(Some(output.text()));
         }
-        absent(&output.stderr).map(|()| None)
+        absent(output.stderr_lines()).map(|()| None)
+    }
+
+    /// The entry point of an image, word by word; none where it has none.
+    pub fn entry_point(&self, image: &str) -> Result<Vec<String>> {
+        const FORMAT: &str = "{{range .Config.Entrypoint}}{{println .}}{{end}}";
+        let output = self.query(&["image", "inspect", "--format", FORMAT, "--", image])?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
+        }
+        let text = output.text();
+        Ok(text
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Starts a container; one that runs is left as it is.

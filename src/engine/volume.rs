@@ -13,7 +13,7 @@ impl Docker {
         if output.success {
             return Ok(true);
         }
-        absent(&output.stderr).map(|()| false)
+        absent(output.stderr_lines()).map(|()| false)
     }
 
     /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty

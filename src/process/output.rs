@@ -33,7 +33,7 @@ impl Output {
     }
 
     /// The last lines of standard error, one by one.
-    pub fn stderr_lines(&self) -> impl Iterator<Item = &str> {
+    pub fn stderr_lines(&self) -> impl Iterator<Item = &str> + Clone {
         self.stderr.split(SEPARATOR)
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{fchown, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -20,7 +20,7 @@ use anyhow::{bail, Context, Result};
 use log::Level;
 
 use crate::process::hint_of;
-use crate::store::atomic;
+use crate::store::{atomic, make_dir};
 
 pub use crate::formats::text::ascii;
 
@@ -232,9 +232,8 @@ pub fn set_verbose(on: bool) {
 /// Opens `path` for appending; directory and file are made when missing. None where it leads to the pipe that standard output
 /// is: the lines are written there once.
 fn open_append(path: &Path) -> Result<Option<File>> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("Cannot create log directory {}", parent.display()))?;
-    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    make_dir(dir).with_context(|| format!("Cannot create log directory {}", dir.display()))?;
     let context = || format!("Cannot write log file {}", path.display());
     // A device such as /dev/null does as a log; a pipe that nobody reads would hold the run.
     let serves = |meta: &Metadata| meta.is_file() || meta.file_type().is_char_device();
@@ -244,13 +243,25 @@ fn open_append(path: &Path) -> Result<Option<File>> {
     }
     atomic::check(!there.as_ref().is_ok_and(|meta| !serves(meta))).with_context(context)?;
     let device = there.is_ok_and(|meta| !meta.is_file());
-    let file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .append(true)
-        .create(true)
         .mode(0o600)
-        .custom_flags(if device { 0 } else { atomic::NONBLOCK })
-        .open(path)
-        .with_context(context)?;
+        .custom_flags(if device { 0 } else { atomic::NONBLOCK });
+    let file = match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            // What root makes must not stop the user's next run.
+            if let Some((user, group)) = atomic::owner_for(dir) {
+                fchown(&file, Some(user), Some(group)).with_context(context)?;
+            }
+            file
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            atomic::check_link(path).with_context(context)?;
+            options.create(path.is_symlink()).open(path).with_context(context)?
+        }
+        Err(error) => return Err(error).with_context(context),
+    };
     atomic::check(serves(&file.metadata().with_context(context)?)).with_context(context)?;
     Ok(Some(file))
 }

@@ -6,7 +6,7 @@ use super::record::{is_n8n, path, read, write, Record};
 use crate::app::App;
 use crate::engine::{Container, Docker, Status};
 use crate::report::log::Journal;
-use crate::store::lock::{Attempt, Lock};
+use crate::store::lock::Attempt;
 use crate::store::{Kind, Stamp};
 
 /// Whether n8n still rests as a restore that was killed has left it; with the recovery point that it was to bring back, if it
@@ -98,7 +98,7 @@ pub fn release(app: &App, journal: Journal) -> Result<()> {
     if !matches!(read(app), Ok(Some(record)) if record.held().next().is_some()) {
         return Ok(());
     }
-    let Attempt::Held(_lock) = Lock::attempt(&app.config.lock_file)? else {
+    let Attempt::Held(_lock) = app.lock()? else {
         return Ok(());
     };
     let Some(mut record) = read(app)? else { return Ok(()) };

@@ -48,6 +48,41 @@ pub fn check(is_right: bool) -> io::Result<()> {
     }
 }
 
+/// The user that this process runs as, without a system call of our own.
+pub fn own_user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|meta| meta.uid())
+}
+
+/// The user and group that a new file is to have: those of `keeper`, a directory, where root makes it for another user.
+pub fn owner_for(keeper: &Path) -> Option<(u32, u32)> {
+    let owner = fs::metadata(keeper).ok().map(|meta| (meta.uid(), meta.gid()))?;
+    (own_user() == Some(0) && owner.0 != 0).then_some(owner)
+}
+
+/// Whether a user is ours, or the owner of `keeper`: whoever owns the backups may do with them what we do.
+pub fn is_trusted(user: u32, keeper: &Path) -> bool {
+    own_user() == Some(user) || fs::metadata(keeper).is_ok_and(|meta| meta.uid() == user)
+}
+
+/// Refuses to follow a symbolic link that another user may have planted: one that is neither ours nor root's must lead to a
+/// file of its own owner.
+pub fn check_link(path: &Path) -> io::Result<()> {
+    let Ok(link) = path.symlink_metadata() else {
+        return Ok(());
+    };
+    let safe = !link.is_symlink()
+        || link.uid() == 0
+        || own_user() == Some(link.uid())
+        || path.metadata().is_ok_and(|target| target.uid() == link.uid());
+    match safe {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            hinted("it is a link of another user", "remove it"),
+        )),
+    }
+}
+
 /// Who may do what with a new file.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {

@@ -1,15 +1,16 @@
 //! One run at a time, by a lock that the kernel holds (`flock`): it goes with the process, whatever ends it.
 //!
-//! The file stays where it is. The process ID in it is for people; the file's existence means nothing.
+//! The file stays where it is. The process ID in it is for people; the file's existence means nothing. Whoever can open a
+//! file can hold it, so a lock is for its owner alone.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{fchown, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Error, Result};
 
 use crate::process::hinted;
 use crate::store::atomic;
@@ -23,9 +24,9 @@ pub struct Lock {
 
 /// What came of trying to take a lock.
 #[derive(Debug)]
-pub enum Attempt {
+pub enum Attempt<T = Lock> {
     /// It is ours.
-    Held(Lock),
+    Held(T),
     /// Another process holds it; its PID as the file tells it, `unknown` when it does not.
     Busy(String),
 }
@@ -34,7 +35,12 @@ impl Lock {
     /// Tries to take the lock at `path`, made when it is missing. A link there, or no regular file, is refused: somebody may
     /// have planted it.
     pub fn attempt(path: &Path) -> Result<Attempt> {
-        let file = open(path)?;
+        Self::attempt_for(path, path.parent().unwrap_or(path))
+    }
+
+    /// As [`Lock::attempt`]; where root makes the file, it belongs to the owner of `keeper`.
+    fn attempt_for(path: &Path, keeper: &Path) -> Result<Attempt> {
+        let file = open(path, keeper)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(holder_of(&file))),
@@ -93,25 +99,132 @@ impl Drop for Lock {
     }
 }
 
+/// The lock of a project that backup-all and the restores share: `backups/.lock`. Earlier versions, and the scripts before them,
+/// know another file, which is taken and filled as well where it is ours; in a shared directory anybody can put one there.
+#[derive(Debug)]
+pub struct ProjectLock {
+    deciding: Lock,
+    shared: Result<Lock>,
+}
+
+impl ProjectLock {
+    /// Tries to take the lock of the project whose backups lie in `root`, and `shared` with it.
+    pub fn attempt(root: &Path, shared: &Path) -> Result<Attempt<Self>> {
+        let deciding = match Lock::attempt(&component_lock(root))? {
+            Attempt::Held(lock) => lock,
+            Attempt::Busy(pid) => return Ok(Attempt::Busy(pid)),
+        };
+        if is_strangers(shared, root) {
+            let shared = Err(strangers(shared));
+            return Ok(Attempt::Held(Self { deciding, shared }));
+        }
+        let loose = shared.symlink_metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0);
+        Ok(match Lock::attempt_for(shared, root)? {
+            Attempt::Held(lock) => Attempt::Held(Self {
+                deciding,
+                shared: Ok(lock),
+            }),
+            // As earlier versions made it, everybody could hold it.
+            Attempt::Busy(pid) if loose && !is_ours(&pid, root) => Attempt::Held(Self {
+                deciding,
+                shared: Err(strangers(shared)),
+            }),
+            Attempt::Busy(pid) => Attempt::Busy(pid),
+        })
+    }
+
+    /// Whether the last holder ended without giving the lock back.
+    pub fn was_stale(&self) -> bool {
+        self.deciding.stale || self.shared.as_ref().is_ok_and(Lock::was_stale)
+    }
+
+    /// Why the file that earlier versions know is not held, if it is not.
+    pub fn warning(&self) -> Option<&Error> {
+        self.shared.as_ref().err()
+    }
+}
+
+fn strangers(path: &Path) -> Error {
+    Error::new(hinted(
+        format_args!(
+            "Lock file {} belongs to another user, and is left alone",
+            path.display()
+        ),
+        "have it removed, or set BACKUP_LOCK_FILE in .env to a file in a directory of yours",
+    ))
+}
+
+/// Whether what is at `path` is another user's: neither ours nor that of the owner of `keeper`.
+pub fn is_strangers(path: &Path, keeper: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|meta| !atomic::is_trusted(meta.uid(), keeper))
+}
+
+/// Whether a process is one of ours, of root's or of the owner of `keeper`.
+fn is_ours(pid: &str, keeper: &Path) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0 || atomic::is_trusted(meta.uid(), keeper))
+}
+
+/// What a look at a lock shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nobody holds it.
+    Free,
+    /// Nobody holds it, and the last holder ended without giving it back.
+    Stale,
+    /// A process holds it; its PID.
+    Busy(String),
+}
+
+/// Looks at a lock and changes nothing.
+pub fn look_at(path: &Path) -> Result<Seen> {
+    let context = || format!("Cannot open lock file {}", path.display());
+    let Some(there) = regular(path)? else {
+        return Ok(Seen::Free);
+    };
+    let file = File::open(path).with_context(context)?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Ok(Seen::Busy(holder_of(&file))),
+        Err(TryLockError::Error(error)) => Err(error).with_context(context),
+        Ok(()) if there.len() > 0 => Ok(Seen::Stale),
+        Ok(()) => Ok(Seen::Free),
+    }
+}
+
+/// What is at the path of a lock file; none when nothing is.
+fn regular(path: &Path) -> Result<Option<fs::Metadata>> {
+    match path.symlink_metadata() {
+        Ok(there) if there.is_file() => Ok(Some(there)),
+        Ok(_) => bail!(hinted(
+            format_args!("Lock file {} is not a regular file", path.display()),
+            "remove it, or set BACKUP_LOCK_FILE in .env"
+        )),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("Cannot open lock file {}", path.display())),
+    }
+}
+
 /// Opens the lock file without following a link that somebody planted in a shared directory such as /tmp.
-fn open(path: &Path) -> Result<File> {
+fn open(path: &Path, keeper: &Path) -> Result<File> {
     let context = || format!("Cannot open lock file {}", path.display());
     let mut options = OpenOptions::new();
-    // Others may read it, and so lock it: a file that root left must not stop the user's next run.
-    options.read(true).write(true).mode(0o644);
+    options.read(true).write(true).mode(0o600);
     match options.clone().create_new(true).open(path) {
-        Ok(file) => return Ok(file),
+        Ok(file) => {
+            // What root makes must not stop the user's next run.
+            if let Some((user, group)) = atomic::owner_for(keeper) {
+                fchown(&file, Some(user), Some(group)).with_context(context)?;
+            }
+            return Ok(file);
+        }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).with_context(context),
     }
-    let there = path.symlink_metadata().with_context(context)?;
-    if !there.is_file() {
-        bail!(hinted(
-            format_args!("Lock file {} is not a regular file", path.display()),
-            "remove it, or set BACKUP_LOCK_FILE in .env"
-        ));
-    }
+    let there = regular(path)?
+        .ok_or_else(|| anyhow!("it is gone again"))
+        .with_context(context)?;
     let file = match options.open(path) {
+        // One of root's, as earlier versions left it.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
         other => other,
     };
@@ -126,6 +239,10 @@ fn open(path: &Path) -> Result<File> {
             format_args!("Lock file {} has another name as well", path.display()),
             "remove it, or set BACKUP_LOCK_FILE in .env"
         ));
+    }
+    if opened.mode() & 0o077 != 0 {
+        // Earlier versions let everybody open it. That of another user cannot be changed.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
     }
     Ok(file)
 }
@@ -212,131 +329,4 @@ pub fn component_lock(dir: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::TempDir;
-
-    #[test]
-    fn one_holder_at_a_time_and_a_trace_of_a_dead_one() {
-        let dir = TempDir::new();
-        let path = dir.path().join("lock");
-        let Attempt::Held(held) = Lock::attempt(&path).unwrap() else {
-            panic!("not free")
-        };
-        assert!(!held.was_stale());
-        let Attempt::Busy(pid) = Lock::attempt(&path).unwrap() else {
-            panic!("not busy")
-        };
-        assert_eq!(pid, std::process::id().to_string());
-        drop(held);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
-        std::fs::write(&path, "1\n").unwrap();
-        let Attempt::Held(held) = Lock::attempt(&path).unwrap() else {
-            panic!("not free")
-        };
-        assert!(held.was_stale());
-    }
-
-    #[test]
-    fn the_pid_of_a_holder_that_has_just_begun_is_waited_for() {
-        let dir = TempDir::new();
-        let path = dir.path().join("lock");
-        for left in ["", "4194304\n"] {
-            std::fs::write(&path, left).unwrap();
-            let held = File::open(&path).unwrap();
-            held.lock().unwrap();
-            thread::scope(|scope| {
-                let told = scope.spawn(|| Lock::attempt(&path).unwrap());
-                thread::sleep(Duration::from_millis(100));
-                std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
-                let Attempt::Busy(pid) = told.join().unwrap() else {
-                    panic!("not busy")
-                };
-                assert_eq!(pid, std::process::id().to_string(), "{left:?}");
-            });
-            held.unlock().unwrap();
-        }
-        // Nobody writes one, as a person does who holds it by hand.
-        std::fs::write(&path, "").unwrap();
-        let held = File::open(&path).unwrap();
-        held.lock().unwrap();
-        assert!(matches!(Lock::attempt(&path).unwrap(), Attempt::Busy(pid) if pid == "unknown"));
-    }
-
-    #[test]
-    fn a_file_in_use_is_not_deleted() {
-        let dir = TempDir::new();
-        let (path, missing) = (dir.path().join("backup"), dir.path().join("missing"));
-        fs::write(&path, "data").unwrap();
-        let held = InUse::hold([path.as_path(), &missing]).unwrap();
-        assert_eq!(held.len(), 1);
-        // Several may read it at once.
-        let second = InUse::hold([path.as_path()]).unwrap();
-        drop(held);
-        assert!(!remove_unused(&path).unwrap() && path.exists());
-        drop(second);
-        assert!(remove_unused(&path).unwrap() && !path.exists());
-        assert_eq!(remove_unused(&path).unwrap_err().kind(), ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_planted_link_is_neither_followed_nor_written() {
-        let dir = TempDir::new();
-        let (target, path) = (dir.path().join("target"), dir.path().join("lock"));
-        std::os::unix::fs::symlink(&target, &path).unwrap();
-        assert!(Lock::attempt(&path).is_err());
-        assert!(!target.exists());
-        std::fs::write(&target, "keep").unwrap();
-        assert!(Lock::attempt(&path)
-            .unwrap_err()
-            .to_string()
-            .contains("not a regular file"));
-        assert_eq!(std::fs::read_to_string(&target).unwrap(), "keep");
-    }
-
-    #[test]
-    fn a_file_that_may_only_be_read_serves() {
-        let dir = TempDir::new();
-        let path = dir.path().join("lock");
-        std::fs::write(&path, "1\n").unwrap();
-        let mut lock = Lock {
-            file: File::open(&path).unwrap(),
-            stale: false,
-        };
-        lock.file.try_lock().unwrap();
-        lock.write_pid().unwrap();
-        assert!(matches!(Lock::attempt(&path).unwrap(), Attempt::Busy(_)));
-    }
-
-    #[test]
-    fn a_second_name_of_another_file_is_not_emptied() {
-        let dir = TempDir::new();
-        let (target, path) = (dir.path().join("target"), dir.path().join("lock"));
-        std::fs::write(&target, "keep").unwrap();
-        std::fs::hard_link(&target, &path).unwrap();
-        assert!(Lock::attempt(&path).unwrap_err().to_string().contains("another name"));
-        assert_eq!(std::fs::read_to_string(&target).unwrap(), "keep");
-    }
-
-    #[test]
-    fn waiting_ends() {
-        let dir = TempDir::new();
-        let path = dir.path().join("lock");
-        let Attempt::Held(_held) = Lock::attempt(&path).unwrap() else {
-            panic!("not free")
-        };
-        let mut told = String::new();
-        let wait = |told: &mut String| {
-            Lock::wait(&path, Duration::from_millis(150), |pid| {
-                pid.clone_into(told);
-                Ok(())
-            })
-        };
-        let error = wait(&mut told).unwrap_err();
-        assert!(error.to_string().starts_with("Backup already in progress"));
-        assert_eq!(told, std::process::id().to_string());
-        assert!(state_of(&told).is_some() && state_of("unknown").is_none());
-        let error = Lock::wait(&path, Duration::from_secs(60), |_| bail!("enough")).unwrap_err();
-        assert_eq!(error.to_string(), "enough");
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! the same directory, and only [`Partial::publish`] gives a final name.
 
 pub mod atomic;
+pub mod identity;
 pub mod inventory;
 mod kind;
 pub mod lock;
@@ -18,7 +19,7 @@ mod stamp;
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{lchown, DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -160,13 +161,23 @@ impl Store {
     }
 }
 
-/// Makes a directory and its parents when missing, for the owner alone.
+/// Makes a directory and its parents when missing, for the owner alone: where root makes them, for that of the directory
+/// that they are in.
 pub fn make_dir(dir: &Path) -> Result<()> {
+    let context = || format!("Cannot create directory {}", dir.display());
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !is_there(dir)).collect();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .with_context(|| format!("Cannot create directory {}", dir.display()))
+        .with_context(context)?;
+    let keeper = missing.last().and_then(|dir| dir.parent());
+    if let Some((user, group)) = keeper.and_then(atomic::owner_for) {
+        for dir in missing {
+            lchown(dir, Some(user), Some(group)).with_context(context)?;
+        }
+    }
+    Ok(())
 }
 
 /// The items of a directory; none when it does not exist. A link that leads nowhere is an error.

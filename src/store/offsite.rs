@@ -1,63 +1,136 @@
 //! Recovery points at the place that they are copied to: what their names there tell, and how old they may grow.
 //!
-//! Off-site, files have the same paths as below `backups/`. Where the manifest is, the point is whole.
+//! Off-site, each stack has a directory, `stack-IDENTITY`, where files have the same paths as below `backups/`. Earlier
+//! versions sent to the place itself: what is there counts as ours. Where a manifest is, its point is whole, or was.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, Result};
 
+use super::identity::Identity;
 use super::inventory::newest_first;
-use super::manifest::{self, Point};
+use super::manifest::Point;
 use super::remote::Rclone;
 use super::retention::{decide, File, Grade, Rules, Unit};
-use super::{Kind, Stamp, SET_SUFFIX};
+use super::{Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 
 /// The directory of the manifests, there as here.
 const SETS: &str = "sets";
+/// How the name of a stack's directory begins.
+const STACK: &str = "stack-";
 /// What one clock shows at the same moment in two time zones lies closer together than this.
 const ZONES: Duration = Duration::from_secs(28 * 3600);
 
 /// The path of a recovery point's manifest there.
-pub fn set_name(stamp: Stamp) -> String {
-    format!("{SETS}/{stamp}{SET_SUFFIX}")
+pub fn set_name(stamp: Stamp, encrypted: bool) -> String {
+    let end = if encrypted { ENCRYPTED } else { "" };
+    format!("{SETS}/{stamp}{SET_SUFFIX}{end}")
 }
 
-/// The files that are there.
+/// The directory of a stack there.
+pub fn stack_dir(stack: &Identity) -> String {
+    format!("{STACK}{stack}")
+}
+
+/// The files of one stack that are there, with their lengths as far as those are known.
 #[derive(Debug, Default)]
 pub struct RemoteFiles {
-    names: HashSet<String>,
-    sets: BTreeSet<Stamp>,
+    files: HashMap<String, Option<u64>>,
+    /// The points, with the names of their manifests.
+    sets: BTreeMap<Stamp, String>,
 }
 
-impl RemoteFiles {
+/// Everything that is there.
+#[derive(Debug, Default)]
+pub struct Remote {
+    /// What earlier versions have sent.
+    pub unnamed: RemoteFiles,
+    /// What is in the directories of the stacks.
+    pub stacks: BTreeMap<Identity, RemoteFiles>,
+}
+
+impl Remote {
     /// What is there now.
     pub fn list(rclone: &Rclone) -> Result<Self> {
         Ok(rclone.list()?.into_iter().collect())
     }
 
+    /// Takes the files of one stack.
+    pub fn take(&mut self, stack: Option<&Identity>) -> RemoteFiles {
+        stack.and_then(|stack| self.stacks.remove(stack)).unwrap_or_default()
+    }
+}
+
+impl FromIterator<(String, Option<u64>)> for Remote {
+    fn from_iter<I: IntoIterator<Item = (String, Option<u64>)>>(names: I) -> Self {
+        let mut remote = Self::default();
+        for (name, length) in names {
+            let in_stack = name.strip_prefix(STACK).and_then(|rest| {
+                let (stack, name) = rest.split_once('/')?;
+                Some((Identity::parse(stack)?, name.to_owned()))
+            });
+            match in_stack {
+                Some((stack, name)) => remote.stacks.entry(stack).or_default().add(name, length),
+                None => remote.unnamed.add(name, length),
+            }
+        }
+        // A directory that holds no point is nobody's yet.
+        remote.stacks.retain(|_, files| !files.files.is_empty());
+        remote
+    }
+}
+
+impl RemoteFiles {
+    fn add(&mut self, name: String, length: Option<u64>) {
+        // One that is empty tells nothing.
+        if let Some(stamp) = stamp_of_set(&name).filter(|_| length != Some(0)) {
+            let known = self.sets.entry(stamp).or_default();
+            // That which is encrypted counts.
+            if known.len() < name.len() {
+                known.clone_from(&name);
+            }
+        }
+        self.files.insert(name, length);
+    }
+
     /// Whether a path is among them.
     pub fn has(&self, name: &str) -> bool {
-        self.names.contains(name)
+        self.files.contains_key(name)
     }
 
-    /// Whether a recovery point is there.
-    pub fn has_set(&self, stamp: Stamp) -> bool {
-        self.sets.contains(&stamp)
+    /// The length of a file, where it is known.
+    pub fn length(&self, name: &str) -> Option<u64> {
+        *self.files.get(name)?
     }
 
-    /// The recovery point whose name is the latest.
-    pub fn last_set(&self) -> Option<Stamp> {
-        self.sets.last().copied()
+    /// The name of the manifest of a recovery point that is there.
+    pub fn set(&self, stamp: Stamp) -> Option<&str> {
+        self.sets.get(&stamp).map(String::as_str)
+    }
+
+    /// The recovery points.
+    pub fn sets(&self) -> impl Iterator<Item = Stamp> + '_ {
+        self.sets.keys().copied()
+    }
+
+    /// What a recovery point lacks there: the files that are missing, or have another length than they had.
+    pub fn lacks(&self, point: &Point) -> Vec<String> {
+        let members = point.members.iter();
+        let differs = members.filter(|member| {
+            let (known, there) = (point.size(member.kind), self.length(&member.name));
+            !self.has(&member.name) || known.zip(there).is_some_and(|(known, there)| known != there)
+        });
+        differs.map(|member| member.name.clone()).collect()
     }
 
     /// The recovery points whose runs may have made a file of this time.
-    pub fn sets_near(&self, stamp: Stamp) -> impl Iterator<Item = Stamp> + '_ {
+    fn sets_near(&self, stamp: Stamp) -> impl Iterator<Item = Stamp> + '_ {
         let near = self
             .sets
             .range(stamp.later(-Stamp::SAME_RUN)..=stamp.later(Stamp::SAME_RUN));
-        near.copied().filter(move |set| set.is_near(stamp))
+        near.map(|(set, _)| *set).filter(move |set| set.is_near(stamp))
     }
 
     /// The recovery point that a file belongs to: the last one that began before it, else the first one after, since the name
@@ -69,55 +142,36 @@ impl RemoteFiles {
     }
 }
 
-impl FromIterator<String> for RemoteFiles {
-    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
-        let names: HashSet<String> = names.into_iter().collect();
-        Self {
-            sets: names.iter().filter_map(|name| stamp_of_set(name)).collect(),
-            names,
-        }
-    }
-}
-
-/// The newest recovery point there, with its manifest. A name tells local time; where several may be the newest one, their
-/// manifests tell the instant.
-pub fn newest_there(rclone: &Rclone, there: &RemoteFiles, now: SystemTime) -> Result<Option<(Stamp, String)>> {
-    let mut stamps: Vec<Stamp> = there
-        .sets
-        .iter()
-        .copied()
-        .filter(|set| set.time() < now + ZONES)
-        .collect();
-    if stamps.is_empty() {
-        stamps = there.sets.iter().copied().collect();
-    }
-    let Some(last) = stamps.iter().map(|stamp| stamp.time()).max() else {
+/// The newest recovery point of those that are there, with its manifest, which `read` gives. A name tells local time; where
+/// several may be the newest one, their manifests tell the instant.
+pub fn newest_there<T: Copy>(
+    sets: &[(Stamp, T)],
+    now: SystemTime,
+    read: impl Fn(Stamp, T) -> Result<String>,
+) -> Result<Option<(Stamp, T, String)>> {
+    let ahead = |stamp: Stamp| stamp.time() >= now + ZONES;
+    let all_ahead = sets.iter().all(|(stamp, _)| ahead(*stamp));
+    let sets = || sets.iter().copied().filter(|(stamp, _)| all_ahead || !ahead(*stamp));
+    let Some(last) = sets().map(|(stamp, _)| stamp.time()).max() else {
         return Ok(None);
     };
-    stamps.retain(|stamp| stamp.time() + ZONES > last);
     let mut candidates = Vec::new();
-    for stamp in stamps {
-        let text = fetch_manifest(rclone, stamp)?;
+    for (stamp, place) in sets().filter(|(stamp, _)| stamp.time() + ZONES > last) {
+        let text = read(stamp, place)?;
         // One that cannot be used is told when it is the one to fetch.
         let time = Point::parse(&text).map_or_else(|_| stamp.time(), |point| point.time());
-        candidates.push((time, stamp, text));
+        candidates.push((time, stamp, (place, text)));
     }
     newest_first(&mut candidates, now, |(time, stamp, _)| (*time, *stamp));
-    Ok(candidates.into_iter().next().map(|(_, stamp, text)| (stamp, text)))
-}
-
-/// The text of the manifest of a recovery point there.
-pub fn fetch_manifest(rclone: &Rclone, stamp: Stamp) -> Result<String> {
-    let mut chain = rclone.chain();
-    let stream = rclone.read(&mut chain, &set_name(stamp))?;
-    let text = chain.collect("reading a manifest", stream, manifest::LIMIT as usize);
-    String::from_utf8(text.get(&chain.finish()?)?).context("the manifest is no text")
+    let newest = candidates.into_iter().next();
+    Ok(newest.map(|(_, stamp, (place, text))| (stamp, place, text)))
 }
 
 /// The point that a manifest's path there stands for.
 fn stamp_of_set(name: &str) -> Option<Stamp> {
-    name.strip_prefix(SETS)?
-        .strip_prefix('/')?
+    let name = name.strip_prefix(SETS)?.strip_prefix('/')?;
+    name.strip_suffix(ENCRYPTED)
+        .unwrap_or(name)
         .strip_suffix(SET_SUFFIX)
         .and_then(Stamp::parse)
 }
@@ -140,73 +194,99 @@ pub struct Expired {
     pub files: Vec<String>,
 }
 
+/// A directory there.
+pub struct Place<'a> {
+    /// What stands before the names of its files.
+    pub prefix: String,
+    /// Its files.
+    pub there: &'a RemoteFiles,
+    /// Of its points those that this host knows; of others the names tell local time.
+    pub known: HashMap<Stamp, &'a Point>,
+}
+
 /// Applies the retention to what is there: the same rules as here, but for the age, which is counted from the newest point
-/// there, so that a clock that jumps takes nothing away. `known` are the instants of the points that this host knows; of
-/// others the names tell local time.
+/// there, so that a clock that jumps takes nothing away. `places` are the directories whose points are ours. A point that lacks a
+/// file there, or holds one that is not as it was, is relied on for nothing.
 ///
 /// # Errors
-/// When a directory there does not hold what it should: `named` are the kinds that the points hold which are there.
-pub fn expired(
-    there: &RemoteFiles,
-    known: &HashMap<Stamp, SystemTime>,
-    named: &BTreeSet<Kind>,
-    now: SystemTime,
-    rules: &Rules,
-) -> Result<Expired> {
-    let instant = |set: Stamp| known.get(&set).copied().unwrap_or_else(|| set.time());
-    let mut sets: Vec<(Stamp, SystemTime)> = there.sets.iter().map(|set| (*set, instant(*set))).collect();
-    newest_first(&mut sets, now, |(set, time)| (*time, *set));
-    let Some(&(_, newest)) = sets.first() else {
-        return Ok(Expired::default());
-    };
-    let mut points: BTreeMap<Stamp, Unit> = sets.iter().map(|(set, time)| (*set, unit(*set, *time, true))).collect();
-    let mut others = Vec::new();
-    let mut kinds = BTreeSet::new();
-    for name in &there.names {
-        let Some((kind, stamp)) = stamp_of_file(name) else {
-            continue;
-        };
-        kinds.insert(kind);
-        let point = there.set_of(stamp).and_then(|set| points.get_mut(&set));
-        let mut file = File {
-            path: PathBuf::from(name),
-            kind,
-            bytes: 0,
-            grade: Grade::Good,
-        };
-        match point {
-            Some(point) => point.files.push(file),
-            None => {
-                // What was sent in part is not relied on.
-                file.grade = Grade::Unproven;
-                let mut other = unit(stamp, stamp.time(), false);
-                other.files.push(file);
-                others.push(other);
+/// When a directory there does not hold what it should, as the points tell that this host knows.
+pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<Expired> {
+    let mut names: Vec<Vec<String>> = Vec::new();
+    let mut units = Vec::new();
+    for Place { prefix, there, known } in places {
+        let instant = |set: Stamp| known.get(&set).map_or_else(|| set.time(), |point| point.time());
+        let mut points: BTreeMap<Stamp, Unit> = there.sets().map(|set| (set, unit(set, instant(set), true))).collect();
+        let mut kinds = BTreeSet::new();
+        for name in there.files.keys() {
+            let Some((kind, stamp)) = stamp_of_file(name) else {
+                continue;
+            };
+            kinds.insert(kind);
+            let set = there.set_of(stamp);
+            let point = set.and_then(|set| known.get(&set));
+            let differs = point.is_some_and(|point| {
+                let known = point.size(kind).zip(there.length(name));
+                point.member(kind).is_some_and(|member| member.name == *name) && known.is_some_and(|(a, b)| a != b)
+            });
+            let file = |grade| File {
+                path: PathBuf::from(format!("{prefix}{name}")),
+                kind,
+                bytes: 0,
+                grade,
+            };
+            match set.and_then(|set| points.get_mut(&set)) {
+                Some(point) if differs || there.length(name) == Some(0) => point.files.push(file(Grade::Empty)),
+                Some(point) => point.files.push(file(Grade::Good)),
+                None => {
+                    // What was sent in part is not relied on.
+                    let mut other = unit(stamp, stamp.time(), false);
+                    other.files.push(file(Grade::Unproven));
+                    names.push(Vec::new());
+                    units.push(other);
+                }
             }
         }
+        let held = points.keys().filter_map(|set| known.get(set));
+        let mut wanted = held.flat_map(|point| &point.members).map(|member| member.kind);
+        if let Some(kind) = wanted.find(|kind| !kinds.contains(kind)) {
+            bail!(
+                "{prefix}{}/ is empty there, though recovery points hold files of it",
+                kind.name()
+            );
+        }
+        for (set, mut unit) in points {
+            let good = |kind: &Kind| {
+                unit.files
+                    .iter()
+                    .any(|file| file.kind == *kind && file.grade == Grade::Good)
+            };
+            unit.complete = match known.get(&set) {
+                Some(point) => point.is_complete() && there.lacks(point).is_empty(),
+                None => Kind::PARTS.iter().all(good),
+            };
+            let plain = [false, true].map(|encrypted| set_name(set, encrypted));
+            let here = plain.into_iter().filter(|name| there.has(name));
+            names.push(here.map(|name| format!("{prefix}{name}")).collect());
+            units.push(unit);
+        }
     }
-    if let Some(kind) = named.difference(&kinds).next() {
-        bail!(
-            "{}/ is empty there, though recovery points hold files of it",
-            kind.name()
-        );
-    }
-    let mut points: Vec<(Option<Stamp>, Unit)> = points.into_iter().map(|(set, unit)| (Some(set), unit)).collect();
-    points.extend(others.into_iter().map(|unit| (None, unit)));
-    for (_, unit) in &mut points {
-        let holds = |kind: &Kind| unit.files.iter().any(|file| file.kind == *kind);
-        unit.complete = unit.recorded && Kind::PARTS.iter().all(holds);
-    }
-    let (sets, units): (Vec<Option<Stamp>>, Vec<Unit>) = points.into_iter().unzip();
+    // Age is counted from a point that holds something.
+    let held = |unit: &&Unit| unit.recorded && unit.files.iter().any(|file| file.grade == Grade::Good);
+    let mut times: Vec<SystemTime> = units.iter().filter(held).map(|unit| unit.taken).collect();
+    newest_first(&mut times, now, |time| (*time, ()));
+    let Some(newest) = times.first().copied() else {
+        return Ok(Expired::default());
+    };
     let mut expired = Expired::default();
-    for ((set, unit), verdict) in sets.into_iter().zip(&units).zip(decide(&units, newest, rules)) {
+    for ((sets, unit), verdict) in names.into_iter().zip(&units).zip(decide(&units, newest, rules)) {
         if verdict.is_deletion() {
-            expired.sets.extend(set.map(set_name));
+            expired.sets.extend(sets);
             let names = unit.files.iter().map(|file| file.path.to_string_lossy().into_owned());
             expired.files.extend(names);
         }
     }
     expired.files.sort();
+    expired.sets.sort();
     Ok(expired)
 }
 
@@ -227,114 +307,4 @@ fn unit(stamp: Stamp, time: SystemTime, recorded: bool) -> Unit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stamp(text: &str) -> Stamp {
-        Stamp::parse(text).unwrap()
-    }
-
-    /// Files there: `DAY KINDS`, for a point of that day of 2026 with these files, its manifest first unless there is a `-`.
-    fn there(points: &[&str]) -> RemoteFiles {
-        let mut names = Vec::new();
-        for point in points {
-            let (day, kinds) = point.split_once(' ').unwrap();
-            if !kinds.contains('-') {
-                names.push(format!("sets/2026{day}_020000.sha256"));
-            }
-            for (letter, name) in [
-                ('p', "postgres/n8n_DAY_020001.sql.gz"),
-                ('r', "redis/dump_DAY_020000.rdb.gpg"),
-                ('n', "n8n/n8n_data_DAY_020003.tar.gz"),
-                ('e', "env/env_DAY_020000.backup.gpg"),
-            ] {
-                if kinds.contains(letter) {
-                    names.push(name.replace("DAY", &format!("2026{day}")));
-                }
-            }
-        }
-        names.extend(["env/mine.backup.gpg", "other/n8n_20200101_000000.sql.gz"].map(str::to_owned));
-        names.into_iter().collect()
-    }
-
-    fn rules(days: u64, last: usize) -> Rules {
-        Rules {
-            days,
-            last,
-            ..Rules::default()
-        }
-    }
-
-    /// The days of which the manifests go, and how many files do.
-    fn gone(there: &RemoteFiles, rules: &Rules) -> (Vec<String>, usize) {
-        let now = stamp("20261101_000000").time();
-        let expired = expired(there, &HashMap::new(), &BTreeSet::new(), now, rules).unwrap();
-        let days = expired.sets.iter().map(|name| name[9..13].to_owned());
-        (days.collect(), expired.files.len())
-    }
-
-    #[test]
-    fn age_there_counts_from_the_newest_point() {
-        let files = there(&["0101 pe", "0109 e", "0131 pe"]);
-        assert_eq!(gone(&files, &rules(29, 0)), (vec!["0101".to_owned()], 2));
-        assert_eq!(
-            gone(&files, &rules(1, 0)),
-            (vec!["0101".to_owned(), "0109".to_owned()], 3)
-        );
-        assert_eq!(gone(&there(&["0101 -pe", "0109 -e"]), &rules(1, 0)), (vec![], 0));
-    }
-
-    #[test]
-    fn the_last_of_each_component_stays_there() {
-        // What was sent in part is not relied on.
-        let mut points = vec!["0101 pe", "0102 e", "0103 -p", "0201 e", "0301 e"];
-        assert_eq!(gone(&there(&points), &rules(30, 0)), (vec!["0102".to_owned()], 2));
-        points.push("0302 p");
-        assert_eq!(gone(&there(&points), &rules(30, 0)).1, 4);
-    }
-
-    #[test]
-    fn the_newest_complete_points_stay_there() {
-        let mut points = vec![
-            "0101 prne",
-            "0102 prne",
-            "0103 prne",
-            "0104 prne",
-            "0105 pre",
-            "0901 prne",
-        ];
-        // One run under a wrong clock, or after a long time.
-        let expected = (vec!["0101".to_owned(), "0102".to_owned(), "0105".to_owned()], 11);
-        assert_eq!(gone(&there(&points), &rules(30, 3)), expected);
-        // One that is dated in the future neither counts nor makes the others old.
-        points[5] = "1231 prne";
-        assert_eq!(gone(&there(&points), &rules(30, 3)), (vec![], 0));
-        assert_eq!(gone(&there(&points), &rules(0, 3)), (vec!["0101".to_owned()], 4));
-    }
-
-    #[test]
-    fn a_directory_that_is_empty_there_tells_nothing() {
-        let files = there(&["0101 re", "0901 re"]);
-        let now = stamp("20261101_000000").time();
-        let with = |named: &[Kind]| {
-            let named = named.iter().copied().collect();
-            expired(&files, &HashMap::new(), &named, now, &rules(30, 0))
-        };
-        assert_eq!(with(&[Kind::Redis, Kind::Env]).unwrap().sets.len(), 1);
-        let error = with(&[Kind::Postgres, Kind::Env]).unwrap_err().to_string();
-        assert!(error.starts_with("postgres/ is empty there"), "{error}");
-    }
-
-    #[test]
-    fn what_this_host_knows_of_the_instant_counts() {
-        let files = there(&["0101 prne", "0102 prne"]);
-        let first = stamp("20260102_020000").time();
-        let known = HashMap::from([
-            (stamp("20260102_020000"), first),
-            (stamp("20260101_020000"), first + Duration::from_secs(5 * 86_400)),
-        ]);
-        let now = first + Duration::from_secs(9 * 86_400);
-        let expired = expired(&files, &known, &BTreeSet::new(), now, &rules(2, 1)).unwrap();
-        assert_eq!(expired.sets, ["sets/20260102_020000.sha256"]);
-    }
-}
+mod tests;

@@ -41,7 +41,7 @@ impl fmt::Display for Proof {
 }
 
 /// The rclone of this host, and the directory elsewhere that it works on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rclone {
     program: PathBuf,
     config: Option<PathBuf>,
@@ -65,22 +65,39 @@ impl Rclone {
         })
     }
 
+    /// The same, of a directory there.
+    pub fn within(&self, dir: &str) -> Self {
+        Self {
+            program: self.program.clone(),
+            config: self.config.clone(),
+            remote: self.at(dir),
+            stall: self.stall,
+        }
+    }
+
     /// A chain with the stall limit of this remote.
     pub fn chain(&self) -> Chain {
         Chain::new(self.stall)
     }
 
-    /// The files there, by their paths; none when the directory does not exist.
-    pub fn list(&self) -> Result<Vec<String>> {
+    /// The files there, by their paths, with their lengths where the remote tells them; none when the directory does not exist.
+    pub fn list(&self) -> Result<Vec<(String, Option<u64>)>> {
         let output = self.answer(
             self.command("lsf")
-                .args(["--recursive", "--max-depth=2", "--files-only"])
+                .args(["--recursive", "--max-depth=3", "--files-only"])
+                .args(["--format=sp", "--separator= "])
                 .arg(&self.remote),
             None,
             self.stall,
         )?;
         match output.code {
-            Some(0) => Ok(output.text().lines().map(str::to_owned).collect()),
+            // The length, -1 where it is not known, and the path.
+            Some(0) => Ok(output
+                .text()
+                .lines()
+                .filter_map(|line| line.split_once(' '))
+                .map(|(length, path)| (path.to_owned(), length.parse().ok()))
+                .collect()),
             Some(NO_DIRECTORY) => Ok(Vec::new()),
             _ => {
                 let message = format!("{} cannot be listed: {}", self.remote, output.stderr);

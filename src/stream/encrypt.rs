@@ -133,6 +133,17 @@ impl Gpg {
         Ok((stdout, observer))
     }
 
+    /// Encrypts a text.
+    pub fn encrypt_text(&self, encryption: &Encryption, text: &str) -> Result<Vec<u8>> {
+        let mut input = first_line(encryption);
+        input.extend_from_slice(text.as_bytes());
+        let output = process::output("gpg --encrypt", self.encrypting(encryption), Some(input), self.stall)?;
+        if !output.success {
+            bail!("gpg --encrypt: {}", output.stderr);
+        }
+        Ok(output.stdout)
+    }
+
     /// Decrypts `file`, named `name` in messages. A passphrase or key that does not fit is found out before anything
     /// is given, and is a [`Locked`].
     pub fn decrypt(
@@ -242,6 +253,11 @@ pub const fn can_read(encryption: &Encryption) -> bool {
     matches!(encryption, Encryption::Passphrase(_))
 }
 
+/// Whether what begins so was made by somebody who knows the passphrase of the settings. Anybody can encrypt to a public key.
+pub fn is_of_passphrase(start: &[u8]) -> bool {
+    lock_of(start) == Some(Lock::Passphrase)
+}
+
 /// What gpg reads before the data.
 fn first_line(encryption: &Encryption) -> Vec<u8> {
     match encryption {
@@ -266,18 +282,37 @@ fn tells_cut(line: &str) -> bool {
     line.contains("block_filter")
 }
 
-/// How a message can be decrypted, by its first packet: RFC 4880, section 4.2 (headers), 5.1 and 5.3 (session keys).
-fn lock_of(start: &[u8]) -> Option<Lock> {
-    let first = *start.first()?;
-    let tag = match first & 0b1100_0000 {
-        0b1100_0000 => first & 0b0011_1111,
-        0b1000_0000 => (first & 0b0011_1100) >> 2,
-        _ => return None,
-    };
-    match tag {
-        1 => Some(Lock::PrivateKey),
-        3 => Some(Lock::Passphrase),
-        _ => None,
+/// How a message can be decrypted, by its first packets: RFC 4880, section 4.2 (headers), 5.1 and 5.3 (session keys). Behind
+/// them must stand data that are encrypted and protected against changes (5.13, or AEAD): gpg gives out what is not encrypted
+/// as well, without a word.
+fn lock_of(mut start: &[u8]) -> Option<Lock> {
+    let mut lock = None;
+    loop {
+        let (tag, rest) = match start {
+            [first, rest @ ..] if first & 0b1100_0000 == 0b1100_0000 => (first & 0b0011_1111, rest),
+            [first, rest @ ..] if first & 0b1000_0000 != 0 => ((first & 0b0011_1100) >> 2, rest),
+            _ => return None,
+        };
+        lock = lock.or(match tag {
+            1 => Some(Lock::PrivateKey),
+            3 => Some(Lock::Passphrase),
+            18 | 20 => return lock,
+            _ => return None,
+        });
+        if !matches!(tag, 1 | 3) {
+            return None;
+        }
+        let is_new = start[0] & 0b0100_0000 != 0;
+        let (length, body) = match (is_new, start[0] & 0b11, rest) {
+            (true, _, [short @ 0..=191, body @ ..]) => (usize::from(*short), body),
+            (true, _, [high @ 192..=223, low, body @ ..]) => {
+                (usize::from(*high - 192) * 256 + usize::from(*low) + 192, body)
+            }
+            (false, 0, [short, body @ ..]) => (usize::from(*short), body),
+            (false, 1, [high, low, body @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), body),
+            _ => return None,
+        };
+        start = body.get(length..)?;
     }
 }
 
@@ -305,19 +340,49 @@ mod tests {
     }
 
     #[test]
-    fn the_first_packet_tells_the_lock() {
-        for (byte, lock) in [
-            (0x8c, Some(Lock::Passphrase)),
-            (0xc3, Some(Lock::Passphrase)),
-            (0x85, Some(Lock::PrivateKey)),
-            (0xc1, Some(Lock::PrivateKey)),
-            (0x1f, None),
-            (b'-', None),
-            (0xd2, None),
-        ] {
-            assert_eq!(lock_of(&[byte]), lock, "{byte:x}");
+    fn only_what_is_encrypted_is_a_message() {
+        let key = [0x8c, 2, 4, 9];
+        let public = [0xc1, 192, 8].into_iter().chain([0; 200]).collect::<Vec<u8>>();
+        let message = |parts: &[&[u8]]| lock_of(&parts.concat());
+        for sealed in [0xd2, 0xd4] {
+            assert_eq!(message(&[&key, &[sealed, 1]]), Some(Lock::Passphrase));
+            assert_eq!(message(&[&public, &key, &[sealed]]), Some(Lock::PrivateKey));
         }
-        assert_eq!(lock_of(&[]), None);
+        // Plain or compressed text, and what is not protected against changes, behind a session key or alone.
+        for open in [0xcb, 0xac, 0xa3, 0xc9, 0xd3] {
+            assert_eq!(message(&[&key, &[open, 1]]), None, "{open:x}");
+            assert_eq!(message(&[&[open, 1]]), None, "{open:x}");
+        }
+        for cut in [
+            &key[..1],
+            &key[..3],
+            &key,
+            &[0x8c, 200, 0xd2],
+            &[0x8f, 0xd2],
+            &[0xd2, 1],
+        ] {
+            assert_eq!(message(&[cut]), None, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_wraps_in_plain_is_refused() {
+        let Ok(gpg) = Gpg::locate(None, STALL) else {
+            return skip("encrypt::what_a_stranger_wraps_in_plain_is_refused", "no gpg");
+        };
+        let dir = TempDir::new();
+        let file = dir.path().join("n8n.sql.gz.gpg");
+        let key = passphrase("the right passphrase");
+        let sealed = process::output("gpg", gpg.encrypting(&key), Some(first_line(&key)), STALL).unwrap();
+        let session_key = &sealed.stdout[..2 + usize::from(sealed.stdout[1])];
+        let literal = b"\xcb\x0bb\0\0\0\0\0evil\n";
+        for forged in [literal.to_vec(), [session_key, literal].concat()] {
+            std::fs::write(&file, forged).unwrap();
+            let mut chain = Chain::new(STALL);
+            assert!(gpg
+                .decrypt(&mut chain, Some(&key), File::open(&file).unwrap(), &file)
+                .is_err());
+        }
     }
 
     #[test]

@@ -141,6 +141,12 @@ pub fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
+/// Whether the tests run as root, which alone can be another user as well.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
 /// Tells the summary of `make test` that a test did not run, and why. The test returns after it.
 pub fn skip(test: &str, reason: &str) {
     eprintln!("{test} did not run: {reason}");

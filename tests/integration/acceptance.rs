@@ -195,10 +195,11 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
         .replace("YYYYMMDD_HHMMSS.backup", &format!("{stamp}.backup.gpg"));
     for (name, script) in [
         ("new", format!("cd ~/n8n\n{offsite}")),
-        (
-            "newer",
-            format!("cd ~/n8n\nscripts/fetch-offsite.sh latest\n{recovery}"),
-        ),
+        // The passphrase comes first: the manifests are encrypted as well.
+        ("newer", {
+            let (before, after) = recovery.split_once("scripts/restore-env.sh").unwrap();
+            format!("cd ~/n8n\n{before}scripts/fetch-offsite.sh latest\nscripts/restore-env.sh{after}")
+        }),
     ] {
         lose(&sandbox, &project, &old);
         let _ = fs::remove_file(sandbox.lock_file());

@@ -150,6 +150,11 @@ fn an_interrupted_restore_goes_on() {
         said.stdout.contains("[WARNING] restore: A restore was interrupted"),
         "{said}"
     );
+    let said = sandbox.binary().arg("doctor").run();
+    assert!(
+        said.stdout.contains("WARN restore: A restore was interrupted"),
+        "{said}"
+    );
 
     let outcome = sandbox.run("restore-all", &["latest"]);
     outcome.assert_success();

@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{check_file, DrillEnv, Drilled, Stopwatch};
-use super::{About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
-use super::{Around, N8n, REPLACE_DEPLOYMENT, YES};
+use super::{check_encrypted, About, Around, Backup, BackupRun, Component, N8n, RestoreOptions, RestorePlan};
+use super::{ALLOW_PLAIN, REPLACE_DEPLOYMENT, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
@@ -43,7 +43,7 @@ const ABOUT: About = About {
         details: "Tells by name which settings differ. The present file is kept as .env.before-restore-YYYYMMDD_HHMMSS. Of the\n\
                   deployment's archive that was made with it (or is named instead), files that are missing are written.",
         operand: Some("FILE"),
-        flags: &[YES, REPLACE_DEPLOYMENT],
+        flags: &[YES, REPLACE_DEPLOYMENT, ALLOW_PLAIN],
         ..Row::ACTS
     },
     drill: None,
@@ -115,7 +115,10 @@ impl Component for EnvFile {
         options: RestoreOptions,
     ) -> Result<Box<dyn RestorePlan + 'a>> {
         let journal = ABOUT.restore_journal();
-        let deployment = |file: &Path| deployment::prepare(app, file, options, journal);
+        let deployment = |file: &Path| {
+            check_encrypted(app, file, options)?;
+            deployment::prepare(app, file, options, journal)
+        };
         let (env, deployment) = match is_deployment(file) {
             true => (None, Some(deployment(file)?)),
             false => {

@@ -242,6 +242,7 @@ impl RestorePlan for Plan<'_> {
         }
         // A link may lead to where the file really is.
         let path = self.app.config.env_file();
+        atomic::check_link(&path).with_context(|| format!("Cannot write {}", path.display()))?;
         let path = path.canonicalize().unwrap_or(path);
         let owner = path
             .metadata()

@@ -18,8 +18,8 @@ use self::packer::{Packer, Said, What};
 use super::dirswap::BEGUN;
 use super::drill::{DrillEnv, Drilled};
 use super::run::instant;
-use super::YES;
 use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
+use super::{ALLOW_PLAIN, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
@@ -59,7 +59,7 @@ const ABOUT: About = About {
         details: "The file is verified, unpacked beside the data and read back first. n8n is stopped meanwhile, and what was there\n\
                   is backed up. The volume needs room for both.",
         operand: Some("FILE"),
-        flags: &[YES],
+        flags: &[YES, ALLOW_PLAIN],
         ..Row::ACTS
     },
     drill: Some("unpack the archive and compare its members"),

@@ -20,7 +20,9 @@ const MAINTENANCE: &str = "postgres";
 
 /// The scratch server's settings: nothing in it has to outlive a crash, and nothing in it may wait for a client, since
 /// none but ours can reach it. Parallel workers would want more shared memory than a container has.
-const SETTINGS: [&str; 8] = [
+///
+/// What it says of an error quotes rows, and docker keeps it on disk until the container is gone.
+const SETTINGS: [&str; 9] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -29,6 +31,7 @@ const SETTINGS: [&str; 8] = [
     "max_parallel_maintenance_workers=0",
     "max_parallel_workers_per_gather=0",
     "jit=off",
+    "log_min_messages=fatal",
 ];
 
 /// Tables and indexes take more room than the text of a dump; the log of the load comes on top.

@@ -22,8 +22,8 @@ pub use self::live::read_tables;
 use self::messages::Messages;
 pub use self::rows::{put_rows, How, Put};
 use super::drill::{DrillEnv, Drilled};
-use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
-use super::{CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
+use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan};
+use super::{ALLOW_PLAIN, CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, LISTENS_AFTER, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::{Docker, Exec};
@@ -65,7 +65,7 @@ const ABOUT: About = About {
         details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
                   n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
-        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, DEACTIVATE],
+        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, DEACTIVATE, ALLOW_PLAIN],
         ..Row::ACTS
     },
     drill: Some("load the dump, compare, and decrypt the credentials with the point's key"),

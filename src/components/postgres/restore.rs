@@ -250,9 +250,11 @@ impl RestorePlan for Plan<'_> {
             self.sweep(&staged.name)?;
         }
         let Some(safety) = safety else {
-            self.load_and_check(&staged.name)?;
-            let id = self.limit(&staged.name, &database)?;
-            return self.swap(&mut staged, id, &old, around);
+            return self
+                .load_and_check(&staged.name)
+                .and_then(|()| self.limit(&staged.name, &database))
+                .and_then(|id| self.swap(&mut staged, id, &old, around))
+                .inspect_err(|_| self.check_live(&mut staged));
         };
         // What the live database is like must be with the staged one before the live one goes.
         let id = self.limit(&staged.name, &database)?;
@@ -330,6 +332,32 @@ impl Plan<'_> {
                 Err(error)
             }
             Err(unknown) => Err(unknown.context(format!("{error:#}"))),
+        }
+    }
+
+    /// Says so when the live database did not survive a dump that could not be loaded: what a dump has run on the server is not
+    /// known. The staged one then knows what it was like, and stays.
+    fn check_live(&self, staged: &mut Staged<'_>) {
+        if !self.server.exists {
+            return;
+        }
+        let live = self.live();
+        let there = sql::exists(live).and_then(|ask| self.psql().run(self.maintenance, "restore", ask));
+        match there {
+            Ok(there) if there.trim() == "t" => {}
+            Ok(_) => {
+                staged.keep = true;
+                self.journal.error(format_args!(
+                    "The live database {live} is gone: the dump has dropped it"
+                ));
+                self.journal.error(
+                    "Hint: stop n8n and restore a good recovery point at once: restore-all --only postgres latest. Take no more \
+                     dumps from where this one is from",
+                );
+            }
+            Err(error) => self.journal.warning(&error.context(format!(
+                "Whether the live database {live} is still there could not be found out"
+            ))),
         }
     }
 

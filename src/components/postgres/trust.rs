@@ -4,14 +4,13 @@
 //! older one is fed files of our own only: those that a manifest records, and those that nobody but the caller or root
 //! could have written. For any other file the user has to vouch, by `--trust-dump`.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{anyhow, Result};
 
 use crate::app::App;
-use crate::store::{inventory, Kind};
+use crate::store::{atomic, inventory, Kind};
 use crate::stream::read::sha256;
 
 /// Refuses a file of unknown origin where `psql` cannot be restricted.
@@ -43,7 +42,7 @@ fn is_recorded(app: &App, file: &Path) -> Result<bool> {
 fn is_ours(app: &App, file: &Path) -> bool {
     // The owner of our own process, without a system call of our own.
     let (Ok(us), Ok(real), Ok(dir)) = (
-        fs::metadata("/proc/self").map(|meta| meta.uid()),
+        atomic::own_user().ok_or(()),
         file.canonicalize(),
         // It may be a link to another disk.
         app.store.dir(Kind::Postgres).canonicalize(),
@@ -62,6 +61,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::testing::TempDir;
+    use std::fs;
     use std::os::unix::fs::{symlink, PermissionsExt};
 
     #[test]

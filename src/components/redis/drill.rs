@@ -10,7 +10,7 @@ use super::replies::{fields, keys, CHECKER};
 use super::server::Redis;
 use super::verify;
 use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
-use crate::engine::{Exec, ScratchContainer};
+use crate::engine::{tells_ended_container, Exec, ScratchContainer};
 use crate::formats::tar;
 use crate::process::Input;
 use crate::stream::read::read;
@@ -19,6 +19,45 @@ use crate::stream::read::read;
 const DIR: &str = "/tmp";
 const NAME: &str = "n8n-backup-drill.rdb";
 const PORT: u16 = 6379;
+/// Nobody, by address and port.
+const MASTER: &str = "127.0.0.1 1";
+
+/// How the server of an image is started.
+#[derive(Debug, PartialEq, Eq)]
+struct Start<'a> {
+    /// In place of the image's entry point.
+    entrypoint: Option<&'a str>,
+    /// Before the arguments.
+    command: Option<&'a str>,
+}
+
+impl<'a> Start<'a> {
+    /// By the image's own entry point where that can be, since it adds modules that the snapshot may need. One that is the
+    /// server itself takes arguments alone; a line of shell takes none, and is replaced.
+    fn by(entry: &'a [String]) -> Self {
+        let words = || entry.iter().flat_map(|word| word.split_whitespace());
+        let server = words().find(|word| word.rsplit('/').next().is_some_and(|name| name.ends_with("-server")));
+        let is_line = entry.iter().any(|word| word == "-c");
+        match server {
+            Some(server) if is_line => Self {
+                entrypoint: Some(server),
+                command: None,
+            },
+            Some(_) => Self {
+                entrypoint: None,
+                command: None,
+            },
+            None if is_line => Self {
+                entrypoint: Some("redis-server"),
+                command: None,
+            },
+            None => Self {
+                entrypoint: None,
+                command: Some("redis-server"),
+            },
+        }
+    }
+}
 
 /// Loads the snapshot and compares the number of keys with what `redis-check-rdb` finds in the file.
 ///
@@ -36,8 +75,7 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let image = env.image_of(&context.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
     env.check_room(&image, summary.bytes)?;
     let port = PORT.to_string();
-    let argv = [
-        "redis-server",
+    let arguments = [
         "--port",
         &port,
         "--dir",
@@ -51,9 +89,18 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         "--databases",
         "1024",
         "--replicaof",
-        "127.0.0.1 1",
+        MASTER,
+        // A file that the entry point names may set these.
+        "--requirepass",
+        "",
+        "--daemonize",
+        "no",
     ];
-    let mut server = env.container(&image, &[], &argv)?;
+    let entry = env.docker.entry_point(&image).context(Inconclusive)?;
+    let start = Start::by(&entry);
+    let mut argv: Vec<&str> = start.command.into_iter().collect();
+    argv.extend(arguments);
+    let mut server = env.container_with(&image, start.entrypoint, &[], &argv)?;
     put(env, &server, file, summary.bytes)?;
     server.start().context(Inconclusive)?;
     let loaded = loaded(env, &mut server)?;
@@ -105,19 +152,34 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
             stall: env.app.config.stall,
         };
         // While it does not listen yet, there is no answer.
-        let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace"]) else {
+        let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace", "INFO replication"]) else {
             return Ok(None);
         };
-        let [persistence, keyspace] = replies.as_slice() else {
+        let [persistence, keyspace, replication] = replies.as_slice() else {
             bail!("too few replies from Redis")
         };
+        // An entry point that takes no arguments starts another one.
+        let ours = fields(replication).get("master_port").is_some_and(|port| *port == "1");
+        ensure!(
+            ours,
+            "the image's entry point does not start the Redis that was asked for"
+        );
         let loading = fields(persistence).get("loading").is_none_or(|loading| loading != "0");
         Ok((!loading).then(|| keyspace.clone()))
     });
     let keyspace = keyspace
-        .map_err(|error| explain(error, "Redis", &env.app.config.drill_memory))
+        .map_err(|error| match tells_of_snapshot(&format!("{error:#}")) {
+            true => explain(error, "Redis", &env.app.config.drill_memory),
+            false => error.context(Inconclusive),
+        })
         .context("Redis did not load the snapshot")?;
     keys(&keyspace).context("INFO keyspace is not understood")
+}
+
+/// Whether Redis speaks of the snapshot: `Short read or OOM loading DB`, `Wrong signature trying to load DB from file`,
+/// `Can't handle RDB format version`. It may as well have found fault with its arguments.
+fn tells_of_snapshot(text: &str) -> bool {
+    text.contains("DB") || tells_ended_container(text)
 }
 
 /// The number of keys that `redis-check-rdb` finds in the snapshot; none where the image has no such program.
@@ -126,7 +188,14 @@ fn held(env: &DrillEnv<'_>, server: &ScratchContainer) -> Result<Option<u64>> {
     let check = env
         .docker
         .exec(server.id(), Exec::default(), &[&CHECKER[..], &[&path]].concat());
-    let output = env.docker.answer("redis-check-rdb", check, None)?;
+    let mut output = env.docker.answer("redis-check-rdb", check, None)?;
+    // Without a shell in the image, by each name.
+    for name in ["redis-check-rdb", "valkey-check-rdb"] {
+        if matches!(output.code, Some(126 | 127)) {
+            let check = env.docker.exec(server.id(), Exec::default(), &[name, &path]);
+            output = env.docker.answer(name, check, None)?;
+        }
+    }
     let text = output.text();
     match keys_read(&text) {
         Some(keys) if output.success => Ok(Some(keys)),
@@ -145,6 +214,38 @@ fn keys_read(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_point_that_is_the_server_gets_arguments_alone() {
+        let start = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let start = Start::by(&words);
+            (start.entrypoint.map(str::to_owned), start.command.map(str::to_owned))
+        };
+        let own = |word: &str| Some(word.to_owned());
+        assert_eq!(start(&[]), (None, own("redis-server")));
+        assert_eq!(start(&["docker-entrypoint.sh"]), (None, own("redis-server")));
+        assert_eq!(start(&["redis-server"]), (None, None));
+        assert_eq!(
+            start(&["tini", "--", "/usr/bin/valkey-server", "/etc/valkey.conf"]),
+            (None, None)
+        );
+        assert_eq!(
+            start(&["/bin/sh", "-c", "exec redis-server"]),
+            (own("redis-server"), None)
+        );
+        assert_eq!(start(&["/bin/sh", "-c", "/run.sh"]), (own("redis-server"), None));
+    }
+
+    #[test]
+    fn what_redis_says_of_the_snapshot_is_told_from_the_rest() {
+        assert!(tells_of_snapshot(
+            "the container has ended: Short read or OOM loading DB. Unrecoverable error"
+        ));
+        assert!(!tells_of_snapshot(
+            "Fatal error, can't open config file '/data/redis-server': No such file"
+        ));
+    }
 
     #[test]
     fn the_count_of_the_checker_is_read() {

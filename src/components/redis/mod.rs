@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{bail, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled};
-use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan, LISTENS_AFTER};
-use super::{EMPTY_QUEUE, YES};
+use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
+use super::{ALLOW_PLAIN, EMPTY_QUEUE, LISTENS_AFTER, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::Docker;
@@ -43,7 +43,7 @@ const ABOUT: About = About {
         details: "The file is verified and loaded by a server of its own first; the append-only file, where Redis keeps one, is\n\
                   written anew from it. n8n is stopped meanwhile. Waiting jobs of n8n's queue may run again.",
         operand: Some("FILE"),
-        flags: &[YES, EMPTY_QUEUE],
+        flags: &[YES, EMPTY_QUEUE, ALLOW_PLAIN],
         ..Row::ACTS
     },
     drill: Some("load the snapshot and compare its keys"),

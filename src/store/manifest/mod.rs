@@ -356,7 +356,7 @@ pub fn update(store: &Store, stamp: Stamp, change: impl FnOnce(&mut Point)) -> R
 }
 
 /// Holds the manifests. Another's change of one takes milliseconds.
-fn lock(store: &Store) -> Result<Lock> {
+pub(super) fn lock(store: &Store) -> Result<Lock> {
     let dir = store.sets_dir();
     make_dir(&dir)?;
     Lock::wait(&component_lock(&dir), Duration::from_secs(60), |_| Ok(()))

@@ -213,4 +213,75 @@ fn a_killed_test_of_the_volume_leaves_no_key_behind() {
     running.signal("KILL");
     running.wait();
     crate::common::await_true("the container is left", || left().is_empty() && !is_there(&volume));
+    drop(sandbox);
+}
+
+/// An image whose entry point is the server itself, as a line of shell too, says nothing of the backup.
+#[test]
+fn an_entry_point_that_is_the_server_starts_it() {
+    let sandbox = Sandbox::new("dentry").stack().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let base = sandbox.docker(&["inspect", "--format", "{{.Image}}", &sandbox.container("redis")]);
+    let source = format!("{}-source", sandbox.prefix());
+    let create = |name: &str, image: &str| {
+        let mut create = vec!["create".to_owned(), "--name".to_owned(), name.to_owned()];
+        create.extend(sandbox.labels());
+        create.push(image.to_owned());
+        sandbox.docker(&create);
+    };
+    create(&source, base.trim());
+    let conf = sandbox.write("own.conf", "requirepass \"a secret\"\ndaemonize yes\nsave 60 1\n");
+    sh("chmod 644 \"$1\"", &[conf.as_os_str()]);
+    let target = format!("{source}:/etc/own.conf");
+    sandbox.docker(&["cp".as_ref(), conf.as_os_str(), target.as_ref()]);
+    let mut images = Vec::new();
+    for (number, entry) in [
+        r#"["redis-server"]"#,
+        r#"["/usr/bin/env", "redis-server", "/etc/own.conf"]"#,
+        r#"["/bin/sh", "-c", "exec redis-server --port 7000"]"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = Image(format!("{}-entry:{number}", sandbox.prefix().to_lowercase()));
+        sandbox.docker(&[
+            "commit",
+            "-c",
+            &format!("ENTRYPOINT {entry}"),
+            "-c",
+            "CMD []",
+            &source,
+            &image.0,
+        ]);
+        let live = format!("{}-entry-{number}", sandbox.prefix());
+        create(&live, &image.0);
+        images.push(image);
+        sandbox.set("BACKUP_REDIS_CONTAINER", &live);
+        let outcome = sandbox.run("test-recovery", &["--full"]);
+        assert_says(&outcome, "SUCCESS Redis: {} keys recovered in {}");
+        let set = fs::read_to_string(sandbox.backup("sets")).unwrap();
+        assert!(!set.contains("# drill: failed"), "{entry}: {outcome}");
+    }
+    // One that takes no arguments, whatever it starts, has not tested anything.
+    let image = Image(format!("{}-entry:x", sandbox.prefix().to_lowercase()));
+    let script = sandbox.write("entry.sh", "#!/bin/sh\nexec redis-server --port 6379\n");
+    sh("chmod 755 \"$1\"", &[script.as_os_str()]);
+    let target = format!("{source}:/usr/local/bin/entry");
+    sandbox.docker(&["cp".as_ref(), script.as_os_str(), target.as_ref()]);
+    sandbox.docker(&[
+        "commit",
+        "-c",
+        r#"ENTRYPOINT ["/usr/local/bin/entry"]"#,
+        &source,
+        &image.0,
+    ]);
+    let live = format!("{}-entry-x", sandbox.prefix());
+    create(&live, &image.0);
+    sandbox.set("BACKUP_REDIS_CONTAINER", &live);
+    let outcome = sandbox.run("test-recovery", &["--full"]);
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    let set = fs::read_to_string(sandbox.backup("sets")).unwrap();
+    assert!(!set.contains("# drill: failed"), "{outcome}");
+    drop(sandbox);
+    drop(images);
 }

@@ -484,3 +484,49 @@ fn other_encodings_come_back() {
         });
     }
 }
+
+/// What a function of the dump runs on the server is not seen beforehand; that the live database is gone is said.
+#[test]
+fn a_live_database_that_a_dump_has_dropped_is_told() {
+    let sandbox = Sandbox::new("dumpdrop").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    let database = sandbox.psql("SELECT current_database()").trim().to_owned();
+    let user = sandbox.psql("SELECT current_user").trim().to_owned();
+    case(
+        "a dump that drops the live database in a DO block and fails then",
+        || {
+            // In the background: a server drops no database while one of its sessions waits for a program.
+            let drop = format!(
+                "CREATE TABLE public.out(line text); DO $x$ BEGIN EXECUTE $y$COPY public.out FROM PROGRAM \
+             'dropdb --force -U \"{user}\" \"{database}\" >/dev/null 2>&1 &'$y$; END $x$; \
+             SELECT pg_sleep(5); SELECT 1/0;"
+            );
+            let bad = edited(&sandbox, &dump, "drops.sql.gz", |text| before_end(&text, &drop));
+            // In the directory of our own dumps it is loaded as one of them.
+            let bad_name = sandbox.path("backups/postgres/n8n_20200101_000000.sql.gz");
+            fs::copy(&bad, &bad_name).unwrap();
+            let outcome = sandbox.call("restore-postgres").arg(&bad_name).run();
+            assert_eq!(outcome.code, Some(1), "{outcome}");
+            outcome.assert_log_has(
+                "restore-postgres",
+                "ERROR The live database {} is gone: the dump has dropped it",
+            );
+            outcome.assert_log_has(
+                "restore-postgres",
+                "ERROR Hint: stop n8n and restore a good recovery point at once: {}",
+            );
+            outcome.assert_log_has("restore-postgres", "ERROR Database restore failed");
+            fs::remove_file(&bad_name).unwrap();
+            sandbox.call("restore-postgres").arg(&dump).run().assert_success();
+            assert_same(&before, &sandbox.fingerprint_postgres());
+        },
+    );
+    case("a dump that fails and leaves the live database", || {
+        let bad = edited(&sandbox, &dump, "fails.sql.gz", |text| before_end(&text, "SELECT 1/0;"));
+        let outcome = sandbox.call("restore-postgres").arg(&bad).run();
+        outcome.assert_error("Database restore failed");
+        assert!(!outcome.stdout.contains("is gone"), "{outcome}");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+    });
+}

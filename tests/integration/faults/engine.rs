@@ -247,3 +247,34 @@ fn slow_work_in_the_server_is_no_stall() {
     });
     sandbox.run("backup-postgres", &[]).assert_success();
 }
+
+/// A client that warns of its configuration on each call, as one without a home does, or podman under docker's name.
+#[test]
+fn a_client_that_warns_on_each_call_is_believed() {
+    let sandbox = Sandbox::new("engwarn").stack().seeded().build();
+    let warnings = "echo 'WARNING: Error loading config file: /root/.docker/config.json: permission denied' >&2\n\
+                    echo 'Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.' >&2";
+    let noisy = docker_stand_in(&sandbox, warnings);
+    let before = sandbox.fingerprint();
+    case("a backup by a client that warns on each call", || {
+        sandbox.call("backup-all").path_first(&noisy).run().assert_success();
+    });
+    case(
+        "restores by a client that warns on each call, where n8n's containers are not there",
+        || {
+            sandbox.psql("drop table settings cascade");
+            sandbox.redis(&["flushall"]);
+            let outcome = sandbox
+                .call("restore-all")
+                .args(&["latest", "--yes"])
+                .path_first(&noisy)
+                .run();
+            outcome.assert_success();
+            assert_same(&before, &sandbox.fingerprint());
+            // A volume that is not there is no silence of the engine either.
+            sandbox.set("BACKUP_N8N_VOLUME", "n8nbt-no-such-volume");
+            let outcome = sandbox.call("backup-n8n").path_first(&noisy).run();
+            outcome.assert_error("Docker volume n8nbt-no-such-volume does not exist");
+        },
+    );
+}

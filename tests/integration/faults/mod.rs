@@ -12,6 +12,7 @@ mod kills;
 mod locks;
 mod output;
 mod restores;
+mod users;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -106,12 +107,13 @@ fn shell(script: &str, path: &Path, unpacked: &Path) {
 /// Nobody holds the lock of backup-all and the restores.
 #[track_caller]
 pub fn assert_lock_free(sandbox: &Sandbox) {
-    let lock = sandbox.aside("lock");
-    if lock.exists() {
-        let mut flock = Command::new("flock");
-        // A child that was being started when we died holds it until its own program begins.
-        flock.args(["-w", "2"]).arg(&lock).arg("true");
-        assert!(run_command(flock).status.success(), "the lock is held");
+    for lock in [sandbox.lock_file(), sandbox.path("backups/.lock")] {
+        if lock.exists() {
+            let mut flock = Command::new("flock");
+            // A child that was being started when we died holds it until its own program begins.
+            flock.args(["-w", "2"]).arg(&lock).arg("true");
+            assert!(run_command(flock).status.success(), "{} is held", lock.display());
+        }
     }
 }
 

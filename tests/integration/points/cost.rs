@@ -35,11 +35,11 @@ fn project(count: u32) -> Sandbox {
             fs::write(backups.join(&name), "ten bytes.").unwrap();
             let _ = writeln!(text, "# size.{kind}: 10");
             let _ = writeln!(lines, "{sum}  {name}");
-            let _ = writeln!(names, "{name}");
+            let _ = writeln!(names, "10 {name}");
         }
         let set = format!("sets/{stamp}.sha256");
         fs::write(backups.join(&set), text + &lines).unwrap();
-        let _ = writeln!(names, "{set}");
+        let _ = writeln!(names, "900 {set}");
     }
     fs::write(sandbox.aside("names"), names).unwrap();
     sandbox
@@ -51,7 +51,7 @@ fn cost(sandbox: &Sandbox, runs: usize, args: &[&str]) -> f64 {
     let rclone = sandbox.stand_in(
         "rclone",
         &format!(
-            "#!/bin/sh\ncase \" $* \" in *' lsf '*) cat '{}' ;; esac\n",
+            "#!/bin/sh\ncase \" $* \" in *' lsf '*) cat '{}' ;; *' check '*) echo '4 matching files' >&2 ;; esac\n",
             names.display()
         ),
     );

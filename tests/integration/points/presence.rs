@@ -364,16 +364,19 @@ fn what_is_empty_off_site_lets_nothing_go_there() {
     }
     sandbox.run("backup-offsite", &[]).assert_success();
     sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "30");
+    let identity = fs::read_to_string(sandbox.path("backups/.identity")).unwrap();
+    let there = there.join(format!("stack-{}", identity.trim()));
     let sets = || fs::read_dir(there.join("sets")).unwrap().count();
     assert_eq!(sets(), 3);
-    fs::rename(there.join("postgres"), there.with_file_name("postgres")).unwrap();
+    fs::rename(there.join("postgres"), sandbox.aside("postgres")).unwrap();
     let outcome = sandbox.run("backup-offsite", &[]);
     outcome.assert_log_has(
         "backup-offsite",
-        "WARN postgres/ is empty there, {}: nothing is deleted there",
+        "WARN stack-{}/postgres/ is empty there, {}: nothing is deleted there",
     );
     assert_eq!(sets(), 3, "{outcome}");
-    fs::rename(there.with_file_name("postgres"), there.join("postgres")).unwrap();
+    fs::remove_dir_all(there.join("postgres")).unwrap();
+    fs::rename(sandbox.aside("postgres"), there.join("postgres")).unwrap();
     let outcome = sandbox.run("backup-offsite", &[]);
     outcome.assert_log_has("backup-offsite", "INFO Deleting there, older than 30 days: {}");
     assert_eq!(sets(), 1, "{outcome}");

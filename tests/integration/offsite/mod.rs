@@ -1,12 +1,15 @@
 //! Off-site copies, by the real rclone: to a directory, and to WebDAV and SFTP servers on this host.
 
+mod stacks;
+mod tampered;
+
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::common::servers::{files, Rclone};
-use crate::common::{assert_same, done, has_program, name, sh, skip, Outcome, Sandbox};
+use crate::common::{assert_same, done, has_program, mode, name, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const REMOTE: &str = "n8n-backup:n8n-backups";
@@ -33,6 +36,22 @@ fn to_directory(sandbox: &Sandbox) -> PathBuf {
     let dir = sandbox.aside("elsewhere");
     configure(sandbox, &format!("type = alias\nremote = {}\n", dir.display()));
     dir.join("n8n-backups")
+}
+
+/// The directory of the one stack there.
+fn stack_dir(there: &Path) -> PathBuf {
+    let items = fs::read_dir(there).unwrap().map(|item| item.unwrap().path());
+    let mut stacks: Vec<PathBuf> = items.filter(|path| name(path).starts_with("stack-")).collect();
+    assert_eq!(stacks.len(), 1, "{stacks:?}");
+    stacks.remove(0)
+}
+
+/// The identity that a project has.
+fn identity(sandbox: &Sandbox) -> String {
+    fs::read_to_string(sandbox.path("backups/.identity"))
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 fn manifest(sandbox: &Sandbox) -> String {
@@ -87,11 +106,15 @@ fn a_point_goes_off_site_and_comes_back_on_a_new_host() {
         ],
     );
     let here = sandbox.path("backups");
+    let bucket = there;
+    let there = stack_dir(&bucket);
+    assert_eq!(name(&there), format!("stack-{}", identity(&sandbox)));
+    assert_eq!(mode(&sandbox.path("backups/.identity")), 0o600);
     let mut sent = files(&there);
     assert_eq!(sent.len(), 5, "{sent:?}");
     let set = sent.pop().unwrap();
     assert!(
-        set.starts_with("sets/") && sent.iter().all(|name| name.ends_with(".gpg")),
+        set.starts_with("sets/") && sent.iter().chain([&set]).all(|name| name.ends_with(".gpg")),
         "{sent:?}"
     );
     for name in &sent {
@@ -101,31 +124,39 @@ fn a_point_goes_off_site_and_comes_back_on_a_new_host() {
             "{name}"
         );
     }
-    let public = fs::read_to_string(there.join(&set)).unwrap();
+    let public = String::from_utf8_lossy(&fs::read(there.join(&set)).unwrap()).into_owned();
     assert!(!public.contains("workflow_entity") && manifest(&sandbox).contains("workflow_entity"));
+    assert!(manifest(&sandbox).contains(&format!("# stack: {}\n", identity(&sandbox))));
     assert!(manifest(&sandbox).contains(&format!(" {REMOTE} (compared by checksum)\n")));
 
     let again = send(&sandbox);
     assert_eq!(again.code, Some(2), "{again}");
     again.assert_log_has("backup-offsite", "INFO Nothing to send to {}");
     // What is deleted here stays there.
-    for name in sent.iter().chain([&set]) {
+    for name in sent.iter().map(String::as_str).chain([set.trim_end_matches(".gpg")]) {
         fs::remove_file(here.join(name)).unwrap();
     }
     assert_eq!(send(&sandbox).code, Some(2));
-    assert_eq!(files(&there).len(), 5);
+    assert_eq!(files(&bucket).len(), 5);
 
     let new_host = Sandbox::new("offnew").postgres().build();
     new_host.set("RCLONE_CONFIG", &sandbox.aside("rclone.conf").to_string_lossy());
     let fetch = |args: &[&str]| new_host.binary().arg("fetch-offsite").args(args).run();
-    fetch(&["latest"]).assert_success();
+    let locked = fetch(&["latest"]);
+    assert_eq!(locked.code, Some(1), "{locked}");
+    locked.assert_log_has("fetch-offsite", "ERROR Hint: set BACKUP_GPG_PASSPHRASE {}");
+    assert!(new_host.backups("sets").is_empty());
+    new_host.set("BACKUP_GPG_PASSPHRASE", PASSPHRASE);
+    let fetched = fetch(&["latest"]);
+    fetched.assert_success();
+    fetched.assert_log_has("fetch-offsite", "INFO This host takes over the identity of stack {}");
+    assert_eq!(identity(&new_host), name(&there).trim_start_matches("stack-"));
     for name in &sent {
         assert_eq!(
             fs::read(new_host.path("backups").join(name)).unwrap(),
             fs::read(there.join(name)).unwrap()
         );
     }
-    new_host.set("BACKUP_GPG_PASSPHRASE", PASSPHRASE);
     let verified = new_host.binary().arg("verify").run();
     verified.assert_success();
     verified.assert_log_has("verify", "SUCCESS Verification completed: 4 file(s) are good");
@@ -232,89 +263,6 @@ fn what_has_rotted_here_is_not_sent() {
     send(&sandbox).assert_success();
 }
 
-/// A recovery point made by hand, of a snapshot with these contents.
-fn point(sandbox: &Sandbox, stamp: &str, snapshot: &str, contents: &str) {
-    let name = format!("redis/dump_{snapshot}.rdb");
-    let file = sandbox.write(&format!("backups/{name}"), contents);
-    let sum = sh("sha256sum <\"$1\" | cut -c -64", &[file.as_os_str()]);
-    let text = format!(
-        "# n8n-backup recovery point {stamp}\n# failed: postgres n8n env\n# size.redis: {}\n{}  {name}\n",
-        contents.len(),
-        sum.trim()
-    );
-    fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
-    sandbox.write(&format!("backups/sets/{stamp}.sha256"), text);
-}
-
-#[test]
-fn another_stacks_copies_are_not_replaced() {
-    if lacks_programs("offsite::another_stacks_copies") {
-        return;
-    }
-    let [first, second] =
-        ["offone", "offtwo"].map(|name| Sandbox::new(name).env("RCLONE_SYNC_ENCRYPTED_ONLY", "false").build());
-    let there = to_directory(&first);
-    second.set("RCLONE_CONFIG", &first.aside("rclone.conf").to_string_lossy());
-    let contents = || -> Vec<Vec<u8>> {
-        let names = files(&there);
-        names.iter().map(|name| fs::read(there.join(name)).unwrap()).collect()
-    };
-    let (stamp, later) = ("20260102_020000", "20260102_020001");
-    let long = "of the first stack ".repeat(1000);
-    point(&first, stamp, later, &long);
-    send(&first).assert_success();
-    let before = contents();
-    let refused = |what: &str| {
-        let outcome = send(&second);
-        outcome.assert_error("Recovery point {} could not be sent to {}");
-        outcome.assert_log_has(
-            "backup-offsite",
-            "ERROR Cause: {} is there and is not ours: give each stack an RCLONE_BUCKET of its own in .env{}",
-        );
-        assert_eq!(contents(), before, "{what}: {outcome}");
-        for kind in ["redis", "sets"] {
-            fs::remove_file(second.backup(kind)).unwrap();
-        }
-    };
-    point(&second, stamp, later, "of the second");
-    refused("the same names");
-    point(&second, stamp, stamp, "of the second");
-    refused("the same name of the manifest alone");
-    point(&second, later, later, "of the second");
-    refused("the same name of a file alone");
-
-    // One that has no manifest there yet may be on its way.
-    let (set, file) = (
-        there.join(format!("sets/{stamp}.sha256")),
-        there.join(format!("redis/dump_{later}.rdb")),
-    );
-    let manifest = fs::read(&set).unwrap();
-    fs::remove_file(&set).unwrap();
-    point(&second, stamp, later, "of the second");
-    let outcome = send(&second);
-    assert_eq!(outcome.code, Some(1), "{outcome}");
-    assert_eq!(contents(), before[..1]);
-    // The first stack's own send goes on from wherever it was interrupted.
-    for (left, cut) in [
-        (long.len(), None),
-        (5000, None),
-        (0, None),
-        (long.len(), Some(manifest.len() - 3)),
-    ] {
-        fs::write(&file, &long[..left]).unwrap();
-        let _ = fs::remove_file(&set);
-        if let Some(cut) = cut {
-            fs::write(&set, &manifest[..cut]).unwrap();
-        }
-        point(&first, stamp, later, &long);
-        send(&first).assert_success();
-        assert_eq!(contents(), before, "{left} {cut:?}");
-    }
-    second.set("RCLONE_BUCKET", "second");
-    send(&second).assert_success();
-    assert_eq!(contents(), before);
-}
-
 #[test]
 fn a_server_that_dies_or_stands_still_costs_one_run_only() {
     if lacks_programs("offsite::a_server_that_dies") {
@@ -338,10 +286,15 @@ fn a_server_dies_and_stands_still(protocol: &'static str, proof: &str) {
         .build();
     fill(&sandbox, 12);
     let mut server = Rclone::start(&sandbox.aside("served"), protocol);
+    let server_dir = server.dir.clone();
     configure(&sandbox, &server.section());
     sandbox.run("backup-n8n", &[]).assert_success();
     let slowly = || sandbox.call("backup-offsite").env("RCLONE_BWLIMIT", "3M");
-    let sets = server.dir.join("n8n-backups/sets");
+    let sets = || -> Vec<String> {
+        let mut names = files(&server_dir.join("n8n-backups"));
+        names.retain(|name| name.contains("/sets/"));
+        names
+    };
 
     let mut run = slowly().spawn();
     run.await_that("a part of the file to arrive", |_| server.bytes() > 1_000_000);
@@ -349,7 +302,7 @@ fn a_server_dies_and_stands_still(protocol: &'static str, proof: &str) {
     let outcome = run.wait();
     outcome.assert_error("Recovery point {} could not be sent to {}");
     assert!(
-        files(&sets).is_empty() && !newest(&sandbox).contains("# offsite"),
+        sets().is_empty() && !newest(&sandbox).contains("# offsite"),
         "{outcome}"
     );
     server.restart();
@@ -365,7 +318,7 @@ fn a_server_dies_and_stands_still(protocol: &'static str, proof: &str) {
     assert_eq!(outcome.code, Some(1), "{outcome}");
     assert!(outcome.took < Duration::from_secs(40), "{outcome}");
     assert!(
-        files(&sets).is_empty() && !newest(&sandbox).contains("# offsite"),
+        sets().is_empty() && !newest(&sandbox).contains("# offsite"),
         "{outcome}"
     );
     let outcome = send(&sandbox);
@@ -375,7 +328,7 @@ fn a_server_dies_and_stands_still(protocol: &'static str, proof: &str) {
         &format!("INFO Recovery point {{}} is at {{}}, {proof}"),
     );
     let sent = sandbox.backups("n8n").pop().unwrap();
-    let copy = server.dir.join("n8n-backups/n8n").join(name(&sent));
+    let copy = stack_dir(&server.dir.join("n8n-backups")).join("n8n").join(name(&sent));
     assert_eq!(fs::read(sent).unwrap(), fs::read(copy).unwrap());
     assert!(newest(&sandbox).contains("# offsite"));
     assert_eq!(send(&sandbox).code, Some(2));

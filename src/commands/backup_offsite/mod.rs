@@ -1,0 +1,453 @@
+//! backup-offsite: recovery points to another place.
+//!
+//! Off-site, each stack has a directory, where files have the same paths as below `backups/`. A point's files are sent and
+//! compared first, its manifest last: where the manifest is, the point is whole. Each run compares the names and lengths of
+//! all points that are marked as copied, and the checksums of one in turn. Nothing is deleted there because it was deleted
+//! here; age alone decides.
+
+mod there;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{bail, ensure, Context as _, Result};
+use chrono::DateTime;
+
+use self::there::{sent_manifest, There, SENT};
+use super::shared::{dry_run, now, open};
+use super::{Command, Run};
+use crate::app::App;
+use crate::cli::{Flag, Row};
+use crate::process::hinted;
+use crate::report::log::Journal;
+use crate::report::units;
+use crate::store::atomic::{self, Access};
+use crate::store::identity::{self, Identity};
+use crate::store::inventory::{self, is_ahead};
+use crate::store::lock::{Attempt, Lock};
+use crate::store::manifest::{self, Member, Point};
+use crate::store::marks::{self, Mark, OffsiteCopy};
+use crate::store::offsite::{expired, set_name, stack_dir, Expired};
+use crate::store::remote::{Proof, Rclone};
+use crate::store::retention::{age_in_days, Rules};
+use crate::store::{make_dir, total, ENCRYPTED};
+use crate::stream::checksum::Digest;
+use crate::stream::encrypt::Gpg;
+use crate::stream::read::sha256;
+
+const DRY_RUN: Flag = dry_run("only say what would be sent and deleted");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "backup-offsite",
+        summary: "copy the recovery points that are not off-site yet to RCLONE_REMOTE:RCLONE_BUCKET",
+        details:
+            "By rclone, newest first; each is compared there and then marked. Those that are marked are looked at in\n\
+                  each run, by names and lengths, and one in turn by checksums; what is missing there is sent again.\n\
+                  Only BACKUP_OFFSITE_KEEP_DAYS deletes anything there. Exits 0 when done, 1 on failure, 2 when there\n\
+                  was nothing to send.",
+        flags: &[DRY_RUN],
+        in_background: true,
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| run(&open(project, call)?, call.has(&DRY_RUN))),
+};
+
+/// The journal of the copy to elsewhere, for those who run it as a step of theirs.
+pub const JOURNAL: Journal = Journal::new("backup-offsite");
+/// The exit code when everything is there already.
+const NOTHING_TO_SEND: u8 = 2;
+/// Facts that hold names of tables and stay here, when only what is encrypted may leave.
+const PRIVATE_FACTS: [&str; 2] = ["postgres.rows.", "postgres.sequence."];
+/// When the copy was last compared by checksums.
+const CHECKED: &str = "offsite.checked";
+
+/// Sends the recovery points that are not elsewhere yet, newest first, and applies the retention there. Gives the exit
+/// code: 0, or 2 when there was nothing to send.
+///
+/// # Errors
+/// When a point cannot be sent or proven there; it is not marked, and the next run completes it.
+pub fn run(app: &App, dry_run: bool) -> Result<u8> {
+    let remote = app.config.remote();
+    JOURNAL.info(format_args!("Starting off-site copy to {remote}"));
+    if dry_run {
+        JOURNAL.info("Running in dry-run mode (nothing will be sent or deleted)");
+    }
+    let rclone = rclone(app)?;
+    let _lock = if dry_run { None } else { Some(hold(app)?) };
+    let now = SystemTime::now();
+    let (points, stack) = points(app, now, dry_run)?;
+    let there = There::look(&rclone, stack)?;
+    let mut plan = plan(app, &points, &there, &remote, now, dry_run)?;
+    if !dry_run {
+        plan.extend(check_in_turn(app, &rclone, &points, &there, &remote)?);
+    }
+
+    let (mut sent, mut bytes) = (0_u64, 0_u64);
+    for point in plan {
+        let size = length(app, point);
+        if dry_run {
+            check_ours(app, &rclone, point, &there, &remote).with_context(|| not_sent(point, &remote))?;
+            JOURNAL.info(format_args!(
+                "[DRY-RUN] Would send: recovery point {} ({})",
+                point.stamp,
+                units::amount(size)
+            ));
+        } else {
+            JOURNAL.info(format_args!(
+                "Sending recovery point {} ({})",
+                point.stamp,
+                units::amount(size)
+            ));
+            let (proof, manifest) =
+                send(app, &rclone, point, size, &there).with_context(|| not_sent(point, &remote))?;
+            manifest::update(&app.store, point.stamp, |point| {
+                point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
+                point.unset(CHECKED);
+                point.set(SENT, &manifest);
+            })?;
+            JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
+        }
+        sent += 1;
+        bytes = total([bytes, size]);
+    }
+    clear(app, &rclone, &points, there, dry_run)?;
+    if sent == 0 {
+        JOURNAL.info(format_args!("Nothing to send to {remote}"));
+        return Ok(NOTHING_TO_SEND);
+    }
+    JOURNAL.success(match dry_run {
+        true => "Dry-run completed".to_owned(),
+        false => format!(
+            "Off-site copy completed: {sent} recovery point(s), {}, to {remote}",
+            units::amount(bytes)
+        ),
+    });
+    Ok(0)
+}
+
+fn not_sent(point: &Point, remote: &str) -> String {
+    format!("Recovery point {} could not be sent to {remote}", point.stamp)
+}
+
+/// The rclone of this host, with the remote of the settings.
+pub(super) fn rclone(app: &App) -> Result<Rclone> {
+    let config = &app.config;
+    Rclone::locate(
+        config.path.as_ref(),
+        config.rclone_config.clone(),
+        config.remote(),
+        config.stall,
+    )
+}
+
+/// One copy at a time; a backup may run meanwhile.
+fn hold(app: &App) -> Result<Lock> {
+    make_dir(app.store.root())?;
+    match Lock::attempt(&app.store.root().join(".offsite.lock"))? {
+        Attempt::Held(lock) => Ok(lock),
+        Attempt::Busy(pid) => bail!(Busy { pid }),
+    }
+}
+
+/// Another off-site copy is under way.
+#[derive(Debug)]
+pub struct Busy {
+    pid: String,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "An off-site copy is already in progress (PID: {})", self.pid)
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// The points of this stack, newest first, and its identity. Where there is neither, there is nothing to send.
+fn points(app: &App, now: SystemTime, dry_run: bool) -> Result<(Vec<Point>, Option<Identity>)> {
+    let mut points = Vec::new();
+    for (path, point) in inventory::latest_first(&app.store, now)? {
+        match point {
+            Ok(point) => points.push(point),
+            Err(error) => JOURNAL.warning(&error.context(format!("Not sent: {}", path.display()))),
+        }
+    }
+    let stack = match points.is_empty() || dry_run {
+        true => Identity::known(&app.store)?,
+        false => Some(Identity::of_project(&app.store)?),
+    };
+    let all = points.len();
+    points.retain(|point| identity::of(point).is_none_or(|of| stack.as_ref() == Some(&of)));
+    if points.len() < all {
+        JOURNAL.info(format_args!(
+            "{} recovery point(s) of another stack are not sent",
+            all - points.len()
+        ));
+    }
+    Ok((points, stack))
+}
+
+fn is_marked(point: &Point, remote: &str) -> bool {
+    point.offsite().is_some_and(|copy| copy.is_at(remote))
+}
+
+/// Which of the points are to be sent, or sent again. Says which ones cannot be, and why.
+fn plan<'a>(
+    app: &App,
+    points: &'a [Point],
+    there: &There,
+    remote: &str,
+    now: SystemTime,
+    dry_run: bool,
+) -> Result<Vec<&'a Point>> {
+    let newest = points.first().map(|point| point.stamp);
+    let days = app.config.offsite_keep_days;
+    // Age is not counted from a point that is dated in the future.
+    let from = points.first().map(Point::time).filter(|time| !is_ahead(*time, now));
+    let expired = |point: &Point| from.is_some_and(|from| days > 0 && age_in_days(point.time(), from) > days);
+    let mut plan = Vec::new();
+    let (mut plain, mut incomplete) = (0, 0);
+    for point in points {
+        let marked = is_marked(point, remote);
+        let defect = there.defect(point);
+        if marked && defect.is_none() || expired(point) {
+            continue;
+        }
+        let here = is_here(app, point);
+        if let Some(defect) = defect.filter(|_| marked) {
+            let what = format!("The copy of recovery point {} is not whole: {defect}", point.stamp);
+            if here {
+                JOURNAL.warn(format_args!("{what}. It is sent again"));
+            } else {
+                JOURNAL.warn(format_args!(
+                    "{what}. It cannot be sent again, since it is not whole here either"
+                ));
+                // A place that is empty may not be the right one.
+                if !dry_run && !there.is_empty() {
+                    manifest::update(&app.store, point.stamp, |point| point.unset(marks::OFFSITE))?;
+                }
+                continue;
+            }
+        }
+        if app.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
+            ensure!(
+                Some(point.stamp) != newest,
+                "The newest recovery point ({}) holds unencrypted files and is not sent: set BACKUP_GPG_PASSPHRASE or \
+                 BACKUP_GPG_RECIPIENT in .env, or RCLONE_SYNC_ENCRYPTED_ONLY=false to send them as they are",
+                point.stamp
+            );
+            plain += 1;
+        } else if !here {
+            incomplete += 1;
+        } else {
+            plan.push(point);
+        }
+    }
+    if plain > 0 {
+        JOURNAL.info(format_args!(
+            "{plain} older recovery point(s) hold unencrypted files and are not sent (RCLONE_SYNC_ENCRYPTED_ONLY)"
+        ));
+    }
+    if incomplete > 0 {
+        JOURNAL.warn(format_args!(
+            "{incomplete} recovery point(s) lack a file or hold one that has changed, and are not sent: n8n-backup verify --all \
+             tells more"
+        ));
+    }
+    Ok(plan)
+}
+
+/// Compares the copy of one point by checksums: of those that are whole here, the one that was compared the longest ago. Gives
+/// it when it is to be sent again.
+fn check_in_turn<'a>(
+    app: &App,
+    rclone: &Rclone,
+    points: &'a [Point],
+    there: &There,
+    remote: &str,
+) -> Result<Option<&'a Point>> {
+    let whole = |point: &&Point| is_marked(point, remote) && there.defect(point).is_none() && is_here(app, point);
+    let compared = |point: &&Point| {
+        let time = point.fact(CHECKED).or(point.fact(marks::OFFSITE)).unwrap_or_default();
+        let time = time.split(' ').next().unwrap_or_default();
+        DateTime::parse_from_rfc3339(time).map_or(0, |time| time.timestamp_millis())
+    };
+    let Some(point) = points.iter().filter(whole).min_by_key(compared) else {
+        return Ok(None);
+    };
+    match compare(app, rclone, point, there) {
+        Ok(proof) => {
+            manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
+            JOURNAL.info(format_args!(
+                "The copy of recovery point {} is as it was sent, {proof}",
+                point.stamp
+            ));
+            Ok(None)
+        }
+        Err(error) => {
+            JOURNAL.warning(&error.context(format!(
+                "The copy of recovery point {} is not as it was sent. It is sent again",
+                point.stamp
+            )));
+            Ok(Some(point))
+        }
+    }
+}
+
+/// Compares the files of a point, and the manifest where it is known what was sent.
+fn compare(app: &App, rclone: &Rclone, point: &Point, there: &There) -> Result<Proof> {
+    let (place, files) = there.place(rclone, point);
+    let _used = point.hold(&app.store)?;
+    let proof = place.check(app.store.root(), &names_of(point), length(app, point))?;
+    if let (Some(set), Some((_, sum))) = (files.set(point.stamp), sent_manifest(point)) {
+        let mut chain = place.chain();
+        let stream = place.read(&mut chain, set)?;
+        let (digest, sha256) = Digest::start(&mut chain, app.config.path.as_ref())?;
+        chain.pump("comparing a manifest", stream, io::sink(), digest);
+        ensure!(sha256.get(&chain.finish()?)? == sum, "{set} differs");
+    }
+    Ok(proof)
+}
+
+fn names_of(point: &Point) -> Vec<String> {
+    point.members.iter().map(|member| member.name.clone()).collect()
+}
+
+/// Whether every file of a point is there and as long as it was.
+fn is_here(app: &App, point: &Point) -> bool {
+    point.members.iter().all(|member| {
+        let meta = app.store.root().join(&member.name).symlink_metadata();
+        meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
+    })
+}
+
+fn length(app: &App, point: &Point) -> u64 {
+    let file = |member: &Member| app.store.root().join(&member.name).metadata();
+    let files = point.members.iter().filter_map(|member| file(member).ok());
+    total(files.map(|meta| meta.len()))
+}
+
+/// Refuses a point where the copy of another one has its name: two hosts of one identity would each replace the other's.
+fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &There, remote: &str) -> Result<()> {
+    let Some(set) = there.own.set(point.stamp).filter(|_| !is_marked(point, remote)) else {
+        return Ok(());
+    };
+    let (place, _) = there.place(rclone, point);
+    place
+        .check(app.store.root(), &names_of(point), length(app, point))
+        .map(drop)
+        .with_context(|| {
+            hinted(
+                format_args!("{set} is there, and is that of another recovery point"),
+                "give a host that was copied from this one an RCLONE_BUCKET of its own in .env, or remove that point there",
+            )
+        })
+}
+
+/// Sends a point: its files, the proof, and the manifest. Gives the proof, and the length and SHA-256 of the manifest.
+fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) -> Result<(Proof, String)> {
+    let stack = there.stack.as_ref().context("this project has no identity")?;
+    let names = names_of(point);
+    let root = app.store.root();
+    let _used = point.hold(&app.store)?;
+    for member in &point.members {
+        // What has rotted here must not take the place of a good copy.
+        let sum = sha256(&app.config, &root.join(&member.name))?;
+        ensure!(
+            sum == member.sha256,
+            "{} is not what was backed up: its SHA-256 is {sum}",
+            member.name
+        );
+    }
+    check_ours(app, rclone, point, there, &app.config.remote())?;
+    let own = rclone.within(&stack_dir(stack));
+    own.copy(root, &names)?;
+    let proof = own.check(root, &names, bytes)?;
+    let mut public = point.clone();
+    stack.mark(&mut public);
+    public.unset(marks::OFFSITE);
+    public.unset_all("offsite.");
+    let text = match &app.config.encryption {
+        Some(encryption) => {
+            Gpg::locate(app.config.path.as_ref(), app.config.stall)?.encrypt_text(encryption, &public.text())?
+        }
+        None => {
+            for facts in PRIVATE_FACTS.iter().filter(|_| app.config.encrypted_only) {
+                public.unset_all(facts);
+            }
+            public.text().into_bytes()
+        }
+    };
+    // Not called as an unfinished manifest is, which the next one that is written sweeps away.
+    let temporary = Temporary::write(&app.store.sets_dir(), ".offsite.new", &text)?;
+    let name = set_name(point.stamp, app.config.encryption.is_some());
+    own.copy_one(&temporary.0, &name)?;
+    let mut chain = own.chain();
+    let stream = own.read(&mut chain, &name)?;
+    let back = chain.collect("reading a manifest", stream, manifest::LIMIT as usize);
+    ensure!(
+        back.get(&chain.finish()?)? == text,
+        "the manifest reads back as something else than was sent"
+    );
+    let sum = sha256(&app.config, &temporary.0)?;
+    Ok((proof, format!("{} {sum}", text.len())))
+}
+
+/// A file that goes when this is dropped.
+pub(super) struct Temporary(pub(super) PathBuf);
+
+impl Temporary {
+    pub(super) fn write(dir: &Path, name: &str, text: &[u8]) -> Result<Self> {
+        let temporary = Self(dir.join(name));
+        // What a dead run, or somebody else, has left there is not written to.
+        let _ = fs::remove_file(&temporary.0);
+        atomic::create(&temporary.0, text, Access::PRIVATE)?;
+        Ok(temporary)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Applies `BACKUP_OFFSITE_KEEP_DAYS` to the points of this stack, and to those that are nobody's. `before` is what was there when
+/// the run began: where that tells nothing, what was sent since does not either.
+fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: bool) -> Result<()> {
+    let days = app.config.offsite_keep_days;
+    if days == 0 {
+        return Ok(());
+    }
+    let rules = Rules {
+        days,
+        last: app.config.retention.last,
+        ..Rules::default()
+    };
+    let now = SystemTime::now();
+    let after = There::look(rclone, before.stack.clone())?;
+    let expired =
+        expired(&before.places(points), now, &rules).and_then(|_| expired(&after.places(points), now, &rules));
+    let Expired { sets, files } = match expired {
+        Ok(expired) => expired,
+        Err(error) => {
+            JOURNAL.warn(format_args!("{error:#}: nothing is deleted there"));
+            return Ok(());
+        }
+    };
+    for name in sets.iter().chain(&files) {
+        let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
+        JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
+    }
+    // The manifests first: a point without one is not taken for whole.
+    for names in [sets, files] {
+        if !dry_run && !names.is_empty() {
+            rclone.delete(&names)?;
+        }
+    }
+    Ok(())
+}

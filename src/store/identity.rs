@@ -1,0 +1,164 @@
+//! Which stack a recovery point is of: a random identity of the project, in `backups/.identity` and in each manifest. Off-site
+//! it keeps stacks apart that share a place.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+
+use anyhow::{bail, Context, Result};
+
+use super::atomic::{self, Access};
+use super::manifest::{self, Point};
+use super::{inventory, Store};
+use crate::process::hinted;
+
+/// The fact of a manifest that has it.
+const FACT: &str = "stack";
+/// Its length in hexadecimal digits.
+const DIGITS: usize = 16;
+
+/// The identity of a project.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity(String);
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Identity {
+    /// Reads one, as people name it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (text.len() == DIGITS && text.bytes().all(is_digit)).then(|| Self(text.to_owned()))
+    }
+
+    /// That of a project, as far as it has one: as its file says, else as its newest recovery point does.
+    pub fn known(store: &Store) -> Result<Option<Self>> {
+        let path = path(store);
+        match atomic::read_text(&path, 1024) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+            Ok(text) => match Self::parse(text.trim()) {
+                Some(known) => return Ok(Some(known)),
+                None => bail!(hinted(
+                    format_args!("{} holds no identity", path.display()),
+                    "remove it: the recovery points tell it, too"
+                )),
+            },
+        }
+        let points = inventory::list(store)?.into_iter().rev();
+        Ok(points.filter_map(|(_, point)| of(&point.ok()?)).next())
+    }
+
+    /// That of a project, made when it has none.
+    pub fn of_project(store: &Store) -> Result<Self> {
+        let known = match Self::known(store)? {
+            Some(known) if atomic::read_text(&path(store), 1024).is_ok() => return Ok(known),
+            known => known,
+        };
+        let mut bytes = [0; DIGITS / 2];
+        File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(&mut bytes))
+            .context("Cannot read /dev/urandom")?;
+        let random = Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+        known.unwrap_or(random).adopt(store)
+    }
+
+    /// Makes it that of a project, unless that has got one meanwhile. Gives the one that it has.
+    pub fn adopt(self, store: &Store) -> Result<Self> {
+        let _lock = manifest::lock(store)?;
+        if let Ok(text) = atomic::read_text(&path(store), 1024) {
+            if let Some(known) = Self::parse(text.trim()) {
+                return Ok(known);
+            }
+        }
+        let access = Access {
+            owner: atomic::owner_for(store.root()),
+            ..Access::PRIVATE
+        };
+        atomic::replace(
+            &path(store),
+            ".identity.partial",
+            format!("{self}\n").as_bytes(),
+            access,
+        )?;
+        Ok(self)
+    }
+
+    /// Says so in a recovery point.
+    pub fn mark(&self, point: &mut Point) {
+        point.set(FACT, &self.0);
+    }
+}
+
+/// That of a recovery point; those of earlier versions have none.
+pub fn of(point: &Point) -> Option<Identity> {
+    Identity::parse(point.fact(FACT)?)
+}
+
+fn path(store: &Store) -> PathBuf {
+    store.root().join(".identity")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::store::Stamp;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_project_keeps_its_identity() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        assert_eq!(Identity::known(&store).unwrap(), None);
+        let first = Identity::of_project(&store).unwrap();
+        assert_eq!(Identity::of_project(&store).unwrap(), first);
+        let file = path(&store);
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+        // Two are not the same, and one that is there is not replaced.
+        let other = Store::new(dir.path().join("other"));
+        assert_ne!(Identity::of_project(&other).unwrap(), first);
+        assert_eq!(
+            Identity::parse("0123456789abcdef").unwrap().adopt(&store).unwrap(),
+            first
+        );
+        for bad in [
+            "",
+            "0123456789abcde",
+            "0123456789ABCDEF",
+            "../456789abcdef0",
+            "0123456789abcdef0",
+        ] {
+            assert_eq!(Identity::parse(bad), None, "{bad}");
+        }
+        fs::write(&file, "nothing").unwrap();
+        assert!(Identity::of_project(&store).is_err());
+    }
+
+    #[test]
+    fn a_lost_file_is_written_again_from_the_newest_point() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        fs::create_dir_all(store.sets_dir()).unwrap();
+        for (stamp, stack) in [
+            ("20260101_020000", Some("00000000000000aa")),
+            ("20260102_020000", Some("00000000000000bb")),
+            ("20260103_020000", None),
+        ] {
+            let mut point = Point::new(Stamp::parse(stamp).unwrap());
+            point.set("deleted", "redis");
+            if let Some(stack) = stack {
+                Identity::parse(stack).unwrap().mark(&mut point);
+            }
+            fs::write(point.path(&store), point.text()).unwrap();
+        }
+        assert_eq!(Identity::of_project(&store).unwrap().to_string(), "00000000000000bb");
+        assert!(path(&store).exists());
+    }
+}

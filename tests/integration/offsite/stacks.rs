@@ -1,0 +1,297 @@
+//! Copies that are looked at again, and stacks that share a place.
+
+use std::fs;
+use std::path::Path;
+
+use super::{files, identity, lacks_programs, send, stack_dir, to_directory};
+use crate::common::{name, sh, Sandbox};
+
+/// A recovery point made by hand, of a snapshot with these contents.
+fn point(sandbox: &Sandbox, stamp: &str, snapshot: &str, contents: &str) {
+    let name = format!("redis/dump_{snapshot}.rdb");
+    let file = sandbox.write(&format!("backups/{name}"), contents);
+    let sum = sh("sha256sum <\"$1\" | cut -c -64", &[file.as_os_str()]);
+    let text = format!(
+        "# n8n-backup recovery point {stamp}\n# failed: postgres n8n env\n# size.redis: {}\n{}  {name}\n",
+        contents.len(),
+        sum.trim()
+    );
+    fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
+    sandbox.write(&format!("backups/sets/{stamp}.sha256"), text);
+}
+
+/// The files of one stack there, with their contents.
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let names = files(dir).into_iter();
+    names
+        .map(|name| (name.clone(), fs::read(dir.join(name)).unwrap()))
+        .collect()
+}
+
+fn plain(name: &'static str) -> Sandbox {
+    Sandbox::new(name).env("RCLONE_SYNC_ENCRYPTED_ONLY", "false").build()
+}
+
+const POINTS: [&str; 3] = ["20260102_020000", "20260103_020000", "20260104_020000"];
+
+#[test]
+fn what_goes_missing_there_is_sent_again() {
+    if lacks_programs("offsite::stacks::what_goes_missing_there") {
+        return;
+    }
+    let sandbox = plain("offagain");
+    let there = to_directory(&sandbox);
+    for stamp in POINTS {
+        point(&sandbox, stamp, stamp, &format!("the snapshot of {stamp}").repeat(100));
+    }
+    send(&sandbox).assert_success();
+    let stack = stack_dir(&there);
+    let before = contents(&stack);
+    let [dump, set] = [
+        format!("redis/dump_{}.rdb", POINTS[0]),
+        format!("sets/{}.sha256", POINTS[1]),
+    ];
+    let (dump, set) = (stack.join(dump), stack.join(set));
+    let whole = fs::read(&dump).unwrap();
+    for (what, break_it) in [
+        (
+            "a file that is gone",
+            (&|| fs::remove_file(&dump).unwrap()) as &dyn Fn(),
+        ),
+        ("an empty file", &|| fs::write(&dump, "").unwrap()),
+        ("a file that is cut", &|| fs::write(&dump, &whole[1..]).unwrap()),
+        ("a manifest that is gone", &|| fs::remove_file(&set).unwrap()),
+        ("a manifest that is cut", &|| fs::write(&set, "# n8n-backup").unwrap()),
+        ("an empty manifest", &|| fs::write(&set, "").unwrap()),
+    ] {
+        break_it();
+        let outcome = send(&sandbox);
+        outcome.assert_success();
+        outcome.assert_log_has(
+            "backup-offsite",
+            "WARN The copy of recovery point {} is not whole: {} It is sent again",
+        );
+        assert_eq!(contents(&stack), before, "{what}: {outcome}");
+        assert_eq!(send(&sandbox).code, Some(2), "{what}");
+    }
+    // Of the same length: the checksums of one point are compared in each run, and all have their turn.
+    for path in [&dump, &set] {
+        let mut bytes = fs::read(path).unwrap();
+        let last = bytes.len() - 2;
+        bytes[last] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let found = (0..POINTS.len()).any(|_| {
+            let outcome = send(&sandbox);
+            assert!(matches!(outcome.code, Some(0 | 2)), "{outcome}");
+            outcome.code == Some(0)
+        });
+        assert!(found, "{}: {}", path.display(), sandbox.log());
+        assert_eq!(contents(&stack), before);
+    }
+}
+
+#[test]
+fn what_is_lost_on_both_sides_is_not_called_copied() {
+    if lacks_programs("offsite::stacks::what_is_lost_on_both_sides") {
+        return;
+    }
+    let sandbox = plain("offboth");
+    let there = to_directory(&sandbox);
+    for stamp in POINTS {
+        point(&sandbox, stamp, stamp, stamp);
+    }
+    send(&sandbox).assert_success();
+    let newest = sandbox.backups("redis").pop().unwrap();
+    let set = sandbox.backups("sets").pop().unwrap();
+    fs::remove_file(&newest).unwrap();
+    fs::remove_file(stack_dir(&there).join("redis").join(name(&newest))).unwrap();
+    let dry = sandbox.run("backup-offsite", &["--dry-run"]);
+    dry.assert_log_has(
+        "backup-offsite",
+        "WARN {} It cannot be sent again, since it is not whole here either",
+    );
+    assert!(fs::read_to_string(&set).unwrap().contains("# offsite: "));
+    let outcome = send(&sandbox);
+    outcome.assert_log_has(
+        "backup-offsite",
+        "WARN {} It cannot be sent again, since it is not whole here either",
+    );
+    assert!(!fs::read_to_string(&set).unwrap().contains("# offsite: "), "{outcome}");
+    // Where all is gone, as on a disk that is not mounted, the marks stay.
+    fs::remove_file(sandbox.backups("redis").pop().unwrap()).unwrap();
+    fs::rename(&there, there.with_file_name("away")).unwrap();
+    let second = sandbox.path(format!("backups/sets/{}.sha256", POINTS[1]));
+    send(&sandbox);
+    assert!(fs::read_to_string(&second).unwrap().contains("# offsite: "));
+}
+
+#[test]
+fn stacks_that_share_a_place_leave_each_other_alone() {
+    if lacks_programs("offsite::stacks::stacks_that_share_a_place") {
+        return;
+    }
+    let [first, second, host] = ["offone", "offtwo", "offthree"].map(plain);
+    let there = to_directory(&first);
+    for other in [&second, &host] {
+        other.set("RCLONE_CONFIG", &first.aside("rclone.conf").to_string_lossy());
+    }
+    // The very same names, as of two crontabs at 02:00.
+    for stamp in ["20250101_020000", "20260102_020000"] {
+        point(&first, stamp, stamp, "of the first");
+    }
+    send(&first).assert_success();
+    let of_first = there.join(format!("stack-{}", identity(&first)));
+    let before = contents(&of_first);
+    for stamp in ["20250101_020000", "20260102_020000", "20260203_020000"] {
+        point(&second, stamp, stamp, "of the second stack");
+    }
+    send(&second).assert_success();
+    second.set("BACKUP_OFFSITE_KEEP_DAYS", "30");
+    second.set("BACKUP_KEEP_LAST", "0");
+    let outcome = send(&second);
+    outcome.assert_log_has("backup-offsite", "INFO Deleting there, older than 30 days: {}");
+    assert_ne!(identity(&first), identity(&second));
+    assert_eq!(contents(&of_first), before, "{outcome}");
+    let of_second = there.join(format!("stack-{}", identity(&second)));
+    assert!(!of_second.join("sets/20250101_020000.sha256").exists(), "{outcome}");
+
+    // A host without an identity asks which.
+    let fetch = |sandbox: &Sandbox, args: &[&str]| sandbox.binary().arg("fetch-offsite").args(args).run();
+    let asked = fetch(&host, &["latest"]);
+    asked.assert_error("There are recovery points of several stacks at {}");
+    for sandbox in [&first, &second] {
+        assert!(asked.stdout.contains(&identity(sandbox)), "{asked}");
+    }
+    asked.assert_log_has("fetch-offsite", "ERROR Hint: add --stack ID");
+    assert!(!host.path("backups/.identity").exists() && host.backups("sets").is_empty());
+    for bad in ["0000000000000000", "../..", "x"] {
+        fetch(&host, &["--stack", bad]).assert_error("There is no stack '{}' at {}; there are: {}");
+    }
+    fetch(&host, &["--stack", &identity(&first), "latest"]).assert_success();
+    assert_eq!(identity(&host), identity(&first));
+    assert_eq!(fs::read_to_string(host.backup("redis")).unwrap(), "of the first");
+    // It knows now.
+    fetch(&host, &["20250101_020000"]).assert_success();
+    // The second one's points are its own business, though they can be had by name.
+    fs::remove_file(host.path("backups/redis/dump_20260102_020000.rdb")).unwrap();
+    fs::remove_file(host.path("backups/sets/20260102_020000.sha256")).unwrap();
+    fetch(&host, &["--stack", &identity(&second), "20260203_020000"]).assert_success();
+    assert_eq!(identity(&host), identity(&first));
+    let before = contents(&there);
+    let outcome = send(&host);
+    outcome.assert_log_has(
+        "backup-offsite",
+        "INFO 1 recovery point(s) of another stack are not sent",
+    );
+    assert_eq!(contents(&there), before, "{outcome}");
+}
+
+/// A host that was copied has the identity of the other one.
+#[test]
+fn a_copied_host_does_not_replace_the_copies_of_the_other() {
+    if lacks_programs("offsite::stacks::a_copied_host") {
+        return;
+    }
+    let [first, copy] = ["offorig", "offcopy"].map(plain);
+    let there = to_directory(&first);
+    copy.set("RCLONE_CONFIG", &first.aside("rclone.conf").to_string_lossy());
+    point(&first, POINTS[0], POINTS[0], "of the first");
+    send(&first).assert_success();
+    let before = contents(&there);
+    copy.write("backups/.identity", identity(&first));
+    point(&copy, POINTS[0], POINTS[0], "of the copied host");
+    let outcome = send(&copy);
+    outcome.assert_error("Recovery point {} could not be sent to {}");
+    outcome.assert_log_has(
+        "backup-offsite",
+        "ERROR Hint: give a host that was copied from this one an RCLONE_BUCKET {}",
+    );
+    assert_eq!(contents(&there), before);
+    let dry = copy.run("backup-offsite", &["--dry-run"]);
+    assert_eq!(dry.code, Some(1), "{dry}");
+}
+
+/// Points that earlier versions have sent, without an identity, in the place itself.
+#[test]
+fn what_earlier_versions_have_sent_counts() {
+    if lacks_programs("offsite::stacks::what_earlier_versions_have_sent") {
+        return;
+    }
+    let sandbox = plain("offearlier");
+    let there = to_directory(&sandbox);
+    for stamp in POINTS {
+        point(&sandbox, stamp, stamp, &format!("the snapshot of {stamp}"));
+    }
+    let sent = || {
+        for name in files(&sandbox.path("backups")) {
+            if name.contains("/20") || name.contains("/dump_") {
+                let copy = there.join(&name);
+                fs::create_dir_all(copy.parent().unwrap()).unwrap();
+                fs::copy(sandbox.path("backups").join(&name), copy).unwrap();
+            }
+        }
+    };
+    sent();
+    let before = contents(&there);
+    for set in sandbox.backups("sets") {
+        let text = fs::read_to_string(&set).unwrap();
+        let mark = "# offsite: 2026-01-05T00:00:00+00:00 n8n-backup:n8n-backups (compared by checksum)\n# size";
+        fs::write(&set, text.replacen("# size", mark, 1)).unwrap();
+    }
+    let outcome = send(&sandbox);
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    outcome.assert_log_has(
+        "backup-offsite",
+        "INFO The copy of recovery point {} is as it was sent, {}",
+    );
+    assert_eq!(contents(&there), before);
+    // One that is missing there goes to the stack's directory.
+    fs::remove_file(there.join(format!("redis/dump_{}.rdb", POINTS[1]))).unwrap();
+    send(&sandbox).assert_success();
+    assert_eq!(send(&sandbox).code, Some(2));
+    assert_eq!(files(&stack_dir(&there)).len(), 2);
+    assert!(manifest_of(&sandbox, POINTS[1]).contains("# offsite: "));
+
+    let host = plain("offearlierhost");
+    host.set("RCLONE_CONFIG", &sandbox.aside("rclone.conf").to_string_lossy());
+    for stamp in [POINTS[1], POINTS[2], "latest"] {
+        host.binary().arg("fetch-offsite").arg(stamp).run().assert_success();
+    }
+    assert_eq!(host.backups("sets").len(), 2);
+    // They are let go with the others.
+    sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "1");
+    sandbox.set("BACKUP_KEEP_LAST", "0");
+    send(&sandbox).assert_log_has(
+        "backup-offsite",
+        &format!("INFO Deleting there, older than 1 days: sets/{}.sha256", POINTS[0]),
+    );
+    assert!(!there.join(format!("sets/{}.sha256", POINTS[0])).exists());
+    assert!(there.join(format!("sets/{}.sha256", POINTS[2])).exists());
+    assert!(manifest_of(&sandbox, POINTS[2]).contains("# offsite: "));
+}
+
+fn manifest_of(sandbox: &Sandbox, stamp: &str) -> String {
+    fs::read_to_string(sandbox.path(format!("backups/sets/{stamp}.sha256"))).unwrap()
+}
+
+/// The facts on rows and sequences have the names of tables.
+#[test]
+fn names_of_tables_stay_here() {
+    if lacks_programs("offsite::stacks::names_of_tables") {
+        return;
+    }
+    // Encryption was on when the point was made, and is off now.
+    let sandbox = Sandbox::new("offnames").build();
+    let there = to_directory(&sandbox);
+    let stamp = POINTS[0];
+    point(&sandbox, stamp, stamp, "sealed");
+    let [from, to] = ["rdb", "rdb.gpg"].map(|end| sandbox.path(format!("backups/redis/dump_{stamp}.{end}")));
+    fs::rename(from, to).unwrap();
+    let set = sandbox.path(format!("backups/sets/{stamp}.sha256"));
+    let text = fs::read_to_string(&set).unwrap().replace(".rdb", ".rdb.gpg");
+    let facts = "# postgres.rows.public.secret_table: 3\n# postgres.sequence.public.secret_sequence: 7 used\n# size";
+    fs::write(&set, text.replacen("# size", facts, 1)).unwrap();
+    send(&sandbox).assert_success();
+    let sent = fs::read_to_string(stack_dir(&there).join(format!("sets/{stamp}.sha256"))).unwrap();
+    assert!(!sent.contains("secret") && sent.contains("# size.redis"), "{sent}");
+}
