@@ -253,6 +253,7 @@ fn a_stack_of_another_directory_is_never_touched() {
         assert_eq!(files, 0, "{dir}: {outcome}");
     }
     // Once it is named, it is wanted.
+    sandbox.in_volume(&sandbox.volume(), "echo {} >config");
     fs::write(
         other.join(".env"),
         format!("BACKUP_COMPOSE_PROJECT={}\n", sandbox.prefix()),

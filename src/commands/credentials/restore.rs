@@ -134,7 +134,7 @@ fn check_key(credential: &Record, backup: &All, then: &Directory, live: &All, no
     ensure!(
         backup.0.iter().any(unchanged),
         hinted(
-            "It is not known whether the live n8n's key opens the credential: no other one is the same there as in the backup",
+            "It is not known whether the live n8n's key opens the credential: no other one is the same there",
             "add --force when N8N_ENCRYPTION_KEY is the same as it was then"
         )
     );

@@ -32,17 +32,20 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "workflows export",
         summary: "write workflows of a recovery point or a dump as JSON files",
-        details: "One file for each workflow, or for each ID, with the keys and values of n8n's own export:workflow. n8n's\n\
-                  editor and 'n8n import:workflow --separate' take them. Credentials are named in them, not contained.\n\
-                  SET, FILE: see 'workflows'. A workflow that cannot be read is named, the others are written, and the\n\
-                  exit code is 1. When the dump is not whole, nothing is written.",
+        details: "One file for each workflow, or for each ID, with the keys and values of n8n's own export:workflow.\n\
+                  n8n's editor and 'n8n import:workflow --separate' take them. Credentials are named in them, not\n\
+                  contained. SET, FILE: see 'workflows'. A workflow that cannot be read is named, the others are\n\
+                  written, and the exit code is 1. When the dump is not whole, nothing is written.",
         operand: Some("[SET|FILE] [ID...]"),
         flags: &[TO, HISTORY, FORCE],
         ..Row::TELLS
     },
     run: Run::Project(|project, call| {
         let app = open(project, call)?;
-        let to = call.value(&TO).filter(|to| !to.is_empty()).context("--to DIR is missing")?;
+        let to = call
+            .value(&TO)
+            .filter(|to| !to.is_empty())
+            .context("--to DIR is missing")?;
         let (source, ids) = operands(call);
         let dump = dump_of(&app, source)?;
         let staging = Staging::make(Path::new(to), call.has(&FORCE))?;

@@ -304,8 +304,8 @@ impl Restored {
         Ok(())
     }
 
-    /// The rows of the transaction. Foreign keys lead from versions, shares and tags to the workflow, and from its active version
-    /// to that.
+    /// The rows of the transaction. Foreign keys lead from versions, shares and tags to the workflow, and from its
+    /// active version to that.
     fn puts(
         &self,
         then: &Directory,

@@ -16,7 +16,8 @@ use crate::process::hinted;
 /// What stands in for a directory, or in it, until its files are whole.
 const PARTIAL: &str = ".n8n-backup.partial";
 
-/// A directory whose files are not yet whole, beside or in the one that they are for. It is removed when this is dropped.
+/// A directory whose files are not yet whole, beside or in the one that they are for. It is removed when this is
+/// dropped.
 pub struct Staging {
     /// Where the files are to be.
     pub dir: PathBuf,
@@ -105,8 +106,8 @@ fn private_dir(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
-/// Writes a new file for our user alone, or to the end of one. It is not brought to disk: an export can be repeated, and that of
-/// ten thousand workflows would take minutes.
+/// Writes a new file for our user alone, or to the end of one. It is not brought to disk: an export can be repeated,
+/// and that of ten thousand workflows would take minutes.
 pub fn write(path: &Path, text: &str, append: bool) -> Result<()> {
     let mut options = OpenOptions::new();
     match append {

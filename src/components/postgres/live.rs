@@ -6,8 +6,8 @@ use super::{explained, logged_in, sql, Psql};
 use crate::app::App;
 use crate::process::{Input, Observer};
 
-/// Leads a dump of the tables whose names end with one of `names` past `observer`, and gives it back. Nothing is changed, and
-/// what is read is of one moment.
+/// Leads a dump of the tables whose names end with one of `names` past `observer`, and gives it back. Nothing is
+/// changed, and what is read is of one moment.
 pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Result<O> {
     let config = &app.config;
     let docker = app.docker()?;

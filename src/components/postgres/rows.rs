@@ -31,8 +31,8 @@ pub struct Put {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
-/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row `id` of
-/// a table by then, nothing is done.
+/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row
+/// `id` of a table by then, nothing is done.
 pub fn put_rows(app: &App, puts: &[Put], unless: Option<(&TableName, &str, &str)>) -> Result<()> {
     let docker = app.docker()?;
     docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
@@ -64,9 +64,16 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<(&TableName, &str, &str)
             "its n8n is older than the one that was backed up: update it first"
         )
     );
-    psql.run_long(database, "workflows", script(puts, &known, unless)?)
-        .map(drop)
+    let output = psql.run_long(database, "workflows", script(puts, &known, unless)?)?;
+    ensure!(
+        output.lines().any(|line| line == COMMITTED),
+        "psql ended before the end of the transaction"
+    );
+    Ok(())
 }
+
+/// What psql prints at the end of the script: with a script that is cut off it exits with 0, too.
+const COMMITTED: &str = "committed";
 
 /// A column of a live table.
 struct Column {
@@ -157,7 +164,7 @@ fn script(
         text.push_str("\\.\n");
         text.push_str(&statement(put, own, at)?);
     }
-    text.push_str("COMMIT;\n");
+    let _ = writeln!(text, "COMMIT;\n\\echo {COMMITTED}");
     Ok(text)
 }
 
@@ -241,6 +248,6 @@ mod tests {
         let update =
             "UPDATE \"a\"\"b\".\"t\" t SET \"n m\" = s.c1::json FROM pg_temp.put_2 s WHERE t.\"id\" = s.c0::bpchar;\n";
         assert!(text.contains(update), "{text}");
-        assert!(text.ends_with("COMMIT;\n"));
+        assert!(text.ends_with("COMMIT;\n\\echo committed\n"));
     }
 }

@@ -1,11 +1,12 @@
 //! Names of files for workflows, whose own names people choose.
 
-/// Bytes of a workflow's name, and of its ID, that are kept: with both, a name is well below the limits of file systems.
+/// Bytes of a workflow's name, and of its ID, that are kept: with both, a name is well below the limits of file
+/// systems.
 const MAX_NAME: usize = 80;
 const MAX_ID: usize = 40;
 
-/// A name without its suffix for the file of a workflow: made of its name and ID, of letters, digits, `-` and `_` only, so
-/// that it has no meaning for a shell, a path or an operating system (`CON.txt` is a device to one).
+/// A name without its suffix for the file of a workflow: made of its name and ID, of letters, digits, `-` and `_` only,
+/// so that it has no meaning for a shell, a path or an operating system (`CON.txt` is a device to one).
 pub fn file_name(name: &str, id: &str) -> String {
     let (name, id) = (part(name, MAX_NAME), part(id, MAX_ID));
     match name.is_empty() {

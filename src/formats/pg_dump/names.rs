@@ -29,8 +29,8 @@ impl std::fmt::Display for TableName {
 pub struct Column {
     /// Its name, without quotes.
     pub name: String,
-    /// The words of its type and what follows them, such as `timestamp with time zone not null`; empty where the dump does
-    /// not create the table.
+    /// The words of its type and what follows them, such as `timestamp with time zone not null`; empty where the dump
+    /// does not create the table.
     pub kind: String,
 }
 

@@ -9,15 +9,16 @@ use super::Summary;
 
 /// Takes the rows of a dump.
 pub trait Sink {
-    /// Is told of the COPY data of a table, and of the tables that were created before. Gives whether its rows are wanted.
+    /// Is told of the COPY data of a table, and of the tables that were created before. Gives whether its rows are
+    /// wanted.
     fn table(&mut self, table: &TableName, columns: &[Column], created: &[(TableName, Vec<Column>)]) -> Result<bool>;
 
     /// Takes a row of that table: a field for each column, none for NULL.
     fn row(&mut self, fields: Vec<Option<String>>) -> Result<()>;
 }
 
-/// Reads a dump as [`Scanner`](super::Scanner) does, and gives the rows that are wanted to `sink`. Of these, one at a time is
-/// held in memory.
+/// Reads a dump as [`Scanner`](super::Scanner) does, and gives the rows that are wanted to `sink`. Of these, one at a
+/// time is held in memory.
 pub struct Rows<S> {
     lexer: Lexer,
     sink: S,

@@ -70,8 +70,8 @@ impl Statement {
         self.understood = !of_interest;
     }
 
-    /// Reads `name type ..., name type ...`. A constraint among them begins with a reserved word, which as a column's name
-    /// would be quoted.
+    /// Reads `name type ..., name type ...`. A constraint among them begins with a reserved word, which as a column's
+    /// name would be quoted.
     fn push_column(&mut self, token: Token) {
         let Some(columns) = &mut self.columns else { return };
         if token == Token::Punct(b',') {

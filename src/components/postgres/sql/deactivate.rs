@@ -4,9 +4,9 @@ use anyhow::{bail, Result};
 
 use super::*;
 
-/// Leaves every workflow inactive, whatever schema and prefix n8n's tables have, and takes away what n8n could start one from:
-/// published versions, webhooks and executions that wait. What the n8n at hand does not have is left out. Connected to the
-/// staged database. Read by [`parse_deactivated`].
+/// Leaves every workflow inactive, whatever schema and prefix n8n's tables have, and takes away what n8n could start
+/// one from: published versions, webhooks and executions that wait. What the n8n at hand does not have is left out.
+/// Connected to the staged database. Read by [`parse_deactivated`].
 pub fn deactivate() -> String {
     format!(
         r#"{PRELUDE}
