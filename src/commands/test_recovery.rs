@@ -15,7 +15,7 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
-use crate::components::{key_proof, Component, COMPONENTS};
+use crate::components::{key_proof, n8n_image, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
@@ -28,8 +28,11 @@ use crate::stream::encrypt::Locked;
 
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
-/// The fact of a point that tells what its key opens.
+/// The name of n8n's own proof.
+const N8N: &str = "start";
+/// The facts of a point that tell what its key opens, and what n8n proved.
 const KEY_FACT: &str = "drill.key";
+const FACTS: [&str; 3] = [KEY_FACT, n8n_proof::OPENED_FACT, n8n_proof::STARTED_FACT];
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +305,10 @@ impl Tally {
         None
     }
 
+    fn all_passed(&self) -> bool {
+        self.failed.is_empty() && self.unready == 0
+    }
+
     fn report(&mut self, title: &str, drilled: &Drilled<'_>) {
         self.took += drilled.took;
         JOURNAL.success(format_args!(
@@ -321,6 +328,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     ));
     let _used = point.hold(&app.store).context(Inconclusive)?;
     let (env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
+    n8n_proof::sweep(&env);
     if left > 0 {
         JOURNAL.warn(format_args!(
             "Removed {left} scratch container(s) that an interrupted test left"
@@ -328,7 +336,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     }
     let mut run = Tally::default();
     let mut keys = BTreeMap::new();
-    let mut credentials = None;
+    let mut database = None;
     // The database comes last: what it holds is proven by the keys that the others do.
     for component in COMPONENTS
         .iter()
@@ -340,26 +348,33 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         if let Some(drilled) = run.take(kind.name(), title, outcome) {
             run.report(title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
-            credentials = credentials.or(drilled.credentials);
+            database = database.or(drilled.database);
         }
     }
-    let mut key_fact = None;
-    if let Some(recovered) = credentials {
-        let outcome = recovered.credentials().and_then(|stored| {
-            // Ends the server, which is needed no longer.
-            drop(recovered);
-            key_proof::prove(app, &key_proof::all_keys(&env, keys)?, &stored)
-        });
-        key_fact = run.take(KEY, "Encryption key", outcome);
+    let mut shown = Vec::new();
+    if let Some(database) = database {
+        let n8n = n8n_image::find(app, &env.docker, point).context(Inconclusive)?;
+        let outcome =
+            key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
+        if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
+            shown.push((KEY_FACT, proof.words.clone()));
+            let archive = point
+                .member(Kind::N8n)
+                .filter(|_| parts == Parts::FULL && run.all_passed());
+            if let (Some(n8n), Some(archive)) = (n8n, archive) {
+                let outcome = n8n_proof::prove(&env, &n8n, &*database, &proof, &env.path(archive));
+                shown.extend(run.take(N8N, "n8n", outcome).unwrap_or_default());
+            }
+        }
     }
-    if run.failed.is_empty() && run.unready == 0 {
+    if run.all_passed() {
         JOURNAL.info(format_args!(
             "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
             units::span(run.took),
             units::span(point.time().elapsed().unwrap_or_default())
         ));
     }
-    conclude(app, point, parts, &run, key_fact)
+    conclude(app, point, parts, &run, &shown)
 }
 
 /// The file of a component, when it is the one that was recorded.
@@ -403,9 +418,9 @@ fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
 }
 
 /// Records the outcome in the manifest and turns it into the exit code.
-fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<String>) -> Result<()> {
+fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, shown: &[(&str, String)]) -> Result<()> {
     let word = parts.word();
-    let passed = run.failed.is_empty() && run.unready == 0;
+    let passed = run.all_passed();
     if passed || !run.failed.is_empty() {
         let marked = manifest::update(&app.store, point.stamp, |point| {
             let outcome = Mark::Drill(DrillOutcome {
@@ -415,7 +430,7 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
             });
             if !passed {
                 point.mark(&outcome);
-                point.unset(KEY_FACT);
+                FACTS.iter().for_each(|fact| point.unset(fact));
                 return;
             }
             match after_pass(point.drill().as_ref(), parts) {
@@ -423,10 +438,8 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
                 Change::Clear => point.unset(marks::DRILL),
                 Change::Set => point.mark(&outcome),
             }
-            match &key {
-                Some(key) => point.set(KEY_FACT, key),
-                None => point.unset(KEY_FACT),
-            }
+            FACTS.iter().for_each(|fact| point.unset(fact));
+            shown.iter().for_each(|(fact, words)| point.set(fact, words));
         });
         if let Err(error) = marked {
             JOURNAL.warning(&error.context("The outcome could not be recorded in the manifest"));

@@ -8,6 +8,8 @@ pub mod drill;
 mod env_file;
 pub mod key_proof;
 mod n8n_data;
+pub mod n8n_image;
+pub mod n8n_proof;
 mod postgres;
 mod redis;
 

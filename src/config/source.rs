@@ -138,6 +138,10 @@ impl Source<'_> {
         Ok(names)
     }
 
+    pub(super) fn words(&self, name: &str) -> Result<Vec<String>> {
+        Ok(self.text(name)?.split_whitespace().map(str::to_owned).collect())
+    }
+
     pub(super) fn drill(&self, name: &str) -> Result<Drill> {
         match self.text(name)?.trim() {
             "off" => Ok(Drill::Off),

@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail, Context, Error, Result};
 use super::dialect::{absent, stop_limit};
 use super::Docker;
 
+use crate::formats::json::Json;
 use crate::process::hinted;
 
 /// What the engine says about a container.
@@ -264,6 +265,41 @@ impl Docker {
             .filter(|line| !line.is_empty())
             .map(str::to_owned)
             .collect())
+    }
+
+    /// What a container was made with: its variables, entry point and command, as the engine tells them.
+    pub fn container_config(&self, name: &str) -> Result<Json> {
+        let output = self.query(&[
+            "inspect",
+            "--type",
+            "container",
+            "--format",
+            "{{json .Config}}",
+            "--",
+            name,
+        ])?;
+        if !output.success {
+            bail!("docker inspect {name}: {}", output.stderr);
+        }
+        // It holds secrets: what cannot be read is not shown.
+        Json::parse(&output.text())
+            .with_context(|| format!("docker inspect {name} gave an answer that is not understood"))
+    }
+
+    /// The ID of an image that is on this host, and the version in its label `org.opencontainers.image.version`; `None` when
+    /// it is not.
+    pub fn image_version(&self, name: &str) -> Result<Option<(String, Option<String>)>> {
+        const FORMAT: &str = "{{.Id}}|{{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
+        let output = self.query(&["image", "inspect", "--format", FORMAT, "--", name])?;
+        if !output.success {
+            return absent(&output.stderr).map(|()| None);
+        }
+        let text = output.text();
+        let (id, version) = text.split_once('|').unwrap_or((&text, ""));
+        Ok(Some((
+            id.to_owned(),
+            Some(version.to_owned()).filter(|version| !version.is_empty()),
+        )))
     }
 
     /// The ID of an image that is on this host; `None` when it is not.

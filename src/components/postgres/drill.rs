@@ -1,15 +1,15 @@
 //! The drill of a dump: it is loaded into a server of its own, as a restore does it, and compared.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 
 use super::sql::{self, CountKind};
 use super::{facts, load, verify, Psql};
-use crate::components::credentials::Stored;
 use crate::components::drill::{
-    check_recorded, explain, CredentialStore, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL,
+    check_recorded, explain, DrillEnv, Drilled, Inconclusive, RecoveredDatabase, Stopwatch, JOURNAL,
 };
 use crate::engine::{Exec, ScratchContainer};
 
@@ -20,7 +20,7 @@ const MAINTENANCE: &str = "postgres";
 
 /// The scratch server's settings: nothing in it has to outlive a crash, and nothing in it may wait for a client, since
 /// none but ours can reach it. Parallel workers would want more shared memory than a container has.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 10] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -29,6 +29,9 @@ const SETTINGS: [&str; 8] = [
     "max_parallel_maintenance_workers=0",
     "max_parallel_workers_per_gather=0",
     "jit=off",
+    // What a statement holds may be secret.
+    "log_min_error_statement=panic",
+    "log_statement=none",
 ];
 
 /// Tables and indexes take more room than the text of a dump; the log of the load comes on top.
@@ -99,7 +102,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         count(&[CountKind::Table, CountKind::Partitioned]),
         count(&[CountKind::Sequence])
     );
-    Ok(watch.drilled(what).with_credentials(Box::new(Loaded { env, server })))
+    Ok(watch.drilled(what).with_database(Box::new(Loaded { env, server })))
 }
 
 fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer) -> Psql<'a> {
@@ -145,12 +148,49 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
         .context(Inconclusive)
 }
 
-impl CredentialStore for Loaded<'_> {
-    fn credentials(&self) -> Result<Vec<Stored>> {
-        let output = psql(self.env, &self.server).run(DATABASE, "drill", sql::credentials())?;
-        sql::parse_pairs(&output)?
-            .into_iter()
-            .map(|(id, data)| Ok(Stored { id, data }))
-            .collect()
+impl RecoveredDatabase for Loaded<'_> {
+    fn container(&self) -> &str {
+        self.server.id()
+    }
+
+    fn name(&self) -> &str {
+        DATABASE
+    }
+
+    fn let_in(&self, role: &str) -> Result<String> {
+        let psql = psql(self.env, &self.server);
+        let is_missing = !psql
+            .run(MAINTENANCE, "drill", sql::missing_roles(&[role.to_owned()])?)?
+            .is_empty();
+        let role = if is_missing {
+            &self.env.app.config.postgres_user
+        } else {
+            role
+        };
+        psql.run(
+            MAINTENANCE,
+            "drill",
+            format!("ALTER ROLE {} LOGIN;\n", sql::ident(role)?),
+        )?;
+        Ok(role.to_owned())
+    }
+
+    fn run(&self, script: &str) -> Result<String> {
+        psql(self.env, &self.server).run(DATABASE, "drill", sql::script_of(script))
+    }
+
+    fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {
+        let psql = psql(self.env, &self.server);
+        Ok(Box::new(psql.asks(DATABASE, sql::OTHERS_WORK.to_owned())))
+    }
+
+    fn psql(&self) -> Result<Command> {
+        psql(self.env, &self.server).command(DATABASE, "drill")
+    }
+
+    fn scratch(&self, name: &str) -> Result<Command> {
+        let psql = psql(self.env, &self.server);
+        psql.run(MAINTENANCE, "drill", sql::scratch_database(name)?)?;
+        psql.command(name, "drill")
     }
 }

@@ -372,9 +372,14 @@ impl<'a> Psql<'a> {
     /// None that a valid setting could cause.
     fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
         let script = sql::works(&sql::application_name(task, &self.app.config.postgres_db))?;
+        Ok(self.asks(database, script))
+    }
+
+    /// Asks, on a connection of its own to `database`, a question that is answered by `t` or `f`.
+    fn asks(&self, database: &str, script: String) -> impl Fn() -> bool + Send + 'static {
         let (docker, app) = (self.docker.clone(), self.app.clone());
         let (container, database) = (self.container.to_owned(), database.to_owned());
-        Ok(move || {
+        move || {
             let psql = Psql {
                 docker: &docker,
                 app: &app,
@@ -382,7 +387,7 @@ impl<'a> Psql<'a> {
             };
             psql.run(&database, "pulse", script.clone())
                 .is_ok_and(|output| output.trim() == "t")
-        })
+        }
     }
 
     fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {

@@ -207,20 +207,17 @@ SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM unnest(ARRAY[{list}]::text[]
     ))
 }
 
-/// Asks, connected to a database of n8n's, for its stored credentials: lines of hex ID and hex data. The table may stand
-/// in any schema, and its name may have a prefix. Read by [`parse_pairs`].
-pub fn credentials() -> String {
-    format!(
-        r#"{PRELUDE}
-SELECT format('SELECT concat_ws(E''\t'', encode(convert_to(id::text, ''UTF8''), ''hex''), encode(convert_to(data::text, ''UTF8''), ''hex'')) FROM %s ORDER BY 1',
-    c.oid::regclass)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity'
-AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname IN ('id', 'data') AND NOT a.attisdropped) = 2
-ORDER BY c.oid \gexec
-"#
-    )
+/// Asks whether another session works in the database: `t` or `f`.
+pub const OTHERS_WORK: &str =
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = current_database()\n\
+    AND state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid());\n";
+
+/// Makes `name` an empty database in UTF-8, on a scratch server.
+pub fn scratch_database(name: &str) -> Result<String> {
+    let name = ident(name)?;
+    Ok(format!(
+        "{PRELUDE}DROP DATABASE IF EXISTS {name};\nCREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8';\n"
+    ))
 }
 
 /// Has psql tell its own version. Read by [`knows_restrict`].
