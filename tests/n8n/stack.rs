@@ -2,8 +2,10 @@
 
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::common::{await_true, done, n8n, output, repository, sh, Sandbox, REDIS_PORT};
+use crate::common::{done, n8n, output, repository, sh, Sandbox, REDIS_PORT};
 
 /// The image of n8n, built where it is missing.
 pub fn image() -> &'static str {
@@ -17,7 +19,12 @@ pub fn image() -> &'static str {
 /// PostgreSQL, Redis and the volume with the data of a real n8n, and its containers, which were never started.
 pub fn created(name: &'static str) -> Sandbox {
     let image = image();
-    let sandbox = Sandbox::new(name).stack().network().build();
+    let sandbox = Sandbox::new(name)
+        .stack()
+        .network()
+        .redis_arg("--protected-mode")
+        .redis_arg("no")
+        .build();
     n8n::load(&sandbox);
     fill(&sandbox);
     create(&sandbox, image, &[]);
@@ -78,13 +85,26 @@ pub fn start(sandbox: &Sandbox) {
     for name in ["n8n-main", "n8n-worker"] {
         sandbox.docker(&["start", &sandbox.container(name)]);
     }
-    await_true("n8n does not answer", || answers(sandbox));
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !answers(sandbox) {
+        if Instant::now() > deadline {
+            let log = sh(
+                "docker logs --tail 40 \"$1\" 2>&1",
+                &[
+                    sandbox.container("n8n-main").as_ref(),
+                    sandbox.container("n8n-worker").as_ref(),
+                ],
+            );
+            panic!("n8n does not answer: {log}");
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// Whether n8n's webhook gives what its workflow says.
 pub fn answers(sandbox: &Sandbox) -> bool {
     let script =
-        "fetch('http://127.0.0.1:5999/elsewhere/webhook/hook').then((r) => r.text()).then(console.log, () => {})";
+        "fetch('http://127.0.0.1:5999/webhook/hook', { signal: AbortSignal.timeout(9000) }).then((r) => r.text()).then(console.log, () => {})";
     let mut ask = Command::new("docker");
     ask.args(["exec", &sandbox.container("n8n-main"), "node", "-e", script]);
     String::from_utf8_lossy(&output(ask).stdout).contains("\"answer\":\"forty two")

@@ -14,6 +14,9 @@ const FAILED: [&str; 2] = [
     "Activation of workflow ",
 ];
 
+/// What n8n prints last when it starts.
+const SETTLED: &str = "Editor is now accessible via";
+
 /// The last lines, and the workflows whose activation failed.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Seen>>);
@@ -23,9 +26,15 @@ struct Seen {
     tail: Tail,
     line: Vec<u8>,
     failed: Vec<String>,
+    settled: bool,
 }
 
 impl Log {
+    /// Whether n8n has tried to activate every workflow.
+    pub fn is_settled(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).settled
+    }
+
     /// The last lines in one.
     pub fn last_lines(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).tail.text()
@@ -46,7 +55,9 @@ impl Observer for Log {
             seen.line.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
                 let line = std::mem::take(&mut seen.line);
-                let workflow = failed_activation(&String::from_utf8_lossy(&line)).map(str::to_owned);
+                let line = String::from_utf8_lossy(&line);
+                seen.settled |= line.contains(SETTLED);
+                let workflow = failed_activation(&line).map(str::to_owned);
                 if let Some(workflow) = workflow.filter(|workflow| !seen.failed.contains(workflow)) {
                     seen.failed.push(workflow);
                 }

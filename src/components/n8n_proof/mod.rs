@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use self::environment::{EnvFile, Place, PORT};
 use self::log::Log;
@@ -21,7 +21,7 @@ use super::key_proof::Proof;
 use super::n8n_image::N8nImage;
 use crate::config::Secret;
 use crate::engine::{Exec, ScratchContainer};
-use crate::process::{Chain, Finished, Input};
+use crate::process::{Chain, Input};
 use crate::report::units;
 use crate::stream::read::read;
 
@@ -40,8 +40,8 @@ const TMPFS: &str = "/n8n-backup-decrypted:mode=1777,noexec,nosuid,nodev,size=51
 const LEAST_MEMORY: u64 = 1 << 30;
 /// How long after its start n8n may go on telling which workflows it cannot activate.
 const SETTLES: Duration = Duration::from_secs(2);
-/// How often n8n is asked whether it is ready.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long a session of the database counts as at work.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// The container's first process. It does nothing, and ends when it is told to.
 const WAIT: &str = "trap 'exit 0' INT TERM; sleep 86400 & wait";
@@ -259,49 +259,49 @@ impl<'a> N8n<'a> {
     fn start(&self) -> Result<(Duration, Log)> {
         let begun = Instant::now();
         let docker = &self.env.docker;
-        let argv = ["sh", "-c", "exec n8n 2>&1"];
-        let mut chain = Chain::new(Duration::from_secs(86_400));
-        let (_, stdout) = chain.spawn(
-            "n8n",
-            docker.exec(self.container.id(), Exec::default(), &argv),
-            Input::Null,
-        )?;
         let log = Log::default();
-        chain.pump("reading from n8n", stdout, io::sink(), log.clone());
-        let (ended, end) = mpsc::channel::<Result<Finished>>();
-        thread::spawn(move || ended.send(chain.finish()));
+        let (sender, events) = mpsc::channel();
+        for (event, argv) in [
+            (Event::Ended, &["sh", "-c", "exec n8n 2>&1"][..]),
+            (Event::Ready, &["node", "-e", READY, PORT]),
+        ] {
+            // It ends with the container.
+            let mut chain = Chain::new(Duration::from_secs(86_400));
+            let (_, stdout) = chain.spawn(
+                "n8n",
+                docker.exec(self.container.id(), Exec::default(), argv),
+                Input::Null,
+            )?;
+            chain.pump("reading from n8n", stdout, io::sink(), log.clone());
+            let sender = sender.clone();
+            thread::spawn(move || sender.send((event, chain.finish().map(drop))));
+        }
         let limit = self.env.app.config.drill_n8n;
-        let mut deadline = begun + limit;
         let busy = self.database.busy()?;
+        let mut patience = limit;
         loop {
-            let ask = docker.exec(self.container.id(), Exec::default(), &["node", "-e", READY, PORT]);
-            if docker
-                .answer("node", ask, None)
-                .is_ok_and(|output| output.text() == "200")
-            {
-                let took = begun.elapsed();
-                thread::sleep(SETTLES);
-                return Ok((took, log));
-            }
-            if let Ok(outcome) = end.recv_timeout(PAUSE) {
-                let why = match outcome {
-                    Ok(_) => anyhow!("it ended with exit code 0"),
-                    Err(error) => error,
-                };
-                return Err(why.context(log.last_lines()));
-            }
-            // A migration takes the time that it takes.
-            if Instant::now() >= deadline {
-                ensure!(
-                    busy(),
-                    "it was not ready after {} s: {}",
-                    limit.as_secs(),
-                    log.last_lines()
-                );
-                deadline = Instant::now() + PAUSE * 4;
+            match events.recv_timeout(patience) {
+                Ok((Event::Ready, Ok(()))) => break,
+                Ok((_, Err(error))) => return Err(error.context(log.last_lines())),
+                Ok((Event::Ended, Ok(()))) => bail!("it ended with exit code 0: {}", log.last_lines()),
+                // A migration takes the time that it takes.
+                Err(_) if busy() => patience = PAUSE,
+                Err(_) => bail!("it was not ready after {} s: {}", limit.as_secs(), log.last_lines()),
             }
         }
+        let took = begun.elapsed();
+        while !log.is_settled() && begun.elapsed() < took + SETTLES {
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok((took, log))
     }
+}
+
+/// What n8n's server comes to.
+#[derive(Clone, Copy)]
+enum Event {
+    Ended,
+    Ready,
 }
 
 /// Removes what a killed run may have left on this host.

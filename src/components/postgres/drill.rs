@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _, Result};
 
 use super::sql::{self, CountKind};
-use super::{facts, load, verify, Psql};
+use super::{facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
     check_recorded, explain, DrillEnv, Drilled, Inconclusive, RecoveredDatabase, Stopwatch, JOURNAL,
 };
@@ -15,6 +15,8 @@ use crate::engine::{Exec, ScratchContainer};
 
 /// The database that the dump is loaded into.
 const DATABASE: &str = "n8n_backup_drill";
+/// The superuser of a scratch server where the role that restores is none.
+const SUPERUSER: &str = "n8n_backup_drill";
 /// The database that every server has.
 const MAINTENANCE: &str = "postgres";
 
@@ -41,6 +43,7 @@ const ROOM: u64 = 3;
 struct Loaded<'a> {
     env: &'a DrillEnv<'a>,
     server: ScratchContainer,
+    superuser: String,
 }
 
 /// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
@@ -60,10 +63,16 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
 
     let image = env.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
     env.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
-    let mut server = start(env, &image)?;
-    let version = ready(env, &mut server)?;
-    let psql = psql(env, &server);
-    let roles: Vec<String> = summary.roles.iter().cloned().collect();
+    let recorded = recorded_roles(env.point);
+    let superuser = superuser(&context.config.postgres_user, &recorded).to_owned();
+    let mut server = start(env, &image, &superuser)?;
+    let version = ready(env, &mut server, &superuser)?;
+    let psql = psql(env, &server, &superuser);
+    let mut roles: Vec<String> = summary.roles.iter().cloned().collect();
+    roles.extend(recorded.iter().map(|role| role.name.clone()));
+    roles.push(context.config.postgres_user.clone());
+    roles.sort();
+    roles.dedup();
     let mut prepare = String::new();
     let scripts = [sql::missing_roles(&roles)?, sql::PSQL_VERSION.to_owned()];
     let [missing, psql_version] = psql.run_each(MAINTENANCE, "drill", scripts)?;
@@ -80,6 +89,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         sql::ident(DATABASE)?
     ));
     psql.run(MAINTENANCE, "drill", prepare)?;
+    psql.run(MAINTENANCE, "drill", sql::grant_rights(&recorded, DATABASE)?)?;
     let counts = load::load(
         &psql,
         DATABASE,
@@ -102,21 +112,32 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         count(&[CountKind::Table, CountKind::Partitioned]),
         count(&[CountKind::Sequence])
     );
-    Ok(watch.drilled(what).with_database(Box::new(Loaded { env, server })))
+    Ok(watch
+        .drilled(what)
+        .with_database(Box::new(Loaded { env, server, superuser })))
 }
 
-fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer) -> Psql<'a> {
+/// The superuser of the scratch server: the role that restores, as on the live server, unless that is none there.
+fn superuser<'a>(restorer: &'a str, recorded: &[sql::Role]) -> &'a str {
+    match recorded.iter().find(|role| role.name == restorer) {
+        Some(role) if !role.superuser => SUPERUSER,
+        _ => restorer,
+    }
+}
+
+fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer, user: &'a str) -> Psql<'a> {
     Psql {
         docker: &env.docker,
         app: env.app,
         container: server.id(),
+        user,
     }
 }
 
 /// Starts an empty server as the image's own entry point does it. No password: nobody else can reach it.
-fn start(env: &DrillEnv<'_>, image: &str) -> Result<ScratchContainer> {
+fn start(env: &DrillEnv<'_>, image: &str, superuser: &str) -> Result<ScratchContainer> {
     let variables = [
-        ("POSTGRES_USER", env.app.config.postgres_user.as_str()),
+        ("POSTGRES_USER", superuser),
         ("POSTGRES_DB", MAINTENANCE),
         ("POSTGRES_HOST_AUTH_METHOD", "trust"),
     ];
@@ -131,8 +152,7 @@ fn start(env: &DrillEnv<'_>, image: &str) -> Result<ScratchContainer> {
 
 /// Waits until the server lets us in, and gives its version. By TCP: the server that the official image runs while it
 /// makes the cluster, and ends again, listens on its socket only.
-fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
-    let user = &env.app.config.postgres_user;
+fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer, user: &str) -> Result<u32> {
     let target = format!(
         "host=127.0.0.1 connect_timeout=5 {}",
         sql::conninfo(user, MAINTENANCE, None, "n8n-backup drill")?
@@ -148,6 +168,12 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
         .context(Inconclusive)
 }
 
+impl Loaded<'_> {
+    fn as_superuser(&self) -> Psql<'_> {
+        psql(self.env, &self.server, &self.superuser)
+    }
+}
+
 impl RecoveredDatabase for Loaded<'_> {
     fn container(&self) -> &str {
         self.server.id()
@@ -158,7 +184,7 @@ impl RecoveredDatabase for Loaded<'_> {
     }
 
     fn let_in(&self, role: &str) -> Result<String> {
-        let psql = psql(self.env, &self.server);
+        let psql = self.as_superuser();
         let is_missing = !psql
             .run(MAINTENANCE, "drill", sql::missing_roles(&[role.to_owned()])?)?
             .is_empty();
@@ -176,20 +202,20 @@ impl RecoveredDatabase for Loaded<'_> {
     }
 
     fn run(&self, script: &str) -> Result<String> {
-        psql(self.env, &self.server).run(DATABASE, "drill", sql::script_of(script))
+        self.as_superuser().run(DATABASE, "drill", sql::script_of(script))
     }
 
     fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {
-        let psql = psql(self.env, &self.server);
+        let psql = self.as_superuser();
         Ok(Box::new(psql.asks(DATABASE, sql::OTHERS_WORK.to_owned())))
     }
 
     fn psql(&self) -> Result<Command> {
-        psql(self.env, &self.server).command(DATABASE, "drill")
+        self.as_superuser().command(DATABASE, "drill")
     }
 
     fn scratch(&self, name: &str) -> Result<Command> {
-        let psql = psql(self.env, &self.server);
+        let psql = self.as_superuser();
         psql.run(MAINTENANCE, "drill", sql::scratch_database(name)?)?;
         psql.command(name, "drill")
     }

@@ -27,11 +27,14 @@ use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
+use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-postgres");
+/// How the facts of a point begin that tell what a role may do.
+const ROLE_FACT: &str = "postgres.role.";
 /// Scripts are UTF-8; a dump says for itself what it is.
 const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
 
@@ -156,6 +159,10 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
+    let roles = {
+        let (app, docker) = (app.clone(), docker.clone());
+        thread::spawn(move || roles(&app, &docker).unwrap_or_default())
+    };
     let target = format!(
         "--dbname={}",
         sql::conninfo(
@@ -197,7 +204,27 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     probe::check_is_n8ns(app, &summary)?;
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
-    Ok((File { kind, entry, sha256 }, facts(&summary)))
+    let mut facts = facts(&summary);
+    facts.extend(role_facts(roles.join().unwrap_or_default()));
+    Ok((File { kind, entry, sha256 }, facts))
+}
+
+/// The roles of the live server, as far as it tells.
+fn roles(app: &App, docker: &Docker) -> Result<Vec<sql::Role>> {
+    let output = Psql::live(app, docker).run(&app.config.postgres_db, "roles", sql::roles())?;
+    sql::parse_roles(&output)
+}
+
+fn role_facts(roles: Vec<sql::Role>) -> impl Iterator<Item = (String, String)> {
+    roles
+        .into_iter()
+        .map(|role| (format!("{ROLE_FACT}{}", role.name), role.rights()))
+}
+
+/// The roles that a point tells of.
+fn recorded_roles(point: &Point) -> Vec<sql::Role> {
+    let recorded = point.facts(ROLE_FACT);
+    recorded.map(|(name, rights)| sql::Role::parse(name, rights)).collect()
 }
 
 /// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
@@ -333,6 +360,7 @@ struct Psql<'a> {
     docker: &'a Docker,
     app: &'a App,
     container: &'a str,
+    user: &'a str,
 }
 
 impl<'a> Psql<'a> {
@@ -342,6 +370,7 @@ impl<'a> Psql<'a> {
             docker,
             app,
             container: &app.config.postgres_container,
+            user: &app.config.postgres_user,
         }
     }
 
@@ -378,12 +407,13 @@ impl<'a> Psql<'a> {
     /// Asks, on a connection of its own to `database`, a question that is answered by `t` or `f`.
     fn asks(&self, database: &str, script: String) -> impl Fn() -> bool + Send + 'static {
         let (docker, app) = (self.docker.clone(), self.app.clone());
-        let (container, database) = (self.container.to_owned(), database.to_owned());
+        let (container, user, database) = (self.container.to_owned(), self.user.to_owned(), database.to_owned());
         move || {
             let psql = Psql {
                 docker: &docker,
                 app: &app,
                 container: &container,
+                user: &user,
             };
             psql.run(&database, "pulse", script.clone())
                 .is_ok_and(|output| output.trim() == "t")
@@ -434,7 +464,7 @@ impl<'a> Psql<'a> {
         let application = sql::application_name(task, &config.postgres_db);
         let is_live = self.container == config.postgres_container;
         let port = config.postgres_port.filter(|_| is_live);
-        let target = sql::conninfo(&config.postgres_user, database, port, &application)?;
+        let target = sql::conninfo(self.user, database, port, &application)?;
         let mut argv = vec!["psql"];
         argv.extend(messages::FLAGS);
         argv.extend(sql::PSQL_FLAGS);

@@ -240,3 +240,94 @@ pub fn knows_restrict(version: &str) -> bool {
         _ => false,
     }
 }
+
+/// What a role may do on its server and in its database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// It is a superuser.
+    pub superuser: bool,
+    /// It owns the database.
+    pub owner: bool,
+    /// It may create schemas and trusted extensions in it.
+    pub create: bool,
+    /// The roles that it is a member of.
+    pub member_of: Vec<String>,
+}
+
+impl Role {
+    /// For a manifest: words, and the names in hexadecimal.
+    pub fn rights(&self) -> String {
+        let words = [
+            ("superuser", self.superuser),
+            ("owner", self.owner),
+            ("create", self.create),
+        ];
+        let words = words
+            .into_iter()
+            .filter(|(_, has)| *has)
+            .map(|(word, _)| word.to_owned());
+        let groups = self.member_of.iter().map(|name| format!("member:{}", hex(name)));
+        words.chain(groups).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Reads [`Role::rights`].
+    pub fn parse(name: &str, rights: &str) -> Self {
+        let has = |word: &str| rights.split_whitespace().any(|other| other == word);
+        let groups = rights
+            .split_whitespace()
+            .filter_map(|word| unhex(word.strip_prefix("member:")?).ok());
+        Self {
+            name: name.to_owned(),
+            superuser: has("superuser"),
+            owner: has("owner"),
+            create: has("create"),
+            member_of: groups.collect(),
+        }
+    }
+}
+
+/// Asks, in the live database, for the roles that log in, own something or are members. Read by [`parse_roles`].
+pub fn roles() -> String {
+    format!(
+        "{PRELUDE}\
+SELECT concat_ws(E'\\t', encode(convert_to(r.rolname, 'UTF8'), 'hex'), concat_ws(' ', CASE WHEN r.rolsuper THEN 'superuser' END,
+    CASE WHEN d.datdba = r.oid THEN 'owner' END, CASE WHEN has_database_privilege(r.oid, d.oid, 'CREATE') THEN 'create' END,
+    (SELECT string_agg('member:' || encode(convert_to(g.rolname, 'UTF8'), 'hex'), ' ' ORDER BY g.rolname)
+        FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname !~ '^pg_')))
+FROM pg_roles r, pg_database d WHERE d.datname = current_database() AND r.rolname !~ '^pg_' ORDER BY r.rolname;
+"
+    )
+}
+
+/// Reads the answer to [`roles`].
+pub fn parse_roles(output: &str) -> Result<Vec<Role>> {
+    let role = |line: &str| {
+        let (name, rights) = line.split_once('\t').unwrap_or((line, ""));
+        Ok(Role::parse(&unhex(name)?, rights))
+    };
+    output.lines().map(role).collect()
+}
+
+/// Gives the roles of a scratch server, all of which are there, the rights in `database` that they were recorded with.
+pub fn grant_rights(roles: &[Role], database: &str) -> Result<String> {
+    let mut script = PRELUDE.to_owned();
+    let database = ident(database)?;
+    for role in roles {
+        let name = ident(&role.name)?;
+        if role.superuser {
+            script.push_str(&format!("ALTER ROLE {name} SUPERUSER;\n"));
+        }
+        for group in &role.member_of {
+            script.push_str(&format!("GRANT {} TO {name};\n", ident(group)?));
+        }
+        if role.create {
+            script.push_str(&format!("GRANT CREATE, TEMPORARY ON DATABASE {database} TO {name};\n"));
+        }
+        if role.owner {
+            script.push_str(&format!("ALTER DATABASE {database} OWNER TO {name};\n"));
+        }
+    }
+    Ok(script)
+}

@@ -162,6 +162,11 @@ pub(super) fn truth(field: &str) -> Result<bool> {
     }
 }
 
+/// The UTF-8 of `text` in hexadecimal.
+pub(super) fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
 pub(super) fn unhex(field: &str) -> Result<String> {
     String::from_utf8(bytes_of(field)?).with_context(|| format!("psql gave {field:?}, which is not UTF-8"))
 }
