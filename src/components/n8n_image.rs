@@ -1,5 +1,6 @@
 //! n8n's own image, by which a drill asks n8n itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use super::credentials;
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{Docker, Exec};
-use crate::formats::json::Json;
+use crate::stack::discovery::{is_n8n, is_n8n_image};
 use crate::store::manifest::Point;
 
 /// How the facts of a point begin that tell which image n8n's containers were made from.
@@ -34,27 +35,25 @@ pub struct N8nImage {
     /// The container of the stack that was made from it.
     pub container: Option<String>,
     /// The variables of that container.
-    pub environment: Vec<(String, String)>,
+    pub environment: BTreeMap<String, String>,
 }
 
 /// The image of the stack's n8n: that of its containers, else the one that the recovery point names, where it is here.
 pub fn find(app: &App, docker: &Docker, point: &Point) -> Result<Option<N8nImage>> {
     for container in app.n8n_containers(docker)? {
-        let config = docker.container_config(&container.name)?;
-        let environment = environment(&config);
-        if is_n8n(&container.image) || runs_n8n(&config, &environment) {
+        if let Some(described) = docker.describe(&[&container.name])?.pop().filter(is_n8n) {
             return Ok(Some(N8nImage {
                 id: container.image_id,
                 name: container.image,
                 version: Some(container.version).filter(|version| !version.is_empty()),
                 container: Some(container.name),
-                environment,
+                environment: described.env,
             }));
         }
     }
     for (_, fact) in point.facts(IMAGE_FACT) {
         let (name, id) = fact.rsplit_once(' ').unwrap_or((fact, fact));
-        if let Some(image) = is_n8n(name).then(|| of_name(docker, id)).transpose()?.flatten() {
+        if let Some(image) = is_n8n_image(name).then(|| of_name(docker, id)).transpose()?.flatten() {
             let name = name.to_owned();
             return Ok(Some(N8nImage { name, ..image }));
         }
@@ -70,7 +69,7 @@ pub fn of_name(docker: &Docker, name: &str) -> Result<Option<N8nImage>> {
         name: name.to_owned(),
         version,
         container: None,
-        environment: Vec::new(),
+        environment: BTreeMap::new(),
     }))
 }
 
@@ -83,15 +82,17 @@ impl N8nImage {
         }
     }
 
+    /// A variable of its container; an empty one is none.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
     /// The key that the running n8n uses; none where that cannot be found out.
     pub fn live_key(&self, docker: &Docker) -> Option<Secret> {
-        let set = |name: &str| {
-            self.environment
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_str())
-        };
-        if let Some(key) = set("N8N_ENCRYPTION_KEY").filter(|key| !key.is_empty()) {
+        if let Some(key) = self.variable("N8N_ENCRYPTION_KEY") {
             return Some(Secret::new(key));
         }
         let docker = docker.clone().with_stall(PATIENCE);
@@ -105,69 +106,5 @@ impl N8nImage {
             ("config", text) => credentials::key_of_config(text.as_bytes()).ok().flatten(),
             (_, key) => Some(Secret::new(key.trim())),
         }
-    }
-}
-
-/// The variables in what the engine tells of a container.
-fn environment(config: &Json) -> Vec<(String, String)> {
-    let pairs = texts(config, "Env").into_iter().filter_map(|line| line.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-fn texts<'a>(config: &'a Json, name: &str) -> Vec<&'a str> {
-    match config.get(name) {
-        Some(Json::List(items)) => items.iter().filter_map(Json::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Whether an image is n8n's by its name, whatever its registry and tag.
-fn is_n8n(image: &str) -> bool {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    last.split([':', '@']).next() == Some("n8n")
-}
-
-/// Whether a container of an image of another name starts n8n: one that was built on n8n's.
-fn runs_n8n(config: &Json, environment: &[(String, String)]) -> bool {
-    let is_told = environment
-        .iter()
-        .any(|(name, _)| name.starts_with("DB_") || name.starts_with("N8N_"));
-    let starts = |word: &&str| *word == "n8n" || word.ends_with("/n8n") || word.ends_with("docker-entrypoint.sh");
-    let words = [texts(config, "Entrypoint"), texts(config, "Cmd")].concat();
-    is_told && words.iter().any(starts) && !words.iter().any(|word| word.contains("postgres"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn n8n_is_known_by_its_image_or_by_what_it_starts() {
-        for name in [
-            "n8n",
-            "n8nio/n8n",
-            "docker.n8n.io/n8nio/n8n:2.40.7",
-            "host:5000/n8n@sha256:1",
-        ] {
-            assert!(is_n8n(name), "{name}");
-        }
-        for name in ["n8nio/runners:2.40.7", "busybox", "n8n/postgres", "my-n8n:1"] {
-            assert!(!is_n8n(name), "{name}");
-        }
-        let config = |entrypoint: &str, cmd: &str, env: &str| {
-            Json::parse(&format!(
-                r#"{{"Env":["PATH=/bin","{env}"],"Entrypoint":{entrypoint},"Cmd":{cmd}}}"#
-            ))
-            .unwrap()
-        };
-        let runs = |config: Json| runs_n8n(&config, &environment(&config));
-        assert!(runs(config(
-            r#"["tini","--","/docker-entrypoint.sh"]"#,
-            "null",
-            "N8N_PORT=1"
-        )));
-        assert!(runs(config("null", r#"["n8n","worker"]"#, "DB_TYPE=postgresdb")));
-        assert!(!runs(config("null", r#"["n8n","worker"]"#, "A=N8N_")));
-        assert!(!runs(config(r#"["sleep"]"#, "null", "N8N_PORT=1")));
     }
 }

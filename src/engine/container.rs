@@ -325,7 +325,7 @@ mod tests {
         let text = spec.args(&["run", "--detach"]).join(" ");
         assert_eq!(
             text,
-            "run --detach --pull never --network none --no-healthcheck --label n8n-backup.helper=me-restore-n8n \
+            "run --detach --pull never --no-healthcheck --network none --label n8n-backup.helper=me-restore-n8n \
              --label n8n-backup.restore=me --volume n8n_data:/n8n-backup-volume:ro --entrypoint sleep -- alpine 9"
         );
     }

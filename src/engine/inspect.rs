@@ -7,7 +7,6 @@ use anyhow::{anyhow, bail, Context, Error, Result};
 use super::dialect::{absent, stop_limit};
 use super::Docker;
 
-use crate::formats::json::Json;
 use crate::process::hinted;
 
 /// What the engine says about a container.
@@ -265,25 +264,6 @@ impl Docker {
             .filter(|line| !line.is_empty())
             .map(str::to_owned)
             .collect())
-    }
-
-    /// What a container was made with: its variables, entry point and command, as the engine tells them.
-    pub fn container_config(&self, name: &str) -> Result<Json> {
-        let output = self.query(&[
-            "inspect",
-            "--type",
-            "container",
-            "--format",
-            "{{json .Config}}",
-            "--",
-            name,
-        ])?;
-        if !output.success {
-            bail!("docker inspect {name}: {}", output.stderr);
-        }
-        // It holds secrets: what cannot be read is not shown.
-        Json::parse(&output.text())
-            .with_context(|| format!("docker inspect {name} gave an answer that is not understood"))
     }
 
     /// The ID of an image that is on this host, and the version in its label `org.opencontainers.image.version`; `None` when

@@ -1,5 +1,6 @@
 //! The environment of n8n in a drill: that of the stack's n8n, without what would lead out of the scratch containers.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -80,7 +81,7 @@ pub struct Place<'a> {
 }
 
 /// The variables that n8n gets.
-pub fn of_drill(live: &[(String, String)], place: &Place<'_>) -> Vec<(String, String)> {
+pub fn of_drill(live: &BTreeMap<String, String>, place: &Place<'_>) -> Vec<(String, String)> {
     let chosen = [
         ("DB_POSTGRESDB_USER", place.role),
         ("DB_POSTGRESDB_DATABASE", place.database),
@@ -92,7 +93,7 @@ pub fn of_drill(live: &[(String, String)], place: &Place<'_>) -> Vec<(String, St
     let taken = live
         .iter()
         .filter(|(name, value)| is_taken(name, value) && !is_set(name));
-    let mut all: Vec<(String, String)> = taken.cloned().collect();
+    let mut all: Vec<(String, String)> = taken.map(|(name, value)| (name.clone(), value.clone())).collect();
     all.extend(
         set.iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_would_lead_out_is_not_taken_over() {
-        let live = [
+        let live: BTreeMap<String, String> = [
             ("PATH", "/bin"),
             ("HOME", "/root"),
             ("LD_PRELOAD", "/x.so"),
@@ -199,7 +200,8 @@ mod tests {
             ("N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION", "true"),
             ("MINE", "a b=c"),
         ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
         let place = Place {
             role: "n8n",
             database: "drill",

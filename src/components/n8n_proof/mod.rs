@@ -194,16 +194,12 @@ impl<'a> N8n<'a> {
         proof: &Proof,
         archive: &Path,
     ) -> Result<Self> {
-        let set = |name: &str| {
-            image
-                .environment
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_str())
-        };
-        let live = set("DB_POSTGRESDB_USER").or_else(|| env.point.fact(LOGIN_FACT));
+        let live = image
+            .variable("DB_POSTGRESDB_USER")
+            .or_else(|| env.point.fact(LOGIN_FACT));
         let role = database.let_in(live.unwrap_or(&env.app.config.postgres_user))?;
-        let folder = set("N8N_USER_FOLDER")
+        let folder = image
+            .variable("N8N_USER_FOLDER")
             .filter(|folder| folder.starts_with('/'))
             .unwrap_or(USER_FOLDER);
         let home = format!("{}/.n8n", folder.trim_end_matches('/'));
