@@ -32,7 +32,12 @@ const KEY: &str = "key";
 const N8N: &str = "start";
 /// The facts of a point that tell what its key opens, and what n8n proved.
 const KEY_FACT: &str = "drill.key";
-const FACTS: [&str; 3] = [KEY_FACT, n8n_proof::OPENED_FACT, n8n_proof::STARTED_FACT];
+const FACTS: [&str; 4] = [
+    KEY_FACT,
+    n8n_proof::OPENED_FACT,
+    n8n_proof::STARTED_FACT,
+    n8n_proof::MIGRATED_FACT,
+];
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,6 +54,15 @@ impl<'a> Drilled<'a> {
     }
 }
 
+/// The migrations of n8n that a database has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrations {
+    /// How many.
+    pub count: u64,
+    /// The name of the newest.
+    pub newest: String,
+}
+
 /// A recovered database of n8n, on a server of its own.
 pub trait RecoveredDatabase {
     /// The server's container.
@@ -67,6 +76,9 @@ pub trait RecoveredDatabase {
 
     /// Runs a script in it as the superuser, and gives its output.
     fn run(&self, script: &str) -> Result<String>;
+
+    /// The migrations that it has seen; none where it is not n8n's.
+    fn migrations(&self) -> Result<Option<Migrations>>;
 
     /// Asks whether another session works in it.
     fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>>;

@@ -1,19 +1,23 @@
 //! n8n's own image, by which a drill asks n8n itself.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
 use super::credentials;
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{Docker, Exec};
+use crate::process::hinted;
 use crate::stack::discovery::{is_n8n, is_n8n_image};
 use crate::store::manifest::Point;
 
 /// How the facts of a point begin that tell which image n8n's containers were made from.
 pub const IMAGE_FACT: &str = "n8n.image.";
+/// As [`IMAGE_FACT`], of the version.
+const VERSION_FACT: &str = "n8n.version.";
 /// Prints n8n's `config`, or the key in the file that its environment names.
 const READ_KEY: &str = r#"if [ -r "${N8N_ENCRYPTION_KEY_FILE-}" ]; then
   printf 'key '; cat -- "$N8N_ENCRYPTION_KEY_FILE"
@@ -63,14 +67,61 @@ pub fn find(app: &App, docker: &Docker, point: &Point) -> Result<Option<N8nImage
 
 /// An image by its name or ID; none when it is not here.
 pub fn of_name(docker: &Docker, name: &str) -> Result<Option<N8nImage>> {
-    let image = docker.image_version(name)?;
-    Ok(image.map(|(id, version)| N8nImage {
-        id,
+    let image = docker.describe_image(name)?;
+    Ok(image.map(|image| N8nImage {
+        id: image.id,
         name: name.to_owned(),
-        version,
+        version: image.version,
         container: None,
         environment: BTreeMap::new(),
     }))
+}
+
+/// Compares the n8n that will run on a recovery point with the one that it was made of. Gives what to warn of.
+///
+/// # Errors
+/// When it is older: its migrations go forward only, so it would not start, or damage what it does not know.
+pub fn check_version(app: &App, docker: &Docker, point: &Point) -> Result<Option<String>> {
+    let made_by = point.facts(VERSION_FACT).map(|(_, version)| version);
+    let Some(made_by) = made_by.max_by_key(|version| numbers(version)) else {
+        return Ok(None);
+    };
+    for container in app.n8n_containers(docker)? {
+        let (name, version) = (&container.name, &container.version);
+        match numbers(version).cmp(&numbers(made_by)) {
+            _ if version.is_empty() => {}
+            Ordering::Less => {
+                let image = point.facts(IMAGE_FACT).find_map(|(_, fact)| fact.split(' ').next());
+                bail!(hinted(
+                    format_args!(
+                        "{name} is n8n {version}, and the recovery point was made by n8n {made_by}: an older n8n does not \
+                         run on the database of a newer one"
+                    ),
+                    format_args!(
+                        "set n8n's image to version {made_by} ({}) and run docker compose up --no-start, or add --force",
+                        image.unwrap_or("image unknown")
+                    )
+                ))
+            }
+            Ordering::Equal => {}
+            Ordering::Greater => {
+                return Ok(Some(format!(
+                    "{name} is n8n {version}, and will migrate the database of n8n {made_by} when it starts; there is no way back"
+                )))
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The numbers of a version; what follows them does not count.
+fn numbers(version: &str) -> Vec<u64> {
+    let core = version
+        .trim_start_matches('v')
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default();
+    core.split('.').map_while(|part| part.parse().ok()).collect()
 }
 
 impl N8nImage {
@@ -106,5 +157,17 @@ impl N8nImage {
             ("config", text) => credentials::key_of_config(text.as_bytes()).ok().flatten(),
             (_, key) => Some(Secret::new(key.trim())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        let is_older = |a: &str, b: &str| numbers(a) < numbers(b);
+        assert!(is_older("2.9.9", "2.40.7") && is_older("1.123.4", "2.0.0") && is_older("2.40", "2.40.7"));
+        assert!(!is_older("2.40.7", "2.40.7-exp.0") && !is_older("v2.40.8", "2.40.7"));
     }
 }

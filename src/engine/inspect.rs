@@ -30,6 +30,17 @@ pub struct Container {
     pub mounts: Vec<Mount>,
 }
 
+/// What the engine says about an image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its ID.
+    pub id: String,
+    /// Its name and digest in the registry that it came from.
+    pub digest: Option<String>,
+    /// The version in its label `org.opencontainers.image.version`.
+    pub version: Option<String>,
+}
+
 /// The state of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -266,20 +277,22 @@ impl Docker {
             .collect())
     }
 
-    /// The ID of an image that is on this host, and the version in its label `org.opencontainers.image.version`; `None` when
-    /// it is not.
-    pub fn image_version(&self, name: &str) -> Result<Option<(String, Option<String>)>> {
-        const FORMAT: &str = "{{.Id}}|{{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
+    /// What is known of an image that is on this host; `None` when it is not.
+    pub fn describe_image(&self, name: &str) -> Result<Option<Image>> {
+        const FORMAT: &str = "{{.Id}}|{{with .RepoDigests}}{{index . 0}}{{end}}|\
+                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
         let output = self.query(&["image", "inspect", "--format", FORMAT, "--", name])?;
         if !output.success {
             return absent(&output.stderr).map(|()| None);
         }
         let text = output.text();
-        let (id, version) = text.split_once('|').unwrap_or((&text, ""));
-        Ok(Some((
-            id.to_owned(),
-            Some(version.to_owned()).filter(|version| !version.is_empty()),
-        )))
+        let mut fields = text.splitn(3, '|').map(str::to_owned);
+        let mut next = || fields.next().filter(|field| !field.is_empty());
+        Ok(Some(Image {
+            id: next().unwrap_or_default(),
+            digest: next(),
+            version: next(),
+        }))
     }
 
     /// The ID of an image that is on this host; `None` when it is not.

@@ -171,6 +171,8 @@ fn about_n8n(app: &App, docker: &Docker) -> Vec<(String, String)> {
         let name = &container.name;
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
+        let digest = docker.describe_image(&container.image_id).ok().flatten();
+        facts.extend(digest.and_then(|image| Some((format!("n8n.digest.{name}"), image.digest?))));
         if !container.version.is_empty() {
             facts.push((format!("n8n.version.{name}"), container.version));
         }

@@ -28,8 +28,9 @@ use crate::stream::read::read;
 /// How a point's facts are called that tell what n8n proved.
 pub const OPENED_FACT: &str = "drill.opened";
 pub const STARTED_FACT: &str = "drill.started";
+pub const MIGRATED_FACT: &str = "drill.migrated";
 /// The fact of a point that tells the role that n8n logs in as.
-pub const LOGIN_FACT: &str = "n8n.login";
+const LOGIN_FACT: &str = "stack.postgres.user";
 
 /// n8n's user folder in the official image.
 const USER_FOLDER: &str = "/home/node";
@@ -52,21 +53,6 @@ exec node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1],
 /// Prints the HTTP status of n8n's readiness.
 const READY: &str =
     "fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`).then((r) => console.log(r.status), () => {})";
-
-/// Prints how many migrations the database has seen, and the newest.
-const MIGRATIONS: &str = r#"SELECT format('SELECT count(*), coalesce((SELECT name FROM %1$s ORDER BY id DESC LIMIT 1), ''none'') FROM %1$s', c.oid::regclass)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND right(c.relname, 10) = 'migrations' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-AND ARRAY['id', 'name', 'timestamp'] <@ ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid)
-ORDER BY c.oid LIMIT 1 \gexec
-"#;
-
-/// The migrations that a database has seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Migrations {
-    count: u64,
-    newest: String,
-}
 
 /// What n8n has proven, as facts of the point.
 pub type Facts = Vec<(&'static str, String)>;
@@ -93,7 +79,7 @@ pub fn prove(
     }
     let n8n = N8n::create(env, image, database, proof, archive).context(Inconclusive)?;
     forget(database, &proof.dead)?;
-    let before = migrations(database)?;
+    let before = database.migrations().context(Inconclusive)?;
     let mut facts = Vec::new();
     let expected = proof.credentials - proof.dead.len();
     if expected > 0 {
@@ -123,21 +109,20 @@ pub fn prove(
             failed.join(", ")
         ));
     }
-    let after = migrations(database)?;
+    let after = database.migrations().context(Inconclusive)?;
     if let (Some(before), Some(after)) = (before, after) {
+        let title = image.title();
         if before == after {
             JOURNAL.info(format_args!(
-                "The recovered database had all {} migrations of {}",
-                after.count,
-                image.title()
-            ));
-        } else {
-            JOURNAL.warn(format_args!(
-                "{} migrated the recovered database from {} to {} migrations",
-                image.title(),
-                before.count,
+                "The recovered database had all {} migrations of {title}",
                 after.count
             ));
+        } else {
+            let (from, to) = (before.count, after.count);
+            JOURNAL.warn(format_args!(
+                "{title} migrated the recovered database from {from} to {to} migrations"
+            ));
+            facts.push((MIGRATED_FACT, format!("from {from} to {to} by {title}")));
         }
     }
     Ok(facts)
@@ -166,16 +151,6 @@ fn forget(database: &dyn RecoveredDatabase, dead: &[String]) -> Result<()> {
          WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity' AND n.nspname !~ '^pg_' \\gexec\n"
     );
     database.run(&script).map(drop).context(Inconclusive)
-}
-
-fn migrations(database: &dyn RecoveredDatabase) -> Result<Option<Migrations>> {
-    let output = database.run(MIGRATIONS).context(Inconclusive)?;
-    let Some((count, newest)) = output.trim_end().split_once('|') else {
-        return Ok(None);
-    };
-    let count = count.parse().context(Inconclusive)?;
-    let newest = newest.to_owned();
-    Ok(Some(Migrations { count, newest }))
 }
 
 /// n8n's container, in which it does not run yet.

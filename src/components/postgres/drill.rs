@@ -9,7 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::sql::{self, CountKind};
 use super::{facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, DrillEnv, Drilled, Inconclusive, RecoveredDatabase, Stopwatch, JOURNAL,
+    check_recorded, explain, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
 };
 use crate::engine::{Exec, ScratchContainer};
 
@@ -203,6 +203,12 @@ impl RecoveredDatabase for Loaded<'_> {
 
     fn run(&self, script: &str) -> Result<String> {
         self.as_superuser().run(DATABASE, "drill", sql::script_of(script))
+    }
+
+    fn migrations(&self) -> Result<Option<Migrations>> {
+        let output = self.as_superuser().run(DATABASE, "drill", sql::migrations())?;
+        let found = sql::parse_migrations(&output)?;
+        Ok(found.map(|(count, newest)| Migrations { count, newest }))
     }
 
     fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {

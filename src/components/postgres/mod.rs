@@ -159,9 +159,9 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
-    let roles = {
+    let around = {
         let (app, docker) = (app.clone(), docker.clone());
-        thread::spawn(move || roles(&app, &docker).unwrap_or_default())
+        thread::spawn(move || surroundings(&app, &docker).unwrap_or_default())
     };
     let target = format!(
         "--dbname={}",
@@ -205,20 +205,22 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
     let mut facts = facts(&summary);
-    facts.extend(role_facts(roles.join().unwrap_or_default()));
+    facts.extend(around.join().unwrap_or_default());
     Ok((File { kind, entry, sha256 }, facts))
 }
 
-/// The roles of the live server, as far as it tells.
-fn roles(app: &App, docker: &Docker) -> Result<Vec<sql::Role>> {
-    let output = Psql::live(app, docker).run(&app.config.postgres_db, "roles", sql::roles())?;
-    sql::parse_roles(&output)
-}
-
-fn role_facts(roles: Vec<sql::Role>) -> impl Iterator<Item = (String, String)> {
-    roles
-        .into_iter()
+/// What a drill has to know of the live server beside the dump: the rights of its roles, and n8n's migrations.
+fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
+    let scripts = [sql::roles(), sql::migrations()];
+    let [roles, migrations] = Psql::live(app, docker).run_each(&app.config.postgres_db, "facts", scripts)?;
+    let roles = sql::parse_roles(&roles)?.into_iter();
+    let mut facts: Vec<_> = roles
         .map(|role| (format!("{ROLE_FACT}{}", role.name), role.rights()))
+        .collect();
+    if let Some((count, newest)) = sql::parse_migrations(&migrations)? {
+        facts.push(("n8n.migrations".to_owned(), format!("{count} {newest}")));
+    }
+    Ok(facts)
 }
 
 /// The roles that a point tells of.

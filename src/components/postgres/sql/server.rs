@@ -241,6 +241,27 @@ pub fn knows_restrict(version: &str) -> bool {
     }
 }
 
+/// Asks, connected to a database of n8n's, how many migrations it has seen, and for the newest. Read by [`parse_migrations`].
+pub fn migrations() -> String {
+    format!(
+        r#"{PRELUDE}
+SELECT format('SELECT concat_ws(E''\t'', count(*), encode(convert_to(coalesce((SELECT name FROM %1$s ORDER BY id DESC LIMIT 1), ''none''), ''UTF8''), ''hex'')) FROM %1$s', c.oid::regclass)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND right(c.relname, 10) = 'migrations' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+AND ARRAY['id', 'name', 'timestamp'] <@ ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid)
+ORDER BY c.oid LIMIT 1 \gexec
+"#
+    )
+}
+
+/// Reads the answer to [`migrations`]: a number and a name, where there is such a table.
+pub fn parse_migrations(output: &str) -> Result<Option<(u64, String)>> {
+    match output.trim_end().split_once('\t') {
+        Some((count, newest)) => Ok(Some((number(count)?, unhex(newest)?))),
+        None => Ok(None),
+    }
+}
+
 /// What a role may do on its server and in its database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
