@@ -123,9 +123,3 @@ pub fn state(sandbox: &Sandbox) -> String {
     }
     state
 }
-
-/// The scratch containers that there are.
-pub fn scratch_containers(sandbox: &Sandbox) -> String {
-    let _ = sandbox;
-    sandbox.docker(&["ps", "-aq", "--filter", "label=n8n-backup.drill"])
-}

@@ -50,9 +50,9 @@ const WAIT: &str = "trap 'exit 0' INT TERM; sleep 86400 & wait";
 const EXPORT: &str = r#"umask 077
 n8n export:credentials --all --decrypted --output="$1/credentials.json" >&2 || exit
 exec node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8")).length)' "$1/credentials.json""#;
-/// Prints the HTTP status of n8n's readiness.
-const READY: &str =
-    "fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`).then((r) => console.log(r.status), () => {})";
+/// Ends when n8n is ready.
+const READY: &str = "const ask = () => fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`)
+  .then((answer) => answer.status === 200 || setTimeout(ask, 250), () => setTimeout(ask, 250)); ask();";
 
 /// What n8n has proven, as facts of the point.
 pub type Facts = Vec<(&'static str, String)>;
