@@ -30,14 +30,6 @@ use crate::stream::encrypt::Locked;
 const KEY: &str = "key";
 /// The name of n8n's own proof.
 const N8N: &str = "start";
-/// The facts of a point that tell what its key opens, and what n8n proved.
-const KEY_FACT: &str = "drill.key";
-const FACTS: [&str; 4] = [
-    KEY_FACT,
-    n8n_proof::OPENED_FACT,
-    n8n_proof::STARTED_FACT,
-    n8n_proof::MIGRATED_FACT,
-];
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,10 +354,13 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         let outcome =
             key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
         if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
-            shown.push((KEY_FACT, proof.words.clone()));
+            shown.push((marks::KEY, proof.words.clone()));
             let archive = point
                 .member(Kind::N8n)
                 .filter(|_| parts == Parts::FULL && run.all_passed());
+            if n8n.is_none() && archive.is_some() {
+                JOURNAL.warn("n8n was not started from the backup: its image is not on this host");
+            }
             if let (Some(n8n), Some(archive)) = (n8n, archive) {
                 let outcome = n8n_proof::prove(&env, &n8n, &*database, &proof, &env.path(archive));
                 shown.extend(run.take(N8N, "n8n", outcome).unwrap_or_default());
@@ -435,7 +430,7 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, shown: &[(&str,
             });
             if !passed {
                 point.mark(&outcome);
-                FACTS.iter().for_each(|fact| point.unset(fact));
+                marks::PROOFS.iter().for_each(|fact| point.unset(fact));
                 return;
             }
             match after_pass(point.drill().as_ref(), parts) {
@@ -443,7 +438,7 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, shown: &[(&str,
                 Change::Clear => point.unset(marks::DRILL),
                 Change::Set => point.mark(&outcome),
             }
-            FACTS.iter().for_each(|fact| point.unset(fact));
+            marks::PROOFS.iter().for_each(|fact| point.unset(fact));
             shown.iter().for_each(|(fact, words)| point.set(fact, words));
         });
         if let Err(error) = marked {

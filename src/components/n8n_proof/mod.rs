@@ -23,12 +23,9 @@ use crate::config::Secret;
 use crate::engine::{Exec, ScratchContainer};
 use crate::process::{Chain, Input};
 use crate::report::units;
+use crate::store::marks;
 use crate::stream::read::read;
 
-/// How a point's facts are called that tell what n8n proved.
-pub const OPENED_FACT: &str = "drill.opened";
-pub const STARTED_FACT: &str = "drill.started";
-pub const MIGRATED_FACT: &str = "drill.migrated";
 /// The fact of a point that tells the role that n8n logs in as.
 const LOGIN_FACT: &str = "stack.postgres.user";
 
@@ -93,14 +90,14 @@ pub fn prove(
         );
         let words = format!("{opened} of {expected}");
         JOURNAL.success(format_args!("{} opened {words} credentials", image.title()));
-        facts.push((OPENED_FACT, format!("{words} by {}", image.title())));
+        facts.push((marks::OPENED, format!("{words} by {}", image.title())));
     }
     let (took, log) = n8n
         .start()
         .with_context(|| format!("{} did not start from the backup", image.title()))?;
     let took = units::span(took);
     JOURNAL.success(format_args!("{} started from the backup in {took}", image.title()));
-    facts.push((STARTED_FACT, format!("{} in {took}", image.title())));
+    facts.push((marks::STARTED, format!("{} in {took}", image.title())));
     let failed = log.failed_activations();
     if !failed.is_empty() {
         JOURNAL.info(format_args!(
@@ -122,7 +119,7 @@ pub fn prove(
             JOURNAL.warn(format_args!(
                 "{title} migrated the recovered database from {from} to {to} migrations"
             ));
-            facts.push((MIGRATED_FACT, format!("from {from} to {to} by {title}")));
+            facts.push((marks::MIGRATED, format!("from {from} to {to} by {title}")));
         }
     }
     Ok(facts)
