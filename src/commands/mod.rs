@@ -9,6 +9,7 @@ mod doctor;
 mod fetch_offsite;
 mod list;
 mod man;
+mod rehearse_update;
 mod restore;
 mod restore_all;
 mod setup;
@@ -70,6 +71,7 @@ pub fn commands() -> Vec<Command> {
         list::COMMAND,
         verify::COMMAND,
         test_recovery::command(),
+        rehearse_update::COMMAND,
         backup_offsite::COMMAND,
         fetch_offsite::COMMAND,
         status::COMMAND,

@@ -15,7 +15,8 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
-use crate::components::{key_proof, n8n_image, n8n_proof, Component, COMPONENTS};
+use crate::components::n8n_image::{self, N8nImage};
+use crate::components::{key_proof, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
@@ -119,7 +120,28 @@ fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
     let _lock = hold(app).context(Inconclusive)?;
-    let done = choose(app, parts, set).and_then(|point| test(app, &point, parts));
+    failed(choose(app, parts, set).and_then(|point| test(app, &point, parts, None)))
+}
+
+/// Another n8n or PostgreSQL than that of the stack.
+#[derive(Default)]
+pub struct Rehearsal {
+    /// The image of n8n; that of the stack without it.
+    pub n8n: Option<N8nImage>,
+    /// The ID of PostgreSQL's image.
+    pub postgres: Option<String>,
+    /// The names of both.
+    pub names: String,
+}
+
+/// Tests everything of a point with other images. Gives whether that has failed, which is logged then.
+pub fn rehearse(app: &App, rehearsal: &Rehearsal, set: Option<&OsStr>) -> Result<bool> {
+    let _lock = hold(app).context(Inconclusive)?;
+    failed(choose(app, Parts::FULL, set).and_then(|point| test(app, &point, Parts::FULL, Some(rehearsal))))
+}
+
+/// Whether a test has failed; what kept it from being made stays an error.
+fn failed(done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(false),
         Err(error) if error.downcast_ref::<Inconclusive>().is_some() => Err(error),
@@ -142,7 +164,7 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     let _lock = hold(app).context(Inconclusive)?;
-    test(app, &Point::load(&app.store.set_path(stamp))?, parts)
+    test(app, &Point::load(&app.store.set_path(stamp))?, parts, None)
 }
 
 /// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
@@ -317,14 +339,15 @@ impl Tally {
 }
 
 /// Tests the parts of a point, one after another.
-fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
+fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -> Result<()> {
     JOURNAL.info(format_args!(
         "Recovery point: {}, {} old",
         point.stamp,
         units::span(point.time().elapsed().unwrap_or_default())
     ));
     let _used = point.hold(&app.store).context(Inconclusive)?;
-    let (env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
+    let (mut env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
+    env.postgres_image = rehearsal.and_then(|rehearsal| rehearsal.postgres.clone());
     n8n_proof::sweep(&env);
     if left > 0 {
         JOURNAL.warn(format_args!(
@@ -350,7 +373,10 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     }
     let mut shown = Vec::new();
     if let Some(database) = database {
-        let n8n = n8n_image::find(app, &env.docker, point).context(Inconclusive)?;
+        let mut n8n = n8n_image::find(app, &env.docker, point).context(Inconclusive)?;
+        if let Some(other) = rehearsal.and_then(|rehearsal| rehearsal.n8n.clone()) {
+            n8n = Some(other.in_place_of(n8n, &env.docker)?);
+        }
         let outcome =
             key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
         if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
@@ -359,6 +385,9 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
                 .member(Kind::N8n)
                 .filter(|_| parts == Parts::FULL && run.all_passed());
             if n8n.is_none() && archive.is_some() {
+                if rehearsal.is_some() {
+                    run.unready += 1;
+                }
                 JOURNAL.warn("n8n was not started from the backup: its image is not on this host");
             }
             if let (Some(n8n), Some(archive)) = (n8n, archive) {
@@ -374,7 +403,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
             units::span(point.time().elapsed().unwrap_or_default())
         ));
     }
-    conclude(app, point, parts, &run, &shown)
+    conclude(app, point, parts, &run, &shown, rehearsal)
 }
 
 /// The file of a component, when it is the one that was recorded.
@@ -418,10 +447,22 @@ fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
 }
 
 /// Records the outcome in the manifest and turns it into the exit code.
-fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, shown: &[(&str, String)]) -> Result<()> {
+fn conclude(
+    app: &App,
+    point: &Point,
+    parts: Parts,
+    run: &Tally,
+    shown: &[(&str, String)],
+    rehearsal: Option<&Rehearsal>,
+) -> Result<()> {
     let word = parts.word();
     let passed = run.all_passed();
-    if passed || !run.failed.is_empty() {
+    if let Some(rehearsal) = rehearsal {
+        if passed {
+            let words = format!("{} {}", rehearsal.names, Time::now());
+            manifest::update(&app.store, point.stamp, |point| point.set(marks::REHEARSED, &words))?;
+        }
+    } else if passed || !run.failed.is_empty() {
         let marked = manifest::update(&app.store, point.stamp, |point| {
             let outcome = Mark::Drill(DrillOutcome {
                 parts: word.to_owned(),

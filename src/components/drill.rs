@@ -98,6 +98,8 @@ pub struct DrillEnv<'a> {
     pub docker: Docker,
     /// The recovery point that is tested.
     pub point: &'a Point,
+    /// The image of PostgreSQL, where it is not to be that of the stack.
+    pub postgres_image: Option<String>,
     owner: String,
 }
 
@@ -112,6 +114,7 @@ impl<'a> DrillEnv<'a> {
             app,
             docker,
             point,
+            postgres_image: None,
             owner,
         };
         Ok((env, left))

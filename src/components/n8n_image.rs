@@ -133,6 +133,19 @@ impl N8nImage {
         }
     }
 
+    /// This image with the container and the variables of the stack's n8n, but for those that came with that one's image.
+    pub fn in_place_of(self, live: Option<Self>, docker: &Docker) -> Result<Self> {
+        let Some(live) = live else { return Ok(self) };
+        let own = docker.image_environment(&live.id)?;
+        let mut environment = live.environment;
+        environment.retain(|name, value| !own.contains(&format!("{name}={value}")));
+        Ok(Self {
+            container: live.container,
+            environment,
+            ..self
+        })
+    }
+
     /// A variable of its container; an empty one is none.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.environment

@@ -304,6 +304,31 @@ impl Docker {
         absent(&output.stderr).map(|()| None)
     }
 
+    /// The variables that an image sets, as `NAME=VALUE`.
+    pub fn image_environment(&self, name: &str) -> Result<Vec<String>> {
+        let output = self.query(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{range .Config.Env}}{{println .}}{{end}}",
+            "--",
+            name,
+        ])?;
+        if !output.success {
+            bail!("docker image inspect {name}: {}", output.stderr);
+        }
+        Ok(output.text().lines().map(str::to_owned).collect())
+    }
+
+    /// Fetches an image from its registry.
+    pub fn pull(&self, name: &str) -> Result<()> {
+        let output = self.query(&["pull", "--quiet", "--", name])?;
+        if !output.success {
+            bail!("docker pull {name}: {}", output.stderr);
+        }
+        Ok(())
+    }
+
     /// Starts a container; one that runs is left as it is.
     pub fn start(&self, name: &str) -> Result<()> {
         self.drive("start", name)

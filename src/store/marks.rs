@@ -20,7 +20,9 @@ pub const KEY: &str = "drill.key";
 pub const OPENED: &str = "drill.opened";
 pub const STARTED: &str = "drill.started";
 pub const MIGRATED: &str = "drill.migrated";
-/// All of them.
+/// With which other images it was recovered, and when. A drill leaves that as it is.
+pub const REHEARSED: &str = "drill.rehearsed";
+/// All of them that a drill replaces.
 pub const PROOFS: [&str; 4] = [KEY, OPENED, STARTED, MIGRATED];
 
 /// A mark of a recovery point.

@@ -74,6 +74,7 @@ pub fn prove(
         ));
         return Ok(Vec::new());
     }
+    let begun = Instant::now();
     let n8n = N8n::create(env, image, database, proof, archive).context(Inconclusive)?;
     forget(database, &proof.dead)?;
     let before = database.migrations().context(Inconclusive)?;
@@ -92,6 +93,8 @@ pub fn prove(
         JOURNAL.success(format_args!("{} opened {words} credentials", image.title()));
         facts.push((marks::OPENED, format!("{words} by {}", image.title())));
     }
+    // The first command of n8n is the one that migrates.
+    let migrating = begun.elapsed();
     let (took, log) = n8n
         .start()
         .with_context(|| format!("{} did not start from the backup", image.title()))?;
@@ -118,6 +121,10 @@ pub fn prove(
             let (from, to) = (before.count, after.count);
             JOURNAL.warn(format_args!(
                 "{title} migrated the recovered database from {from} to {to} migrations"
+            ));
+            JOURNAL.info(format_args!(
+                "With the first of n8n's commands that took {}",
+                units::span(migrating)
             ));
             facts.push((marks::MIGRATED, format!("from {from} to {to} by {title}")));
         }

@@ -61,7 +61,10 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     load::check_statements(&summary)?;
     check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
-    let image = env.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    let image = match &env.postgres_image {
+        Some(image) => image.clone(),
+        None => env.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?,
+    };
     env.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
     let recorded = recorded_roles(env.point);
     let superuser = superuser(&context.config.postgres_user, &recorded).to_owned();
