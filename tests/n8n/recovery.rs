@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::point::{edit, fact};
+use crate::common::point::{edit, encrypt, fact, manifest};
 use crate::common::{await_true, n8n, sh, Outcome, Sandbox};
 use crate::stack::{self, answers, start, state};
 
@@ -84,6 +84,64 @@ fn an_older_n8n_is_not_given_newer_data() {
         .assert_success();
 }
 
+#[test]
+fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
+    let sandbox = stack::created("nmigrates");
+    // As the version before the newest migration left it, which makes an index.
+    let index = sandbox.psql("SELECT indexname FROM pg_indexes WHERE tablename = 'instance_ai_threads' AND indexdef LIKE '%\"updatedAt\", id)'");
+    sandbox.psql(&format!(
+        "DROP INDEX \"{}\"; DELETE FROM migrations WHERE id = 270",
+        index.trim()
+    ));
+    // One credential was lost long ago.
+    let lost = encrypt("lost", "{}");
+    sandbox.psql(&format!(
+        "UPDATE credentials_entity SET data = '{lost}' WHERE name = 'Old basic'"
+    ));
+    sandbox.set("BACKUP_DEAD_CREDENTIALS", "JTiXbvzr5Qy3YACo");
+    sandbox.run("backup-all", &[]).assert_success();
+
+    let missing = sandbox.run("rehearse-update", &["nobody/n8n:0"]);
+    assert_eq!(missing.code, Some(2), "{missing}");
+    assert_says(&missing, "Image nobody/n8n:0 is not on this host");
+    let rehearsal = sandbox.run(
+        "rehearse-update",
+        &[stack::image(), "--postgres-image", "n8n-backup-test/postgres:1"],
+    );
+    rehearsal.assert_success();
+    for text in [
+        "Decrypted 3 of 4 credentials with the backed-up key",
+        "n8n 2.40.7 opened 3 of 3 credentials",
+        "n8n 2.40.7 migrated the recovered database from 269 to 270 migrations",
+        "n8n 2.40.7 started from the backup in ",
+    ] {
+        assert_says(&rehearsal, text);
+    }
+    assert_eq!(fact(&sandbox, "drill"), None);
+    assert!(fact(&sandbox, "drill.rehearsed").unwrap().starts_with(stack::image()));
+
+    // n8n's role may use the tables, and does not own them.
+    sandbox.psql(
+        "CREATE ROLE app LOGIN; GRANT ALL ON DATABASE n8n TO app; GRANT ALL ON SCHEMA public TO app; \
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app",
+    );
+    recreate(&sandbox, stack::image(), &["-e", "DB_POSTGRESDB_USER=app"]);
+    fs::remove_file(manifest(&sandbox)).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    sandbox.run("backup-all", &[]).assert_success();
+    let drill = sandbox.run("test-recovery", &["--full"]);
+    assert_eq!(drill.code, Some(1), "{drill}");
+    assert_says(&drill, "must be owner of table instance_ai_threads");
+}
+
+/// Makes n8n's containers anew.
+fn recreate(sandbox: &Sandbox, image: &str, options: &[&str]) {
+    for name in ["n8n-main", "n8n-worker"] {
+        sandbox.docker(&["rm", "-f", &sandbox.container(name)]);
+    }
+    stack::create(sandbox, image, options);
+}
+
 /// In place of n8n: behaves as `MODE` says.
 const STAND_IN: &str = r#"#!/bin/sh
 case $1 in
@@ -146,10 +204,7 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
             ],
         ),
     ] {
-        for name in ["n8n-main", "n8n-worker"] {
-            sandbox.docker(&["rm", "-f", &sandbox.container(name)]);
-        }
-        stack::create(&sandbox, &image, options);
+        recreate(&sandbox, &image, options);
         let drill = sandbox.run("test-recovery", &["--full"]);
         assert_eq!(drill.code, Some(1), "{drill}");
         reasons.iter().for_each(|reason| assert_says(&drill, reason));
@@ -158,10 +213,7 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
 
     // Killed while n8n starts: nothing of it stays.
     sandbox.set("BACKUP_DRILL_N8N_SECONDS", "600");
-    for name in ["n8n-main", "n8n-worker"] {
-        sandbox.docker(&["rm", "-f", &sandbox.container(name)]);
-    }
-    stack::create(&sandbox, &image, &["-e", "MORE=, 4"]);
+    recreate(&sandbox, &image, &["-e", "MORE=, 4"]);
     let run = sandbox.spawn("test-recovery", &["--full"]);
     await_true("n8n does not open", || {
         fs::read_to_string(sandbox.path("logs/recovery-test.log"))

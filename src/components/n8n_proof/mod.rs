@@ -189,6 +189,8 @@ impl<'a> N8n<'a> {
             key: proof.key.as_ref().unwrap_or(&none),
             user_folder: folder,
         };
+        let bytes = env.point.fact("n8n.bytes").and_then(|bytes| bytes.parse().ok());
+        env.check_room(&image.id, bytes.unwrap_or_default())?;
         let file = EnvFile::write(env.owner(), &environment::of_drill(&image.environment, &place))?;
         let mut container = env.n8n_container(
             &image.id,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use super::sql::{self, CountKind};
 use super::{facts, load, recorded_roles, verify, Psql};
@@ -35,6 +35,9 @@ const SETTINGS: [&str; 10] = [
     "log_min_error_statement=panic",
     "log_statement=none",
 ];
+
+/// What psql prints when it is not let in, whatever it waits for.
+const REFUSED: [&str; 3] = ["authentication failed", "no password supplied", "no pg_hba.conf entry"];
 
 /// Tables and indexes take more room than the text of a dump; the log of the load comes on top.
 const ROOM: u64 = 3;
@@ -164,6 +167,13 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer, user: &str) -> Resul
     let version = server.wait(Duration::from_millis(200), |server| {
         let ask = env.docker.exec(server.id(), Exec::default(), &argv);
         let output = env.docker.answer("psql", ask, None)?;
+        // A server that asks for a password goes on doing so.
+        let refused = output
+            .stderr_lines()
+            .find(|line| REFUSED.iter().any(|sign| line.contains(sign)));
+        if let Some(refused) = refused.filter(|_| !output.success) {
+            bail!("it refuses the login: {refused}");
+        }
         Ok(output.text().trim().parse().ok().filter(|_| output.success))
     });
     version
