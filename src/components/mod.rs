@@ -184,6 +184,11 @@ pub const TRUST_DUMP: Flag = Flag::new(
     "trust-dump",
     "take a dump of unknown origin where psql is too old to be kept from running commands in it",
 );
+/// Restart n8n.
+pub const RESTART_N8N: Flag = Flag::new(
+    "restart-n8n",
+    "restart n8n's containers that ran on meanwhile, so that nothing of theirs waits for what only the old database knew",
+);
 /// Leave the queue out.
 pub const EMPTY_QUEUE: Flag = Flag::new(
     "empty-queue",

@@ -19,7 +19,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use self::messages::Messages;
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
-use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, TRUST_DUMP, YES};
+use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, RESTART_N8N, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::{Docker, Exec};
@@ -63,7 +63,7 @@ const ABOUT: About = About {
         details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
                   n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
-        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP],
+        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, RESTART_N8N],
         ..Row::ACTS
     },
     drill: Some("load the dump, compare, and decrypt the credentials with the point's key"),
