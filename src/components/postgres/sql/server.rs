@@ -207,10 +207,11 @@ SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM unnest(ARRAY[{list}]::text[]
     ))
 }
 
-/// Asks whether another session works in the database: `t` or `f`.
+/// Asks whether another session works in the database: `t` or `f`. n8n looks by `SELECT 1` whether it is there.
 pub const OTHERS_WORK: &str =
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = current_database()\n\
-    AND state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid());\n";
+    AND state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid()\n\
+    AND query <> 'SELECT 1');\n";
 
 /// Makes `name` an empty database in UTF-8, on a scratch server.
 pub fn scratch_database(name: &str) -> Result<String> {
