@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Error, Result};
 
-use super::shared::open;
+use super::shared::open_stack;
 use super::test_recovery::{rehearse, Rehearsal};
 use super::{Command, Run};
 use crate::cli::{Call, Flag, Row};
@@ -38,7 +38,7 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(project: &Path, call: &Call) -> Result<u8> {
-    let app = open(project, call)?;
+    let app = open_stack(project, call)?;
     let text = |flag| call.value(flag).map(|value| value.to_string_lossy().into_owned());
     let operand = call.operand.as_deref().map(|operand| operand.to_string_lossy());
     let is_set = |operand: &str| operand == "latest" || Stamp::parse(operand).is_some();

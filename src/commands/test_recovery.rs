@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
 use crate::components::n8n_image::{self, N8nImage};
-use crate::components::{key_proof, n8n_proof, Component, COMPONENTS};
+use crate::components::{component, key_proof, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
@@ -381,8 +381,8 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
             key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
         if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
             shown.push((marks::KEY, proof.words.clone()));
-            let archive = point
-                .member(Kind::N8n)
+            let archive = component(Kind::N8n)?
+                .member(point)
                 .filter(|_| parts == Parts::FULL && run.all_passed());
             if n8n.is_none() && archive.is_some() {
                 if rehearsal.is_some() {
