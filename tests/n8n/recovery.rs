@@ -16,6 +16,11 @@ fn assert_says(outcome: &Outcome, text: &str) {
     assert!(outcome.stdout.contains(text), "'{text}' expected: {outcome}");
 }
 
+/// Runs a script that starts n8n, which takes minutes on a busy machine.
+fn long(sandbox: &Sandbox, name: &str, args: &[&str]) -> Outcome {
+    sandbox.call(name).args(args).limit(Duration::from_secs(900)).run()
+}
+
 #[test]
 fn a_real_stack_is_drilled_lost_and_restored() {
     let sandbox = stack::created("nreal");
@@ -24,7 +29,7 @@ fn a_real_stack_is_drilled_lost_and_restored() {
 
     let migrations = || sandbox.psql("SELECT count(*), max(name) FROM migrations");
     let (before, seen) = (state(&sandbox), migrations());
-    let drill = sandbox.run("test-recovery", &["--full"]);
+    let drill = long(&sandbox, "test-recovery", &["--full"]);
     drill.assert_success();
     for text in [
         "SUCCESS] ",
@@ -104,7 +109,8 @@ fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
     let missing = sandbox.run("rehearse-update", &["nobody/n8n:0"]);
     assert_eq!(missing.code, Some(2), "{missing}");
     assert_says(&missing, "Image nobody/n8n:0 is not on this host");
-    let rehearsal = sandbox.run(
+    let rehearsal = long(
+        &sandbox,
         "rehearse-update",
         &[stack::image(), "--postgres-image", "n8n-backup-test/postgres:1"],
     );
@@ -131,7 +137,7 @@ fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
     sandbox.run("backup-all", &[]).assert_success();
     // n8n tells of the failure, and goes on waiting for nothing.
     sandbox.set("BACKUP_DRILL_N8N_SECONDS", "60");
-    let drill = sandbox.run("test-recovery", &["--full"]);
+    let drill = long(&sandbox, "test-recovery", &["--full"]);
     assert_eq!(drill.code, Some(1), "{drill}");
     assert_says(&drill, "must be owner of table instance_ai_threads");
 }
@@ -207,7 +213,7 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
         ),
     ] {
         recreate(&sandbox, &image, options);
-        let drill = sandbox.run("test-recovery", &["--full"]);
+        let drill = long(&sandbox, "test-recovery", &["--full"]);
         assert_eq!(drill.code, Some(1), "{drill}");
         reasons.iter().for_each(|reason| assert_says(&drill, reason));
         assert!(fact(&sandbox, "drill").unwrap().ends_with(": start"));
@@ -273,7 +279,7 @@ fn no_command_line_shows_a_secret() {
             }
             found
         });
-        let drill = sandbox.run("test-recovery", &["--full"]);
+        let drill = long(&sandbox, "test-recovery", &["--full"]);
         stop.store(true, Ordering::Relaxed);
         drill.assert_success();
         for secret in secrets {

@@ -85,7 +85,7 @@ pub fn start(sandbox: &Sandbox) {
     for name in ["n8n-main", "n8n-worker"] {
         sandbox.docker(&["start", &sandbox.container(name)]);
     }
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(600);
     while !answers(sandbox) {
         if Instant::now() > deadline {
             let log = sh(
