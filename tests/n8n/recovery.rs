@@ -142,7 +142,7 @@ fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
     assert_says(&drill, "must be owner of table instance_ai_threads");
 }
 
-/// Makes n8n's containers anew.
+/// Makes n8n's containers again.
 fn recreate(sandbox: &Sandbox, image: &str, options: &[&str]) {
     for name in ["n8n-main", "n8n-worker"] {
         sandbox.docker(&["rm", "-f", &sandbox.container(name)]);
