@@ -37,7 +37,7 @@ if [[ -n $in_git ]]; then
 fi
 scripts=()
 for file in "${files[@]}"; do
-  [[ -f $file && ! -L $file && -s $file && $file != *.gz ]] || continue
+  [[ -f $file && ! -L $file && -s $file && $file != tests/data/*.@(gz|rdb) ]] || continue
   # Test data uses every character there is.
   unwanted='[^\t\n\x20-\x7e]'
   [[ $file != *.sql ]] || unwanted='\r'

@@ -46,6 +46,22 @@ fn flags<'a>(options: impl Iterator<Item = &'a Flag>) -> Vec<String> {
         .collect()
 }
 
+/// The second words that a command can have.
+fn parts<'a>(whole: &Row, rows: &[&'a Row]) -> Vec<&'a str> {
+    let words = rows.iter().filter_map(|row| row.name.split_once(' '));
+    words
+        .filter(|(first, _)| *first == whole.name)
+        .map(|(_, part)| part)
+        .collect()
+}
+
+/// The commands, those of two words first.
+fn parts_first<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+    let mut rows = rows.to_vec();
+    rows.sort_by_key(|row| !row.name.contains(' '));
+    rows
+}
+
 fn bash(rows: &[&Row]) -> String {
     let valued: Vec<&Flag> = rows
         .iter()
@@ -60,7 +76,8 @@ fn bash(rows: &[&Row]) -> String {
     );
     let _ = writeln!(text, "      {}) ((i++)) ;;", flags(valued.iter().copied()).join(" | "));
     text.push_str(
-        "      -*) ;;\n      *) command=$word; break ;;\n    esac\n  done\n  case ${COMP_WORDS[COMP_CWORD - 1]} in\n",
+        "      -*) ;;\n      *) if [[ $command ]]; then command+=\" $word\"; break; else command=$word; fi ;;\n    esac\n  done\n  \
+         case ${COMP_WORDS[COMP_CWORD - 1]} in\n",
     );
     for opt in &valued {
         let pattern = flags([*opt].into_iter()).join(" | ");
@@ -73,25 +90,33 @@ fn bash(rows: &[&Row]) -> String {
     }
     let global = flags(GLOBAL.iter()).join(" ");
     text.push_str("  esac\n  case $command in\n");
-    let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row.name)
+        .filter(|name| !name.contains(' '))
+        .collect();
     let _ = writeln!(text, "    '') _n8n_backup_words '{} {global}' ;;", names.join(" "));
-    for row in rows {
+    for row in parts_first(rows) {
         let own = flags(row.flags.iter().chain(GLOBAL)).join(" ");
+        let parts = parts(row, rows).join(" ");
         let operand = match Value::of(row.operand.unwrap_or_default()) {
-            Value::File => "_n8n_backup_paths -f".to_owned(),
+            Value::File => format!("_n8n_backup_paths -f '{parts}'"),
             Value::Shell => format!("_n8n_backup_words '{}'", SHELLS.join(" ")),
-            _ => format!("_n8n_backup_words '{own}'"),
+            _ => format!("_n8n_backup_words '{own} {parts}'"),
+        };
+        let pattern = match row.name.contains(' ') {
+            true => format!("'{}'", row.name),
+            false => format!("{0} | '{0} '*", row.name),
         };
         let _ = writeln!(
             text,
-            "    {})\n      if [[ $current == -* ]]; then _n8n_backup_words '{own}'; else {operand}; fi ;;",
-            row.name
+            "    {pattern})\n      if [[ $current == -* ]]; then _n8n_backup_words '{own}'; else {operand}; fi ;;"
         );
     }
     text.push_str(
         "  esac\n}\n_n8n_backup_words() {\n  mapfile -t COMPREPLY < <(compgen -W \"$1\" -- \"$current\")\n}\n\
          _n8n_backup_paths() {\n  compopt -o filenames 2>/dev/null\n  \
-         mapfile -t COMPREPLY < <(compgen \"$1\" -- \"$current\")\n}\n\
+         mapfile -t COMPREPLY < <(compgen \"$1\" ${2:+-W \"$2\"} -- \"$current\")\n}\n\
          complete -F _n8n_backup n8n-backup\n",
     );
     text
@@ -132,7 +157,7 @@ fn zsh(rows: &[&Row]) -> String {
         "#compdef n8n-backup\n_n8n_backup() {\n  local curcontext=$curcontext state line\n  \
          local -a commands\n  commands=(\n",
     );
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.name.contains(' ')) {
         let _ = writeln!(text, "    '{}:{}'", row.name, quoted(row.summary).replace(':', "\\:"));
     }
     text.push_str("  )\n  _arguments -C \\\n");
@@ -140,18 +165,24 @@ fn zsh(rows: &[&Row]) -> String {
         let _ = writeln!(text, "    {} \\", zsh_option(opt));
     }
     text.push_str("    '1:command:->command' '*::argument:->argument'\n  case $state in\n");
-    text.push_str("    command) _describe command commands ;;\n    argument)\n      case $words[1] in\n");
-    for row in rows {
+    text.push_str("    command) _describe command commands ;;\n    argument)\n      case \"$words[1] $words[2]\" in\n");
+    for row in parts_first(rows) {
         let mut arguments: Vec<String> = row.flags.iter().chain(GLOBAL).map(zsh_option).collect();
         arguments.extend(row.operand.map(|name| match Value::of(name) {
-            Value::File => "'1:file:_files'".to_owned(),
+            Value::File => match parts(row, rows) {
+                parts if parts.is_empty() => "'*:file:_files'".to_owned(),
+                parts => format!("'*:file:{{compadd {}; _files}}'", parts.join(" ")),
+            },
             Value::Shell => format!("'1:shell:({})'", SHELLS.join(" ")),
             _ => "'1:argument: '".to_owned(),
         }));
         let _ = writeln!(
             text,
-            "        {})\n          _arguments \\\n            {} ;;",
-            row.name,
+            "        {}          _arguments \\\n            {} ;;",
+            match row.name.contains(' ') {
+                true => format!("'{}')\n          shift words; (( CURRENT-- ))\n", row.name),
+                false => format!("'{} '*)\n", row.name),
+            },
             arguments.join(" \\\n            ")
         );
     }
@@ -189,13 +220,21 @@ fn fish(rows: &[&Row]) -> String {
         fish_option(&mut text, "", opt);
     }
     for row in rows {
+        let seen = match row.name.split_once(' ') {
+            None => format!(" -n '__fish_seen_subcommand_from {}'", row.name),
+            Some((first, part)) => {
+                format!(" -n '__fish_seen_subcommand_from {first}; and __fish_seen_subcommand_from {part}'")
+            }
+        };
+        let (place, word) = match row.name.split_once(' ') {
+            None => (" -n __fish_use_subcommand".to_owned(), row.name),
+            Some((first, part)) => (format!(" -n '__fish_seen_subcommand_from {first}'"), part),
+        };
         let _ = writeln!(
             text,
-            "complete -c n8n-backup -n __fish_use_subcommand -a {} -d '{}'",
-            row.name,
+            "complete -c n8n-backup{place} -a {word} -d '{}'",
             fish_quoted(row.summary)
         );
-        let seen = format!(" -n '__fish_seen_subcommand_from {}'", row.name);
         for opt in row.flags {
             fish_option(&mut text, &seen, opt);
         }

@@ -55,13 +55,14 @@ impl Flag {
 /// A command, as far as the command line is concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The word on the command line, which is also the script's name.
+    /// The word on the command line, which is also the script's name; two words for a part of the command that is the first
+    /// of them.
     pub name: &'static str,
     /// What it does, in a line.
     pub summary: &'static str,
     /// What the help says more.
     pub details: &'static str,
-    /// Its operand; all of ours take one or none. In brackets when it may be left out.
+    /// Its operands, separated by a space; in brackets what may be left out, with dots what may stand more than once.
     pub operand: Option<&'static str>,
     /// Its own options.
     pub flags: &'static [Flag],
@@ -95,6 +96,11 @@ impl Row {
     /// Whether there is a script of its name: those that act on backups have one, those that only tell have not.
     pub fn has_script(&self) -> bool {
         self.name.contains('-')
+    }
+
+    /// Whether it is the part `word` of the command `whole`.
+    fn is_part_of(&self, whole: &Self, word: &str) -> bool {
+        self.name.split_once(' ') == Some((whole.name, word))
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Call {
     pub row: &'static Row,
     /// Its operand; there when the command has one that may not be left out.
     pub operand: Option<OsString>,
+    /// All operands, that one included.
+    pub operands: Vec<OsString>,
     given: Vec<(&'static str, Option<OsString>)>,
 }
 
@@ -59,7 +61,7 @@ pub struct UsageError {
     /// How it is right.
     pub usage: String,
     /// The command and the project directory, as far as they were understood, so that the error can go to its log.
-    pub call: Option<Call>,
+    pub call: Option<Box<Call>>,
 }
 
 impl UsageError {
@@ -68,7 +70,7 @@ impl UsageError {
         Self {
             message: format!("{error:#}"),
             usage: help::usage(call.row),
-            call: Some(call),
+            call: Some(Box::new(call)),
         }
     }
 }
@@ -95,7 +97,10 @@ pub fn parse(rows: &[&'static Row], args: impl IntoIterator<Item = OsString>) ->
                         break;
                     }
                 },
-                Some(_) => operands.push(arg),
+                Some(known) => match rows.iter().find(|row| row.is_part_of(known, &text)) {
+                    Some(part) if operands.is_empty() => command = Some(*part),
+                    _ => operands.push(arg),
+                },
             }
         } else if text == "--" {
             options_end = true;
@@ -126,24 +131,34 @@ pub fn parse(rows: &[&'static Row], args: impl IntoIterator<Item = OsString>) ->
         });
     };
     if problem.is_none() {
-        problem = match (command.operand, operands.len()) {
-            (Some(name), 0) if !name.starts_with('[') => Some(format!("{name} is missing")),
-            (Some(_), 0) => None,
-            (Some(_), 1) | (None, 0) => None,
-            (Some(name), _) => Some(format!("one {name} expected, got {}", operands.len())),
-            (None, _) => Some(format!("unexpected argument: {}", operands[0].to_string_lossy())),
+        let names: Vec<&str> = command.operand.unwrap_or_default().split_whitespace().collect();
+        let most = match names.last().is_some_and(|name| name.contains("...")) {
+            true => usize::MAX,
+            false => names.len(),
+        };
+        let missing = names.get(operands.len()).filter(|name| !name.starts_with('['));
+        let is_own = |name: &str| command.flags.iter().chain(GLOBAL).any(|flag| flag.long == name);
+        let foreign = given.iter().find(|(name, _)| !is_own(name));
+        problem = match (names[..].first(), missing, foreign) {
+            // It stands before the second word of the command, and belongs to the first alone.
+            (_, _, Some((name, _))) => Some(format!("unknown option: --{name}")),
+            (_, Some(name), _) => Some(format!("{name} is missing")),
+            _ if operands.len() <= most => None,
+            (Some(name), ..) if most == 1 => Some(format!("one {name} expected, got {}", operands.len())),
+            _ => Some(format!("unexpected argument: {}", operands[most].to_string_lossy())),
         };
     }
     let call = Call {
         row: command,
-        operand: operands.into_iter().next(),
+        operand: operands.first().cloned(),
+        operands,
         given,
     };
     match problem {
         Some(message) => Err(UsageError {
             message,
             usage: help::usage(command),
-            call: Some(call),
+            call: Some(Box::new(call)),
         }),
         None => Ok(Request::Run(call)),
     }

@@ -13,8 +13,9 @@ use super::{backup_offsite, cleanup, test_recovery};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::Row;
-use crate::components::{self, Backup, Component, COMPONENTS};
+use crate::components::{self, Backup, BackupRun, Component, COMPONENTS};
 use crate::config::{Config, Drill};
+use crate::formats::n8n::Digests;
 use crate::report::alarm::LostRun;
 use crate::report::channel::{Measured, Outcome};
 use crate::report::log::{self, Journal};
@@ -22,6 +23,7 @@ use crate::report::panics::caught;
 use crate::report::run::{report_lost_run, report_run, Running};
 use crate::report::units;
 use crate::stack::{self, discovery};
+use crate::store::atomic::{self, Access};
 use crate::store::manifest::Point;
 use crate::store::space::available;
 use crate::store::{total, Kind, Stamp};
@@ -40,6 +42,12 @@ pub const COMMAND: Command = Command {
 };
 
 const JOURNAL: Journal = Journal::new("backup-all");
+/// The workflows of the last run, below `backups/`.
+const WORKFLOWS: &str = ".workflows";
+/// The most that is read of them.
+const MAX_WORKFLOWS: u64 = 64 << 20;
+/// More workflows that are gone at once are a warning.
+const MANY_DELETED: usize = 5;
 const RULE: &str = "==========================================";
 
 /// Runs everything, and tells the channels how it went. Gives the exit code.
@@ -136,7 +144,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     let (mut backups, mut missing) = side_by_side(app, &together, stamp);
     for component in last {
         JOURNAL.info(format_args!("Running: {}", component.about().step));
-        match caught(|| component.backup(app, stamp)) {
+        match caught(|| component.backup(app, &BackupRun::alone(stamp, false))) {
             Ok(backup) => backups.push(backup),
             Err(error) => {
                 JOURNAL.failure(&error);
@@ -159,6 +167,9 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
         }
     }
     cleanup::warn_if_shrunk(app, JOURNAL);
+    if let Some(workflows) = backups.iter().find_map(|backup| backup.workflows.as_ref()) {
+        tell_workflows(app, workflows);
+    }
     warn_if_no_key(&backups);
     let mut total = app.config.found.used() + 1;
     if app.config.drill != Drill::Off {
@@ -186,6 +197,24 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
         "Backup completed with errors: {}/{total} succeeded, {failed} failed",
         total - failed
     )
+}
+
+/// Tells how the workflows differ from those of the last run.
+fn tell_workflows(app: &App, now: &Digests) {
+    let path = app.store.root().join(WORKFLOWS);
+    let before = atomic::read_text(&path, MAX_WORKFLOWS).ok();
+    if let Some(before) = before.and_then(|text| Digests::parse(&text)) {
+        let since = now.since(&before);
+        let text = format!("Since the last backup: {}", since.text(MANY_DELETED));
+        match since.deleted.len() > MANY_DELETED {
+            true => JOURNAL.warn(text),
+            false => JOURNAL.info(text),
+        }
+    }
+    let new = format!("{WORKFLOWS}.new");
+    if let Err(error) = atomic::replace(&path, &new, now.text().as_bytes(), Access::PRIVATE) {
+        JOURNAL.warning(&error.context("The next run cannot tell which workflows have changed"));
+    }
 }
 
 /// Warns when neither `.env` nor the volume holds n8n's key, though both were backed up.
@@ -228,6 +257,11 @@ fn cleanup_failed(error: &anyhow::Error) {
 /// Backs components up, as many at a time as the settings say. Gives the backups, and what failed.
 fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
+    // What the database names must not be missing from what is read beside it.
+    let run = match components.iter().any(|component| component.kind() == Kind::Postgres) {
+        true => BackupRun::with_dump(stamp),
+        false => BackupRun::alone(stamp, false),
+    };
     let done = Mutex::new((Vec::new(), Vec::new()));
     // The order in which components begin is that of their lines in the log.
     let begin = Mutex::new(());
@@ -242,8 +276,12 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
         };
         let result = caught(|| {
             app.config.found.check(component.kind())?;
-            component.backup(app, stamp)
+            component.backup(app, &run)
         });
+        if component.kind() == Kind::Postgres {
+            // Also where there is no dump.
+            run.snapshot.open();
+        }
         if let Err(error) = &result {
             let about = component.about();
             about.backup_journal().failure(error);

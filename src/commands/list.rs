@@ -169,7 +169,7 @@ fn date(time: &str) -> &str {
     time.split('T').next().unwrap_or(time)
 }
 
-fn table(text: &mut String, rows: &[Vec<String>]) {
+pub fn table(text: &mut String, rows: &[Vec<String>]) {
     let mut widths = Vec::new();
     for row in rows {
         widths.resize(row.len().max(widths.len()), 0);

@@ -5,6 +5,7 @@ mod backup_all;
 mod backup_offsite;
 mod cleanup;
 mod completions;
+mod credentials;
 mod doctor;
 mod fetch_offsite;
 mod list;
@@ -17,6 +18,7 @@ mod shared;
 mod status;
 mod test_recovery;
 mod verify;
+mod workflows;
 
 use std::path::Path;
 
@@ -77,6 +79,12 @@ pub fn commands() -> Vec<Command> {
         status::COMMAND,
         doctor::COMMAND,
         setup::COMMAND,
+        workflows::COMMAND,
+        workflows::export::COMMAND,
+        workflows::diff::COMMAND,
+        workflows::restore::COMMAND,
+        credentials::COMMAND,
+        credentials::restore::COMMAND,
         completions::COMMAND,
         man::COMMAND,
     ]);

@@ -129,6 +129,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Warns, and asks on a terminal; goes on where nobody can be asked. Says so when the answer is not `yes`, or none comes.
 pub fn confirmed(journal: Journal, yes: bool) -> bool {
     journal.warn("All existing data will be replaced with backup data");
+    goes_on(journal, yes)
+}
+
+/// As [`confirmed`], after a warning of the caller's own.
+pub fn goes_on(journal: Journal, yes: bool) -> bool {
     if yes || !io::stdin().is_terminal() {
         journal.info("Running non-interactively, proceeding with restore");
         return true;

@@ -17,7 +17,7 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::{component, n8n_image, About, Component, RestoreOptions, RestorePlan, COMPONENTS};
-use crate::components::{CREATE_ROLES, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
+use crate::components::{CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
 use crate::config::Config;
 use crate::engine::{Docker, Status};
 use crate::process::hinted;
@@ -61,6 +61,7 @@ pub const COMMAND: Command = Command {
             CREATE,
             EMPTY_QUEUE,
             CREATE_ROLES,
+            DEACTIVATE,
             REPLACE_DEPLOYMENT,
         ],
         ..Row::ACTS

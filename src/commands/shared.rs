@@ -7,15 +7,16 @@ use chrono::{Local, SecondsFormat};
 
 use crate::app::App;
 use crate::cli::{suggestion, Call, Flag};
-use crate::components::{Backup, Component};
+use crate::components::{self, Backup, BackupRun, Component};
 use crate::config::{Config, SETTINGS};
+use crate::engine::Label;
 use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
-use crate::store::lock::{Attempt, Lock};
+use crate::store::lock::{component_lock, Attempt, Lock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
-use crate::store::Stamp;
+use crate::store::{Kind, Stamp};
 
 /// A rehearsal.
 pub const fn dry_run(help: &'static str) -> Flag {
@@ -47,7 +48,7 @@ pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) 
     app.config.found.check(component.kind())?;
     let stamp = app.store.free_stamp();
     let begun = now();
-    let backup = component.backup(app, stamp)?;
+    let backup = component.backup(app, &BackupRun::alone(stamp, excluded.is_some()))?;
     record(app, journal, stamp, &begun, &[backup], &[], excluded).map(drop)
 }
 
@@ -105,6 +106,44 @@ pub fn record(
     Ok(point.stamp)
 }
 
+/// Removes the containers that killed runs have left; each kind of run holds a lock while its containers are at work.
+fn sweep(app: &App, journal: Journal) -> Result<()> {
+    let docker = app.docker()?;
+    let owner = app.owner();
+    let remove = |label: Label<'_>, journal: Journal, what: &str| -> Result<()> {
+        match docker.sweep(label)? {
+            0 => {}
+            left => journal.warn(format_args!("Removed {left} {what} left")),
+        }
+        Ok(())
+    };
+    if let Ok(_lock) = components::drill::hold(app) {
+        let tests = components::drill::JOURNAL;
+        remove(
+            Label::Drill(&owner),
+            tests,
+            "scratch container(s) that an interrupted test",
+        )?;
+    }
+    if let Ok(_lock) = hold(app, journal) {
+        remove(
+            Label::Restore(&owner),
+            journal,
+            "helper container(s) that an interrupted restore",
+        )?;
+    }
+    let dir = app.store.dir(Kind::N8n);
+    if let Ok(Attempt::Held(_lock)) = Lock::attempt(&component_lock(&dir)) {
+        let backups = components::component(Kind::N8n)?.about().backup_journal();
+        remove(
+            Label::Helper(&owner),
+            backups,
+            "helper container(s) that an interrupted run",
+        )?;
+    }
+    Ok(())
+}
+
 /// The time now with its offset, as a manifest tells it; two runs of the same second are told apart.
 pub fn now() -> String {
     Local::now().to_rfc3339_opts(SecondsFormat::Millis, false)
@@ -138,6 +177,11 @@ fn open_with(project: &Path, call: &Call, find: fn(&mut App)) -> Result<App> {
             journal.warning(
                 &error.context("The restart policies that an interrupted restore had changed could not be put back"),
             );
+        }
+    }
+    if acts && app.config.found.ours {
+        if let Err(error) = sweep(&app, journal) {
+            log::trace!("what runs that were killed have left stays: {error:#}");
         }
     }
     if call.row.in_background {

@@ -14,17 +14,16 @@ use super::shared::open_stack;
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::drill::{check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
+use crate::components::drill::{self, check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
 use crate::components::n8n_image::{self, N8nImage};
 use crate::components::{component, key_proof, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{self, newest_first};
-use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, DrillOutcome, Mark, Time};
-use crate::store::{make_dir, Kind, Stamp};
+use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
 
 /// The name of the key proof, beside those of the components.
@@ -119,7 +118,7 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
 fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
-    let _lock = hold(app).context(Inconclusive)?;
+    let _lock = drill::hold(app).context(Inconclusive)?;
     failed(choose(app, parts, set).and_then(|point| test(app, &point, parts, None)))
 }
 
@@ -136,7 +135,7 @@ pub struct Rehearsal {
 
 /// Tests everything of a point with other images. Gives whether that has failed, which is logged then.
 pub fn rehearse(app: &App, rehearsal: &Rehearsal, set: Option<&OsStr>) -> Result<bool> {
-    let _lock = hold(app).context(Inconclusive)?;
+    let _lock = drill::hold(app).context(Inconclusive)?;
     failed(choose(app, Parts::FULL, set).and_then(|point| test(app, &point, Parts::FULL, Some(rehearsal))))
 }
 
@@ -163,7 +162,7 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
         Drill::Full => Parts::FULL,
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
-    let _lock = hold(app).context(Inconclusive)?;
+    let _lock = drill::hold(app).context(Inconclusive)?;
     test(app, &Point::load(&app.store.set_path(stamp))?, parts, None)
 }
 
@@ -201,16 +200,6 @@ fn list(app: &App) -> Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context("Cannot write to standard output")
-}
-
-/// Keeps other tests away: each clears what another one has left.
-fn hold(app: &App) -> Result<Lock> {
-    let dir = app.store.sets_dir();
-    make_dir(&dir)?;
-    match Lock::attempt(&dir.join(".drill.lock"))? {
-        Attempt::Held(lock) => Ok(lock),
-        Attempt::Busy(pid) => bail!("Recovery test already in progress (PID: {pid})"),
-    }
 }
 
 /// Every recovery point, also those that only the files' names tell of, since they are older than the manifests.
@@ -357,6 +346,7 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
     let mut run = Tally::default();
     let mut keys = BTreeMap::new();
     let mut database = None;
+    let mut files = None;
     // The database comes last: what it holds is proven by the keys that the others do.
     for component in COMPONENTS
         .iter()
@@ -369,10 +359,14 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
             run.report(title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
             database = database.or(drilled.database);
+            files = files.or(drilled.files);
         }
     }
     let mut shown = Vec::new();
     if let Some(database) = database {
+        if let Some(files) = &files {
+            drill::compare_binary_data(&*database, files);
+        }
         let mut n8n = n8n_image::find(app, &env.docker, point).context(Inconclusive)?;
         if let Some(other) = rehearsal.and_then(|rehearsal| rehearsal.n8n.clone()) {
             n8n = Some(other.in_place_of(n8n, &env.docker)?);

@@ -43,6 +43,14 @@ fn an_operand_may_look_like_an_option_after_two_dashes() {
 }
 
 #[test]
+fn a_part_of_a_command_is_its_second_word() {
+    let call = run(&["workflows", "-q", "export", "--to", "d", "latest", "a", "b"]);
+    assert_eq!((call.row.name, call.operands.len()), ("workflows export", 3));
+    // After two dashes, it is an operand.
+    assert_eq!(run(&["workflows", "--", "./export"]).row.name, "workflows");
+}
+
+#[test]
 fn what_is_not_known_is_refused() {
     for (args, message) in [
         (&[][..], "no command given"),
@@ -64,6 +72,10 @@ fn what_is_not_known_is_refused() {
         (&["restore-postgres"], "FILE is missing"),
         (&["restore-postgres", "a", "b"], "one FILE expected, got 2"),
         (&["verify", "a", "b"], "one [FILE|SET] expected, got 2"),
+        (&["workflows", "a", "b"], "one [SET|FILE] expected, got 2"),
+        (&["workflows", "--json", "export"], "unknown option: --json"),
+        (&["workflows", "diff"], "SET1 is missing"),
+        (&["workflows", "diff", "a", "b", "c"], "unexpected argument: c"),
         (
             &["backup-all", "--project-dir"],
             "option --project-dir needs a value: DIR",
@@ -76,7 +88,8 @@ fn what_is_not_known_is_refused() {
 #[test]
 fn every_command_has_help() {
     for row in rows() {
-        match parsed(&[row.name, "--help"]) {
+        let words: Vec<&str> = row.name.split(' ').chain(["--help"]).collect();
+        match parsed(&words) {
             Ok(Request::Show(text)) => assert!(text.contains(row.summary)),
             other => panic!("{other:?}"),
         }
@@ -145,7 +158,9 @@ fn every_shell_knows_every_command_and_option() {
         let text = completions::script(shell, &rows()).unwrap();
         assert!(text.is_ascii());
         for row in rows() {
-            assert!(text.contains(row.name), "{shell}: {}", row.name);
+            for word in row.name.split(' ') {
+                assert!(text.contains(word), "{shell}: {}", row.name);
+            }
             for flag in row.flags.iter().chain(GLOBAL) {
                 assert!(text.contains(flag.long), "{shell}: {}", flag.long);
             }

@@ -119,11 +119,21 @@ esac"#;
 /// Starts the helper container in which a restore of a component exchanges its data, once those are gone that were killed with
 /// earlier restores of it.
 pub fn helper_container(app: &App, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Guard> {
+    with_labels(app, docker, kind, |labels| docker.helper_container(labels, image, data))
+}
+
+/// As [`helper_container`], where `start` makes it, with the labels that it gets.
+pub fn with_labels(
+    app: &App,
+    docker: &Docker,
+    kind: Kind,
+    start: impl FnOnce(&[Label<'_>]) -> Result<Guard>,
+) -> Result<Guard> {
     let project = app.owner();
     let owner = format!("{project}-restore-{}", kind.name());
     let helper = Label::Helper(&owner);
     docker.sweep(helper)?;
-    docker.helper_container(&[helper, Label::Restore(&project)], image, data)
+    start(&[helper, Label::Restore(&project)])
 }
 
 /// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the
@@ -213,6 +223,62 @@ impl<'a> DirSwap<'a> {
     }
 }
 
+/// Directories that a helper container sees, and that are exchanged together. Their order tells how far that has come: they are
+/// finished from the first on, and put back from the last on.
+pub struct DirSwaps<'a>(Vec<DirSwap<'a>>);
+
+impl<'a> DirSwaps<'a> {
+    /// The directories `dirs`, of which the first is always exchanged.
+    pub fn new(helper: &'a Guard, dirs: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(dirs.into_iter().map(|dir| DirSwap::new(helper, dir)).collect())
+    }
+
+    /// How far an exchange has come that an earlier run began.
+    pub fn state(&self) -> Result<State> {
+        let states = self.0.iter().map(DirSwap::state).collect::<Result<Vec<_>>>()?;
+        Ok(combined(&states))
+    }
+
+    /// As of each.
+    pub fn begin(&self) -> Result<()> {
+        self.0.iter().try_for_each(|swap| swap.begin(&[]).map(drop))
+    }
+
+    /// As of each.
+    pub fn exchange(&self) -> Result<()> {
+        self.0.iter().try_for_each(DirSwap::exchange)
+    }
+
+    /// As of each, from any state.
+    pub fn roll_back(&self) -> Result<()> {
+        self.0.iter().rev().try_for_each(DirSwap::roll_back)
+    }
+
+    /// As of each that is not finished yet. `roots` tells what they are to be like.
+    pub fn finish(&self, roots: &[Vec<String>]) -> Result<()> {
+        for (at, swap) in self.0.iter().enumerate() {
+            if swap.state()? == State::None {
+                continue;
+            }
+            let root = roots.get(at).map_or(&[][..], Vec::as_slice);
+            swap.finish(&root.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+}
+
+/// The state of all, of which the first is the last to be put back, and the first to be finished.
+fn combined(states: &[State]) -> State {
+    let all = |known: &[State]| states.iter().all(|state| known.contains(state));
+    let finished = states.first() == Some(&State::None);
+    match () {
+        () if all(&[State::None]) => State::None,
+        () if all(&[State::Exchanged]) || (finished && all(&[State::None, State::Exchanged])) => State::Exchanged,
+        () if all(&[State::None, State::Staged]) => State::Staged,
+        () => State::Broken,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +343,26 @@ mod tests {
         assert_eq!(cut_short("finish", part), ["new", "new"]);
         let first = "rm \"$@\"; kill -KILL $PPID";
         assert_eq!(cut_short("back", first), ["old", "old"]);
+    }
+
+    #[test]
+    fn directories_that_belong_together_are_all_old_or_all_new() {
+        use State::{Broken, Exchanged, None, Staged};
+        for (states, wanted) in [
+            ([None, None], None),
+            ([Staged, None], Staged),
+            ([Staged, Staged], Staged),
+            ([Broken, Staged], Broken),
+            ([Exchanged, Staged], Broken),
+            ([Exchanged, Broken], Broken),
+            ([Exchanged, Exchanged], Exchanged),
+            // Finishing, and on the way back.
+            ([None, Exchanged], Exchanged),
+            ([Exchanged, None], Broken),
+            ([Broken, None], Broken),
+        ] {
+            assert_eq!(combined(&states), wanted, "{states:?}");
+        }
     }
 
     #[test]

@@ -11,8 +11,11 @@ use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
+use crate::formats::tar::Names;
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::store::lock::{Attempt, Lock};
+use crate::store::make_dir;
 use crate::store::manifest::{Member, Point};
 use crate::stream::read::sha256;
 
@@ -35,6 +38,8 @@ pub struct Drilled<'a> {
     pub what: String,
     /// How long the recovery took, without the comparison of the file with the manifest.
     pub took: Duration,
+    /// The files of n8n's data.
+    pub files: Option<Names>,
     /// n8n's key, where it was looked for.
     pub key: Option<Option<Secret>>,
     /// The database, still there in a scratch container.
@@ -45,6 +50,12 @@ impl<'a> Drilled<'a> {
     /// With what was found where n8n's key may be.
     pub fn with_key(self, key: Option<Secret>) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// With the files of n8n's data.
+    pub fn with_files(self, files: Names) -> Self {
+        let files = Some(files);
+        Self { files, ..self }
     }
 
     /// With the database that was recovered.
@@ -88,6 +99,9 @@ pub trait RecoveredDatabase {
 
     /// As [`RecoveredDatabase::psql`], in another database of this server: an empty one that is made under the name given.
     fn scratch(&self, name: &str) -> Result<Command>;
+
+    /// The files of binary data that executions name, as n8n keeps them in a directory of its home.
+    fn binary_files(&self) -> Result<Vec<String>>;
 }
 
 /// Where the drills of one run take place.
@@ -193,6 +207,21 @@ impl<'a> DrillEnv<'a> {
         })
     }
 
+    /// Makes a scratch container that does nothing, for programs that are run as root in it; it does not run yet.
+    pub fn helper(&self, image: &str) -> Result<ScratchContainer> {
+        let config = &self.app.config;
+        let labels = [Label::Drill(&self.owner)];
+        let spec = ContainerSpec {
+            limits: Some((&config.drill_memory, &config.drill_cpus)),
+            user: Some("0"),
+            entrypoint: Some("sh"),
+            // A first process takes only signals that it asks for.
+            argv: &["-c", "trap exit INT; sleep 86400 & wait"],
+            ..ContainerSpec::new(&labels, image, Data::Fresh)
+        };
+        self.docker.create_scratch(&spec).context(Inconclusive)
+    }
+
     /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
     /// asks for on top. Where nothing tells, there is.
     pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {
@@ -214,6 +243,39 @@ impl<'a> DrillEnv<'a> {
             return Err(short.context(Inconclusive));
         }
         Ok(())
+    }
+}
+
+/// Keeps other tests away: each clears what another one has left.
+pub fn hold(app: &App) -> Result<Lock> {
+    let dir = app.store.sets_dir();
+    make_dir(&dir)?;
+    match Lock::attempt(&dir.join(".drill.lock"))? {
+        Attempt::Held(lock) => Ok(lock),
+        Attempt::Busy(pid) => bail!("Recovery test already in progress (PID: {pid})"),
+    }
+}
+
+/// Warns when executions of the recovered database name binary data that the archive of n8n's data lacks.
+pub fn compare_binary_data(database: &dyn RecoveredDatabase, files: &Names) {
+    // n8n 1 and 2, and the same where the home is mounted above n8n's directory.
+    const PLACES: [&str; 4] = ["binaryData", "storage", ".n8n/binaryData", ".n8n/storage"];
+    let named = match database.binary_files() {
+        Ok(named) => named,
+        Err(error) => return JOURNAL.warning(&error.context("Binary data were not looked for")),
+    };
+    let is_there = |file: &&String| {
+        PLACES
+            .iter()
+            .any(|place| files.contains(format!("{place}/{file}").as_bytes()))
+    };
+    let missing: Vec<&String> = named.iter().filter(|file| !is_there(file)).collect();
+    if let Some(first) = missing.first() {
+        JOURNAL.warn(format_args!(
+            "{} of {} files of binary data that executions name are not in the archive of n8n's data, such as {first}",
+            missing.len(),
+            named.len()
+        ));
     }
 }
 
@@ -299,6 +361,7 @@ impl Stopwatch {
         Drilled {
             what,
             took: self.0.elapsed(),
+            files: None,
             key: None,
             database: None,
         }

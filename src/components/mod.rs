@@ -12,6 +12,7 @@ pub mod n8n_image;
 pub mod n8n_proof;
 mod postgres;
 mod redis;
+mod run;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,14 +23,17 @@ use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::config::{Config, Secret};
 use crate::engine::Docker;
+use crate::formats::n8n::Digests;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::manifest::{Member, Point};
-use crate::store::{Entry, Kind, Stamp};
+use crate::store::{Entry, Kind};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
+pub use postgres::{put_rows, read_tables, How, Put};
+pub use run::BackupRun;
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.
@@ -79,8 +83,8 @@ pub trait Component: Sync {
         self.kind() == kind
     }
 
-    /// Makes a backup as a part of the run `stamp`.
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup>;
+    /// Makes a backup as a part of a run.
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup>;
 
     /// Proves that a file is whole, by what its kind of contents must be like from beginning to end.
     fn verify(&self, app: &App, file: &Path) -> Result<()>;
@@ -201,6 +205,12 @@ pub const REPLACE_DEPLOYMENT: Flag = Flag::new(
     "replace those files of the deployment that differ from the backup; each stays beside the new one",
 );
 
+/// No workflow runs.
+pub const DEACTIVATE: Flag = Flag::new(
+    "deactivate",
+    "with every workflow inactive and no execution waiting, for a test host",
+);
+
 /// How restores are to be done; each component takes what concerns it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RestoreOptions {
@@ -216,6 +226,8 @@ pub struct RestoreOptions {
     pub empty_queue: bool,
     /// Replace files of the deployment that differ.
     pub replace_deployment: bool,
+    /// Leave every workflow inactive, and no execution waiting.
+    pub deactivate: bool,
 }
 
 impl RestoreOptions {
@@ -228,6 +240,7 @@ impl RestoreOptions {
             trust_dump: call.has(&TRUST_DUMP),
             empty_queue: call.has(&EMPTY_QUEUE),
             replace_deployment: call.has(&REPLACE_DEPLOYMENT),
+            deactivate: call.has(&DEACTIVATE),
         }
     }
 }
@@ -283,6 +296,8 @@ pub struct Backup {
     pub files: Vec<File>,
     /// What else is worth knowing of it, as `name: value` lines of the recovery point's manifest.
     pub facts: Vec<(String, String)>,
+    /// The workflows in it, where there are any to be told.
+    pub workflows: Option<Digests>,
 }
 
 /// A published backup file.
@@ -303,6 +318,7 @@ impl Backup {
         Self {
             files: vec![file],
             facts,
+            workflows: None,
         }
     }
 

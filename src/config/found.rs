@@ -19,6 +19,8 @@ pub struct Found {
     pub project: String,
     /// The kinds of backups that the stack has no use for.
     pub unused: Vec<Kind>,
+    /// Where n8n keeps its data in its containers; empty when nothing tells.
+    pub home: String,
     /// The schema of n8n's tables.
     pub schema: String,
     /// What the names of n8n's tables begin with.
@@ -29,6 +31,8 @@ pub struct Found {
     pub deployment: Vec<PathBuf>,
     /// The key that n8n's containers are given; none where it stands in n8n's home alone.
     pub key: Option<Secret>,
+    /// Whether containers are there that runs of ours have left, or that work just now.
+    pub ours: bool,
     /// What is worth a warning.
     pub warnings: Vec<String>,
     /// Each value, for people.

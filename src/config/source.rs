@@ -142,6 +142,17 @@ impl Source<'_> {
         Ok(self.text(name)?.split_whitespace().map(str::to_owned).collect())
     }
 
+    /// Paths in a container, blank-separated, without a slash at the end.
+    pub(super) fn places(&self, name: &str) -> Result<Vec<String>> {
+        let text = self.text(name)?;
+        let paths = text.split_whitespace().map(|path| path.trim_end_matches('/'));
+        let paths: Vec<String> = paths.map(str::to_owned).collect();
+        if let Some(path) = paths.iter().find(|path| !path.starts_with('/')) {
+            bail!("{name} must list paths inside of n8n's containers, which begin with a slash, not '{path}'");
+        }
+        Ok(paths)
+    }
+
     pub(super) fn drill(&self, name: &str) -> Result<Drill> {
         match self.text(name)?.trim() {
             "off" => Ok(Drill::Off),

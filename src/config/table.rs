@@ -115,6 +115,12 @@ settings! {
     n8n_volume: String = name(),
         "BACKUP_N8N_VOLUME", "n8n_n8n_data",
         "the volume with n8n's data";
+    include_mounts: Vec<String> = places(),
+        "BACKUP_INCLUDE_MOUNTS", "",
+        "bind mounts of n8n's containers outside of this directory that are backed up too: paths in the container, blank-separated";
+    exclude_mounts: Vec<String> = places(),
+        "BACKUP_EXCLUDE_MOUNTS", "",
+        "mounts of n8n's containers that are left out, in the same form";
     retention_days: u64 = number(0, 36_500),
         "BACKUP_RETENTION_DAYS", "7",
         "backups older than this number of whole days are deleted";

@@ -33,22 +33,24 @@ impl fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Helper(owner) => write!(f, "{HELPER}={owner}"),
-            Self::Restore(project) => write!(f, "n8n-backup.restore={project}"),
-            Self::Drill(project) => write!(f, "n8n-backup.drill={project}"),
+            Self::Restore(project) => write!(f, "{RESTORE}={project}"),
+            Self::Drill(project) => write!(f, "{DRILL}={project}"),
         }
     }
 }
 
 /// The key of [`Label::Helper`].
 pub(super) const HELPER: &str = "n8n-backup.helper";
+const RESTORE: &str = "n8n-backup.restore";
+const DRILL: &str = "n8n-backup.drill";
+/// The keys of all labels.
+pub(super) const OURS: [&str; 3] = [HELPER, RESTORE, DRILL];
 
 /// What a container of ours shows.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
-    /// A volume, at [`DATA_MOUNT`].
-    Volume(&'a str),
-    /// A volume, at [`DATA_MOUNT`], read-only.
-    ReadOnly(&'a str),
+    /// Volumes and directories.
+    Mounts(&'a [Mounted]),
     /// All that another container has mounted, where that one sees it.
     Of(&'a str),
     /// An empty volume without a name, at [`DATA_MOUNT`]. The engine removes it with the container, as soon as that
@@ -56,6 +58,53 @@ pub enum Data<'a> {
     Fresh,
     /// The same at another directory; where the image has one there, it begins as a copy of that.
     FreshAt(&'a str),
+}
+
+/// What is mounted: a volume, or a directory of the engine's host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A volume, by its name.
+    Volume(String),
+    /// A directory, by its path.
+    Directory(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(name) | Self::Directory(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Something that a container of ours mounts.
+#[derive(Clone, Debug)]
+pub struct Mounted {
+    /// What.
+    pub source: Source,
+    /// Where.
+    pub target: String,
+    /// Whether nothing can be written to it.
+    pub read_only: bool,
+}
+
+impl Mounted {
+    /// Docker's option for it. A directory that is missing is an error, and not made.
+    fn option(&self) -> (&'static str, String) {
+        match &self.source {
+            Source::Volume(name) => {
+                let mode = if self.read_only { ":ro" } else { "" };
+                ("--volume", format!("{name}:{}{mode}", self.target))
+            }
+            Source::Directory(path) => {
+                let mode = if self.read_only { ",readonly" } else { "" };
+                // The fields are those of a CSV file.
+                let field = |name: &str, value: &str| format!("\"{name}={}\"", value.replace('"', "\"\""));
+                let (from, to) = (field("source", path), field("target", &self.target));
+                ("--mount", format!("type=bind,{from},{to}{mode}"))
+            }
+        }
+    }
 }
 
 /// What a container may not do that runs what came out of a backup: it has no capabilities, gains none, starts a bounded number of
@@ -143,8 +192,14 @@ impl<'a> ContainerSpec<'a> {
             }
         }
         match self.data {
-            Data::Volume(volume) => option("--volume", format!("{volume}:{DATA_MOUNT}")),
-            Data::ReadOnly(volume) => option("--volume", format!("{volume}:{DATA_MOUNT}:ro")),
+            Data::Mounts(mounts) => {
+                // What was labelled for n8n's container alone (`:Z`) is to be read all the same, where SELinux rules.
+                option("--security-opt", "label=disable".to_owned());
+                for mount in mounts {
+                    let (name, value) = mount.option();
+                    option(name, value);
+                }
+            }
             Data::Of(container) => option("--volumes-from", container.to_owned()),
             Data::Fresh => option("--volume", DATA_MOUNT.to_owned()),
             Data::FreshAt(dir) => option("--volume", dir.to_owned()),
@@ -268,11 +323,6 @@ impl Guard {
     pub fn unpack(&self, dir: &str) -> Command {
         self.docker.command(["cp", "--", "-", &format!("{}:{dir}", self.id)])
     }
-
-    /// `docker cp` of what a directory holds to standard output, as a tar stream; members are named `./...`.
-    pub fn pack(&self, dir: &str) -> Command {
-        self.docker.command(["cp", "--", &format!("{}:{dir}/.", self.id), "-"])
-    }
 }
 
 impl Drop for Guard {
@@ -317,16 +367,26 @@ mod tests {
     #[test]
     fn a_helper_container_stays_and_is_found_by_each_of_its_labels() {
         let labels = [Label::Helper("me-restore-n8n"), Label::Restore("me")];
+        let mount = |source, target: &str| Mounted {
+            source,
+            target: target.to_owned(),
+            read_only: true,
+        };
+        let mounts = [
+            mount(Source::Volume("n8n_data".to_owned()), DATA_MOUNT),
+            mount(Source::Directory("/srv/a,\"b\"".to_owned()), "/x"),
+        ];
         let spec = ContainerSpec {
             entrypoint: Some("sleep"),
             argv: &["9"],
-            ..ContainerSpec::new(&labels, "alpine", Data::ReadOnly("n8n_data"))
+            ..ContainerSpec::new(&labels, "alpine", Data::Mounts(&mounts))
         };
         let text = spec.args(&["run", "--detach"]).join(" ");
         assert_eq!(
             text,
             "run --detach --pull never --no-healthcheck --network none --label n8n-backup.helper=me-restore-n8n \
-             --label n8n-backup.restore=me --volume n8n_data:/n8n-backup-volume:ro --entrypoint sleep -- alpine 9"
+             --label n8n-backup.restore=me --security-opt label=disable --volume n8n_data:/n8n-backup-volume:ro \
+             --mount type=bind,\"source=/srv/a,\"\"b\"\"\",\"target=/x\",readonly --entrypoint sleep -- alpine 9"
         );
     }
 }

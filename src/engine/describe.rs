@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 
+use super::container::OURS;
 use super::dialect::{absent, engine_error};
 use super::inspect::Status;
 use super::Docker;
@@ -60,6 +61,14 @@ impl Described {
     /// A variable of its environment; an empty one is none.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether it is a helper or scratch container of a project.
+    pub fn is_ours(&self, project: &str) -> bool {
+        OURS.iter().any(|key| {
+            let owner = self.label(key);
+            owner.starts_with(project) && !project.is_empty()
+        })
     }
 
     fn of_json(container: &Json) -> Option<Self> {

@@ -5,17 +5,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, Error, Result};
 
-use super::Docker;
-
 use crate::process::hinted;
-
-impl Docker {
-    /// Whether the client is podman, perhaps under docker's name: `--version` prints `podman version 4.3.1`. The engine
-    /// is not asked.
-    pub fn is_podman(&self) -> Result<bool> {
-        Ok(self.query(&["--version"])?.text().contains("podman"))
-    }
-}
 
 /// Whether `stderr` says that a container, volume or image is not there, and not that the engine cannot be reached.
 pub(super) fn is_absent(stderr: &str) -> bool {
@@ -69,6 +59,12 @@ pub fn tells_ended_container(text: &str) -> bool {
     ]
     .iter()
     .any(|sign| text.contains(sign))
+}
+
+/// Whether a container could not be started because its image lacks the program. Docker: `exec: "sleep": executable file
+/// not found in $PATH`; podman: ``executable file `sleep` not found``.
+pub fn lacks_program(text: &str) -> bool {
+    text.contains("executable file") && text.contains("not found") || text.contains("exec: \"sleep\"")
 }
 
 /// How long `docker stop` may take at least, given `{{.Config.StopTimeout}}`: that time, the engine's 10 seconds where

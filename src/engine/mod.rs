@@ -25,10 +25,10 @@ use crate::process::{self, hinted, is_executable, Output};
 
 use dialect::engine_error;
 
-pub use container::{Confined, ContainerSpec, Data, Guard, Label, DATA_MOUNT};
-pub use dialect::tells_ended_container;
+pub use container::{Confined, ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
+pub use dialect::{lacks_program, tells_ended_container};
 pub use exec::Exec;
-pub use inspect::{Container, Status};
+pub use inspect::{Container, Mount, Status};
 pub use scratch::ScratchContainer;
 
 /// Where Docker's packages put the command, for the bare PATH that cron gives.

@@ -74,11 +74,6 @@ impl ScratchContainer {
         self.guard.unpack(dir)
     }
 
-    /// As of its [`Guard`].
-    pub fn pack(&self, dir: &str) -> Command {
-        self.guard.pack(dir)
-    }
-
     /// Starts it, and ties its life to ours.
     pub fn start(&mut self) -> Result<()> {
         let mut chain = Chain::new(LIFE);

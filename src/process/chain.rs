@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Error, Result};
 
-use super::capture::{drain, Tail};
+use super::capture::{drain, Tail, SEPARATOR};
 use super::child::{watch, Process, Shared};
 use super::clock::Clock;
 use super::command::shown;
@@ -61,6 +61,18 @@ impl<T> Pending<T> {
 /// A chain has come to its end, and no part of it has failed. Only with this its results can be asked for.
 #[derive(Debug)]
 pub struct Finished(Arc<Shared>);
+
+impl Finished {
+    /// The last lines that the program `name` wrote to standard error.
+    pub fn last_lines(&self, name: &str) -> Vec<String> {
+        let processes = self.0.processes();
+        let found = processes.iter().find(|process| process.name == name);
+        found.map_or_else(Vec::new, |process| {
+            let tail = process.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.text().split(SEPARATOR).map(str::to_owned).collect()
+        })
+    }
+}
 
 /// Processes and threads that one stream runs through.
 pub struct Chain {

@@ -19,6 +19,14 @@ impl Observer for () {
     }
 }
 
+/// Keeps all of a stream that is known to be short.
+impl Observer for Vec<u8> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        self.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         self.0.feed(chunk)?;
@@ -28,6 +36,16 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     fn end(&mut self) -> Result<()> {
         self.0.end()?;
         self.1.end()
+    }
+}
+
+impl<O: Observer> Observer for Vec<O> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.feed(chunk))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.iter_mut().try_for_each(Observer::end)
     }
 }
 

@@ -17,6 +17,12 @@ impl Observer for pg_dump::Scanner {
     }
 }
 
+impl<S: pg_dump::Sink + Send + 'static> Observer for pg_dump::Rows<S> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        Self::feed(self, chunk)
+    }
+}
+
 impl Observer for tar::Scanner {
     fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         Self::feed(self, chunk)

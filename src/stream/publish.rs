@@ -1,8 +1,9 @@
 //! A stream on its way into a published file: compressed, encrypted, written, and read back from there.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Cursor, Read};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
@@ -16,7 +17,8 @@ use crate::config::Config;
 use crate::process::{Chain, Count, Finished, Observer, Pending};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
-use crate::store::{inventory, Entry, Kind, Partial, Stamp, Store};
+use crate::store::atomic::{self, Access};
+use crate::store::{inventory, Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
 
 /// Where a backup file goes.
 #[derive(Clone, Copy)]
@@ -54,6 +56,24 @@ pub fn publish(config: &Config, mut partial: Partial, bytes: u64) -> Result<Entr
     partial.sync()?;
     prove_encryption(config, &partial, bytes)?;
     partial.publish()
+}
+
+/// Writes a short text to a new file for our user alone, encrypted when the settings say so. Gives its path, which ends with
+/// `.gpg` then.
+pub fn keep_text(config: &Config, path: &Path, text: String) -> Result<PathBuf> {
+    let Some(encryption) = &config.encryption else {
+        atomic::create(path, text.as_bytes(), Access::PRIVATE)?;
+        return Ok(path.to_owned());
+    };
+    let mut path = path.as_os_str().to_owned();
+    path.push(ENCRYPTED);
+    let path = PathBuf::from(path);
+    let mut chain = Chain::new(config.stall);
+    let (stream, _) = gpg(config)?.encrypt(&mut chain, encryption, Cursor::new(text.into_bytes()), ())?;
+    let sealed = chain.pump("encrypting", stream, io::sink(), Vec::new());
+    let sealed = sealed.get(&chain.finish()?)?;
+    atomic::create(&path, &sealed, Access::PRIVATE)?;
+    Ok(path)
 }
 
 /// What has been seen of a file while it was written.

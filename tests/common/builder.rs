@@ -209,8 +209,12 @@ impl Builder {
         }
         if self.seeded && (self.volume || self.n8n) {
             done(sandbox.stack(&["seed-volume", &sandbox.prefix]));
-        } else if self.volume && !self.n8n {
-            sandbox.make_volume(&sandbox.volume());
+        } else if self.volume || self.n8n {
+            if !self.n8n {
+                sandbox.make_volume(&sandbox.volume());
+            }
+            // n8n has started once.
+            sandbox.in_volume(&sandbox.volume(), "echo {} >config");
         }
     }
 }

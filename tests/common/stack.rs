@@ -36,6 +36,17 @@ impl Sandbox {
         );
     }
 
+    /// Runs a shell script in a volume, and gives what it prints.
+    #[track_caller]
+    pub fn in_volume(&self, volume: &str, script: &str) -> String {
+        let mount = format!("{volume}:/volume");
+        let labels = self.labels();
+        let mut args = vec!["run", "--rm", "--network", "none", "-v", &mount, "-w", "/volume"];
+        args.extend(labels.iter().map(String::as_str));
+        args.extend(["n8n-backup-test/busybox:1", "sh", "-ec", script]);
+        self.docker(&args)
+    }
+
     /// Options for `docker create` and the like, so that what is made goes with the sandbox.
     pub fn labels(&self) -> [String; 4] {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -80,6 +80,9 @@ fn bash_completes() {
     assert_eq!(complete("n8n-backup -C /tmp stat"), "status");
     assert_eq!(complete("n8n-backup cleanup-backups --dr"), "--dry-run");
     assert_eq!(complete("n8n-backup completions ''"), "bash zsh fish");
+    assert_eq!(complete("n8n-backup workflows exp"), "export");
+    assert_eq!(complete("n8n-backup workflows export --hi"), "--history");
+    assert_eq!(complete("n8n-backup workflows latest --js"), "--json");
     let dir = script.0.display();
     assert_eq!(
         complete(&format!("n8n-backup restore-postgres {dir}/_n8")),
@@ -111,6 +114,7 @@ fn fish_completes() {
     assert_eq!(complete("n8n-backup cl"), ["cleanup-backups"]);
     assert_eq!(complete("n8n-backup cleanup-backups --dr"), ["--dry-run"]);
     assert_eq!(complete("n8n-backup completions "), ["bash", "fish", "zsh"]);
+    assert_eq!(complete("n8n-backup workflows export --hi"), ["--history"]);
     assert!(complete("n8n-backup cleanup-backups --max").is_empty());
 }
 
@@ -137,6 +141,7 @@ fn zsh_completes() {
         ("n8n-backup cl", "eanup-backups"),
         ("n8n-backup cleanup-backups --dr", "--dry-run"),
         ("n8n-backup completions fi", "fish"),
+        ("n8n-backup workflows export --hi", "--history"),
         ("n8n-backup -C /tmp status --js", "--json"),
     ] {
         let shown = said("zsh", &["-f", "-s", "--", &dir, typed, completed], ZSH);

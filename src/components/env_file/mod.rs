@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{check_file, DrillEnv, Drilled, Stopwatch};
-use super::{About, Backup, Component, RestoreOptions, RestorePlan};
+use super::{About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
 use super::{Around, N8n, REPLACE_DEPLOYMENT, YES};
 use crate::app::App;
 use crate::cli::Row;
@@ -63,7 +63,7 @@ impl Component for EnvFile {
         &ABOUT
     }
 
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup> {
         JOURNAL.info("Backing up environment file");
         let source = app.config.env_file();
         let is_there = source.is_file();
@@ -77,10 +77,10 @@ impl Component for EnvFile {
         }
         let _lock = app.hold(Kind::Env, JOURNAL)?;
         let mut backup = match is_there {
-            true => copy(app, stamp).context("Failed to backup environment file")?,
+            true => copy(app, run.stamp).context("Failed to backup environment file")?,
             false => Backup::default(),
         };
-        let deployment = deployment::backup(app, stamp).context("Failed to backup the deployment")?;
+        let deployment = deployment::backup(app, run.stamp).context("Failed to backup the deployment")?;
         if let Some((file, holds_key)) = deployment {
             backup.files.push(file);
             if holds_key {

@@ -1,39 +1,44 @@
-//! The n8n data volume: a tar archive of it, read through a helper container that never runs.
+//! n8n's data: a tar archive of its home and of what it mounts besides, read in a helper container.
 
 mod drill;
+mod helper;
+mod layout;
+mod packer;
 mod probe;
 mod restore;
 
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{anyhow, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 
+use self::layout::{data_layout, Layout, HOME};
+use self::packer::{Packer, Said, What};
 use super::dirswap::BEGUN;
 use super::drill::{DrillEnv, Drilled};
+use super::run::instant;
 use super::YES;
-use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan};
+use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
 use crate::config::Secret;
-use crate::engine::{Docker, Label};
+use crate::engine::{Container, Docker, Guard, Label, DATA_MOUNT};
 use crate::formats::tar;
-use crate::process::Input;
+use crate::process::hinted;
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
-use crate::store::marks;
-use crate::store::{Kind, Stamp};
+use crate::store::{inventory, marks, Kind, Partial};
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-n8n");
 
-/// How often the archive is begun anew when a file vanished at the moment it was read.
+/// How often the data are read while something changes in them.
 const ATTEMPTS: u32 = 3;
-
-/// Where n8n keeps its data, below the home directory of its user.
-const HOME: &str = "/.n8n";
+/// What took longer is not read again: something will have changed again.
+const WORTH_ANOTHER: Duration = Duration::from_secs(120);
 
 /// n8n's `config` is a small JSON file.
 const MAX_CONFIG: usize = 64 << 10;
@@ -74,8 +79,8 @@ impl Component for N8nData {
         &ABOUT
     }
 
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
-        backup(app, stamp)
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup> {
+        backup(app, run)
     }
 
     fn verify(&self, app: &App, file: &Path) -> Result<()> {
@@ -106,68 +111,79 @@ impl Component for N8nData {
     }
 }
 
-/// Archives the volume.
+/// Archives the data.
 ///
 /// # Errors
-/// When it does not exist, no local image serves for the helper, or the archive is not whole.
-fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
+/// When there are none, no local image serves for the helper, something cannot be read, or the archive is not whole.
+fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     JOURNAL.info("Starting n8n data backup");
     log::check_started()?;
     check_plain(app, Kind::N8n)?;
     let docker = app.docker()?;
-    let volume = &app.config.n8n_volume;
-    if !docker.volume_exists(volume)? {
-        let hint = anyhow!(
-            "set BACKUP_N8N_VOLUME in .env to the one that n8n mounts (docker volume ls shows them); n8n-backup doctor says what \
-             to do where n8n keeps its data in a directory"
-        );
-        return Err(hint.context(format!("Docker volume {volume} does not exist")));
-    }
+    // Each question takes the engine some time; none waits for another's answer.
+    let (found, image) = thread::scope(|scope| {
+        let image = scope.spawn(|| helper::image(app, &docker, JOURNAL));
+        let found = app.n8n_containers(&docker).and_then(|containers| {
+            let layout = data_layout(app, &docker, &containers)?;
+            helper::check_home(&docker, &layout)?;
+            Ok((containers, layout))
+        });
+        (found, image.join())
+    });
+    let (containers, layout) = found?;
+    let image = image.map_err(|_| anyhow!("a thread panicked"))??;
     let _lock = app.hold(Kind::N8n, JOURNAL)?;
     let owner = app.owner();
-    // Each question takes the engine some time; none waits for another's answer.
-    let (left, image, versions, is_podman) = thread::scope(|scope| {
-        let left = scope.spawn(|| docker.sweep(Label::Helper(&owner)));
-        let versions = scope.spawn(|| about_n8n(app, &docker));
-        let is_podman = scope.spawn(|| docker.is_podman());
-        let image = helper_image(app, &docker, JOURNAL);
-        (left.join(), image, versions.join(), is_podman.join())
-    });
-    let left = left.map_err(|_| anyhow!("a thread panicked"))??;
+    let left = docker.sweep(Label::Helper(&owner))?;
     if left > 0 {
         JOURNAL.warn(format_args!(
             "Removed {left} helper container(s) that an interrupted run left"
         ));
     }
-    let image = image?;
-    let is_podman = is_podman.map_err(|_| anyhow!("a thread panicked"))??;
-    let path = app.store.path(Kind::N8n, stamp);
+    about_home(&layout, &containers);
+    let path = app.store.path(Kind::N8n, run.stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
-    let mut attempt = 1;
-    let mut backup = loop {
-        match archive(app, &docker, &owner, &image, is_podman, stamp) {
-            Ok(backup) => break backup,
-            // The engine goes on past a file that vanishes while it is read, and spoils the archive.
-            Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Spoilt>().is_some() => {
-                attempt += 1;
-                JOURNAL.warning(&error.context("The volume changed while it was read, trying again"));
-            }
-            Err(error) => return Err(error.context("tar backup failed")),
-        }
-    };
-    backup.facts.extend(versions.unwrap_or_default());
+    let backup = helper::start(
+        app,
+        &docker,
+        JOURNAL,
+        image,
+        &[Label::Helper(&owner)],
+        &layout.reading(),
+    )
+    .and_then(|guard| archived(app, guard, &layout, run))
+    .map_err(packer::explained);
+    let mut backup = backup.context("tar backup failed")?;
+    backup.facts.extend(versions(&docker, containers));
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
 
-/// The images that n8n's containers were made from. What the engine does not tell is left out.
-///
 /// Warns when n8n keeps its data elsewhere, so that the archive holds none of them; a volume that n8n has left may all the
 /// same be what is wanted.
-fn about_n8n(app: &App, docker: &Docker) -> Vec<(String, String)> {
-    let volume = &app.config.n8n_volume;
+fn about_home(layout: &Layout, containers: &[Container]) {
+    if !layout.home.at.is_empty() {
+        return;
+    }
+    let home = &layout.home.source;
+    for container in containers {
+        let data = container.mounts.iter().find(|mount| mount.destination.ends_with(HOME));
+        let Some(data) = data else { continue };
+        let place = match data.name.as_str() {
+            "" => &data.directory,
+            name => name,
+        };
+        JOURNAL.warn(format_args!(
+            "{} keeps its data in {place}, not in the volume {home} that is backed up: n8n-backup doctor says what to do",
+            container.name
+        ));
+    }
+}
+
+/// The images that n8n's containers were made from.
+fn versions(docker: &Docker, containers: Vec<Container>) -> Vec<(String, String)> {
     let mut facts = Vec::new();
-    for container in app.n8n_containers(docker).unwrap_or_default() {
+    for container in containers {
         let name = &container.name;
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
@@ -176,107 +192,205 @@ fn about_n8n(app: &App, docker: &Docker) -> Vec<(String, String)> {
         if !container.version.is_empty() {
             facts.push((format!("n8n.version.{name}"), container.version));
         }
-        let data = container.mounts.iter().find(|mount| mount.destination.ends_with(HOME));
-        let Some(data) = data.filter(|data| data.name != *volume) else {
-            continue;
-        };
-        let place = match data.name.as_str() {
-            // A volume may stand for a directory.
-            "" if docker
-                .volume_directory(volume)
-                .is_ok_and(|there| there == data.directory) =>
-            {
-                continue
-            }
-            "" => &data.directory,
-            name => name,
-        };
-        JOURNAL.warn(format_args!(
-            "{name} keeps its data in {place}, not in the volume {volume} that is backed up: n8n-backup doctor says what to do"
-        ));
     }
     facts
 }
 
-/// The stream came to an end that is none.
+/// The archive is to be begun again: what was read has changed meanwhile.
 #[derive(Debug)]
-struct Spoilt;
+struct Changed(String);
 
-impl std::fmt::Display for Spoilt {
+impl std::fmt::Display for Changed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the archive is not whole")
+        f.write_str(&self.0)
     }
 }
 
-fn archive(app: &App, docker: &Docker, owner: &str, image: &str, is_podman: bool, stamp: Stamp) -> Result<Backup> {
-    let volume = &app.config.n8n_volume;
-    let helper = match is_podman {
-        true => docker.volume_export(volume),
-        false => docker.volume_reader(Label::Helper(owner), image, volume)?,
+impl std::error::Error for Changed {}
+
+/// Reads everything, and again where it has changed meanwhile. What changes each time is in the archive as it was read.
+fn archived(app: &App, guard: Guard, layout: &Layout, run: &BackupRun) -> Result<Backup> {
+    let docker = guard.docker().clone();
+    let id = guard.id().to_owned();
+    let packer = Packer {
+        app,
+        docker: &docker,
+        container: &id,
     };
-    let mut chain = app.chain();
-    let (_, stream) = match helper.opens_its_output() {
-        true => chain.spawn("podman volume export", helper.archive(), Input::Null)?,
-        false => chain.stream("docker cp", helper.archive(), Input::Null)?,
+    run.snapshot.wait();
+    let mut attempt = 1;
+    let read = loop {
+        let begun = Instant::now();
+        let last = attempt == ATTEMPTS;
+        let error = match read(packer, layout, run, last) {
+            Ok(read) if read.said.changed.0 == 0 || last || begun.elapsed() > WORTH_ANOTHER => break read,
+            Ok(read) => Changed(read.said.changed.1.join("; ")).into(),
+            Err(error) if !last && error.downcast_ref::<Changed>().is_some() => error,
+            Err(error) => return Err(error),
+        };
+        attempt += 1;
+        JOURNAL.warning(&error.context("The volume changed while it was read, trying again"));
     };
-    let scanner = tar::Scanner::new().capture("./config", MAX_CONFIG).notice(BEGUN);
-    let packed = Packed::start(&app.target(Kind::N8n, stamp), &mut chain, stream, scanner, JOURNAL)?;
-    let (partial, bytes, scanner, sha256) = packed.get(&chain.finish()?)?;
-    let summary = scanner.finish().context(Spoilt)?;
-    let entry = thread::scope(|scope| {
-        // The engine takes as long to remove it as the disk to take the file.
-        scope.spawn(move || drop(helper));
-        publish(&app.config, partial, bytes)
-    })?;
-    let mut facts = facts(&summary);
-    if summary.noticed {
-        JOURNAL.warn(
-            "The volume is in the middle of a restore that was interrupted: this backup holds what is half restored, and is \
-             not taken for the latest. Run the same restore again, then the backup",
-        );
-        facts.push((
-            marks::EXCLUDED.to_owned(),
-            "made while a restore of the volume was interrupted".to_owned(),
-        ));
+    if read.said.staged {
+        restore::clear(app, &docker, layout, JOURNAL)?;
     }
-    Ok(Backup::of(Kind::N8n, entry, sha256, facts))
+    read.finish(app, guard)
+}
+
+/// A volume that was read.
+struct Read {
+    partial: Partial,
+    bytes: u64,
+    sha256: String,
+    summary: tar::Summary,
+    said: Said,
+    at: String,
+}
+
+fn read(packer: Packer<'_>, layout: &Layout, run: &BackupRun, last: bool) -> Result<Read> {
+    let app = packer.app;
+    let mut chain = app.chain();
+    let at = instant();
+    let others = layout.stored();
+    let home = layout.home_part();
+    let reading = packer.pack(&mut chain, What::Data, DATA_MOUNT, &others, &home)?;
+    let scanner = with_key(tar::Scanner::new()).notice(BEGUN).expecting(reading.names);
+    // Two archives become one.
+    let stream: Box<dyn std::io::Read + Send> = match others.is_empty() {
+        true => reading.stream,
+        false => Box::new(tar::Select::new(reading.stream, tar::Part::default())),
+    };
+    let packed = Packed::start(&app.target(Kind::N8n, run.stamp), &mut chain, stream, scanner, JOURNAL)?;
+    let finished = chain.finish()?;
+    let (partial, bytes, scanner, sha256) = packed.get(&finished)?;
+    let said = packer::said(&finished)?;
+    // busybox's tar gives up where a file gets shorter.
+    let summary = scanner
+        .finish()
+        .map_err(|error| error.context(Changed("the archive is not whole".to_owned())))?;
+    if !summary.missing.is_empty() {
+        let still = packer.still_there(DATA_MOUNT, &others, &summary.missing)?;
+        if !still.is_empty() {
+            let text = format!(
+                "{} of what the volume holds are missing from the archive: {}",
+                still.len(),
+                still.iter().take(3).cloned().collect::<Vec<_>>().join(", ")
+            );
+            ensure!(!last, text);
+            return Err(Changed(text).into());
+        }
+    }
+    // What is half restored may lack anything.
+    if !run.before_restore && !summary.noticed {
+        ensure!(
+            reading.holds_data,
+            hinted(
+                format_args!("{} is empty: there is nothing of n8n's to back up", layout.home.source),
+                "start n8n, which fills it, or set BACKUP_N8N_VOLUME in .env to the volume that n8n mounts"
+            )
+        );
+        if !has_key(&summary) {
+            check_no_key_lost(app, layout)?;
+        }
+    }
+    Ok(Read {
+        partial,
+        bytes,
+        sha256,
+        summary,
+        said,
+        at,
+    })
+}
+
+impl Read {
+    fn finish(self, app: &App, guard: Guard) -> Result<Backup> {
+        let (partial, bytes) = (self.partial, self.bytes);
+        let entry = thread::scope(|scope| {
+            // The engine takes as long to remove it as the disk to take the file.
+            scope.spawn(move || drop(guard));
+            publish(&app.config, partial, bytes)
+        })?;
+        let mut facts = facts(&self.summary);
+        facts.push(("n8n.read".to_owned(), self.at));
+        let (changed, sockets) = (&self.said.changed, &self.said.sockets);
+        if changed.0 > 0 {
+            JOURNAL.warn(format_args!(
+                "{} file(s) changed while they were read, and are in the archive as they were then: {}",
+                changed.0,
+                changed.1.join("; ")
+            ));
+        }
+        if sockets.0 > 0 {
+            JOURNAL.warn(format_args!(
+                "{} socket(s) are not in the archive, since nothing can hold one: {}",
+                sockets.0,
+                sockets.1.join("; ")
+            ));
+        }
+        if self.summary.noticed {
+            JOURNAL.warn(
+                "The volume is in the middle of a restore that was interrupted: this backup holds what is half restored, and is \
+                 not taken for the latest. Run the same restore again, then the backup",
+            );
+            facts.push((
+                marks::EXCLUDED.to_owned(),
+                "made while a restore of the volume was interrupted".to_owned(),
+            ));
+        }
+        Ok(Backup::of(Kind::N8n, entry, self.sha256, facts))
+    }
+}
+
+/// Refuses a volume without n8n's key where the last recovery point has one from there: it is another volume by now, or a
+/// damaged one.
+fn check_no_key_lost(app: &App, layout: &Layout) -> Result<()> {
+    let points = inventory::latest_first(&app.store, SystemTime::now())?;
+    let last = points
+        .into_iter()
+        .filter_map(|(_, point)| point.ok())
+        .find(|point| point.fact(KEY_FACT).is_some() && point.excluded_from_latest().is_none());
+    match last {
+        Some(point) if point.fact(KEY_FACT) == Some(KEY_IS_THERE) => Err(anyhow::Error::new(hinted(
+            format_args!(
+                "{} holds no encryption key of n8n any more (config); recovery point {} has it",
+                layout.home.source, point.stamp
+            ),
+            "restore that, or set BACKUP_N8N_VOLUME in .env to the volume that n8n mounts; n8n writes the file when it starts",
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Has a scanner look for the file that may hold n8n's key. The home may be mounted above n8n's directory.
+fn with_key(scanner: tar::Scanner) -> tar::Scanner {
+    scanner
+        .capture("./config", MAX_CONFIG)
+        .or_capture(&format!("./{}/config", HOME.trim_start_matches('/')))
+}
+
+const KEY_FACT: &str = "n8n.key";
+const KEY_IS_THERE: &str = "in the volume";
+
+/// Whether the home holds n8n's key.
+fn has_key(summary: &tar::Summary) -> bool {
+    summary
+        .captured
+        .as_deref()
+        .is_some_and(|config| matches!(credentials::key_of_config(config), Ok(Some(_))))
 }
 
 /// What a recovery point's manifest says of an archive; among it, whether the volume itself holds n8n's key: without it,
 /// or that of `.env`, the stored credentials are lost.
 fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
-    let key = summary
-        .captured
-        .as_deref()
-        .is_some_and(|config| matches!(credentials::key_of_config(config), Ok(Some(_))));
+    let key = match has_key(summary) {
+        true => KEY_IS_THERE,
+        false => "none in the volume",
+    };
     vec![
-        (
-            "n8n.key".to_owned(),
-            if key { "in the volume" } else { "none in the volume" }.to_owned(),
-        ),
+        (KEY_FACT.to_owned(), key.to_owned()),
         ("n8n.members".to_owned(), summary.members.to_string()),
         ("n8n.files".to_owned(), summary.files.to_string()),
         ("n8n.bytes".to_owned(), summary.bytes.to_string()),
     ]
-}
-
-/// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
-fn helper_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
-    let config = &app.config;
-    let wanted = &config.helper_image;
-    if docker.image(wanted)?.is_some() {
-        return Ok(wanted.clone());
-    }
-    let mut stack = app.n8n_containers(docker)?;
-    if stack.is_empty() {
-        stack = docker.containers(&[&config.postgres_container, &config.redis_container])?;
-    }
-    let container = stack.first().with_context(|| {
-        format!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
-    })?;
-    journal.info(format_args!(
-        "Image {wanted} is not on this host, using that of {}",
-        container.name
-    ));
-    Ok(container.image_id.clone())
 }

@@ -1,62 +1,84 @@
 //! What doctor says of n8n's data: where it is, and who uses it.
 
-use super::{helper_image, HOME};
+use super::helper;
+use super::layout::{data_layout, Layout, HOME};
 use crate::app::App;
-use crate::engine::Docker;
+use crate::engine::{Container, Docker, Mount, Source};
 use crate::process;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 
-/// The volume, its users, and what shows it.
+/// The home and what belongs to it, its users, and what reads them.
 pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
-    volume(app, docker, report);
-    other_containers(app, docker, report);
+    let containers = app.n8n_containers(docker);
+    let found = containers.and_then(|containers| {
+        let layout = data_layout(app, docker, &containers)?;
+        Ok((containers, layout))
+    });
+    match found {
+        Ok((containers, layout)) => {
+            home(app, docker, &containers, &layout, report);
+            for place in layout.nested.values().chain(&layout.others) {
+                report.ok(
+                    "mounts",
+                    format!("{} ({}) is backed up with the home", place.at, place.source),
+                );
+            }
+            for text in &layout.left_out {
+                report.warn("mounts", format!("not backed up: {text}"));
+            }
+            other_containers(app, docker, &layout, report);
+        }
+        Err(error) => report.error("n8n", &error),
+    }
     report.result(
         "helper",
-        helper_image(app, docker, Journal::new("doctor")).map(|image| format!("local image {image} shows the volume")),
+        helper::image(app, docker, Journal::new("doctor")).map(|image| format!("local image {image} shows the volume")),
     );
 }
 
-/// The volume, and whether n8n keeps its data there.
-fn volume(app: &App, docker: &Docker, report: &mut Report) {
+/// The home, and whether n8n keeps its data there.
+fn home(app: &App, docker: &Docker, containers: &[Container], layout: &Layout, report: &mut Report) {
     let volume = &app.config.n8n_volume;
     let mut exists = false;
-    match docker.volume_exists(volume) {
-        Ok(true) => {
-            exists = true;
-            report.ok("volume", format!("{volume} exists"));
-        }
-        Ok(false) => report.fail(
-            "volume",
-            format!("{volume} does not exist; set BACKUP_N8N_VOLUME in .env to the one that n8n mounts"),
-        ),
-        Err(error) => report.error("volume", &error),
+    match &layout.home.source {
+        Source::Directory(path) => report.ok("volume", format!("n8n's home is the directory {path} of the host")),
+        Source::Volume(volume) => match docker.volume_exists(volume) {
+            Ok(true) => {
+                exists = true;
+                report.ok("volume", format!("{volume} exists"));
+            }
+            Ok(false) => report.fail(
+                "volume",
+                format!("{volume} does not exist; set BACKUP_N8N_VOLUME in .env to the one that n8n mounts"),
+            ),
+            Err(error) => report.error("volume", &error),
+        },
     }
-    // A volume may stand for a directory of the host that n8n mounts as such.
-    let directory = docker.volume_directory(volume).unwrap_or_default();
     for name in &app.config.n8n_containers {
-        let mounts = match docker.container(name) {
-            Ok(Some(container)) => container.mounts,
-            Ok(None) => {
-                report.warn(
-                    "n8n",
-                    format!("there is no container {name}; name n8n's in BACKUP_N8N_CONTAINERS"),
-                );
-                continue;
-            }
-            Err(error) => {
-                report.error("n8n", &error);
-                continue;
-            }
+        let Some(container) = containers.iter().find(|container| container.name == *name) else {
+            report.warn(
+                "n8n",
+                format!("there is no container {name}; name n8n's in BACKUP_N8N_CONTAINERS"),
+            );
+            continue;
         };
-        if let Some(mount) = mounts.iter().find(|mount| mount.name == *volume) {
-            report.ok("n8n", format!("{name} mounts {volume} at {}", mount.destination));
+        let mounts = &container.mounts;
+        let is_home = |mount: &&Mount| match &layout.home.source {
+            _ if !layout.home.at.is_empty() && mount.destination == layout.home.at => true,
+            Source::Volume(volume) => mount.name == *volume,
+            Source::Directory(path) => mount.directory == *path,
+        };
+        if let Some(mount) = mounts.iter().find(is_home) {
+            let text = match mount.directory.as_str() {
+                "" => format!("{name} mounts {} at {}", mount.name, mount.destination),
+                directory if exists => format!("{name} mounts {directory}, which is {volume}"),
+                directory => format!("{name} mounts {directory} at {}", mount.destination),
+            };
+            report.ok("n8n", text);
             continue;
         }
         match mounts.iter().find(|mount| mount.destination.ends_with(HOME)) {
-            Some(mount) if !directory.is_empty() && mount.directory == directory => {
-                report.ok("n8n", format!("{name} mounts {directory}, which is {volume}"));
-            }
             Some(mount) if mount.name.is_empty() => {
                 report.fail("n8n", in_a_directory(name, volume, exists, &mount.directory));
             }
@@ -72,10 +94,10 @@ fn volume(app: &App, docker: &Docker, report: &mut Report) {
     }
 }
 
-/// Containers that mount the volume and are not known as n8n's: a worker that was added, say.
-fn other_containers(app: &App, docker: &Docker, report: &mut Report) {
+/// Containers that mount the home and are not known as n8n's: a worker that was added, say.
+fn other_containers(app: &App, docker: &Docker, layout: &Layout, report: &mut Report) {
     let config = &app.config;
-    let users = docker.users(&config.n8n_volume).unwrap_or_default();
+    let users = docker.users(&layout.home.source).unwrap_or_default();
     let others: Vec<&str> = users
         .iter()
         .filter(|name| !config.n8n_containers.contains(name))
@@ -87,7 +109,7 @@ fn other_containers(app: &App, docker: &Docker, report: &mut Report) {
             format!(
                 "{} is mounted by {}, too, and a restore refuses while what it does not stop runs: set \
                  BACKUP_N8N_CONTAINERS=\"{} {1}\" in .env",
-                config.n8n_volume,
+                layout.home.source,
                 others.join(" "),
                 config.n8n_containers.join(" ")
             ),
@@ -105,7 +127,7 @@ fn in_a_directory(container: &str, volume: &str, exists: bool, directory: &str) 
     };
     let device = process::shell_quote(&format!("device={directory}"));
     format!(
-        "{container} keeps its data in the directory {directory} of the host, not in {volume}. Make a volume that stands for it \
-         (nothing is moved): docker volume create -o type=none -o o=bind -o {device} {new}{set}"
+        "{container} keeps its data in the directory {directory} of the host, not in {volume}. Leave BACKUP_N8N_VOLUME out of .env, \
+         or make a volume that stands for it (nothing is moved): docker volume create -o type=none -o o=bind -o {device} {new}{set}"
     )
 }

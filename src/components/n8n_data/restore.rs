@@ -1,17 +1,18 @@
-//! Restore of the n8n volume. The archive is unpacked beside what the volume holds and read back from there; then the two
+//! Restore of n8n's data. The archive is unpacked beside what each directory holds and read back from there; then the two
 //! are exchanged by renaming, after a last backup of what was there.
 
 use std::path::Path;
 
-use anyhow::{anyhow, bail, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
-use super::helper_image;
+use super::helper;
+use super::layout::{data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
+use super::packer::{self, Packer, Rework};
 use crate::app::App;
-use crate::components::dirswap::{self, DirSwap, State};
+use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Data, Docker, Exec, Guard, DATA_MOUNT};
+use crate::engine::{Docker, Exec, Guard};
 use crate::formats::tar;
-use crate::process::{Count, Input};
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::stack::LeftHalfDone;
@@ -20,74 +21,151 @@ use crate::store::{make_dir, Kind};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::{check_recorded, observe, read};
 
-/// An archive that has been verified, and the volume that it is for.
+/// An archive that has been verified, and the directories that it is for.
 pub struct Plan<'a> {
     app: &'a App,
     docker: Docker,
     journal: Journal,
     file: &'a Path,
-    archive: tar::Summary,
+    layout: Layout,
+    /// Every directory of it, as a helper container sees it.
+    targets: Vec<String>,
+    /// What is exchanged, the home first, each with what the archive has of it.
+    parts: Vec<(Directory, tar::Summary)>,
 }
 
-/// Verifies the archive, looks the volume up and compares the room on the disks, unless an interrupted restore has left
-/// something in the volume: [`Plan::run`] then compares it. Changes nothing.
+/// Verifies the archive, looks for the directories and compares the room on the disks, unless an interrupted restore has left
+/// something there: [`Plan::run`] then compares it. Changes nothing.
 ///
 /// # Errors
 /// What is wrong with the file, that there is no volume, that it is in use by containers which would not be stopped, or that
 /// a disk has too little room.
 pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
-    let archive = check_recorded(&app.config, &app.store, file)
-        .and_then(|()| observe(&app.config, file, tar::Scanner::new().listed())?.finish())
+    let docker = app.docker()?;
+    let layout = data_layout(app, &docker, &app.n8n_containers(&docker)?)?;
+    let directories = layout.directories();
+    let of_directories: Vec<tar::Part> = directories.iter().map(|directory| directory.part.clone()).collect();
+    let mut scanners = packer::scanners(&of_directories);
+    scanners.push(tar::Scanner::new().part(stored_part()).with_places());
+    let mut summaries = check_recorded(&app.config, &app.store, file)
+        .and_then(|()| {
+            let seen = observe(&app.config, file, scanners)?;
+            seen.into_iter().map(tar::Scanner::finish).collect::<Result<Vec<_>>>()
+        })
         .map_err(|error| match error.downcast_ref::<Locked>() {
             Some(_) => error,
             None => error.context("Backup file is corrupted or not a tar.gz archive"),
         })?;
-    if let Some(name) = archive.unsafe_names.first() {
+    let stored = summaries.pop().unwrap_or_default();
+    if let Some(name) = stored.unsafe_names.first() {
         bail!("The archive holds names that lead out of the volume ({name}): it is not unpacked");
     }
     journal.info("Backup file integrity verified");
-    let docker = app.docker()?;
-    let volume = &app.config.n8n_volume;
-    ensure!(
-        docker.volume_exists(volume)?,
-        "Docker volume {volume} does not exist: make it (docker compose up --no-start), or set BACKUP_N8N_VOLUME in .env \
-         if yours is called otherwise"
-    );
-    check_users(app, &docker)?;
+    helper::check_home(&docker, &layout)?;
+    check_users(app, &docker, &layout)?;
+    warn_of_users(app, &docker, journal, &layout);
+    for place in stored.places {
+        let name = [MOUNTS.as_bytes(), b"/", &place.name].concat();
+        let at = path_of_stored(&name).filter(|at| layout.others.iter().all(|other| other.at != *at));
+        if let Some(at) = at {
+            journal.warn(format_args!(
+                "The archive holds {at}, which no container of n8n mounts: it is left out"
+            ));
+        }
+    }
+    let targets = directories.iter().map(|directory| directory.target.clone()).collect();
+    let mut parts = Vec::new();
+    for (directory, summary) in directories.into_iter().zip(summaries) {
+        let below = summary.members - u64::from(summary.root.is_some());
+        let is_nested = layout.nested.contains_key(&directory.part.below);
+        let is_held = below > 0 || (summary.root.is_some() && !is_nested);
+        if parts.is_empty() || is_held {
+            parts.push((directory, summary));
+        } else {
+            journal.warn(format_args!(
+                "The archive holds nothing of {}: it is left as it is",
+                directory.place.at
+            ));
+        }
+    }
     let plan = Plan {
         app,
         docker,
         journal,
         file,
-        archive,
+        layout,
+        targets,
+        parts,
     };
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
-    if DirSwap::new(&helper, DATA_MOUNT).state()? == State::None {
+    if plan.all(&helper).state()? == State::None {
         plan.check_room(&helper)?;
     }
     Ok(plan)
 }
 
-/// Refuses a restore while containers use the volume that would not be stopped.
-fn check_users(app: &App, docker: &Docker) -> Result<()> {
-    let volume = &app.config.n8n_volume;
+/// A helper container that shows every directory by itself.
+fn writer(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<Guard> {
+    let image = helper::image(app, docker, journal)?;
+    dirswap::with_labels(app, docker, Kind::N8n, |labels| {
+        helper::start(app, docker, journal, image, labels, &layout.writing())
+    })
+}
+
+/// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held.
+pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<()> {
+    let guard = writer(app, docker, layout, journal)?;
+    let directories = layout.directories();
+    let swaps = DirSwaps::new(&guard, directories.iter().map(|directory| directory.target.as_str()));
+    if swaps.state()? == State::Staged {
+        swaps.roll_back()?;
+        journal.warn("Removed from the volume what an interrupted restore had unpacked there");
+    }
+    Ok(())
+}
+
+/// The containers that use a directory and are not n8n's.
+fn strangers(app: &App, docker: &Docker, source: &crate::engine::Source) -> Result<Vec<String>> {
     let ours = |names: &String| {
         names
             .split(',')
             .any(|name| app.config.n8n_containers.iter().any(|n8n| n8n == name))
     };
-    let mut others = docker.users(volume)?;
+    let mut others = docker.users(source)?;
     others.retain(|names| !ours(names));
-    ensure!(
-        others.is_empty(),
-        "Containers that are not known as n8n's use the volume {volume}: {}. Stop them, or add them to BACKUP_N8N_CONTAINERS \
-         in .env, so that they are stopped meanwhile (it is: {})",
-        others.join(" "),
-        app.config.n8n_containers.join(" ")
-    );
+    Ok(others)
+}
+
+/// Refuses a restore while containers use the home that would not be stopped.
+fn check_users(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
+    for place in [&layout.home].into_iter().chain(layout.nested.values()) {
+        let others = strangers(app, docker, &place.source)?;
+        ensure!(
+            others.is_empty(),
+            "Containers that are not known as n8n's use the volume {}: {}. Stop them, or add them to BACKUP_N8N_CONTAINERS \
+             in .env, so that they are stopped meanwhile (it is: {})",
+            place.source,
+            others.join(" "),
+            app.config.n8n_containers.join(" ")
+        );
+    }
     Ok(())
+}
+
+/// Warns of those that use the other directories: what they write there meanwhile is lost.
+fn warn_of_users(app: &App, docker: &Docker, journal: Journal, layout: &Layout) {
+    for place in &layout.others {
+        let others = strangers(app, docker, &place.source).unwrap_or_default();
+        if !others.is_empty() {
+            journal.warn(format_args!(
+                "{} is used by {} too, which goes on: what that writes meanwhile is lost",
+                place.source,
+                others.join(" ")
+            ));
+        }
+    }
 }
 
 /// What a member takes on a disk beside its bytes, on average: half a block.
@@ -102,25 +180,38 @@ fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
 }
 
 impl Plan<'_> {
-    /// A container that shows the volume.
+    /// A container that shows every directory by itself.
     fn helper(&self) -> Result<Guard> {
-        let image = helper_image(self.app, &self.docker, self.journal)?;
-        let data = Data::Volume(&self.app.config.n8n_volume);
-        dirswap::helper_container(self.app, &self.docker, Kind::N8n, &image, data)
+        writer(self.app, &self.docker, &self.layout, self.journal)
+    }
+
+    /// Every directory, since an earlier run may have begun with other ones.
+    fn all<'h>(&'h self, helper: &'h Guard) -> DirSwaps<'h> {
+        let targets = self.targets.iter().map(String::as_str);
+        DirSwaps::new(helper, targets)
+    }
+
+    /// What is exchanged now.
+    fn swaps<'h>(&'h self, helper: &'h Guard) -> DirSwaps<'h> {
+        let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
+        DirSwaps::new(helper, targets)
     }
 
     /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
     /// engine's disk need not be one of this host, so it is asked in a container.
     fn check_room(&self, helper: &Guard) -> Result<()> {
         self.check_volume(helper)?;
-        let du = self
-            .docker
-            .exec(helper.id(), Exec::default(), &["du", "-sk", DATA_MOUNT]);
+        let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
+        let argv: Vec<&str> = ["du", "-sk", "--"].into_iter().chain(targets).collect();
+        let du = self.docker.exec(helper.id(), Exec::default(), &argv);
         // Nothing is heard of it before its end, which the stall limit may cut short in a huge volume.
         let output = self.docker.answer("du", du, None).map(|output| output.text());
-        let held = output
-            .ok()
-            .and_then(|output| output.split_whitespace().next()?.parse::<u64>().ok());
+        let held: Option<u64> = output.ok().and_then(|output| {
+            let sizes = output
+                .lines()
+                .map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            sizes.sum()
+        });
         let dir = self.app.store.dir(Kind::N8n);
         make_dir(&dir)?;
         let free = available(&dir, self.app.config.stall);
@@ -130,7 +221,8 @@ impl Plan<'_> {
             return Ok(());
         };
         let packed = self.file.metadata().map_or(0, |file| file.len());
-        let needed = packed_like(held, packed, self.archive.bytes);
+        let bytes = self.parts.iter().map(|(_, archive)| archive.bytes).sum();
+        let needed = packed_like(held, packed, bytes);
         ensure!(
             free >= needed,
             "Insufficient disk space in {}: {} available, about {} required for the backup of the volume as it is, which is made \
@@ -142,42 +234,44 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Refuses an archive that the volume has no room for, beside what it holds.
+    /// Refuses an archive that a directory has no room for, beside what it holds.
     fn check_volume(&self, helper: &Guard) -> Result<()> {
-        let volume = &self.app.config.n8n_volume;
-        let Some(free) = self.docker.free_space(helper.id(), DATA_MOUNT)? else {
-            self.journal.warn(format_args!(
-                "Could not determine the disk space that is free for the volume {volume}"
-            ));
-            return Ok(());
-        };
-        let members = self.archive.members.saturating_mul(ROOM_OF_A_MEMBER);
-        let needed = self.archive.bytes.saturating_add(members);
-        ensure!(
-            free >= needed,
-            "Insufficient disk space for the volume {volume} on Docker's disk: {} available, {} required, since the archive is \
-             unpacked beside what is there: make room there (docker system df tells what takes it)",
-            units::available(free),
-            units::amount(needed)
-        );
+        for (directory, archive) in &self.parts {
+            let volume = &directory.place.source;
+            let Some(free) = self.docker.free_space(helper.id(), &directory.target)? else {
+                self.journal.warn(format_args!(
+                    "Could not determine the disk space that is free for the volume {volume}"
+                ));
+                continue;
+            };
+            let members = archive.members.saturating_mul(ROOM_OF_A_MEMBER);
+            let needed = archive.bytes.saturating_add(members);
+            ensure!(
+                free >= needed,
+                "Insufficient disk space for the volume {volume} on Docker's disk: {} available, {} required, since the archive is \
+                 unpacked beside what is there: make room there (docker system df tells what takes it)",
+                units::available(free),
+                units::amount(needed)
+            );
+        }
         Ok(())
     }
 
     /// Makes sure that nothing which may write to the volume runs.
     fn check_alone(&self, around: &dyn Around) -> Result<()> {
         around.check_stopped()?;
-        check_users(self.app, &self.docker)
+        check_users(self.app, &self.docker, &self.layout)
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
     fn put_back(&self, failed: Guard) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        DirSwap::new(&helper, DATA_MOUNT).roll_back()
+        self.all(&helper).roll_back()
     }
 
     /// Sets right what a killed restore has left. Whether there was something.
-    fn recover(&self, exchange: &DirSwap<'_>) -> Result<bool> {
+    fn recover(&self, exchange: &DirSwaps<'_>) -> Result<bool> {
         match exchange.state()? {
             State::None => return Ok(false),
             State::Staged => exchange.roll_back()?,
@@ -193,54 +287,55 @@ impl Plan<'_> {
     }
 
     /// Unpacks the archive and reads back what came of it.
-    fn stage(&self, helper: &Guard, dir: &str) -> Result<()> {
+    fn stage(&self, helper: &Guard) -> Result<()> {
         self.journal.info("Unpacking the archive beside the data...");
-        let mut chain = self.app.chain();
-        let contents = read(&self.app.config, &mut chain, self.file)?;
-        let (stdin, stdout) = chain.stream("docker cp", helper.unpack(dir), Input::Piped)?;
-        let stdin = stdin.context("docker cp has no input")?;
-        chain.pump("unpacking", contents, stdin, Count::default());
-        chain.collect("reading from docker cp", stdout, 64 << 10);
-        chain.finish()?;
-
-        self.journal.info("Verifying restore...");
-        let mut chain = self.app.chain();
-        let (_, stream) = chain.stream("docker cp", helper.pack(dir), Input::Null)?;
-        let seen = chain.pump("reading back", stream, std::io::sink(), tar::Scanner::new().listed());
-        let seen = seen.get(&chain.finish()?)?;
-        let there = seen.finish().context("what was unpacked cannot be read back")?;
-        // The directory itself is a member of what is read back, and not always of the archive.
-        let members = |summary: &tar::Summary| summary.members - u64::from(summary.root.is_some());
-        let counts = |summary: &tar::Summary| (members(summary), summary.files, summary.bytes);
-        let (wanted, found) = (counts(&self.archive), counts(&there));
-        if wanted != found {
-            return Err(anyhow!(
-                "the archive holds {} members, {} files and {} bytes, and the volume now {}, {} and {}",
-                wanted.0,
-                wanted.1,
-                wanted.2,
-                found.0,
-                found.1,
-                found.2
-            ));
+        let packer = Packer {
+            app: self.app,
+            docker: &self.docker,
+            container: helper.id(),
+        };
+        for (directory, archive) in &self.parts {
+            let dir = DirSwap::new(helper, &directory.target).new_dir();
+            let mut chain = self.app.chain();
+            let contents = read(&self.app.config, &mut chain, self.file)?;
+            let contents = tar::Select::new(contents, directory.part.clone());
+            // podman's own export has no `./`.
+            let strip = match directory.part.depth() {
+                1 => 0,
+                depth => depth - usize::from(!archive.dot_slash),
+            };
+            let scanner = tar::Scanner::new().part(directory.part.clone()).with_places();
+            let (seen, rework) = packer.unpack(chain, contents, &dir, strip, scanner)?;
+            if rework == Rework::Needed {
+                packer.rework(&dir, &seen.finish()?.places)?;
+            }
         }
-        if let (Some(wanted), Some(found)) = (self.archive.listing, there.listing) {
-            ensure!(
-                wanted == found,
-                "names, owners, modes, times or contents of what was unpacked are not those of the archive"
-            );
+        self.journal.info("Verifying restore...");
+        let mut files = 0;
+        for (directory, archive) in &self.parts {
+            let dir = DirSwap::new(helper, &directory.target).new_dir();
+            let there = packer.look(&dir, &[tar::Part::default()]);
+            for there in there.context("what was unpacked cannot be read back")? {
+                packer::compare(archive, &there, &directory.place.source.to_string())?;
+                files += there.files;
+            }
         }
         self.journal
-            .info(format_args!("Found {} files in the restored volume", there.files));
+            .info(format_args!("Found {files} files in the restored volume"));
         Ok(())
     }
 }
 
 impl RestorePlan for Plan<'_> {
     fn warnings(&self) -> Vec<String> {
+        let names: Vec<String> = self
+            .parts
+            .iter()
+            .map(|(directory, _)| directory.place.source.to_string())
+            .collect();
         vec![format!(
             "This will replace the contents of the volume {}, and stop n8n meanwhile",
-            self.app.config.n8n_volume
+            names.join(", ")
         )]
     }
 
@@ -251,10 +346,10 @@ impl RestorePlan for Plan<'_> {
     /// Unpacks the archive beside what is there and exchanges the two, with a backup of what was there right before.
     fn run(&self, around: &dyn Around) -> Result<()> {
         let helper = self.helper()?;
-        let exchange = DirSwap::new(&helper, DATA_MOUNT);
+        let exchange = self.swaps(&helper);
         {
             let _lock = self.app.hold(Kind::N8n, self.journal)?;
-            if self.recover(&exchange)? {
+            if self.recover(&self.all(&helper))? {
                 self.check_room(&helper)?;
             }
         }
@@ -265,9 +360,7 @@ impl RestorePlan for Plan<'_> {
         // That backup may have taken it, where it lies on the same disk.
         self.check_volume(&helper)?;
         let _lock = self.app.hold(Kind::N8n, self.journal)?;
-        let staged = exchange
-            .begin(&[])
-            .and_then(|_| self.stage(&helper, &exchange.new_dir()));
+        let staged = exchange.begin().and_then(|()| self.stage(&helper));
         if let Err(error) = staged {
             // What cannot be removed now is removed by the next restore.
             let _ = self.put_back(helper);
@@ -288,15 +381,15 @@ impl RestorePlan for Plan<'_> {
                     .context(LeftHalfDone::rollback_failed()),
             });
         }
-        let root: Vec<String> = self.archive.root.iter().flat_map(properties).collect();
-        let root: Vec<&str> = root.iter().map(String::as_str).collect();
+        let roots = self.parts.iter().map(|(_, archive)| archive.root.iter());
+        let roots: Vec<Vec<String>> = roots.map(|root| root.flat_map(properties).collect()).collect();
         exchange
-            .finish(&root)
+            .finish(&roots)
             .context("The data are restored, and what was there before could not be removed from the volume")
     }
 }
 
-/// The properties of a directory as [`Exchange::finish`] takes them.
+/// The properties of a directory as [`DirSwap::finish`] takes them.
 fn properties(root: &tar::Properties) -> [String; 4] {
     [
         root.uid.to_string(),

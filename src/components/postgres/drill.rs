@@ -238,4 +238,9 @@ impl RecoveredDatabase for Loaded<'_> {
         psql.run(MAINTENANCE, "drill", sql::scratch_database(name)?)?;
         psql.command(name, "drill")
     }
+
+    fn binary_files(&self) -> Result<Vec<String>> {
+        let output = self.as_superuser().run(DATABASE, "drill", sql::binary_files())?;
+        sql::parse_names(&output)
+    }
 }

@@ -2,10 +2,12 @@
 
 mod drill;
 mod leftovers;
+mod live;
 mod load;
 mod messages;
 mod probe;
 mod restore;
+mod rows;
 mod sql;
 mod trust;
 
@@ -16,19 +18,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
+pub use self::live::read_tables;
 use self::messages::Messages;
+pub use self::rows::{put_rows, How, Put};
 use super::drill::{DrillEnv, Drilled};
-use super::{check_plain, About, Backup, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
-use super::{CREATE_ROLES, IN_PLACE, KEEP_OLD, RESTART_N8N, TRUST_DUMP, YES};
+use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan, LISTENS_AFTER};
+use super::{CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, RESTART_N8N, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::{Docker, Exec};
+use crate::formats::n8n::Digests;
 use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::manifest::Point;
-use crate::store::{Kind, Stamp};
+use crate::store::Kind;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
@@ -63,7 +68,7 @@ const ABOUT: About = About {
         details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
                   n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
-        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, RESTART_N8N],
+        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, RESTART_N8N, DEACTIVATE],
         ..Row::ACTS
     },
     drill: Some("load the dump, compare, and decrypt the credentials with the point's key"),
@@ -91,7 +96,7 @@ impl Component for Postgres {
         Ok(())
     }
 
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup> {
         JOURNAL.info("Starting PostgreSQL backup");
         log::check_started()?;
         let config = &app.config;
@@ -99,15 +104,20 @@ impl Component for Postgres {
         let docker = app.docker()?;
         docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
         let _lock = app.hold(Kind::Postgres, JOURNAL)?;
-        let path = app.store.path(Kind::Postgres, stamp);
+        let path = app.store.path(Kind::Postgres, run.stamp);
         JOURNAL.info(format_args!(
             "Dumping database {} to {}",
             config.postgres_db,
             path.display()
         ));
-        let (file, facts) = once_started(app, &docker, JOURNAL, || dump(app, &docker, stamp))?;
+        let (file, mut facts, workflows) = once_started(app, &docker, JOURNAL, || dump(app, &docker, run))?;
+        facts.extend(run.snapshot.taken().map(|at| ("postgres.snapshot".to_owned(), at)));
         let files = vec![file];
-        let backup = Backup { files, facts };
+        let backup = Backup {
+            files,
+            facts,
+            workflows,
+        };
         backup.report(JOURNAL, "Backup completed");
         Ok(backup)
     }
@@ -155,7 +165,10 @@ impl Component for Postgres {
     }
 }
 
-fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, String)>)> {
+/// A dump, what the manifest says of it, and its workflows.
+type Dumped = (File, Vec<(String, String)>, Option<Digests>);
+
+fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
@@ -182,19 +195,21 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     );
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
-        &app.target(Kind::Postgres, stamp),
+        &app.target(Kind::Postgres, run.stamp),
         &mut chain,
         stream,
-        pg_dump::Scanner::new(),
+        (Digests::rows(), run.snapshot.at_first_byte()),
         JOURNAL,
     )?;
     let finished = chain.finish().map_err(explained).context("pg_dump failed")?;
-    let (partial, bytes, scanner, sha256) = packed.get(&finished).context("pg_dump failed")?;
+    let (partial, bytes, (rows, _), sha256) = packed.get(&finished).context("pg_dump failed")?;
     if bytes == 0 {
         bail!("Backup file is empty");
     }
     // An exit code of 0 does not prove the end: a docker client that is terminated leaves it too.
-    let summary = scanner.finish().and_then(whole).context("pg_dump failed")?;
+    let told = !rows.has_failed();
+    let (reader, summary) = rows.finish().context("pg_dump failed")?;
+    let summary = summary.whole().context("pg_dump failed")?;
     if summary.tables.is_empty() {
         JOURNAL.warn(format_args!(
             "Database {} holds no table: set POSTGRES_DB in .env to the database of n8n",
@@ -206,7 +221,8 @@ fn dump(app: &App, docker: &Docker, stamp: Stamp) -> Result<(File, Vec<(String, 
     let kind = Kind::Postgres;
     let mut facts = facts(&summary);
     facts.extend(around.join().unwrap_or_default());
-    Ok((File { kind, entry, sha256 }, facts))
+    let workflows = reader.into_visitor().filter(|_| told);
+    Ok((File { kind, entry, sha256 }, facts, workflows))
 }
 
 /// What a drill has to know of the live server beside the dump: the rights of its roles, and n8n's migrations.
@@ -299,20 +315,6 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Takes only a dump that pg_dump has brought to its end.
-fn whole(summary: pg_dump::Summary) -> Result<pg_dump::Summary> {
-    if summary.is_cluster_dump {
-        bail!("this is a dump of a whole server (pg_dumpall), not of one database: restore it by psql alone");
-    }
-    if !summary.is_dump {
-        bail!("this is not a dump that pg_dump made");
-    }
-    if let Some(why) = &summary.incomplete {
-        bail!("the dump is cut off: {why}");
-    }
-    Ok(summary)
-}
-
 /// What a recovery point's manifest says of a dump: versions, rows of each table (`postgres.rows.TABLE`), and the value
 /// of each sequence, with whether it is in use already or comes next.
 fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
@@ -354,7 +356,7 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
 fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
-        .and_then(whole)
+        .and_then(pg_dump::Summary::whole)
 }
 
 /// A server in its container, for scripts of SQL.

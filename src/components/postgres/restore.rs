@@ -11,7 +11,7 @@ use super::leftovers::sweep;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, trust, verify, Psql};
 use crate::app::App;
-use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
+use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
 use crate::formats::pg_dump;
 use crate::report::log::Journal;
@@ -300,8 +300,12 @@ impl Plan<'_> {
     fn safety_dump(&self) -> Result<PathBuf> {
         self.journal
             .info(format_args!("Dumping database {} before it is dropped", self.live()));
-        let (file, _) = super::dump(self.app, &self.docker, self.app.store.free_stamp())
-            .context("The live database cannot be dumped, so it is not dropped")?;
+        let (file, ..) = super::dump(
+            self.app,
+            &self.docker,
+            &BackupRun::alone(self.app.store.free_stamp(), true),
+        )
+        .context("The live database cannot be dumped, so it is not dropped")?;
         self.journal
             .info(format_args!("Safety dump completed: {}", file.entry.path.display()));
         Ok(file.entry.path)
@@ -342,7 +346,7 @@ impl Plan<'_> {
             self.restrict,
         )?;
         self.journal.info("Verifying restore...");
-        thread::scope(|scope| {
+        thread::scope(|scope| -> Result<()> {
             // Both read every table: the second then finds it in memory.
             let analyzed = scope.spawn(|| psql.run_long(staged, "restore", sql::analyze()));
             let compared = load::compare(&psql, staged, &self.summary, self.journal);
@@ -355,7 +359,15 @@ impl Plan<'_> {
                 ));
             }
             Ok(())
-        })
+        })?;
+        if self.options.deactivate {
+            let output = psql.run_long(staged, "restore", sql::deactivate())?;
+            let count = sql::parse_deactivated(&output)?;
+            self.journal.warn(format_args!(
+                "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
+            ));
+        }
+        Ok(())
     }
 
     /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{bail, Context as _, Result};
 
 use super::drill::{DrillEnv, Drilled};
-use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan, LISTENS_AFTER};
+use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan, LISTENS_AFTER};
 use super::{EMPTY_QUEUE, YES};
 use crate::app::App;
 use crate::cli::Row;
@@ -63,8 +63,8 @@ impl Component for RedisData {
         &ABOUT
     }
 
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
-        backup(app, stamp)
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup> {
+        backup(app, run.stamp)
     }
 
     fn verify(&self, app: &App, file: &Path) -> Result<()> {

@@ -61,6 +61,7 @@ impl Lexer {
             self.state = State::CopyMark;
             self.end_mark = 0;
             self.rows = 0;
+            self.copy_begins = true;
         } else if !is_space(byte) {
             // psql would read it after the rows.
             bail!(

@@ -18,12 +18,20 @@ impl Lexer {
             "copy" => match copied_table(tokens) {
                 Some(table) => {
                     self.copy = table;
+                    self.columns = statement.columns.unwrap_or_default();
                     self.copy_line = statement.line;
                     self.state = State::CopyTail;
                 }
                 None => self.acts_outside(statement.line),
             },
-            "create" => self.create(tokens),
+            "create" => {
+                self.create(tokens);
+                let table = self.summary.tables.last();
+                if let (Some(columns), Some(table), "table" | "unlogged") = (statement.columns, table, word(tokens, 1))
+                {
+                    bounded(&mut self.created, (table.clone(), columns), MAX_OBJECTS);
+                }
+            }
             "select" => self.select(tokens),
             "alter" => self.alter(tokens),
             "drop" => self.drop_statement(tokens, statement.line),

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 
 use super::copy::find;
-use super::lexer::{Lexer, MAX_TEXT};
+use super::lexer::{Lexer, Stop, MAX_TEXT};
 use super::Summary;
 
 /// The longest beginning of a line that is held back: longer than a command of psql that the lexer would wait for.
@@ -66,7 +66,7 @@ impl Filter {
         let mut rest = chunk;
         while !rest.is_empty() {
             if self.line.is_empty() && !self.lexer.begins_line(0) {
-                let (read, after) = rest.split_at(self.lexer.read(rest, true)?);
+                let (read, after) = rest.split_at(self.lexer.read(rest, Stop::Line)?);
                 pass(read, out)?;
                 rest = after;
                 continue;
@@ -76,7 +76,7 @@ impl Filter {
             self.line.extend_from_slice(part);
             rest = after;
             if self.line.len() == MAX_LINE || part.ends_with(b"\n") {
-                self.lexer.read(&self.line, false)?;
+                self.lexer.read(&self.line, Stop::End)?;
                 self.pass_line(out)?;
             }
         }
@@ -85,7 +85,7 @@ impl Filter {
 
     /// Writes what was held back and ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
     pub fn finish(mut self, out: &mut impl Write) -> Result<Summary> {
-        self.lexer.read(&self.line, false)?;
+        self.lexer.read(&self.line, Stop::End)?;
         self.lexer.end()?;
         self.pass_line(out)?;
         Ok(self.lexer.summary)

@@ -3,7 +3,7 @@
 use anyhow::{bail, Result};
 
 use super::copy::{count_newlines, find};
-use super::names::{TableName, Token};
+use super::names::{Column, TableName, Token};
 use super::statement::Statement;
 use super::Summary;
 
@@ -11,6 +11,17 @@ use super::Summary;
 pub(super) const EDGE: u64 = 4096;
 /// The longest text of one token that is kept; a longer one is read on but not understood.
 pub(super) const MAX_TEXT: usize = 1024;
+
+/// Where [`Lexer::read`] stops, at the latest at the end of the chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// There.
+    End,
+    /// Where a line begins between two statements.
+    Line,
+    /// Where COPY data begin.
+    Copy,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -68,6 +79,12 @@ pub(super) struct Lexer {
     pub(super) rows: u64,
     pub(super) copy_line: u64,
     pub(super) end_mark: u8,
+    /// The columns of COPY statements and of the tables that are created are collected.
+    pub(super) collects: bool,
+    /// COPY data begin here; the columns of the table.
+    pub(super) copy_begins: bool,
+    pub(super) columns: Vec<Column>,
+    pub(super) created: Vec<(TableName, Vec<Column>)>,
     /// Offset of the trailer line if nothing of weight came after it.
     pub(super) trailer: Option<u64>,
     pub(super) restrict_token: Option<Vec<u8>>,
@@ -113,6 +130,10 @@ impl Lexer {
             rows: 0,
             copy_line: 0,
             end_mark: 0,
+            collects: false,
+            copy_begins: false,
+            columns: Vec::new(),
+            created: Vec::new(),
             trailer: None,
             restrict_token: None,
             unrestricted: false,
@@ -156,9 +177,8 @@ impl Lexer {
         self.state == State::Sql && !self.statement.begun && self.line_offset == self.base + ahead as u64
     }
 
-    /// Reads a chunk, or as much of it as comes before the next line that begins between two statements. Gives the
-    /// number of bytes read.
-    pub(super) fn read(&mut self, chunk: &[u8], to_line: bool) -> Result<usize> {
+    /// Reads a chunk, or as much of it as comes before `stop`. Gives the number of bytes read.
+    pub(super) fn read(&mut self, chunk: &[u8], stop: Stop) -> Result<usize> {
         let mut at = 0;
         while at < chunk.len() {
             at = match self.state {
@@ -195,7 +215,12 @@ impl Lexer {
                 State::CopyTail => self.copy_tail(chunk, at)?,
                 State::CopyMark | State::CopyRow => self.copy_data(chunk, at),
             };
-            if to_line && self.begins_line(at) {
+            let stops = match stop {
+                Stop::End => false,
+                Stop::Line => self.begins_line(at),
+                Stop::Copy => self.copy_begins,
+            };
+            if stops {
                 break;
             }
         }
@@ -243,6 +268,7 @@ impl Lexer {
         if !self.statement.begun {
             self.statement.begun = true;
             self.statement.line = self.token_line;
+            self.statement.columns = self.collects.then(Vec::new);
         }
         if self.statement.wants() {
             let token = make(self);

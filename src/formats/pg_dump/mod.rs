@@ -19,6 +19,7 @@ mod facts;
 mod filter;
 mod lexer;
 mod names;
+mod rows;
 mod statement;
 mod summary;
 #[cfg(test)]
@@ -27,8 +28,9 @@ mod tests;
 use anyhow::Result;
 
 pub use filter::{Filter, Strip};
-use lexer::Lexer;
-pub use names::TableName;
+use lexer::{Lexer, Stop};
+pub use names::{Column, TableName};
+pub use rows::{Rows, Sink};
 pub use summary::Summary;
 
 /// Reads a dump and tells what is in it.
@@ -57,7 +59,7 @@ impl Scanner {
     /// Commands of psql are no error here, see [`Summary::command`].
     pub fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         self.lexer.refuse_nul(chunk, 0)?;
-        self.lexer.read(chunk, false).map(drop)
+        self.lexer.read(chunk, Stop::End).map(drop)
     }
 
     /// Ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].

@@ -24,6 +24,16 @@ impl std::fmt::Display for TableName {
     }
 }
 
+/// A column of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, without quotes.
+    pub name: String,
+    /// The words of its type and what follows them, such as `timestamp with time zone not null`; empty where the dump does
+    /// not create the table.
+    pub kind: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
     /// An unquoted word in lower case, or a number.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::{bail, Result};
+
 use super::names::TableName;
 
 /// What a dump holds. Names are unquoted and, when they were not quoted in the dump, in lower case.
@@ -49,4 +51,20 @@ pub struct Summary {
     /// The line of the first `DROP` before any table is created that needs what it names to be there, as
     /// `pg_dump --clean` writes them without `--if-exists`.
     pub drops: Option<u64>,
+}
+
+impl Summary {
+    /// Takes only a dump that pg_dump has brought to its end.
+    pub fn whole(self) -> Result<Self> {
+        if self.is_cluster_dump {
+            bail!("this is a dump of a whole server (pg_dumpall), not of one database: restore it by psql alone");
+        }
+        if !self.is_dump {
+            bail!("this is not a dump that pg_dump made");
+        }
+        if let Some(why) = &self.incomplete {
+            bail!("the dump is cut off: {why}");
+        }
+        Ok(self)
+    }
 }

@@ -8,14 +8,18 @@
 //! Memory: names of up to 64 KiB each, and the content of the one file that is captured.
 mod header;
 mod listing;
+mod names;
 mod pax;
 mod scanner;
+mod select;
 pub mod small;
 #[cfg(test)]
 mod tests;
 
 pub use header::{end_of_file, file_header};
+pub use names::{Names, Part};
 pub use scanner::Scanner;
+pub use select::Select;
 
 const BLOCK: usize = 512;
 /// The longest name, and the longest value of a pax record, that is kept.
@@ -32,7 +36,8 @@ pub struct Summary {
     pub bytes: u64,
     /// There are members, and each name is `.` or begins with `./`.
     pub dot_slash: bool,
-    /// The first 8 names that are absolute or have a component `..`, those that hard links lead to included.
+    /// The first 8 names that are absolute, have a component `..` or lead through a symbolic link of the archive, those
+    /// that hard links lead to included.
     pub unsafe_names: Vec<String>,
     /// Content of the file that [`Scanner::capture`] asked for; none when there is no such regular file or when it is
     /// larger than asked for. Of several files with that name it is the last, as when the archive is unpacked.
@@ -45,6 +50,23 @@ pub struct Summary {
     /// seconds, links and contents, in whatever order they stand. It is comparable within one process. None when there
     /// are sparse files, whose contents stand in the archive in another form.
     pub listing: Option<u64>,
+    /// The directories and symbolic links, `.` left out, where [`Scanner::with_places`] asked for them.
+    pub places: Vec<Place>,
+    /// The names of all members, where [`Scanner::with_names`] asked for them.
+    pub names: Names,
+    /// Of the names that [`Scanner::expecting`] asked for, those that no member has.
+    pub missing: Names,
+}
+
+/// A directory or a symbolic link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its name, without `./`.
+    pub name: Vec<u8>,
+    /// Whether it is a symbolic link.
+    pub is_link: bool,
+    /// What is known of it.
+    pub properties: Properties,
 }
 
 /// Owner, mode and time of a member.

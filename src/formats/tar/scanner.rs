@@ -1,13 +1,15 @@
 //! Reads an archive from header to header.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{bail, Result};
 
 use super::header::{checksum_is_right, header_name, number, until_nul};
 use super::listing::{hash_of, Known, Listing};
+use super::names::{canonical, Names};
 use super::pax::{within, Extended, Records};
-use super::{Properties, Summary, BLOCK, MAX_NAME};
+use super::{Part, Place, Properties, Summary, BLOCK, MAX_NAME};
 
 /// How many unsafe names are kept.
 pub(super) const MAX_UNSAFE: usize = 8;
@@ -51,12 +53,19 @@ pub struct Scanner {
     records: Records,
     next: Extended,
     global: Extended,
-    wanted: Option<Vec<u8>>,
+    wanted: Vec<Vec<u8>>,
     max: usize,
     notable: Option<Vec<u8>>,
     summary: Summary,
     all_dot_slash: bool,
     listing: Option<Listing>,
+    part: Part,
+    with_places: bool,
+    with_names: bool,
+    /// The symbolic links so far.
+    links: Names,
+    /// The name of the member that is being read; none while what is read says more of the next one.
+    name: Option<Vec<u8>>,
     /// Bytes read so far.
     offset: u64,
 }
@@ -80,12 +89,17 @@ impl Scanner {
             records: Records::default(),
             next: Extended::default(),
             global: Extended::default(),
-            wanted: None,
+            wanted: Vec::new(),
             max: 0,
             notable: None,
             summary: Summary::default(),
             all_dot_slash: true,
             listing: None,
+            part: Part::default(),
+            with_places: false,
+            with_names: false,
+            links: Names::default(),
+            name: None,
             offset: 0,
         }
     }
@@ -94,15 +108,22 @@ impl Scanner {
     /// no difference.
     #[must_use]
     pub fn capture(mut self, name: &str, max: usize) -> Self {
-        self.wanted = Some(plain(name.as_bytes()).to_vec());
+        self.wanted = vec![canonical(name.as_bytes()).into_owned()];
         self.max = max;
+        self
+    }
+
+    /// With another name for the file of [`Scanner::capture`].
+    #[must_use]
+    pub fn or_capture(mut self, name: &str) -> Self {
+        self.wanted.push(canonical(name.as_bytes()).into_owned());
         self
     }
 
     /// Asks whether there is a member `name`. A `./` before the name makes no difference.
     #[must_use]
     pub fn notice(mut self, name: &str) -> Self {
-        self.notable = Some(plain(name.as_bytes()).to_vec());
+        self.notable = Some(canonical(name.as_bytes()).into_owned());
         self
     }
 
@@ -111,6 +132,44 @@ impl Scanner {
     pub fn listed(mut self) -> Self {
         self.listing = Some(Listing::default());
         self
+    }
+
+    /// Looks at the members of a part only, with names as seen from its directory. Names that are unsafe are told of all.
+    #[must_use]
+    pub fn part(mut self, part: Part) -> Self {
+        self.part = part;
+        self
+    }
+
+    /// Asks for [`Summary::places`].
+    #[must_use]
+    pub fn with_places(mut self) -> Self {
+        self.with_places = true;
+        self
+    }
+
+    /// Asks for [`Summary::names`].
+    #[must_use]
+    pub fn with_names(mut self) -> Self {
+        self.with_names = true;
+        self
+    }
+
+    /// Asks which of these names are missing.
+    #[must_use]
+    pub fn expecting(mut self, names: Names) -> Self {
+        self.summary.missing = names;
+        self
+    }
+
+    /// Whether the next byte is the first of a header, or of the end.
+    pub(super) fn awaits_header(&self) -> bool {
+        self.state == State::Header && self.block.is_empty()
+    }
+
+    /// The name of the member that was begun last; none where what was begun says more of the next one.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        self.name.as_deref()
     }
 
     /// Reads the next bytes; where the stream is cut into chunks makes no difference.
@@ -223,6 +282,7 @@ impl Scanner {
         if self.content == Content::Skip {
             size = self.member(block, kind, size, start)?;
         } else {
+            self.name = None;
             self.long.clear();
             self.records = Records::default();
         }
@@ -253,8 +313,6 @@ impl Scanner {
             b'1'..=b'6' => 0,
             _ => next.size.or(global.size).unwrap_or(size),
         };
-        self.summary.members += 1;
-        self.all_dot_slash &= name == b"." || name.starts_with(b"./");
         let link = match kind {
             b'1' | b'2' => next
                 .link
@@ -276,6 +334,23 @@ impl Scanner {
         if kind == b'1' {
             self.note_unsafe(&link);
         }
+        if kind == b'2' || (kind == b'1' && self.links.contains(&link)) {
+            self.links.insert(&name);
+        }
+        self.all_dot_slash &= name == b"." || name.starts_with(b"./");
+        let in_part = self.part.relative(&name).map(Cow::into_owned);
+        self.name = Some(name.clone());
+        let Some(short) = in_part else {
+            if let Some(listing) = &mut self.listing {
+                listing.end_member();
+            }
+            return Ok(stored);
+        };
+        self.summary.members += 1;
+        self.summary.missing.remove(&short);
+        if self.with_names {
+            self.summary.names.insert(&short);
+        }
         // Before POSIX a directory was a file whose name ends with a slash.
         let regular = matches!(kind, b'0' | 0 | b'7' | b'S') && !(kind != b'S' && name.ends_with(b"/"));
         if regular {
@@ -290,8 +365,8 @@ impl Scanner {
             };
             self.summary.files += 1;
             self.summary.bytes = bytes;
-            self.summary.noticed |= self.notable.as_deref() == Some(plain(&name));
-            if self.wanted.as_deref() == Some(plain(&name)) {
+            self.summary.noticed |= self.notable.as_deref() == Some(&short[..]);
+            if self.wanted.contains(&short) {
                 self.summary.captured = None;
                 if sparse.is_none() && stored <= self.max as u64 {
                     self.content = Content::Capture;
@@ -310,12 +385,24 @@ impl Scanner {
             },
             _ => properties,
         };
-        self.list(&name, kind, &link, properties, regular, stored);
+        let is_directory = !regular && matches!(kind, b'5' | b'0' | 0 | b'7');
+        if self.with_places && !short.is_empty() && (kind == b'2' || is_directory) {
+            self.summary.places.push(Place {
+                name: short.clone(),
+                is_link: kind == b'2',
+                properties,
+            });
+        }
+        let link = match kind {
+            // What a symbolic link leads to is only a text.
+            b'1' => self.part.relative(&link).map(Cow::into_owned).unwrap_or_default(),
+            _ => link,
+        };
+        self.list(&short, kind, &link, properties, regular, stored);
         Ok(stored)
     }
 
     fn list(&mut self, name: &[u8], kind: u8, link: &[u8], properties: Properties, regular: bool, size: u64) {
-        let name = bare(name);
         if name.is_empty() {
             self.summary.root = Some(properties);
         }
@@ -326,7 +413,7 @@ impl Scanner {
         }
         let hashed = hash_of(&name);
         if kind == b'1' {
-            listing.members.insert(hashed, Known::Link(hash_of(&bare(link))));
+            listing.members.insert(hashed, Known::Link(hash_of(&link)));
             return;
         }
         let mut hasher = DefaultHasher::new();
@@ -340,7 +427,9 @@ impl Scanner {
     }
 
     fn note_unsafe(&mut self, name: &[u8]) {
-        let unsafe_name = name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..");
+        let leads_out = name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..");
+        // What is unpacked below a link of the archive's own lands wherever that leads to.
+        let unsafe_name = leads_out || self.links.hold_above(&canonical(name));
         if unsafe_name && self.summary.unsafe_names.len() < MAX_UNSAFE {
             let shown = &name[..name.len().min(BLOCK)];
             self.summary
@@ -407,20 +496,5 @@ impl Scanner {
             State::Zeros => "inside the two blocks of zeros that end it",
         };
         bail!("the archive is cut off: it ends at byte {offset}, {inside}");
-    }
-}
-
-fn plain(name: &[u8]) -> &[u8] {
-    name.strip_prefix(b"./").unwrap_or(name)
-}
-
-/// A name without what makes no difference: `./` before it and a slash after it. Empty for `.` itself.
-fn bare(name: &[u8]) -> &[u8] {
-    let name = plain(name);
-    let name = name.strip_suffix(b"/").unwrap_or(name);
-    if name == b"." {
-        b""
-    } else {
-        name
     }
 }

@@ -100,6 +100,9 @@ fn whole_archive() {
                 ..Properties::default()
             }),
             listing: None,
+            places: Vec::new(),
+            names: Names::default(),
+            missing: Names::default(),
         }
     );
 }
@@ -376,4 +379,104 @@ fn long_values_of_other_records_are_skipped() {
     assert_eq!(scan(&bytes).unwrap().captured.as_deref(), Some(&b"abc"[..]));
     let long = [member("p", b'L', &vec![b'a'; MAX_NAME + 1]), end()].concat();
     assert!(scan(&long).is_err());
+}
+
+fn symlink(name: &str, target: &str) -> Vec<u8> {
+    let mut block = header(name, b'2', 0);
+    block[157..157 + target.len()].copy_from_slice(target.as_bytes());
+    seal(&mut block);
+    block
+}
+
+#[test]
+fn members_behind_a_link_of_the_archive_are_unsafe() {
+    for (link, behind) in [
+        ("./out", "./out/x"),
+        ("./out", "out//x"),
+        ("././out/", "./out/a/b"),
+        ("./a/out", "./a/./out/x"),
+    ] {
+        let bytes = [symlink(link, "/etc"), member(behind, b'0', b"x"), end()].concat();
+        assert_eq!(scan(&bytes).unwrap().unsafe_names, [behind], "{link}");
+    }
+    let mut hard = header("./hard", b'1', 0);
+    hard[157..162].copy_from_slice(b"./out");
+    seal(&mut hard);
+    let mut through = header("./y", b'1', 0);
+    through[157..169].copy_from_slice(b"./out/passwd");
+    seal(&mut through);
+    let bytes = [
+        symlink("./out", "/etc"),
+        hard,
+        member("./hard/x", b'0', b"x"),
+        through,
+        member("./outside", b'0', b"x"),
+        end(),
+    ]
+    .concat();
+    assert_eq!(scan(&bytes).unwrap().unsafe_names, ["./hard/x", "./out/passwd"]);
+}
+
+#[test]
+fn names_that_are_expected_and_missing_are_told() {
+    let mut names = Names::default();
+    for name in ["./", "./config", "./cut", "./gone"] {
+        names.insert(name.as_bytes());
+    }
+    let mut scanner = Scanner::new().expecting(names);
+    scanner.feed(&sample()).unwrap();
+    let missing = scanner.finish().unwrap().missing;
+    assert!(missing.contains(b"gone") && !missing.contains(b"config"));
+}
+
+fn select(archive: &[u8], part: &Part) -> Vec<u8> {
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut Select::new(archive, part.clone()), &mut out).unwrap();
+    out
+}
+
+#[test]
+fn parts_of_archives_that_follow_one_another_are_archives() {
+    let long = format!("./mounts/{}", "d/".repeat(80));
+    let first = [
+        member("./", b'5', b""),
+        member("./config", b'0', b"1"),
+        member("./custom/", b'5', b""),
+        member("./custom/a", b'0', &[7; 600]),
+        end(),
+        vec![0; 9000 / 512 * 512],
+    ]
+    .concat();
+    let second = [
+        member("./mounts/x/", b'5', b""),
+        member("l", b'L', format!("{long}f\0").as_bytes()),
+        member("./cut", b'0', b"22"),
+        end(),
+    ]
+    .concat();
+    let both = [first, second].concat();
+    let all = select(&both, &Part::default());
+    assert_eq!(scan(&all).unwrap().members, 6);
+    assert_eq!(all.len() % BLOCK, 0);
+    let home = Part {
+        emptied: vec!["custom".to_owned()],
+        hidden: "mounts",
+        ..Part::default()
+    };
+    assert_eq!(scan(&select(&both, &home)).unwrap().members, 3);
+    let custom = Part {
+        below: "custom".to_owned(),
+        ..Part::default()
+    };
+    let summary = scan(&select(&both, &custom)).unwrap();
+    assert_eq!((summary.members, summary.bytes), (2, 600));
+    // The same by a scanner, with names as the part sees them.
+    let mut scanner = Scanner::new().part(custom.clone()).capture("a", 1000).with_places();
+    scanner.feed(&all).unwrap();
+    let summary = scanner.finish().unwrap();
+    assert_eq!((summary.members, summary.captured.map(|a| a.len())), (2, Some(600)));
+    assert!(summary.root.is_some() && summary.places.is_empty());
+    assert_eq!(custom.depth(), 2);
+    // What is cut off is not given an end.
+    assert!(scan(&select(&both[..700], &Part::default())).is_err());
 }

@@ -72,6 +72,8 @@ pub fn discover(app: &mut App) {
         Ok(None) => recall::recall(app, Some(&all)),
         Err(problem) => app.config.found = refused(&problem),
     }
+    let owner = app.owner();
+    app.config.found.ours = all.iter().any(|container| container.is_ours(&owner));
 }
 
 /// As [`discover`], by what the newest recovery point remembers: for commands that ask no engine.

@@ -393,11 +393,12 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
 /// Finds n8n's home.
 fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     let config = &mut app.config;
+    let folder = stack.main.variable("N8N_USER_FOLDER").unwrap_or("/home/node");
+    let home = format!("{}/.n8n", folder.trim_end_matches('/'));
+    found.home.clone_from(&home);
     if config.is_set("BACKUP_N8N_VOLUME") {
         return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
     }
-    let folder = stack.main.variable("N8N_USER_FOLDER").unwrap_or("/home/node");
-    let home = format!("{}/.n8n", folder.trim_end_matches('/'));
     let above =
         |destination: &str| home == destination || home.starts_with(&format!("{}/", destination.trim_end_matches('/')));
     let mounts = stack.main.mounts.iter().filter(|mount| above(&mount.destination));

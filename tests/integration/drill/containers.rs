@@ -167,3 +167,50 @@ exec postgres "$@"
     // The image goes only after what was made from it.
     drop(sandbox);
 }
+
+/// The scratch container of the volume holds n8n's key.
+#[test]
+fn a_killed_test_of_the_volume_leaves_no_key_behind() {
+    let sandbox = Sandbox::new("vkill").n8n().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let label = format!("label={LABEL}={}", owner_of(sandbox.dir()));
+    let left = || sandbox.docker(&["ps", "-aq", "--no-trunc", "--filter", &label]);
+    let volume_of = |id: &str| sandbox.docker(&["inspect", "--format", "{{range .Mounts}}{{.Name}}{{end}}", id]);
+    let is_there = |volume: &str| sandbox.docker(&["volume", "ls", "-q"]).contains(volume.trim());
+    // Made, and not started yet.
+    let killer = |pattern: &str| {
+        sandbox.stand_in_docker(&format!(
+            "case \" $* \" in {pattern}) kill -KILL $PPID; sleep 1; exit 1 ;; esac"
+        ))
+    };
+    let docker = killer("*' start --attach '*");
+    let outcome = sandbox.call("test-recovery").arg("--n8n").path_first(&docker).run();
+    assert_ne!(outcome.code, Some(0), "{outcome}");
+    let id = left();
+    assert_eq!(id.lines().count(), 1, "{outcome}");
+    let volume = volume_of(id.trim());
+    assert!(is_there(&volume));
+    // Any command that asks the engine removes it.
+    let outcome = sandbox.run("backup-n8n", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "test-recovery",
+        "WARN Removed 1 scratch container(s) that an interrupted test left",
+    );
+    assert!(left().is_empty() && !is_there(&volume));
+
+    // It ends by itself, with its volume, while it holds the key.
+    let reached = sandbox.aside("reached");
+    let docker = sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' sh all '*) : >'{}'; sleep 60 ;; esac",
+        reached.display()
+    ));
+    let mut running = sandbox.call("test-recovery").arg("--n8n").path_first(&docker).spawn();
+    running.await_that("the archive to be unpacked", |_| reached.exists());
+    let id = left();
+    let volume = volume_of(id.trim());
+    assert!(is_there(&volume));
+    running.signal("KILL");
+    running.wait();
+    crate::common::await_true("the container is left", || left().is_empty() && !is_there(&volume));
+}

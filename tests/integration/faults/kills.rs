@@ -202,7 +202,7 @@ fn a_killed_child_is_a_failure_of_its_component() {
         ("backup-postgres", "pg_dump", "pg_dump failed"),
         ("backup-postgres", "gzip -9", "pg_dump failed"),
         ("backup-postgres", digest, "pg_dump failed"),
-        ("backup-n8n", " cp ", "tar backup failed"),
+        ("backup-n8n", " sh data ", "tar backup failed"),
         ("backup-n8n", digest, "tar backup failed"),
         ("backup-redis", digest, "Failed to copy RDB file from container"),
     ];

@@ -93,10 +93,11 @@ fn a_failed_volume_restore_puts_back_what_was_there() {
     sandbox.write(".env", &env);
     for (pattern, nth) in [
         ("*' run '*", 1),
-        ("*' create '*", 1),
+        ("*' run '*", 3),
+        ("*' sh data '*", 1),
         ("*' begin '*", 1),
-        ("*' cp -- - '*", 1),
-        ("*' cp '*/new/.*", 1),
+        ("*' sh /n8n-backup-volume/.n8n-backup-restore/new 0 '*", 1),
+        ("*' sh all '*/new*", 1),
         ("*' exchange '*", 1),
         ("*' stop '*n8n-worker*", 1),
     ] {
@@ -343,4 +344,23 @@ fn a_paused_n8n_is_stopped_and_a_held_one_is_let_go() {
     sandbox.run("restore-n8n", &[&file]).assert_success();
     assert_same(&saved, &sandbox.fingerprint_volume());
     assert!(runs(&sandbox, "n8n-main"));
+}
+
+/// What an archive unpacks through its own link would land in what is live.
+#[test]
+fn an_archive_that_leads_through_its_own_link_is_refused() {
+    let sandbox = Sandbox::new("through").n8n().seeded().build();
+    let saved = sandbox.fingerprint_volume();
+    let craft = "mkdir -p \"$(dirname \"$1\")\" && cd \"$(mktemp -d)\" && mkdir a && ln -s ../../.. a/out && \
+                 tar -cf x.tar ./a && rm a/out && mkdir a/out && echo evil >a/out/config && tar -rf x.tar ./a/out/config \
+                 && gzip -c x.tar >\"$1\"";
+    let file = sandbox.path("backups/n8n/n8n_data_20250101_000000.tar.gz");
+    crate::common::sh(craft, &[file.as_os_str()]);
+    let file = file.display().to_string();
+    sandbox
+        .run("restore-n8n", &[&file])
+        .assert_error("The archive holds names that lead out of the volume (./a/out/config): it is not unpacked");
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    let outcome = sandbox.run("test-recovery", &["--n8n"]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
 }

@@ -8,6 +8,7 @@
 //! [`conninfo`] to one of [`maintenance_databases`], or to the staged database where the function says so. Answers
 //! are lines of tab-separated fields in which every name is hex of its UTF-8, so that no name can break a line.
 
+mod deactivate;
 mod load;
 mod server;
 mod swap;
@@ -15,6 +16,7 @@ mod swap;
 mod tests;
 mod text;
 
+pub use deactivate::*;
 pub use load::*;
 pub use server::*;
 pub use swap::*;

@@ -221,6 +221,22 @@ pub fn scratch_database(name: &str) -> Result<String> {
     ))
 }
 
+/// Asks, connected to a database of n8n's, for the files of binary data that executions name: lines of hex. The table may
+/// stand in any schema and its name have any prefix.
+pub fn binary_files() -> String {
+    format!(
+        r#"{PRELUDE}
+SELECT format('SELECT DISTINCT encode(convert_to(m[1], ''UTF8''), ''hex'') FROM %s t, regexp_matches(t.data::text, ''filesystem-v2:(workflows/[^"\]+)'', ''g'') m',
+    c.oid::regclass)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND right(c.relname, 14) = 'execution_data'
+AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'data' AND NOT a.attisdropped)
+ORDER BY c.oid \gexec
+"#
+    )
+}
+
 /// Has psql tell its own version. Read by [`knows_restrict`].
 pub const PSQL_VERSION: &str = "\\echo :VERSION_NAME\n";
 

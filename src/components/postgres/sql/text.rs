@@ -12,7 +12,7 @@ pub const PSQL_FLAGS: [&str; 6] = ["-XAtqw", "-v", "ON_ERROR_STOP=1", "-f", "-",
 pub(super) const MAX_NAME: usize = 63;
 
 /// First lines of every script: the settings of a database or role must not bend what follows.
-pub(super) const PRELUDE: &str = "SET client_min_messages = warning;\n\
+pub const PRELUDE: &str = "SET client_min_messages = warning;\n\
     SET search_path = pg_catalog;\n\
     SET client_encoding = 'UTF8';\n\
     SET standard_conforming_strings = on;\n\
@@ -154,7 +154,7 @@ pub(super) fn number<T: std::str::FromStr>(field: &str) -> Result<T> {
         .with_context(|| format!("psql gave {field:?} where a number was expected"))
 }
 
-pub(super) fn truth(field: &str) -> Result<bool> {
+pub fn truth(field: &str) -> Result<bool> {
     match field {
         "t" => Ok(true),
         "f" => Ok(false),
@@ -167,7 +167,7 @@ pub(super) fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(super) fn unhex(field: &str) -> Result<String> {
+pub fn unhex(field: &str) -> Result<String> {
     String::from_utf8(bytes_of(field)?).with_context(|| format!("psql gave {field:?}, which is not UTF-8"))
 }
 

@@ -1,8 +1,12 @@
 //! JSON (RFC 8259): what other programs write is read, and what a command says to them is written.
 
+mod pretty;
+
 use std::fmt::{self, Display, Formatter, Write};
 
 use anyhow::{bail, ensure, Context as _, Result};
+
+pub use pretty::{reformat, string};
 
 /// How deep lists and objects may stand in each other; n8n's do so less than ten times.
 const MAX_DEPTH: usize = 500;
@@ -53,7 +57,16 @@ impl Json {
     /// Reads a text that holds one value. A name that stands twice in an object counts by its last value, as in
     /// JavaScript. The error shows nothing of the text, which may be secret.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut reader = Reader { rest: text };
+        Self::read(text, false)
+    }
+
+    /// As [`Json::parse`], with U+FFFD for each half of a character, which JavaScript allows in its strings.
+    pub fn parse_lossy(text: &str) -> Result<Self> {
+        Self::read(text, true)
+    }
+
+    fn read(text: &str, lossy: bool) -> Result<Self> {
+        let mut reader = Reader { rest: text, lossy };
         let value = reader.value(0)?;
         reader.skip_blanks();
         ensure!(reader.rest.is_empty(), "text after the value");
@@ -140,6 +153,8 @@ fn quoted(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
 /// The text that is still to be read.
 struct Reader<'a> {
     rest: &'a str,
+    /// Half of a character is U+FFFD.
+    lossy: bool,
 }
 
 impl Reader<'_> {
@@ -226,7 +241,7 @@ impl Reader<'_> {
                     self.rest = rest;
                     return Ok(text);
                 }
-                b'\\' => rest = escape(rest, &mut text)?,
+                b'\\' => rest = escape(rest, &mut text, self.lossy)?,
                 _ => bail!("a control character"),
             }
         }
@@ -234,7 +249,7 @@ impl Reader<'_> {
 }
 
 /// Reads what follows a backslash; gives the text behind it.
-fn escape<'a>(rest: &'a str, text: &mut String) -> Result<&'a str> {
+fn escape<'a>(rest: &'a str, text: &mut String, lossy: bool) -> Result<&'a str> {
     let c = rest.chars().next().context("a cut escape")?;
     let rest = &rest[c.len_utf8()..];
     text.push(match c {
@@ -248,10 +263,13 @@ fn escape<'a>(rest: &'a str, text: &mut String) -> Result<&'a str> {
             let (unit, rest) = code_unit(rest)?;
             let pair = rest.strip_prefix("\\u").map(code_unit).transpose()?;
             let (units, behind) = match pair {
-                Some((low, behind)) if (0xd800..0xdc00).contains(&unit) => (vec![unit, low], behind),
+                Some((low, behind)) if is_high(unit) && (!lossy || is_low(low)) => (vec![unit, low], behind),
                 _ => (vec![unit], rest),
             };
-            text.push_str(&String::from_utf16(&units).context("half of a character")?);
+            match lossy {
+                true => text.push_str(&String::from_utf16_lossy(&units)),
+                false => text.push_str(&String::from_utf16(&units).context("half of a character")?),
+            }
             return Ok(behind);
         }
         _ => bail!("a wrong escape"),
@@ -264,6 +282,14 @@ fn code_unit(rest: &str) -> Result<(u16, &str)> {
     let digits = rest.get(..4).context("a cut escape")?;
     ensure!(digits.bytes().all(|b| b.is_ascii_hexdigit()), "a wrong escape");
     Ok((u16::from_str_radix(digits, 16)?, &rest[4..]))
+}
+
+fn is_high(unit: u16) -> bool {
+    (0xd800..0xdc00).contains(&unit)
+}
+
+fn is_low(unit: u16) -> bool {
+    (0xdc00..0xe000).contains(&unit)
 }
 
 fn is_number(word: &str) -> bool {
@@ -303,6 +329,14 @@ mod tests {
         let numbers = Json::parse("[12345678901234567890.10, -1.50e+3]").unwrap();
         assert_eq!(numbers.to_string(), "[12345678901234567890.10, -1.50e+3]");
         assert!(Json::parse(&"[".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn half_of_a_character_can_be_replaced() {
+        let read = |text| Json::parse_lossy(text).unwrap();
+        assert_eq!(read(r#""a\ud83db""#), Json::text("a\u{fffd}b"));
+        assert_eq!(read(r#""\ud83d\u0041\udc00""#), Json::text("\u{fffd}A\u{fffd}"));
+        assert_eq!(read(r#""\ud83d\ude00""#), Json::text("\u{1f600}"));
     }
 
     #[test]

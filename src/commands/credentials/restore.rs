@@ -1,0 +1,155 @@
+//! credentials restore: one credential of a backup back into the live database, still encrypted.
+
+use std::collections::HashMap;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use crate::app::App;
+use crate::cli::{Call, Flag, Row};
+use crate::commands::restore::goes_on;
+use crate::commands::shared::{hold, open_stack};
+use crate::commands::workflows::restore::{put, shares, FROM, PROJECT};
+use crate::commands::workflows::source::{dump_of, read, read_live, similar};
+use crate::commands::{Command, Run};
+use crate::components::{put_rows, How, YES};
+use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
+use crate::formats::text::ascii;
+use crate::process::hinted;
+use crate::report::log::{self, Journal};
+use crate::store::{make_dir, Stamp};
+use crate::stream::publish::keep_text;
+
+const FORCE: Flag = Flag::new("force", "even where it is not known whether n8n's key opens it");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "credentials restore",
+        summary: "put one credential of a backup back into the running n8n",
+        details:
+            "It stays encrypted, so that n8n must have the key that it is encrypted under. What is there now is saved\n\
+                  to backups/credentials first, encrypted as it is.",
+        operand: Some("ID"),
+        flags: &[FROM, PROJECT, FORCE, YES],
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| run(&open_stack(project, call)?, call).map(|()| 0)),
+};
+
+const JOURNAL: Journal = Journal::new("credentials restore");
+
+/// All credentials, encrypted, by their IDs.
+#[derive(Default)]
+struct All(HashMap<String, Record>);
+
+impl Visitor for All {
+    fn wants(&self, table: Table) -> bool {
+        table == Table::Credential || table.is_small()
+    }
+
+    fn visit(&mut self, _: Table, row: Record) -> Result<()> {
+        self.0.insert(row.text("id").to_owned(), row);
+        Ok(())
+    }
+}
+
+fn run(app: &App, call: &Call) -> Result<()> {
+    let id = call.operand().to_string_lossy().into_owned();
+    JOURNAL.info(format_args!("Starting restore of credential {}", ascii(&id)));
+    log::check_started()?;
+    app.check_encryption(JOURNAL)?;
+    let dump = dump_of(app, call.value(&FROM))?;
+    let (backup, then) = read(app, &dump.path, All::default())?;
+    let Some(credential) = backup.0.get(&id) else {
+        let known = backup.0.values().map(|row| (row.text("id"), row.text("name")));
+        bail!(
+            "There is no credential {} in {}{}",
+            ascii(&id),
+            dump.path.display(),
+            similar(&id, known)
+        );
+    };
+    let _lock = hold(app, JOURNAL)?;
+    let (live, now) = read_live(app, All::default())?;
+    if !call.has(&FORCE) {
+        check_key(credential, &backup, &then, &live, &now)?;
+    }
+    let replaced = live.0.get(&id);
+    let project = call
+        .value(&PROJECT)
+        .map(|project| project.to_string_lossy().into_owned());
+    let shares = match replaced {
+        Some(_) => Vec::new(),
+        None => shares(
+            then.credential_shares(&id),
+            &now,
+            "credentialsId",
+            &id,
+            project.as_deref(),
+        )?,
+    };
+    let name = ascii(credential.text("name"));
+    JOURNAL.warn(format_args!(
+        "This will {} credential {name} ({}), as it was in {}",
+        if replaced.is_some() { "replace" } else { "add" },
+        ascii(&id),
+        dump.path.display()
+    ));
+    if !goes_on(JOURNAL, call.has(&YES)) {
+        return Ok(());
+    }
+    if let Some(replaced) = replaced {
+        save(app, replaced).context("What is there now cannot be saved, so it is not replaced")?;
+    }
+    let how = if replaced.is_some() { How::Update } else { How::Insert };
+    let mut puts = vec![put(&now, Table::Credential, how, &[credential], &[])];
+    if !shares.is_empty() {
+        let shares: Vec<&Record> = shares.iter().collect();
+        puts.push(put(&now, Table::SharedCredential, How::Insert, &shares, &[]));
+    }
+    put_rows(app, &puts, None).context("The credential was not restored, and nothing was changed")?;
+    JOURNAL.success(format_args!("Credential restored: {name} ({})", ascii(&id)));
+    Ok(())
+}
+
+/// Refuses a credential that the live n8n has no key for, as far as can be told without opening anything: a key of the
+/// database must be the same there, and n8n's own is the same where it still has something that was encrypted under it.
+fn check_key(credential: &Record, backup: &All, then: &Directory, live: &All, now: &Directory) -> Result<()> {
+    let data = credential.text("data");
+    let (old, new) = (then.key(data), now.key(data));
+    if data.contains(':') || old.is_some() {
+        let same = |old: &Record, new: &Record| old.get("id") == new.get("id") && old.get("value") == new.get("value");
+        ensure!(
+            old.zip(new).is_some_and(|(old, new)| same(old, new)),
+            hinted(
+                "The live n8n does not have the key that the credential is encrypted under",
+                "restore the database with its keys, or enter the credential again"
+            )
+        );
+        return Ok(());
+    }
+    let unchanged = |(id, row): (&String, &Record)| {
+        let text = row.get("data").filter(|text| !text.contains(':'));
+        text.is_some() && live.0.get(id).and_then(|row| row.get("data")) == text
+    };
+    ensure!(
+        backup.0.iter().any(unchanged),
+        hinted(
+            "It is not known whether the live n8n's key opens the credential: no other one is the same there as in the backup",
+            "add --force when N8N_ENCRYPTION_KEY is the same as it was then"
+        )
+    );
+    Ok(())
+}
+
+fn save(app: &App, credential: &Record) -> Result<()> {
+    let mut text = String::new();
+    n8n::version(credential, &mut text)?;
+    text.push('\n');
+    let dir = app.store.root().join("credentials");
+    make_dir(&dir)?;
+    let id = n8n::file_name(credential.text("id"), "");
+    let file = format!("{}_{}.json", id.trim_end_matches('-'), Stamp::now());
+    let path = keep_text(&app.config, &dir.join(file), text)?;
+    JOURNAL.info(format_args!("Saved what is there now: {}", path.display()));
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! workflows restore: one workflow of a backup back into the running n8n, which goes on meanwhile.
+
+use std::fs;
+use std::io::Read as _;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use super::source::{dump_of, read, read_live, similar};
+use crate::app::App;
+use crate::cli::{Call, Flag, Row};
+use crate::commands::restore::goes_on;
+use crate::commands::shared::{hold, open_stack};
+use crate::commands::{Command, Run};
+use crate::components::{put_rows, How, Put, YES};
+use crate::formats::json::Json;
+use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
+use crate::formats::text::ascii;
+use crate::process::hinted;
+use crate::report::log::{self, Journal};
+use crate::store::{make_dir, Stamp};
+use crate::stream::publish::keep_text;
+
+pub const FROM: Flag = Flag::new(
+    "from",
+    "the recovery point or dump to take it from, in place of the latest",
+)
+.value("SET");
+const AS_COPY: Flag = Flag::new(
+    "as-copy",
+    "under a new ID and with new webhook IDs, beside the one that is there",
+);
+const ACTIVATE: Flag = Flag::new("activate", "active; n8n must be restarted for that");
+pub const PROJECT: Flag = Flag::new("project", "into this project, outside of folders").value("ID");
+const FORCE: Flag = Flag::new("force", "even where it is active now");
+
+pub const COMMAND: Command = Command {
+    row: &Row {
+        name: "workflows restore",
+        summary: "put one workflow of a backup back into the running n8n",
+        details:
+            "With its versions, tags and shares, in one transaction that deletes nothing. What is there now is saved\n\
+                  to backups/workflows first. It comes back inactive, and n8n shows it without a restart. Where it is\n\
+                  there, its project and folder stay; else these must be there, or --project must name another one.",
+        operand: Some("ID"),
+        flags: &[FROM, AS_COPY, ACTIVATE, PROJECT, FORCE, YES],
+        ..Row::ACTS
+    },
+    run: Run::Project(|project, call| run(&open_stack(project, call)?, call).map(|()| 0)),
+};
+
+const JOURNAL: Journal = Journal::new("workflows restore");
+
+/// A workflow with its versions.
+struct One {
+    id: String,
+    workflow: Option<Record>,
+    versions: Vec<Record>,
+    /// All workflows that there are, for the error of an ID that is none.
+    known: Vec<(String, String)>,
+}
+
+impl One {
+    fn of(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            workflow: None,
+            versions: Vec::new(),
+            known: Vec::new(),
+        }
+    }
+}
+
+impl Visitor for One {
+    fn wants(&self, table: Table) -> bool {
+        table != Table::Credential
+    }
+
+    fn visit(&mut self, table: Table, row: Record) -> Result<()> {
+        if table == Table::History {
+            if row.text("workflowId") == self.id {
+                self.versions.push(row);
+            }
+        } else {
+            self.known
+                .push((row.text("id").to_owned(), row.text("name").to_owned()));
+            if row.text("id") == self.id {
+                self.workflow = Some(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run(app: &App, call: &Call) -> Result<()> {
+    let id = call.operand().to_string_lossy().into_owned();
+    JOURNAL.info(format_args!("Starting restore of workflow {}", ascii(&id)));
+    log::check_started()?;
+    app.check_encryption(JOURNAL)?;
+    let dump = dump_of(app, call.value(&FROM))?;
+    let (backup, then) = read(app, &dump.path, One::of(&id))?;
+    let Some(workflow) = backup.workflow else {
+        let known = backup.known.iter().map(|(id, name)| (id.as_str(), name.as_str()));
+        bail!(
+            "There is no workflow {} in {}{}",
+            ascii(&id),
+            dump.path.display(),
+            similar(&id, known)
+        );
+    };
+    let mut restored = Restored {
+        workflow,
+        versions: backup.versions,
+    };
+    let _lock = hold(app, JOURNAL)?;
+    let (live, now) = read_live(app, One::of(&id))?;
+    let as_copy = call.has(&AS_COPY);
+    let replaced = live.workflow.filter(|_| !as_copy);
+    let name = ascii(restored.workflow.text("name"));
+    if let Some(replaced) = &replaced {
+        ensure!(
+            !replaced.is("active") || call.has(&FORCE),
+            hinted(
+                format!(
+                    "Workflow {name} ({}) is active now, and n8n keeps its triggers in memory",
+                    ascii(&id)
+                ),
+                "deactivate it in n8n, take --as-copy, or add --force and restart n8n afterwards"
+            )
+        );
+    }
+    if as_copy {
+        restored.renew()?;
+    }
+    restored.deactivate();
+    let project = call
+        .value(&PROJECT)
+        .map(|project| project.to_string_lossy().into_owned());
+    let shares = match &replaced {
+        Some(_) => Vec::new(),
+        None => shares(
+            then.shares(&id),
+            &now,
+            "workflowId",
+            restored.workflow.text("id"),
+            project.as_deref(),
+        )?,
+    };
+    check_folder(&mut restored.workflow, &now, replaced.is_some(), project.as_deref())?;
+    match &replaced {
+        Some(replaced) => JOURNAL.warn(format_args!(
+            "This will replace workflow {} ({}), changed last {}",
+            ascii(replaced.text("name")),
+            ascii(&id),
+            replaced.time("updatedAt").as_deref().unwrap_or("at an unknown time")
+        )),
+        None => JOURNAL.warn(format_args!(
+            "This will add workflow {name} ({}), as it was in {}",
+            ascii(restored.workflow.text("id")),
+            dump.path.display()
+        )),
+    }
+    if !goes_on(JOURNAL, call.has(&YES)) {
+        return Ok(());
+    }
+    if let Some(replaced) = &replaced {
+        save(app, replaced, &live.versions, &now)?;
+    }
+    let activate = call.has(&ACTIVATE);
+    let puts = restored.puts(&then, &now, &id, shares, replaced.is_some(), activate);
+    let table = now.table(Table::Workflow);
+    let guard = (!call.has(&FORCE)).then_some((&table, "active", restored.workflow.text("id")));
+    put_rows(app, &puts, guard).context("The workflow was not restored, and nothing was changed")?;
+    JOURNAL.success(format_args!(
+        "Workflow restored: {name} ({}), from {}",
+        ascii(restored.workflow.text("id")),
+        dump.path.display()
+    ));
+    if activate || replaced.is_some_and(|replaced| replaced.is("active")) {
+        JOURNAL.warn("n8n must be restarted: it learns which workflows are active when it starts");
+    }
+    Ok(())
+}
+
+/// Saves what is there now, as the JSON that an export writes.
+fn save(app: &App, workflow: &Record, versions: &[Record], directory: &Directory) -> Result<()> {
+    let current = versions
+        .iter()
+        .find(|version| version.get("versionId") == workflow.get("versionId"));
+    let mut text = String::new();
+    n8n::open(workflow, &mut text)
+        .and_then(|_| n8n::close(workflow.text("id"), directory, current, &mut text))
+        .context("What is there now cannot be saved, so it is not replaced")?;
+    let dir = app.store.root().join("workflows");
+    make_dir(&dir)?;
+    let id = n8n::file_name(workflow.text("id"), "").trim_end_matches('-').to_owned();
+    let path = keep_text(&app.config, &dir.join(format!("{id}_{}.json", Stamp::now())), text)
+        .context("What is there now cannot be saved, so it is not replaced")?;
+    JOURNAL.info(format_args!("Saved what is there now: {}", path.display()));
+    Ok(())
+}
+
+/// The shares of what is not there now: those of the backup, or one for `project`. `column` names what is shared.
+pub fn shares(
+    backup: &[Record],
+    now: &Directory,
+    column: &str,
+    id: &str,
+    project: Option<&str>,
+) -> Result<Vec<Record>> {
+    let mut shares = backup.to_vec();
+    if let Some(project) = project {
+        let owning = shares.iter().position(|share| share.text("role").ends_with(":owner"));
+        let owning = shares.get(owning.unwrap_or(0)).cloned();
+        let mut owning = owning.context("The backup tells of no owner")?;
+        owning.set("projectId", Some(project.to_owned()));
+        shares = vec![owning];
+    }
+    for share in &mut shares {
+        share.set(column, Some(id.to_owned()));
+        if let Some(project) = share.get("projectId") {
+            ensure!(
+                now.project(project).is_some(),
+                no_place(&format!("project {project}"), now)
+            );
+        }
+    }
+    Ok(shares)
+}
+
+/// Sees to it that the workflow's folder is there, or that it is in none.
+fn check_folder(workflow: &mut Record, now: &Directory, is_there: bool, project: Option<&str>) -> Result<()> {
+    let Some(folder) = workflow.get("parentFolderId").filter(|_| !is_there) else {
+        return Ok(());
+    };
+    ensure!(
+        project.is_some() || now.has_folder(folder),
+        no_place(&format!("folder {folder}"), now)
+    );
+    if project.is_some() {
+        workflow.set("parentFolderId", None);
+    }
+    Ok(())
+}
+
+fn no_place(what: &str, now: &Directory) -> anyhow::Error {
+    let projects = now.projects().into_iter();
+    let projects: Vec<String> = projects
+        .map(|project| format!("{} ({})", ascii(project.text("id")), ascii(project.text("name"))))
+        .collect();
+    hinted(
+        format!("The {} that it belongs to is not there now", ascii(what)),
+        format!("name a project by --project: {}", projects.join(", ")),
+    )
+    .into()
+}
+
+/// What is put into the live database.
+struct Restored {
+    workflow: Record,
+    versions: Vec<Record>,
+}
+
+impl Restored {
+    fn deactivate(&mut self) {
+        self.workflow.set("active", Some("f".to_owned()));
+        self.workflow.set("activeVersionId", None);
+    }
+
+    /// Gives the workflow, its versions and its webhooks new IDs.
+    fn renew(&mut self) -> Result<()> {
+        let id = new_id()?;
+        let mut nodes = String::new();
+        let mut renamed = Vec::new();
+        for row in self.versions.iter().chain([&self.workflow]) {
+            let parsed = Json::parse_lossy(row.text("nodes")).context("The workflow's nodes cannot be read")?;
+            for webhook in parsed.items().iter().filter_map(|node| node.get("webhookId")?.as_str()) {
+                // A path that is the same text is meant to be the same.
+                if webhook.len() >= 16 && !renamed.iter().any(|(old, _)| old == webhook) {
+                    renamed.push((webhook.to_owned(), new_uuid()?));
+                }
+            }
+        }
+        let current = self.workflow.get("versionId").map(str::to_owned);
+        for row in self.versions.iter_mut().chain([&mut self.workflow]) {
+            nodes.clear();
+            nodes.push_str(row.text("nodes"));
+            for (old, new) in &renamed {
+                nodes = nodes.replace(old.as_str(), new);
+            }
+            row.set("nodes", Some(nodes.clone()));
+        }
+        let mut new_current = None;
+        for version in &mut self.versions {
+            let new = new_uuid()?;
+            if version.get("versionId") == current.as_deref() {
+                new_current = Some(new.clone());
+            }
+            version.set("versionId", Some(new));
+            version.set("workflowId", Some(id.clone()));
+        }
+        self.workflow
+            .set("versionId", Some(new_current.map_or_else(new_uuid, Ok)?));
+        self.workflow.set("id", Some(id));
+        Ok(())
+    }
+
+    /// The rows of the transaction. Foreign keys lead from versions, shares and tags to the workflow, and from its active version
+    /// to that.
+    fn puts(
+        &self,
+        then: &Directory,
+        now: &Directory,
+        old_id: &str,
+        shares: Vec<Record>,
+        is_there: bool,
+        activate: bool,
+    ) -> Vec<Put> {
+        let id = self.workflow.text("id");
+        let put = |table, how, rows: &[&Record], without: &[&str]| put(now, table, how, rows, without);
+        let mut puts = match is_there {
+            // It stays where it is.
+            true => vec![put(
+                Table::Workflow,
+                How::Update,
+                &[&self.workflow],
+                &["parentFolderId"],
+            )],
+            false => vec![put(Table::Workflow, How::Insert, &[&self.workflow], &[])],
+        };
+        let versions: Vec<&Record> = self.versions.iter().collect();
+        puts.push(put(Table::History, How::Update, &versions, &[]));
+        puts.push(put(Table::History, How::InsertMissing, &versions, &[]));
+        puts.push(put(
+            Table::SharedWorkflow,
+            How::Insert,
+            &shares.iter().collect::<Vec<_>>(),
+            &[],
+        ));
+        let (mut tags, mut ids) = (Vec::new(), Vec::new());
+        for tag in then.tags(old_id) {
+            // Names of tags are unique.
+            let known = now.all_tags().find(|known| known.get("name") == tag.get("name"));
+            ids.push(known.unwrap_or(tag).text("id").to_owned());
+            tags.extend(known.is_none().then_some(tag));
+        }
+        puts.push(put(Table::Tag, How::InsertMissing, &tags, &[]));
+        puts.push(Put {
+            table: now.table(Table::WorkflowTag),
+            how: How::InsertMissing,
+            columns: vec!["workflowId".to_owned(), "tagId".to_owned()],
+            rows: ids
+                .into_iter()
+                .map(|tag| vec![Some(id.to_owned()), Some(tag)])
+                .collect(),
+        });
+        if activate {
+            let mut active = self.workflow.only(&["id", "active", "activeVersionId"]);
+            active.set("active", Some("t".to_owned()));
+            active.set("activeVersionId", self.workflow.get("versionId").map(str::to_owned));
+            puts.push(put(Table::Workflow, How::Update, &[&active], &[]));
+        }
+        puts.retain(|put| !put.rows.is_empty());
+        puts
+    }
+}
+
+/// Rows of a table with all of their columns but those in `without`.
+pub fn put(now: &Directory, table: Table, how: How, rows: &[&Record], without: &[&str]) -> Put {
+    let wanted = |name: &str| !without.contains(&name);
+    let columns = rows.first().map_or_else(Vec::new, |row| {
+        let names = row.fields().map(|(column, _)| column.name.clone());
+        names.filter(|name| wanted(name)).collect()
+    });
+    let values = |row: &&Record| {
+        let fields = row.fields().filter(|(column, _)| wanted(&column.name));
+        fields.map(|(_, field)| field.map(str::to_owned)).collect()
+    };
+    Put {
+        table: now.table(table),
+        how,
+        columns,
+        rows: rows.iter().map(values).collect(),
+    }
+}
+
+fn new_uuid() -> Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map(|text| text.trim().to_owned())
+        .context("Cannot make a new ID")
+}
+
+/// An ID as n8n makes them: 16 letters and digits.
+fn new_id() -> Result<String> {
+    const SIGNS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut bytes = [0; 256];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("Cannot make a new ID")?;
+    // All signs are to be as likely.
+    let fair = bytes.iter().filter(|byte| **byte < 248);
+    Ok(fair
+        .take(16)
+        .map(|byte| char::from(SIGNS[usize::from(byte % 62)]))
+        .collect())
+}

@@ -1,0 +1,107 @@
+//! Where workflows are read: a dump, of a recovery point or by itself, or the live database.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use crate::app::App;
+use crate::cli::suggestion;
+use crate::formats::n8n::{Directory, Reader, Table, Visitor};
+use crate::store::lock::InUse;
+use crate::store::manifest::Point;
+use crate::store::{inventory, is_there, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
+use crate::stream::read::observe;
+
+/// A dump, held against the retention of other runs.
+pub struct Dump {
+    pub path: PathBuf,
+    _used: Vec<InUse>,
+}
+
+/// The dump that is named: a stamp, a manifest, `latest` as without a name, or a file.
+pub fn dump_of(app: &App, name: Option<&OsStr>) -> Result<Dump> {
+    let Some(name) = name.filter(|name| *name != "latest") else {
+        return of_point(app, &latest(app)?);
+    };
+    let text = name.to_string_lossy();
+    if let Some(stamp) = Stamp::parse(&text) {
+        return of_stamp(app, stamp);
+    }
+    let path = Path::new(name);
+    if !is_there(path) {
+        let parts = ["export", "diff", "restore"].map(str::to_owned).into_iter();
+        bail!("Backup file not found: {}{}", path.display(), suggestion(&text, parts));
+    }
+    if text.ends_with(SET_SUFFIX) {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let stamp = Stamp::parse(&stem).with_context(|| format!("{text} has no name of a manifest"))?;
+        return of_stamp(app, stamp);
+    }
+    let plain = text.strip_suffix(ENCRYPTED).unwrap_or(&text);
+    ensure!(
+        path.is_file() && (plain.ends_with(".sql") || plain.ends_with(".sql.gz")),
+        "{} is no dump: its name must end with .sql.gz",
+        path.display()
+    );
+    Ok(Dump {
+        path: path.to_owned(),
+        _used: InUse::hold([path])?,
+    })
+}
+
+fn of_stamp(app: &App, stamp: Stamp) -> Result<Dump> {
+    let path = app.store.set_path(stamp);
+    ensure!(is_there(&path), "There is no recovery point {stamp}");
+    of_point(app, &Point::load(&path)?)
+}
+
+fn of_point(app: &App, point: &Point) -> Result<Dump> {
+    let member = point
+        .member(Kind::Postgres)
+        .with_context(|| format!("Recovery point {} holds no dump of the database", point.stamp))?;
+    Ok(Dump {
+        _used: point.hold(&app.store)?,
+        path: app.store.root().join(&member.name),
+    })
+}
+
+/// The newest point that has a dump.
+fn latest(app: &App) -> Result<Point> {
+    inventory::latest_first(&app.store, SystemTime::now())?
+        .into_iter()
+        .filter_map(|(_, point)| point.ok())
+        .find(|point| point.why_not_latest(&[Kind::Postgres]).is_none())
+        .context("There is no recovery point with a dump of the database yet: name a file")
+}
+
+/// Reads a dump.
+pub fn read<V: Visitor>(app: &App, path: &Path, visitor: V) -> Result<(V, Directory)> {
+    observe(&app.config, path, Reader::rows(visitor))
+        .and_then(Reader::finish)
+        .with_context(|| format!("Cannot read the workflows of {}", path.display()))
+}
+
+/// Reads the live database, and changes nothing in it.
+pub fn read_live<V: Visitor>(app: &App, visitor: V) -> Result<(V, Directory)> {
+    let names = Table::ALL.map(Table::name);
+    crate::components::read_tables(app, &names, Reader::rows(visitor))
+        .and_then(Reader::finish)
+        .context("Cannot read the workflows of the live database")
+}
+
+/// What may have been meant by an ID: those with a similar ID, or with it in their name.
+pub fn similar<'a>(id: &str, known: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let wanted = id.to_lowercase();
+    let (by_name, others): (Vec<_>, Vec<_>) = known.partition(|(_, name)| name.to_lowercase().contains(&wanted));
+    if by_name.is_empty() {
+        return suggestion(id, others.into_iter().map(|(id, _)| id.to_owned()));
+    }
+    let named: Vec<String> = by_name
+        .iter()
+        .take(5)
+        .map(|(id, name)| format!("{id} ({})", crate::formats::text::ascii(name)))
+        .collect();
+    format!(", did you mean {}?", named.join(" or "))
+}

@@ -1,0 +1,78 @@
+//! The helper container that shows n8n's data: from which image it is made, and that there is something to show.
+
+use anyhow::{Context as _, Result};
+
+use super::layout::Layout;
+use crate::app::App;
+use crate::engine::{lacks_program, Container, Data, Docker, Guard, Label, Mounted, Source};
+use crate::process::hinted;
+use crate::report::log::Journal;
+
+/// Makes sure that the home is there.
+pub(super) fn check_home(docker: &Docker, layout: &Layout) -> Result<()> {
+    match &layout.home.source {
+        Source::Volume(volume) if !docker.volume_exists(volume)? => Err(anyhow::Error::new(hinted(
+            format_args!("Docker volume {volume} does not exist"),
+            "set BACKUP_N8N_VOLUME in .env to the one that n8n mounts (docker volume ls shows them), or make it (docker compose up \
+             --no-start)",
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
+pub(super) fn image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
+    let wanted = &app.config.helper_image;
+    if docker.image(wanted)?.is_some() {
+        return Ok(wanted.clone());
+    }
+    let stack = of_stack(app, docker)?;
+    let container = stack.first().with_context(|| {
+        format!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
+    })?;
+    journal.info(format_args!(
+        "Image {wanted} is not on this host, using that of {}",
+        container.name
+    ));
+    Ok(container.image_id.clone())
+}
+
+/// Containers whose images are on this host.
+fn of_stack(app: &App, docker: &Docker) -> Result<Vec<Container>> {
+    let config = &app.config;
+    let mut found = app.n8n_containers(docker)?;
+    found.extend(docker.containers(&[&config.postgres_container, &config.redis_container])?);
+    Ok(found)
+}
+
+/// Starts a helper container from `image`, or else from one of the stack that has the programs for it.
+pub(super) fn start(
+    app: &App,
+    docker: &Docker,
+    journal: Journal,
+    image: String,
+    labels: &[Label<'_>],
+    mounts: &[Mounted],
+) -> Result<Guard> {
+    let start = |image: &str| docker.helper_container(labels, image, Data::Mounts(mounts));
+    let error = match start(&image) {
+        Err(error) if lacks_program(&format!("{error:#}")) => error,
+        done => return done,
+    };
+    let mut tried = vec![image];
+    for container in of_stack(app, docker)? {
+        if tried.contains(&container.image_id) {
+            continue;
+        }
+        if let Ok(guard) = start(&container.image_id) {
+            journal.info(format_args!(
+                "Image {} has no program that reads a volume, using that of {}",
+                tried[0], container.name
+            ));
+            return Ok(guard);
+        }
+        tried.push(container.image_id);
+    }
+    let hint = "set BACKUP_HELPER_IMAGE in .env to one that has a shell and tar, such as alpine, and pull it";
+    Err(error.context(hinted("No local image has the programs that read a volume", hint)))
+}

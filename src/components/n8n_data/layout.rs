@@ -1,0 +1,361 @@
+//! What n8n's data consist of: its home, what is mounted below that, and the other directories that belong to it, as the
+//! mounts of n8n's containers tell.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::app::App;
+use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
+use crate::formats::tar::Part;
+
+/// Where n8n keeps its data, below the home directory of its user.
+pub(super) const HOME: &str = "/.n8n";
+/// The same where nothing tells of another user folder.
+const USUAL_HOME: &str = "/home/node/.n8n";
+/// What the names of our own directories begin with, at the top of the home and of an archive.
+pub(super) const RESERVED: &str = ".n8n-backup-";
+/// Holds the other directories in an archive, and in a helper container.
+pub(super) const MOUNTS: &str = ".n8n-backup-mounts";
+/// Of the engine's host: what is mounted from there is the system's.
+const SYSTEM: [&str; 11] = [
+    "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/dev", "/run", "/boot",
+];
+
+/// A directory that belongs to n8n's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What is mounted.
+    pub source: Source,
+    /// Where n8n's containers see it; empty when none does.
+    pub at: String,
+}
+
+/// What n8n's data consist of.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The home.
+    pub home: Place,
+    /// What is mounted below the home, with the names there.
+    pub nested: BTreeMap<String, Place>,
+    /// The others.
+    pub others: Vec<Place>,
+    /// What n8n mounts besides, and why that is not backed up.
+    pub left_out: Vec<String>,
+}
+
+/// A directory as a helper container sees it, with its part of an archive.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// What it is.
+    pub place: Place,
+    /// Where a helper container that writes sees it.
+    pub target: String,
+    /// What an archive has of it.
+    pub part: Part,
+}
+
+/// Finds what n8n's data consist of. `BACKUP_N8N_VOLUME` decides for the home where it is set, or where no container of n8n
+/// mounts a home.
+pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Result<Layout> {
+    let config = &app.config;
+    let volume = &config.n8n_volume;
+    let mounts = || containers.iter().flat_map(|container| &container.mounts);
+    let chosen = mounts().find(|mount| mount.name == *volume);
+    let home = match chosen {
+        Some(mount) => Some(mount),
+        None if config.is_set("BACKUP_N8N_VOLUME") => {
+            // A volume may stand for a directory that n8n mounts as such.
+            let directory = match mounts().any(|mount| !mount.directory.is_empty()) {
+                true => docker.volume_directory(volume).unwrap_or_default(),
+                false => String::new(),
+            };
+            mounts().find(|mount| !directory.is_empty() && mount.directory == directory)
+        }
+        None => {
+            let home = match config.found.home.as_str() {
+                "" => USUAL_HOME,
+                home => home,
+            };
+            let above = mounts().filter(|mount| is_within(home, &mount.destination) && source_of(mount).is_some());
+            let above = above.max_by_key(|mount| mount.destination.len());
+            above.or_else(|| mounts().find(|mount| mount.destination.ends_with(HOME)))
+        }
+    };
+    let place = |mount: &crate::engine::Mount| {
+        Some(Place {
+            source: source_of(mount)?,
+            at: mount.destination.clone(),
+        })
+    };
+    let explicit = Source::Volume(volume.clone());
+    let at = home.map_or_else(String::new, |mount| mount.destination.clone());
+    let source = match (config.is_set("BACKUP_N8N_VOLUME"), home.and_then(source_of)) {
+        (false, Some(source)) => source,
+        _ => explicit,
+    };
+    let mut layout = Layout {
+        home: Place { source, at },
+        nested: BTreeMap::new(),
+        others: Vec::new(),
+        left_out: Vec::new(),
+    };
+    let mut databases: Option<Vec<Source>> = None;
+    for place in mounts().filter_map(place) {
+        let at = &place.at;
+        if *at == layout.home.at || at.ends_with(HOME) || layout.knows(&place) {
+            continue;
+        }
+        if layout.taken(at) {
+            let text = format!(
+                "{at} ({}): another container of n8n mounts something else there",
+                place.source
+            );
+            layout.left_out.push(text);
+            continue;
+        }
+        let below = match layout.home.at.as_str() {
+            "" => None,
+            home => at.strip_prefix(home).and_then(|rest| rest.strip_prefix('/')),
+        };
+        let why = match &place.source {
+            _ if config.exclude_mounts.contains(at) => Some("BACKUP_EXCLUDE_MOUNTS names it"),
+            // A single file, a socket, a device.
+            Source::Directory(path) if is_no_directory(path) => continue,
+            Source::Directory(path) if SYSTEM.iter().any(|dir| is_within(path, dir)) => continue,
+            Source::Directory(path) if holds_backups(app, path) => Some("it holds the backups"),
+            _ if below.is_some() || config.include_mounts.contains(at) => None,
+            Source::Volume(name) if is_anonymous(name) => Some("its volume has no name"),
+            Source::Directory(path) if !is_of_project(app, path) => {
+                Some("it lies outside of this directory: BACKUP_INCLUDE_MOUNTS takes it in")
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
+            layout.left_out.push(format!("{at} ({}): {why}", place.source));
+            continue;
+        }
+        let databases = match &mut databases {
+            Some(databases) => databases,
+            none => none.insert(sources_of_databases(app, docker)?),
+        };
+        if databases.contains(&place.source) {
+            continue;
+        }
+        match below {
+            Some(below) => {
+                layout.nested.insert(below.to_owned(), place.clone());
+            }
+            None => layout.others.push(place),
+        }
+    }
+    Ok(layout)
+}
+
+impl Layout {
+    /// Whether another container mounts the same.
+    fn knows(&self, place: &Place) -> bool {
+        let mut known = self.nested.values().chain(&self.others).chain([&self.home]);
+        known.any(|known| known.source == place.source)
+    }
+
+    /// Whether something is mounted at this path.
+    fn taken(&self, at: &str) -> bool {
+        self.nested.values().chain(&self.others).any(|known| known.at == at)
+    }
+
+    /// Every directory, the home first.
+    pub fn directories(&self) -> Vec<Directory> {
+        let below = |dir: &str| -> Vec<String> {
+            let names = self.nested.keys().filter(|name| is_within(name, dir) && *name != dir);
+            names.cloned().collect()
+        };
+        let home = Directory {
+            place: self.home.clone(),
+            target: DATA_MOUNT.to_owned(),
+            part: self.home_part(),
+        };
+        let nested = self.nested.iter().map(|(name, place)| Directory {
+            place: place.clone(),
+            target: format!("/{}", stored(&place.at)),
+            part: Part {
+                below: name.clone(),
+                emptied: below(name),
+                hidden: "",
+            },
+        });
+        let others = self.others.iter().map(|place| Directory {
+            place: place.clone(),
+            target: format!("/{}", stored(&place.at)),
+            part: Part {
+                below: stored(&place.at),
+                ..Part::default()
+            },
+        });
+        std::iter::once(home).chain(nested).chain(others).collect()
+    }
+
+    /// What an archive has of the home.
+    pub fn home_part(&self) -> Part {
+        Part {
+            below: String::new(),
+            emptied: self.nested.keys().cloned().collect(),
+            hidden: RESERVED,
+        }
+    }
+
+    /// What a helper container mounts to read everything at its place.
+    pub fn reading(&self) -> Vec<Mounted> {
+        let mount = |place: &Place, target: String| Mounted {
+            source: place.source.clone(),
+            target,
+            read_only: true,
+        };
+        let home = Mounted {
+            // Where n8n has never run, the engine makes the directories that the others are mounted at.
+            read_only: self.nested.is_empty(),
+            ..mount(&self.home, DATA_MOUNT.to_owned())
+        };
+        let nested = self
+            .nested
+            .iter()
+            .map(|(name, place)| mount(place, format!("{DATA_MOUNT}/{name}")));
+        let others = self
+            .others
+            .iter()
+            .map(|place| mount(place, format!("/{}", stored(&place.at))));
+        std::iter::once(home).chain(nested).chain(others).collect()
+    }
+
+    /// The other directories, as an archive names them.
+    pub fn stored(&self) -> Vec<String> {
+        self.others
+            .iter()
+            .map(|place| format!("./{}", stored(&place.at)))
+            .collect()
+    }
+
+    /// What a helper container mounts to write: each directory by itself.
+    pub fn writing(&self) -> Vec<Mounted> {
+        let directories = self.directories().into_iter();
+        directories
+            .map(|directory| Mounted {
+                source: directory.place.source,
+                target: directory.target,
+                read_only: false,
+            })
+            .collect()
+    }
+}
+
+/// Where an archive holds another directory: its path in the container, as one name.
+fn stored(at: &str) -> String {
+    let name = at.replace('%', "%25").replace('/', "%2F");
+    format!("{MOUNTS}/{name}")
+}
+
+/// The path in the container of a member that is another directory in an archive, if the name is that of one.
+pub(super) fn path_of_stored(name: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(name).ok()?;
+    let rest = name.strip_prefix(MOUNTS)?.strip_prefix('/')?;
+    (!rest.contains('/')).then(|| rest.replace("%2F", "/").replace("%25", "%"))
+}
+
+/// All other directories in an archive.
+pub(super) fn stored_part() -> Part {
+    Part {
+        below: MOUNTS.to_owned(),
+        ..Part::default()
+    }
+}
+
+fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
+    match (mount.name.as_str(), mount.directory.as_str()) {
+        ("", "") => None,
+        ("", directory) => Some(Source::Directory(directory.to_owned())),
+        (name, _) => Some(Source::Volume(name.to_owned())),
+    }
+}
+
+/// What PostgreSQL and Redis mount.
+fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
+    let names = [&*app.config.postgres_container, &*app.config.redis_container];
+    let found = docker.containers(&names)?;
+    let mounts = found.iter().flat_map(|container| &container.mounts);
+    Ok(mounts.filter_map(source_of).collect())
+}
+
+/// Whether a path is `dir`, or below it.
+fn is_within(path: &str, dir: &str) -> bool {
+    Path::new(path).starts_with(dir)
+}
+
+/// Whether this host knows it as something else than a directory. The engine's host may be another one.
+fn is_no_directory(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_dir())
+}
+
+fn real(path: &str) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path))
+}
+
+fn is_of_project(app: &App, path: &str) -> bool {
+    let path = real(path);
+    path.starts_with(&app.config.project) && path != app.config.project
+}
+
+fn holds_backups(app: &App, path: &str) -> bool {
+    let (path, backups) = (real(path), app.store.root());
+    path.starts_with(backups) || backups.starts_with(&path)
+}
+
+/// Whether the engine has made the name up.
+fn is_anonymous(volume: &str) -> bool {
+    volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(source: Source, at: &str) -> Place {
+        Place {
+            source,
+            at: at.to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_directory_has_its_part_of_an_archive() {
+        let volume = |name: &str| Source::Volume(name.to_owned());
+        let nested = [("custom", "c"), ("custom/deep", "d")];
+        let layout = Layout {
+            home: place(volume("home"), "/home/node/.n8n"),
+            nested: nested
+                .into_iter()
+                .map(|(name, of)| (name.to_owned(), place(volume(of), &format!("/home/node/.n8n/{name}"))))
+                .collect(),
+            others: vec![place(Source::Directory("/p/files".to_owned()), "/data/50%")],
+            left_out: Vec::new(),
+        };
+        let parts = |name: &[u8]| -> Vec<bool> {
+            let all = layout.directories();
+            all.iter()
+                .map(|directory| directory.part.relative(name).is_some())
+                .collect()
+        };
+        assert_eq!(parts(b"./config"), [true, false, false, false]);
+        // The directory itself is needed where the other one is mounted.
+        assert_eq!(parts(b"./custom/"), [true, true, false, false]);
+        assert_eq!(parts(b"./custom/a"), [false, true, false, false]);
+        assert_eq!(parts(b"./custom/deep/a"), [false, false, true, false]);
+        let stored = ".n8n-backup-mounts/%2Fdata%2F50%25";
+        assert_eq!(parts(format!("./{stored}/x").as_bytes()), [false, false, false, true]);
+        assert_eq!(path_of_stored(stored.as_bytes()).as_deref(), Some("/data/50%"));
+        assert_eq!(path_of_stored(format!("{stored}/x").as_bytes()), None);
+        assert_eq!(layout.reading()[1].target, "/n8n-backup-volume/custom");
+        assert_eq!(layout.writing()[3].target, format!("/{stored}"));
+    }
+}

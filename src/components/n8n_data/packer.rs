@@ -1,0 +1,496 @@
+//! The one packer, in both directions: `tar`, run in a helper container. GNU's and busybox's are made use of, and what
+//! either of them does not do is done here.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use crate::app::App;
+use crate::engine::{Docker, Exec};
+use crate::formats::tar::{Names, Part, Place, Scanner, Summary};
+use crate::process::{hinted, Chain, Count, Finished, Input, Observer, Pending};
+
+/// What messages call the packer.
+const PACKER: &str = "tar";
+
+/// Takes `all` or `data` and directories. Prints every name in the first, each ended by NUL, one more NUL, and a tar
+/// archive; then the same for what else is named, in the root directory. `data` leaves out at the top what is our own,
+/// unless an exchange has begun in there, because some data are then nowhere else.
+///
+/// What tar says goes to standard error sorted: what could not be read, what has changed, sockets; at last its exit status
+/// and how many there are of each. That line also proves that tar came to its end.
+const PACK: &str = r#"
+export LC_ALL=C
+command -v tar >/dev/null || { echo 'the image has no tar' >&2; exit 127; }
+what=$1
+cd -- "$2" || exit 1
+shift 2
+options=--numeric-owner
+case $(tar --version 2>/dev/null) in *GNU*) options="$options --format=gnu" gnu=1 ;; *) gnu= ;; esac
+ours=
+for name in .n8n-backup-*; do [ ! -e "$name" ] || ours=1; done
+[ "$what" = data ] && [ ! -e .n8n-backup-restore/begun ] || ours=
+# list DIRECTORY...: the names, without sockets
+list() {
+  if [ "$ours" ]; then
+    find "$@" -path './.n8n-backup-*' -prune -o ! -type s -print0
+  else
+    find "$@" ! -type s -print0
+  fi
+}
+# check DIRECTORY...: what busybox says nothing of
+check() {
+  [ -z "$gnu" ] || return 0
+  # Where readdir fails, there is not even the directory itself.
+  find "$@" -type d -exec sh -c '
+    for dir; do
+      set -- "$dir"/.*
+      [ "$1" = "$dir/." ] || [ ! -d "$dir" ] || echo "tar: $dir: cannot be listed"
+    done' sh {} + 2>/dev/null
+  # It has no digits for larger ones.
+  find "$@" -exec stat -c '%u %g' {} + 2>/dev/null |
+    awk '$1 > 16777215 || $2 > 16777215 { n++ }
+      END { if (n) print "tar: " n " owner(s) have numbers that busybox cannot store: set BACKUP_HELPER_IMAGE in .env to an image with GNU tar" }'
+}
+pack() {
+  if [ -z "$ours" ]; then
+    tar $options -cf - "$@"
+    return
+  fi
+  set --
+  for name in * .[!.]* ..?*; do
+    case $name in .n8n-backup-*) continue ;; esac
+    if [ -e "$name" ] || [ -L "$name" ]; then set -- "$@" "./$name"; fi
+  done
+  # The header of the directory alone, before the rest.
+  tar $options --no-recursion -cf - . | head -c 512
+  if [ $# -gt 0 ]; then tar $options -cf - "$@"; else head -c 1024 /dev/zero; fi
+}
+sorted() {
+  errors=0 changed=0 sockets=0 status=1
+  while IFS= read -r line; do
+    case $line in
+      'exit '*) status=${line#exit } ;;
+      *'exit delayed from previous errors'* | *'Exiting with failure status'* | *'emoving leading'*) ;;
+      *': socket ignored')
+        sockets=$((sockets + 1))
+        [ $sockets -gt 2 ] || printf 'socket %s\n' "$line" ;;
+      *'file changed as we read it' | *'File removed before we read it' | *': File shrank by '* | *': No such file or directory')
+        changed=$((changed + 1))
+        [ $changed -gt 2 ] || printf 'changed %s\n' "$line" ;;
+      *)
+        errors=$((errors + 1))
+        [ $errors -gt 3 ] || printf 'error %s\n' "$line" ;;
+    esac
+  done
+  printf 'exit %s %s %s %s %s\n' "$status" "$errors" "$changed" "$sockets" "${ours:-0}"
+}
+exec 3>&1
+{
+  list . 2>/dev/null >&3
+  [ $# -eq 0 ] || (ours=; cd / && list "$@" 2>/dev/null >&3)
+  printf '\0' >&3
+  check .
+  [ $# -eq 0 ] || (cd / && check "$@")
+  pack . 2>&1 >&3
+  status=$?
+  if [ $# -gt 0 ]; then
+    (ours=; cd / && pack "$@" 2>&1 >&3)
+    other=$?
+    [ $other -le $status ] || status=$other
+  fi
+  echo "exit $status"
+} | sorted >&2
+"#;
+
+/// Takes a directory and what is named as seen from the root directory. Prints every name, each ended by NUL.
+const LIST: &str = r#"
+cd -- "$1" || exit 1
+shift
+find . ! -type s -print0 2>/dev/null
+[ $# -eq 0 ] || (cd / && find "$@" ! -type s -print0 2>/dev/null)
+exit 0
+"#;
+
+/// Takes a directory and how many components of the names are left out. Unpacks standard input, and says which tar did.
+const UNPACK: &str = r#"
+export LC_ALL=C
+command -v tar >/dev/null || { echo 'the image has no tar' >&2; exit 127; }
+cd -- "$1" || exit 1
+options=--numeric-owner
+[ "$2" -eq 0 ] || options="$options --strip-components=$2"
+case $(tar --version 2>/dev/null) in
+  *GNU*) tar $options --warning=no-timestamp -xpf - && echo GNU ;;
+  *) EXTRACT_UNSAFE_SYMLINKS=1 tar $options -xpf - && echo other ;;
+esac
+"#;
+
+/// Where tar runs, and what it reads or writes.
+#[derive(Clone, Copy)]
+pub struct Packer<'a> {
+    pub app: &'a App,
+    pub docker: &'a Docker,
+    pub container: &'a str,
+}
+
+/// What is packed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Everything.
+    All,
+    /// Not what is our own.
+    Data,
+}
+
+/// A directory that is being packed.
+pub struct Reading {
+    /// The names in it.
+    pub names: Names,
+    /// Whether there is more than directories that something is mounted at.
+    pub holds_data: bool,
+    /// The archives of it and of what else was named, one after another.
+    pub stream: Box<dyn Read + Send>,
+}
+
+/// What tar said of what it read.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// How many files changed while they were read, with some of them.
+    pub changed: (u64, Vec<String>),
+    /// How many sockets were left out, with some of them.
+    pub sockets: (u64, Vec<String>),
+    /// Whether something of our own was left out.
+    pub staged: bool,
+}
+
+impl Packer<'_> {
+    /// Begins to pack what `dir` holds, and `others`, which are named as seen from the root directory.
+    pub fn pack(self, chain: &mut Chain, what: What, dir: &str, others: &[String], home: &Part) -> Result<Reading> {
+        let what = match what {
+            What::All => "all",
+            What::Data => "data",
+        };
+        let others = others.iter().map(String::as_str);
+        let argv: Vec<&str> = ["sh", "-c", PACK, "sh", what, dir].into_iter().chain(others).collect();
+        let command = self.docker.exec(self.container, Exec::default(), &argv);
+        let (_, stream) = chain.stream(PACKER, command, Input::Null)?;
+        let (listed, names) = mpsc::channel();
+        let home = home.clone();
+        chain.task("listing", move |clock| {
+            let mut list = List::of(home);
+            let mut stream = stream;
+            let mut block = vec![0; 64 << 10];
+            loop {
+                let n = stream.read(&mut block)?;
+                clock.tick();
+                ensure!(n > 0, "the list of names was cut off");
+                if let Some(rest) = list.take(&block[..n]) {
+                    let rest = io::Cursor::new(rest.to_vec());
+                    let stream: Box<dyn Read + Send> = Box::new(rest.chain(stream));
+                    // Nobody waits for it where the chain was given up.
+                    let _ = listed.send((list.names, list.holds_data, stream));
+                    return Ok(());
+                }
+            }
+        });
+        let (names, holds_data, stream) = match names.recv() {
+            Ok(found) => found,
+            // The chain tells why.
+            Err(_) => (Names::default(), false, Box::new(io::empty()) as Box<dyn Read + Send>),
+        };
+        Ok(Reading {
+            names,
+            holds_data,
+            stream,
+        })
+    }
+
+    /// Those of the names that are there now.
+    pub fn still_there(self, dir: &str, others: &[String], names: &Names) -> Result<Vec<String>> {
+        let mut chain = self.app.chain();
+        let others = others.iter().map(String::as_str);
+        let argv: Vec<&str> = ["sh", "-c", LIST, "sh", dir].into_iter().chain(others).collect();
+        let command = self.docker.exec(self.container, Exec::default(), &argv);
+        let (_, stdout) = chain.stream("find", command, Input::Null)?;
+        let list = Matching {
+            wanted: names.clone(),
+            ..Matching::default()
+        };
+        let seen = chain.pump("listing", stdout, io::sink(), list);
+        Ok(seen.get(&chain.finish()?)?.found)
+    }
+
+    /// Unpacks an archive into `dir`, without the first `strip` components of its names. `observer` sees the archive.
+    pub fn unpack<O: Observer>(
+        self,
+        mut chain: Chain,
+        archive: impl Read + Send + 'static,
+        dir: &str,
+        strip: usize,
+        observer: O,
+    ) -> Result<(O, Rework)> {
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let strip = strip.to_string();
+        let argv = ["sh", "-c", UNPACK, "sh", dir, &strip];
+        let command = self.docker.exec(self.container, how, &argv);
+        let (stdin, stdout) = chain.stream(PACKER, command, Input::Piped)?;
+        let stdin = stdin.context("tar has no input")?;
+        let seen = chain.pump("unpacking", archive, stdin, (observer, Count::default()));
+        let said = chain.collect("reading from tar", stdout, 64 << 10);
+        let finished = chain.finish().map_err(explained)?;
+        let rework = match said.get(&finished)?.trim_ascii() {
+            b"GNU" => Rework::None,
+            b"other" => Rework::Needed,
+            _ => bail!("tar did not come to its end"),
+        };
+        Ok((seen.get(&finished)?.0, rework))
+    }
+
+    /// Reads back what was unpacked into `dir`, each part by itself.
+    pub fn look(self, dir: &str, parts: &[Part]) -> Result<Vec<Summary>> {
+        let mut chain = self.app.chain();
+        let reading = self.pack(&mut chain, What::All, dir, &[], &Part::default())?;
+        let seen = chain.pump("reading back", reading.stream, io::sink(), scanners(parts));
+        let finished = chain.finish()?;
+        said(&finished)?;
+        seen.get(&finished)?.into_iter().map(Scanner::finish).collect()
+    }
+
+    /// Gives directories their times, and symbolic links their owners and times, which busybox's tar does not.
+    pub fn rework(self, dir: &str, places: &[Place]) -> Result<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut chain = self.app.chain();
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let argv = ["sh", "-c", "cd -- \"$1\" && exec sh -e -s", "sh", dir];
+        let (stdin, stdout) = chain.spawn("sh", self.docker.exec(self.container, how, &argv), Input::Piped)?;
+        let stdin = stdin.context("sh has no input")?;
+        chain.pump("setting owners and times", io::Cursor::new(script(places)), stdin, ());
+        let said: Pending<Vec<u8>> = chain.collect("reading from sh", stdout, 64 << 10);
+        let finished = chain.finish()?;
+        ensure!(
+            said.get(&finished)?.trim_ascii() == b"done",
+            "owners and times were not set to the end"
+        );
+        Ok(())
+    }
+}
+
+/// Whether what was unpacked is to be reworked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rework {
+    None,
+    Needed,
+}
+
+/// What lists each of the parts.
+pub fn scanners(parts: &[Part]) -> Vec<Scanner> {
+    let scanner = |part: &Part| Scanner::new().part(part.clone()).listed();
+    parts.iter().map(scanner).collect()
+}
+
+/// Compares what was unpacked with the archive: names, owners, modes, times to the second, links and contents.
+pub fn compare(archive: &Summary, there: &Summary, what: &str) -> Result<()> {
+    // The directory itself is a member of what is read back, and not always of the archive.
+    let members = |summary: &Summary| summary.members - u64::from(summary.root.is_some());
+    let counts = |summary: &Summary| (members(summary), summary.files, summary.bytes);
+    let (wanted, found) = (counts(archive), counts(there));
+    ensure!(
+        wanted == found,
+        "the archive holds {} members, {} files and {} bytes, and {what} now {}, {} and {}",
+        wanted.0,
+        wanted.1,
+        wanted.2,
+        found.0,
+        found.1,
+        found.2
+    );
+    if let (Some(wanted), Some(found)) = (archive.listing, there.listing) {
+        ensure!(
+            wanted == found,
+            "names, owners, modes, times or contents of what was unpacked are not those of the archive"
+        );
+    }
+    Ok(())
+}
+
+/// What tar said, of a chain that has come to its end.
+///
+/// # Errors
+/// When something could not be read.
+pub fn said(finished: &Finished) -> Result<Said> {
+    let lines = finished.last_lines(PACKER);
+    let numbers = lines.last().and_then(|line| line.strip_prefix("exit "));
+    let numbers = numbers.map(|text| text.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>());
+    let Some(Ok(numbers)) = numbers else {
+        bail!("tar did not come to its end");
+    };
+    let [status, errors, changed, sockets, ours] = numbers[..] else {
+        bail!("tar did not come to its end");
+    };
+    let of = |kind: &str| -> Vec<String> {
+        let lines = lines.iter().filter_map(|line| line.strip_prefix(kind));
+        lines.map(|line| line.trim_start_matches("tar: ").to_owned()).collect()
+    };
+    ensure!(
+        errors == 0,
+        "{errors} of what it holds cannot be read, and would be missing: {}",
+        of("error ").join("; ")
+    );
+    ensure!(status == 0 || changed > 0, "tar ended with exit code {status}");
+    Ok(Said {
+        changed: (changed, of("changed ")),
+        sockets: (sockets, of("socket ")),
+        staged: ours > 0,
+    })
+}
+
+/// Adds what to do where the image has no tar.
+pub fn explained(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    if text.contains("the image has no tar") {
+        let hint = "set BACKUP_HELPER_IMAGE in .env to one that has it, such as alpine, and pull it";
+        return anyhow::Error::new(hinted("the image of the helper container has no tar", hint));
+    }
+    error
+}
+
+/// Names that are ended by NUL, as they come.
+struct List {
+    names: Names,
+    name: Vec<u8>,
+    home: Part,
+    holds_data: bool,
+}
+
+impl List {
+    fn of(home: Part) -> Self {
+        Self {
+            names: Names::default(),
+            name: Vec::new(),
+            home,
+            holds_data: false,
+        }
+    }
+
+    /// Takes the next bytes; gives what follows the list once that is at its end.
+    fn take<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| *byte == 0) {
+            self.name.extend_from_slice(&rest[..at]);
+            rest = &rest[at + 1..];
+            if self.name.is_empty() {
+                return Some(rest);
+            }
+            self.names.insert(&self.name);
+            if !self.holds_data {
+                let name = self.home.relative(&self.name);
+                self.holds_data = name.is_some_and(|name| {
+                    let leads_to = |dir: &String| Path::new(dir).starts_with(OsStr::from_bytes(&name));
+                    !name.is_empty() && !self.home.emptied.iter().any(leads_to)
+                });
+            }
+            self.name.clear();
+        }
+        self.name.extend_from_slice(rest);
+        None
+    }
+}
+
+/// Finds names among those that are ended by NUL.
+#[derive(Default)]
+struct Matching {
+    wanted: Names,
+    name: Vec<u8>,
+    found: Vec<String>,
+}
+
+impl Observer for Matching {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        for byte in chunk {
+            if *byte != 0 {
+                self.name.push(*byte);
+                continue;
+            }
+            if self.wanted.contains(&self.name) {
+                self.found.push(String::from_utf8_lossy(&self.name).into_owned());
+            }
+            self.name.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The commands that set what is known of `places`.
+fn script(places: &[Place]) -> Vec<u8> {
+    let mut script = Vec::new();
+    for place in places {
+        let mut name = b"'./".to_vec();
+        for byte in &place.name {
+            match byte {
+                b'\'' => name.extend_from_slice(b"'\\''"),
+                byte => name.push(*byte),
+            }
+        }
+        name.extend_from_slice(b"'\n");
+        let known = &place.properties;
+        if place.is_link {
+            script.extend(format!("chown -h {}:{} -- ", known.uid, known.gid).bytes());
+            script.extend_from_slice(&name);
+        }
+        script.extend(format!("touch -h -d @{} -- ", known.mtime).bytes());
+        script.extend_from_slice(&name);
+    }
+    script.extend_from_slice(b"echo done\n");
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::tar::Properties;
+
+    #[test]
+    fn a_list_ends_with_an_empty_name_wherever_it_is_cut() {
+        let bytes = b"./\0./a\nb\0./c\0\0rest\0";
+        for cut in 0..bytes.len() {
+            let mut list = List::of(Part::default());
+            let first = list.take(&bytes[..cut]).map(<[u8]>::to_vec);
+            let rest = match first {
+                Some(first) => [&first[..], &bytes[cut..]].concat(),
+                None => list.take(&bytes[cut..]).unwrap().to_vec(),
+            };
+            assert_eq!(rest, b"rest\0", "{cut}");
+            assert!(list.names.contains(b"a\nb") && list.names.contains(b"c") && !list.names.contains(b"rest"));
+        }
+    }
+
+    #[test]
+    fn names_in_a_script_are_only_names() {
+        let place = |name: &[u8], is_link| Place {
+            name: name.to_vec(),
+            is_link,
+            properties: Properties {
+                uid: 1,
+                gid: 2,
+                mode: 0,
+                mtime: 3,
+            },
+        };
+        let text = script(&[place(b"a'$(x)\n", false), place(b"-l", true)]);
+        let wanted =
+            "touch -h -d @3 -- './a'\\''$(x)\n'\nchown -h 1:2 -- './-l'\ntouch -h -d @3 -- './-l'\necho done\n";
+        assert_eq!(String::from_utf8(text).unwrap(), wanted);
+    }
+}

@@ -1,0 +1,246 @@
+//! Rows put into tables of the live database, all of them or none.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use anyhow::{ensure, Context as _, Result};
+
+use super::{sql, Psql};
+use crate::app::App;
+use crate::formats::pg_dump::TableName;
+use crate::process::hinted;
+
+/// What becomes of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// They are new: one whose key is there is an error.
+    Insert,
+    /// Those whose key is not there are inserted.
+    InsertMissing,
+    /// Those whose key is there are set to the values given; the others are left out.
+    Update,
+}
+
+/// Rows for a table.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub table: TableName,
+    pub how: How,
+    pub columns: Vec<String>,
+    /// A value, or NULL, for each column.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row `id` of
+/// a table by then, nothing is done.
+pub fn put_rows(app: &App, puts: &[Put], unless: Option<(&TableName, &str, &str)>) -> Result<()> {
+    let docker = app.docker()?;
+    docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    let psql = Psql::live(app, &docker);
+    let database = &app.config.postgres_db;
+    let mut tables: Vec<&TableName> = puts.iter().map(|put| &put.table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let known = parse_columns(&psql.run(database, "workflows", columns(&tables)?)?)?;
+    let mut lacking = Vec::new();
+    for put in puts {
+        let own = known
+            .get(&put.table)
+            .with_context(|| format!("the live database has no table {}", put.table))?;
+        let missing = put
+            .columns
+            .iter()
+            .filter(|name| !own.iter().any(|column| column.name == **name));
+        lacking.extend(missing.map(|name| format!("{}.{name}", put.table.name)));
+    }
+    lacking.dedup();
+    ensure!(
+        lacking.is_empty(),
+        hinted(
+            format!(
+                "The live database lacks columns that are in the backup: {}",
+                lacking.join(", ")
+            ),
+            "its n8n is older than the one that was backed up: update it first"
+        )
+    );
+    psql.run_long(database, "workflows", script(puts, &known, unless)?)
+        .map(drop)
+}
+
+/// A column of a live table.
+struct Column {
+    name: String,
+    kind: String,
+    is_key: bool,
+}
+
+/// Asks for the columns of tables, and which make the primary key: lines of hex names.
+fn columns(tables: &[&TableName]) -> Result<String> {
+    let mut names = Vec::new();
+    for table in tables {
+        names.push(sql::literal(&qualified(table)?)?);
+    }
+    Ok(format!(
+        "{}SELECT concat_ws(E'\\t', {}, coalesce(a.attnum = ANY (i.indkey), false)) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid \
+         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
+         WHERE c.oid IN (SELECT to_regclass(x) FROM unnest(ARRAY[{}]::text[]) x) \
+         AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY c.oid, a.attnum;\n",
+        sql::PRELUDE,
+        // Without a length, a value that is too long is an error and is not cut.
+        ["n.nspname", "c.relname", "a.attname", "format_type(a.atttypid, -1)"]
+            .map(|name| format!("encode(convert_to({name}::text, 'UTF8'), 'hex')"))
+            .join(", "),
+        names.join(", ")
+    ))
+}
+
+fn parse_columns(output: &str) -> Result<HashMap<TableName, Vec<Column>>> {
+    let mut tables: HashMap<TableName, Vec<Column>> = HashMap::new();
+    for line in output.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [schema, table, name, kind, key] = fields[..] else {
+            anyhow::bail!("unexpected line from psql: {line:?}")
+        };
+        let table = TableName {
+            schema: sql::unhex(schema)?,
+            name: sql::unhex(table)?,
+        };
+        tables.entry(table).or_default().push(Column {
+            name: sql::unhex(name)?,
+            kind: sql::unhex(kind)?,
+            is_key: sql::truth(key)?,
+        });
+    }
+    Ok(tables)
+}
+
+fn qualified(table: &TableName) -> Result<String> {
+    Ok(format!("{}.{}", sql::ident(&table.schema)?, sql::ident(&table.name)?))
+}
+
+/// The transaction. Values travel as text, as rows of COPY, and become those of the columns' types by the server.
+fn script(
+    puts: &[Put],
+    known: &HashMap<TableName, Vec<Column>>,
+    unless: Option<(&TableName, &str, &str)>,
+) -> Result<String> {
+    let mut text = format!("{}BEGIN;\n", sql::PRELUDE);
+    if let Some((table, column, id)) = unless {
+        ensure!(!id.contains('$'), "{id} is no ID");
+        // Whoever writes the row meanwhile waits for the end.
+        let _ = writeln!(
+            text,
+            "DO $unless$ BEGIN PERFORM FROM {table} WHERE id::text = {id} FOR UPDATE;\n\
+             IF EXISTS (SELECT FROM {table} WHERE id::text = {id} AND {column}) THEN\n\
+             RAISE EXCEPTION 'it is % now', {name}; END IF; END $unless$;",
+            table = qualified(table)?,
+            column = sql::ident(column)?,
+            name = sql::literal(column)?,
+            id = sql::literal(id)?
+        );
+    }
+    for (at, put) in puts.iter().enumerate() {
+        let own = known.get(&put.table).map_or(&[][..], Vec::as_slice);
+        let fields: Vec<String> = (0..put.columns.len()).map(|n| format!("c{n} text")).collect();
+        let _ = writeln!(
+            text,
+            "CREATE TEMPORARY TABLE put_{at} ({}) ON COMMIT DROP;",
+            fields.join(", ")
+        );
+        let _ = writeln!(text, "COPY pg_temp.put_{at} FROM stdin;");
+        for row in &put.rows {
+            let fields: Vec<String> = row.iter().map(|field| copied(field.as_deref())).collect();
+            let _ = writeln!(text, "{}", fields.join("\t"));
+        }
+        text.push_str("\\.\n");
+        text.push_str(&statement(put, own, at)?);
+    }
+    text.push_str("COMMIT;\n");
+    Ok(text)
+}
+
+/// Moves the rows of a temporary table to their place.
+fn statement(put: &Put, own: &[Column], at: usize) -> Result<String> {
+    let table = qualified(&put.table)?;
+    let mut values = Vec::new();
+    for (n, name) in put.columns.iter().enumerate() {
+        let column = own.iter().find(|column| column.name == *name);
+        let column = column.with_context(|| format!("no column {name}"))?;
+        values.push((sql::ident(name)?, format!("s.c{n}::{}", column.kind), column.is_key));
+    }
+    let list = |part: fn(&(String, String, bool)) -> &str| values.iter().map(part).collect::<Vec<_>>().join(", ");
+    let insert = format!(
+        "INSERT INTO {table} ({}) SELECT {} FROM pg_temp.put_{at} s",
+        list(|value| &value.0),
+        list(|value| &value.1)
+    );
+    Ok(match put.how {
+        How::Insert => format!("{insert};\n"),
+        How::InsertMissing => format!("{insert} ON CONFLICT DO NOTHING;\n"),
+        How::Update => {
+            let pairs = |is_key: bool, own: &str, between: &str| {
+                let chosen = values.iter().filter(|value| value.2 == is_key);
+                let pairs = chosen.map(|(name, value, _)| format!("{own}{name} = {value}"));
+                pairs.collect::<Vec<_>>().join(between)
+            };
+            let (set, key) = (pairs(false, "", ", "), pairs(true, "t.", " AND "));
+            ensure!(!key.is_empty(), "table {table} has no primary key in the backup");
+            format!("UPDATE {table} t SET {set} FROM pg_temp.put_{at} s WHERE {key};\n")
+        }
+    })
+}
+
+/// A field in COPY's text format.
+fn copied(field: Option<&str>) -> String {
+    let Some(text) = field else { return "\\N".to_owned() };
+    text.replace('\\', "\\\\")
+        .replace('\n', "\\n")
+        .replace('\r', "\\r")
+        .replace('\t', "\\t")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_data_and_names_are_quoted() {
+        let table = TableName {
+            schema: "a\"b".to_owned(),
+            name: "t".to_owned(),
+        };
+        let put = |how| Put {
+            table: table.clone(),
+            how,
+            columns: vec!["id".to_owned(), "n m".to_owned()],
+            rows: vec![vec![Some("1\\.\n\t\r'".to_owned()), None]],
+        };
+        let column = |name: &str, kind: &str, is_key| Column {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            is_key,
+        };
+        let known = HashMap::from([(
+            table.clone(),
+            vec![column("id", "bpchar", true), column("n m", "json", false)],
+        )]);
+        let puts = [How::Insert, How::InsertMissing, How::Update].map(put);
+        let text = script(&puts, &known, None).unwrap();
+        assert!(
+            text.contains("COPY pg_temp.put_0 FROM stdin;\n1\\\\.\\n\\t\\r'\t\\N\n\\.\n"),
+            "{text}"
+        );
+        let insert = "INSERT INTO \"a\"\"b\".\"t\" (\"id\", \"n m\") SELECT s.c0::bpchar, s.c1::json FROM pg_temp.put_";
+        assert!(text.contains(&format!("{insert}0 s;\n")), "{text}");
+        assert!(
+            text.contains(&format!("{insert}1 s ON CONFLICT DO NOTHING;\n")),
+            "{text}"
+        );
+        let update =
+            "UPDATE \"a\"\"b\".\"t\" t SET \"n m\" = s.c1::json FROM pg_temp.put_2 s WHERE t.\"id\" = s.c0::bpchar;\n";
+        assert!(text.contains(update), "{text}");
+        assert!(text.ends_with("COMMIT;\n"));
+    }
+}

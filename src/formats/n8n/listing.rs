@@ -1,0 +1,146 @@
+//! What is told of workflows and credentials.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::reader::Visitor;
+use super::record::Record;
+use super::tables::Table;
+use crate::formats::json::Json;
+
+/// A workflow in a list.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub id: String,
+    pub name: String,
+    pub active: bool,
+    pub archived: bool,
+    /// How many nodes it has, or why that cannot be read.
+    pub nodes: Result<usize, String>,
+    /// When it was changed last.
+    pub updated: Option<String>,
+    /// The ID of its folder.
+    pub folder: Option<String>,
+}
+
+/// Lists workflows.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Only those in which this stands.
+    find: Option<String>,
+    pub entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// A list of all workflows, or of those with `find` in their name, the types of their nodes or the text of these.
+    pub fn new(find: Option<&str>) -> Self {
+        Self {
+            find: find.map(str::to_lowercase),
+            entries: Vec::new(),
+        }
+    }
+}
+
+impl Visitor for Listing {
+    fn wants(&self, table: Table) -> bool {
+        table == Table::Workflow || table.is_small()
+    }
+
+    fn visit(&mut self, _: Table, row: Record) -> Result<()> {
+        let nodes = Json::parse_lossy(row.text("nodes"));
+        let found = self.find.as_ref().is_none_or(|text| {
+            row.text("name").to_lowercase().contains(text) || nodes.as_ref().is_ok_and(|nodes| holds(nodes, text))
+        });
+        if found {
+            self.entries.push(Entry {
+                id: row.text("id").to_owned(),
+                name: row.text("name").to_owned(),
+                active: row.is("active"),
+                archived: row.is("isArchived"),
+                nodes: nodes
+                    .map(|nodes| nodes.items().len())
+                    .map_err(|error| format!("{error:#}")),
+                updated: row.time("updatedAt"),
+                folder: row.get("parentFolderId").map(str::to_owned),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text, in lower case, stands in a value.
+fn holds(value: &Json, text: &str) -> bool {
+    match value {
+        Json::Text(value) => value.to_lowercase().contains(text),
+        Json::Number(value) => value.contains(text),
+        Json::List(values) => values.iter().any(|value| holds(value, text)),
+        Json::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.to_lowercase().contains(text) || holds(value, text)),
+        Json::Null | Json::Bool(_) => false,
+    }
+}
+
+/// The credentials that a node refers to: type, ID and name. Old nodes have the name only.
+fn credentials_in(node: &Json) -> impl Iterator<Item = (&str, Option<&str>, Option<&str>)> {
+    let credentials = node.get("credentials").map_or(&[][..], Json::fields);
+    credentials.iter().map(|(kind, value)| {
+        let text = |name| value.get(name).and_then(Json::as_str);
+        (kind.as_str(), text("id"), text("name").or(value.as_str()))
+    })
+}
+
+/// Lists credentials, and the workflows that use them.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// Their rows, without what is secret.
+    pub rows: Vec<Record>,
+    /// Names of workflows by what their nodes refer to: an ID, or where there is none a type and name.
+    uses: BTreeMap<String, Vec<String>>,
+    /// IDs of workflows that cannot be read, and why.
+    pub unread: Vec<(String, String)>,
+}
+
+impl Credentials {
+    /// The workflows that use a credential: IDs and names.
+    pub fn uses(&self, credential: &Record) -> Vec<&str> {
+        let old = format!("{}\n{}", credential.text("type"), credential.text("name"));
+        let names = [credential.text("id"), old.as_str()];
+        let found = names.iter().filter_map(|name| self.uses.get(*name)).flatten();
+        found.map(String::as_str).collect()
+    }
+}
+
+impl Visitor for Credentials {
+    fn wants(&self, table: Table) -> bool {
+        table != Table::History
+    }
+
+    fn visit(&mut self, table: Table, mut row: Record) -> Result<()> {
+        if table == Table::Credential {
+            row.set("data", None);
+            self.rows.push(row);
+            return Ok(());
+        }
+        let nodes = match Json::parse_lossy(row.text("nodes")) {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                self.unread.push((row.text("id").to_owned(), format!("{error:#}")));
+                return Ok(());
+            }
+        };
+        for (kind, id, name) in nodes.items().iter().flat_map(credentials_in) {
+            let key = match (id, name) {
+                (Some(id), _) => id.to_owned(),
+                (None, Some(name)) => format!("{kind}\n{name}"),
+                (None, None) => continue,
+            };
+            let names = self.uses.entry(key).or_default();
+            if names.last().is_none_or(|last| last != row.text("name")) {
+                names.push(row.text("name").to_owned());
+            }
+        }
+        Ok(())
+    }
+}

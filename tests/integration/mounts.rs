@@ -1,0 +1,160 @@
+//! What n8n mounts beside its home, below it and elsewhere: all of it is in the archive, and comes back.
+
+use std::fs;
+
+use crate::common::{assert_same, sh, Sandbox};
+
+const BUSYBOX: &str = "n8n-backup-test/busybox:1";
+
+/// Starts `n8n-main` with these mounts, as docker's `--mount` takes them.
+fn start_n8n(sandbox: &Sandbox, mounts: &[String]) {
+    let name = sandbox.container("n8n-main");
+    let labels = sandbox.labels();
+    let mut args = vec!["run", "-d", "--name", &name, "--network", "none", "--stop-timeout", "1"];
+    args.extend(labels.iter().map(String::as_str));
+    for mount in mounts {
+        args.extend(["--mount", mount]);
+    }
+    args.extend([BUSYBOX, "sleep", "600"]);
+    sandbox.docker(&args);
+}
+
+fn bind(source: &std::path::Path, target: &str) -> String {
+    format!("type=bind,\"source={}\",target={target}", source.display())
+}
+
+fn members(sandbox: &Sandbox) -> String {
+    let archive = sandbox.backups("n8n").pop().unwrap();
+    sh("tar -tzf \"$1\"", &[archive.as_os_str()])
+}
+
+/// The contents of all directories, as the container sees them.
+fn contents(sandbox: &Sandbox) -> String {
+    let script = "cd /; find home/node/.n8n files data mnt/away ! -name .n8n -print | sort | while IFS= read -r f; do \
+                  stat -c '%n %F %u %g %a' \"$f\"; [ ! -f \"$f\" ] || { stat -c %Y \"$f\"; cat \"$f\" | sha256sum; }; done";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", script])
+}
+
+#[test]
+fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
+    let sandbox = Sandbox::new("mounts").volume().seeded().build();
+    let (nested, other) = (
+        format!("{}_binary_data", sandbox.prefix()),
+        format!("{}_other_data", sandbox.prefix()),
+    );
+    sandbox.make_volume(&nested);
+    sandbox.make_volume(&other);
+    let away = sandbox.aside("away");
+    let left = sandbox.aside("left");
+    for dir in [&sandbox.path("custom"), &sandbox.path("files"), &away, &left] {
+        fs::create_dir(dir).unwrap();
+    }
+    fs::write(sandbox.path("single"), "x").unwrap();
+    let home = "/home/node/.n8n";
+    start_n8n(
+        &sandbox,
+        &[
+            format!("type=volume,source={},target={home}", sandbox.volume()),
+            bind(&sandbox.path("custom"), "/home/node/.n8n/custom"),
+            format!("type=volume,source={nested},target={home}/binaryData"),
+            bind(&sandbox.path("files"), "/files"),
+            format!("type=volume,source={other},target=/data/other"),
+            bind(&away, "/mnt/away"),
+            bind(&left, "/mnt/left"),
+            bind(&sandbox.path("single"), "/etc/single"),
+            bind(&sandbox.path("backups"), "/backups"),
+            bind(std::path::Path::new("/etc"), "/host-etc"),
+        ],
+    );
+    let main = sandbox.container("n8n-main");
+    let fill = "cd /home/node/.n8n && echo node >custom/node.js && chown 1000:1000 custom/node.js && mkdir -p \
+                binaryData/workflows/w && echo b >binaryData/workflows/w/b && ln -s ../../x binaryData/link && echo f \
+                >'/files/a b' && chmod 700 /files && echo o >/data/other/o && ln /data/other/o /data/other/hard && echo a \
+                >/mnt/away/a && echo l >/mnt/left/l";
+    sandbox.docker(&["exec", &main, "sh", "-ec", fill]);
+    sandbox.set("BACKUP_INCLUDE_MOUNTS", "/mnt/away /host-etc");
+    let saved = contents(&sandbox);
+
+    let doctor = sandbox.binary().arg("doctor").run();
+    assert!(doctor.stdout.contains("not backed up: /mnt/left ("), "{doctor}");
+    assert!(doctor.stdout.contains("BACKUP_INCLUDE_MOUNTS"), "{doctor}");
+
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let held = members(&sandbox);
+    for name in [
+        "./custom/node.js",
+        "./binaryData/workflows/w/b",
+        "./.n8n-backup-mounts/%2Ffiles/a b",
+        "./.n8n-backup-mounts/%2Fdata%2Fother/o",
+        "./.n8n-backup-mounts/%2Fmnt%2Faway/a",
+    ] {
+        assert!(held.lines().any(|member| member == name), "{name}: {held}");
+    }
+    for name in ["left", "etc%2Fsingle", "%2Fbackups", "host-etc"] {
+        assert!(!held.contains(name), "{name}: {held}");
+    }
+    sandbox.run("test-recovery", &["--n8n"]).assert_success();
+
+    let file = sandbox.backup("n8n").display().to_string();
+    let spoil = "cd /home/node/.n8n && rm -rf custom/* binaryData/* config /files/* /data/other/* && echo new >custom/new && echo \
+                 y >/mnt/away/y && chmod 755 /files && echo 2 >/mnt/left/l";
+    sandbox.docker(&["exec", &main, "sh", "-c", spoil]);
+    let changed = contents(&sandbox);
+    // A step that fails in one of them puts all back.
+    for nth in [1, 3] {
+        let docker = sandbox.failing_docker("*' exchange '*", nth);
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+        outcome.assert_error("n8n data restore failed");
+        assert_same(&changed, &contents(&sandbox));
+    }
+    // Killed between two of them, the next run sets it right.
+    for (pattern, wanted) in [("exchange", 3), ("finish", 2)] {
+        let count = sandbox.aside(format!("count-{pattern}"));
+        let docker = sandbox.stand_in_docker(&format!(
+            "case \" $* \" in *' {pattern} '*) echo >>'{0}'; [ $(wc -l <'{0}') -lt {wanted} ] || {{ kill -KILL $PPID; exit 1; }} ;; \
+             esac",
+            count.display()
+        ));
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+        assert_ne!(outcome.code, Some(0), "{outcome}");
+        assert!(count.exists());
+        sandbox.run("restore-n8n", &[&file]).assert_success();
+        assert_same(&saved, &contents(&sandbox));
+        sandbox.docker(&["exec", &main, "sh", "-c", spoil]);
+    }
+
+    // What is excluded is neither read nor replaced.
+    sandbox.set("BACKUP_EXCLUDE_MOUNTS", "/files /home/node/.n8n/custom");
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-n8n",
+        "WARN The archive holds /files, which no container of n8n mounts: it is left out",
+    );
+    assert!(contents(&sandbox).contains("custom/new") && !contents(&sandbox).contains("files/a b"));
+    assert!(contents(&sandbox).contains("data/other/hard"));
+}
+
+/// A home that is a directory of the host needs no volume.
+#[test]
+fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
+    let sandbox = Sandbox::new("bindhome").build();
+    let home = sandbox.path("n8n-data");
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("config"), "{\"encryptionKey\":\"k\"}").unwrap();
+    start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n")]);
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let lines = env.lines().filter(|line| !line.starts_with("BACKUP_N8N_VOLUME"));
+    sandbox.write(".env", lines.map(|line| format!("{line}\n")).collect::<String>());
+    sandbox.run("backup-n8n", &[]).assert_success();
+    assert_eq!(members(&sandbox), "./\n./config\n");
+    fs::write(home.join("config"), "{}").unwrap();
+    let file = sandbox.backup("n8n").display().to_string();
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert_eq!(
+        fs::read_to_string(home.join("config")).unwrap(),
+        "{\"encryptionKey\":\"k\"}"
+    );
+    let doctor = sandbox.binary().arg("doctor").run();
+    assert!(doctor.stdout.contains("n8n's home is the directory "), "{doctor}");
+}

@@ -1,0 +1,479 @@
+//! Workflows out of a dump: listed, exported, compared, and put back into a live database. The dump is one of a real n8n 2.40.7.
+
+use std::fs;
+use std::os::unix::fs::{symlink, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::common::{mode, repository, sh, Outcome, Sandbox};
+
+const HOOK: &str = "i4YonIkhBdusvbhG";
+const INVOICES: &str = "y2CJSrlVXagfDxv8";
+const USES: &str = "MFqBLQ4Zvaa8GZ2a";
+
+fn dump() -> PathBuf {
+    repository().join("tests/data/n8n-2.40.7.sql.gz")
+}
+
+/// The dump with a change, made by sed.
+fn changed(sandbox: &Sandbox, name: &str, script: &str) -> PathBuf {
+    let file = sandbox.aside(name);
+    let args = [
+        dump().as_os_str().to_owned(),
+        script.into(),
+        file.as_os_str().to_owned(),
+    ];
+    sh(
+        "gunzip -c -- \"$1\" | sed -E \"$2\" | gzip >\"$3\"",
+        &args.each_ref().map(AsRef::as_ref),
+    );
+    file
+}
+
+fn workflows(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    sandbox.binary().args(args).run()
+}
+
+/// Fails unless the exit code is 1 and an ERROR line says `text`. What only tells has no log.
+#[track_caller]
+fn fails(outcome: &Outcome, text: &str) {
+    let told = outcome
+        .stdout
+        .lines()
+        .any(|line| line.starts_with("[ERROR]") && line.contains(text));
+    assert!(outcome.code == Some(1) && told, "'{text}' expected: {outcome}");
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_dump_tells_its_workflows_without_docker() {
+    let sandbox = Sandbox::new("wf-list").build();
+    let file = dump();
+    let listed = workflows(&sandbox, &["workflows", path(&file)]);
+    listed.assert_success();
+    let ids: Vec<&str> = listed
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(ids, ["ID", HOOK, INVOICES, USES], "{listed}");
+    let found = workflows(&sandbox, &["workflows", path(&file), "--find", "httprequest", "--json"]);
+    assert!(
+        found
+            .stdout
+            .starts_with(&format!("[{{\"id\": \"{USES}\", \"name\": \"Uses credential\"")),
+        "{found}"
+    );
+    assert_eq!(found.stdout.matches("\"id\"").count(), 1, "{found}");
+    let credentials = workflows(&sandbox, &["credentials", path(&file)]);
+    assert!(
+        credentials
+            .stdout
+            .contains("Old header  O W <owner@example.com>  Uses credential\n"),
+        "{credentials}"
+    );
+    credentials.assert_never_says("U2FsdGVkX1");
+
+    fails(
+        &workflows(&sandbox, &["workflows", "exprot"]),
+        "Backup file not found: exprot, did you mean export?",
+    );
+    fails(
+        &workflows(&sandbox, &["workflows"]),
+        "There is no recovery point with a dump",
+    );
+    fails(
+        &workflows(&sandbox, &["workflows", "20200101_000000"]),
+        "There is no recovery point 20200101_000000",
+    );
+    // Names are not to do anything to a terminal.
+    let odd = changed(&sandbox, "odd.sql.gz", "s/^Invoices\\t/a\\x1b[31m\\\\n\\\\tb\\t/");
+    let listed = workflows(&sandbox, &["workflows", path(&odd)]);
+    assert!(listed.stdout.contains("a\\u{1b}[31m\\n\\tb"), "{listed}");
+}
+
+#[test]
+fn an_export_is_whole_or_not_there() {
+    let sandbox = Sandbox::new("wf-export").build();
+    let to = sandbox.aside("out");
+    let export = |file: &Path, more: &[&str]| {
+        let args = [&["workflows", "export", path(file), "--to", path(&to)], more].concat();
+        workflows(&sandbox, &args)
+    };
+    export(&dump(), &["--history"]).assert_success();
+    let files = [
+        format!("Hook-{HOOK}.json"),
+        format!("Invoices-{INVOICES}.json"),
+        format!("Uses_credential-{USES}.json"),
+    ];
+    assert_eq!(names(&to.join("history")), files);
+    assert_eq!(names(&to)[..3], files);
+    assert_eq!(mode(&to.join(&files[0])), 0o600);
+    fails(&export(&dump(), &[]), " holds files");
+    export(&dump(), &["--force"]).assert_success();
+    fs::remove_dir_all(&to).unwrap();
+
+    // Bad input leaves nothing.
+    let gone = || assert!(!to.exists());
+    fails(&export(&dump(), &["zzz"]), "There is no workflow zzz");
+    gone();
+    fails(
+        &export(&dump(), &["invoice"]),
+        &format!("There is no workflow invoice, did you mean {INVOICES} (Invoices)?"),
+    );
+    gone();
+    fails(
+        &export(&changed(&sandbox, "cut.sql.gz", "/dump complete/d"), &[]),
+        "the dump is cut off",
+    );
+    gone();
+    let inserts = changed(&sandbox, "none.sql.gz", "s/workflow_entity/other_entity/");
+    fails(&export(&inserts, &[]), "not a database of n8n");
+    gone();
+    fs::write(&to, "file").unwrap();
+    fails(&export(&dump(), &[]), " is no directory");
+    fs::remove_file(&to).unwrap();
+    symlink("elsewhere", &to).unwrap();
+    fails(&export(&dump(), &[]), " is no directory");
+    fs::remove_file(&to).unwrap();
+
+    // n8n takes the nodes of the current version, which may be others than the workflow's own.
+    let version = changed(
+        &sandbox,
+        "version.sql.gz",
+        "s/^(7e7bcbd6-58bb-4a5a-98ef-542a78c34f72\\ty2C.*)\\t\\[\\]\\t\\{\\}\\t\\\\N/\\1\\t[{\"name\":\"Z\"}]\\t{\"Z\":{}}\\tv2/",
+    );
+    export(&version, &[]).assert_success();
+    let text = fs::read_to_string(to.join(format!("Invoices-{INVOICES}.json"))).unwrap();
+    assert!(
+        text.contains(
+            "  \"nodes\": [\n    {\n      \"name\": \"Z\"\n    }\n  ],\n  \"connections\": {\n    \"Z\": {}\n  },\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("\"versionMetadata\": {\n    \"name\": \"v2\""), "{text}");
+    fs::remove_dir_all(&to).unwrap();
+
+    // What cannot be read is named, and the others are there; names of files are safe, and one alone comes by its ID.
+    let bad = changed(
+        &sandbox,
+        "bad.sql.gz",
+        "s/^Hook\\tt\\t\\[/Hook\\tt\\t{/; s/^Invoices\\t/..\\/..\\/etc\\/passwd\\t/; s/^Uses credential\\t/-rf\\t/",
+    );
+    fails(
+        &export(&bad, &[]),
+        &format!("Cannot be read: Hook ({HOOK}): column nodes: "),
+    );
+    assert_eq!(
+        names(&to),
+        [format!("etc_passwd-{INVOICES}.json"), format!("rf-{USES}.json")]
+    );
+    fs::remove_dir_all(&to).unwrap();
+    export(&dump(), &[INVOICES]).assert_success();
+    assert_eq!(names(&to), [format!("Invoices-{INVOICES}.json")]);
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn what_differs_is_told() {
+    let sandbox = Sandbox::new("wf-diff").build();
+    let diff = |old: &Path, new: &Path, more: &[&str]| {
+        workflows(&sandbox, &[&["workflows", "diff", path(old), path(new)], more].concat())
+    };
+    let same = diff(&dump(), &dump(), &[]);
+    assert_eq!((same.code, same.stdout.as_str()), (Some(0), ""));
+    let other = changed(
+        &sandbox,
+        "other.sql.gz",
+        "s/^Invoices\\t.*y2CJSrlVXagfDxv8.*/New\\tf\\t[]\\t{}\\t2026-11-28 03:07:38+00\\t2026-11-28 03:07:38+00\\t{}\\t\\\\N\\t\\\\N\\tv\\t0\\tnew1\\t\\\\N\\t\\\\N\\tf\\t1\\t\\\\N\\t\\\\N\\t[]\\t\\\\N/
+         s/^Hook\\tt\\t/Hook 2\\tf\\t/; /^Uses credential/s#http://localhost/#http://example.com/#",
+    );
+    let told = diff(&dump(), &other, &[]);
+    let wanted = format!(
+        "changed: Uses credential ({USES})\n  node HTTP: parameters.url: \"http://localhost/\" -> \"http://example.com/\"\n\
+         renamed, deactivated: Hook 2 ({HOOK}), was Hook\nremoved: Invoices ({INVOICES})\nadded: New (new1)\n"
+    );
+    assert_eq!((told.code, told.stdout.as_str()), (Some(1), wanted.as_str()), "{told}");
+    let json = diff(&dump(), &other, &["--json"]);
+    assert!(
+        json.stdout
+            .contains("\"what\": [\"changed\"], \"changes\": [{\"node\": \"HTTP\", \"path\": \"parameters.url\""),
+        "{json}"
+    );
+    let wrong = diff(&dump(), &sandbox.aside("none.sql.gz"), &[]);
+    assert_eq!(wrong.code, Some(2), "{wrong}");
+}
+
+#[test]
+fn an_encrypted_dump_needs_its_passphrase() {
+    let sandbox = Sandbox::new("wf-gpg").build();
+    let file = sandbox.aside("n8n.sql.gz.gpg");
+    sh(
+        "GNUPGHOME=$(mktemp -d); export GNUPGHOME; \
+         gpg --batch --quiet --pinentry-mode loopback --passphrase 'a good passphrase' -c -o \"$2\" -- \"$1\"; rm -rf \"$GNUPGHOME\"",
+        &[dump().as_os_str(), file.as_os_str()],
+    );
+    fails(
+        &workflows(&sandbox, &["workflows", path(&file)]),
+        "Cannot read the workflows of ",
+    );
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "a good passphrase");
+    let listed = workflows(&sandbox, &["workflows", path(&file)]);
+    assert!(listed.code == Some(0) && listed.stdout.contains(HOOK), "{listed}");
+}
+
+/// A sandbox whose database is that of the dump.
+fn live(name: &'static str) -> Sandbox {
+    let sandbox = Sandbox::new(name).postgres().build();
+    let loaded = sandbox
+        .binary()
+        .args(&["restore-postgres", "--trust-dump", "--yes", path(&dump())])
+        .run();
+    assert_eq!(loaded.code, Some(0), "{loaded}");
+    sandbox
+}
+
+/// All that belongs to a workflow.
+fn rows(sandbox: &Sandbox, id: &str) -> String {
+    let tables = ["workflow_history", "shared_workflow", "workflows_tags"];
+    let own = sandbox.psql(&format!("SELECT * FROM workflow_entity WHERE id = '{id}'"));
+    tables.iter().fold(own, |all, table| {
+        all + &sandbox.psql(&format!(
+            "SELECT * FROM {table} WHERE \"workflowId\" = '{id}' ORDER BY 1, 2"
+        ))
+    })
+}
+
+#[test]
+fn one_workflow_comes_back_into_the_live_database() {
+    let sandbox = live("wf-restore");
+    let file = dump();
+    let restore = |args: &[&str]| {
+        workflows(
+            &sandbox,
+            &[&["workflows", "restore"], args, &["--from", path(&file), "--yes"]].concat(),
+        )
+    };
+    let diff = || workflows(&sandbox, &["workflows", "diff", path(&file)]);
+    assert_eq!((diff().code, diff().stdout.as_str()), (Some(0), ""), "{}", diff());
+
+    // Deleted: it comes back as it was, with what belonged to it.
+    sandbox.psql(&format!(
+        "INSERT INTO workflows_tags SELECT '{INVOICES}', id FROM tag_entity"
+    ));
+    let tagged = changed(
+        &sandbox,
+        "tagged.sql.gz",
+        &format!("/^COPY public.workflows_tags /a {INVOICES}\\t1xK74TlTEVnkFcla"),
+    );
+    let before = rows(&sandbox, INVOICES);
+    let executions = sandbox.psql("SELECT count(*) FROM execution_entity");
+    sandbox.psql(&format!("DELETE FROM workflow_entity WHERE id = '{INVOICES}'"));
+    assert_eq!(rows(&sandbox, INVOICES), "");
+    assert!(diff().stdout.contains("removed: Invoices"), "{}", diff());
+    let outcome = workflows(&sandbox, &["workflows", "restore", INVOICES, "--from", path(&tagged)]);
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert_eq!(rows(&sandbox, INVOICES), before);
+    assert_eq!(sandbox.psql("SELECT count(*) FROM execution_entity"), executions);
+
+    // Spoilt: what is there is saved, and the executions stay.
+    sandbox.psql(&format!(
+        "UPDATE workflow_entity SET nodes = '[]', name = 'Spoilt' WHERE id = '{USES}'"
+    ));
+    restore(&[USES]).assert_success();
+    assert_eq!(
+        sandbox
+            .psql(&format!(
+                "SELECT name, json_array_length(nodes) FROM workflow_entity WHERE id = '{USES}'"
+            ))
+            .trim(),
+        "Uses credential|2"
+    );
+    let saved = names(&sandbox.path("backups/workflows"));
+    assert!(saved.len() == 1 && saved[0].starts_with(USES), "{saved:?}");
+    let saved = sandbox.path("backups/workflows").join(&saved[0]);
+    assert_eq!(mode(&saved), 0o600);
+    assert!(fs::read_to_string(&saved).unwrap().contains("\"name\": \"Spoilt\""));
+
+    // Active: refused, unless it is forced; then it is inactive until n8n is told otherwise.
+    restore(&[HOOK]).assert_error("Workflow Hook (i4YonIkhBdusvbhG) is active now{}");
+    let outcome = restore(&[HOOK, "--force"]);
+    outcome.assert_log_has("workflows restore", "WARN n8n must be restarted{}");
+    let state = || {
+        sandbox.psql(&format!(
+            "SELECT active, \"activeVersionId\" FROM workflow_entity WHERE id = '{HOOK}'"
+        ))
+    };
+    assert_eq!(state().trim(), "f|");
+    restore(&[HOOK, "--activate"]).assert_log_has("workflows restore", "WARN n8n must be restarted{}");
+    assert_eq!(state().trim(), "t|0943c66e-3813-4ce9-b55d-286a17ea35c8");
+
+    // As a copy, beside the one that is active: everything that must be unique is new.
+    restore(&[HOOK, "--as-copy"]).assert_success();
+    let copies = sandbox.psql("SELECT id FROM workflow_entity WHERE name = 'Hook' AND NOT active");
+    let copy = copies.trim();
+    assert!(copy.len() == 16 && copy != HOOK, "{copies}");
+    let rows = rows(&sandbox, copy);
+    for old in [
+        HOOK,
+        "0943c66e-3813-4ce9-b55d-286a17ea35c8",
+        "5f3e8b1a-0000-4000-8000-000000000001",
+    ] {
+        assert!(!rows.contains(old), "{rows}");
+    }
+    assert_eq!(rows.matches("webhookId").count(), 2, "{rows}");
+
+    restore(&["y2CJSrlVXagfDxv"])
+        .assert_error("There is no workflow y2CJSrlVXagfDxv in {}, did you mean y2CJSrlVXagfDxv8?");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let sandbox = live("wf-refuse");
+    let restore = |file: &Path, args: &[&str]| {
+        workflows(
+            &sandbox,
+            &[&["workflows", "restore", INVOICES, "--from", path(file)], args].concat(),
+        )
+    };
+    sandbox.psql(&format!("DELETE FROM workflow_entity WHERE id = '{INVOICES}'"));
+    let before = sandbox.fingerprint_postgres();
+    // A project that is gone, a folder, and a column that is not known here.
+    let project = changed(
+        &sandbox,
+        "project.sql.gz",
+        "s/^(y2CJSrlVXagfDxv8\\t)kUOail2oPxHO7R5n/\\1gone/",
+    );
+    let outcome = restore(&project, &[]);
+    outcome.assert_error("The project gone that it belongs to is not there now");
+    assert!(
+        outcome.stdout.contains("kUOail2oPxHO7R5n (O W <owner@example.com>)"),
+        "{outcome}"
+    );
+    let folder = changed(
+        &sandbox,
+        "folder.sql.gz",
+        "s/^(Invoices\\t.*y2CJSrlVXagfDxv8\\t\\\\N\\t)\\\\N/\\1folder1/",
+    );
+    restore(&folder, &[]).assert_error("The folder folder1 that it belongs to is not there now");
+    let column = changed(
+        &sandbox,
+        "column.sql.gz",
+        "s/^(COPY public.workflow_entity .*\"sourceWorkflowId\")/\\1, future/; /^COPY public.workflow_entity/,/^\\\\\\.$/s/\\t\\\\N$/&\\tx/",
+    );
+    restore(&column, &[]).assert_error("The workflow was not restored, and nothing was changed");
+    assert_eq!(sandbox.fingerprint_postgres(), before);
+    // With a project that is there, it goes into that.
+    assert_eq!(restore(&project, &["--project", "kUOail2oPxHO7R5n"]).code, Some(0));
+    assert!(rows(&sandbox, INVOICES).contains("kUOail2oPxHO7R5n"));
+}
+
+#[test]
+fn each_backup_tells_what_has_changed() {
+    let sandbox = live("wf-since");
+    let since = || {
+        let outcome = sandbox.run("backup-all", &[]);
+        let lines = outcome.messages("backup-all");
+        lines.into_iter().find(|line| line.contains("Since the last backup"))
+    };
+    assert_eq!(since(), None);
+    assert_eq!(mode(&sandbox.path("backups/.workflows")), 0o600);
+    assert_eq!(
+        since().as_deref(),
+        Some("INFO Since the last backup: no workflow changed")
+    );
+    sandbox.psql(&format!("UPDATE workflow_entity SET nodes = '[{{}}]' WHERE id = '{USES}'; DELETE FROM workflow_entity WHERE id = '{INVOICES}'"));
+    assert_eq!(
+        since().as_deref(),
+        Some("INFO Since the last backup: 1 workflow changed, 1 deleted (Invoices)")
+    );
+    sandbox.psql(
+        "INSERT INTO workflow_entity (id, name, active, nodes, connections, \"versionId\") \
+         SELECT 'w' || n, E'n\\n' || n, false, '[]', '{}', gen_random_uuid() FROM generate_series(1, 6) n",
+    );
+    assert_eq!(
+        since().as_deref(),
+        Some("INFO Since the last backup: 6 workflows added")
+    );
+    sandbox.psql("DELETE FROM workflow_entity WHERE id LIKE 'w_'");
+    let line = since().unwrap_or_default();
+    assert!(
+        line.starts_with("WARN Since the last backup: 6 workflows deleted (n\\n1, "),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_copy_for_a_test_host_starts_no_workflow() {
+    let sandbox = live("wf-copy");
+    sandbox.psql(&format!(
+        "INSERT INTO execution_entity (finished, mode, status, \"workflowId\", \"waitTill\") VALUES (false, 'trigger', 'waiting', '{HOOK}', now())"
+    ));
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let file = sandbox.backup("postgres");
+    let executions = "SELECT count(*) FROM execution_entity";
+    let before = sandbox.psql(executions);
+    let outcome = sandbox
+        .binary()
+        .args(&["restore-postgres", "--deactivate", path(&file)])
+        .run();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    outcome.assert_log_has(
+        "restore-postgres",
+        "WARN --deactivate: 1 workflow(s) that were active are inactive, and no execution waits",
+    );
+    let active = "SELECT (SELECT count(*) FROM workflow_entity WHERE active OR \"activeVersionId\" IS NOT NULL), \
+                  (SELECT count(*) FROM webhook_entity), (SELECT count(*) FROM workflow_published_version), \
+                  (SELECT count(*) FROM execution_entity WHERE \"waitTill\" IS NOT NULL OR status = 'waiting')";
+    assert_eq!(sandbox.psql(active).trim(), "0|0|0|0");
+    assert_eq!(sandbox.psql("SELECT count(*) FROM workflow_entity").trim(), "3");
+    assert_eq!(sandbox.psql(executions), before);
+
+    // Where there is no n8n, nothing could be made sure of, and nothing is swapped in.
+    sandbox.psql("ALTER TABLE workflow_entity RENAME TO other");
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let file = sandbox.backups("postgres").pop().unwrap();
+    let outcome = sandbox
+        .binary()
+        .args(&["restore-postgres", "--deactivate", path(&file)])
+        .run();
+    outcome.assert_error("--deactivate: the dump holds no workflows of n8n");
+}
+
+#[test]
+fn a_credential_comes_back_where_its_key_is() {
+    let sandbox = live("wf-cred");
+    let file = dump();
+    let restore = |id: &str, more: &[&str]| {
+        let args = [&["credentials", "restore", id, "--from", path(&file)], more].concat();
+        workflows(&sandbox, &args)
+    };
+    let all = "SELECT * FROM credentials_entity JOIN shared_credentials ON \"credentialsId\" = id ORDER BY id";
+    let before = sandbox.psql(all);
+    let (old, rotated) = ("JTiXbvzr5Qy3YACo", "LINkcfAoGqGWYzAC");
+    // One of each form, deleted and spoilt.
+    sandbox.psql(&format!(
+        "DELETE FROM credentials_entity WHERE id = '{old}'; UPDATE credentials_entity SET data = 'x' WHERE id = '{rotated}'"
+    ));
+    restore(old, &[]).assert_log_has("credentials restore", "SUCCESS Credential restored: Old basic ({})");
+    let outcome = restore(rotated, &[]);
+    outcome.assert_log_has("credentials restore", "SUCCESS Credential restored: Second key ({})");
+    outcome.assert_never_says("FSoGtTx4c4UFzXbw:");
+    assert_eq!(sandbox.psql(all), before);
+    assert_eq!(names(&sandbox.path("backups/credentials")).len(), 1);
+    // Without the key in the database, the credential would be of no use.
+    sandbox.psql("DELETE FROM deployment_key WHERE id = 'FSoGtTx4c4UFzXbw'");
+    restore(rotated, &[]).assert_error("The live n8n does not have the key that the credential is encrypted under");
+    restore("none", &[]).assert_error("There is no credential none in {}");
+}
