@@ -22,7 +22,7 @@ $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 .PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
   backup backup-postgres backup-redis backup-n8n cleanup restore restore-all \
   list status verify doctor \
-  check smoke test test-all faults demo bench clean
+  check smoke test test-all test-n8n faults demo bench clean
 
 help: ## Show this list
 	@printf 'n8n-backup: make TARGET [N8N_DIR=/path/to/n8n]\n\n'
@@ -103,6 +103,9 @@ test: bin/n8n-backup ## Run the main tests on scratch stacks
 
 test-all: bin/n8n-backup ## Run every test
 	@scripts/make/test.sh all
+
+test-n8n: bin/n8n-backup ## Run the tests with a real n8n; its image takes minutes to build, once
+	@scripts/make/test-n8n.sh
 
 faults: bin/n8n-backup ## Run the full fault suite (FAULT_ROUNDS, FAULT_COMPRESSOR, FAULT_PASSPHRASE, FAULT_THREADS)
 	@scripts/make/faults.sh

@@ -86,6 +86,8 @@ fi
 command -v cargo >/dev/null || die 'cargo is not installed: install Rust 1.89 or newer (https://rustup.rs)'
 run 'cargo fmt' cargo fmt --check
 run 'cargo clippy' cargo clippy --quiet --all-targets -- -D warnings
+# No part of cargo's "all": cargo test would run it, too.
+run 'cargo clippy (tests/n8n)' cargo clippy --quiet --test n8n -- -D warnings
 
 say 'check: docs/settings.md'
 page=config::table::tests::the_settings_page_has_the_rows_of_the_table

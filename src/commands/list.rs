@@ -259,6 +259,16 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
         ("n8n_image", image),
         ("verified", fact("verified")),
         ("drill", fact("drill")),
+        (
+            "proofs",
+            Json::Object(
+                point
+                    .proofs()
+                    .into_iter()
+                    .map(|(name, text)| (name.to_owned(), Json::text(text)))
+                    .collect(),
+            ),
+        ),
         ("offsite", fact("offsite")),
         ("files", Json::List(files.collect())),
     ])

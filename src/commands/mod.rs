@@ -10,6 +10,7 @@ mod doctor;
 mod fetch_offsite;
 mod list;
 mod man;
+mod rehearse_update;
 mod restore;
 mod restore_all;
 mod setup;
@@ -72,6 +73,7 @@ pub fn commands() -> Vec<Command> {
         list::COMMAND,
         verify::COMMAND,
         test_recovery::command(),
+        rehearse_update::COMMAND,
         backup_offsite::COMMAND,
         fetch_offsite::COMMAND,
         status::COMMAND,

@@ -12,7 +12,8 @@ use anyhow::{bail, Result};
 use super::shared::{backup_one, hold, open_stack};
 use crate::app::App;
 use crate::cli::Call;
-use crate::components::{check_encrypted, Around, Component, N8n, RestoreOptions, YES};
+use crate::components::{check_encrypted, Around, Component, N8n, RestoreOptions};
+use crate::components::{RESTART_N8N, YES};
 use crate::report::log::{self, Journal};
 use crate::stack::{self, pause};
 use crate::store::lock::InUse;
@@ -30,12 +31,20 @@ pub fn run(project: &Path, call: &Call, component: &dyn Component) -> Result<u8>
         component,
         call.operand(),
         call.has(&YES),
+        call.has(&RESTART_N8N),
         RestoreOptions::of(call),
     )
     .map(|()| 0)
 }
 
-fn restore(app: &App, component: &dyn Component, file: &OsStr, yes: bool, options: RestoreOptions) -> Result<()> {
+fn restore(
+    app: &App,
+    component: &dyn Component,
+    file: &OsStr,
+    yes: bool,
+    restart_n8n: bool,
+    options: RestoreOptions,
+) -> Result<()> {
     let (about, kind) = (component.about(), component.kind());
     let journal = about.restore_journal();
     let [first, within] = about.restored;
@@ -64,8 +73,16 @@ fn restore(app: &App, component: &dyn Component, file: &OsStr, yes: bool, option
         // Without n8n at work there is none to go on.
         N8n::MayRun(why) if !matches!(stack::unfinished(app)?, Some(None)) => {
             pause::within(app, journal, kind, work)?;
-            if let Some(names) = stack::running(app) {
-                journal.warn(format_args!("{why}: docker restart {names}"));
+            match stack::running(app) {
+                Some(names) if restart_n8n => {
+                    let docker = app.docker()?;
+                    for name in names.split_whitespace() {
+                        journal.info(format_args!("Restarting {name}"));
+                        docker.stop(name).and_then(|()| docker.start(name))?;
+                    }
+                }
+                Some(names) => journal.warn(format_args!("{why}: docker restart {names}")),
+                None => {}
             }
         }
         N8n::MayRun(_) | N8n::Stops => {

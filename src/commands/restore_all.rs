@@ -16,7 +16,7 @@ use super::shared::{hold, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{check_encrypted, component, About, Component, RestoreOptions, RestorePlan};
+use crate::components::{check_encrypted, component, n8n_image, About, Component, RestoreOptions, RestorePlan};
 use crate::components::{ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
 use crate::config::Config;
 use crate::engine::{Docker, Status};
@@ -35,6 +35,7 @@ const CREATE: Flag = Flag::new(
     "create",
     "on a host without the stack: write the files that it is deployed from, and have Compose create it",
 );
+const FORCE: Flag = Flag::new("force", "restore also for an n8n that is older than the data");
 const START: Flag = Flag::new("start", "start the whole stack at the end, whatever ran before");
 
 pub const COMMAND: Command = Command {
@@ -56,6 +57,7 @@ pub const COMMAND: Command = Command {
             ONLY,
             SKIP,
             START,
+            FORCE,
             CREATE,
             EMPTY_QUEUE,
             CREATE_ROLES,
@@ -86,6 +88,8 @@ struct Options {
     start: bool,
     /// Have Compose create the stack where it is not there.
     create: bool,
+    /// Restore for an older n8n.
+    force: bool,
     /// How the parts are restored.
     parts: RestoreOptions,
 }
@@ -99,6 +103,7 @@ impl Options {
             skip: text(&SKIP),
             start: call.has(&START),
             create: call.has(&CREATE),
+            force: call.has(&FORCE),
             parts: RestoreOptions::of(call),
         }
     }
@@ -408,6 +413,13 @@ fn restore(
     chosen
         .iter()
         .try_for_each(|(component, _)| app.config.found.check(component.kind()))?;
+    if chosen.iter().any(|(component, _)| component.kind() == Kind::Postgres) {
+        match n8n_image::check_version(app, &docker, point) {
+            Ok(warning) => warning.into_iter().for_each(|warning| JOURNAL.warn(warning)),
+            Err(error) if options.force => JOURNAL.warning(&error),
+            Err(error) => return Err(error),
+        }
+    }
     let servers: Vec<String> = chosen
         .iter()
         .flat_map(|(component, _)| component.servers(app))

@@ -15,7 +15,8 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::drill::{self, check_file, DrillEnv, Drilled, Inconclusive, JOURNAL};
-use crate::components::{key_proof, Component, COMPONENTS};
+use crate::components::n8n_image::{self, N8nImage};
+use crate::components::{component, key_proof, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
@@ -27,8 +28,8 @@ use crate::stream::encrypt::Locked;
 
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
-/// The fact of a point that tells what its key opens.
-const KEY_FACT: &str = "drill.key";
+/// The name of n8n's own proof.
+const N8N: &str = "start";
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,28 @@ fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
     let _lock = drill::hold(app).context(Inconclusive)?;
-    let done = choose(app, parts, set).and_then(|point| test(app, &point, parts));
+    failed(choose(app, parts, set).and_then(|point| test(app, &point, parts, None)))
+}
+
+/// Another n8n or PostgreSQL than that of the stack.
+#[derive(Default)]
+pub struct Rehearsal {
+    /// The image of n8n; that of the stack without it.
+    pub n8n: Option<N8nImage>,
+    /// The ID of PostgreSQL's image.
+    pub postgres: Option<String>,
+    /// The names of both.
+    pub names: String,
+}
+
+/// Tests everything of a point with other images. Gives whether that has failed, which is logged then.
+pub fn rehearse(app: &App, rehearsal: &Rehearsal, set: Option<&OsStr>) -> Result<bool> {
+    let _lock = drill::hold(app).context(Inconclusive)?;
+    failed(choose(app, Parts::FULL, set).and_then(|point| test(app, &point, Parts::FULL, Some(rehearsal))))
+}
+
+/// Whether a test has failed; what kept it from being made stays an error.
+fn failed(done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(false),
         Err(error) if error.downcast_ref::<Inconclusive>().is_some() => Err(error),
@@ -141,7 +163,7 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     let _lock = drill::hold(app).context(Inconclusive)?;
-    test(app, &Point::load(&app.store.set_path(stamp))?, parts)
+    test(app, &Point::load(&app.store.set_path(stamp))?, parts, None)
 }
 
 /// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
@@ -291,6 +313,10 @@ impl Tally {
         None
     }
 
+    fn all_passed(&self) -> bool {
+        self.failed.is_empty() && self.unready == 0
+    }
+
     fn report(&mut self, title: &str, drilled: &Drilled<'_>) {
         self.took += drilled.took;
         JOURNAL.success(format_args!(
@@ -302,14 +328,16 @@ impl Tally {
 }
 
 /// Tests the parts of a point, one after another.
-fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
+fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -> Result<()> {
     JOURNAL.info(format_args!(
         "Recovery point: {}, {} old",
         point.stamp,
         units::span(point.time().elapsed().unwrap_or_default())
     ));
     let _used = point.hold(&app.store).context(Inconclusive)?;
-    let (env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
+    let (mut env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
+    env.postgres_image = rehearsal.and_then(|rehearsal| rehearsal.postgres.clone());
+    n8n_proof::sweep(&env);
     if left > 0 {
         JOURNAL.warn(format_args!(
             "Removed {left} scratch container(s) that an interrupted test left"
@@ -317,7 +345,7 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
     }
     let mut run = Tally::default();
     let mut keys = BTreeMap::new();
-    let mut credentials = None;
+    let mut database = None;
     let mut files = None;
     // The database comes last: what it holds is proven by the keys that the others do.
     for component in COMPONENTS
@@ -330,30 +358,46 @@ fn test(app: &App, point: &Point, parts: Parts) -> Result<()> {
         if let Some(drilled) = run.take(kind.name(), title, outcome) {
             run.report(title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
-            credentials = credentials.or(drilled.credentials);
+            database = database.or(drilled.database);
             files = files.or(drilled.files);
         }
     }
-    let mut key_fact = None;
-    if let Some(recovered) = credentials {
+    let mut shown = Vec::new();
+    if let Some(database) = database {
         if let Some(files) = &files {
-            drill::compare_binary_data(&*recovered, files);
+            drill::compare_binary_data(&*database, files);
         }
-        let outcome = recovered.credentials().and_then(|stored| {
-            // Ends the server, which is needed no longer.
-            drop(recovered);
-            key_proof::prove(app, &key_proof::all_keys(&env, keys)?, &stored)
-        });
-        key_fact = run.take(KEY, "Encryption key", outcome);
+        let mut n8n = n8n_image::find(app, &env.docker, point).context(Inconclusive)?;
+        if let Some(other) = rehearsal.and_then(|rehearsal| rehearsal.n8n.clone()) {
+            n8n = Some(other.in_place_of(n8n, &env.docker)?);
+        }
+        let outcome =
+            key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
+        if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
+            shown.push((marks::KEY, proof.words.clone()));
+            let archive = component(Kind::N8n)?
+                .member(point)
+                .filter(|_| parts == Parts::FULL && run.all_passed());
+            if n8n.is_none() && archive.is_some() {
+                if rehearsal.is_some() {
+                    run.unready += 1;
+                }
+                JOURNAL.warn("n8n was not started from the backup: its image is not on this host");
+            }
+            if let (Some(n8n), Some(archive)) = (n8n, archive) {
+                let outcome = n8n_proof::prove(&env, &n8n, &*database, &proof, &env.path(archive));
+                shown.extend(run.take(N8N, "n8n", outcome).unwrap_or_default());
+            }
+        }
     }
-    if run.failed.is_empty() && run.unready == 0 {
+    if run.all_passed() {
         JOURNAL.info(format_args!(
             "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
             units::span(run.took),
             units::span(point.time().elapsed().unwrap_or_default())
         ));
     }
-    conclude(app, point, parts, &run, key_fact)
+    conclude(app, point, parts, &run, &shown, rehearsal)
 }
 
 /// The file of a component, when it is the one that was recorded.
@@ -397,10 +441,22 @@ fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
 }
 
 /// Records the outcome in the manifest and turns it into the exit code.
-fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<String>) -> Result<()> {
+fn conclude(
+    app: &App,
+    point: &Point,
+    parts: Parts,
+    run: &Tally,
+    shown: &[(&str, String)],
+    rehearsal: Option<&Rehearsal>,
+) -> Result<()> {
     let word = parts.word();
-    let passed = run.failed.is_empty() && run.unready == 0;
-    if passed || !run.failed.is_empty() {
+    let passed = run.all_passed();
+    if let Some(rehearsal) = rehearsal {
+        if passed {
+            let words = format!("{} {}", rehearsal.names, Time::now());
+            manifest::update(&app.store, point.stamp, |point| point.set(marks::REHEARSED, &words))?;
+        }
+    } else if passed || !run.failed.is_empty() {
         let marked = manifest::update(&app.store, point.stamp, |point| {
             let outcome = Mark::Drill(DrillOutcome {
                 parts: word.to_owned(),
@@ -409,7 +465,7 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
             });
             if !passed {
                 point.mark(&outcome);
-                point.unset(KEY_FACT);
+                marks::PROOFS.iter().for_each(|fact| point.unset(fact));
                 return;
             }
             match after_pass(point.drill().as_ref(), parts) {
@@ -417,10 +473,8 @@ fn conclude(app: &App, point: &Point, parts: Parts, run: &Tally, key: Option<Str
                 Change::Clear => point.unset(marks::DRILL),
                 Change::Set => point.mark(&outcome),
             }
-            match &key {
-                Some(key) => point.set(KEY_FACT, key),
-                None => point.unset(KEY_FACT),
-            }
+            marks::PROOFS.iter().for_each(|fact| point.unset(fact));
+            shown.iter().for_each(|(fact, words)| point.set(fact, words));
         });
         if let Err(error) = marked {
             JOURNAL.warning(&error.context("The outcome could not be recorded in the manifest"));

@@ -3,14 +3,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
-use super::credentials::Stored;
 use crate::app::App;
 use crate::config::Secret;
-use crate::engine::{tells_ended_container, ContainerSpec, Data, Docker, Label, ScratchContainer};
+use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
 use crate::formats::tar::Names;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -42,8 +42,8 @@ pub struct Drilled<'a> {
     pub files: Option<Names>,
     /// n8n's key, where it was looked for.
     pub key: Option<Option<Secret>>,
-    /// What the key has to open, still there in a scratch container.
-    pub credentials: Option<Box<dyn CredentialStore + 'a>>,
+    /// The database, still there in a scratch container.
+    pub database: Option<Box<dyn RecoveredDatabase + 'a>>,
 }
 
 impl<'a> Drilled<'a> {
@@ -58,17 +58,47 @@ impl<'a> Drilled<'a> {
         Self { files, ..self }
     }
 
-    /// With the credentials that were recovered.
-    pub fn with_credentials(self, credentials: Box<dyn CredentialStore + 'a>) -> Self {
-        let credentials = Some(credentials);
-        Self { credentials, ..self }
+    /// With the database that was recovered.
+    pub fn with_database(self, database: Box<dyn RecoveredDatabase + 'a>) -> Self {
+        let database = Some(database);
+        Self { database, ..self }
     }
 }
 
-/// A recovered database of n8n.
-pub trait CredentialStore {
-    /// n8n's stored credentials; none when there is no such table. Its schema and the prefix of its name may be any.
-    fn credentials(&self) -> Result<Vec<Stored>>;
+/// The migrations of n8n that a database has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migrations {
+    /// How many.
+    pub count: u64,
+    /// The name of the newest.
+    pub newest: String,
+}
+
+/// A recovered database of n8n, on a server of its own.
+pub trait RecoveredDatabase {
+    /// The server's container.
+    fn container(&self) -> &str;
+
+    /// The name of the database.
+    fn name(&self) -> &str;
+
+    /// Lets a role log in that is there, else the one that restores. Gives its name.
+    fn let_in(&self, role: &str) -> Result<String>;
+
+    /// Runs a script in it as the superuser, and gives its output.
+    fn run(&self, script: &str) -> Result<String>;
+
+    /// The migrations that it has seen; none where it is not n8n's.
+    fn migrations(&self) -> Result<Option<Migrations>>;
+
+    /// Asks whether another session works in it.
+    fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>>;
+
+    /// psql in it, for a script on its standard input.
+    fn psql(&self) -> Result<Command>;
+
+    /// As [`RecoveredDatabase::psql`], in another database of this server: an empty one that is made under the name given.
+    fn scratch(&self, name: &str) -> Result<Command>;
 
     /// The files of binary data that executions name, as n8n keeps them in a directory of its home.
     fn binary_files(&self) -> Result<Vec<String>>;
@@ -82,6 +112,8 @@ pub struct DrillEnv<'a> {
     pub docker: Docker,
     /// The recovery point that is tested.
     pub point: &'a Point,
+    /// The image of PostgreSQL, where it is not to be that of the stack.
+    pub postgres_image: Option<String>,
     owner: String,
 }
 
@@ -96,6 +128,7 @@ impl<'a> DrillEnv<'a> {
             app,
             docker,
             point,
+            postgres_image: None,
             owner,
         };
         Ok((env, left))
@@ -140,6 +173,50 @@ impl<'a> DrillEnv<'a> {
             ..ContainerSpec::new(&labels, image, Data::Fresh)
         };
         self.docker.create_scratch(&spec).context(Inconclusive)
+    }
+
+    /// Marks what belongs to this project on this host.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// Makes a container from n8n's image that waits: in the network of another, with a home and a directory in memory of its own,
+    /// and the variables of a file. Its processor time is what others leave.
+    pub fn n8n_container(
+        &self,
+        image: &str,
+        network_of: &str,
+        home: &str,
+        tmpfs: &str,
+        env_file: &Path,
+        argv: &[&str],
+    ) -> Result<ScratchContainer> {
+        let labels = [Label::Drill(&self.owner)];
+        let spec = ContainerSpec {
+            limits: Some((&self.app.config.drill_n8n_memory, "")),
+            confined: Some(Confined {
+                network_of: Some(network_of),
+                tmpfs: Some(tmpfs),
+                env_file: Some(env_file),
+            }),
+            entrypoint: Some("sh"),
+            argv,
+            ..ContainerSpec::new(&labels, image, Data::FreshAt(home))
+        };
+        self.docker.create_scratch(&spec)
+    }
+
+    /// Runs a program of an image to its end in a scratch container that may do nothing but read its standard input and compute.
+    pub fn confined_run(&self, image: &str, program: &str, argv: &[&str]) -> Command {
+        let config = &self.app.config;
+        let labels = [Label::Drill(&self.owner)];
+        self.docker.run_scratch(&ContainerSpec {
+            limits: Some((&config.drill_memory, &config.drill_cpus)),
+            confined: Some(Confined::default()),
+            entrypoint: Some(program),
+            argv,
+            ..ContainerSpec::new(&labels, image, Data::Fresh)
+        })
     }
 
     /// Makes a scratch container that does nothing, for programs that are run as root in it; it does not run yet.
@@ -192,7 +269,7 @@ pub fn hold(app: &App) -> Result<Lock> {
 }
 
 /// Warns when executions of the recovered database name binary data that the archive of n8n's data lacks.
-pub fn compare_binary_data(database: &dyn CredentialStore, files: &Names) {
+pub fn compare_binary_data(database: &dyn RecoveredDatabase, files: &Names) {
     // n8n 1 and 2, and the same where the home is mounted above n8n's directory.
     const PLACES: [&str; 4] = ["binaryData", "storage", ".n8n/binaryData", ".n8n/storage"];
     let named = match database.binary_files() {
@@ -298,7 +375,7 @@ impl Stopwatch {
             took: self.0.elapsed(),
             files: None,
             key: None,
-            credentials: None,
+            database: None,
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod drill;
 mod env_file;
 pub mod key_proof;
 mod n8n_data;
+pub mod n8n_image;
+pub mod n8n_proof;
 mod postgres;
 mod redis;
 mod run;
@@ -187,6 +189,11 @@ pub const IN_PLACE: Flag = Flag::new(
 pub const TRUST_DUMP: Flag = Flag::new(
     "trust-dump",
     "take a dump of unknown origin where psql is too old to be kept from running commands in it",
+);
+/// Restart n8n.
+pub const RESTART_N8N: Flag = Flag::new(
+    "restart-n8n",
+    "restart n8n's containers that ran on meanwhile, so that nothing of theirs waits for what only the old database knew",
 );
 /// Leave the queue out.
 pub const EMPTY_QUEUE: Flag = Flag::new(

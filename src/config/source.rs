@@ -138,6 +138,10 @@ impl Source<'_> {
         Ok(names)
     }
 
+    pub(super) fn words(&self, name: &str) -> Result<Vec<String>> {
+        Ok(self.text(name)?.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// Paths in a container, blank-separated, without a slash at the end.
     pub(super) fn places(&self, name: &str) -> Result<Vec<String>> {
         let text = self.text(name)?;

@@ -163,6 +163,15 @@ settings! {
     drill_cpus: String = cpus(),
         "BACKUP_DRILL_CPUS", "1",
         "the processors that a scratch container of the recovery test may use";
+    drill_n8n_memory: String = memory(),
+        "BACKUP_DRILL_N8N_MEMORY", "1536m",
+        "the memory that n8n may use in the recovery test";
+    drill_n8n: Duration = seconds(1, 86_400),
+        "BACKUP_DRILL_N8N_SECONDS", "180",
+        "how long n8n may take to start in the recovery test";
+    dead_credentials: Vec<String> = words(),
+        "BACKUP_DEAD_CREDENTIALS", "",
+        "IDs of credentials that n8n itself cannot open, blank-separated: the recovery test warns of them only";
     jobs: usize = number(1, 16),
         "BACKUP_JOBS", "3",
         "how many components backup-all backs up at the same time";

@@ -1,6 +1,7 @@
 //! Containers of ours: what they are made from, and the guard that removes them.
 
 use std::fmt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{bail, Result};
@@ -10,6 +11,11 @@ use super::Docker;
 
 /// Where a container of ours sees its volume. No image brings files there that a fresh volume would be filled with.
 pub const DATA_MOUNT: &str = "/n8n-backup-volume";
+
+/// n8n runs some dozens of threads and processes.
+const PIDS: &str = "512";
+/// A quarter of what a container has without it.
+const CPU_SHARES: &str = "256";
 
 /// What a container of ours is labelled with, and whose it is. What a killed run has left is found by it.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +56,8 @@ pub enum Data<'a> {
     /// An empty volume without a name, at [`DATA_MOUNT`]. The engine removes it with the container, as soon as that
     /// ends.
     Fresh,
+    /// The same at another directory; where the image has one there, it begins as a copy of that.
+    FreshAt(&'a str),
 }
 
 /// What is mounted: a volume, or a directory of the engine's host.
@@ -99,7 +107,19 @@ impl Mounted {
     }
 }
 
-/// What a container of ours is made from. It has no network, and its image is never pulled.
+/// What a container may not do that runs what came out of a backup: it has no capabilities, gains none, starts a bounded number of
+/// processes, and gives way to the live stack.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Confined<'a> {
+    /// The container whose network it shares; else it has none.
+    pub network_of: Option<&'a str>,
+    /// A directory in memory, with its options.
+    pub tmpfs: Option<&'a str>,
+    /// A file with variables; the engine keeps them until the container is removed.
+    pub env_file: Option<&'a Path>,
+}
+
+/// What a container of ours is made from. It has no network of its own, and its image is never pulled.
 #[derive(Clone, Copy, Debug)]
 pub struct ContainerSpec<'a> {
     /// Its labels.
@@ -108,8 +128,10 @@ pub struct ContainerSpec<'a> {
     pub image: &'a str,
     /// What it shows.
     pub data: Data<'a>,
-    /// The limits of memory and processors, as docker takes them (`1g`, `1.5`).
+    /// The limits of memory and processors, as docker takes them (`1g`, `1.5`); empty for none.
     pub limits: Option<(&'a str, &'a str)>,
+    /// Whether, and how, it is confined.
+    pub confined: Option<Confined<'a>>,
     /// The user; the image's own when none.
     pub user: Option<&'a str>,
     /// Variables; they show in the engine's records, so never a secret.
@@ -128,6 +150,7 @@ impl<'a> ContainerSpec<'a> {
             image,
             data,
             limits: None,
+            confined: None,
             user: None,
             env: &[],
             entrypoint: None,
@@ -138,8 +161,13 @@ impl<'a> ContainerSpec<'a> {
     /// The arguments of docker that make it by `verb`.
     pub(super) fn args(&self, verb: &[&str]) -> Vec<String> {
         let mut args: Vec<String> = verb.iter().map(|arg| (*arg).to_owned()).collect();
-        args.extend(["--pull", "never", "--network", "none", "--no-healthcheck"].map(str::to_owned));
+        args.extend(["--pull", "never", "--no-healthcheck"].map(str::to_owned));
         let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+        let joined = self.confined.and_then(|confined| confined.network_of);
+        option(
+            "--network",
+            joined.map_or("none".to_owned(), |id| format!("container:{id}")),
+        );
         for label in self.labels {
             option("--label", label.to_string());
         }
@@ -147,7 +175,21 @@ impl<'a> ContainerSpec<'a> {
             option("--memory", memory.to_owned());
             // No swap on top, which would only drag the host down.
             option("--memory-swap", memory.to_owned());
-            option("--cpus", cpus.to_owned());
+            if !cpus.is_empty() {
+                option("--cpus", cpus.to_owned());
+            }
+        }
+        if let Some(confined) = self.confined {
+            option("--cap-drop", "ALL".to_owned());
+            option("--security-opt", "no-new-privileges".to_owned());
+            option("--pids-limit", PIDS.to_owned());
+            option("--cpu-shares", CPU_SHARES.to_owned());
+            if let Some(tmpfs) = confined.tmpfs {
+                option("--tmpfs", tmpfs.to_owned());
+            }
+            if let Some(file) = confined.env_file {
+                option("--env-file", file.display().to_string());
+            }
         }
         match self.data {
             Data::Mounts(mounts) => {
@@ -160,6 +202,7 @@ impl<'a> ContainerSpec<'a> {
             }
             Data::Of(container) => option("--volumes-from", container.to_owned()),
             Data::Fresh => option("--volume", DATA_MOUNT.to_owned()),
+            Data::FreshAt(dir) => option("--volume", dir.to_owned()),
         }
         if let Some(user) = self.user {
             option("--user", user.to_owned());
@@ -170,19 +213,25 @@ impl<'a> ContainerSpec<'a> {
         if let Some(program) = self.entrypoint {
             option("--entrypoint", program.to_owned());
         }
-        if matches!(self.data, Data::Fresh) {
-            args.push("--rm".to_owned());
+        if self.is_scratch() {
+            // Its output is read from it, and kept on no disk.
+            args.extend(["--rm", "--log-driver", "none"].map(str::to_owned));
         }
         args.extend(["--", self.image].map(str::to_owned));
         args.extend(self.argv.iter().map(|arg| (*arg).to_owned()));
         args
     }
 
+    fn is_scratch(&self) -> bool {
+        matches!(self.data, Data::Fresh | Data::FreshAt(_))
+    }
+
     /// What messages call it.
     fn kind(&self) -> &'static str {
-        match self.data {
-            Data::Fresh => "scratch",
-            _ => "helper",
+        if self.is_scratch() {
+            "scratch"
+        } else {
+            "helper"
         }
     }
 }
@@ -300,7 +349,8 @@ mod tests {
         let args = spec.args(&["create"]);
         let text = args.join(" ");
         for part in [
-            "create --pull never --network none",
+            "create --pull never --no-healthcheck --network none",
+            "--log-driver none",
             "--memory 1g --memory-swap 1g --cpus 0.5",
             "--rm",
             "--label n8n-backup.drill=me",
@@ -334,7 +384,7 @@ mod tests {
         let text = spec.args(&["run", "--detach"]).join(" ");
         assert_eq!(
             text,
-            "run --detach --pull never --network none --no-healthcheck --label n8n-backup.helper=me-restore-n8n \
+            "run --detach --pull never --no-healthcheck --network none --label n8n-backup.helper=me-restore-n8n \
              --label n8n-backup.restore=me --security-opt label=disable --volume n8n_data:/n8n-backup-volume:ro \
              --mount type=bind,\"source=/srv/a,\"\"b\"\"\",\"target=/x\",readonly --entrypoint sleep -- alpine 9"
         );

@@ -163,10 +163,15 @@ impl Docker {
         }
         let ids = listed.text();
         let ids: Vec<&str> = ids.lines().filter(|id| !id.is_empty()).collect();
-        if ids.is_empty() {
+        self.describe(&ids)
+    }
+
+    /// Those of these containers that there are.
+    pub fn describe(&self, names: &[&str]) -> Result<Vec<Described>> {
+        if names.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.query(&[&["inspect", "--type", "container", "--"], &ids[..]].concat())?;
+        let output = self.query(&[&["inspect", "--type", "container", "--"], names].concat())?;
         if !output.success {
             absent(output.stderr_lines())?;
         }

@@ -30,6 +30,17 @@ pub struct Container {
     pub mounts: Vec<Mount>,
 }
 
+/// What the engine says about an image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its ID.
+    pub id: String,
+    /// Its name and digest in the registry that it came from.
+    pub digest: Option<String>,
+    /// The version in its label `org.opencontainers.image.version`.
+    pub version: Option<String>,
+}
+
 /// The state of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -265,6 +276,24 @@ impl Docker {
             .collect())
     }
 
+    /// What is known of an image that is on this host; `None` when it is not.
+    pub fn describe_image(&self, name: &str) -> Result<Option<Image>> {
+        const FORMAT: &str = "{{.Id}}|{{with .RepoDigests}}{{index . 0}}{{end}}|\
+                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
+        let output = self.query(&["image", "inspect", "--format", FORMAT, "--", name])?;
+        if !output.success {
+            return absent(output.stderr_lines()).map(|()| None);
+        }
+        let text = output.text();
+        let mut fields = text.splitn(3, '|').map(str::to_owned);
+        let mut next = || fields.next().filter(|field| !field.is_empty());
+        Ok(Some(Image {
+            id: next().unwrap_or_default(),
+            digest: next(),
+            version: next(),
+        }))
+    }
+
     /// The ID of an image that is on this host; `None` when it is not.
     pub fn image(&self, name: &str) -> Result<Option<String>> {
         let output = self.query(&["image", "inspect", "--format", "{{.Id}}", "--", name])?;
@@ -287,6 +316,31 @@ impl Docker {
             .filter(|line| !line.is_empty())
             .map(str::to_owned)
             .collect())
+    }
+
+    /// The variables that an image sets, as `NAME=VALUE`.
+    pub fn image_environment(&self, name: &str) -> Result<Vec<String>> {
+        let output = self.query(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{range .Config.Env}}{{println .}}{{end}}",
+            "--",
+            name,
+        ])?;
+        if !output.success {
+            bail!("docker image inspect {name}: {}", output.stderr);
+        }
+        Ok(output.text().lines().map(str::to_owned).collect())
+    }
+
+    /// Fetches an image from its registry.
+    pub fn pull(&self, name: &str) -> Result<()> {
+        let output = self.query(&["pull", "--quiet", "--", name])?;
+        if !output.success {
+            bail!("docker pull {name}: {}", output.stderr);
+        }
+        Ok(())
     }
 
     /// Starts a container; one that runs is left as it is.

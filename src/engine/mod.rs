@@ -25,7 +25,7 @@ use crate::process::{self, hinted, is_executable, Output};
 
 use dialect::engine_error;
 
-pub use container::{ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
+pub use container::{Confined, ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
 pub use dialect::{lacks_program, tells_ended_container};
 pub use exec::Exec;
 pub use inspect::{Container, Mount, Status};
@@ -91,6 +91,11 @@ impl Docker {
             secret: secret.clone(),
         });
         Self { login, ..self }
+    }
+
+    /// The same client with less patience, or more.
+    pub fn with_stall(self, stall: Duration) -> Self {
+        Self { stall, ..self }
     }
 
     /// The client's path, for messages.

@@ -46,6 +46,11 @@ impl Docker {
         })
     }
 
+    /// `docker run` of a scratch container: it ends when its standard input does, or the program.
+    pub fn run_scratch(&self, spec: &ContainerSpec<'_>) -> Command {
+        self.command(spec.args(&["run", "--interactive"]))
+    }
+
     /// The free bytes where the engine keeps anonymous volumes, as `df` of `image` tells; none when it does not.
     pub fn free_on_engine(&self, label: Label<'_>, image: &str) -> Result<Option<u64>> {
         let spec = ContainerSpec {

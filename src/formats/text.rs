@@ -12,3 +12,13 @@ pub fn ascii(text: &str) -> String {
     }
     out
 }
+
+/// The bytes that hexadecimal digits stand for; none where they are no such digits.
+pub fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pair = |pair: &[u8]| match *pair {
+        [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+        _ => None,
+    };
+    digits.as_bytes().chunks(2).map(pair).collect()
+}

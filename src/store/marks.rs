@@ -15,6 +15,16 @@ pub const DRILL: &str = "drill";
 pub const OFFSITE: &str = "offsite";
 pub const EXCLUDED: &str = "aside";
 
+/// What the last drill has shown, part by part; facts of a point.
+pub const KEY: &str = "drill.key";
+pub const OPENED: &str = "drill.opened";
+pub const STARTED: &str = "drill.started";
+pub const MIGRATED: &str = "drill.migrated";
+/// With which other images it was recovered, and when. A drill leaves that as it is.
+pub const REHEARSED: &str = "drill.rehearsed";
+/// All of them that a drill replaces.
+pub const PROOFS: [&str; 4] = [KEY, OPENED, STARTED, MIGRATED];
+
 /// A mark of a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {

@@ -18,8 +18,10 @@
 mod builder;
 mod call;
 pub mod compose;
+pub mod n8n;
 mod outcome;
 pub mod page;
+pub mod point;
 mod sandbox;
 pub mod servers;
 mod stack;

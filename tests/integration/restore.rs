@@ -370,3 +370,27 @@ fn a_restore_waits_for_no_backup_and_a_backup_for_no_restore() {
     let outcome = running.wait();
     assert_eq!(outcome.code, Some(0), "{outcome}");
 }
+
+#[test]
+fn n8n_is_restarted_where_that_is_asked_for() {
+    let sandbox = Sandbox::new("rrestart").postgres().n8n().build();
+    sandbox.psql("CREATE TABLE things (id int); INSERT INTO things VALUES (1)");
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let file = sandbox.backup("postgres");
+    let file = file.to_str().unwrap();
+    let started = || {
+        ["n8n-main", "n8n-worker"]
+            .map(|name| sandbox.docker(&["inspect", "--format", "{{.State.StartedAt}}", &sandbox.container(name)]))
+    };
+    let before = started();
+    let outcome = sandbox.run("restore-postgres", &["--yes", file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-postgres", "WARN {}: docker restart {}");
+    assert_eq!(started(), before);
+    let outcome = sandbox.run("restore-postgres", &["--yes", "--restart-n8n", file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-postgres", "INFO Restarting {}");
+    let after = started();
+    assert!(after[0] != before[0] && after[1] != before[1], "{after:?}");
+    assert_eq!(sandbox.psql("SELECT count(*) FROM things").trim(), "1");
+}

@@ -48,6 +48,8 @@ pub(super) struct Seen {
     pub(super) damaged: Vec<String>,
     pub(super) verified: Option<String>,
     pub(super) drill: Option<DrillOutcome>,
+    /// What the drill has shown, part by part.
+    pub(super) proofs: Vec<(&'static str, String)>,
     pub(super) offsite: Option<String>,
 }
 
@@ -215,7 +217,10 @@ impl State {
         }
         let last = self.points.iter().rev().find(|point| point.is_proven());
         let text = match last {
-            Some(point) => format!("{} was restored in a drill", point.name),
+            Some(point) => {
+                let proofs = point.proofs.iter().map(|(name, text)| format!("; {name}: {text}"));
+                format!("{} was restored in a drill{}", point.name, proofs.collect::<String>())
+            }
             None => "no drill yet: test-recovery.sh --full restores a point without touching the live stack".to_owned(),
         };
         Finding::new("proven", Level::Ok, text)
@@ -303,6 +308,11 @@ impl Seen {
             failed: point.fact("failed").filter(|text| *text != NONE).map(str::to_owned),
             verified: point.fact(marks::VERIFIED).map(str::to_owned),
             drill: point.drill(),
+            proofs: point
+                .proofs()
+                .into_iter()
+                .map(|(name, text)| (name, text.to_owned()))
+                .collect(),
             offsite: point.fact(marks::OFFSITE).map(str::to_owned),
             ..Self::default()
         };

@@ -150,6 +150,16 @@ impl State {
                 ("bytes", Json::number(point.bytes)),
                 ("verified", Json::maybe(point.verified.as_deref())),
                 ("drill", Json::maybe(point.drill.as_ref().map(ToString::to_string))),
+                (
+                    "proofs",
+                    Json::Object(
+                        point
+                            .proofs
+                            .iter()
+                            .map(|(name, text)| ((*name).to_owned(), Json::text(text)))
+                            .collect(),
+                    ),
+                ),
                 ("offsite", Json::maybe(point.offsite.as_deref())),
             ])
         });

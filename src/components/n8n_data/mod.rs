@@ -154,7 +154,7 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     .and_then(|guard| archived(app, guard, &layout, run))
     .map_err(packer::explained);
     let mut backup = backup.context("tar backup failed")?;
-    backup.facts.extend(versions(containers));
+    backup.facts.extend(versions(&docker, containers));
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
@@ -181,12 +181,14 @@ fn about_home(layout: &Layout, containers: &[Container]) {
 }
 
 /// The images that n8n's containers were made from.
-fn versions(containers: Vec<Container>) -> Vec<(String, String)> {
+fn versions(docker: &Docker, containers: Vec<Container>) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     for container in containers {
         let name = &container.name;
         let image = format!("{} {}", container.image, container.image_id);
         facts.push((format!("n8n.image.{name}"), image));
+        let digest = docker.describe_image(&container.image_id).ok().flatten();
+        facts.extend(digest.and_then(|image| Some((format!("n8n.digest.{name}"), image.digest?))));
         if !container.version.is_empty() {
             facts.push((format!("n8n.version.{name}"), container.version));
         }

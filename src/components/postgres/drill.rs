@@ -1,20 +1,22 @@
 //! The drill of a dump: it is loaded into a server of its own, as a restore does it, and compared.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use super::sql::{self, CountKind};
-use super::{facts, load, verify, Psql};
-use crate::components::credentials::Stored;
+use super::{facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, CredentialStore, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL,
+    check_recorded, explain, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
 };
 use crate::engine::{Exec, ScratchContainer};
 
 /// The database that the dump is loaded into.
 const DATABASE: &str = "n8n_backup_drill";
+/// The superuser of a scratch server where the role that restores is none.
+const SUPERUSER: &str = "n8n_backup_drill";
 /// The database that every server has.
 const MAINTENANCE: &str = "postgres";
 
@@ -22,7 +24,7 @@ const MAINTENANCE: &str = "postgres";
 /// none but ours can reach it. Parallel workers would want more shared memory than a container has.
 ///
 /// What it says of an error quotes rows, and docker keeps it on disk until the container is gone.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 11] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -32,7 +34,13 @@ const SETTINGS: [&str; 9] = [
     "max_parallel_workers_per_gather=0",
     "jit=off",
     "log_min_messages=fatal",
+    // What a statement holds may be secret.
+    "log_min_error_statement=panic",
+    "log_statement=none",
 ];
+
+/// What psql prints when it is not let in, whatever it waits for.
+const REFUSED: [&str; 3] = ["authentication failed", "no password supplied", "no pg_hba.conf entry"];
 
 /// Tables and indexes take more room than the text of a dump; the log of the load comes on top.
 const ROOM: u64 = 3;
@@ -41,6 +49,7 @@ const ROOM: u64 = 3;
 struct Loaded<'a> {
     env: &'a DrillEnv<'a>,
     server: ScratchContainer,
+    superuser: String,
 }
 
 /// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
@@ -58,12 +67,21 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     load::check_statements(&summary)?;
     check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
-    let image = env.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    let image = match &env.postgres_image {
+        Some(image) => image.clone(),
+        None => env.image_of(&context.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?,
+    };
     env.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
-    let mut server = start(env, &image)?;
-    let version = ready(env, &mut server)?;
-    let psql = psql(env, &server);
-    let roles: Vec<String> = summary.roles.iter().cloned().collect();
+    let recorded = recorded_roles(env.point);
+    let superuser = superuser(&context.config.postgres_user, &recorded).to_owned();
+    let mut server = start(env, &image, &superuser)?;
+    let version = ready(env, &mut server, &superuser)?;
+    let psql = psql(env, &server, &superuser);
+    let mut roles: Vec<String> = summary.roles.iter().cloned().collect();
+    roles.extend(recorded.iter().map(|role| role.name.clone()));
+    roles.push(context.config.postgres_user.clone());
+    roles.sort();
+    roles.dedup();
     let mut prepare = String::new();
     let scripts = [sql::missing_roles(&roles)?, sql::PSQL_VERSION.to_owned()];
     let [missing, psql_version] = psql.run_each(MAINTENANCE, "drill", scripts)?;
@@ -80,6 +98,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         sql::ident(DATABASE)?
     ));
     psql.run(MAINTENANCE, "drill", prepare)?;
+    psql.run(MAINTENANCE, "drill", sql::grant_rights(&recorded, DATABASE)?)?;
     let counts = load::load(
         &psql,
         DATABASE,
@@ -102,21 +121,32 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         count(&[CountKind::Table, CountKind::Partitioned]),
         count(&[CountKind::Sequence])
     );
-    Ok(watch.drilled(what).with_credentials(Box::new(Loaded { env, server })))
+    Ok(watch
+        .drilled(what)
+        .with_database(Box::new(Loaded { env, server, superuser })))
 }
 
-fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer) -> Psql<'a> {
+/// The superuser of the scratch server: the role that restores, as on the live server, unless that is none there.
+fn superuser<'a>(restorer: &'a str, recorded: &[sql::Role]) -> &'a str {
+    match recorded.iter().find(|role| role.name == restorer) {
+        Some(role) if !role.superuser => SUPERUSER,
+        _ => restorer,
+    }
+}
+
+fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer, user: &'a str) -> Psql<'a> {
     Psql {
         docker: &env.docker,
         app: env.app,
         container: server.id(),
+        user,
     }
 }
 
 /// Starts an empty server as the image's own entry point does it. No password: nobody else can reach it.
-fn start(env: &DrillEnv<'_>, image: &str) -> Result<ScratchContainer> {
+fn start(env: &DrillEnv<'_>, image: &str, superuser: &str) -> Result<ScratchContainer> {
     let variables = [
-        ("POSTGRES_USER", env.app.config.postgres_user.as_str()),
+        ("POSTGRES_USER", superuser),
         ("POSTGRES_DB", MAINTENANCE),
         ("POSTGRES_HOST_AUTH_METHOD", "trust"),
     ];
@@ -131,8 +161,7 @@ fn start(env: &DrillEnv<'_>, image: &str) -> Result<ScratchContainer> {
 
 /// Waits until the server lets us in, and gives its version. By TCP: the server that the official image runs while it
 /// makes the cluster, and ends again, listens on its socket only.
-fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
-    let user = &env.app.config.postgres_user;
+fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer, user: &str) -> Result<u32> {
     let target = format!(
         "host=127.0.0.1 connect_timeout=5 {}",
         sql::conninfo(user, MAINTENANCE, None, "n8n-backup drill")?
@@ -141,6 +170,13 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
     let version = server.wait(Duration::from_millis(200), |server| {
         let ask = env.docker.exec(server.id(), Exec::default(), &argv);
         let output = env.docker.answer("psql", ask, None)?;
+        // A server that asks for a password goes on doing so.
+        let refused = output
+            .stderr_lines()
+            .find(|line| REFUSED.iter().any(|sign| line.contains(sign)));
+        if let Some(refused) = refused.filter(|_| !output.success) {
+            bail!("it refuses the login: {refused}");
+        }
         Ok(output.text().trim().parse().ok().filter(|_| output.success))
     });
     version
@@ -148,17 +184,66 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u32> {
         .context(Inconclusive)
 }
 
-impl CredentialStore for Loaded<'_> {
-    fn credentials(&self) -> Result<Vec<Stored>> {
-        let output = psql(self.env, &self.server).run(DATABASE, "drill", sql::credentials())?;
-        sql::parse_pairs(&output)?
-            .into_iter()
-            .map(|(id, data)| Ok(Stored { id, data }))
-            .collect()
+impl Loaded<'_> {
+    fn as_superuser(&self) -> Psql<'_> {
+        psql(self.env, &self.server, &self.superuser)
+    }
+}
+
+impl RecoveredDatabase for Loaded<'_> {
+    fn container(&self) -> &str {
+        self.server.id()
+    }
+
+    fn name(&self) -> &str {
+        DATABASE
+    }
+
+    fn let_in(&self, role: &str) -> Result<String> {
+        let psql = self.as_superuser();
+        let is_missing = !psql
+            .run(MAINTENANCE, "drill", sql::missing_roles(&[role.to_owned()])?)?
+            .is_empty();
+        let role = if is_missing {
+            &self.env.app.config.postgres_user
+        } else {
+            role
+        };
+        psql.run(
+            MAINTENANCE,
+            "drill",
+            format!("ALTER ROLE {} LOGIN;\n", sql::ident(role)?),
+        )?;
+        Ok(role.to_owned())
+    }
+
+    fn run(&self, script: &str) -> Result<String> {
+        self.as_superuser().run(DATABASE, "drill", sql::script_of(script))
+    }
+
+    fn migrations(&self) -> Result<Option<Migrations>> {
+        let output = self.as_superuser().run(DATABASE, "drill", sql::migrations())?;
+        let found = sql::parse_migrations(&output)?;
+        Ok(found.map(|(count, newest)| Migrations { count, newest }))
+    }
+
+    fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {
+        let psql = self.as_superuser();
+        Ok(Box::new(psql.asks(DATABASE, sql::OTHERS_WORK.to_owned())))
+    }
+
+    fn psql(&self) -> Result<Command> {
+        self.as_superuser().command(DATABASE, "drill")
+    }
+
+    fn scratch(&self, name: &str) -> Result<Command> {
+        let psql = self.as_superuser();
+        psql.run(MAINTENANCE, "drill", sql::scratch_database(name)?)?;
+        psql.command(name, "drill")
     }
 
     fn binary_files(&self) -> Result<Vec<String>> {
-        let output = psql(self.env, &self.server).run(DATABASE, "drill", sql::binary_files())?;
+        let output = self.as_superuser().run(DATABASE, "drill", sql::binary_files())?;
         sql::parse_names(&output)
     }
 }

@@ -23,7 +23,7 @@ use self::messages::Messages;
 pub use self::rows::{put_rows, How, Put};
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan};
-use super::{ALLOW_PLAIN, CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, LISTENS_AFTER, TRUST_DUMP, YES};
+use super::{ALLOW_PLAIN, CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, LISTENS_AFTER, RESTART_N8N, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::engine::{Docker, Exec};
@@ -32,11 +32,14 @@ use crate::formats::pg_dump;
 use crate::process::{self, Chain, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
+use crate::store::manifest::Point;
 use crate::store::Kind;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-postgres");
+/// How the facts of a point begin that tell what a role may do.
+const ROLE_FACT: &str = "postgres.role.";
 /// Scripts are UTF-8; a dump says for itself what it is.
 const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
 
@@ -65,7 +68,7 @@ const ABOUT: About = About {
         details: "The file is verified and loaded beside the live database first; then the two are swapped. With --in-place\n\
                   n8n is stopped meanwhile, and a failure after the drop leaves no database but that dump.",
         operand: Some("FILE"),
-        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, DEACTIVATE, ALLOW_PLAIN],
+        flags: &[YES, KEEP_OLD, CREATE_ROLES, IN_PLACE, TRUST_DUMP, DEACTIVATE, ALLOW_PLAIN, RESTART_N8N],
         ..Row::ACTS
     },
     drill: Some("load the dump, compare, and decrypt the credentials with the point's key"),
@@ -169,6 +172,10 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
+    let around = {
+        let (app, docker) = (app.clone(), docker.clone());
+        thread::spawn(move || surroundings(&app, &docker).unwrap_or_default())
+    };
     let target = format!(
         "--dbname={}",
         sql::conninfo(
@@ -212,8 +219,30 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
     probe::check_is_n8ns(app, &summary)?;
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
+    let mut facts = facts(&summary);
+    facts.extend(around.join().unwrap_or_default());
     let workflows = reader.into_visitor().filter(|_| told);
-    Ok((File { kind, entry, sha256 }, facts(&summary), workflows))
+    Ok((File { kind, entry, sha256 }, facts, workflows))
+}
+
+/// What a drill has to know of the live server beside the dump: the rights of its roles, and n8n's migrations.
+fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
+    let scripts = [sql::roles(), sql::migrations()];
+    let [roles, migrations] = Psql::live(app, docker).run_each(&app.config.postgres_db, "facts", scripts)?;
+    let roles = sql::parse_roles(&roles)?.into_iter();
+    let mut facts: Vec<_> = roles
+        .map(|role| (format!("{ROLE_FACT}{}", role.name), role.rights()))
+        .collect();
+    if let Some((count, newest)) = sql::parse_migrations(&migrations)? {
+        facts.push(("n8n.migrations".to_owned(), format!("{count} {newest}")));
+    }
+    Ok(facts)
+}
+
+/// The roles that a point tells of.
+fn recorded_roles(point: &Point) -> Vec<sql::Role> {
+    let recorded = point.facts(ROLE_FACT);
+    recorded.map(|(name, rights)| sql::Role::parse(name, rights)).collect()
 }
 
 /// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
@@ -335,6 +364,7 @@ struct Psql<'a> {
     docker: &'a Docker,
     app: &'a App,
     container: &'a str,
+    user: &'a str,
 }
 
 impl<'a> Psql<'a> {
@@ -344,6 +374,7 @@ impl<'a> Psql<'a> {
             docker,
             app,
             container: &app.config.postgres_container,
+            user: &app.config.postgres_user,
         }
     }
 
@@ -374,17 +405,23 @@ impl<'a> Psql<'a> {
     /// None that a valid setting could cause.
     fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
         let script = sql::works(&sql::application_name(task, &self.app.config.postgres_db))?;
+        Ok(self.asks(database, script))
+    }
+
+    /// Asks, on a connection of its own to `database`, a question that is answered by `t` or `f`.
+    fn asks(&self, database: &str, script: String) -> impl Fn() -> bool + Send + 'static {
         let (docker, app) = (self.docker.clone(), self.app.clone());
-        let (container, database) = (self.container.to_owned(), database.to_owned());
-        Ok(move || {
+        let (container, user, database) = (self.container.to_owned(), self.user.to_owned(), database.to_owned());
+        move || {
             let psql = Psql {
                 docker: &docker,
                 app: &app,
                 container: &container,
+                user: &user,
             };
             psql.run(&database, "pulse", script.clone())
                 .is_ok_and(|output| output.trim() == "t")
-        })
+        }
     }
 
     fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
@@ -431,7 +468,7 @@ impl<'a> Psql<'a> {
         let application = sql::application_name(task, &config.postgres_db);
         let is_live = self.container == config.postgres_container;
         let port = config.postgres_port.filter(|_| is_live);
-        let target = sql::conninfo(&config.postgres_user, database, port, &application)?;
+        let target = sql::conninfo(self.user, database, port, &application)?;
         let mut argv = vec!["psql"];
         argv.extend(messages::FLAGS);
         argv.extend(sql::PSQL_FLAGS);

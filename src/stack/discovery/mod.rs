@@ -17,6 +17,7 @@ use crate::config::{Found, Problem};
 use crate::engine::describe::Described;
 use crate::store::Kind;
 
+pub use n8n::is_n8n_image;
 pub use recall::facts;
 
 use n8n::{role, Role};
@@ -43,6 +44,11 @@ const COMPOSE_PROJECT: &str = "BACKUP_COMPOSE_PROJECT";
 
 /// What is backed up through the engine.
 const OF_CONTAINERS: [Kind; 3] = [Kind::Postgres, Kind::Redis, Kind::N8n];
+
+/// Whether a container is one of n8n's servers.
+pub fn is_n8n(container: &Described) -> bool {
+    role(container).is_some()
+}
 
 /// Has n8n's containers tell what the stack of the project consists of, and fills the settings with it that are not set.
 /// An engine that does not answer tells nothing; whoever needs it next says so.

@@ -61,7 +61,7 @@ pub(super) fn role(container: &Described) -> Option<Role> {
 }
 
 /// Whether this is the name of an image of n8n: its last part, without tag and digest, is `n8n`.
-pub(super) fn is_n8n_image(image: &str) -> bool {
+pub fn is_n8n_image(image: &str) -> bool {
     let name = image.split('@').next().unwrap_or_default();
     let last = name.rsplit('/').next().unwrap_or_default();
     last.split(':').next() == Some("n8n")

@@ -152,6 +152,15 @@ impl Point {
         }
     }
 
+    /// What the last drill has shown, part by part: `key`, `opened`, ... and what of it.
+    pub fn proofs(&self) -> Vec<(&'static str, &str)> {
+        let proofs = marks::PROOFS.iter().chain([&marks::REHEARSED]);
+        let short = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
+        proofs
+            .filter_map(|name| Some((short(name), self.fact(name)?)))
+            .collect()
+    }
+
     /// What the last drill has shown.
     pub fn drill(&self) -> Option<DrillOutcome> {
         match self.marked(marks::DRILL) {

@@ -1,15 +1,16 @@
 //! test-recovery: recovery points, whole and damaged, recovered into scratch containers.
 
 mod containers;
+mod key;
 mod proof;
 
-use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use crate::common::point::{edit, encrypt, fact, forge, gunzip, gzip, manifest};
 use crate::common::{assert_same, done, has_program, matches, name, sh, skip, Outcome, Sandbox};
 
 /// The label of the scratch containers.
@@ -35,59 +36,6 @@ fn assert_ends(outcome: &Outcome, code: i32, reason: &str) {
     );
 }
 
-/// The manifest of the only recovery point.
-fn manifest(sandbox: &Sandbox) -> PathBuf {
-    let found = sandbox.backups("sets");
-    assert_eq!(found.len(), 1, "{found:?}");
-    found[0].clone()
-}
-
-/// The value of a fact in the only manifest.
-fn fact(sandbox: &Sandbox, name: &str) -> Option<String> {
-    let text = fs::read_to_string(manifest(sandbox)).unwrap();
-    let prefix = format!("# {name}: ");
-    text.lines()
-        .find_map(|line| line.strip_prefix(&prefix).map(str::to_owned))
-}
-
-/// Changes the text of the only manifest.
-#[track_caller]
-fn edit(sandbox: &Sandbox, change: impl FnOnce(&str) -> String) {
-    let path = manifest(sandbox);
-    let text = fs::read_to_string(&path).unwrap();
-    let changed = change(&text);
-    assert_ne!(changed, text, "nothing changed");
-    fs::write(path, changed).unwrap();
-}
-
-/// Gives a backup file other contents, and the manifest the checksum of those: only what the contents mean can tell.
-#[track_caller]
-fn forge(sandbox: &Sandbox, file: &Path, contents: &[u8]) {
-    let sum = |path: &Path| sh("sha256sum <\"$1\" | cut -c1-64", &[path.as_os_str()]);
-    let before = sum(file);
-    fs::write(file, contents).unwrap();
-    let after = sum(file);
-    if before == after {
-        return;
-    }
-    edit(sandbox, |text| text.replace(before.trim(), after.trim()));
-}
-
-/// Packs as gzip does.
-fn gzip(sandbox: &Sandbox, contents: &[u8]) -> Vec<u8> {
-    let path = sandbox.aside("packed");
-    fs::write(&path, contents).unwrap();
-    sh("gzip -f -n -- \"$1\"", &[path.as_os_str()]);
-    fs::read(path.with_extension("gz")).unwrap()
-}
-
-/// Unpacks as gzip does.
-fn gunzip(file: &Path) -> Vec<u8> {
-    let mut command = Command::new("gzip");
-    command.arg("-dc").arg(file);
-    crate::common::output(command).stdout
-}
-
 /// What the engine knows of the sandbox's own containers, which a drill must not change.
 fn live(sandbox: &Sandbox) -> String {
     let format = "{{.Name}} {{.State.StartedAt}} {{.State.Status}} {{.RestartCount}} {{json .Mounts}}";
@@ -95,12 +43,6 @@ fn live(sandbox: &Sandbox) -> String {
     let mut command = Command::new("docker");
     command.args(["inspect", "--format", format]).args(&names);
     done(command)
-}
-
-/// Encrypts as n8n does.
-fn encrypt(key: &str, plain: &str) -> String {
-    let script = "printf '%s\\n%s' \"$1\" \"$2\" | openssl enc -aes-256-cbc -md md5 -a -A -pass stdin 2>/dev/null";
-    sh(script, &[OsStr::new(key), OsStr::new(plain)])
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn the_key_proof_tells_right_from_wrong_and_from_unknown() {
     assert_ends(
         &outcome,
         1,
-        "Decrypted 0 of 12 credentials with the backed-up key; 12 cannot be decrypted, such as ID id0, id1",
+        "Decrypted 0 of 12 credentials with the backed-up key; 12 cannot be decrypted: ID id0, ID id1",
     );
     outcome.assert_never_says(wrong);
     assert!(fact(&sandbox, "drill").unwrap().ends_with(": key"));
@@ -109,7 +109,7 @@ fn the_key_proof_tells_right_from_wrong_and_from_unknown() {
     assert_ends(
         &outcome,
         1,
-        "Decrypted 10 of 12 credentials with the backed-up key; 1 cannot be decrypted, such as ID id3",
+        "Decrypted 10 of 12 credentials with the backed-up key; 1 cannot be decrypted: ID id3",
     );
     let unknown: String = text
         .lines()

@@ -207,20 +207,18 @@ SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM unnest(ARRAY[{list}]::text[]
     ))
 }
 
-/// Asks, connected to a database of n8n's, for its stored credentials: lines of hex ID and hex data. The table may stand
-/// in any schema, and its name may have a prefix. Read by [`parse_pairs`].
-pub fn credentials() -> String {
-    format!(
-        r#"{PRELUDE}
-SELECT format('SELECT concat_ws(E''\t'', encode(convert_to(id::text, ''UTF8''), ''hex''), encode(convert_to(data::text, ''UTF8''), ''hex'')) FROM %s ORDER BY 1',
-    c.oid::regclass)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity'
-AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname IN ('id', 'data') AND NOT a.attisdropped) = 2
-ORDER BY c.oid \gexec
-"#
-    )
+/// Asks whether another session works in the database: `t` or `f`. n8n looks by `SELECT 1` whether it is there.
+pub const OTHERS_WORK: &str =
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = current_database()\n\
+    AND state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid()\n\
+    AND query <> 'SELECT 1');\n";
+
+/// Makes `name` an empty database in UTF-8, on a scratch server.
+pub fn scratch_database(name: &str) -> Result<String> {
+    let name = ident(name)?;
+    Ok(format!(
+        "{PRELUDE}DROP DATABASE IF EXISTS {name};\nCREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8';\n"
+    ))
 }
 
 /// Asks, connected to a database of n8n's, for the files of binary data that executions name: lines of hex. The table may
@@ -258,4 +256,116 @@ pub fn knows_restrict(version: &str) -> bool {
         (Some(Ok(major)), _) => major >= 18,
         _ => false,
     }
+}
+
+/// Asks, connected to a database of n8n's, how many migrations it has seen, and for the newest. Read by [`parse_migrations`].
+pub fn migrations() -> String {
+    format!(
+        r#"{PRELUDE}
+SELECT format('SELECT concat_ws(E''\t'', count(*), encode(convert_to(coalesce((SELECT name FROM %1$s ORDER BY id DESC LIMIT 1), ''none''), ''UTF8''), ''hex'')) FROM %1$s', c.oid::regclass)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND right(c.relname, 10) = 'migrations' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+AND ARRAY['id', 'name', 'timestamp'] <@ ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid)
+ORDER BY c.oid LIMIT 1 \gexec
+"#
+    )
+}
+
+/// Reads the answer to [`migrations`]: a number and a name, where there is such a table.
+pub fn parse_migrations(output: &str) -> Result<Option<(u64, String)>> {
+    match output.trim_end().split_once('\t') {
+        Some((count, newest)) => Ok(Some((number(count)?, unhex(newest)?))),
+        None => Ok(None),
+    }
+}
+
+/// What a role may do on its server and in its database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// It is a superuser.
+    pub superuser: bool,
+    /// It owns the database.
+    pub owner: bool,
+    /// It may create schemas and trusted extensions in it.
+    pub create: bool,
+    /// The roles that it is a member of.
+    pub member_of: Vec<String>,
+}
+
+impl Role {
+    /// For a manifest: words, and the names in hexadecimal.
+    pub fn rights(&self) -> String {
+        let words = [
+            ("superuser", self.superuser),
+            ("owner", self.owner),
+            ("create", self.create),
+        ];
+        let words = words
+            .into_iter()
+            .filter(|(_, has)| *has)
+            .map(|(word, _)| word.to_owned());
+        let groups = self.member_of.iter().map(|name| format!("member:{}", hex(name)));
+        words.chain(groups).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Reads [`Role::rights`].
+    pub fn parse(name: &str, rights: &str) -> Self {
+        let has = |word: &str| rights.split_whitespace().any(|other| other == word);
+        let groups = rights
+            .split_whitespace()
+            .filter_map(|word| unhex(word.strip_prefix("member:")?).ok());
+        Self {
+            name: name.to_owned(),
+            superuser: has("superuser"),
+            owner: has("owner"),
+            create: has("create"),
+            member_of: groups.collect(),
+        }
+    }
+}
+
+/// Asks, in the live database, for the roles that log in, own something or are members. Read by [`parse_roles`].
+pub fn roles() -> String {
+    format!(
+        "{PRELUDE}\
+SELECT concat_ws(E'\\t', encode(convert_to(r.rolname, 'UTF8'), 'hex'), concat_ws(' ', CASE WHEN r.rolsuper THEN 'superuser' END,
+    CASE WHEN d.datdba = r.oid THEN 'owner' END, CASE WHEN has_database_privilege(r.oid, d.oid, 'CREATE') THEN 'create' END,
+    (SELECT string_agg('member:' || encode(convert_to(g.rolname, 'UTF8'), 'hex'), ' ' ORDER BY g.rolname)
+        FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname !~ '^pg_')))
+FROM pg_roles r, pg_database d WHERE d.datname = current_database() AND r.rolname !~ '^pg_' ORDER BY r.rolname;
+"
+    )
+}
+
+/// Reads the answer to [`roles`].
+pub fn parse_roles(output: &str) -> Result<Vec<Role>> {
+    let role = |line: &str| {
+        let (name, rights) = line.split_once('\t').unwrap_or((line, ""));
+        Ok(Role::parse(&unhex(name)?, rights))
+    };
+    output.lines().map(role).collect()
+}
+
+/// Gives the roles of a scratch server, all of which are there, the rights in `database` that they were recorded with.
+pub fn grant_rights(roles: &[Role], database: &str) -> Result<String> {
+    let mut script = PRELUDE.to_owned();
+    let database = ident(database)?;
+    for role in roles {
+        let name = ident(&role.name)?;
+        if role.superuser {
+            script.push_str(&format!("ALTER ROLE {name} SUPERUSER;\n"));
+        }
+        for group in &role.member_of {
+            script.push_str(&format!("GRANT {} TO {name};\n", ident(group)?));
+        }
+        if role.create {
+            script.push_str(&format!("GRANT CREATE, TEMPORARY ON DATABASE {database} TO {name};\n"));
+        }
+        if role.owner {
+            script.push_str(&format!("ALTER DATABASE {database} OWNER TO {name};\n"));
+        }
+    }
+    Ok(script)
 }

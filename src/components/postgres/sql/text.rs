@@ -2,6 +2,8 @@
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::formats::text::unhex as unhexed;
+
 /// Flags of every `psql` that runs a script of this module: no rc file, unaligned tuples only, quiet, never ask for a
 /// password, stop at the first error (exit status 3), script on standard input with line numbers in messages.
 pub const PSQL_FLAGS: [&str; 6] = ["-XAtqw", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d"];
@@ -21,6 +23,11 @@ pub const PRELUDE: &str = "SET client_min_messages = warning;\n\
     SET ROLE NONE;\n\
     DO $prelude$ BEGIN PERFORM pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
     WHERE name IN ('idle_session_timeout', 'transaction_timeout'); END $prelude$;\n";
+
+/// A whole script of these lines.
+pub fn script_of(lines: &str) -> String {
+    format!("{PRELUDE}{lines}")
+}
 
 /// Stands between scripts that run in one session, and has psql print a line that no script prints.
 pub const SEPARATE: &str = "\\echo =====\n";
@@ -134,17 +141,6 @@ pub fn parse_names(output: &str) -> Result<Vec<String>> {
     output.lines().map(unhex).collect()
 }
 
-/// Reads lines of two hex texts, the answer to [`credentials`].
-pub fn parse_pairs(output: &str) -> Result<Vec<(String, String)>> {
-    output
-        .lines()
-        .map(|line| match line.split_once('\t') {
-            Some((left, right)) => Ok((unhex(left)?, unhex(right)?)),
-            None => bail!("unexpected line from psql"),
-        })
-        .collect()
-}
-
 /// `name` as a literal, checked as [`ident`] does: a longer one would silently miss in a comparison.
 pub(super) fn name_literal(name: &str) -> Result<String> {
     ident(name)?;
@@ -166,6 +162,11 @@ pub fn truth(field: &str) -> Result<bool> {
     }
 }
 
+/// The UTF-8 of `text` in hexadecimal.
+pub(super) fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
 pub fn unhex(field: &str) -> Result<String> {
     String::from_utf8(bytes_of(field)?).with_context(|| format!("psql gave {field:?}, which is not UTF-8"))
 }
@@ -175,15 +176,6 @@ pub(super) fn unhex_lossy(field: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes_of(field)?).into_owned())
 }
 
-pub(super) fn bytes_of(field: &str) -> Result<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let bytes: Option<Vec<u8>> = field
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| match *pair {
-            [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
-            _ => None,
-        })
-        .collect();
-    bytes.with_context(|| format!("psql gave {field:?} where hex was expected"))
+fn bytes_of(field: &str) -> Result<Vec<u8>> {
+    unhexed(field).with_context(|| format!("psql gave {field:?} where hex was expected"))
 }

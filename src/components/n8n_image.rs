@@ -1,0 +1,186 @@
+//! n8n's own image, by which a drill asks n8n itself.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{bail, Result};
+
+use super::credentials;
+use crate::app::App;
+use crate::config::Secret;
+use crate::engine::{Docker, Exec};
+use crate::process::hinted;
+use crate::stack::discovery::{is_n8n, is_n8n_image};
+use crate::store::manifest::Point;
+
+/// How the facts of a point begin that tell which image n8n's containers were made from.
+pub const IMAGE_FACT: &str = "n8n.image.";
+/// As [`IMAGE_FACT`], of the version.
+const VERSION_FACT: &str = "n8n.version.";
+/// Prints n8n's `config`, or the key in the file that its environment names.
+const READ_KEY: &str = r#"if [ -r "${N8N_ENCRYPTION_KEY_FILE-}" ]; then
+  printf 'key '; cat -- "$N8N_ENCRYPTION_KEY_FILE"
+else
+  printf 'config '; cat -- "${N8N_USER_FOLDER:-$HOME}/.n8n/config"
+fi"#;
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An image of n8n that is on this host.
+#[derive(Clone, Debug)]
+pub struct N8nImage {
+    /// Its ID.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// n8n's version, as far as the image tells.
+    pub version: Option<String>,
+    /// The container of the stack that was made from it.
+    pub container: Option<String>,
+    /// The variables of that container.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The image of the stack's n8n: that of its containers, else the one that the recovery point names, where it is here.
+pub fn find(app: &App, docker: &Docker, point: &Point) -> Result<Option<N8nImage>> {
+    for container in app.n8n_containers(docker)? {
+        if let Some(described) = docker.describe(&[&container.name])?.pop().filter(is_n8n) {
+            return Ok(Some(N8nImage {
+                id: container.image_id,
+                name: container.image,
+                version: Some(container.version).filter(|version| !version.is_empty()),
+                container: Some(container.name),
+                environment: described.env,
+            }));
+        }
+    }
+    for (_, fact) in point.facts(IMAGE_FACT) {
+        let (name, id) = fact.rsplit_once(' ').unwrap_or((fact, fact));
+        if let Some(image) = is_n8n_image(name).then(|| of_name(docker, id)).transpose()?.flatten() {
+            let name = name.to_owned();
+            return Ok(Some(N8nImage { name, ..image }));
+        }
+    }
+    Ok(None)
+}
+
+/// An image by its name or ID; none when it is not here.
+pub fn of_name(docker: &Docker, name: &str) -> Result<Option<N8nImage>> {
+    let image = docker.describe_image(name)?;
+    Ok(image.map(|image| N8nImage {
+        id: image.id,
+        name: name.to_owned(),
+        version: image.version,
+        container: None,
+        environment: BTreeMap::new(),
+    }))
+}
+
+/// Compares the n8n that will run on a recovery point with the one that it was made of. Gives what to warn of.
+///
+/// # Errors
+/// When it is older: its migrations go forward only, so it would not start, or damage what it does not know.
+pub fn check_version(app: &App, docker: &Docker, point: &Point) -> Result<Option<String>> {
+    let made_by = point.facts(VERSION_FACT).map(|(_, version)| version);
+    let Some(made_by) = made_by.max_by_key(|version| numbers(version)) else {
+        return Ok(None);
+    };
+    for container in app.n8n_containers(docker)? {
+        let (name, version) = (&container.name, &container.version);
+        match numbers(version).cmp(&numbers(made_by)) {
+            _ if version.is_empty() => {}
+            Ordering::Less => {
+                let image = point.facts(IMAGE_FACT).find_map(|(_, fact)| fact.split(' ').next());
+                bail!(hinted(
+                    format_args!(
+                        "{name} is n8n {version}, and the recovery point was made by n8n {made_by}: an older n8n does not \
+                         run on the database of a newer one"
+                    ),
+                    format_args!(
+                        "set n8n's image to version {made_by} ({}) and run docker compose up --no-start, or add --force",
+                        image.unwrap_or("image unknown")
+                    )
+                ))
+            }
+            Ordering::Equal => {}
+            Ordering::Greater => {
+                return Ok(Some(format!(
+                    "{name} is n8n {version}, and will migrate the database of n8n {made_by} when it starts; there is no way back"
+                )))
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The numbers of a version; what follows them does not count.
+fn numbers(version: &str) -> Vec<u64> {
+    let core = version
+        .trim_start_matches('v')
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default();
+    core.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+impl N8nImage {
+    /// n8n with its version, for messages.
+    pub fn title(&self) -> String {
+        match &self.version {
+            Some(version) => format!("n8n {version}"),
+            None => format!("n8n ({})", self.name),
+        }
+    }
+
+    /// This image with the container and the variables of the stack's n8n, but for those that came with that one's image.
+    pub fn in_place_of(self, live: Option<Self>, docker: &Docker) -> Result<Self> {
+        let Some(live) = live else { return Ok(self) };
+        let own = docker.image_environment(&live.id)?;
+        let mut environment = live.environment;
+        environment.retain(|name, value| !own.contains(&format!("{name}={value}")));
+        Ok(Self {
+            container: live.container,
+            environment,
+            ..self
+        })
+    }
+
+    /// A variable of its container; an empty one is none.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The key that the running n8n uses; none where that cannot be found out.
+    pub fn live_key(&self, docker: &Docker) -> Option<Secret> {
+        if let Some(key) = self.variable("N8N_ENCRYPTION_KEY") {
+            return Some(Secret::new(key));
+        }
+        let docker = docker.clone().with_stall(PATIENCE);
+        let ask = docker.exec(self.container.as_deref()?, Exec::default(), &["sh", "-c", READ_KEY]);
+        let output = docker
+            .answer("sh", ask, None)
+            .ok()
+            .filter(|output| output.success)?
+            .text();
+        match output.split_once(' ')? {
+            ("config", text) => credentials::key_of_config(text.as_bytes()).ok().flatten(),
+            (_, key) => Some(Secret::new(key.trim())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        let is_older = |a: &str, b: &str| numbers(a) < numbers(b);
+        assert!(is_older("2.9.9", "2.40.7") && is_older("1.123.4", "2.0.0") && is_older("2.40", "2.40.7"));
+        assert!(!is_older("2.40.7", "2.40.7-exp.0") && !is_older("v2.40.8", "2.40.7"));
+    }
+}

@@ -1,0 +1,268 @@
+//! The environment of n8n in a drill: that of the stack's n8n, without what would lead out of the scratch containers.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::config::Secret;
+
+/// The port of n8n; nothing else listens where it does but PostgreSQL.
+pub const PORT: &str = "5678";
+/// A directory in memory, where the host has one.
+const MEMORY: &str = "/dev/shm";
+
+/// What is never taken over, by how it begins: what concerns the container, or would reach out, or is found on another server.
+const DROPPED: [&str; 27] = [
+    "PATH",
+    "HOME",
+    "HOSTNAME",
+    "LD_",
+    "DOCKER_",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "DB_",
+    "QUEUE_",
+    "EXECUTIONS_MODE",
+    "OFFLOAD_",
+    "WEBHOOK_",
+    "EXTERNAL_",
+    "N8N_RUNNERS_",
+    "N8N_SSL_",
+    "N8N_SMTP_",
+    "N8N_LICENSE_",
+    "N8N_LOG_",
+    "N8N_SENTRY_",
+    "N8N_OTEL_",
+    "N8N_DIAGNOSTICS_",
+    "N8N_MULTI_MAIN_",
+    "N8N_WEBHOOK_URL",
+    "N8N_EDITOR_BASE_URL",
+    "N8N_ENDPOINT_HEALTH",
+    "N8N_CONFIG_FILES",
+];
+/// What is of [`DROPPED`] and says what the database is like.
+const KEPT: [&str; 2] = ["DB_POSTGRESDB_SCHEMA", "DB_TABLE_PREFIX"];
+
+/// What is the same in every drill.
+const SET: [(&str, &str); 20] = [
+    ("DB_TYPE", "postgresdb"),
+    ("DB_POSTGRESDB_HOST", "127.0.0.1"),
+    ("DB_POSTGRESDB_PORT", "5432"),
+    ("DB_POSTGRESDB_PASSWORD", "none"),
+    ("EXECUTIONS_MODE", "regular"),
+    ("OFFLOAD_MANUAL_EXECUTIONS_TO_WORKERS", "false"),
+    ("N8N_RUNNERS_MODE", "internal"),
+    ("N8N_PORT", PORT),
+    ("N8N_PATH", "/"),
+    ("N8N_PROTOCOL", "http"),
+    ("N8N_HOST", "localhost"),
+    ("N8N_LISTEN_ADDRESS", "127.0.0.1"),
+    ("N8N_DIAGNOSTICS_ENABLED", "false"),
+    ("N8N_VERSION_NOTIFICATIONS_ENABLED", "false"),
+    ("N8N_TEMPLATES_ENABLED", "false"),
+    ("N8N_LICENSE_AUTO_RENEW_ENABLED", "false"),
+    ("N8N_LICENSE_DETACH_FLOATING_ON_SHUTDOWN", "false"),
+    ("N8N_REINSTALL_MISSING_PACKAGES", "false"),
+    ("N8N_LOG_LEVEL", "info"),
+    ("N8N_LOG_OUTPUT", "console"),
+];
+
+/// What a drill decides.
+pub struct Place<'a> {
+    pub role: &'a str,
+    pub database: &'a str,
+    pub key: &'a Secret,
+    pub user_folder: &'a str,
+}
+
+/// The variables that n8n gets.
+pub fn of_drill(live: &BTreeMap<String, String>, place: &Place<'_>) -> Vec<(String, String)> {
+    let chosen = [
+        ("DB_POSTGRESDB_USER", place.role),
+        ("DB_POSTGRESDB_DATABASE", place.database),
+        ("N8N_ENCRYPTION_KEY", place.key.reveal()),
+        ("N8N_USER_FOLDER", place.user_folder),
+    ];
+    let set: Vec<(&str, &str)> = SET.into_iter().chain(chosen).collect();
+    let is_set = |name: &str| set.iter().any(|(other, _)| *other == name);
+    let taken = live
+        .iter()
+        .filter(|(name, value)| is_taken(name, value) && !is_set(name));
+    let mut all: Vec<(String, String)> = taken.map(|(name, value)| (name.clone(), value.clone())).collect();
+    all.extend(
+        set.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    all
+}
+
+fn is_taken(name: &str, value: &str) -> bool {
+    // The engine's file has a line for each, and takes what begins with # for a comment.
+    let fits = !value.contains(['\n', '\r', '\0']) && !name.is_empty() && !name.contains(['#', ' ', '\n', '\t']);
+    // What a file holds is not there; where n8n stores data is there no more, or in a cloud.
+    let leads_out = name.ends_with("_FILE")
+        || name.ends_with("_FILES")
+        || name.to_ascii_lowercase().ends_with("_proxy")
+        || (name.starts_with("N8N_") && (name.contains("STORAGE") || name.contains("BINARY_DATA_MODE")));
+    let dropped = DROPPED.iter().any(|begin| name.starts_with(begin)) && !KEPT.contains(&name);
+    fits && !leads_out && !dropped
+}
+
+/// A file with variables, in memory where the host has such a place. It is removed when this goes out of scope.
+pub struct EnvFile(PathBuf);
+
+impl EnvFile {
+    /// Writes it; one of a run that was killed is replaced.
+    pub fn write(owner: &str, variables: &[(String, String)]) -> Result<Self> {
+        let path = Self::path_of(owner);
+        let _ = fs::remove_file(&path);
+        let text: String = variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        let create = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            let written = Self(path.clone());
+            file.write_all(text.as_bytes()).map(|()| written)
+        };
+        create().with_context(|| format!("Cannot write {}", path.display()))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes what a killed run has left.
+    pub fn sweep(owner: &str) {
+        let _ = fs::remove_file(Self::path_of(owner));
+    }
+
+    fn path_of(owner: &str) -> PathBuf {
+        let dir = Path::new(MEMORY);
+        let dir = if dir.is_dir() {
+            dir.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        dir.join(format!(".n8n-backup-{owner}.env"))
+    }
+}
+
+impl Drop for EnvFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_would_lead_out_is_not_taken_over() {
+        let live: BTreeMap<String, String> = [
+            ("PATH", "/bin"),
+            ("HOME", "/root"),
+            ("LD_PRELOAD", "/x.so"),
+            ("DOCKER_HOST", "tcp://x"),
+            ("https_proxy", "http://x"),
+            ("HTTP_PROXY", "http://x"),
+            ("NODE_OPTIONS", "--require=/x"),
+            ("DB_TYPE", "sqlite"),
+            ("DB_POSTGRESDB_HOST", "live"),
+            ("DB_POSTGRESDB_PASSWORD_FILE", "/run/secrets/x"),
+            ("DB_POSTGRESDB_SSL_ENABLED", "true"),
+            ("QUEUE_BULL_REDIS_HOST", "live"),
+            ("EXECUTIONS_MODE", "queue"),
+            ("N8N_RUNNERS_MODE", "external"),
+            ("N8N_ENCRYPTION_KEY", "another"),
+            ("N8N_ENCRYPTION_KEY_FILE", "/run/secrets/x"),
+            ("N8N_EXTERNAL_STORAGE_S3_HOST", "s3"),
+            ("N8N_DEFAULT_BINARY_DATA_MODE", "s3"),
+            ("N8N_PORT", "80"),
+            ("WEBHOOK_URL", "https://live"),
+            ("ODD", "a\nb"),
+            ("DB_POSTGRESDB_SCHEMA", "n8n"),
+            ("DB_TABLE_PREFIX", "x_"),
+            ("GENERIC_TIMEZONE", "Europe/Berlin"),
+            ("N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION", "true"),
+            ("MINE", "a b=c"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let place = Place {
+            role: "n8n",
+            database: "drill",
+            key: &Secret::new("right"),
+            user_folder: "/home/node",
+        };
+        let all = of_drill(&live, &place);
+        let get = |name: &str| {
+            let found: Vec<&str> = all
+                .iter()
+                .filter(|(other, _)| other == name)
+                .map(|(_, value)| value.as_str())
+                .collect();
+            assert!(found.len() < 2, "{name}");
+            found.first().copied()
+        };
+        for name in [
+            "PATH",
+            "HOME",
+            "LD_PRELOAD",
+            "DOCKER_HOST",
+            "https_proxy",
+            "HTTP_PROXY",
+            "NODE_OPTIONS",
+            "WEBHOOK_URL",
+            "ODD",
+        ] {
+            assert_eq!(get(name), None, "{name}");
+        }
+        assert!(!all
+            .iter()
+            .any(|(name, _)| name.ends_with("_FILE") || name.contains("S3") || name.contains("QUEUE")));
+        for (name, value) in [
+            ("DB_TYPE", "postgresdb"),
+            ("DB_POSTGRESDB_HOST", "127.0.0.1"),
+            ("DB_POSTGRESDB_USER", "n8n"),
+            ("DB_POSTGRESDB_SCHEMA", "n8n"),
+            ("DB_TABLE_PREFIX", "x_"),
+            ("EXECUTIONS_MODE", "regular"),
+            ("N8N_RUNNERS_MODE", "internal"),
+            ("N8N_ENCRYPTION_KEY", "right"),
+            ("N8N_PORT", PORT),
+            ("GENERIC_TIMEZONE", "Europe/Berlin"),
+            ("N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION", "true"),
+            ("MINE", "a b=c"),
+        ] {
+            assert_eq!(get(name), Some(value), "{name}");
+        }
+        assert_eq!(get("DB_POSTGRESDB_SSL_ENABLED"), None);
+    }
+
+    #[test]
+    fn the_file_is_ours_alone_and_goes() {
+        let owner = format!("unit{}", std::process::id());
+        let path = {
+            fs::write(EnvFile::path_of(&owner), "left").unwrap();
+            let file = EnvFile::write(&owner, &[("A".to_owned(), "b".to_owned())]).unwrap();
+            assert_eq!(fs::read_to_string(file.path()).unwrap(), "A=b\n");
+            assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+            file.path().to_owned()
+        };
+        assert!(!path.exists());
+    }
+}

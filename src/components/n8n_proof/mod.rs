@@ -1,0 +1,287 @@
+//! n8n itself proves a recovered database: it opens every credential, and starts from it.
+//!
+//! Its container is made from n8n's own image, and shares the network of the scratch PostgreSQL, which has none. What it decrypts
+//! stays in its memory. It changes what it runs on, so this comes after everything that is counted and compared.
+
+mod environment;
+mod log;
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use self::environment::{EnvFile, Place, PORT};
+use self::log::Log;
+use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
+use super::key_proof::Proof;
+use super::n8n_image::N8nImage;
+use crate::config::Secret;
+use crate::engine::{Exec, ScratchContainer};
+use crate::process::{Chain, Input};
+use crate::report::units;
+use crate::store::marks;
+use crate::stream::read::read;
+
+/// The fact of a point that tells the role that n8n logs in as.
+const LOGIN_FACT: &str = "stack.postgres.user";
+
+/// n8n's user folder in the official image.
+const USER_FOLDER: &str = "/home/node";
+/// Where n8n writes what it decrypts: in the container's memory.
+const DECRYPTED: &str = "/n8n-backup-decrypted";
+const TMPFS: &str = "/n8n-backup-decrypted:mode=1777,noexec,nosuid,nodev,size=512m";
+/// Less free memory than this, and n8n is not started: it would push the live stack out of it.
+const LEAST_MEMORY: u64 = 1 << 30;
+/// How long after its start n8n may go on telling which workflows it cannot activate.
+const SETTLES: Duration = Duration::from_secs(2);
+/// How long a session of the database counts as at work.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The container's first process. It does nothing, and ends when it is told to.
+const WAIT: &str = "trap 'exit 0' INT TERM; sleep 86400 & wait";
+/// Has n8n decrypt every credential, and prints how many there are. n8n's messages go to standard error.
+const EXPORT: &str = r#"umask 077
+n8n export:credentials --all --decrypted --output="$1/credentials.json" >&2 || exit
+exec node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8")).length)' "$1/credentials.json""#;
+/// Ends when n8n is ready.
+const READY: &str = "const ask = () => fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`)
+  .then((answer) => answer.status === 200 || setTimeout(ask, 250), () => setTimeout(ask, 250)); ask();";
+
+/// What n8n has proven, as facts of the point.
+pub type Facts = Vec<(&'static str, String)>;
+
+/// Has n8n open every credential of the recovered database, and start from it. `archive` is that of its volume. Gives nothing where
+/// it cannot be tried, and warns of that.
+///
+/// # Errors
+/// When n8n does not open them, or does not start; with [`Inconclusive`] when a container could not be made.
+pub fn prove(
+    env: &DrillEnv<'_>,
+    image: &N8nImage,
+    database: &dyn RecoveredDatabase,
+    proof: &Proof,
+    archive: &Path,
+) -> Result<Facts> {
+    if let Some(free) = free_memory(env, database).filter(|free| *free < LEAST_MEMORY) {
+        JOURNAL.warn(format_args!(
+            "n8n was not started from the backup: {} of memory are free, and it needs {}",
+            units::amount(free),
+            units::amount(LEAST_MEMORY)
+        ));
+        return Ok(Vec::new());
+    }
+    let begun = Instant::now();
+    let n8n = N8n::create(env, image, database, proof, archive).context(Inconclusive)?;
+    forget(database, &proof.dead)?;
+    let before = database.migrations().context(Inconclusive)?;
+    let mut facts = Vec::new();
+    let expected = proof.credentials - proof.dead.len();
+    if expected > 0 {
+        let opened = n8n
+            .open()
+            .with_context(|| format!("{} did not open the credentials", image.title()))?;
+        ensure!(
+            opened == expected,
+            "{} opened {opened} of {expected} credentials",
+            image.title()
+        );
+        let words = format!("{opened} of {expected}");
+        JOURNAL.success(format_args!("{} opened {words} credentials", image.title()));
+        facts.push((marks::OPENED, format!("{words} by {}", image.title())));
+    }
+    // The first command of n8n is the one that migrates.
+    let migrating = begun.elapsed();
+    let (took, log) = n8n
+        .start()
+        .with_context(|| format!("{} did not start from the backup", image.title()))?;
+    let took = units::span(took);
+    JOURNAL.success(format_args!("{} started from the backup in {took}", image.title()));
+    facts.push((marks::STARTED, format!("{} in {took}", image.title())));
+    let failed = log.failed_activations();
+    if !failed.is_empty() {
+        JOURNAL.info(format_args!(
+            "Without a network {} workflow(s) could not be activated: {}",
+            failed.len(),
+            failed.join(", ")
+        ));
+    }
+    let after = database.migrations().context(Inconclusive)?;
+    if let (Some(before), Some(after)) = (before, after) {
+        let title = image.title();
+        if before == after {
+            JOURNAL.info(format_args!(
+                "The recovered database had all {} migrations of {title}",
+                after.count
+            ));
+        } else {
+            let (from, to) = (before.count, after.count);
+            JOURNAL.warn(format_args!(
+                "{title} migrated the recovered database from {from} to {to} migrations"
+            ));
+            JOURNAL.info(format_args!(
+                "With the first of n8n's commands that took {}",
+                units::span(migrating)
+            ));
+            facts.push((marks::MIGRATED, format!("from {from} to {to} by {title}")));
+        }
+    }
+    Ok(facts)
+}
+
+/// The memory that is free where the scratch containers run; none where that is not told.
+fn free_memory(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Option<u64> {
+    let ask = env
+        .docker
+        .exec(database.container(), Exec::default(), &["cat", "/proc/meminfo"]);
+    let text = env.docker.answer("cat", ask, None).ok()?.text();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Deletes what n8n cannot open either, or which holds nothing to be opened, so that it does not stop at it.
+fn forget(database: &dyn RecoveredDatabase, dead: &[String]) -> Result<()> {
+    let ids: Vec<String> = dead
+        .iter()
+        .map(|id| format!("'{}'", id.replace('\'', "''").replace('\\', "")))
+        .collect();
+    let list = ids.join(", ");
+    let script = format!(
+        "SELECT format('DELETE FROM %s WHERE data = '''' OR id::text = ANY (%L)', c.oid::regclass, ARRAY[{list}]::text[])\n\
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace\n\
+         WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity' AND n.nspname !~ '^pg_' \\gexec\n"
+    );
+    database.run(&script).map(drop).context(Inconclusive)
+}
+
+/// n8n's container, in which it does not run yet.
+struct N8n<'a> {
+    env: &'a DrillEnv<'a>,
+    database: &'a dyn RecoveredDatabase,
+    container: ScratchContainer,
+}
+
+impl<'a> N8n<'a> {
+    /// Makes it, with its home from the archive, and starts it.
+    fn create(
+        env: &'a DrillEnv<'a>,
+        image: &N8nImage,
+        database: &'a dyn RecoveredDatabase,
+        proof: &Proof,
+        archive: &Path,
+    ) -> Result<Self> {
+        let live = image
+            .variable("DB_POSTGRESDB_USER")
+            .or_else(|| env.point.fact(LOGIN_FACT));
+        let role = database.let_in(live.unwrap_or(&env.app.config.postgres_user))?;
+        let folder = image
+            .variable("N8N_USER_FOLDER")
+            .filter(|folder| folder.starts_with('/'))
+            .unwrap_or(USER_FOLDER);
+        let home = format!("{}/.n8n", folder.trim_end_matches('/'));
+        let none = Secret::new("");
+        let place = Place {
+            role: &role,
+            database: database.name(),
+            key: proof.key.as_ref().unwrap_or(&none),
+            user_folder: folder,
+        };
+        let bytes = env.point.fact("n8n.bytes").and_then(|bytes| bytes.parse().ok());
+        env.check_room(&image.id, bytes.unwrap_or_default())?;
+        let file = EnvFile::write(env.owner(), &environment::of_drill(&image.environment, &place))?;
+        let mut container = env.n8n_container(
+            &image.id,
+            database.container(),
+            &home,
+            TMPFS,
+            file.path(),
+            &["-c", WAIT],
+        )?;
+        // The engine has read it.
+        drop(file);
+        let mut chain = env.app.chain();
+        let contents = read(&env.app.config, &mut chain, archive)?;
+        let (stdin, stdout) = chain.stream("docker cp", container.unpack(&home), Input::Piped)?;
+        let stdin = stdin.context("docker cp has no input")?;
+        chain.pump("unpacking the archive", contents, stdin, ());
+        chain.pump("reading from docker cp", stdout, io::sink(), ());
+        chain.finish().context("n8n's home could not be unpacked")?;
+        container.start()?;
+        Ok(Self {
+            env,
+            database,
+            container,
+        })
+    }
+
+    /// Has it decrypt every credential, and gives how many it wrote.
+    fn open(&self) -> Result<usize> {
+        let argv = ["sh", "-c", EXPORT, "sh", DECRYPTED];
+        let export = self.env.docker.exec(self.container.id(), Exec::default(), &argv);
+        let mut chain = Chain::new(self.env.app.config.drill_n8n);
+        chain.pulse(self.database.busy()?);
+        let (_, stdout) = chain.spawn("n8n export:credentials", export, Input::Null)?;
+        let counted = chain.collect("reading from n8n", stdout, 1 << 20);
+        let text = counted.get(&chain.finish()?)?;
+        let text = String::from_utf8_lossy(&text);
+        text.trim()
+            .parse()
+            .with_context(|| format!("n8n gave {text:?} where a number was expected"))
+    }
+
+    /// Starts the server, and waits until it is ready. Gives how long that took, and what it printed.
+    fn start(&self) -> Result<(Duration, Log)> {
+        let begun = Instant::now();
+        let docker = &self.env.docker;
+        let log = Log::default();
+        let (sender, events) = mpsc::channel();
+        for (event, argv) in [
+            (Event::Ended, &["sh", "-c", "exec n8n 2>&1"][..]),
+            (Event::Ready, &["node", "-e", READY, PORT]),
+        ] {
+            // It ends with the container.
+            let mut chain = Chain::new(Duration::from_secs(86_400));
+            let (_, stdout) = chain.spawn(
+                "n8n",
+                docker.exec(self.container.id(), Exec::default(), argv),
+                Input::Null,
+            )?;
+            chain.pump("reading from n8n", stdout, io::sink(), log.clone());
+            let sender = sender.clone();
+            thread::spawn(move || sender.send((event, chain.finish().map(drop))));
+        }
+        let limit = self.env.app.config.drill_n8n;
+        let busy = self.database.busy()?;
+        let mut patience = limit;
+        loop {
+            match events.recv_timeout(patience) {
+                Ok((Event::Ready, Ok(()))) => break,
+                Ok((_, Err(error))) => return Err(error.context(log.last_lines())),
+                Ok((Event::Ended, Ok(()))) => bail!("it ended with exit code 0: {}", log.last_lines()),
+                // A migration takes the time that it takes.
+                Err(_) if busy() => patience = PAUSE,
+                Err(_) => bail!("it was not ready after {} s: {}", limit.as_secs(), log.last_lines()),
+            }
+        }
+        let took = begun.elapsed();
+        while !log.is_settled() && begun.elapsed() < took + SETTLES {
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok((took, log))
+    }
+}
+
+/// What n8n's server comes to.
+#[derive(Clone, Copy)]
+enum Event {
+    Ended,
+    Ready,
+}
+
+/// Removes what a killed run may have left on this host.
+pub fn sweep(env: &DrillEnv<'_>) {
+    EnvFile::sweep(env.owner());
+}
