@@ -1,5 +1,6 @@
 //! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
 
+mod compat;
 mod drill;
 mod leftovers;
 mod live;

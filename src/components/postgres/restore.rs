@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
+use super::compat;
 use super::leftovers::sweep;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{load, once_started, trust, verify, Psql};
@@ -102,41 +103,8 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
             missing_roles.join(", ")
         );
     }
-    for (kind, name) in sql::parse_named(&blockers)? {
-        match kind.as_str() {
-            "prepared" => bail!(
-                "Database {live} has a prepared transaction ({name}): end it with COMMIT PREPARED or ROLLBACK PREPARED"
-            ),
-            "extension" => bail!(
-                "The dump needs the extension {name}, which the server in {} does not have: take an image that has it",
-                config.postgres_container
-            ),
-            "bound" => bail!(
-                "The dump needs the extension {name}, which can be created in database {live} alone, so that it cannot be loaded \
-                 beside it: restore the dump by psql, into an empty database {live}"
-            ),
-            "slot" => journal.warn(format_args!(
-                "The replication slot {name} goes with the database that is replaced"
-            )),
-            _ => journal.warn(format_args!(
-                "The {kind} {name} stays with the database that is replaced, which cannot be dropped before it"
-            )),
-        }
-    }
-    if let Some(made) = summary.server_version.as_deref().and_then(major) {
-        let there = server.version / 10_000;
-        if made > there {
-            ensure!(
-                !options.in_place,
-                "The dump was made from PostgreSQL {made} and the server is {there}: what it does not know would fail when the live \
-                 database is gone already, so --in-place is not done"
-            );
-            journal.warn(format_args!(
-                "The dump was made from PostgreSQL {made} and the server is {there}: what it does not know will fail, \
-                 before the live database is touched"
-            ));
-        }
-    }
+    compat::check_extras(&sql::parse_named(&blockers)?, config, journal)?;
+    compat::check_versions(&summary, &server, options, journal)?;
     check_room(app, &docker, &server, &leftovers, summary.bytes, options, journal)?;
     if options.in_place && server.exists {
         journal.warn(format_args!(
@@ -205,11 +173,6 @@ fn check_room(
 fn room(bytes: u64, wal: u64) -> u64 {
     let data = bytes.saturating_add(bytes / 4);
     data.saturating_add(wal.min(data))
-}
-
-/// The major version at the start of a version's text.
-fn major(version: &str) -> Option<u32> {
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 impl RestorePlan for Plan<'_> {
