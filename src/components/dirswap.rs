@@ -64,6 +64,13 @@ named() {
   fi
   pass "$@"
 }
+# given: gives what is ours in there to the owner of the directory
+given() {
+  owner=$(stat -c '%u:%g' .)
+  for name in "$work" "$work/new" "$work/old" "$work/root" "$work/names" "$work/begun" "$work/moved"; do
+    [ ! -e "$name" ] || chown "$owner" "$name"
+  done
+}
 # close: removes our directory, and gives the directory the properties in $properties
 close() {
   rm -rf -- "$work"
@@ -82,12 +89,13 @@ case $verb in
   begin)
     properties=$(stat -c '%u %g %a %Y' .)
     mkdir "$work"
-    chmod 700 "$work"
+    # What starts in there may look at each file, without the rights of root: it is let in as to the directory.
+    chmod "$(stat -c %a .)" "$work"
     printf '%s\n' "$properties" >"$work/root"
     [ $# -eq 0 ] || printf '%s\n' "$@" >"$work/names"
     mkdir "$work/new" "$work/old"
+    given
     set -- $properties
-    chown "$1:$2" "$work" "$work/new"
     printf '%s:%s\n' "$1" "$2" ;;
   exchange)
     rm -rf -- "$work/new"/.n8n-backup-*
@@ -95,7 +103,8 @@ case $verb in
     : >"$work/begun"
     named . "$work/old"
     : >"$work/moved"
-    pass "$work/new" . ;;
+    pass "$work/new" .
+    given ;;
   back)
     if [ -e "$work/begun" ]; then
       : >"$work/back"

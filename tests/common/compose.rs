@@ -19,21 +19,41 @@ ENV N8N_RELEASE_TYPE=stable
 ENTRYPOINT ["tini", "--", "/docker-entrypoint.sh"]
 "#;
 
+/// An image of Redis that starts as the official one does: whatever is not its user's is given to it first, which a
+/// container without capabilities may not do.
+pub const STRICT_REDIS_IMAGE: &str = "n8n-backup-test/stand-in/redis:1";
+
+const STRICT_REDIS_BUILD: &str = r#"FROM n8n-backup-test/redis:1
+RUN printf '#!/bin/sh\nset -e\nfind . ! -user 999 -exec chown 999 {} +\nexec setpriv --reuid=999 --regid=999 --clear-groups "$@"\n' \
+      >/usr/local/bin/strict-entrypoint && chmod 755 /usr/local/bin/strict-entrypoint && mkdir -p /data && chown 999:999 /data
+WORKDIR /data
+ENTRYPOINT ["strict-entrypoint"]
+CMD ["redis-server"]
+"#;
+
 /// Builds [`N8N_IMAGE`] where it is missing, from an image that is there.
 pub fn stand_in_image() {
     static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| {
-        engine();
-        let mut build = Command::new("sh");
-        build.args([
-            "-c",
-            "printf '%s' \"$1\" | docker build -q -t \"$2\" -",
-            "sh",
-            N8N_BUILD,
-            N8N_IMAGE,
-        ]);
-        done(build);
-    });
+    MADE.get_or_init(|| build(N8N_BUILD, N8N_IMAGE));
+}
+
+/// Builds [`STRICT_REDIS_IMAGE`] where it is missing.
+pub fn strict_redis_image() {
+    static MADE: OnceLock<()> = OnceLock::new();
+    MADE.get_or_init(|| build(STRICT_REDIS_BUILD, STRICT_REDIS_IMAGE));
+}
+
+fn build(recipe: &str, image: &str) {
+    engine();
+    let mut build = Command::new("sh");
+    build.args([
+        "-c",
+        "printf '%s' \"$1\" | docker build -q -t \"$2\" -",
+        "sh",
+        recipe,
+        image,
+    ]);
+    done(build);
 }
 
 /// The command of Compose: the plugin, or the program; Debian's package is installed where neither is there.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::compose::{stand_in_image, N8N_IMAGE};
+use crate::common::compose::{stand_in_image, strict_redis_image, N8N_IMAGE, STRICT_REDIS_IMAGE};
 use crate::common::{assert_same, await_true, done, Outcome, Sandbox};
 
 /// The key that the seed's credentials are encrypted with.
@@ -347,4 +347,29 @@ fn a_lost_host_comes_back_from_its_deployment() {
             .trim(),
         "running"
     );
+}
+
+#[test]
+fn a_redis_with_few_capabilities_starts_after_a_restore() {
+    strict_redis_image();
+    let sandbox = bare("shape-caps");
+    let redis = REDIS.replace("n8n-backup-test/redis:1", STRICT_REDIS_IMAGE).replace(
+        "    command",
+        "    cap_drop: [ALL]\n    cap_add: [SETUID, SETGID]\n    restart: unless-stopped\n    command",
+    );
+    sandbox.compose_file(&format!(
+        "{POSTGRES}{redis}{}",
+        n8n("n8n", "start", &format!("{ON_POSTGRES}, {QUEUE}"), HOME)
+    ));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-redis", sandbox.prefix()]));
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    full_circle(&sandbox, 5, &|| sandbox.fingerprint(), &|| {
+        sandbox.redis(&["flushall"]);
+        in_volume(&sandbox, "rm -rf /volume/nodes");
+    });
+    // Nor does a restart trip over what was left.
+    sandbox.docker(&["restart", &sandbox.container("redis")]);
+    sandbox.await_redis();
 }

@@ -76,6 +76,13 @@ pub fn prove(
     }
     let begun = Instant::now();
     let n8n = N8n::create(env, image, database, proof, archive).context(Inconclusive)?;
+    if !n8n.has_programs()? {
+        JOURNAL.warn(format_args!(
+            "n8n was not started from the backup: {} holds no n8n",
+            image.title()
+        ));
+        return Ok(Vec::new());
+    }
     forget(database, &proof.dead)?;
     let before = database.migrations().context(Inconclusive)?;
     let mut facts = Vec::new();
@@ -215,6 +222,15 @@ impl<'a> N8n<'a> {
             database,
             container,
         })
+    }
+
+    /// Whether what is needed of n8n is in the image.
+    fn has_programs(&self) -> Result<bool> {
+        let argv = ["sh", "-c", "command -v n8n && command -v node"];
+        let docker = &self.env.docker;
+        let asked = docker.exec(self.container.id(), Exec::default(), &argv);
+        let output = docker.answer("sh", asked, None).context(Inconclusive)?;
+        Ok(output.success)
     }
 
     /// Has it decrypt every credential, and gives how many it wrote.

@@ -226,7 +226,7 @@ pub fn scratch_database(name: &str) -> Result<String> {
 pub fn binary_files() -> String {
     format!(
         r#"{PRELUDE}
-SELECT format('SELECT DISTINCT encode(convert_to(m[1], ''UTF8''), ''hex'') FROM %s t, regexp_matches(t.data::text, ''filesystem-v2:(workflows/[^"\]+)'', ''g'') m',
+SELECT format('SELECT DISTINCT encode(convert_to(m[1], ''UTF8''), ''hex'') FROM %s t, regexp_matches(t.data::text, ''filesystem-v2:(workflows/[^"\\]+)'', ''g'') m',
     c.oid::regclass)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND right(c.relname, 14) = 'execution_data'
