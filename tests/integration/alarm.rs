@@ -65,7 +65,7 @@ fn a_run_that_is_killed_is_reported() {
         sandbox.set("BACKUP_PING_URL", &address);
         let _ = fs::remove_file(sandbox.path("told"));
         let mut run = sandbox.call("backup-all").path_first(&held).spawn();
-        run.await_log("Running: backup-postgres.sh");
+        run.await_log("Disk space check passed");
         assert_eq!(next(&requests).line, "POST /start", "{case}");
         let started = descendants(run.pid());
         assert!(!started.is_empty(), "{case}");

@@ -144,7 +144,9 @@ fn two_stacks_on_one_host_do_not_meet() {
     for sandbox in [&one, &other] {
         sandbox.set("BACKUP_LOCK_FILE", &shared.to_string_lossy());
     }
-    let held = std::fs::File::create(&shared).unwrap();
+    // As the other's run would hold it.
+    std::fs::write(&shared, format!("{}\n", std::process::id())).unwrap();
+    let held = std::fs::File::open(&shared).unwrap();
     held.lock().unwrap();
     let refused = other.run("backup-all", &[]);
     refused.assert_error("Backup already in progress (PID: {})");

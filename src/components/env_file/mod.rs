@@ -75,7 +75,9 @@ impl Component for EnvFile {
             let hint = anyhow!("{lost}: put it back by restore-env.sh, or write it anew");
             return Err(hint.context("Failed to backup environment file"));
         }
-        let _lock = app.hold(Kind::Env, JOURNAL)?;
+        let _lock = app
+            .hold(Kind::Env, JOURNAL)
+            .context("Failed to backup environment file")?;
         let mut backup = match is_there {
             true => copy(app, run.stamp).context("Failed to backup environment file")?,
             false => Backup::default(),

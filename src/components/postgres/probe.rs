@@ -12,7 +12,8 @@ use crate::report::finding::Report;
 /// The tables without which no n8n has ever worked, without the prefix of their names.
 const OF_N8N: [&str; 2] = ["workflow_entity", "migrations"];
 
-/// Makes sure that a dump is of n8n's database, where n8n's containers tell what that is; else warns.
+/// Makes sure that a dump is of n8n's database, where n8n's containers tell what that is; else
+/// it may be what the settings say, and is told.
 pub(super) fn check_is_n8ns(app: &App, summary: &pg_dump::Summary) -> Result<()> {
     let (config, found) = (&app.config, &app.config.found);
     let schema = Some(found.schema.as_str()).filter(|schema| !schema.is_empty());
@@ -29,7 +30,7 @@ pub(super) fn check_is_n8ns(app: &App, summary: &pg_dump::Summary) -> Result<()>
         return Ok(());
     }
     ensure!(!found.is_told(), not_n8ns(app));
-    super::JOURNAL.warn(format_args!(
+    super::JOURNAL.info(format_args!(
         "Database {} does not hold n8n's tables ({}): set POSTGRES_DB in .env to the database of n8n",
         config.postgres_db,
         OF_N8N.join(", ")

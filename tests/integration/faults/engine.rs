@@ -72,7 +72,7 @@ fn a_client_that_truncates_and_exits_zero_is_not_believed() {
     let sandbox = Sandbox::new("liar").stack().seeded().build();
     let streams = [
         ("backup-postgres", "*pg_dump*", "pg_dump failed", "postgres"),
-        ("backup-n8n", "'cp '*", "tar backup failed", "n8n"),
+        ("backup-n8n", "*' sh data '*", "tar backup failed", "n8n"),
         (
             "backup-redis",
             "*' cat '*",
