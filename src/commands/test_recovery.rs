@@ -158,7 +158,7 @@ fn failed(done: Result<()>) -> Result<bool> {
 pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
     let parts = match app.config.drill {
         Drill::Off => return Ok(()),
-        Drill::Postgres => Parts::one(Kind::Postgres),
+        Drill::Postgres => Parts::one(app.config.found.database()),
         Drill::Full => Parts::FULL,
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
@@ -422,7 +422,7 @@ enum Change {
 /// A lesser test takes nothing away from a full one, nor from a failure of what it did not test; and what proves a point is
 /// at least its database.
 fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
-    let proves = parts.holds(Kind::Postgres);
+    let proves = parts.holds(Kind::Postgres) || parts.holds(Kind::Sqlite);
     let tested = |name: &String| match name.as_str() {
         KEY => proves,
         name => parts.0.iter().any(|kind| kind.name() == name),

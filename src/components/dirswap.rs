@@ -182,6 +182,11 @@ impl<'a> DirSwap<'a> {
         format!("{}/{WORK}/new", self.dir)
     }
 
+    /// Where what was there is, after [`DirSwap::exchange`].
+    pub fn old_dir(&self) -> String {
+        format!("{}/{WORK}/old", self.dir)
+    }
+
     /// How far an exchange has come that an earlier run began; in what is no directory there is none.
     pub fn state(&self) -> Result<State> {
         match self.run("state", &[])?.as_str() {
