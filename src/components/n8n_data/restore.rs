@@ -360,7 +360,10 @@ impl RestorePlan for Plan<'_> {
         // That backup may have taken it, where it lies on the same disk.
         self.check_volume(&helper)?;
         let _lock = self.app.hold(Kind::N8n, self.journal)?;
-        let staged = exchange.begin().and_then(|()| self.stage(&helper));
+        let staged = exchange
+            .begin()
+            .and_then(|()| self.keep_database(&helper))
+            .and_then(|()| self.stage(&helper));
         if let Err(error) = staged {
             // What cannot be removed now is removed by the next restore.
             let _ = self.put_back(helper);

@@ -159,6 +159,14 @@ fn copied(node: Node<'_>, file: &str, stamp: Stamp) -> Result<Backup> {
     let app = node.app;
     let name = format!(".n8n-backup-sqlite-{}", app.owner());
     let (mut chain, contents, stream) = node.copy(app.chain(), file, &name)?;
+    let table = format!("{}workflow_entity", app.config.found.table_prefix);
+    ensure!(
+        contents.tables.iter().any(|(name, _)| *name == table),
+        hinted(
+            format_args!("The database {file} is not n8n's: it holds no table {table}"),
+            "n8n makes its tables when it starts; DB_SQLITE_DATABASE and N8N_USER_FOLDER of its container say where the database is"
+        )
+    );
     if contents.journal != "wal" {
         JOURNAL.warn(format_args!(
             "The database is in the journal mode {}: n8n cannot write while it is copied. n8n 2 uses WAL by itself; n8n 1 does with \
