@@ -267,7 +267,7 @@ fn cleanup_failed(error: &anyhow::Error) {
 fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
     // What the database names must not be missing from what is read beside it.
-    let run = match components.iter().any(|component| component.kind() == Kind::Postgres) {
+    let run = match components.iter().any(|component| component.kind().is_database()) {
         true => BackupRun::with_dump(stamp),
         false => BackupRun::alone(stamp, false),
     };
@@ -287,7 +287,7 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
             app.config.found.check(component.kind())?;
             component.backup(app, &run)
         });
-        if component.kind() == Kind::Postgres {
+        if component.kind().is_database() {
             // Also where there is no dump.
             run.snapshot.open();
         }

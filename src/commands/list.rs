@@ -122,10 +122,8 @@ fn counted(unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
 
 /// The parts that have columns: of the two databases, those that some point is of.
 fn columns(inventory: &Inventory) -> Vec<Kind> {
-    let is_shown = |kind: &Kind| {
-        let is_database = matches!(kind, Kind::Postgres | Kind::Sqlite);
-        !is_database || inventory.points.iter().any(|held| !held.point.is_unused(*kind))
-    };
+    let is_shown =
+        |kind: &Kind| !kind.is_database() || inventory.points.iter().any(|held| !held.point.is_unused(*kind));
     Kind::PARTS.into_iter().filter(is_shown).collect()
 }
 

@@ -426,7 +426,7 @@ fn restore(
     chosen
         .iter()
         .try_for_each(|(component, _)| app.config.found.check(component.kind()))?;
-    if chosen.iter().any(|(component, _)| component.kind() == Kind::Postgres) {
+    if chosen.iter().any(|(component, _)| component.kind().is_database()) {
         match n8n_image::check_version(app, &docker, point) {
             Ok(warning) => warning.into_iter().for_each(|warning| JOURNAL.warn(warning)),
             Err(error) if options.force => JOURNAL.warning(&error),

@@ -98,13 +98,6 @@ impl Found {
         Kind::PARTS.into_iter().filter(|kind| self.uses(*kind)).count()
     }
 
-    /// The database in n8n's home, from where that is mounted: a backup of the home leaves it out, with what SQLite keeps beside
-    /// it, and a restore of the home leaves it as it is.
-    pub fn database_in_home(&self) -> Vec<&str> {
-        let file = self.sqlite.iter().map(|file| file.in_home.as_str());
-        file.filter(|path| !path.is_empty()).collect()
-    }
-
     /// The kind of n8n's database.
     pub fn database(&self) -> Kind {
         match self.uses(Kind::Sqlite) {

@@ -147,6 +147,11 @@ impl Kind {
         self.row().slack
     }
 
+    /// Whether it is n8n's database.
+    pub const fn is_database(self) -> bool {
+        matches!(self, Self::Postgres | Self::Sqlite)
+    }
+
     /// Whether a stack that has no use for the kinds `unused` has none for this one either: n8n keeps its data in SQLite
     /// exactly where PostgreSQL is unused.
     pub fn is_unused(self, unused: &[Self]) -> bool {

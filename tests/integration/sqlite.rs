@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::common::sqlite::{on_sqlite, FILE, HOME};
-use crate::common::{assert_same, mode, name, Sandbox};
+use crate::common::{assert_same, mode, name, sh, Sandbox};
 
 /// Writes something, so that what is there differs from a backup.
 fn change(sandbox: &Sandbox) {
@@ -68,7 +68,16 @@ fn a_database_comes_back_with_every_row() {
     assert!(sandbox.backups("postgres").is_empty() && sandbox.backups("redis").is_empty());
     assert_clean(&sandbox);
 
-    sandbox.locked("test-recovery", &["--full"]).assert_success();
+    let archive = sandbox.backup("n8n");
+    let members = sh("tar -tzf \"$1\"", &[archive.as_os_str()]);
+    assert!(
+        members.contains("./config") && !members.contains("database.sqlite"),
+        "{members}"
+    );
+
+    let drill = sandbox.locked("test-recovery", &["--full"]);
+    drill.assert_success();
+    assert!(drill.stdout.contains("Decrypted 5 of 5 credentials"), "{drill}");
     let verify = sandbox.binary().args(&["verify"]).run();
     verify.assert_success();
     let status = sandbox.binary().args(&["status"]).run();
@@ -106,6 +115,44 @@ fn a_database_comes_back_with_every_row() {
 }
 
 #[test]
+fn a_restore_of_the_home_leaves_the_database_alone() {
+    let sandbox = on_sqlite("sqlite-home", "A=1", HOME);
+    sandbox.in_n8n("mkdir /home/node/.n8n/nodes; echo one >/home/node/.n8n/nodes/a");
+    sandbox.locked("backup-n8n", &[]).assert_success();
+    let archive = sandbox.backup("n8n");
+    change(&sandbox);
+    sandbox.in_n8n("rm -r /home/node/.n8n/nodes; echo two >/home/node/.n8n/b");
+    let changed = sandbox.dump_sqlite(FILE);
+    let restore = sandbox.locked("restore-n8n", &["--yes", &archive.to_string_lossy()]);
+    restore.assert_success();
+    assert_same(&changed, &sandbox.dump_sqlite(FILE));
+    let found = sandbox.beside_n8n("cat /home/node/.n8n/nodes/a; ls /home/node/.n8n/b 2>&1; true");
+    assert!(found.starts_with("one") && found.contains("No such file"), "{found}");
+    assert_clean(&sandbox);
+}
+
+#[test]
+fn encrypted_backups_come_back_and_stay_secret() {
+    let sandbox = on_sqlite("sqlite-gpg", "A=1", HOME);
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "correct horse battery");
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-all", &[]).assert_success();
+    let file = sandbox.backup("sqlite");
+    assert!(name(&file).ends_with(".sqlite.gz.gpg"));
+    let bytes = fs::read(&file).unwrap();
+    assert!(!bytes.windows(6).any(|six| six == b"SQLite"));
+    sandbox.locked("test-recovery", &["--sqlite"]).assert_success();
+    change(&sandbox);
+    sandbox
+        .locked("restore-all", &["--yes", "--only", "sqlite", "latest"])
+        .assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    let refused = sandbox.locked("restore-all", &["--yes", "--only", "postgres", "latest"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stdout.contains("has no use for postgres"), "{refused}");
+}
+
+#[test]
 fn what_n8n_writes_meanwhile_is_in_a_copy_or_not_but_never_half() {
     let sandbox = on_sqlite("sqlite-writes", "WRITES=1", HOME);
     for _ in 0..3 {
@@ -135,13 +182,13 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
     // What is cut off, something else, or has other rows than were recorded.
     let cut = sandbox.aside("n8n_20260101_000000.sqlite.gz");
     let other = sandbox.aside("other.sqlite.gz");
-    let sh = |script: &str, to: &Path| {
+    let make = |script: &str, to: &Path| {
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(&file).arg(to);
         assert!(command.status().unwrap().success());
     };
-    sh("gzip -dc \"$1\" | head -c 100000 | gzip >\"$2\"", &cut);
-    sh("head -c 100000 /dev/urandom | gzip >\"$2\"", &other);
+    make("gzip -dc \"$1\" | head -c 100000 | gzip >\"$2\"", &cut);
+    make("head -c 100000 /dev/urandom | gzip >\"$2\"", &other);
     for bad in [&cut, &other] {
         let outcome = sandbox.locked("restore-sqlite", &["--yes", &bad.to_string_lossy()]);
         assert_eq!(outcome.code, Some(1), "{outcome}");
@@ -154,7 +201,7 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
     }
     // As long as it says, and damaged within.
     let damaged = sandbox.aside("damaged.sqlite.gz");
-    sh(
+    make(
         "gzip -dc \"$1\" >\"$2.db\"; dd if=/dev/urandom of=\"$2.db\" bs=4096 seek=10 count=3 conv=notrunc status=none; \
          gzip -c \"$2.db\" >\"$2\"",
         &damaged,

@@ -74,6 +74,19 @@ async function inspect(file, wait, journal) {
   return { length: fs.statSync(file).size, version, tables };
 }
 
+// The rows of the tables whose names end so and that have these columns.
+async function rows(db, end, columns, order) {
+  const found = [];
+  const tables = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
+  for (const { name } of tables.filter(({ name }) => name.endsWith(end))) {
+    const own = (await db.all(`PRAGMA table_info(${quoted(name)})`)).map((column) => column.name);
+    if (columns.every((column) => own.includes(column))) {
+      found.push(...(await db.all(`SELECT * FROM ${named(name)} ORDER BY ${order}`)));
+    }
+  }
+  return found;
+}
+
 // The first directory that has room for a copy; one in memory is the last choice.
 function room(dirs, needed) {
   let most = 0;
@@ -133,16 +146,42 @@ const verbs = {
     return { journal, length: bytes };
   },
 
-  // n8n's stored credentials, whatever the name of their table begins with.
-  async credentials(file, wait) {
+  // What n8n has encrypted, as open.js takes it: the keys first. The names of the tables may have a prefix.
+  async sealed(file, wait) {
     const db = await open(file, false, wait);
-    const names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%credentials\\_entity' ESCAPE '\\'";
-    let found = [];
-    for (const { name } of await db.all(names)) {
-      found = found.concat(await db.all(`SELECT CAST(id AS TEXT) AS id, data FROM ${named(name)} ORDER BY 1`));
+    const hex = (text) => Buffer.from(String(text ?? '')).toString('hex');
+    const say = (kind, ...fields) => fs.writeSync(1, `${[kind, ...fields.map(hex)].join('\t')}\n`);
+    for (const row of await rows(db, 'deployment_key', ['id', 'type', 'value', 'createdAt'], '"createdAt", id')) {
+      const kind = row.type === 'data_encryption' ? 'key' : String(row.type).startsWith('signing.') ? 'signing' : '';
+      if (kind) say(kind, row.id, row.type, row.status, row.algorithm, row.value);
+    }
+    for (const row of await rows(db, 'credentials_entity', ['id', 'data'], 'id')) {
+      say('credential', row.id, row.name, row.type, '', row.data);
+    }
+    for (const row of await rows(db, 'user', ['id', 'mfaSecret', 'mfaRecoveryCodes'], 'id')) {
+      const codes = [row.mfaSecret, ...String(row.mfaRecoveryCodes ?? '').split(',')];
+      codes.filter(Boolean).forEach((code) => say('mfa', row.id, '', '', '', code));
     }
     await db.close();
-    return { credentials: found.map(({ id, data }) => [id, data]) };
+  },
+
+  // How many migrations of n8n the database has seen, and the newest.
+  async migrations(file, wait) {
+    const db = await open(file, false, wait);
+    const found = await rows(db, 'migrations', ['id', 'name', 'timestamp'], 'id');
+    await db.close();
+    return { count: found.length, newest: found.at(-1)?.name ?? null };
+  },
+
+  // The files of binary data that executions name.
+  async binary(file, wait) {
+    const db = await open(file, false, wait);
+    const names = new Set();
+    for (const { data } of await rows(db, 'execution_data', ['data'], 'rowid')) {
+      for (const [, name] of String(data).matchAll(/filesystem-v2:(workflows\/[^"\\]+)/g)) names.add(name);
+    }
+    await db.close();
+    return { names: [...names] };
   },
 };
 

@@ -1,14 +1,18 @@
 //! The drill of a database: it is unpacked onto a volume of its own, proven there, and counted.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{ensure, Context as _, Result};
 
 use super::node::Node;
-use super::{database, rows, verify, ROWS, SETTING};
-use crate::components::credentials::Stored;
-use crate::components::drill::{check_recorded, explain, CredentialStore, DrillEnv, Drilled, Inconclusive, Stopwatch};
+use super::{rows, verify, ROWS};
+use crate::components::drill::{
+    check_recorded, explain, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
+};
+use crate::components::n8n_image;
 use crate::engine::{ScratchContainer, DATA_MOUNT};
+use crate::process::hinted;
 
 /// A database that was unpacked.
 struct Unpacked<'a> {
@@ -24,8 +28,11 @@ struct Unpacked<'a> {
 pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     let watch = Stopwatch::start();
     let packed = verify(env.app, file)?;
-    let of = database(env.app).context(Inconclusive)?;
-    let image = env.image_of(&of.container, SETTING)?;
+    let image = n8n_image::find(env.app, &env.docker, env.point).context(Inconclusive)?;
+    let image = image
+        .with_context(|| hinted("n8n's image, which reads the database, is not on this host", "pull it"))
+        .context(Inconclusive)?
+        .id;
     env.check_room(&image, packed.bytes)?;
     let mut container = env.helper(&image)?;
     container.start().context(Inconclusive)?;
@@ -48,7 +55,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     ensure!(!contents.tables.is_empty(), "the database holds no table");
     check_recorded(env.point, ROWS, &[""], &rows(&contents).collect::<Vec<_>>())?;
     let what = format!("{} tables, {} rows", contents.tables.len(), contents.rows());
-    Ok(watch.drilled(what).with_credentials(Box::new(unpacked)))
+    Ok(watch.drilled(what).with_database(Box::new(unpacked)))
 }
 
 impl Unpacked<'_> {
@@ -61,8 +68,16 @@ impl Unpacked<'_> {
     }
 }
 
-impl CredentialStore for Unpacked<'_> {
-    fn credentials(&self) -> Result<Vec<Stored>> {
-        self.node().credentials(&self.file)
+impl RecoveredDatabase for Unpacked<'_> {
+    fn sealed(&self) -> Result<(Command, &'static str)> {
+        Ok((self.node().sealed(&self.file), ""))
+    }
+
+    fn migrations(&self) -> Result<Option<Migrations>> {
+        self.node().migrations(&self.file)
+    }
+
+    fn binary_files(&self) -> Result<Vec<String>> {
+        self.node().binary_files(&self.file)
     }
 }

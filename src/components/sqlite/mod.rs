@@ -10,7 +10,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use self::node::{Contents, Node};
 use super::drill::{DrillEnv, Drilled};
-use super::{check_plain, About, Backup, Component, RestoreOptions, RestorePlan};
+use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
 use super::{KEEP_OLD, YES};
 use crate::app::App;
 use crate::cli::Row;
@@ -21,7 +21,7 @@ use crate::process::hinted;
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::report::units;
-use crate::store::{Kind, Stamp};
+use crate::store::Kind;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
@@ -66,8 +66,8 @@ impl Component for Sqlite {
         &ABOUT
     }
 
-    fn backup(&self, app: &App, stamp: Stamp) -> Result<Backup> {
-        backup(app, stamp)
+    fn backup(&self, app: &App, run: &BackupRun) -> Result<Backup> {
+        backup(app, run)
     }
 
     fn verify(&self, app: &App, file: &Path) -> Result<()> {
@@ -134,7 +134,7 @@ impl Reader {
 ///
 /// # Errors
 /// When there is none, it is damaged or stays locked, there is no room for the copy, or that is not whole.
-fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
+fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     JOURNAL.info("Starting SQLite backup");
     log::check_started()?;
     check_plain(app, Kind::Sqlite)?;
@@ -148,17 +148,19 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         docker: &docker,
         container: reader.container(),
     };
-    let path = app.store.path(Kind::Sqlite, stamp);
+    let path = app.store.path(Kind::Sqlite, run.stamp);
     JOURNAL.info(format_args!("Copying database {} to {}", database.path, path.display()));
-    let backup = copied(node, &database.path, stamp).context("SQLite backup failed")?;
+    let backup = copied(node, &database.path, run).context("SQLite backup failed")?;
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
 
-fn copied(node: Node<'_>, file: &str, stamp: Stamp) -> Result<Backup> {
+fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
     let app = node.app;
     let name = format!(".n8n-backup-sqlite-{}", app.owner());
     let (mut chain, contents, stream) = node.copy(app.chain(), file, &name)?;
+    // What is read from now on holds all that the copy names.
+    run.snapshot.take();
     let table = format!("{}workflow_entity", app.config.found.table_prefix);
     ensure!(
         contents.tables.iter().any(|(name, _)| *name == table),
@@ -174,7 +176,7 @@ fn copied(node: Node<'_>, file: &str, stamp: Stamp) -> Result<Backup> {
             contents.journal
         ));
     }
-    let target = app.target(Kind::Sqlite, stamp);
+    let target = app.target(Kind::Sqlite, run.stamp);
     let packed = Packed::start(&target, &mut chain, stream, sqlite::Scanner::default(), JOURNAL)?;
     let (partial, bytes, scanner, sha256) = packed.get(&chain.finish()?)?;
     scanner.finish()?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure, Context as _, Error, Result};
 
 use crate::app::App;
-use crate::components::credentials::Stored;
+use crate::components::drill::Migrations;
 use crate::engine::{Docker, Exec};
 use crate::formats::json::Json;
 use crate::process::{hinted, Chain, Count, Failed, Input, BLOCK};
@@ -20,7 +20,7 @@ const PROGRAM: &str = include_str!("database.js");
 
 /// How long somebody else may lock the database.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
-/// Names and numbers of tables; stored credentials.
+/// Names and numbers of tables; names of files.
 const MAX_ANSWER: usize = 256 << 20;
 /// What stands behind the bytes of a copy.
 const END: &[u8] = b"end\n";
@@ -110,19 +110,28 @@ impl Node<'_> {
         self.ask("checkpoint", file).map(drop)
     }
 
-    /// n8n's stored credentials.
-    pub fn credentials(&self, file: &str) -> Result<Vec<Stored>> {
-        let answer = self.ask("credentials", file)?;
-        let rows = answer.get("credentials").map(Json::items).unwrap_or_default();
-        let row = |row: &Json| {
-            let text = |at: usize| row.items().get(at).and_then(Json::as_str).map(str::to_owned);
-            Some(Stored {
-                id: text(0)?,
-                data: text(1)?,
-            })
-        };
-        let rows = rows.iter().map(row).collect::<Option<_>>();
-        rows.context("the stored credentials are not understood")
+    /// Prints what n8n has encrypted in a database, in a container that does not outlive us.
+    pub fn sealed(&self, file: &str) -> Command {
+        let argv = ["node", "-e", PROGRAM, "--", "sealed", file, "0"];
+        self.docker.exec(self.container, Exec::default(), &argv)
+    }
+
+    /// How many migrations of n8n the database has seen, and the newest; none where it is not n8n's.
+    pub fn migrations(&self, file: &str) -> Result<Option<Migrations>> {
+        let answer = self.ask("migrations", file)?;
+        let newest = answer.get("newest").and_then(Json::as_str);
+        let found = answer.get("count").and_then(number).zip(newest);
+        Ok(found.map(|(count, newest)| Migrations {
+            count,
+            newest: newest.to_owned(),
+        }))
+    }
+
+    /// The files of binary data that executions name.
+    pub fn binary_files(&self, file: &str) -> Result<Vec<String>> {
+        let answer = self.ask("binary", file)?;
+        let names = answer.get("names").map(Json::items).unwrap_or_default().iter();
+        Ok(names.filter_map(Json::as_str).map(str::to_owned).collect())
     }
 
     /// Copies the database as it is at one moment. The copy is proven in there, and removed however this ends. Gives what is

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::drill::check_recorded as check_rows;
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
-use crate::engine::{Container, Data, Docker, Exec, Guard};
+use crate::engine::{Container, Data, Docker, Exec, Guard, Source};
 use crate::formats::sqlite::Summary;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -177,13 +177,12 @@ impl Plan<'_> {
                 self.container.name
             )
         })?;
-        let source = if mount.name.is_empty() {
-            &mount.directory
-        } else {
-            &mount.name
+        let source = match mount.name.as_str() {
+            "" => Source::Directory(mount.directory.clone()),
+            name => Source::Volume(name.to_owned()),
         };
         let n8n = &self.app.config.n8n_containers;
-        let mut others = self.docker.users(source)?;
+        let mut others = self.docker.users(&source)?;
         others.retain(|names| !names.split(',').any(|name| n8n.iter().any(|n8n| n8n == name)));
         ensure!(
             others.is_empty(),
