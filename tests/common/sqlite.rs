@@ -1,13 +1,10 @@
 //! Stacks whose n8n keeps its data in SQLite: a container from n8n's image in which a small program works with such a database.
 
-// A test that cannot go on is to panic.
-#![allow(clippy::expect_used)]
-
 use std::process::Command;
 use std::sync::OnceLock;
 
 use super::compose::stand_in_image;
-use super::{await_true, done, Outcome, Sandbox};
+use super::{await_true, done, repository, Outcome, Sandbox};
 
 /// Where the database is.
 pub const FILE: &str = "/home/node/.n8n/database.sqlite";
@@ -30,7 +27,7 @@ const key = "tEst+K3y/n8n-backup-0123456789ab";
 fs.writeFileSync(path.join(home, "config"), JSON.stringify({ encryptionKey: key }), { mode: 0o600 });
 const db = new DatabaseSync(file);
 db.exec("PRAGMA busy_timeout=20000; PRAGMA journal_mode=" + (process.env.JOURNAL || "WAL") + "; PRAGMA wal_autocheckpoint=0");
-db.exec("CREATE TABLE IF NOT EXISTS workflow_entity (id varchar(36) PRIMARY KEY NOT NULL, name text, nodes text, active boolean)");
+db.exec("CREATE TABLE IF NOT EXISTS workflow_entity (id varchar(36) PRIMARY KEY NOT NULL, name text, nodes text, connections text, active boolean)");
 db.exec("CREATE TABLE IF NOT EXISTS credentials_entity (id varchar(36) PRIMARY KEY NOT NULL, name text, data text NOT NULL, type text)");
 db.exec("CREATE TABLE IF NOT EXISTS execution_entity (id integer PRIMARY KEY AUTOINCREMENT, data text, bytes blob)");
 db.exec("CREATE TABLE IF NOT EXISTS \"odd: \u00e4\n\" (a, b REAL)");
@@ -44,7 +41,7 @@ const encrypt = (text) => {
 };
 if (!db.prepare("SELECT count(*) AS n FROM workflow_entity").get().n) {
   db.exec("BEGIN");
-  for (let n = 0; n < 20; n++) db.prepare("INSERT INTO workflow_entity VALUES (?, ?, ?, 1)").run("w" + n, "Flow \u00e4 " + n, "[]");
+  for (let n = 0; n < 20; n++) db.prepare("INSERT INTO workflow_entity VALUES (?, ?, ?, NULL, 1)").run("w" + n, "Flow \u00e4 " + n, "[]");
   for (let n = 0; n < 5; n++) db.prepare("INSERT INTO credentials_entity VALUES (?, ?, ?, ?)").run("c" + n, "Cred " + n, encrypt("{\"n\":" + n + "}"), "http");
   for (let n = 0; n < 500; n++) db.prepare("INSERT INTO execution_entity (data, bytes) VALUES (?, ?)").run("d" + n, crypto.randomBytes(n));
   db.prepare("INSERT INTO \"odd: \u00e4\n\" VALUES (NULL, 0.1), (9007199254740993, -1e300), (?, NULL)").run("text\u0000\n");
@@ -74,18 +71,13 @@ console.log(say(db.prepare("PRAGMA journal_mode").get()), say(db.prepare("PRAGMA
 db.close();
 "#;
 
-/// The image of a real n8n, which brings Node.js. `tests/stack/n8n-image.sh` builds it.
+/// The image of a real n8n, which brings Node.js; built where it is missing.
 pub fn n8n_image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
     IMAGE.get_or_init(|| {
         stand_in_image();
-        let mut list = Command::new("docker");
-        list.args(["images", "--format", "{{.Repository}}:{{.Tag}}", "n8n-backup-test/n8n"]);
-        let found = done(list);
-        let found = found.lines().next();
-        found
-            .expect("no image of n8n is here: build it by tests/stack/n8n-image.sh")
-            .to_owned()
+        let image = done(Command::new(repository().join("tests/stack/n8n-image.sh")));
+        image.trim().to_owned()
     })
 }
 

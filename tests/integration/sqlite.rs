@@ -82,6 +82,13 @@ fn a_database_comes_back_with_every_row() {
     verify.assert_success();
     let status = sandbox.binary().args(&["status"]).run();
     assert!(status.stdout.starts_with("BACKUP OK"), "{status}");
+    let doctor = sandbox.binary().args(&["doctor"]).run();
+    assert!(doctor.stdout.contains(&format!("OK   sqlite: {FILE} in ")), "{doctor}");
+    let setup = sandbox.binary().args(&["setup"]).run();
+    assert!(
+        setup.stdout.contains(FILE) && setup.stdout.contains("journal mode wal"),
+        "{setup}"
+    );
     let list = sandbox.binary().args(&["list"]).run();
     assert!(
         list.stdout.contains("SQLITE") && !list.stdout.contains("POSTGRES"),
@@ -212,6 +219,19 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
     assert!(is_running(&sandbox));
     assert_same(&changed, &sandbox.dump_sqlite(FILE));
     assert_clean(&sandbox);
+
+    let inactive = sandbox.locked("restore-sqlite", &["--yes", "--deactivate", &file.to_string_lossy()]);
+    inactive.assert_success();
+    assert!(
+        inactive.stdout.contains("20 workflow(s) that were active"),
+        "{inactive}"
+    );
+    assert_same(
+        &before.replace("\"active\":\"1n\"", "\"active\":\"0n\""),
+        &sandbox.dump_sqlite(FILE),
+    );
+    change(&sandbox);
+    let changed = sandbox.dump_sqlite(FILE);
 
     let restore = sandbox.locked("restore-sqlite", &["--yes", "--keep-old", &file.to_string_lossy()]);
     restore.assert_success();

@@ -74,15 +74,22 @@ async function inspect(file, wait, journal) {
   return { length: fs.statSync(file).size, version, tables };
 }
 
-// The rows of the tables whose names end so and that have these columns.
+// The tables whose names end so and that have these columns.
+async function tables(db, end, columns) {
+  const found = [];
+  const all = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
+  for (const { name } of all.filter(({ name }) => name.endsWith(end))) {
+    const own = (await db.all(`PRAGMA table_info(${quoted(name)})`)).map((column) => column.name);
+    if (columns.every((column) => own.includes(column))) found.push(name);
+  }
+  return found;
+}
+
+// Their rows.
 async function rows(db, end, columns, order) {
   const found = [];
-  const tables = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
-  for (const { name } of tables.filter(({ name }) => name.endsWith(end))) {
-    const own = (await db.all(`PRAGMA table_info(${quoted(name)})`)).map((column) => column.name);
-    if (columns.every((column) => own.includes(column))) {
-      found.push(...(await db.all(`SELECT * FROM ${named(name)} ORDER BY ${order}`)));
-    }
+  for (const name of await tables(db, end, columns)) {
+    found.push(...(await db.all(`SELECT * FROM ${named(name)} ORDER BY ${order}`)));
   }
   return found;
 }
@@ -171,6 +178,32 @@ const verbs = {
     const found = await rows(db, 'migrations', ['id', 'name', 'timestamp'], 'id');
     await db.close();
     return { count: found.length, newest: found.at(-1)?.name ?? null };
+  },
+
+  // Leaves every workflow inactive, and takes away what n8n could start one from.
+  async deactivate(file, wait) {
+    const db = await open(file, false, wait);
+    await db.run('BEGIN IMMEDIATE');
+    let count = null;
+    for (const name of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'])) {
+      count += await db.value(`SELECT count(*) FROM ${named(name)} WHERE active`);
+      await db.run(`UPDATE ${named(name)} SET active = 0`);
+    }
+    for (const name of await tables(db, 'workflow_entity', ['activeVersionId'])) {
+      await db.run(`UPDATE ${named(name)} SET "activeVersionId" = NULL`);
+    }
+    const starts = ['workflow_published_version', 'workflow_publication_outbox', 'workflow_publication_trigger_status', 'webhook_entity'];
+    for (const end of starts) {
+      for (const name of await tables(db, end, [])) await db.run(`DELETE FROM ${named(name)}`);
+    }
+    for (const name of await tables(db, 'execution_entity', ['waitTill', 'status'])) {
+      await db.run(
+        `UPDATE ${named(name)} SET "waitTill" = NULL, status = 'canceled' WHERE "waitTill" IS NOT NULL OR status = 'waiting'`,
+      );
+    }
+    await db.run('COMMIT');
+    await db.close();
+    return { count };
   },
 
   // The files of binary data that executions name.

@@ -11,7 +11,7 @@ use anyhow::{ensure, Context as _, Result};
 use self::node::{Contents, Node};
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
-use super::{KEEP_OLD, YES};
+use super::{ALLOW_PLAIN, DEACTIVATE, KEEP_OLD, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::config::SqliteFile;
@@ -46,7 +46,7 @@ const ABOUT: About = About {
         details: "The file is verified, unpacked beside the live database and proven there; then one rename puts it in its place.\n\
                   n8n is stopped meanwhile.",
         operand: Some("FILE"),
-        flags: &[YES, KEEP_OLD],
+        flags: &[YES, KEEP_OLD, DEACTIVATE, ALLOW_PLAIN],
         ..Row::ACTS
     },
     drill: Some("unpack the database, prove it, and decrypt the credentials with the point's key"),

@@ -127,6 +127,12 @@ impl Node<'_> {
         }))
     }
 
+    /// Leaves every workflow inactive, and no execution waiting. Gives how many were active; none where there is no table of
+    /// workflows.
+    pub fn deactivate(&self, file: &str) -> Result<Option<u64>> {
+        Ok(self.ask("deactivate", file)?.get("count").and_then(number))
+    }
+
     /// The files of binary data that executions name.
     pub fn binary_files(&self, file: &str) -> Result<Vec<String>> {
         let answer = self.ask("binary", file)?;

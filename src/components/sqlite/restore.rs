@@ -275,6 +275,13 @@ impl Plan<'_> {
             contents.tables.len(),
             contents.rows()
         ));
+        if self.options.deactivate {
+            let count = node.deactivate(&new)?;
+            let count = count.context("--deactivate: the database holds no workflows of n8n")?;
+            self.journal.info(format_args!(
+                "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
+            ));
+        }
         self.sh(helper, OWN, &[&self.live(), &new, &owner])
     }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and for `copy` the name of the
 # directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there may be much to
 # do, then a line of JSON; of a copy also the file, and the line `end`. A copy is removed whatever happens.
