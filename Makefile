@@ -20,7 +20,7 @@ unknown := $(filter-out $(settings) -%,$(given))
 $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
 .PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
-  backup backup-postgres backup-redis backup-n8n cleanup restore restore-all \
+  backup backup-postgres backup-sqlite backup-redis backup-n8n cleanup restore restore-all \
   list status verify doctor \
   check smoke test test-all test-n8n faults demo bench clean
 
@@ -59,11 +59,14 @@ uninstall-timer: ## Remove that timer
 deb: bin/n8n-backup ## Build a Debian package in target/
 	@scripts/make/deb.sh
 
-backup: bin/n8n-backup ## Back up everything: PostgreSQL, Redis, n8n volume, .env
+backup: bin/n8n-backup ## Back up everything: database, Redis, n8n volume, .env
 	@scripts/make/run.sh backup-all
 
 backup-postgres: bin/n8n-backup ## Back up the PostgreSQL database
 	@scripts/make/run.sh backup-postgres
+
+backup-sqlite: bin/n8n-backup ## Back up the SQLite database
+	@scripts/make/run.sh backup-sqlite
 
 backup-redis: bin/n8n-backup ## Back up the Redis data
 	@scripts/make/run.sh backup-redis

@@ -1,4 +1,4 @@
-//! n8n-backup: backs up and restores a self-hosted n8n stack (PostgreSQL, Redis, the n8n volume, `.env`) through the
+//! n8n-backup: backs up and restores a self-hosted n8n stack (database, Redis, the n8n volume, `.env`) through the
 //! Docker CLI. `docs/architecture.md` says where things are.
 
 mod app;

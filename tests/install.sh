@@ -158,7 +158,7 @@ installs_and_keeps_originals() {
   expect '.env' 'POSTGRES_USER=n8n' "$(cat "$dir/.env")"
   expect 'backup' 'kept' "$(cat "$dir/backups/postgres/n8n_20250101_020000.sql.gz")"
   local part
-  for part in backups/{postgres,redis,n8n,env} logs; do
+  for part in backups/{postgres,sqlite,redis,n8n,env} logs; do
     [[ -f $dir/$part/.gitkeep ]]
   done
 }
@@ -378,7 +378,7 @@ make_passes_file_names_whole() {
   printf '<%q>' --project-dir "$dir" restore-postgres "$dir/$file" --yes >"$work/wanted"
   has "$(cat "$work/wanted")" "$work/out"
   local name command
-  for name in a.sql.gz.gpg:restore-postgres a.rdb:restore-redis a.tar.gz:restore-n8n a.backup.gpg:restore-env; do
+  for name in a.sql.gz.gpg:restore-postgres a.sqlite.gz:restore-sqlite a.rdb:restore-redis a.tar.gz:restore-n8n a.backup.gpg:restore-env; do
     command=${name#*:} name=${name%:*}
     in_checkout restore N8N_DIR="$dir" FILE="/x/$name"
     printf '<%q>' --project-dir "$dir" "$command" "/x/$name" >"$work/wanted"

@@ -95,7 +95,7 @@ page=config::table::tests::the_settings_page_has_the_rows_of_the_table
   finding 'docs/settings.md: differs from the table: UPDATE_DOCS=1 cargo test --bin n8n-backup settings_page writes it'
 
 say 'check: layers'
-! grep -rnE 'components::(postgres|redis|n8n_data|env_file)' src/commands ||
+! grep -rnE 'components::(postgres|sqlite|redis|n8n_data|env_file)' src/commands ||
   finding 'src/commands: knows a component by its module, not as dyn Component'
 
 say 'check: dependencies'
@@ -117,7 +117,7 @@ done
 
 say 'check: layout of src'
 # A command reaches components through their registry.
-! grep -rnE 'components::(\{[^}]*)?\b(postgres|redis|n8n_data|env_file)\b' src/commands ||
+! grep -rnE 'components::(\{[^}]*)?\b(postgres|sqlite|redis|n8n_data|env_file)\b' src/commands ||
   finding 'src/commands: names a component'
 while IFS= read -r file; do
   finding "$file: more than 550 lines"

@@ -52,7 +52,7 @@ for part in bin scripts scripts/lib; do
   [[ -d $dir/$part ]] || mkdir -- "$dir/$part"
 done
 # What is in these is for their owner alone.
-for part in logs backups backups/{postgres,redis,n8n,env,sets}; do
+for part in logs backups backups/{postgres,sqlite,redis,n8n,env,sets}; do
   [[ -d $dir/$part ]] || mkdir -m 700 -- "$dir/$part"
 done
 # add FILE: makes an empty file for its owner alone, unless there is something of its name, or others may write beside it.

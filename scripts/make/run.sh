@@ -26,10 +26,11 @@ case $1 in
     case ${file%.gpg} in
       */deployment_*.tar.gz | deployment_*.tar.gz) arguments=(restore-env) ;;
       *.sql.gz) arguments=(restore-postgres) ;;
+      *.sqlite.gz) arguments=(restore-sqlite) ;;
       *.rdb) arguments=(restore-redis) ;;
       *.tar.gz) arguments=(restore-n8n) ;;
       *.backup) arguments=(restore-env) ;;
-      *) die "not the name of a backup (.sql.gz, .rdb, .tar.gz or .backup, with or without .gpg): $file" ;;
+      *) die "not the name of a backup (.sql.gz, .sqlite.gz, .rdb, .tar.gz or .backup, with or without .gpg): $file" ;;
     esac
     [[ $file == /* ]] || file=./$file
     arguments+=("$file")

@@ -14,7 +14,7 @@ pub fn page(rows: &[&Row]) -> String {
         escaped(env!("CARGO_PKG_VERSION"))
     );
     text.push_str(
-        "Backs up PostgreSQL, Redis, the data volume and the environment file of an n8n that runs in Docker, and\n\
+        "Backs up the database, Redis, the data volume and the environment file of an n8n that runs in Docker, and\n\
          restores them. The n8n project directory is \\fB\\-\\-project\\-dir\\fR, else \\fBN8N_DIR\\fR, else the\n\
          parent of the directory that this program is in, when that has\n.IR scripts/ ,\n\
          else the current directory. Settings are read from its\n.IR .env .\n.SH COMMANDS\n",

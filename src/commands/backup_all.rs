@@ -31,7 +31,7 @@ use crate::store::{total, Kind, Stamp};
 pub const COMMAND: Command = Command {
     row: &Row {
         name: "backup-all",
-        summary: "clean up, then back up PostgreSQL, Redis, the n8n volume and .env",
+        summary: "clean up, then back up n8n's database, Redis, the n8n volume and .env",
         details: "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a\n\
                   time. Settings add a test of the recovery point (BACKUP_DRILL), a copy of it off-site (BACKUP_OFFSITE)\n\
                   and a report of the run (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_NOTIFY_COMMAND).",
@@ -82,14 +82,23 @@ fn look(app: &App, outcome: &mut Outcome) {
     let point = outcome
         .point
         .and_then(|stamp| Point::load(&app.store.set_path(stamp)).ok());
-    if let Some(point) = point {
+    if let Some(point) = &point {
         for (part, kind) in outcome.parts.iter_mut().zip(Kind::PARTS) {
             part.backed_up = point.member(kind).is_some();
-            part.bytes = point
-                .fact(&format!("size.{}", kind.name()))
-                .and_then(|size| size.parse().ok());
+            part.bytes = point.size(kind);
         }
     }
+    // What the stack has no use for has not failed.
+    let uses = |kind: Kind| match &point {
+        Some(point) => !point.is_unused(kind),
+        None => app.config.found.uses(kind),
+    };
+    let used: Vec<&str> = Kind::PARTS
+        .into_iter()
+        .filter(|kind| uses(*kind))
+        .map(Kind::name)
+        .collect();
+    outcome.parts.retain(|part| used.contains(&part.name));
     outcome.measured = State::gather(app).map(|state| {
         let now = Utc::now().timestamp();
         let (points, stored_bytes) = state.stored();
@@ -258,7 +267,7 @@ fn cleanup_failed(error: &anyhow::Error) {
 fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<Backup>, Vec<&'static str>) {
     let next = AtomicUsize::new(0);
     // What the database names must not be missing from what is read beside it.
-    let run = match components.iter().any(|component| component.kind() == Kind::Postgres) {
+    let run = match components.iter().any(|component| component.kind().is_database()) {
         true => BackupRun::with_dump(stamp),
         false => BackupRun::alone(stamp, false),
     };
@@ -278,7 +287,7 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
             app.config.found.check(component.kind())?;
             component.backup(app, &run)
         });
-        if component.kind() == Kind::Postgres {
+        if component.kind().is_database() {
             // Also where there is no dump.
             run.snapshot.open();
         }

@@ -61,13 +61,14 @@ fn as_table(app: &App, inventory: &Inventory, now: SystemTime, all: bool) -> Str
         text.push_str("There is no recovery point yet.\n");
     } else {
         let mut head = vec!["POINT".to_owned(), "AGE".to_owned()];
-        for kind in Kind::PARTS {
+        let kinds = columns(inventory);
+        for kind in &kinds {
             head.push(kind.name().to_ascii_uppercase());
             head.extend(kind.counted().map(|(what, _)| what.to_owned()));
         }
         head.push("STATE".to_owned());
         let mut rows = vec![head];
-        rows.extend(inventory.points.iter().map(|held| row(held, now)));
+        rows.extend(inventory.points.iter().map(|held| row(held, &kinds, now)));
         table(&mut text, &rows);
     }
     if !inventory.unrecorded.is_empty() {
@@ -119,11 +120,18 @@ fn counted(unrecorded: &[(Kind, Entry)], now: SystemTime) -> Vec<Vec<String>> {
     Kind::ALL.into_iter().filter_map(cells).collect()
 }
 
+/// The parts that have columns: of the two databases, those that some point is of.
+fn columns(inventory: &Inventory) -> Vec<Kind> {
+    let is_shown =
+        |kind: &Kind| !kind.is_database() || inventory.points.iter().any(|held| !held.point.is_unused(*kind));
+    Kind::PARTS.into_iter().filter(is_shown).collect()
+}
+
 /// The cells of a point.
-fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
+fn row(held: &PointOnDisk, kinds: &[Kind], now: SystemTime) -> Vec<String> {
     let mut cells = vec![held.point.stamp.to_string(), age(held.point.time(), now)];
     let failed = held.point.listed("failed");
-    for kind in Kind::PARTS {
+    for kind in kinds.iter().copied() {
         let file = held.files.iter().find(|file| file.member.kind == kind);
         cells.push(match file {
             Some(file) => match (file.state, &file.entry) {
@@ -253,6 +261,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
         ),
         ("postgres_version", fact("postgres.version")),
         ("postgres_rows", number("postgres.rows")),
+        ("sqlite_rows", number("sqlite.rows")),
         ("redis_version", fact("redis.version")),
         ("redis_keys", number("redis.keys")),
         ("n8n_files", number("n8n.files")),

@@ -41,7 +41,7 @@ const START: Flag = Flag::new("start", "start the whole stack at the end, whatev
 pub const COMMAND: Command = Command {
     row: &Row {
         name: "restore-all",
-        summary: "restore PostgreSQL, Redis, the n8n volume and .env from one recovery point",
+        summary: "restore n8n's database, Redis, the n8n volume and .env from one recovery point",
         details:
             "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', the newest one that holds every\n\
                   part asked for; without SET it is the latest, and --yes is needed where nobody can be asked.\n\
@@ -50,7 +50,7 @@ pub const COMMAND: Command = Command {
                   it was when it is called again, as long as n8n has not run since; until then n8n stays stopped when\n\
                   only some parts are restored.\n\
                   On a new host --create brings back the whole stack, from its compose files on; it is started at the end.\n\
-                  Parts: postgres, redis, n8n, env.",
+                  Parts: postgres or sqlite, redis, n8n, env.",
         operand: Some("[SET]"),
         flags: &[
             YES,
@@ -126,7 +126,13 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         "Nobody can be asked here: name a recovery point or 'latest', or add --yes"
     );
     let point = point(app, operand, &parts)?;
+    let asked = parts.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
     let parts: Vec<Kind> = parts.into_iter().filter(|kind| !point.is_unused(*kind)).collect();
+    ensure!(
+        !parts.is_empty(),
+        "Recovery point {} is of a stack that has no use for {asked}",
+        point.stamp
+    );
     JOURNAL.info(format_args!(
         "Recovery point {}: {}",
         point.stamp,
@@ -211,7 +217,12 @@ fn is_gone(app: &App, point: &Point) -> Result<bool> {
     }
     let config = &app.config;
     let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
-    names.extend([config.postgres_container.as_str(), config.redis_container.as_str()]);
+    for (kind, name) in [
+        (Kind::Postgres, &config.postgres_container),
+        (Kind::Redis, &config.redis_container),
+    ] {
+        names.extend(config.found.uses(kind).then_some(name.as_str()));
+    }
     Ok(app.docker()?.containers(&names)?.is_empty())
 }
 
@@ -262,7 +273,9 @@ fn parts(options: &Options) -> Result<Vec<Kind>> {
                 Kind::PARTS
                     .into_iter()
                     .find(|kind| kind.name() == word)
-                    .with_context(|| format!("There is no part '{word}': they are postgres, redis, n8n and env"))
+                    .with_context(|| {
+                        format!("There is no part '{word}': they are postgres, sqlite, redis, n8n and env")
+                    })
             })
             .collect()
     };
@@ -413,7 +426,7 @@ fn restore(
     chosen
         .iter()
         .try_for_each(|(component, _)| app.config.found.check(component.kind()))?;
-    if chosen.iter().any(|(component, _)| component.kind() == Kind::Postgres) {
+    if chosen.iter().any(|(component, _)| component.kind().is_database()) {
         match n8n_image::check_version(app, &docker, point) {
             Ok(warning) => warning.into_iter().for_each(|warning| JOURNAL.warn(warning)),
             Err(error) if options.force => JOURNAL.warning(&error),
@@ -525,7 +538,7 @@ mod tests {
         assert_eq!(asked(Some("redis, env"), None).unwrap(), [Kind::Redis, Kind::Env]);
         assert_eq!(
             asked(None, Some("env")).unwrap(),
-            [Kind::Postgres, Kind::Redis, Kind::N8n]
+            [Kind::Postgres, Kind::Sqlite, Kind::Redis, Kind::N8n]
         );
         assert!(asked(Some("everything"), None).is_err());
         assert!(asked(Some("env"), Some("env")).is_err());

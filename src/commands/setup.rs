@@ -42,7 +42,6 @@ const END: &str = "# n8n-backup: end";
 fn run(project: &Path, call: &Call) -> Result<u8> {
     let app = open_stack(project, call)?;
     let found = &app.config.found;
-    let mut out = io::stdout().lock();
     let mut text = String::new();
     match found.is_told() {
         true => text.push_str(&format!("Told by {}:\n", found.told_by)),
@@ -67,6 +66,8 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
         text.push_str(&format!("{verdict:4} {}: {}\n", finding.check, finding.text));
     }
     let lines: Vec<String> = text.lines().map(ascii).collect();
+    // Not before, since the log is written there too.
+    let mut out = io::stdout().lock();
     writeln!(out, "{}", lines.join("\n")).context("Cannot write to standard output")?;
     drop(out);
     if call.has(&WRITE) {

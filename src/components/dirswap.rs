@@ -67,9 +67,20 @@ named() {
 # given: gives what is ours in there to the owner of the directory
 given() {
   owner=$(stat -c '%u:%g' .)
-  for name in "$work" "$work/new" "$work/old" "$work/root" "$work/names" "$work/begun" "$work/moved"; do
+  for name in "$work" "$work/new" "$work/old" "$work/root" "$work/names" "$work/kept" "$work/dropped" "$work/begun" "$work/moved"; do
     [ ! -e "$name" ] || chown "$owner" "$name"
   done
+}
+# kept FROM TO: moves the databases that stay, with what SQLite keeps beside them
+kept() {
+  [ -e "$work/kept" ] || return 0
+  while IFS= read -r name; do
+    for end in '' -wal -shm -journal; do
+      [ -e "$1/$name$end" ] || continue
+      case $name in */*) mkdir -p -- "$2/${name%/*}" ;; esac
+      mv -f -- "$1/$name$end" "$2/$name$end"
+    done
+  done <"$work/kept"
 }
 # close: removes our directory, and gives the directory the properties in $properties
 close() {
@@ -97,18 +108,28 @@ case $verb in
     given
     set -- $properties
     printf '%s:%s\n' "$1" "$2" ;;
+  keep)
+    for name; do
+      [ ! -e "$name" ] || printf '%s\n' "$name"
+    done >"$work/kept" ;;
   exchange)
     rm -rf -- "$work/new"/.n8n-backup-*
+    # What is live goes before a copy in the archive.
+    mkdir "$work/dropped"
+    kept "$work/new" "$work/dropped"
     sync
     : >"$work/begun"
     named . "$work/old"
+    kept "$work/old" "$work/new"
     : >"$work/moved"
     pass "$work/new" .
     given ;;
   back)
     if [ -e "$work/begun" ]; then
       : >"$work/back"
+      kept "$work/new" "$work/old"
       if [ -e "$work/moved" ]; then
+        kept . "$work/old"
         named . none
         rm -f -- "$work/moved"
       fi
@@ -182,6 +203,11 @@ impl<'a> DirSwap<'a> {
         format!("{}/{WORK}/new", self.dir)
     }
 
+    /// Where what was there is, after [`DirSwap::exchange`].
+    pub fn old_dir(&self) -> String {
+        format!("{}/{WORK}/old", self.dir)
+    }
+
     /// How far an exchange has come that an earlier run began; in what is no directory there is none.
     pub fn state(&self) -> Result<State> {
         match self.run("state", &[])?.as_str() {
@@ -197,6 +223,11 @@ impl<'a> DirSwap<'a> {
     /// directory, as `UID:GID`.
     pub fn begin(&self, names: &[&str]) -> Result<String> {
         self.run("begin", names)
+    }
+
+    /// Has the databases `names` stay in their places, as far as they are there; after [`DirSwap::begin`].
+    pub fn keep(&self, names: &[&str]) -> Result<()> {
+        self.run("keep", names).map(drop)
     }
 
     /// Moves what is there aside and what is new into its place.
@@ -299,6 +330,10 @@ mod tests {
 
     /// Runs a step as the helper container does, with `tools` first on the PATH.
     fn step(dir: &Path, verb: &str, tools: &Path) -> String {
+        step_with(dir, verb, &[], tools)
+    }
+
+    fn step_with(dir: &Path, verb: &str, names: &[&str], tools: &Path) -> String {
         let path = std::env::var("PATH").unwrap();
         // A file, since what is killed leaves the program that says it is alive for a second more, with a pipe held open.
         let aside = TempDir::new();
@@ -307,6 +342,7 @@ mod tests {
             .args(["-c", SCRIPT, "sh"])
             .arg(dir)
             .arg(verb)
+            .args(names)
             .env("PATH", format!("{}:{path}", tools.display()))
             .stdout(fs::File::create(&output).unwrap())
             .status()
@@ -371,6 +407,45 @@ mod tests {
             ([Broken, None], Broken),
         ] {
             assert_eq!(combined(&states), wanted, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn a_database_stays_whatever_becomes_of_the_exchange() {
+        let nothing = Path::new("/nonexistent");
+        // Where a step ends: at its first moves, at the last ones, not at all.
+        for (ends, wanted) in [(1, "old"), (3, "old"), (5, "old"), (7, "old"), (100, "new")] {
+            let (dir, tools) = (TempDir::new(), TempDir::new());
+            let write = |path: &str, text: &str| {
+                let path = dir.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            };
+            for name in [".n8n/db", ".n8n/db-wal", ".n8n/a", "b"] {
+                write(name, "old");
+            }
+            step(dir.path(), "begin", nothing);
+            step_with(dir.path(), "keep", &[".n8n/db", "none"], nothing);
+            for name in [".n8n/db", ".n8n/db-shm", ".n8n/a", "b", "c"] {
+                write(&format!(".n8n-backup-restore/new/{name}"), "new");
+            }
+            let mv = format!(
+                "#!/bin/sh\nPATH=${{PATH#*:}}\necho >>{0}/count\n[ $(wc -l <{0}/count) -le {ends} ] || exec kill -KILL $PPID\nexec mv \"$@\"\n",
+                tools.path().display()
+            );
+            let file = tools.path().join("mv");
+            fs::write(&file, mv).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            step(dir.path(), "exchange", tools.path());
+            match step(dir.path(), "state", nothing).as_str() {
+                "exchanged" => step(dir.path(), "finish", nothing),
+                _ => step(dir.path(), "back", nothing),
+            };
+            let read = |name| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+            let found = [".n8n/db", ".n8n/db-wal", ".n8n/db-shm", ".n8n/a", "b"].map(read);
+            assert_eq!(found, ["old", "old", "", wanted, wanted], "{ends}");
+            assert_eq!(read("c").is_empty(), wanted == "old", "{ends}");
+            assert_eq!(step(dir.path(), "state", nothing), "none");
         }
     }
 

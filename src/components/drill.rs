@@ -74,8 +74,25 @@ pub struct Migrations {
     pub newest: String,
 }
 
-/// A recovered database of n8n, on a server of its own.
+/// A recovered database of n8n.
 pub trait RecoveredDatabase {
+    /// The program that prints what is encrypted in it, as `open.js` takes it, and what that reads on its standard input.
+    fn sealed(&self) -> Result<(Command, &'static str)>;
+
+    /// The migrations that it has seen; none where it is not n8n's.
+    fn migrations(&self) -> Result<Option<Migrations>>;
+
+    /// The files of binary data that executions name, as n8n keeps them in a directory of its home.
+    fn binary_files(&self) -> Result<Vec<String>>;
+
+    /// The server that it is on, if that is one.
+    fn server(&self) -> Option<&dyn DatabaseServer> {
+        None
+    }
+}
+
+/// A recovered database on a server of its own.
+pub trait DatabaseServer: RecoveredDatabase {
     /// The server's container.
     fn container(&self) -> &str;
 
@@ -88,20 +105,12 @@ pub trait RecoveredDatabase {
     /// Runs a script in it as the superuser, and gives its output.
     fn run(&self, script: &str) -> Result<String>;
 
-    /// The migrations that it has seen; none where it is not n8n's.
-    fn migrations(&self) -> Result<Option<Migrations>>;
-
     /// Asks whether another session works in it.
     fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>>;
 
-    /// psql in it, for a script on its standard input.
-    fn psql(&self) -> Result<Command>;
-
-    /// As [`RecoveredDatabase::psql`], in another database of this server: an empty one that is made under the name given.
+    /// psql in another database of this server, for a script on its standard input: an empty one that is made under the name
+    /// given.
     fn scratch(&self, name: &str) -> Result<Command>;
-
-    /// The files of binary data that executions name, as n8n keeps them in a directory of its home.
-    fn binary_files(&self) -> Result<Vec<String>>;
 }
 
 /// Where the drills of one run take place.

@@ -13,6 +13,7 @@ pub mod n8n_proof;
 mod postgres;
 mod redis;
 mod run;
+mod sqlite;
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,6 +45,7 @@ const LISTENS_AFTER: Duration = Duration::from_secs(10);
 /// Every component, in the order in which backups begin and a whole restore goes.
 pub const COMPONENTS: &[&dyn Component] = &[
     &postgres::Postgres,
+    &sqlite::Sqlite,
     &redis::RedisData,
     &n8n_data::N8nData,
     &env_file::EnvFile,

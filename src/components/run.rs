@@ -54,7 +54,7 @@ struct State {
 
 impl Snapshot {
     /// Notes that it was taken by now.
-    fn take(&self) {
+    pub fn take(&self) {
         let mut state = self.0 .0.lock().unwrap_or_else(PoisonError::into_inner);
         state.taken.get_or_insert_with(instant);
         state.is_open = true;

@@ -25,6 +25,8 @@ pub struct Found {
     pub schema: String,
     /// What the names of n8n's tables begin with.
     pub table_prefix: String,
+    /// n8n's database, where that is in SQLite.
+    pub sqlite: Option<SqliteFile>,
     /// What stands against backing up or restoring a kind.
     pub problems: BTreeMap<Kind, Problem>,
     /// The files that the stack is deployed from, relative to the project directory.
@@ -37,6 +39,17 @@ pub struct Found {
     pub warnings: Vec<String>,
     /// Each value, for people.
     pub rows: Vec<FoundRow>,
+}
+
+/// n8n's database in SQLite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SqliteFile {
+    /// The container of n8n that works with it.
+    pub container: String,
+    /// Its path in there.
+    pub path: String,
+    /// Its path from where n8n's home is mounted; empty where it does not lie in there.
+    pub in_home: String,
 }
 
 /// Why a kind can be neither backed up nor restored, and what to do.
@@ -77,7 +90,7 @@ impl Found {
 
     /// Whether the stack has a use for backups of a kind.
     pub fn uses(&self, kind: Kind) -> bool {
-        !self.unused.contains(&kind)
+        !kind.is_unused(&self.unused)
     }
 
     /// How many kinds the stack has a use for.
@@ -85,19 +98,32 @@ impl Found {
         Kind::PARTS.into_iter().filter(|kind| self.uses(*kind)).count()
     }
 
+    /// The kind of n8n's database.
+    pub fn database(&self) -> Kind {
+        match self.uses(Kind::Sqlite) {
+            true => Kind::Sqlite,
+            false => Kind::Postgres,
+        }
+    }
+
     /// Refuses a kind that something stands against.
     pub fn check(&self, kind: Kind) -> Result<()> {
+        if let Some(problem) = self.problems.get(&kind) {
+            return Err(Error::new(hinted(&problem.text, &problem.hint)));
+        }
         // Files can be written wherever there is a directory.
         if !self.uses(kind) && kind != Kind::Env {
-            let hint = format!("{} tells what n8n uses; restore-all leaves the rest out", self.told_by);
+            let hint = match self.is_told() {
+                true => format!("{} tells what n8n uses; restore-all leaves the rest out", self.told_by),
+                false => {
+                    "n8n is taken to use PostgreSQL and Redis where none of its containers says otherwise".to_owned()
+                }
+            };
             return Err(Error::new(hinted(
                 format_args!("This stack has no use for {}", kind.name()),
                 hint,
             )));
         }
-        match self.problems.get(&kind) {
-            Some(problem) => Err(Error::new(hinted(&problem.text, &problem.hint))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

@@ -156,7 +156,7 @@ settings! {
         "auto, or a gzip program with arguments";
     drill: Drill = drill(),
         "BACKUP_DRILL", "off",
-        "what backup-all tests at its end: off, postgres or full";
+        "what backup-all tests at its end: off, postgres (the database, also one in SQLite) or full";
     drill_memory: String = memory(),
         "BACKUP_DRILL_MEMORY", "1g",
         "the memory that a scratch container of the recovery test may use";

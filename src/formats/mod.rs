@@ -4,5 +4,6 @@ pub mod json;
 pub mod n8n;
 pub mod pg_dump;
 pub mod rdb;
+pub mod sqlite;
 pub mod tar;
 pub mod text;

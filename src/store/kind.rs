@@ -12,6 +12,8 @@ pub const ENCRYPTED: &str = ".gpg";
 pub enum Kind {
     /// A plain SQL dump of the database, gzipped.
     Postgres,
+    /// The database, where n8n keeps it in SQLite, gzipped.
+    Sqlite,
     /// A Redis snapshot.
     Redis,
     /// A tar archive of the n8n data volume, gzipped.
@@ -35,10 +37,18 @@ struct Row {
 
 impl Kind {
     /// Every kind of file, in the order in which they are backed up.
-    pub const ALL: [Self; 5] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env, Self::Deployment];
+    pub const ALL: [Self; 6] = [
+        Self::Postgres,
+        Self::Sqlite,
+        Self::Redis,
+        Self::N8n,
+        Self::Env,
+        Self::Deployment,
+    ];
 
-    /// The parts of a stack, each with the kind of file that a whole recovery point holds of it.
-    pub const PARTS: [Self; 4] = [Self::Postgres, Self::Redis, Self::N8n, Self::Env];
+    /// The parts of a stack, each with the kind of file that a whole recovery point holds of it. Of the two databases a stack
+    /// has one.
+    pub const PARTS: [Self; 5] = [Self::Postgres, Self::Sqlite, Self::Redis, Self::N8n, Self::Env];
 
     /// All that differs between kinds, a row for each.
     const fn row(self) -> Row {
@@ -49,6 +59,15 @@ impl Kind {
                 prefix: "n8n_",
                 suffix: ".sql.gz",
                 counted: Some(("ROWS", "postgres.rows")),
+                may_be_empty: false,
+                slack: 0,
+            },
+            Self::Sqlite => Row {
+                name: "sqlite",
+                dir: "sqlite",
+                prefix: "n8n_",
+                suffix: ".sqlite.gz",
+                counted: Some(("ROWS", "sqlite.rows")),
                 may_be_empty: false,
                 slack: 0,
             },
@@ -126,6 +145,20 @@ impl Kind {
     /// By how many bytes sizes may differ without a meaning.
     pub const fn slack(self) -> u64 {
         self.row().slack
+    }
+
+    /// Whether it is n8n's database.
+    pub const fn is_database(self) -> bool {
+        matches!(self, Self::Postgres | Self::Sqlite)
+    }
+
+    /// Whether a stack that has no use for the kinds `unused` has none for this one either: n8n keeps its data in SQLite
+    /// exactly where PostgreSQL is unused.
+    pub fn is_unused(self, unused: &[Self]) -> bool {
+        match self {
+            Self::Sqlite => !unused.contains(&Self::Postgres),
+            kind => unused.contains(&kind),
+        }
     }
 
     /// The kind of a backup file, by the directory it lies in and its name.

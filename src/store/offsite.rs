@@ -262,7 +262,9 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
             };
             unit.complete = match known.get(&set) {
                 Some(point) => point.is_complete() && there.lacks(point).is_empty(),
-                None => Kind::PARTS.iter().all(good),
+                // Which parts a stack has no use for is not told by names: with SQLite, n8n needs neither a queue nor `.env`.
+                None if good(&Kind::Sqlite) => good(&Kind::N8n),
+                None => [Kind::Postgres, Kind::Redis, Kind::N8n, Kind::Env].iter().all(good),
             };
             let plain = [false, true].map(|encrypted| set_name(set, encrypted));
             let here = plain.into_iter().filter(|name| there.has(name));

@@ -8,7 +8,7 @@ pub mod read;
 
 use anyhow::Result;
 
-use crate::formats::{pg_dump, rdb, tar};
+use crate::formats::{pg_dump, rdb, sqlite, tar};
 use crate::process::Observer;
 
 impl Observer for pg_dump::Scanner {
@@ -32,5 +32,12 @@ impl Observer for tar::Scanner {
 impl Observer for rdb::Scanner {
     fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         Self::feed(self, chunk)
+    }
+}
+
+impl Observer for sqlite::Scanner {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        Self::feed(self, chunk);
+        Ok(())
     }
 }

@@ -24,6 +24,7 @@ pub mod page;
 pub mod point;
 mod sandbox;
 pub mod servers;
+pub mod sqlite;
 mod stack;
 mod tools;
 

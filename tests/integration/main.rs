@@ -27,6 +27,7 @@ mod restore;
 mod restore_all;
 mod restore_parts;
 mod runbook;
+mod sqlite;
 mod stacks;
 mod systemd;
 mod volume;

@@ -264,26 +264,6 @@ fn a_stack_of_another_directory_is_never_touched() {
 }
 
 #[test]
-fn sqlite_is_said_and_never_passed_over() {
-    let sandbox = bare("shape-sqlite");
-    // There is a PostgreSQL, which is not n8n's.
-    let environment = "DB_POSTGRESDB_HOST=database";
-    sandbox.compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", environment, HOME)));
-    sandbox.compose(&["up", "-d"]);
-    await_postgres(&sandbox);
-    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
-    let outcome = run(&sandbox, "backup-all", &[]);
-    assert_eq!(outcome.code, Some(1), "{outcome}");
-    assert!(outcome.stdout.contains("n8n uses SQLite"), "{outcome}");
-    assert!(sandbox.backups("postgres").is_empty(), "{outcome}");
-    assert_eq!(sandbox.backups("n8n").len(), 1, "the rest is backed up: {outcome}");
-    let doctor = binary(&sandbox, &["doctor"]);
-    assert!(doctor.stdout.contains("n8n uses SQLite"), "{doctor}");
-    let status = binary(&sandbox, &["status"]);
-    assert!(!status.stdout.starts_with("OK"), "{status}");
-}
-
-#[test]
 fn two_projects_of_one_directory_are_both_named() {
     let sandbox = bare("shape-two");
     sandbox.compose_file(&n8n("n8n", "start", ON_POSTGRES, "").replace("    volumes: []\n", ""));

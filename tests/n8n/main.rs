@@ -8,4 +8,5 @@ mod common;
 
 mod proof;
 mod recovery;
+mod sqlite;
 mod stack;

@@ -60,7 +60,13 @@ fn of_stamp(app: &App, stamp: Stamp) -> Result<Dump> {
 fn of_point(app: &App, point: &Point) -> Result<Dump> {
     let member = point
         .member(Kind::Postgres)
-        .with_context(|| format!("Recovery point {} holds no dump of the database", point.stamp))?;
+        .with_context(|| match point.member(Kind::Sqlite) {
+            Some(_) => format!(
+                "Recovery point {} holds a SQLite database: workflows are read in dumps of PostgreSQL only",
+                point.stamp
+            ),
+            None => format!("Recovery point {} holds no dump of the database", point.stamp),
+        })?;
     Ok(Dump {
         _used: point.hold(&app.store)?,
         path: app.store.root().join(&member.name),

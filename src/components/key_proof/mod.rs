@@ -1,6 +1,6 @@
 //! The proof that n8n's key in a recovery point opens what is encrypted in its database: all of it, or it is none.
 //!
-//! Either n8n's image opens it with its Node.js, which also checks the tag of what is stored under GCM, or the scratch server does,
+//! Either n8n's image opens it with its Node.js, which also checks the tag of what is stored under GCM, or a scratch server does,
 //! with pgcrypto in a database of its own. Both read the rows and the key from a pipe, and print verdicts: nothing that was decrypted
 //! leaves them, and no key stands in an argument, an environment, a log or a file.
 
@@ -16,12 +16,10 @@ use super::n8n_image::N8nImage;
 use super::COMPONENTS;
 use crate::config::Secret;
 use crate::formats::text::unhex;
-use crate::process::{hinted, Input, Observer};
+use crate::process::{hinted, Chain, ChildOutput, Input, Observer};
 use crate::store::Kind;
 
-/// Prints what is encrypted.
-const SEALED: &str = include_str!("sealed.sql");
-/// Open it.
+/// Open what is encrypted.
 const OPEN_JS: &str = include_str!("open.js");
 const OPEN_SQL: [&str; 2] = [include_str!("open.sql"), include_str!("verdicts.sql")];
 /// The verdicts in bytes. More are not read; those of credentials that were opened are only counted.
@@ -169,11 +167,18 @@ pub fn prove(
 /// How many credentials there are.
 fn count(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Result<usize> {
     let mut chain = env.app.chain();
-    let (script, rows) = chain.stream("psql", database.psql()?, Input::Piped)?;
-    let script = script.context("psql has no input")?;
-    chain.pump("asking for what is encrypted", io::Cursor::new(SEALED), script, ());
-    let counted = chain.pump("reading from psql", rows, io::sink(), Lines::default());
+    let rows = sealed(&mut chain, database)?;
+    let counted = chain.pump("reading what is encrypted", rows, io::sink(), Lines::default());
     Ok(counted.get(&chain.finish()?)?.credentials)
+}
+
+/// Has the database print what is encrypted in it.
+fn sealed(chain: &mut Chain, database: &dyn RecoveredDatabase) -> Result<ChildOutput> {
+    let (program, script) = database.sealed()?;
+    let (stdin, rows) = chain.stream("the database's program", program, Input::Piped)?;
+    let stdin = stdin.context("a program has no input")?;
+    chain.pump("asking for what is encrypted", io::Cursor::new(script), stdin, ());
+    Ok(rows)
 }
 
 /// Counts the lines that begin with `credential`.
@@ -209,8 +214,9 @@ fn open(
             Err(error) => failed = Some(error.context(format!("n8n's image {}", image.name))),
         }
     }
-    let server = database
-        .scratch("n8n_backup_key")
+    let server = database.server().context("the database is on no server that could");
+    let server = server
+        .and_then(|server| server.scratch("n8n_backup_key"))
         .and_then(|psql| pass(env, database, key, ("psql", psql), OPEN_SQL));
     match (server, failed) {
         (Ok(verdicts), None) => Ok((verdicts, false)),
@@ -236,12 +242,9 @@ fn pass(
     around: [&'static str; 2],
 ) -> Result<Verdicts> {
     let mut chain = env.app.chain();
-    let (script, rows) = chain.stream("psql", database.psql()?, Input::Piped)?;
+    let rows = sealed(&mut chain, database)?;
     let (stdin, verdicts) = chain.stream(name, opener, Input::Piped)?;
-    let (Some(script), Some(stdin)) = (script, stdin) else {
-        bail!("a program has no input")
-    };
-    chain.pump("asking for what is encrypted", io::Cursor::new(SEALED), script, ());
+    let stdin = stdin.context("a program has no input")?;
     let key: String = key.reveal().bytes().map(|byte| format!("{byte:02x}")).collect();
     let head = format!("{}instance\t\t\t\t\t{key}\n", around[0]);
     let contents = io::Cursor::new(head).chain(rows).chain(io::Cursor::new(around[1]));

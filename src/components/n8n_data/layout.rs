@@ -206,6 +206,18 @@ impl Layout {
         }
     }
 
+    /// The directory that holds n8n's database in SQLite, if one does, with its name in there. It is backed up by itself.
+    pub fn database(&self, file: &str) -> Option<(Directory, String)> {
+        let holds = |directory: &Directory| {
+            let at = Path::new(&directory.place.at);
+            let within = Path::new(file).strip_prefix(at).ok()?;
+            let within = within.display().to_string();
+            (at.is_absolute() && !within.is_empty()).then(|| (directory.clone(), within))
+        };
+        let found = self.directories().iter().filter_map(holds).collect::<Vec<_>>();
+        found.into_iter().min_by_key(|(_, within)| within.len())
+    }
+
     /// What a helper container mounts to read everything at its place.
     pub fn reading(&self) -> Vec<Mounted> {
         let mount = |place: &Place, target: String| Mounted {
@@ -247,6 +259,21 @@ impl Layout {
                 read_only: false,
             })
             .collect()
+    }
+}
+
+/// What SQLite keeps beside a database.
+const BESIDE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+impl Directory {
+    /// The names under which an archive would hold a database in SQLite that is called so in the directory.
+    pub fn database_names(&self, within: &str) -> Vec<String> {
+        let below = match self.part.below.as_str() {
+            "" => String::new(),
+            below => format!("{below}/"),
+        };
+        let names = BESIDE.iter().map(|end| format!("./{below}{within}{end}"));
+        names.collect()
     }
 }
 

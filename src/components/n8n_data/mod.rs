@@ -253,7 +253,12 @@ fn read(packer: Packer<'_>, layout: &Layout, run: &BackupRun, last: bool) -> Res
     let at = instant();
     let others = layout.stored();
     let home = layout.home_part();
-    let reading = packer.pack(&mut chain, What::Data, DATA_MOUNT, &others, &home)?;
+    let database = app.config.found.sqlite.iter();
+    let database = database.filter_map(|file| layout.database(&file.path));
+    let left_out: Vec<String> = database
+        .flat_map(|(directory, name)| directory.database_names(&name))
+        .collect();
+    let reading = packer.pack(&mut chain, What::Data(&left_out), DATA_MOUNT, &others, &home)?;
     let scanner = with_key(tar::Scanner::new()).notice(BEGUN).expecting(reading.names);
     // Two archives become one.
     let stream: Box<dyn std::io::Read + Send> = match others.is_empty() {

@@ -56,9 +56,18 @@ check() {
     awk '$1 > 16777215 || $2 > 16777215 { n++ }
       END { if (n) print "tar: " n " owner(s) have numbers that busybox cannot store: set BACKUP_HELPER_IMAGE in .env to an image with GNU tar" }'
 }
+# archive ARGUMENT...: tar, without what is left out
+archive() (
+  set -f
+  IFS='
+'
+  for name in ${LEFT_OUT-}; do set -- --exclude="$name" "$@"; done
+  unset IFS
+  exec tar $options "$@"
+)
 pack() {
   if [ -z "$ours" ]; then
-    tar $options -cf - "$@"
+    archive -cf - "$@"
     return
   fi
   set --
@@ -67,8 +76,8 @@ pack() {
     if [ -e "$name" ] || [ -L "$name" ]; then set -- "$@" "./$name"; fi
   done
   # The header of the directory alone, before the rest.
-  tar $options --no-recursion -cf - . | head -c 512
-  if [ $# -gt 0 ]; then tar $options -cf - "$@"; else head -c 1024 /dev/zero; fi
+  archive --no-recursion -cf - . | head -c 512
+  if [ $# -gt 0 ]; then archive -cf - "$@"; else head -c 1024 /dev/zero; fi
 }
 sorted() {
   errors=0 changed=0 sockets=0 status=1
@@ -138,12 +147,12 @@ pub struct Packer<'a> {
 }
 
 /// What is packed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum What {
+#[derive(Clone, Copy)]
+pub enum What<'a> {
     /// Everything.
     All,
-    /// Not what is our own.
-    Data,
+    /// Not what is our own, nor these files, by their names in the archive.
+    Data(&'a [String]),
 }
 
 /// A directory that is being packed.
@@ -169,14 +178,20 @@ pub struct Said {
 
 impl Packer<'_> {
     /// Begins to pack what `dir` holds, and `others`, which are named as seen from the root directory.
-    pub fn pack(self, chain: &mut Chain, what: What, dir: &str, others: &[String], home: &Part) -> Result<Reading> {
-        let what = match what {
-            What::All => "all",
-            What::Data => "data",
+    pub fn pack(self, chain: &mut Chain, what: What<'_>, dir: &str, others: &[String], home: &Part) -> Result<Reading> {
+        let (what, left_out) = match what {
+            What::All => ("all", &[][..]),
+            What::Data(left_out) => ("data", left_out),
+        };
+        let patterns: Vec<String> = left_out.iter().map(|name| pattern(name)).collect();
+        let patterns = patterns.join("\n");
+        let how = Exec {
+            env: &[("LEFT_OUT", &patterns)],
+            ..Exec::default()
         };
         let others = others.iter().map(String::as_str);
         let argv: Vec<&str> = ["sh", "-c", PACK, "sh", what, dir].into_iter().chain(others).collect();
-        let command = self.docker.exec(self.container, Exec::default(), &argv);
+        let command = self.docker.exec(self.container, how, &argv);
         let (_, stream) = chain.stream(PACKER, command, Input::Null)?;
         let (listed, names) = mpsc::channel();
         let home = home.clone();
@@ -197,11 +212,12 @@ impl Packer<'_> {
                 }
             }
         });
-        let (names, holds_data, stream) = match names.recv() {
+        let (mut names, holds_data, stream) = match names.recv() {
             Ok(found) => found,
             // The chain tells why.
             Err(_) => (Names::default(), false, Box::new(io::empty()) as Box<dyn Read + Send>),
         };
+        left_out.iter().for_each(|name| names.remove(name.as_bytes()));
         Ok(Reading {
             names,
             holds_data,
@@ -285,6 +301,18 @@ impl Packer<'_> {
         );
         Ok(())
     }
+}
+
+/// A name as a pattern that matches it alone.
+fn pattern(name: &str) -> String {
+    let mut pattern = String::new();
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// Whether what was unpacked is to be reworked.

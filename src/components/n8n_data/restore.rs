@@ -11,7 +11,7 @@ use super::packer::{self, Packer, Rework};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Docker, Exec, Guard};
+use crate::engine::{Docker, Exec, Guard, DATA_MOUNT};
 use crate::formats::tar;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -286,6 +286,23 @@ impl Plan<'_> {
         Ok(true)
     }
 
+    /// Has n8n's database in SQLite stay where it is: it comes back by itself.
+    fn keep_database(&self, helper: &Guard) -> Result<()> {
+        let Some(file) = &self.app.config.found.sqlite else {
+            return Ok(());
+        };
+        let (target, within) = match self.layout.database(&file.path) {
+            Some((directory, within)) => (directory.target, within),
+            // The containers are gone that would tell.
+            None if self.layout.home.at.is_empty() => (DATA_MOUNT.to_owned(), file.in_home.clone()),
+            None => return Ok(()),
+        };
+        match self.parts.iter().any(|(directory, _)| directory.target == target) && !within.is_empty() {
+            true => DirSwap::new(helper, &target).keep(&[&within]),
+            false => Ok(()),
+        }
+    }
+
     /// Unpacks the archive and reads back what came of it.
     fn stage(&self, helper: &Guard) -> Result<()> {
         self.journal.info("Unpacking the archive beside the data...");
@@ -360,7 +377,10 @@ impl RestorePlan for Plan<'_> {
         // That backup may have taken it, where it lies on the same disk.
         self.check_volume(&helper)?;
         let _lock = self.app.hold(Kind::N8n, self.journal)?;
-        let staged = exchange.begin().and_then(|()| self.stage(&helper));
+        let staged = exchange
+            .begin()
+            .and_then(|()| self.keep_database(&helper))
+            .and_then(|()| self.stage(&helper));
         if let Err(error) = staged {
             // What cannot be removed now is removed by the next restore.
             let _ = self.put_back(helper);

@@ -16,7 +16,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use self::environment::{EnvFile, Place, PORT};
 use self::log::Log;
-use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
+use super::drill::{DatabaseServer, DrillEnv, Inconclusive, JOURNAL};
 use super::key_proof::Proof;
 use super::n8n_image::N8nImage;
 use crate::config::Secret;
@@ -62,7 +62,7 @@ pub type Facts = Vec<(&'static str, String)>;
 pub fn prove(
     env: &DrillEnv<'_>,
     image: &N8nImage,
-    database: &dyn RecoveredDatabase,
+    database: &dyn DatabaseServer,
     proof: &Proof,
     archive: &Path,
 ) -> Result<Facts> {
@@ -140,7 +140,7 @@ pub fn prove(
 }
 
 /// The memory that is free where the scratch containers run; none where that is not told.
-fn free_memory(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Option<u64> {
+fn free_memory(env: &DrillEnv<'_>, database: &dyn DatabaseServer) -> Option<u64> {
     let ask = env
         .docker
         .exec(database.container(), Exec::default(), &["cat", "/proc/meminfo"]);
@@ -150,7 +150,7 @@ fn free_memory(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Option<u
 }
 
 /// Deletes what n8n cannot open either, or which holds nothing to be opened, so that it does not stop at it.
-fn forget(database: &dyn RecoveredDatabase, dead: &[String]) -> Result<()> {
+fn forget(database: &dyn DatabaseServer, dead: &[String]) -> Result<()> {
     let ids: Vec<String> = dead
         .iter()
         .map(|id| format!("'{}'", id.replace('\'', "''").replace('\\', "")))
@@ -167,7 +167,7 @@ fn forget(database: &dyn RecoveredDatabase, dead: &[String]) -> Result<()> {
 /// n8n's container, in which it does not run yet.
 struct N8n<'a> {
     env: &'a DrillEnv<'a>,
-    database: &'a dyn RecoveredDatabase,
+    database: &'a dyn DatabaseServer,
     container: ScratchContainer,
 }
 
@@ -176,7 +176,7 @@ impl<'a> N8n<'a> {
     fn create(
         env: &'a DrillEnv<'a>,
         image: &N8nImage,
-        database: &'a dyn RecoveredDatabase,
+        database: &'a dyn DatabaseServer,
         proof: &Proof,
         archive: &Path,
     ) -> Result<Self> {

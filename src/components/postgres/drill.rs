@@ -9,10 +9,13 @@ use anyhow::{bail, ensure, Context as _, Result};
 use super::sql::{self, CountKind};
 use super::{facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
+    check_recorded, explain, DatabaseServer, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
+    JOURNAL,
 };
 use crate::engine::{Exec, ScratchContainer};
 
+/// Prints what n8n has encrypted.
+const SEALED: &str = include_str!("sealed.sql");
 /// The database that the dump is loaded into.
 const DATABASE: &str = "n8n_backup_drill";
 /// The superuser of a scratch server where the role that restores is none.
@@ -191,6 +194,27 @@ impl Loaded<'_> {
 }
 
 impl RecoveredDatabase for Loaded<'_> {
+    fn sealed(&self) -> Result<(Command, &'static str)> {
+        Ok((self.as_superuser().command(DATABASE, "drill")?, SEALED))
+    }
+
+    fn migrations(&self) -> Result<Option<Migrations>> {
+        let output = self.as_superuser().run(DATABASE, "drill", sql::migrations())?;
+        let found = sql::parse_migrations(&output)?;
+        Ok(found.map(|(count, newest)| Migrations { count, newest }))
+    }
+
+    fn binary_files(&self) -> Result<Vec<String>> {
+        let output = self.as_superuser().run(DATABASE, "drill", sql::binary_files())?;
+        sql::parse_names(&output)
+    }
+
+    fn server(&self) -> Option<&dyn DatabaseServer> {
+        Some(self)
+    }
+}
+
+impl DatabaseServer for Loaded<'_> {
     fn container(&self) -> &str {
         self.server.id()
     }
@@ -221,29 +245,14 @@ impl RecoveredDatabase for Loaded<'_> {
         self.as_superuser().run(DATABASE, "drill", sql::script_of(script))
     }
 
-    fn migrations(&self) -> Result<Option<Migrations>> {
-        let output = self.as_superuser().run(DATABASE, "drill", sql::migrations())?;
-        let found = sql::parse_migrations(&output)?;
-        Ok(found.map(|(count, newest)| Migrations { count, newest }))
-    }
-
     fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {
         let psql = self.as_superuser();
         Ok(Box::new(psql.asks(DATABASE, sql::OTHERS_WORK.to_owned())))
-    }
-
-    fn psql(&self) -> Result<Command> {
-        self.as_superuser().command(DATABASE, "drill")
     }
 
     fn scratch(&self, name: &str) -> Result<Command> {
         let psql = self.as_superuser();
         psql.run(MAINTENANCE, "drill", sql::scratch_database(name)?)?;
         psql.command(name, "drill")
-    }
-
-    fn binary_files(&self) -> Result<Vec<String>> {
-        let output = self.as_superuser().run(DATABASE, "drill", sql::binary_files())?;
-        sql::parse_names(&output)
     }
 }

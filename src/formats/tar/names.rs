@@ -28,7 +28,7 @@ impl Names {
     }
 
     /// Takes a name out.
-    pub(super) fn remove(&mut self, name: &[u8]) {
+    pub fn remove(&mut self, name: &[u8]) {
         self.0.remove(&hash_of(&canonical(name)));
     }
 

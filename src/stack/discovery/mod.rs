@@ -43,7 +43,7 @@ const N8N_CONTAINERS: &str = "BACKUP_N8N_CONTAINERS";
 const COMPOSE_PROJECT: &str = "BACKUP_COMPOSE_PROJECT";
 
 /// What is backed up through the engine.
-const OF_CONTAINERS: [Kind; 3] = [Kind::Postgres, Kind::Redis, Kind::N8n];
+const OF_CONTAINERS: [Kind; 4] = [Kind::Postgres, Kind::Sqlite, Kind::Redis, Kind::N8n];
 
 /// Whether a container is one of n8n's servers.
 pub fn is_n8n(container: &Described) -> bool {

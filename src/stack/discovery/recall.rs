@@ -5,7 +5,7 @@ use std::fs;
 use super::values::check_defaults;
 use super::{Problem, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
 use crate::app::App;
-use crate::config::Found;
+use crate::config::{Found, SqliteFile};
 use crate::engine::describe::Described;
 use crate::store::manifest::{Point, UNUSED};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
@@ -21,6 +21,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
     }
     let unused: Vec<&str> = found.unused.iter().map(|kind| kind.name()).collect();
     let port = config.postgres_port.map(|port| port.to_string());
+    let sqlite = found.sqlite.clone().unwrap_or_default();
     [
         (UNUSED.to_owned(), unused.join(" ")),
         (format!("{PREFIX}project"), found.project.clone()),
@@ -29,6 +30,8 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}postgres.user"), config.postgres_user.clone()),
         (format!("{PREFIX}postgres.db"), config.postgres_db.clone()),
         (format!("{PREFIX}postgres.port"), port.unwrap_or_default()),
+        (format!("{PREFIX}sqlite"), sqlite.path),
+        (format!("{PREFIX}sqlite.home"), sqlite.in_home),
         (format!("{PREFIX}redis"), config.redis_container.clone()),
         (format!("{PREFIX}redis.port"), config.redis_port.to_string()),
         (format!("{PREFIX}volume"), config.n8n_volume.clone()),
@@ -124,5 +127,10 @@ fn fill(app: &mut App, point: &Point) {
             config.redis_port = port;
         }
     }
+    config.found.sqlite = fact("sqlite").map(|path| SqliteFile {
+        container: config.n8n_containers.first().cloned().unwrap_or_default(),
+        path,
+        in_home: fact("sqlite.home").unwrap_or_default(),
+    });
     config.postgres_port = config.postgres_port.or_else(|| fact("postgres.port")?.parse().ok());
 }

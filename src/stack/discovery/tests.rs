@@ -301,8 +301,53 @@ fn sqlite_is_told_and_no_other_database_is_taken_for_it() {
     let n8n = container("n8n", "n8nio/n8n", &["DB_POSTGRESDB_HOST=pg"], &[], None);
     let mut app = app_of(dir.path(), "");
     found(&mut app, &[n8n, server("n8n-postgres", "postgres", &[], None)]).unwrap();
-    let error = app.config.found.check(Kind::Postgres).unwrap_err().to_string();
-    assert!(error.contains("n8n uses SQLite"), "{error}");
+    let told = &app.config.found;
+    assert!(told.check(Kind::Sqlite).is_ok() && told.database() == Kind::Sqlite);
+    let error = told.check(Kind::Postgres).unwrap_err().to_string();
+    assert!(error.contains("no use for postgres"), "{error}");
+    assert!(told
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("DB_POSTGRESDB_HOST")));
+    // Without n8n's containers the contract's names hold.
+    let error = app_of(dir.path(), "").config.found.check(Kind::Sqlite);
+    assert!(error.unwrap_err().to_string().contains("no use for sqlite"));
+}
+
+#[test]
+fn the_database_is_where_n8n_looks_for_it() {
+    let dir = TempDir::new();
+    for (env, path, in_home) in [
+        (&[][..], "/home/node/.n8n/database.sqlite", "database.sqlite"),
+        (
+            &["DB_TYPE=sqlite", "DB_SQLITE_DATABASE=data/my.db"],
+            "/home/node/.n8n/data/my.db",
+            "data/my.db",
+        ),
+        (&["DB_SQLITE_DATABASE=../other.db"], "/home/node/other.db", ""),
+        (&["DB_SQLITE_DATABASE=/home/node/.n8n/x"], "/home/node/.n8n/x", "x"),
+        (
+            &["N8N_USER_FOLDER=/data/"],
+            "/data/.n8n/database.sqlite",
+            ".n8n/database.sqlite",
+        ),
+        (&["N8N_USER_FOLDER=/lost"], "/lost/.n8n/database.sqlite", ""),
+    ] {
+        let mut n8n = container("n8n", "n8nio/n8n", env, &[], None);
+        let above = "/data".to_owned();
+        let mount = n8n.mounts[0].clone();
+        n8n.mounts.push(crate::engine::describe::MountPoint {
+            destination: above,
+            ..mount
+        });
+        let mut app = app_of(dir.path(), "");
+        found(&mut app, &[n8n]).unwrap();
+        let file = app.config.found.sqlite.clone().unwrap();
+        assert_eq!((file.path.as_str(), file.in_home.as_str()), (path, in_home));
+        // What is on no volume cannot come back.
+        let is_kept = !path.starts_with("/lost") && !path.ends_with("/other.db");
+        assert_eq!(app.config.found.check(Kind::Sqlite).is_ok(), is_kept, "{path}");
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! From the configuration of n8n's containers to the settings.
 
+use std::path::{Component, Path, PathBuf};
+
 use super::hosts::reached;
 use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
 use crate::app::App;
-use crate::config::{Found, FoundRow, Problem, Secret};
-use crate::engine::describe::Described;
+use crate::config::{Found, FoundRow, Problem, Secret, SqliteFile};
+use crate::engine::describe::{Described, MountPoint};
 use crate::engine::{Docker, Exec, Status};
 use crate::store::Kind;
 
@@ -54,8 +56,9 @@ impl Configuration<'_> {
 }
 
 /// The variables in which all of n8n's containers must agree, since they tell whose data they work on.
-const SAME: [&str; 6] = [
+const SAME: [&str; 7] = [
     "DB_TYPE",
+    "DB_SQLITE_DATABASE",
     "DB_POSTGRESDB_HOST",
     "DB_POSTGRESDB_PORT",
     "DB_POSTGRESDB_DATABASE",
@@ -180,16 +183,14 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
     match main.value("DB_TYPE").as_deref() {
         Some("postgresdb") => {}
         None | Some("sqlite") => {
-            let though = match main.container.variable("DB_POSTGRESDB_HOST") {
-                Some(_) => " though DB_POSTGRESDB_HOST is, so PostgreSQL is not n8n's",
-                None => "",
-            };
-            found.row("database", "SQLite", format!("DB_TYPE of {name} is not set"));
-            return found.problem(
-                Kind::Postgres,
-                format!("n8n uses SQLite (DB_TYPE of {name} is not postgresdb{though}), which is not backed up yet"),
-                "stop n8n while its volume is backed up, or move to PostgreSQL",
-            );
+            if main.container.variable("DB_POSTGRESDB_HOST").is_some() {
+                found.warnings.push(format!(
+                    "DB_POSTGRESDB_HOST of {name} is set and DB_TYPE is not postgresdb: n8n uses SQLite, and that PostgreSQL \
+                     is not backed up"
+                ));
+            }
+            found.unused.push(Kind::Postgres);
+            return;
         }
         Some(other) => {
             return found.problem(
@@ -390,19 +391,62 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
     config.redis_tls = main.is("QUEUE_BULL_REDIS_TLS", "true");
 }
 
+/// The mount that a path of a container lies on.
+fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a MountPoint> {
+    let above = |mount: &&MountPoint| Path::new(path).starts_with(&mount.destination);
+    let mounts = container.mounts.iter().filter(above);
+    mounts.max_by_key(|mount| mount.destination.len())
+}
+
+/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home.
+fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>) {
+    let file = main.variable("DB_SQLITE_DATABASE").unwrap_or("database.sqlite");
+    // As n8n resolves it.
+    let mut path = PathBuf::new();
+    for part in Path::new(home).join(file).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+    }
+    let path = path.display().to_string();
+    let by = match main.variable("DB_SQLITE_DATABASE") {
+        Some(_) => format!("DB_SQLITE_DATABASE of {}", main.name),
+        None => format!("DB_TYPE of {} is not set", main.name),
+    };
+    found.row("SQLite", &path, by);
+    let holder = mount_of(main, &path);
+    if holder.is_none() {
+        let text = format!(
+            "n8n's database {path} is on no volume of {}: it is lost when the container is removed",
+            main.name
+        );
+        found.problem(Kind::Sqlite, text, "mount a volume there, as n8n's documentation says");
+    }
+    let within = mount.filter(|mount| holder == Some(*mount));
+    let in_home = within.and_then(|mount| Path::new(&path).strip_prefix(&mount.destination).ok());
+    found.sqlite = Some(SqliteFile {
+        container: main.name.clone(),
+        in_home: in_home.map(|path| path.display().to_string()).unwrap_or_default(),
+        path,
+    });
+}
+
 /// Finds n8n's home.
 fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     let config = &mut app.config;
     let folder = stack.main.variable("N8N_USER_FOLDER").unwrap_or("/home/node");
     let home = format!("{}/.n8n", folder.trim_end_matches('/'));
     found.home.clone_from(&home);
+    let mount = mount_of(stack.main, &home);
+    if found.uses(Kind::Sqlite) {
+        sqlite(found, stack.main, &home, mount);
+    }
     if config.is_set("BACKUP_N8N_VOLUME") {
         return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
     }
-    let above =
-        |destination: &str| home == destination || home.starts_with(&format!("{}/", destination.trim_end_matches('/')));
-    let mounts = stack.main.mounts.iter().filter(|mount| above(&mount.destination));
-    let Some(mount) = mounts.max_by_key(|mount| mount.destination.len()) else {
+    let Some(mount) = mount else {
         return found.problem(
             Kind::N8n,
             format!(

@@ -219,7 +219,12 @@ impl Point {
 
     /// Whether the stack had no use for backups of a kind.
     pub fn is_unused(&self, kind: Kind) -> bool {
-        self.listed(UNUSED).contains(&kind.name())
+        let said = self.listed(UNUSED);
+        // A file without a manifest tells by itself which database it is of.
+        let on_sqlite = self.member(Kind::Sqlite).is_some();
+        let unused = |kind: &Kind| said.contains(&kind.name()) || (on_sqlite && *kind == Kind::Postgres);
+        let unused: Vec<Kind> = Kind::PARTS.into_iter().filter(unused).collect();
+        self.member(kind).is_none() && kind.is_unused(&unused)
     }
 
     /// Keeps the retention of another run from the point's files until what this gives is dropped.

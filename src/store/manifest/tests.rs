@@ -53,6 +53,44 @@ fn a_later_fact_takes_the_place_of_an_earlier_one() {
 }
 
 #[test]
+fn a_point_is_complete_with_the_one_database_that_its_stack_has() {
+    let of = |kinds: &[Kind], unused: &str| {
+        let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+        if !unused.is_empty() {
+            point.set(UNUSED, unused);
+        }
+        for kind in kinds {
+            point.members.push(Member {
+                kind: *kind,
+                name: format!("{}/x{}", kind.dir(), kind.suffix()),
+                sha256: "0".repeat(64),
+            });
+        }
+        point
+    };
+    use Kind::{Env, N8n, Postgres, Redis, Sqlite};
+    // Also as earlier versions made them, which knew neither the fact nor SQLite.
+    assert!(of(&[Postgres, Redis, N8n, Env], "").is_complete());
+    assert!(of(&[Postgres, N8n, Env], "redis").is_complete());
+    assert!(of(&[Sqlite, N8n], "redis env postgres").is_complete());
+    for (kinds, unused) in [
+        (&[Redis, N8n, Env][..], ""),
+        (&[N8n, Env], "redis"),
+        (&[N8n], "redis env postgres"),
+        (&[Sqlite], "redis env postgres"),
+    ] {
+        assert!(!of(kinds, unused).is_complete(), "{kinds:?} {unused}");
+    }
+    let lacks = of(&[N8n], "redis env postgres").missing_parts(&Kind::PARTS);
+    assert_eq!(lacks.as_deref(), Some("it holds no sqlite"));
+    let lacks = of(&[N8n, Env], "redis").missing_parts(&Kind::PARTS);
+    assert_eq!(lacks.as_deref(), Some("it holds no postgres"));
+    // What only file names tell of.
+    let bare = of(&[Sqlite], "");
+    assert!(bare.is_unused(Postgres) && !bare.is_unused(Sqlite));
+}
+
+#[test]
 fn what_is_not_a_manifest_is_refused() {
     for text in [
         "",

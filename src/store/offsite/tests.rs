@@ -1,6 +1,9 @@
 use super::*;
 use crate::store::manifest::Member;
 
+/// The parts of a stack on PostgreSQL.
+const PARTS: [Kind; 4] = [Kind::Postgres, Kind::Redis, Kind::N8n, Kind::Env];
+
 fn stamp(text: &str) -> Stamp {
     Stamp::parse(text).unwrap()
 }
@@ -137,7 +140,7 @@ fn a_directory_that_is_empty_there_tells_nothing() {
 #[test]
 fn what_this_host_knows_of_the_instant_counts() {
     let files = there(&["0101 prne", "0102 prne"]);
-    let mut points = [point("0101", &Kind::PARTS), point("0102", &Kind::PARTS)];
+    let mut points = [point("0101", &PARTS), point("0102", &PARTS)];
     points[0].set("begun", "2026-01-07T02:00:00+00:00");
     points[1].set("begun", "2026-01-02T02:00:00+00:00");
     let now = stamp("20260111_020000").time();
@@ -150,7 +153,7 @@ fn a_point_that_is_not_whole_there_is_relied_on_for_nothing() {
     let all = ["0101 prne", "0102 prne", "0901 prne", "0902 prne"];
     let now = stamp("20261101_000000").time();
     let days = ["0101", "0102", "0901", "0902"];
-    let points = days.map(|day| point(day, &Kind::PARTS));
+    let points = days.map(|day| point(day, &PARTS));
     let gone = |files: &Remote| {
         let expired = expired(&[place(files, &points)], now, &rules(30, 3)).unwrap();
         expired

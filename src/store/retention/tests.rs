@@ -342,7 +342,7 @@ fn verdicts_are_told_in_words() {
     assert_eq!(
         output,
         [
-            "2 day(s) old, which is not over the retention; newest good backup of postgres, redis, env, deployment",
+            "2 day(s) old, which is not over the retention; newest good backup of postgres, sqlite, redis, env, deployment",
             "newest good backup of n8n"
         ]
     );

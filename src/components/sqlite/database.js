@@ -1,0 +1,231 @@
+// What is done with a database by Node.js in n8n's image: a verb, the database, how long to wait for a lock in milliseconds, and
+// what else the verb takes. Prints one line of JSON. The exit status tells what stood against it.
+'use strict';
+const fs = require('fs');
+const path = require('path');
+
+const STATUS = { 5: 75, 6: 75, 11: 65, 13: 73, 14: 66, 26: 65 };
+const TMPFS = 0x01021994;
+
+const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
+const named = (name) => `"${name.replaceAll('"', '""')}"`;
+
+// The module that n8n itself uses, where Node.js brings none.
+function bundled() {
+  const { createRequire } = require('module');
+  const programs = (process.env.PATH || '').split(':').map((dir) => path.join(dir, 'n8n'));
+  const places = ['/usr/local/lib/node_modules/n8n/package.json', '/usr/lib/node_modules/n8n/package.json', '/opt/n8n/package.json'];
+  for (const place of [...programs, ...places]) {
+    if (!fs.existsSync(place)) continue;
+    try {
+      return createRequire(fs.realpathSync(place))('sqlite3');
+    } catch {}
+  }
+  throw new Error(`neither Node.js ${process.version} nor n8n brings a module for SQLite`);
+}
+
+async function open(file, readOnly, wait) {
+  let builtIn;
+  try {
+    builtIn = require('node:sqlite');
+  } catch {}
+  let db;
+  if (builtIn) {
+    const opened = new builtIn.DatabaseSync(file, {
+      readOnly,
+      enableForeignKeyConstraints: false,
+      enableDoubleQuotedStringLiterals: true,
+    });
+    db = {
+      all: async (sql) => opened.prepare(sql).all(),
+      run: async (sql) => opened.exec(sql),
+      close: async () => opened.close(),
+    };
+  } else {
+    const { Database, OPEN_READONLY, OPEN_READWRITE } = bundled();
+    const call = (begin) =>
+      new Promise((resolve, reject) => begin((error, value) => (error ? reject(error) : resolve(value))));
+    let opened;
+    await call((done) => (opened = new Database(file, readOnly ? OPEN_READONLY : OPEN_READWRITE, done)));
+    db = {
+      all: (sql) => call((done) => opened.all(sql, done)),
+      run: (sql) => call((done) => opened.exec(sql, done)),
+      close: () => call((done) => opened.close(done)),
+    };
+  }
+  await db.all(`PRAGMA busy_timeout = ${wait}`);
+  db.value = async (sql) => Object.values((await db.all(sql))[0] ?? {})[0];
+  return db;
+}
+
+// What a database holds, once it is proven to be sound.
+async function inspect(file, wait, journal) {
+  const db = await open(file, false, wait);
+  if (journal === 'wal') await db.all('PRAGMA journal_mode = WAL');
+  const faults = (await db.all('PRAGMA integrity_check(3)')).map((row) => Object.values(row)[0]);
+  if (faults.length !== 1 || faults[0] !== 'ok') {
+    throw Object.assign(new Error(`the integrity check found: ${faults.join('; ')}`), { errcode: 11 });
+  }
+  const tables = {};
+  const names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+  for (const { name } of await db.all(names)) tables[name] = await db.value(`SELECT count(*) FROM ${named(name)}`);
+  const version = await db.value('SELECT sqlite_version()');
+  await db.close();
+  return { length: fs.statSync(file).size, version, tables };
+}
+
+// The tables whose names end so and that have these columns.
+async function tables(db, end, columns) {
+  const found = [];
+  const all = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
+  for (const { name } of all.filter(({ name }) => name.endsWith(end))) {
+    const own = (await db.all(`PRAGMA table_info(${quoted(name)})`)).map((column) => column.name);
+    if (columns.every((column) => own.includes(column))) found.push(name);
+  }
+  return found;
+}
+
+// Their rows.
+async function rows(db, end, columns, order) {
+  const found = [];
+  for (const name of await tables(db, end, columns)) {
+    found.push(...(await db.all(`SELECT * FROM ${named(name)} ORDER BY ${order}`)));
+  }
+  return found;
+}
+
+// The first directory that has room for a copy; one in memory is the last choice.
+function room(dirs, needed) {
+  let most = 0;
+  const inMemory = (dir) => (fs.statfsSync ? fs.statfsSync(dir).type === TMPFS : false);
+  for (const dir of dirs.filter((dir) => !inMemory(dir))) {
+    try {
+      fs.accessSync(dir, fs.constants.W_OK);
+    } catch {
+      continue;
+    }
+    if (!fs.statfsSync) return dir;
+    const { bavail, bsize } = fs.statfsSync(dir);
+    if (bavail * bsize > needed) return dir;
+    most = Math.max(most, bavail * bsize);
+  }
+  throw Object.assign(new Error(`a copy takes ${needed} bytes, and ${most} are free for it`), { errcode: 13 });
+}
+
+const verbs = {
+  // Copies the database as it is at one moment into a new directory of this name. Whoever writes is not kept from it.
+  async copy(file, wait, name, limit) {
+    const db = await open(file, true, wait);
+    const journal = await db.value('PRAGMA journal_mode');
+    const pages = (await db.value('PRAGMA page_count')) - (await db.value('PRAGMA freelist_count'));
+    const needed = pages * (await db.value('PRAGMA page_size'));
+    if (pages === 0) throw Object.assign(new Error('the database is empty'), { errcode: 26 });
+    const dir = path.join(room([limit, path.dirname(file)], needed), name);
+    fs.mkdirSync(dir, { mode: 0o700 });
+    const copy = path.join(dir, 'copy');
+    // It is proven and sent; nothing of it outlives a crash.
+    await db.run('PRAGMA synchronous = OFF');
+    await db.run(`VACUUM INTO ${quoted(copy)}`);
+    await db.close();
+    const found = { journal, ...(await inspect(copy, wait, journal)) };
+    fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify(found)}\n`);
+  },
+
+  async examine(file, wait) {
+    return inspect(file, wait);
+  },
+
+  // Brings what stands in the log into the file.
+  async checkpoint(file, wait) {
+    const db = await open(file, false, wait);
+    const journal = await db.value('PRAGMA journal_mode');
+    const [{ busy }] = journal === 'wal' ? await db.all('PRAGMA wal_checkpoint(TRUNCATE)') : [{ busy: 0 }];
+    await db.close();
+    if (busy) throw Object.assign(new Error('somebody else works with the database'), { errcode: 5 });
+    return {};
+  },
+
+  async probe(file, wait) {
+    const db = await open(file, true, wait);
+    const journal = await db.value('PRAGMA journal_mode');
+    const bytes = (await db.value('PRAGMA page_count')) * (await db.value('PRAGMA page_size'));
+    await db.close();
+    return { journal, length: bytes };
+  },
+
+  // What n8n has encrypted, as open.js takes it: the keys first. The names of the tables may have a prefix.
+  async sealed(file, wait) {
+    const db = await open(file, false, wait);
+    const hex = (text) => Buffer.from(String(text ?? '')).toString('hex');
+    const say = (kind, ...fields) => fs.writeSync(1, `${[kind, ...fields.map(hex)].join('\t')}\n`);
+    for (const row of await rows(db, 'deployment_key', ['id', 'type', 'value', 'createdAt'], '"createdAt", id')) {
+      const kind = row.type === 'data_encryption' ? 'key' : String(row.type).startsWith('signing.') ? 'signing' : '';
+      if (kind) say(kind, row.id, row.type, row.status, row.algorithm, row.value);
+    }
+    for (const row of await rows(db, 'credentials_entity', ['id', 'data'], 'id')) {
+      say('credential', row.id, row.name, row.type, '', row.data);
+    }
+    for (const row of await rows(db, 'user', ['id', 'mfaSecret', 'mfaRecoveryCodes'], 'id')) {
+      const codes = [row.mfaSecret, ...String(row.mfaRecoveryCodes ?? '').split(',')];
+      codes.filter(Boolean).forEach((code) => say('mfa', row.id, '', '', '', code));
+    }
+    await db.close();
+  },
+
+  // How many migrations of n8n the database has seen, and the newest.
+  async migrations(file, wait) {
+    const db = await open(file, false, wait);
+    const found = await rows(db, 'migrations', ['id', 'name', 'timestamp'], 'id');
+    await db.close();
+    return { count: found.length, newest: found.at(-1)?.name ?? null };
+  },
+
+  // Leaves every workflow inactive, and takes away what n8n could start one from.
+  async deactivate(file, wait) {
+    const db = await open(file, false, wait);
+    await db.run('BEGIN IMMEDIATE');
+    let count = null;
+    for (const name of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'])) {
+      count += await db.value(`SELECT count(*) FROM ${named(name)} WHERE active`);
+      await db.run(`UPDATE ${named(name)} SET active = 0`);
+    }
+    for (const name of await tables(db, 'workflow_entity', ['activeVersionId'])) {
+      await db.run(`UPDATE ${named(name)} SET "activeVersionId" = NULL`);
+    }
+    const starts = ['workflow_published_version', 'workflow_publication_outbox', 'workflow_publication_trigger_status', 'webhook_entity'];
+    for (const end of starts) {
+      for (const name of await tables(db, end, [])) await db.run(`DELETE FROM ${named(name)}`);
+    }
+    for (const name of await tables(db, 'execution_entity', ['waitTill', 'status'])) {
+      await db.run(
+        `UPDATE ${named(name)} SET "waitTill" = NULL, status = 'canceled' WHERE "waitTill" IS NOT NULL OR status = 'waiting'`,
+      );
+    }
+    await db.run('COMMIT');
+    await db.close();
+    return { count };
+  },
+
+  // The files of binary data that executions name.
+  async binary(file, wait) {
+    const db = await open(file, false, wait);
+    const names = new Set();
+    for (const { data } of await rows(db, 'execution_data', ['data'], 'rowid')) {
+      for (const [, name] of String(data).matchAll(/filesystem-v2:(workflows\/[^"\\]+)/g)) names.add(name);
+    }
+    await db.close();
+    return { names: [...names] };
+  },
+};
+
+const [verb, file, wait, ...more] = process.argv.slice(1);
+const done = fs.existsSync(file)
+  ? verbs[verb](file, Number(wait), ...more)
+  : Promise.reject(Object.assign(new Error('there is no such file'), { errcode: 14 }));
+done.then(
+  (found) => found && fs.writeSync(1, `${JSON.stringify(found)}\n`),
+  (error) => {
+    fs.writeSync(2, `${error.message}\n`);
+    process.exitCode = STATUS[(error.errcode ?? error.errno ?? 0) & 0xff] ?? 1;
+  },
+);

@@ -1,0 +1,291 @@
+//! The program that reads and proves a database: by Node.js of n8n's image, in n8n's container or one that we made.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure, Context as _, Error, Result};
+
+use crate::app::App;
+use crate::components::drill::Migrations;
+use crate::engine::{Docker, Exec};
+use crate::formats::json::Json;
+use crate::process::{hinted, Chain, Count, Failed, Input, BLOCK};
+use crate::stream::read::read;
+
+const RUN: &str = include_str!("run.sh");
+const PROGRAM: &str = include_str!("database.js");
+
+/// How long somebody else may lock the database.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Names and numbers of tables; names of files.
+const MAX_ANSWER: usize = 256 << 20;
+/// What stands behind the bytes of a copy.
+const END: &[u8] = b"end\n";
+
+/// What was found in a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Its length in bytes.
+    pub length: u64,
+    /// How it keeps what was not committed: `wal`, `delete`, ...; empty where nobody asked.
+    pub journal: String,
+    /// The version of SQLite that read it.
+    pub version: String,
+    /// The rows of each table.
+    pub tables: Vec<(String, u64)>,
+}
+
+impl Contents {
+    fn of(json: &Json) -> Option<Self> {
+        let text = |name: &str| json.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let tables = json.get("tables").map(Json::fields).unwrap_or_default().iter();
+        Some(Self {
+            length: number(json.get("length")?)?,
+            journal: text("journal"),
+            version: text("version"),
+            tables: tables
+                .map(|(name, rows)| Some((name.clone(), number(rows)?)))
+                .collect::<Option<_>>()?,
+        })
+    }
+
+    /// The rows of all tables.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().fold(0, |sum, (_, rows)| sum.saturating_add(*rows))
+    }
+}
+
+fn number(json: &Json) -> Option<u64> {
+    match json {
+        Json::Number(digits) => digits.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Where the program runs.
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    pub app: &'a App,
+    pub docker: &'a Docker,
+    pub container: &'a str,
+}
+
+impl Node<'_> {
+    fn command(&self, verb: &str, file: &str, more: &[&str]) -> Command {
+        let wait = LOCK_WAIT.min(self.app.config.stall / 2).as_millis().to_string();
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let argv = ["sh", "-c", RUN, "sh", PROGRAM, verb, file, &wait];
+        self.docker.exec(self.container, how, &[&argv, more].concat())
+    }
+
+    /// What the program answers.
+    fn ask(&self, verb: &str, file: &str) -> Result<Json> {
+        let mut chain = self.app.chain();
+        let (_, stdout) = chain.spawn("node", self.command(verb, file, &[]), Input::Leash)?;
+        let answer = chain.collect("reading from node", stdout, MAX_ANSWER);
+        let answer = chain.finish().and_then(|finished| answer.get(&finished));
+        let answer = answer.map_err(|error| explained(error, file))?;
+        let text = String::from_utf8(answer).context("what node says is no text")?;
+        Json::parse(text.trim()).context("what node says is not understood")
+    }
+
+    /// Proves a database that nobody else works with, and counts its rows.
+    pub fn examine(&self, file: &str) -> Result<Contents> {
+        Contents::of(&self.ask("examine", file)?).context("what node says is not understood")
+    }
+
+    /// The journal mode and the length of a database, without a look at what is in it.
+    pub fn probe(&self, file: &str) -> Result<Contents> {
+        Contents::of(&self.ask("probe", file)?).context("what node says is not understood")
+    }
+
+    /// Brings what stands in the log of a database into its file.
+    pub fn checkpoint(&self, file: &str) -> Result<()> {
+        self.ask("checkpoint", file).map(drop)
+    }
+
+    /// Prints what n8n has encrypted in a database, in a container that does not outlive us.
+    pub fn sealed(&self, file: &str) -> Command {
+        let argv = ["node", "-e", PROGRAM, "--", "sealed", file, "0"];
+        self.docker.exec(self.container, Exec::default(), &argv)
+    }
+
+    /// How many migrations of n8n the database has seen, and the newest; none where it is not n8n's.
+    pub fn migrations(&self, file: &str) -> Result<Option<Migrations>> {
+        let answer = self.ask("migrations", file)?;
+        let newest = answer.get("newest").and_then(Json::as_str);
+        let found = answer.get("count").and_then(number).zip(newest);
+        Ok(found.map(|(count, newest)| Migrations {
+            count,
+            newest: newest.to_owned(),
+        }))
+    }
+
+    /// Leaves every workflow inactive, and no execution waiting. Gives how many were active; none where there is no table of
+    /// workflows.
+    pub fn deactivate(&self, file: &str) -> Result<Option<u64>> {
+        Ok(self.ask("deactivate", file)?.get("count").and_then(number))
+    }
+
+    /// The files of binary data that executions name.
+    pub fn binary_files(&self, file: &str) -> Result<Vec<String>> {
+        let answer = self.ask("binary", file)?;
+        let names = answer.get("names").map(Json::items).unwrap_or_default().iter();
+        Ok(names.filter_map(Json::as_str).map(str::to_owned).collect())
+    }
+
+    /// Copies the database as it is at one moment. The copy is proven in there, and removed however this ends. Gives what is
+    /// in it, and its bytes; they come to an end only where all of them were there.
+    pub fn copy(
+        &self,
+        mut chain: Chain,
+        file: &str,
+        name: &str,
+    ) -> Result<(Chain, Contents, impl Read + Send + 'static)> {
+        let (_, stream) = chain.stream("node", self.command("copy", file, &[name]), Input::Leash)?;
+        let (send, begun) = mpsc::channel();
+        chain.task("waiting for the copy", move |clock| {
+            let mut stream = BufReader::with_capacity(BLOCK, stream);
+            loop {
+                let mut line = Vec::new();
+                stream.by_ref().take(MAX_ANSWER as u64).read_until(b'\n', &mut line)?;
+                clock.tick();
+                match line.as_slice() {
+                    // The chain tells why.
+                    [] => return Ok(()),
+                    b"\n" => {}
+                    line => {
+                        let json = std::str::from_utf8(line).map_err(Error::new).and_then(Json::parse);
+                        let contents = json.ok().as_ref().and_then(Contents::of);
+                        let contents = contents.context("what node says of the copy is not understood")?;
+                        let left = contents.length;
+                        // Nobody waits for it where the chain was given up.
+                        let _ = send.send((contents, Whole { stream, left }));
+                        return Ok(());
+                    }
+                }
+            }
+        });
+        match begun.recv() {
+            Ok((contents, stream)) => Ok((chain, contents, stream)),
+            Err(_) => Err(match chain.finish() {
+                Ok(_) => anyhow!("node ended before it had made a copy"),
+                Err(error) => explained(error, file),
+            }),
+        }
+    }
+
+    /// Unpacks a backup into a new file of the container.
+    pub fn copy_in(&self, backup: &Path, file: &str) -> Result<()> {
+        const COPY: &str = "umask 077; cat >\"$1\"; sync \"$1\" 2>/dev/null || sync; wc -c <\"$1\"";
+        let mut chain = self.app.chain();
+        let contents = read(&self.app.config, &mut chain, backup)?;
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let command = self.docker.exec(self.container, how, &["sh", "-c", COPY, "sh", file]);
+        let (stdin, stdout) = chain.stream("docker exec", command, Input::Piped)?;
+        let stdin = stdin.context("docker exec has no input")?;
+        let count = chain.pump("unpacking the database", contents, stdin, Count::default());
+        let written = chain.collect("reading from docker exec", stdout, 1 << 10);
+        let finished = chain.finish()?;
+        let (sent, written) = (count.get(&finished)?.0, written.get(&finished)?);
+        let written = String::from_utf8_lossy(&written).trim().to_owned();
+        ensure!(
+            written == sent.to_string(),
+            "{sent} bytes were sent, and {written} are there"
+        );
+        Ok(())
+    }
+}
+
+/// The bytes of a copy, which are an error where they end too early.
+struct Whole<R> {
+    stream: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left > 0 {
+            let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+            let read = self.stream.read(&mut buffer[..room])?;
+            if read == 0 && room > 0 {
+                return Err(io::Error::other("the copy was cut off"));
+            }
+            self.left -= read as u64;
+            return Ok(read);
+        }
+        let mut rest = Vec::new();
+        self.stream.by_ref().take(64).read_to_end(&mut rest)?;
+        match rest == END {
+            true => Ok(0),
+            false => Err(io::Error::other("the copy has no end")),
+        }
+    }
+}
+
+/// What stood against it, by the exit status of the program, and what to do.
+fn explained(error: Error, file: &str) -> Error {
+    let status = error.downcast_ref::<Failed>().and_then(|failed| failed.status?.code());
+    let (what, hint) = match status {
+        Some(65) => (
+            "is damaged, or is no database that SQLite can read",
+            "restore-sqlite brings back a backup of it; keep the damaged file, of which 'sqlite3 FILE .recover' may save more",
+        ),
+        Some(66) => (
+            "cannot be opened",
+            "n8n creates it when it starts; DB_SQLITE_DATABASE and N8N_USER_FOLDER of its container say where it is",
+        ),
+        Some(73) => (
+            "has no room for a copy",
+            "make room on Docker's disk (docker system df tells what takes it)",
+        ),
+        Some(75) => (
+            "stays locked",
+            "find out who writes to it for so long: another program than n8n, or a transaction without end",
+        ),
+        _ => return error,
+    };
+    error.context(hinted(format_args!("The database {file} {what}"), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(text: &[u8], left: u64) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        Whole { stream: text, left }.read_to_end(&mut all).map(|_| all)
+    }
+
+    #[test]
+    fn a_copy_ends_where_all_of_it_was_there() {
+        assert_eq!(read_all(b"abcend\n", 3).unwrap(), b"abc");
+        for (text, left) in [
+            (&b"ab"[..], 3),
+            (b"abc", 3),
+            (b"abcen", 3),
+            (b"abcdend\n", 3),
+            (b"abcend\n.", 3),
+        ] {
+            assert!(read_all(text, left).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_program_says_is_read() {
+        let text = r#"{"journal":"wal","length":4096,"version":"3.53.3","tables":{"a b":3,"c":0}}"#;
+        let contents = Contents::of(&Json::parse(text).unwrap()).unwrap();
+        assert_eq!((contents.length, contents.rows()), (4096, 3));
+        assert_eq!(contents.tables, [("a b".to_owned(), 3), ("c".to_owned(), 0)]);
+        assert!(Contents::of(&Json::parse("{}").unwrap()).is_none());
+    }
+}

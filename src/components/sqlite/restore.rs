@@ -1,0 +1,296 @@
+//! Restore of a database. It is unpacked beside the live one, proven there, and takes its place by renaming, while n8n rests. What
+//! stands in the live one's log never comes to the new one.
+
+use std::path::Path;
+
+use anyhow::{anyhow, ensure, Context as _, Result};
+
+use super::node::Node;
+use super::{database, rows, verify, ROWS, SETTING};
+use crate::app::App;
+use crate::components::dirswap::{self, DirSwap, State};
+use crate::components::drill::check_recorded as check_rows;
+use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
+use crate::engine::{Container, Data, Docker, Exec, Guard, Source};
+use crate::formats::sqlite::Summary;
+use crate::process::hinted;
+use crate::report::log::Journal;
+use crate::report::units;
+use crate::stack::LeftHalfDone;
+use crate::store::inventory::point_of;
+use crate::store::{Kind, Stamp};
+use crate::stream::encrypt::Locked;
+use crate::stream::read::check_recorded;
+
+/// What SQLite keeps beside a database.
+const BESIDE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+/// Takes the live database, the new one, and the owner of their directory. Gives the new one what the live one has.
+const OWN: &str = r#"set -eu
+owner=$3 mode=644
+if [ -e "$1" ]; then owner=$(stat -c %u:%g "$1") mode=$(stat -c %a "$1"); fi
+chown "$owner" "$2"
+chmod "$mode" "$2""#;
+
+/// Takes the database that was replaced, and how it is to be called.
+const KEEP: &str = r#"set -eu
+for end in '' -wal -shm -journal; do
+  [ ! -e "$1$end" ] || mv -- "$1$end" "$2$end"
+done"#;
+
+/// A database that has been verified, and the place that it is for.
+pub struct Plan<'a> {
+    app: &'a App,
+    docker: Docker,
+    journal: Journal,
+    file: &'a Path,
+    packed: Summary,
+    container: Container,
+    dir: String,
+    name: String,
+    options: RestoreOptions,
+}
+
+/// Verifies the file and looks up where n8n's database is. Changes nothing.
+pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
+    journal.info("Verifying backup file integrity...");
+    let packed = check_recorded(&app.config, &app.store, file)
+        .and_then(|()| verify(app, file))
+        .map_err(|error| match error.downcast_ref::<Locked>() {
+            Some(_) => error,
+            None => error.context("Backup file is corrupted or not a SQLite database"),
+        })?;
+    journal.info("Backup file integrity verified");
+    let docker = app.docker()?;
+    let of = database(app)?;
+    let container = docker.existing(&of.container, SETTING)?;
+    let path = Path::new(&of.path);
+    let (dir, name) = path
+        .parent()
+        .zip(path.file_name())
+        .context("n8n's database has no name")?;
+    let plan = Plan {
+        dir: dir.display().to_string(),
+        name: name.to_string_lossy().into_owned(),
+        app,
+        docker,
+        journal,
+        file,
+        packed,
+        container,
+        options,
+    };
+    plan.check_users()?;
+    let helper = plan.helper()?;
+    // What an interrupted restore has left takes room, which is there again once run has set it right.
+    if DirSwap::new(&helper, &plan.dir).state()? == State::None {
+        plan.check_room(&helper)?;
+    }
+    Ok(plan)
+}
+
+impl RestorePlan for Plan<'_> {
+    fn warnings(&self) -> Vec<String> {
+        vec![format!(
+            "This will replace n8n's database {} in {}, and stop n8n meanwhile",
+            self.live(),
+            self.container.name
+        )]
+    }
+
+    fn n8n(&self) -> N8n {
+        N8n::Stops
+    }
+
+    fn run(&self, around: &dyn Around) -> Result<()> {
+        let _component = self.app.hold(Kind::Sqlite, self.journal)?;
+        let helper = self.helper()?;
+        let swap = DirSwap::new(&helper, &self.dir);
+        if self.recover(&swap)? {
+            self.check_room(&helper)?;
+        }
+        let staged = self.stage(&helper, &swap).and_then(|()| self.check_alone(around));
+        if let Err(error) = staged {
+            // What cannot be removed now is removed by the next restore.
+            let _ = self.put_back(helper);
+            return Err(error.context("SQLite restore failed"));
+        }
+        if let Err(error) = self.node(&helper).checkpoint(&self.live()) {
+            // It is kept with its log, and put back with it.
+            log::trace!("the live database is moved with its log: {error:#}");
+        }
+        self.journal.info("Replacing the database...");
+        if let Err(error) = swap.exchange().and_then(|()| self.check_alone(around)) {
+            self.journal.warn("Putting back what was there before");
+            return Err(match self.put_back(helper) {
+                Ok(()) => error.context("SQLite restore failed"),
+                Err(worse) => error
+                    .context(format!("{worse:#}"))
+                    .context(LeftHalfDone::rollback_failed()),
+            });
+        }
+        if self.options.keep_old {
+            self.keep_old(&helper, &swap)?;
+        }
+        swap.finish(&[])
+            .context("The database is restored, and the one before could not be removed")
+    }
+}
+
+impl Plan<'_> {
+    /// The path of the live database.
+    fn live(&self) -> String {
+        format!("{}/{}", self.dir, self.name)
+    }
+
+    /// A container that sees what n8n's has mounted.
+    fn helper(&self) -> Result<Guard> {
+        let data = Data::Of(&self.container.name);
+        dirswap::helper_container(self.app, &self.docker, Kind::Sqlite, &self.container.image_id, data)
+    }
+
+    fn node<'h>(&'h self, helper: &'h Guard) -> Node<'h> {
+        Node {
+            app: self.app,
+            docker: &self.docker,
+            container: helper.id(),
+        }
+    }
+
+    /// Runs a script in the helper.
+    fn sh(&self, helper: &Guard, script: &str, args: &[&str]) -> Result<()> {
+        let argv = [&["sh", "-c", script, "sh"], args].concat();
+        let command = self.docker.exec(helper.id(), Exec::default(), &argv);
+        let output = self.docker.answer("sh", command, None)?;
+        ensure!(output.success, "{}", output.stderr);
+        Ok(())
+    }
+
+    /// Refuses a restore while containers use the volume that would not be stopped.
+    fn check_users(&self) -> Result<()> {
+        let path = self.live();
+        let above = |mount: &&crate::engine::Mount| Path::new(&path).starts_with(&mount.destination);
+        let mounts = self.container.mounts.iter().filter(above);
+        let mount = mounts.max_by_key(|mount| mount.destination.len()).with_context(|| {
+            format!(
+                "{path} is on no volume of {}: what is restored there would go with the container",
+                self.container.name
+            )
+        })?;
+        let source = match mount.name.as_str() {
+            "" => Source::Directory(mount.directory.clone()),
+            name => Source::Volume(name.to_owned()),
+        };
+        let n8n = &self.app.config.n8n_containers;
+        let mut others = self.docker.users(&source)?;
+        others.retain(|names| !names.split(',').any(|name| n8n.iter().any(|n8n| n8n == name)));
+        ensure!(
+            others.is_empty(),
+            hinted(
+                format_args!(
+                    "Containers that are not known as n8n's use {source}: {}",
+                    others.join(" ")
+                ),
+                format_args!(
+                    "stop them, or add them to {SETTING} in .env, so that they are stopped meanwhile (it is: {})",
+                    n8n.join(" ")
+                )
+            )
+        );
+        Ok(())
+    }
+
+    /// Refuses a database that the volume has no room for, beside the live one.
+    fn check_room(&self, helper: &Guard) -> Result<()> {
+        let Some(free) = self.docker.free_space(helper.id(), &self.dir)? else {
+            self.journal.warn(format_args!(
+                "Could not determine the disk space that is free for {}",
+                self.dir
+            ));
+            return Ok(());
+        };
+        ensure!(
+            free >= self.packed.bytes,
+            "Insufficient disk space for {} of {} on Docker's disk: {} available, {} required, since the database is unpacked \
+             beside the live one: make room there (docker system df tells what takes it)",
+            self.dir,
+            self.container.name,
+            units::available(free),
+            units::amount(self.packed.bytes)
+        );
+        Ok(())
+    }
+
+    /// Makes sure that nothing which may work with the database runs.
+    fn check_alone(&self, around: &dyn Around) -> Result<()> {
+        around.check_stopped()?;
+        self.check_users()
+    }
+
+    /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
+    fn put_back(&self, failed: Guard) -> Result<()> {
+        drop(failed);
+        let helper = self.helper()?;
+        DirSwap::new(&helper, &self.dir).roll_back()
+    }
+
+    /// Sets right what a killed restore has left. Whether there was something.
+    fn recover(&self, swap: &DirSwap<'_>) -> Result<bool> {
+        match swap.state()? {
+            State::None => return Ok(false),
+            State::Staged => swap.roll_back()?,
+            // Else n8n would be started on a database that is not there.
+            State::Broken => swap
+                .roll_back()
+                .map_err(|error| error.context(LeftHalfDone::rollback_failed()))?,
+            State::Exchanged => swap.finish(&[])?,
+        }
+        self.journal
+            .warn("An interrupted restore had left its traces beside the database; they are set right");
+        Ok(true)
+    }
+
+    /// Unpacks the database, proves it, and compares it with what the recovery point says.
+    fn stage(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<()> {
+        self.journal.info("Unpacking the database beside the live one...");
+        let names = BESIDE.map(|end| format!("{}{end}", self.name));
+        let owner = swap.begin(&names.each_ref().map(String::as_str))?;
+        let new = format!("{}/{}", swap.new_dir(), self.name);
+        let node = self.node(helper);
+        node.copy_in(self.file, &new)?;
+        self.journal.info("Verifying restore...");
+        let contents = node.examine(&new)?;
+        if contents.length != self.packed.bytes {
+            return Err(anyhow!(
+                "the file holds {} bytes, and {} were unpacked",
+                self.packed.bytes,
+                contents.length
+            ));
+        }
+        if let Some((point, _)) = point_of(&self.app.store, self.file)? {
+            check_rows(&point, ROWS, &[""], &rows(&contents).collect::<Vec<_>>())?;
+        }
+        self.journal.info(format_args!(
+            "Found {} tables with {} rows in the restored database",
+            contents.tables.len(),
+            contents.rows()
+        ));
+        if self.options.deactivate {
+            let count = node.deactivate(&new)?;
+            let count = count.context("--deactivate: the database holds no workflows of n8n")?;
+            self.journal.info(format_args!(
+                "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
+            ));
+        }
+        self.sh(helper, OWN, &[&self.live(), &new, &owner])
+    }
+
+    /// Keeps the database that was replaced under another name.
+    fn keep_old(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<()> {
+        let kept = format!("{}/n8n_old_{}.sqlite", self.dir, Stamp::now());
+        self.sh(helper, KEEP, &[&format!("{}/{}", swap.old_dir(), self.name), &kept])
+            .context("The database is restored, and the one before could not be kept")?;
+        self.journal.info(format_args!("The database before is kept as {kept}"));
+        Ok(())
+    }
+}

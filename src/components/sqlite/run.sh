@@ -1,0 +1,53 @@
+# shellcheck shell=sh
+# Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and for `copy` the name of the
+# directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there may be much to
+# do, then a line of JSON; of a copy also the file, and the line `end`. A copy is removed whatever happens.
+set -u
+umask 077
+export NODE_NO_WARNINGS=1
+unset NODE_OPTIONS
+program=$1 verb=$2 file=$3 wait=$4 name=${5-}
+command -v node >/dev/null || { echo 'the image has no Node.js' >&2; exit 127; }
+exec 3<&0 </dev/null
+# Where a copy may be.
+first=${TMPDIR:-/tmp} second=$(dirname -- "$file")
+child='' alive=''
+clean() {
+  [ -z "$name" ] || rm -rf -- "${first:?}/$name" "${second:?}/$name"
+}
+end() {
+  trap '' TERM HUP INT
+  for process in $child $alive; do kill -KILL "$process" 2>/dev/null; done
+  [ -z "$child" ] || wait "$child" 2>/dev/null
+  clean
+}
+trap 'end; exit 143' TERM HUP INT
+(read -r _; kill -TERM $$) <&3 >/dev/null 2>&1 &
+leash=$!
+# What a run that was killed has left.
+clean
+(while sleep 5 >/dev/null 2>&1 3<&-; do echo; done) 3<&- &
+alive=$!
+node -e "$program" -- "$verb" "$file" "$wait" ${name:+"$name" "$first"} 3<&- &
+child=$!
+wait "$child"
+status=$?
+child=''
+kill "$alive" 2>/dev/null
+wait "$alive" 2>/dev/null
+alive=''
+if [ "$verb" = copy ] && [ "$status" -eq 0 ]; then
+  for dir in "$first/$name" "$second/$name"; do
+    [ -e "$dir/header" ] || continue
+    cat -- "$dir/header" "$dir/copy" 3<&- &
+    child=$!
+    wait "$child"
+    status=$?
+    child=''
+    [ "$status" -ne 0 ] || echo end
+    break
+  done
+fi
+kill "$leash" 2>/dev/null
+end
+exit "$status"

@@ -1,0 +1,442 @@
+//! n8n on SQLite: its database is backed up while it works with it, tested, and brought back.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::common::sqlite::{on_sqlite, FILE, HOME};
+use crate::common::{assert_same, mode, name, sh, Sandbox};
+
+/// Writes something, so that what is there differs from a backup.
+fn change(sandbox: &Sandbox) {
+    sandbox.sql(&format!(
+        "DELETE FROM credentials_entity; UPDATE workflow_entity SET name = {}; \
+         INSERT INTO execution_entity (data) VALUES (hex(randomblob(100000)))",
+        std::process::id()
+    ));
+}
+
+/// The files in n8n's home, apart from what SQLite keeps beside the database.
+fn files(sandbox: &Sandbox) -> String {
+    sandbox.beside_n8n("cd /home/node/.n8n && find . ! -name '*-wal' ! -name '*-shm' | sort")
+}
+
+/// What is left of ours in n8n's container, and of containers.
+fn assert_clean(sandbox: &Sandbox) {
+    let left = sandbox.beside_n8n("cd /home/node/.n8n && find . -name '.n8n-backup*'");
+    assert_eq!(left, "", "left in the volume");
+    let running = sandbox.docker(&["inspect", "--format", "{{.State.Running}}", &sandbox.n8n()]);
+    if running.trim() == "true" {
+        assert_eq!(
+            sandbox.in_n8n("find /tmp -name '.n8n-backup*'"),
+            "",
+            "left in the container"
+        );
+    }
+    for kind in ["sqlite", "n8n"] {
+        assert!(sandbox.leftovers(kind).is_empty(), "{:?}", sandbox.leftovers(kind));
+    }
+}
+
+fn is_running(sandbox: &Sandbox) -> bool {
+    sandbox
+        .docker(&["inspect", "--format", "{{.State.Status}}", &sandbox.n8n()])
+        .trim()
+        == "running"
+}
+
+#[test]
+fn a_database_comes_back_with_every_row() {
+    let sandbox = on_sqlite("sqlite-circle", "A=1", HOME);
+    // All that was written is in the log beside the file alone.
+    let size = sandbox.in_n8n(&format!("stat -c %s {FILE} {FILE}-wal"));
+    let sizes: Vec<u64> = size.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(sizes[1] > sizes[0], "{size}");
+    let before = sandbox.dump_sqlite(FILE);
+    let listed = files(&sandbox);
+    let owner = sandbox.in_n8n(&format!("chmod 640 {FILE}; stat -c '%u:%g %a' {FILE}"));
+
+    let backup = sandbox.locked("backup-all", &[]);
+    backup.assert_success();
+    // cleanup, sqlite, n8n and the deployment.
+    assert!(backup.stdout.contains("(4/4)"), "{backup}");
+    let file = sandbox.backup("sqlite");
+    assert!(name(&file).starts_with("n8n_") && name(&file).ends_with(".sqlite.gz"));
+    assert_eq!(mode(&file), 0o600);
+    assert_same(&before, &sandbox.dump_backup(&file));
+    assert!(sandbox.backups("postgres").is_empty() && sandbox.backups("redis").is_empty());
+    assert_clean(&sandbox);
+
+    let archive = sandbox.backup("n8n");
+    let members = sh("tar -tzf \"$1\"", &[archive.as_os_str()]);
+    assert!(
+        members.contains("./config") && !members.contains("database.sqlite"),
+        "{members}"
+    );
+
+    let drill = sandbox.locked("test-recovery", &["--full"]);
+    drill.assert_success();
+    assert!(drill.stdout.contains("Decrypted 5 of 5 credentials"), "{drill}");
+    let verify = sandbox.binary().args(&["verify"]).run();
+    verify.assert_success();
+    let status = sandbox.binary().args(&["status"]).run();
+    assert!(status.stdout.starts_with("BACKUP OK"), "{status}");
+    let doctor = sandbox.binary().args(&["doctor"]).run();
+    assert!(doctor.stdout.contains(&format!("OK   sqlite: {FILE} in ")), "{doctor}");
+    let setup = sandbox.binary().args(&["setup"]).run();
+    assert!(
+        setup.stdout.contains(FILE) && setup.stdout.contains("journal mode wal"),
+        "{setup}"
+    );
+    let list = sandbox.binary().args(&["list"]).run();
+    assert!(
+        list.stdout.contains("SQLITE") && !list.stdout.contains("POSTGRES"),
+        "{list}"
+    );
+    assert!(
+        list.stdout.contains("528") && list.stdout.contains("complete"),
+        "{list}"
+    );
+    let refused = sandbox.locked("backup-postgres", &[]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stdout.contains("no use for postgres"), "{refused}");
+
+    change(&sandbox);
+    assert_ne!(sandbox.dump_sqlite(FILE), before);
+    let restore = sandbox.locked("restore-all", &["--yes", "latest"]);
+    restore.assert_success();
+    assert!(is_running(&sandbox), "{restore}");
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    assert_same(&listed, &files(&sandbox));
+    assert_eq!(sandbox.in_n8n(&format!("stat -c '%u:%g %a' {FILE}")), owner);
+    assert_clean(&sandbox);
+
+    // A lost volume.
+    sandbox.compose(&["rm", "-sf", "n8n"]);
+    sandbox.docker(&["volume", "rm", &sandbox.volume()]);
+    sandbox.compose(&["up", "--no-start"]);
+    sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    assert_same(&listed, &files(&sandbox));
+}
+
+#[test]
+fn a_restore_of_the_home_leaves_the_database_alone() {
+    let sandbox = on_sqlite("sqlite-home", "A=1", HOME);
+    sandbox.in_n8n("mkdir /home/node/.n8n/nodes; echo one >/home/node/.n8n/nodes/a");
+    sandbox.locked("backup-n8n", &[]).assert_success();
+    let archive = sandbox.backup("n8n");
+    change(&sandbox);
+    sandbox.in_n8n("rm -r /home/node/.n8n/nodes; echo two >/home/node/.n8n/b");
+    let changed = sandbox.dump_sqlite(FILE);
+    let restore = sandbox.locked("restore-n8n", &["--yes", &archive.to_string_lossy()]);
+    restore.assert_success();
+    assert_same(&changed, &sandbox.dump_sqlite(FILE));
+    let found = sandbox.beside_n8n("cat /home/node/.n8n/nodes/a; ls /home/node/.n8n/b 2>&1; true");
+    assert!(found.starts_with("one") && found.contains("No such file"), "{found}");
+    assert_clean(&sandbox);
+}
+
+#[test]
+fn encrypted_backups_come_back_and_stay_secret() {
+    let sandbox = on_sqlite("sqlite-gpg", "A=1", HOME);
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "correct horse battery");
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-all", &[]).assert_success();
+    let file = sandbox.backup("sqlite");
+    assert!(name(&file).ends_with(".sqlite.gz.gpg"));
+    let bytes = fs::read(&file).unwrap();
+    assert!(!bytes.windows(6).any(|six| six == b"SQLite"));
+    sandbox.locked("test-recovery", &["--sqlite"]).assert_success();
+    change(&sandbox);
+    sandbox
+        .locked("restore-all", &["--yes", "--only", "sqlite", "latest"])
+        .assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    let refused = sandbox.locked("restore-all", &["--yes", "--only", "postgres", "latest"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stdout.contains("has no use for postgres"), "{refused}");
+}
+
+#[test]
+fn what_n8n_writes_meanwhile_is_in_a_copy_or_not_but_never_half() {
+    let sandbox = on_sqlite("sqlite-writes", "WRITES=1", HOME);
+    for _ in 0..3 {
+        sandbox.locked("backup-sqlite", &[]).assert_success();
+        let newest = sandbox.backups("sqlite").pop().unwrap();
+        let dump = sandbox.dump_backup(&newest);
+        assert!(dump.contains("\"live\""), "nothing was written meanwhile");
+        assert!(dump.contains("Flow") && dump.contains("journal_mode\":\"wal"), "{dump}");
+    }
+    // It is as it was when it rests, too.
+    sandbox.compose(&["stop", "n8n"]);
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-sqlite", &[]).assert_success();
+    assert_same(&before, &sandbox.dump_backup(&sandbox.backups("sqlite").pop().unwrap()));
+    assert_clean(&sandbox);
+}
+
+#[test]
+fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
+    let sandbox = on_sqlite("sqlite-single", "A=1", HOME);
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-sqlite", &[]).assert_success();
+    let file = sandbox.backup("sqlite");
+    change(&sandbox);
+    let changed = sandbox.dump_sqlite(FILE);
+
+    // What is cut off, something else, or has other rows than were recorded.
+    let cut = sandbox.aside("n8n_20260101_000000.sqlite.gz");
+    let other = sandbox.aside("other.sqlite.gz");
+    let make = |script: &str, to: &Path| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(&file).arg(to);
+        assert!(command.status().unwrap().success());
+    };
+    make("gzip -dc \"$1\" | head -c 100000 | gzip >\"$2\"", &cut);
+    make("head -c 100000 /dev/urandom | gzip >\"$2\"", &other);
+    for bad in [&cut, &other] {
+        let outcome = sandbox.locked("restore-sqlite", &["--yes", &bad.to_string_lossy()]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(
+            outcome.stdout.contains("corrupted or not a SQLite database"),
+            "{outcome}"
+        );
+        assert!(is_running(&sandbox));
+        assert_same(&changed, &sandbox.dump_sqlite(FILE));
+    }
+    // As long as it says, and damaged within.
+    let damaged = sandbox.aside("damaged.sqlite.gz");
+    make(
+        "gzip -dc \"$1\" >\"$2.db\"; dd if=/dev/urandom of=\"$2.db\" bs=4096 seek=10 count=3 conv=notrunc status=none; \
+         gzip -c \"$2.db\" >\"$2\"",
+        &damaged,
+    );
+    let outcome = sandbox.locked("restore-sqlite", &["--yes", &damaged.to_string_lossy()]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stdout.contains("is damaged"), "{outcome}");
+    assert!(is_running(&sandbox));
+    assert_same(&changed, &sandbox.dump_sqlite(FILE));
+    assert_clean(&sandbox);
+
+    let inactive = sandbox.locked("restore-sqlite", &["--yes", "--deactivate", &file.to_string_lossy()]);
+    inactive.assert_success();
+    assert!(
+        inactive.stdout.contains("20 workflow(s) that were active"),
+        "{inactive}"
+    );
+    assert_same(
+        &before.replace("\"active\":\"1n\"", "\"active\":\"0n\""),
+        &sandbox.dump_sqlite(FILE),
+    );
+    change(&sandbox);
+    let changed = sandbox.dump_sqlite(FILE);
+
+    let restore = sandbox.locked("restore-sqlite", &["--yes", "--keep-old", &file.to_string_lossy()]);
+    restore.assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    let kept = sandbox.in_n8n("ls /home/node/.n8n/n8n_old_*.sqlite");
+    assert_same(&changed, &sandbox.dump_sqlite(kept.trim()));
+    assert_clean(&sandbox);
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_the_old_or_the_new() {
+    let sandbox = on_sqlite("sqlite-kills", "A=1", HOME);
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-all", &[]).assert_success();
+    let file = sandbox.backup("sqlite");
+    for text in [
+        "Stopping n8n",
+        "Unpacking the database",
+        "Verifying restore",
+        "Replacing the database",
+    ] {
+        change(&sandbox);
+        let changed = sandbox.dump_sqlite(FILE);
+        let mut running = sandbox
+            .call("restore-sqlite")
+            .args(&["--yes".as_ref(), file.as_os_str()])
+            .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+            .spawn();
+        running.await_log(text);
+        running.signal("KILL");
+        running.wait();
+        let found = sandbox.dump_sqlite(FILE);
+        let is_moved = sandbox.beside_n8n(&format!("test -e {FILE} || echo moved"));
+        assert!(
+            found == changed || found == before || !is_moved.is_empty(),
+            "{text}: neither the old nor the new"
+        );
+        sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+        assert_same(&before, &sandbox.dump_sqlite(FILE));
+        assert!(is_running(&sandbox), "{text}");
+        assert_clean(&sandbox);
+        sandbox.await_work();
+    }
+}
+
+#[test]
+fn a_backup_that_is_killed_leaves_nothing_in_n8ns_container() {
+    let sandbox = on_sqlite("sqlite-leash", "A=1", HOME);
+    // Large enough to be seen at work.
+    sandbox.sql(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) \
+         INSERT INTO execution_entity (bytes) SELECT randomblob(1000000) FROM n",
+    );
+    let mut running = sandbox
+        .call("backup-sqlite")
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+        .spawn();
+    running.await_that("a copy is begun", |_| {
+        !sandbox.in_n8n("find /tmp -path '*/.n8n-backup*/copy'").is_empty()
+    });
+    running.signal("KILL");
+    running.wait();
+    let begun = Instant::now();
+    while !sandbox.in_n8n("find /tmp -name '.n8n-backup*'").is_empty() {
+        assert!(begun.elapsed().as_secs() < 20, "the copy was left");
+    }
+    assert!(sandbox.backups("sqlite").is_empty());
+    sandbox.locked("backup-sqlite", &[]).assert_success();
+    assert_same(
+        &sandbox.dump_sqlite(FILE),
+        &sandbox.dump_backup(&sandbox.backup("sqlite")),
+    );
+    assert_clean(&sandbox);
+}
+
+#[test]
+fn a_database_with_another_name_in_another_home_is_found() {
+    let environment = "N8N_USER_FOLDER=/data, DB_SQLITE_DATABASE=my data.db, DB_TYPE=sqlite";
+    let sandbox = Sandbox::new("sqlite-names").containers().no_env_file().build();
+    crate::common::sqlite::write_stack(&sandbox, environment, "'./home:/data/.n8n'");
+    let home = sandbox.path("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(1000), Some(1000)).unwrap();
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    let file = "/data/.n8n/my data.db";
+    let before = sandbox.dump_sqlite(file);
+    sandbox.locked("backup-sqlite", &[]).assert_success();
+    let backup = sandbox.backup("sqlite");
+    assert_same(&before, &sandbox.dump_backup(&backup));
+    fs::write(home.join("my data.db"), "").unwrap();
+    let outcome = sandbox.locked("restore-sqlite", &["--yes", &backup.to_string_lossy()]);
+    outcome.assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(file));
+}
+
+#[test]
+fn what_is_no_sound_database_of_n8n_is_refused_and_leaves_no_file() {
+    let sandbox = on_sqlite("sqlite-bad", "IDLE=1", HOME);
+    let refused = |why: &str, stall: &str| {
+        let outcome = sandbox
+            .call("backup-sqlite")
+            .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+            .env("BACKUP_STALL_SECONDS", stall)
+            .run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stdout.contains(why), "{why}: {outcome}");
+        assert!(outcome.stdout.contains("Hint: "), "{outcome}");
+        assert!(sandbox.backups("sqlite").is_empty() && sandbox.leftovers("sqlite").is_empty());
+        assert_eq!(sandbox.in_n8n("find /tmp /home/node/.n8n -name '.n8n-backup*'"), "");
+    };
+    refused("cannot be opened", "60");
+    sandbox.in_n8n(&format!("head -c 100000 /dev/urandom >{FILE}"));
+    refused("is damaged, or is no database", "60");
+    sandbox.in_n8n(&format!(": >{FILE}"));
+    refused("is damaged, or is no database", "60");
+    sandbox.sql("create table t (a)");
+    refused("is not n8n", "60");
+    sandbox.sql("create table workflow_entity (a text); create index i on workflow_entity (a); \
+         with recursive n(i) as (select 1 union all select i + 1 from n where i < 9000) insert into workflow_entity select hex(randomblob(20)) from n");
+    sandbox.in_n8n(&format!(
+        "cp {FILE} /tmp/good; dd if=/dev/urandom of={FILE} bs=4096 seek=30 count=2 conv=notrunc status=none"
+    ));
+    refused("is damaged", "60");
+    sandbox.in_n8n(&format!("cat /tmp/good >{FILE}"));
+    // Somebody writes and does not end; readers wait in this mode.
+    sandbox.docker(&[
+        "exec",
+        "-d",
+        &sandbox.n8n(),
+        "node",
+        "-e",
+        &format!("const {{DatabaseSync}}=require('node:sqlite');const db=new DatabaseSync('{FILE}');db.exec('begin exclusive');require('fs').writeFileSync('/tmp/locked','');setTimeout(()=>{{}},60000)"),
+    ]);
+    crate::common::await_true("it is not locked", || {
+        !sandbox.in_n8n("find /tmp -name locked").is_empty()
+    });
+    refused("stays locked", "4");
+    sandbox.in_n8n(
+        "for p in /proc/[0-9]*; do grep -qa 'begin [e]xclusive' $p/cmdline && kill -KILL ${p#/proc/}; done; true",
+    );
+    let outcome = sandbox.locked("backup-sqlite", &[]);
+    outcome.assert_success();
+    assert!(outcome.stdout.contains("in the journal mode delete"), "{outcome}");
+}
+
+#[test]
+fn a_database_that_has_no_room_twice_is_refused() {
+    // A home of its own size; /tmp is in memory, and is not made use of.
+    let sandbox = Sandbox::new("sqlite-room").containers().no_env_file().build();
+    crate::common::sqlite::write_stack(&sandbox, "A=1", "{tmpfs}");
+    let text = fs::read_to_string(sandbox.path("docker-compose.yml")).unwrap();
+    let text = text.replace(", {tmpfs}]", ", 'n8n_data:/home/node/.n8n']\n    tmpfs: ['/tmp']");
+    sandbox.write(
+        "docker-compose.yml",
+        text.replace(
+            "  n8n_data:\n",
+            "  n8n_data:\n    driver_opts: {type: tmpfs, device: tmpfs, o: 'size=3m,uid=1000,gid=1000'}\n",
+        ),
+    );
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    let outcome = sandbox.locked("backup-sqlite", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stdout.contains("has no room for a copy"), "{outcome}");
+    assert!(sandbox.backups("sqlite").is_empty());
+}
+
+#[test]
+fn a_container_that_docker_run_made_is_found_by_its_image() {
+    let sandbox = Sandbox::new("sqlite-run").containers().no_env_file().build();
+    // Made by hand, and without a compose file beside it.
+    crate::common::sqlite::write_stack(&sandbox, "A=1", HOME);
+    fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();
+    sandbox.make_volume(&sandbox.volume());
+    let (work, home, called) = (
+        format!(
+            "{}:/docker-entrypoint.sh:ro",
+            sandbox.aside("docker-entrypoint.sh").display()
+        ),
+        format!("{}:/home/node/.n8n", sandbox.volume()),
+        sandbox.n8n(),
+    );
+    let labels = sandbox.labels();
+    let mut args = vec!["run", "-d", "--name", called.as_str(), "-v", &work, "-v", &home];
+    args.extend(labels.iter().map(String::as_str));
+    args.push(crate::common::sqlite::n8n_image());
+    sandbox.docker(&args);
+    sandbox.await_work();
+    // Others may run here at the same time: then both are named, and this one is chosen.
+    let sets = [("BACKUP_N8N_CONTAINERS", called.as_str())];
+    let before = sandbox.dump_sqlite(FILE);
+    let run = |name: &str, args: &[&str]| {
+        let mut call = sandbox
+            .call(name)
+            .args(args)
+            .env("BACKUP_LOCK_FILE", sandbox.lock_file());
+        for (name, value) in sets {
+            call = call.env(name, value);
+        }
+        call.run()
+    };
+    run("backup-all", &[]).assert_success();
+    assert_same(&before, &sandbox.dump_backup(&sandbox.backup("sqlite")));
+    change(&sandbox);
+    run("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+}
