@@ -16,6 +16,7 @@ use crate::formats::json::Json;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{Inventory, PointOnDisk, State};
+use crate::store::marks;
 use crate::store::{total, Entry, Kind};
 
 const JSON: Flag = Flag::new("json", "as JSON, for other programs");
@@ -28,8 +29,8 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "list",
         summary: "list the recovery points, oldest first",
-        details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was\n\
-                  verified, proven by a drill and copied off-site; then the files that belong to no recovery point.\n\
+        details: "For each: age, size of each component, rows and keys, whether it is complete, when it was\n\
+                  verified, proven by a drill and copied off-site, and whether it is pinned; then the files that belong to no recovery point.\n\
                   Reads no backup and needs no docker.",
         flags: &[ALL, JSON],
         ..Row::TELLS
@@ -147,6 +148,12 @@ fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
     }
     if let Some(offsite) = held.point.fact("offsite") {
         state.push(format!("off-site {}", date(offsite)));
+    }
+    if let Some(pin) = held.point.pin() {
+        state.push(match pin.reason {
+            Some(reason) => format!("pinned ({reason})"),
+            None => "pinned".to_owned(),
+        });
     }
     cells.push(state.join(", "));
     cells
@@ -270,6 +277,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
             ),
         ),
         ("offsite", fact("offsite")),
+        ("pinned", fact(marks::PINNED)),
         ("files", Json::List(files.collect())),
     ])
 }

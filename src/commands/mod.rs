@@ -10,6 +10,7 @@ mod doctor;
 mod fetch_offsite;
 mod list;
 mod man;
+mod pin;
 mod rehearse_update;
 mod restore;
 mod restore_all;
@@ -72,6 +73,8 @@ pub fn commands() -> Vec<Command> {
         restore_all::COMMAND,
         list::COMMAND,
         verify::COMMAND,
+        pin::PIN,
+        pin::UNPIN,
         test_recovery::command(),
         rehearse_update::COMMAND,
         backup_offsite::COMMAND,

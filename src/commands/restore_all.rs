@@ -4,6 +4,8 @@
 //! own copy, which is written first; else it comes last, so that the containers that run now are reached by what is true of them now.
 //! n8n is stopped before the first part and started after the last.
 
+mod dry_run;
+
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::restore::{confirmed, Surroundings};
-use super::shared::{hold, open_stack};
+use super::shared::{dry_run, hold, look_at_stack, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -36,6 +38,7 @@ const CREATE: Flag = Flag::new(
     "on a host without the stack: write the files that it is deployed from, and have Compose create it",
 );
 const FORCE: Flag = Flag::new("force", "restore also for an n8n that is older than the data");
+const DRY_RUN: Flag = dry_run("only say what would be replaced and refused, and how long n8n would be stopped");
 const START: Flag = Flag::new("start", "start the whole stack at the end, whatever ran before");
 
 pub const COMMAND: Command = Command {
@@ -54,6 +57,7 @@ pub const COMMAND: Command = Command {
         operand: Some("[SET]"),
         flags: &[
             YES,
+            DRY_RUN,
             ONLY,
             SKIP,
             START,
@@ -68,7 +72,11 @@ pub const COMMAND: Command = Command {
         ..Row::ACTS
     },
     run: Run::Project(|project, call| {
-        run(&open_stack(project, call)?, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
+        let app = match call.has(&DRY_RUN) {
+            true => look_at_stack(project, call),
+            false => open_stack(project, call),
+        }?;
+        run(&app, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
     }),
 };
 
@@ -80,6 +88,8 @@ const RULE: &str = "==========================================";
 struct Options {
     /// Answers the question beforehand.
     yes: bool,
+    /// Change nothing.
+    dry_run: bool,
     /// The parts to restore, comma-separated; all without it.
     only: Option<String>,
     /// The parts to leave as they are.
@@ -99,6 +109,7 @@ impl Options {
         let text = |flag| call.value(flag).map(|value| value.to_string_lossy().into_owned());
         Self {
             yes: call.has(&YES),
+            dry_run: call.has(&DRY_RUN),
             only: text(&ONLY),
             skip: text(&SKIP),
             start: call.has(&START),
@@ -119,10 +130,13 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full restore");
     JOURNAL.info(RULE);
+    if options.dry_run {
+        JOURNAL.info("Running in dry-run mode (nothing will be changed)");
+    }
     log::check_started()?;
     let parts = parts(options)?;
     ensure!(
-        operand.is_some() || options.yes || io::stdin().is_terminal(),
+        operand.is_some() || options.yes || options.dry_run || io::stdin().is_terminal(),
         "Nobody can be asked here: name a recovery point or 'latest', or add --yes"
     );
     let point = point(app, operand, &parts)?;
@@ -137,6 +151,9 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         .filter(|kind| !parts.contains(kind) && !point.is_unused(**kind))
     {
         JOURNAL.warn(format_args!("Left as it is: {}", kind.name()));
+    }
+    if options.dry_run {
+        return dry_run::dry_run(app, &point, &parts, options);
     }
     let _lock = hold(app, JOURNAL)?;
     let _used = point.hold(&app.store)?;

@@ -25,6 +25,7 @@ mod points;
 mod redis;
 mod restore;
 mod restore_all;
+mod restore_dry_run;
 mod restore_parts;
 mod runbook;
 mod stacks;
