@@ -139,6 +139,9 @@ fn row(held: &PointOnDisk, now: SystemTime) -> Vec<String> {
         }
     }
     let mut state = vec![completeness(held)];
+    if held.point.fact("postgres.executions").is_some() {
+        state.push("without executions".to_owned());
+    }
     if let Some(time) = held.point.fact("verified") {
         state.push(format!("verified {}", date(time)));
     }
@@ -260,6 +263,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
         ),
         ("postgres_version", fact("postgres.version")),
         ("postgres_rows", number("postgres.rows")),
+        ("postgres_executions", fact("postgres.executions")),
         ("redis_version", fact("redis.version")),
         ("redis_keys", number("redis.keys")),
         ("n8n_files", number("n8n.files")),

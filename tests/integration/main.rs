@@ -16,6 +16,7 @@ mod compress;
 mod drill;
 mod encryption;
 mod engines;
+mod executions;
 mod faults;
 mod mounts;
 mod offsite;
