@@ -41,7 +41,7 @@ bin/n8n-backup: Cargo.toml $(wildcard Cargo.lock) $(shell find src -type f)
 install: bin/n8n-backup ## Build, and install into N8N_DIR; replaced scripts are kept as .orig
 	@scripts/make/install.sh
 
-uninstall: ## Remove from N8N_DIR and restore the original scripts
+uninstall: bin/n8n-backup ## Remove from N8N_DIR and restore the original scripts
 	@scripts/make/uninstall.sh
 
 install-cron: ## Add a nightly backup of N8N_DIR to your crontab
