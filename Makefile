@@ -19,7 +19,7 @@ given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 unknown := $(filter-out $(settings) -%,$(given))
 $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
-.PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
+.PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb dist \
   backup backup-postgres backup-redis backup-n8n cleanup restore restore-all \
   list status verify doctor \
   check smoke test test-all test-n8n faults demo bench clean
@@ -56,8 +56,11 @@ install-timer: ## Add a nightly backup of N8N_DIR as a systemd timer
 uninstall-timer: ## Remove that timer
 	@scripts/make/timer.sh remove
 
-deb: bin/n8n-backup ## Build a Debian package in target/
+deb: bin/n8n-backup ## Build a Debian package in target/dist
 	@scripts/make/deb.sh
+
+dist: bin/n8n-backup ## Build the Debian package, an archive for other systems, and their checksums in target/dist
+	@scripts/make/dist.sh
 
 backup: bin/n8n-backup ## Back up everything: PostgreSQL, Redis, n8n volume, .env
 	@scripts/make/run.sh backup-all
