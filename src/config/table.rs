@@ -211,6 +211,9 @@ settings! {
     metrics_file: Option<PathBuf> = path(),
         "BACKUP_METRICS_FILE", "",
         "where backup-all leaves metrics for Prometheus' node_exporter (*.prom in its textfile directory)";
+    status_page: Option<PathBuf> = path(),
+        "BACKUP_STATUS_PAGE", "",
+        "where backup-all leaves the page of n8n-backup status --html";
     ping_url: Option<Secret> = url(),
         "BACKUP_PING_URL", "",
         "an address that backup-all pings as healthchecks.io takes it: /start, success, /fail with the last log lines";
