@@ -19,7 +19,7 @@ given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 unknown := $(filter-out $(settings) -%,$(given))
 $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 
-.PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb \
+.PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb dist \
   backup backup-postgres backup-sqlite backup-redis backup-n8n cleanup restore restore-all \
   list status verify doctor \
   check smoke test test-all test-n8n faults demo bench clean
@@ -41,7 +41,7 @@ bin/n8n-backup: Cargo.toml $(wildcard Cargo.lock) $(shell find src -type f)
 install: bin/n8n-backup ## Build, and install into N8N_DIR; replaced scripts are kept as .orig
 	@scripts/make/install.sh
 
-uninstall: ## Remove from N8N_DIR and restore the original scripts
+uninstall: bin/n8n-backup ## Remove from N8N_DIR and restore the original scripts
 	@scripts/make/uninstall.sh
 
 install-cron: ## Add a nightly backup of N8N_DIR to your crontab
@@ -56,8 +56,11 @@ install-timer: ## Add a nightly backup of N8N_DIR as a systemd timer
 uninstall-timer: ## Remove that timer
 	@scripts/make/timer.sh remove
 
-deb: bin/n8n-backup ## Build a Debian package in target/
+deb: bin/n8n-backup ## Build a Debian package in target/dist
 	@scripts/make/deb.sh
+
+dist: bin/n8n-backup ## Build the Debian package, an archive for other systems, and their checksums in target/dist
+	@scripts/make/dist.sh
 
 backup: bin/n8n-backup ## Back up everything: database, Redis, n8n volume, .env
 	@scripts/make/run.sh backup-all

@@ -96,7 +96,11 @@ fn run(work: Run, call: &Call) -> u8 {
     if io::stderr().is_terminal() && !call.has(&QUIET) {
         report::progress::show();
     }
-    match open_log(call).and_then(|project| caught(|| work.in_project(&project, call))) {
+    let project = match work {
+        Run::Anywhere(_) => log::init(&log::Options::default()).map(|()| PathBuf::new()),
+        _ => open_log(call),
+    };
+    match project.and_then(|project| caught(|| work.in_project(&project, call))) {
         Ok(code) => code,
         Err(error) => {
             match work {

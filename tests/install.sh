@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests of make install, uninstall, install-cron and of the shims, in temporary
-# directories, with a stand-in for the binary where its arguments are looked at.
+# directories, with a stand-in for the binary where its arguments are looked at. The program
+# itself (N8N_BACKUP_TEST_PROGRAM, else bin/n8n-backup) installs.
 # Needs neither Docker nor cron. Prints one line per test; exit status 1 if any failed.
 set -euo pipefail
 root=$(cd -- "${BASH_SOURCE[0]%/*}/.." && pwd -P)
@@ -31,6 +32,9 @@ done
 mkdir "$checkout/src"
 cat >"$checkout/tools/stand-in" <<'END'
 #!/bin/bash
+if [[ ${1-} == install || ${1-} == uninstall ]]; then
+  exec PROGRAM "$@"
+fi
 if [[ $* == --version ]]; then
   echo 'n8n-backup 0.0.0'
 else
@@ -38,6 +42,10 @@ else
   echo
 fi
 END
+# Where any user can reach it.
+program=$checkout/tools/program
+install -m 755 "${N8N_BACKUP_TEST_PROGRAM:-$root/bin/n8n-backup}" "$program"
+sed -i "s|PROGRAM|$(printf '%q' "$program")|" "$checkout/tools/stand-in"
 # cargo build puts the stand-in where the release binary would be.
 cat >"$checkout/tools/cargo" <<'END'
 #!/bin/bash
@@ -66,9 +74,13 @@ export CRONTAB_FILE=$work/crontab
 PATH=$checkout/tools:$PATH
 unset CARGO_TARGET_DIR
 
-# in_checkout TARGET [SETTING...]: make there; its output is kept in $work/out.
+# in_checkout TARGET [SETTING...]: make there; its output is kept in $work/out. After an
+# installation the stand-in takes the place of the program.
 in_checkout() {
-  make -C "$checkout" "$@" >"$work/out" 2>&1 </dev/null
+  make -C "$checkout" "$@" >"$work/out" 2>&1 </dev/null || return
+  if [[ $1 == install && ${2-} == N8N_DIR=* ]]; then
+    cmp -- "$program" "${2#N8N_DIR=}/bin/n8n-backup" && cp -- "$checkout/tools/stand-in" "${2#N8N_DIR=}/bin/n8n-backup"
+  fi
 }
 
 # fresh NAME: sets `dir`, a new n8n directory of that name with three scripts of its owner.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds target/n8n-backup_VERSION_ARCHITECTURE.deb: bin/n8n-backup, its manual page,
+# Builds target/dist/n8n-backup_VERSION_ARCHITECTURE.deb: bin/n8n-backup, its manual page,
 # completions and documentation.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -25,7 +25,7 @@ bin/n8n-backup completions fish >"$tree/usr/share/fish/vendor_completions.d/n8n-
 install -m 644 README.md "$doc/"
 install -m 644 LICENSE "$doc/copyright"
 gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
-install -m 644 docs/*.md "$doc/docs/"
+cp -R -- docs/. "$doc/docs/"
 
 # The version of the C library that the binary needs.
 libc=$(grep -aoE 'GLIBC_2\.[0-9]+' bin/n8n-backup | sort -uV | tail -n 1)
@@ -44,11 +44,11 @@ Priority: optional
 Description: back up and restore a self-hosted n8n stack in Docker
  Backs up PostgreSQL, Redis, the data volume and the environment file of an n8n
  that runs in Docker, proves the backups, and restores them without losing what
- is there.
+ is there. "n8n-backup install DIR" puts it into an n8n directory.
 END
 (cd -- "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
-mkdir -p target
-package=target/n8n-backup_${version}_$architecture.deb
+mkdir -p target/dist
+package=target/dist/n8n-backup_${version}_$architecture.deb
 dpkg-deb --root-owner-group --build "$tree" "$work/package.deb" >/dev/null
 mv -- "$work/package.deb" "$package"
 say "Built $package"

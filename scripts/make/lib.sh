@@ -21,11 +21,6 @@ die() {
   exit 1
 }
 
-# is_shim FILE: whether FILE is ours: a shim or their shared part, of any version.
-is_shim() {
-  [[ -f $1 ]] && sed -n 2p -- "$1" | grep -q '^# n8n-backup shim: '
-}
-
 # n8n_dir: sets `dir` to the absolute path of the n8n project directory: N8N_DIR, or else the
 # checkout. Not every shell expands a tilde in N8N_DIR=~/n8n, so that is done here.
 n8n_dir() {
@@ -40,29 +35,6 @@ n8n_dir() {
   [[ -d $given ]] || die "N8N_DIR is not a directory: $given"
   dir=$(cd -- "$given" && printf '%sx' "$PWD") || die "cannot enter N8N_DIR: $given"
   dir=${dir%x}
-}
-
-# is_private DIR: whether nobody but us and root can put anything into a directory.
-is_private() {
-  [[ -n $(find -L "$1" -maxdepth 0 \( -uid "$EUID" -o -uid 0 \) ! -perm -002 \( ! -perm -020 -o -gid 0 -o -gid "$(id -g)" \)) ]]
-}
-
-# as_owner SCRIPT FILE...: where root works on a directory of another user, runs scripts/make/SCRIPT as that user, from a copy
-# of these files of the checkout, and exits: what has been planted there leads nowhere that its owner could not go.
-as_owner() {
-  local script=$1 copy status=0
-  shift
-  [[ $EUID -eq 0 && $(stat -c %u -- "$dir") -ne 0 ]] || return 0
-  command -v setpriv >/dev/null || die "setpriv is missing: run this as the owner of $dir"
-  copy=$(mktemp -d)
-  tar -C "$root" -cf - -- scripts/make/lib.sh "scripts/make/$script" "$@" | tar -C "$copy" --no-same-owner -xf - &&
-    chmod -R a+rX,go-w -- "$copy" || status=$?
-  if ((status == 0)); then
-    (cd / && setpriv --reuid "$(stat -c %u -- "$dir")" --regid "$(stat -c %g -- "$dir")" --clear-groups \
-      env N8N_DIR="$dir" bash "$copy/scripts/make/$script") || status=$?
-  fi
-  rm -rf -- "$copy"
-  exit "$status"
 }
 
 # is_yes VALUE: whether a switch such as YES=1 is on.

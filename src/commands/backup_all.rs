@@ -8,7 +8,7 @@ use anyhow::{bail, Result};
 use chrono::Utc;
 
 use super::shared::{hold, now, open, record};
-use super::status::State;
+use super::status::{self, State};
 use super::{backup_offsite, cleanup, test_recovery};
 use super::{Command, Run};
 use crate::app::App;
@@ -34,7 +34,8 @@ pub const COMMAND: Command = Command {
         summary: "clean up, then back up n8n's database, Redis, the n8n volume and .env",
         details: "Goes on when one component fails, and exits 1 if any failed. Only one such run, or a restore, at a\n\
                   time. Settings add a test of the recovery point (BACKUP_DRILL), a copy of it off-site (BACKUP_OFFSITE)\n\
-                  and a report of the run (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_NOTIFY_COMMAND).",
+                  and a report of the run (BACKUP_PING_URL, BACKUP_METRICS_FILE, BACKUP_STATUS_PAGE,\n\
+                  BACKUP_NOTIFY_COMMAND).",
         in_background: true,
         ..Row::ACTS
     },
@@ -52,12 +53,17 @@ const RULE: &str = "==========================================";
 
 /// Runs everything, and tells the channels how it went. Gives the exit code.
 fn run(app: &App) -> u8 {
-    report_run(
+    let code = report_run(
         &app.config,
         JOURNAL,
         |run| back_up(app, run),
         |outcome| look(app, outcome),
-    )
+    );
+    // No run fails for its page.
+    if let Err(error) = caught(|| status::write_page(app)) {
+        JOURNAL.warning(&error);
+    }
+    code
 }
 
 /// Reports a run that did not come to its end, in its log too.

@@ -20,7 +20,7 @@ use crate::report::log::{self, Journal};
 use crate::report::units;
 use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, State};
 use crate::store::lock::remove_unused;
-use crate::store::manifest;
+use crate::store::manifest::{self, Point};
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
 use crate::store::{total, Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
@@ -33,9 +33,9 @@ pub const COMMAND: Command = Command {
         name: "cleanup-backups",
         summary: "delete backups that are older than BACKUP_RETENTION_DAYS",
         details: "The newest complete recovery points (BACKUP_KEEP_LAST, 3) and the newest good backup of each component always\n\
-                  stay, and so does what was verified or proven last. BACKUP_KEEP_DAILY, _WEEKLY, _MONTHLY and _YEARLY keep\n\
-                  more. The files of a recovery point stay or go together. Where a directory does not hold what it should,\n\
-                  nothing is deleted. --dry-run tells why each file stays or goes.",
+                  stay, and so does what is pinned, and what was verified or proven last. BACKUP_KEEP_DAILY, _WEEKLY,\n\
+                  _MONTHLY and _YEARLY keep more. The files of a recovery point stay or go together. Where a directory does\n\
+                  not hold what it should, nothing is deleted. --dry-run tells why each file stays or goes.",
         flags: &[DRY_RUN],
         ..Row::ACTS
     },
@@ -110,6 +110,12 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
                 continue;
             }
             if kept.contains(entry.path.as_path()) {
+                continue;
+            }
+            if plan.is_pinned_now(app, &owners, &entry.path) {
+                JOURNAL.info(format_args!(
+                    "Kept, because its recovery point has just been pinned: {path}"
+                ));
                 continue;
             }
             match remove_unused(&entry.path) {
@@ -388,6 +394,13 @@ impl<'a> Plan<'a> {
         owners
     }
 
+    /// Whether somebody has pinned the point of a file since the inventory was taken.
+    fn is_pinned_now(&self, app: &App, owners: &HashMap<&Path, Vec<usize>>, path: &Path) -> bool {
+        let owners = owners.get(path).into_iter().flatten();
+        let mut points = owners.filter_map(|index| self.points[*index]);
+        points.any(|held| Point::load(&held.point.path(&app.store)).is_ok_and(|point| point.pin().is_some()))
+    }
+
     /// Says why a file stays or goes.
     fn explain(&self, entry: &Entry, index: usize, verdict: &Verdict) {
         let mut of = String::new();
@@ -492,6 +505,7 @@ fn recorded(held: &PointOnDisk) -> Unit {
         aged: touched.filter(|time| *time > taken + TOLERANCE).unwrap_or(taken),
         local: point.stamp.local(),
         recorded: true,
+        pinned: point.pin().is_some(),
         complete: good && held.is_complete(),
         unreadable: held.files.iter().any(|file| file.state == State::Unreadable),
         verified: point.is_verified(),
@@ -513,6 +527,7 @@ fn unrecorded_unit(kind: Kind, entry: &Entry) -> Unit {
         aged: entry.modified,
         local: DateTime::<Local>::from(entry.modified).naive_local(),
         recorded: false,
+        pinned: false,
         complete: false,
         unreadable: false,
         verified: false,

@@ -16,6 +16,7 @@ use crate::formats::json::Json;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{Inventory, PointOnDisk, State};
+use crate::store::marks;
 use crate::store::{total, Entry, Kind};
 
 const JSON: Flag = Flag::new("json", "as JSON, for other programs");
@@ -28,8 +29,8 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "list",
         summary: "list the recovery points, oldest first",
-        details: "For each: age, size of each component, rows and keys, whether it is complete, and when it was\n\
-                  verified, proven by a drill and copied off-site; then the files that belong to no recovery point.\n\
+        details: "For each: age, size of each component, rows and keys, whether it is complete, when it was\n\
+                  verified, proven by a drill and copied off-site, and whether it is pinned; then the files that belong to no recovery point.\n\
                   Reads no backup and needs no docker.",
         flags: &[ALL, JSON],
         ..Row::TELLS
@@ -146,6 +147,9 @@ fn row(held: &PointOnDisk, kinds: &[Kind], now: SystemTime) -> Vec<String> {
         }
     }
     let mut state = vec![completeness(held)];
+    if held.point.fact("postgres.executions").is_some() {
+        state.push("without executions".to_owned());
+    }
     if let Some(time) = held.point.fact("verified") {
         state.push(format!("verified {}", date(time)));
     }
@@ -155,6 +159,12 @@ fn row(held: &PointOnDisk, kinds: &[Kind], now: SystemTime) -> Vec<String> {
     }
     if let Some(offsite) = held.point.fact("offsite") {
         state.push(format!("off-site {}", date(offsite)));
+    }
+    if let Some(pin) = held.point.pin() {
+        state.push(match pin.reason {
+            Some(reason) => format!("pinned ({reason})"),
+            None => "pinned".to_owned(),
+        });
     }
     cells.push(state.join(", "));
     cells
@@ -262,6 +272,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
         ("postgres_version", fact("postgres.version")),
         ("postgres_rows", number("postgres.rows")),
         ("sqlite_rows", number("sqlite.rows")),
+        ("postgres_executions", fact("postgres.executions")),
         ("redis_version", fact("redis.version")),
         ("redis_keys", number("redis.keys")),
         ("n8n_files", number("n8n.files")),
@@ -279,6 +290,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
             ),
         ),
         ("offsite", fact("offsite")),
+        ("pinned", fact(marks::PINNED)),
         ("files", Json::List(files.collect())),
     ])
 }

@@ -8,8 +8,10 @@ mod completions;
 mod credentials;
 mod doctor;
 mod fetch_offsite;
+mod install;
 mod list;
 mod man;
+mod pin;
 mod rehearse_update;
 mod restore;
 mod restore_all;
@@ -43,6 +45,8 @@ pub struct Command {
 pub enum Run {
     /// Makes a text, which is printed; no project is needed. An error is a usage error.
     Text(fn(&Call) -> Result<String>),
+    /// Works on what its operand names; it has no project, and no log.
+    Anywhere(fn(&Call) -> Result<u8>),
     /// Works in a project directory.
     Project(fn(&Path, &Call) -> Result<u8>),
     /// As `Project`; what goes wrong is told by a text on standard output, for a program that reads its first line.
@@ -72,6 +76,8 @@ pub fn commands() -> Vec<Command> {
         restore_all::COMMAND,
         list::COMMAND,
         verify::COMMAND,
+        pin::PIN,
+        pin::UNPIN,
         test_recovery::command(),
         rehearse_update::COMMAND,
         backup_offsite::COMMAND,
@@ -85,6 +91,8 @@ pub fn commands() -> Vec<Command> {
         workflows::restore::COMMAND,
         credentials::COMMAND,
         credentials::restore::COMMAND,
+        install::INSTALL,
+        install::UNINSTALL,
         completions::COMMAND,
         man::COMMAND,
     ]);
@@ -101,6 +109,7 @@ impl Run {
     pub fn in_project(self, project: &Path, call: &Call) -> Result<u8> {
         match self {
             Self::Text(_) => Ok(0),
+            Self::Anywhere(run) => run(call),
             Self::Project(run) | Self::Plugin(run, _) => run(project, call),
             Self::Backup(component) => backup::run(project, call, component),
             Self::Restore(component) => restore::run(project, call, component),

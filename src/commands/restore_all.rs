@@ -4,6 +4,9 @@
 //! own copy, which is written first; else it comes last, so that the containers that run now are reached by what is true of them now.
 //! n8n is stopped before the first part and started after the last.
 
+mod dry_run;
+mod lost_host;
+
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -12,13 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::restore::{confirmed, Surroundings};
-use super::shared::{hold, open_stack};
+use super::shared::{dry_run, hold, look_at_stack, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{check_encrypted, component, n8n_image, About, Component, RestoreOptions, RestorePlan};
+use crate::components::{check_encrypted, n8n_image, About, Component, RestoreOptions, RestorePlan};
 use crate::components::{ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
-use crate::config::Config;
 use crate::engine::{Docker, Status};
 use crate::process::hinted;
 use crate::report::log::{self, Journal};
@@ -36,6 +38,7 @@ const CREATE: Flag = Flag::new(
     "on a host without the stack: write the files that it is deployed from, and have Compose create it",
 );
 const FORCE: Flag = Flag::new("force", "restore also for an n8n that is older than the data");
+const DRY_RUN: Flag = dry_run("only say what would be replaced and refused, and how long n8n would be stopped");
 const START: Flag = Flag::new("start", "start the whole stack at the end, whatever ran before");
 
 pub const COMMAND: Command = Command {
@@ -54,6 +57,7 @@ pub const COMMAND: Command = Command {
         operand: Some("[SET]"),
         flags: &[
             YES,
+            DRY_RUN,
             ONLY,
             SKIP,
             START,
@@ -68,7 +72,11 @@ pub const COMMAND: Command = Command {
         ..Row::ACTS
     },
     run: Run::Project(|project, call| {
-        run(&open_stack(project, call)?, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
+        let app = match call.has(&DRY_RUN) {
+            true => look_at_stack(project, call),
+            false => open_stack(project, call),
+        }?;
+        run(&app, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
     }),
 };
 
@@ -80,6 +88,8 @@ const RULE: &str = "==========================================";
 struct Options {
     /// Answers the question beforehand.
     yes: bool,
+    /// Change nothing.
+    dry_run: bool,
     /// The parts to restore, comma-separated; all without it.
     only: Option<String>,
     /// The parts to leave as they are.
@@ -99,6 +109,7 @@ impl Options {
         let text = |flag| call.value(flag).map(|value| value.to_string_lossy().into_owned());
         Self {
             yes: call.has(&YES),
+            dry_run: call.has(&DRY_RUN),
             only: text(&ONLY),
             skip: text(&SKIP),
             start: call.has(&START),
@@ -119,10 +130,13 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     JOURNAL.info(RULE);
     JOURNAL.info("Starting full restore");
     JOURNAL.info(RULE);
+    if options.dry_run {
+        JOURNAL.info("Running in dry-run mode (nothing will be changed)");
+    }
     log::check_started()?;
     let parts = parts(options)?;
     ensure!(
-        operand.is_some() || options.yes || io::stdin().is_terminal(),
+        operand.is_some() || options.yes || options.dry_run || io::stdin().is_terminal(),
         "Nobody can be asked here: name a recovery point or 'latest', or add --yes"
     );
     let point = point(app, operand, &parts)?;
@@ -144,11 +158,14 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     {
         JOURNAL.warn(format_args!("Left as it is: {}", kind.name()));
     }
+    if options.dry_run {
+        return dry_run::dry_run(app, &point, &parts, options);
+    }
     let _lock = hold(app, JOURNAL)?;
     let _used = point.hold(&app.store)?;
     let mut made = None;
     let mut options = options.clone();
-    if is_gone(app, &point)? {
+    if lost_host::is_gone(app, &point)? {
         ensure!(
             options.create,
             hinted(
@@ -163,7 +180,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         if !confirmed(JOURNAL, options.yes) {
             return Ok(());
         }
-        made = Some(create(app, &point, options.parts)?);
+        made = Some(lost_host::create(app, &point, options.parts)?);
         options.yes = true;
         options.start = true;
     }
@@ -208,57 +225,6 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         total.as_secs_f64()
     ));
     Ok(())
-}
-
-/// Whether none of the containers that a point remembers is on this host, and it holds what they are made from.
-fn is_gone(app: &App, point: &Point) -> Result<bool> {
-    if point.member(Kind::Deployment).is_none() || !app.config.found.problems.is_empty() {
-        return Ok(false);
-    }
-    let config = &app.config;
-    let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
-    for (kind, name) in [
-        (Kind::Postgres, &config.postgres_container),
-        (Kind::Redis, &config.redis_container),
-    ] {
-        names.extend(config.found.uses(kind).then_some(name.as_str()));
-    }
-    Ok(app.docker()?.containers(&names)?.is_empty())
-}
-
-/// Writes what the stack is deployed from and has Compose create it. Gives what is to be restored into.
-fn create(app: &App, point: &Point, options: RestoreOptions) -> Result<App> {
-    let docker = app.docker()?;
-    let component = component(Kind::Env)?;
-    let member = component
-        .member(point)
-        .context("There is nothing to create the stack from")?;
-    let file = app.store.root().join(&member.name);
-    JOURNAL.info("Writing the files that the stack is deployed from");
-    component
-        .plan_restore(app, &file, options)?
-        .run(&Surroundings { app, component })?;
-    JOURNAL.info("Creating the stack: docker compose up --no-start");
-    docker
-        .compose_create(&app.config.project, &app.config.found.project)
-        .with_context(|| images(point))
-        .context("The stack could not be created")?;
-    let mut app = App::new(Config::load(&app.config.project)?);
-    discovery::discover(&mut app);
-    ensure!(
-        app.config.found.is_told(),
-        "The stack was created, and no container of n8n is in it: start n8n by hand, then run this again"
-    );
-    Ok(app)
-}
-
-/// The images that a point remembers.
-fn images(point: &Point) -> String {
-    let images: Vec<&str> = point.facts("n8n.image.").map(|(_, image)| image).collect();
-    match images.is_empty() {
-        true => "Compose has failed".to_owned(),
-        false => format!("n8n ran as {}", images.join(", ")),
-    }
 }
 
 /// The parts that are asked for.

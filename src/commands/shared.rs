@@ -156,15 +156,20 @@ pub fn now() -> String {
 /// The settings and the backups of a project, for a command that begins: warns about unknown settings, and completes
 /// what a killed restore has left undone. Of the stack it knows what the newest recovery point remembers.
 pub fn open(project: &Path, call: &Call) -> Result<App> {
-    open_with(project, call, discovery::recall)
+    open_with(project, call, discovery::recall, call.row.log.is_some())
 }
 
 /// As [`open`], for a command that works on the stack: n8n's containers tell what that consists of.
 pub fn open_stack(project: &Path, call: &Call) -> Result<App> {
-    open_with(project, call, discovery::discover)
+    open_with(project, call, discovery::discover, call.row.log.is_some())
 }
 
-fn open_with(project: &Path, call: &Call, find: fn(&mut App)) -> Result<App> {
+/// As [`open_stack`], and completes nothing that a killed restore has left undone.
+pub fn look_at_stack(project: &Path, call: &Call) -> Result<App> {
+    open_with(project, call, discovery::discover, false)
+}
+
+fn open_with(project: &Path, call: &Call, find: fn(&mut App), completes: bool) -> Result<App> {
     let mut app = App::new(Config::load(project)?);
     find(&mut app);
     let journal = Journal::new(call.row.name);
@@ -176,7 +181,7 @@ fn open_with(project: &Path, call: &Call, find: fn(&mut App)) -> Result<App> {
             journal.warn(format_args!("{name} in .env is no setting{meant}"));
         }
     }
-    if acts {
+    if completes {
         if let Err(error) = stack::release(&app, journal) {
             journal.warning(
                 &error.context("The restart policies that an interrupted restore had changed could not be put back"),

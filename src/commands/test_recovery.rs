@@ -21,7 +21,7 @@ use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{self, newest_first};
-use crate::store::manifest::{self, Member, Point};
+use crate::store::manifest::{self, Member, Point, DRILL_TOOK};
 use crate::store::marks::{self, DrillOutcome, Mark, Time};
 use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
@@ -289,7 +289,7 @@ struct Tally {
     passed: usize,
     failed: Vec<&'static str>,
     unready: usize,
-    took: Duration,
+    took: Vec<(Kind, Duration)>,
 }
 
 impl Tally {
@@ -317,8 +317,15 @@ impl Tally {
         self.failed.is_empty() && self.unready == 0
     }
 
-    fn report(&mut self, title: &str, drilled: &Drilled<'_>) {
-        self.took += drilled.took;
+    /// How long each recovery took, as the manifest tells it.
+    fn seconds(&self) -> String {
+        let each = self.took.iter().rev();
+        let each = each.map(|(kind, took)| format!("{} {:.1}", kind.name(), took.as_secs_f64()));
+        each.collect::<Vec<_>>().join(", ")
+    }
+
+    fn report(&mut self, kind: Kind, title: &str, drilled: &Drilled<'_>) {
+        self.took.push((kind, drilled.took));
         JOURNAL.success(format_args!(
             "{title}: {} recovered in {}",
             drilled.what,
@@ -356,7 +363,7 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
         let (kind, title) = (component.kind(), component.about().title);
         let outcome = checked(&env, *component).and_then(|path| component.drill(&env, &path));
         if let Some(drilled) = run.take(kind.name(), title, outcome) {
-            run.report(title, &drilled);
+            run.report(kind, title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));
             database = database.or(drilled.database);
             files = files.or(drilled.files);
@@ -397,7 +404,7 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
     if run.all_passed() {
         JOURNAL.info(format_args!(
             "A recovery of this would take about {} (RTO), and its data would be {} old (RPO)",
-            units::span(run.took),
+            units::span(run.took.iter().map(|(_, took)| *took).sum()),
             units::span(point.time().elapsed().unwrap_or_default())
         ));
     }
@@ -470,12 +477,19 @@ fn conclude(
             if !passed {
                 point.mark(&outcome);
                 marks::PROOFS.iter().for_each(|fact| point.unset(fact));
+                point.unset(DRILL_TOOK);
                 return;
             }
             match after_pass(point.drill().as_ref(), parts) {
                 Change::Keep => return,
-                Change::Clear => point.unset(marks::DRILL),
-                Change::Set => point.mark(&outcome),
+                Change::Clear => {
+                    point.unset(marks::DRILL);
+                    point.unset(DRILL_TOOK);
+                }
+                Change::Set => {
+                    point.mark(&outcome);
+                    point.set(DRILL_TOOK, &run.seconds());
+                }
             }
             marks::PROOFS.iter().for_each(|fact| point.unset(fact));
             shown.iter().for_each(|(fact, words)| point.set(fact, words));

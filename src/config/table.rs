@@ -184,6 +184,9 @@ settings! {
     gpg_recipient: String = text(),
         "BACKUP_GPG_RECIPIENT", "",
         "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)";
+    executions: bool = switch(),
+        "BACKUP_EXECUTIONS", "on",
+        "off: the rows of n8n's executions, most of a grown database, are left out of dumps (docs/retention.md)";
     key: bool = switch(),
         "BACKUP_KEY", "on",
         "off: n8n's key is not put into recovery points that do not hold it otherwise";
@@ -208,6 +211,9 @@ settings! {
     metrics_file: Option<PathBuf> = path(),
         "BACKUP_METRICS_FILE", "",
         "where backup-all leaves metrics for Prometheus' node_exporter (*.prom in its textfile directory)";
+    status_page: Option<PathBuf> = path(),
+        "BACKUP_STATUS_PAGE", "",
+        "where backup-all leaves the page of n8n-backup status --html";
     ping_url: Option<Secret> = url(),
         "BACKUP_PING_URL", "",
         "an address that backup-all pings as healthchecks.io takes it: /start, success, /fail with the last log lines";

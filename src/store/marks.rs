@@ -14,6 +14,7 @@ pub const DAMAGED: &str = "damaged";
 pub const DRILL: &str = "drill";
 pub const OFFSITE: &str = "offsite";
 pub const EXCLUDED: &str = "aside";
+pub const PINNED: &str = "pinned";
 
 /// What the last drill has shown, part by part; facts of a point.
 pub const KEY: &str = "drill.key";
@@ -38,6 +39,8 @@ pub enum Mark {
     Offsite(OffsiteCopy),
     /// Why it, or what is in it, is restored by name only.
     ExcludedFromLatest(String),
+    /// That no retention deletes it.
+    Pinned(Pin),
 }
 
 impl Mark {
@@ -49,6 +52,7 @@ impl Mark {
             DRILL => Self::Drill(DrillOutcome::parse(value)?),
             OFFSITE => Self::Offsite(OffsiteCopy::parse(value)),
             EXCLUDED => Self::ExcludedFromLatest(value.to_owned()),
+            PINNED => Self::Pinned(Pin::parse(value)),
             _ => return None,
         })
     }
@@ -61,6 +65,7 @@ impl Mark {
             Self::Drill(_) => DRILL,
             Self::Offsite(_) => OFFSITE,
             Self::ExcludedFromLatest(_) => EXCLUDED,
+            Self::Pinned(_) => PINNED,
         }
     }
 }
@@ -76,6 +81,7 @@ impl fmt::Display for Mark {
             Self::Drill(outcome) => outcome.fmt(f),
             Self::Offsite(copy) => copy.fmt(f),
             Self::ExcludedFromLatest(why) => f.write_str(why),
+            Self::Pinned(pin) => pin.fmt(f),
         }
     }
 }
@@ -200,6 +206,35 @@ impl fmt::Display for OffsiteCopy {
     }
 }
 
+/// That a point is pinned: `TIME`, or `TIME REASON`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// When it was pinned.
+    pub at: Time,
+    /// Why, in the words of who did it.
+    pub reason: Option<String>,
+}
+
+impl Pin {
+    /// Whatever the value says, the line pins.
+    fn parse(text: &str) -> Self {
+        let (at, reason) = text.split_once(' ').unwrap_or((text, ""));
+        Self {
+            at: Time::parse(at),
+            reason: Some(reason.trim().to_owned()).filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "{} {reason}", self.at),
+            None => self.at.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,11 +251,19 @@ mod tests {
             ("offsite", &format!("{AT} nas:backups (compared by size)")),
             ("offsite", &format!("{AT} nas:failover")),
             ("aside", "made while a restore was interrupted"),
+            ("pinned", AT),
+            ("pinned", &format!("{AT} before the update to 2.0: keep")),
         ] {
             let mark = Mark::parse(name, value).unwrap();
             assert_eq!((mark.name(), mark.to_string().as_str()), (name, value));
         }
         assert_eq!(Mark::parse("postgres.rows", "3"), None);
+        // A line that somebody wrote by hand pins too.
+        let by_hand = Pin {
+            at: Time(None),
+            reason: Some("for the audit".to_owned()),
+        };
+        assert_eq!(Mark::parse("pinned", "yes for the audit"), Some(Mark::Pinned(by_hand)));
     }
 
     #[test]

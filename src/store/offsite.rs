@@ -260,6 +260,7 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
                     .iter()
                     .any(|file| file.kind == *kind && file.grade == Grade::Good)
             };
+            unit.pinned = known.get(&set).is_some_and(|point| point.pin().is_some());
             unit.complete = match known.get(&set) {
                 Some(point) => point.is_complete() && there.lacks(point).is_empty(),
                 // Which parts a stack has no use for is not told by names: with SQLite, n8n needs neither a queue nor `.env`.
@@ -301,6 +302,7 @@ fn unit(stamp: Stamp, time: SystemTime, recorded: bool) -> Unit {
         aged: time,
         local: stamp.local(),
         recorded,
+        pinned: false,
         complete: false,
         unreadable: false,
         verified: false,

@@ -152,6 +152,52 @@ fn a_good_run_is_told_to_those_who_watch_and_status_agrees() {
 }
 
 #[test]
+fn the_page_is_written_for_its_owner_alone_and_costs_no_run() {
+    let sandbox = Sandbox::new("page")
+        .redis()
+        .env("BACKUP_STATUS_PAGE", "status.html")
+        .build();
+    // Other components fail: the page is written all the same.
+    assert_eq!(sandbox.run("backup-all", &[]).code, Some(1));
+    let page = sandbox.path("status.html");
+    assert_eq!(mode(&page), 0o600);
+    let text = fs::read_to_string(&page).unwrap();
+    assert!(
+        text.starts_with("<!DOCTYPE html>") && text.ends_with("</html>\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("<b>CRITICAL</b>") && text.contains("Make a backup"),
+        "{text}"
+    );
+    // A link in its place is replaced, not followed.
+    let other = sandbox.write("other", "mine");
+    fs::remove_file(&page).unwrap();
+    std::os::unix::fs::symlink(&other, &page).unwrap();
+    let said = sandbox.binary().args(&["status", "--html"]).arg(&page).run();
+    assert_eq!(said.code, Some(2), "{said}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
+    assert!(!page.is_symlink() && mode(&page) == 0o600);
+    sandbox.set("BACKUP_STATUS_PAGE", "/nonexistent/page.html");
+    sandbox
+        .run("backup-all", &[])
+        .assert_log_has("backup-all", "WARN BACKUP_STATUS_PAGE was not written: {}");
+}
+
+/// The rules of docs/monitoring fire on what they are for, and on nothing else.
+#[test]
+fn the_alert_rules_do_what_they_say() {
+    if !has_program("promtool") {
+        skip("ops::the_alert_rules", "promtool is not installed (Debian: prometheus)");
+        return;
+    }
+    let mut promtool = std::process::Command::new("promtool");
+    promtool.args(["test", "rules", "n8n-backup.test.yml"]);
+    promtool.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring"));
+    assert!(crate::common::done(promtool).contains("SUCCESS"));
+}
+
+#[test]
 fn a_failed_run_is_told_with_its_last_lines() {
     let sandbox = Sandbox::new("fails").build();
     // The first try of the start ping is answered with an error and not repeated.

@@ -208,7 +208,8 @@ fn plan<'a>(
     let days = app.config.offsite_keep_days;
     // Age is not counted from a point that is dated in the future.
     let from = points.first().map(Point::time).filter(|time| !is_ahead(*time, now));
-    let expired = |point: &Point| from.is_some_and(|from| days > 0 && age_in_days(point.time(), from) > days);
+    let is_old = |point: &Point| from.is_some_and(|from| days > 0 && age_in_days(point.time(), from) > days);
+    let expired = |point: &Point| is_old(point) && point.pin().is_none();
     let mut plan = Vec::new();
     let (mut plain, mut incomplete) = (0, 0);
     for point in points {

@@ -51,6 +51,11 @@ pub(super) struct Seen {
     /// What the drill has shown, part by part.
     pub(super) proofs: Vec<(&'static str, String)>,
     pub(super) offsite: Option<String>,
+    /// What the key of the point opened in its drill.
+    pub(super) key: Option<String>,
+    /// Why it is pinned, if it is; empty where that was not said.
+    pub(super) pinned: Option<String>,
+    pub(super) executions_left_out: bool,
 }
 
 /// All that the verdict rests on.
@@ -294,7 +299,7 @@ impl State {
 }
 
 impl Seen {
-    fn is_proven(&self) -> bool {
+    pub(super) fn is_proven(&self) -> bool {
         self.drill.as_ref().is_some_and(DrillOutcome::passed)
     }
 
@@ -314,6 +319,9 @@ impl Seen {
                 .map(|(name, text)| (name, text.to_owned()))
                 .collect(),
             offsite: point.fact(marks::OFFSITE).map(str::to_owned),
+            key: point.fact("drill.key").map(str::to_owned),
+            pinned: point.pin().map(|pin| pin.reason.unwrap_or_default()),
+            executions_left_out: point.fact("postgres.executions").is_some(),
             ..Self::default()
         };
         let damaged = point.damaged();

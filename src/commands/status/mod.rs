@@ -2,9 +2,11 @@
 //! and monitoring: the exit codes and the first line are those of the Monitoring Plugins' development guidelines.
 
 mod checks;
+mod page;
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
@@ -12,7 +14,7 @@ use anyhow::{bail, Context as _, Result};
 use super::shared::open;
 use super::{Command, Run};
 use crate::app::App;
-use crate::cli::{Flag, Row};
+use crate::cli::{Call, Flag, Row};
 use crate::formats::json::Json;
 use crate::process::explained;
 use crate::report::finding::{Finding, Level};
@@ -23,6 +25,7 @@ use checks::span;
 pub use checks::State;
 
 const JSON: Flag = Flag::new("json", "print JSON");
+const HTML: Flag = Flag::new("html", "also write a page for people: one file, for its owner alone").value("FILE");
 const MAX_AGE: Flag = Flag::new(
     "max-age",
     "the newest recovery point is critical when older, as in 26h (default), 90m, 2d",
@@ -34,14 +37,11 @@ pub const COMMAND: Command = Command {
         name: "status",
         summary: "tell how old, whole, proven and safe the backups are",
         details: "Exit codes and first line are those of a monitoring plugin: 0 ok, 1 warning, 2 critical, 3 unknown.",
-        flags: &[JSON, MAX_AGE],
+        flags: &[JSON, HTML, MAX_AGE],
         failure: UNKNOWN,
         ..Row::TELLS
     },
-    run: Run::Plugin(
-        |project, call| run(&open(project, call)?, call.value(&MAX_AGE), call.has(&JSON)),
-        unknown,
-    ),
+    run: Run::Plugin(|project, call| run(&open(project, call)?, call), unknown),
 };
 
 const DAY: u64 = 86_400;
@@ -72,7 +72,12 @@ fn unknown(error: &anyhow::Error) -> String {
 }
 
 /// Prints the verdict and gives its exit code: 0 ok, 1 warning, 2 critical, 3 when nothing can be told.
-fn run(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
+fn run(app: &App, call: &Call) -> Result<u8> {
+    let (max_age, json) = (call.value(&MAX_AGE), call.has(&JSON));
+    if let Some(file) = call.value(&HTML) {
+        let limit = max_age.map_or(Ok(DEFAULT_MAX_AGE), |text| parse_age(&text.to_string_lossy()));
+        page::write(app, Path::new(file), limit.context("Bad --max-age")?)?;
+    }
     let (code, text) = match tell(app, max_age, json) {
         Ok((level, text)) => (level as u8, text),
         Err(error) => (UNKNOWN, unknown(&error)),
@@ -82,6 +87,14 @@ fn run(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<u8> {
         .and_then(|()| out.flush())
         .context("Cannot write to standard output")?;
     Ok(code)
+}
+
+/// Writes the page that `BACKUP_STATUS_PAGE` names.
+pub fn write_page(app: &App) -> Result<()> {
+    match &app.config.status_page {
+        Some(file) => page::write(app, file, DEFAULT_MAX_AGE).context("BACKUP_STATUS_PAGE was not written"),
+        None => Ok(()),
+    }
 }
 
 fn tell(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<(Level, String)> {

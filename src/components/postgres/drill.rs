@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::sql::{self, CountKind};
-use super::{facts, load, recorded_roles, verify, Psql};
+use super::{executions, facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
     check_recorded, explain, DatabaseServer, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
     JOURNAL,
@@ -67,6 +67,10 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         !summary.tables.is_empty(),
         "the dump holds no table: POSTGRES_DB is not the database of n8n, or that was empty"
     );
+    let left_out = executions::are_left_out(&summary);
+    if left_out {
+        JOURNAL.warn(executions::WARNING);
+    }
     load::check_statements(&summary)?;
     check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
@@ -120,9 +124,10 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         .filter_map(|count| count.value)
         .fold(0, i64::saturating_add);
     let what = format!(
-        "{} tables, {rows} rows, {} sequences",
+        "{} tables, {rows} rows, {} sequences{}",
         count(&[CountKind::Table, CountKind::Partitioned]),
-        count(&[CountKind::Sequence])
+        count(&[CountKind::Sequence]),
+        if left_out { ", without executions" } else { "" }
     );
     Ok(watch
         .drilled(what)

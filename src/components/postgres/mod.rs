@@ -2,6 +2,7 @@
 
 mod compat;
 mod drill;
+mod executions;
 mod leftovers;
 mod live;
 mod load;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
+use self::executions::LeftOut;
 pub use self::live::read_tables;
 use self::messages::Messages;
 pub use self::rows::{put_rows, How, Put};
@@ -111,7 +113,10 @@ impl Component for Postgres {
             config.postgres_db,
             path.display()
         ));
-        let (file, mut facts, workflows) = once_started(app, &docker, JOURNAL, || dump(app, &docker, run))?;
+        let (file, mut facts, workflows) = once_started(app, &docker, JOURNAL, || {
+            let left_out = LeftOut::plan(app, &Psql::live(app, &docker))?;
+            dump(app, &docker, run, left_out.as_ref())
+        })?;
         facts.extend(run.snapshot.taken().map(|at| ("postgres.snapshot".to_owned(), at)));
         let files = vec![file];
         let backup = Backup {
@@ -169,7 +174,7 @@ impl Component for Postgres {
 /// A dump, what the manifest says of it, and its workflows.
 type Dumped = (File, Vec<(String, String)>, Option<Digests>);
 
-fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
+fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>) -> Result<Dumped> {
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
@@ -189,11 +194,14 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
     let mut chain = app.chain();
     // A table of dead rows gives nothing for as long as it is read.
     chain.pulse(Psql::live(app, docker).works(&config.postgres_db, "dump")?);
-    let command = docker.exec_leashed(
-        &config.postgres_container,
-        &[],
-        &logged_in(&["pg_dump", "--no-password", &target]),
+    let mut argv = vec!["pg_dump", "--no-password", &target];
+    argv.extend(
+        left_out
+            .iter()
+            .flat_map(|left_out| &left_out.options)
+            .map(String::as_str),
     );
+    let command = docker.exec_leashed(&config.postgres_container, &[], &logged_in(&argv));
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let packed = Packed::start(
         &app.target(Kind::Postgres, run.stamp),
@@ -218,6 +226,11 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun) -> Result<Dumped> {
         ));
     }
     probe::check_is_n8ns(app, &summary)?;
+    if let Some(left_out) = left_out {
+        left_out
+            .check(app, &Psql::live(app, docker))
+            .context("pg_dump failed")?;
+    }
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
     let mut facts = facts(&summary);
@@ -339,6 +352,9 @@ fn facts(summary: &pg_dump::Summary) -> Vec<(String, String)> {
             .iter()
             .map(|version| ("postgres.pg_dump".to_owned(), version.clone())),
     );
+    if executions::are_left_out(summary) {
+        facts.push((executions::FACT.0.to_owned(), executions::FACT.1.to_owned()));
+    }
     facts.push(("postgres.sequences".to_owned(), summary.sequences.len().to_string()));
     facts.extend(summary.sequences.iter().map(|(sequence, last, used)| {
         let used = if *used { "used" } else { "next" };

@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use super::compat;
 use super::leftovers::sweep;
 use super::sql::{self, Leftover, Mark, Server};
-use super::{load, once_started, trust, verify, Psql};
+use super::{executions, load, once_started, trust, verify, Psql};
 use crate::app::App;
 use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
@@ -66,6 +66,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         })?;
     load::check_statements(&summary)?;
     journal.info("Backup file integrity verified");
+    if executions::are_left_out(&summary) {
+        journal.warn(executions::WARNING);
+    }
 
     let docker = app.docker()?;
     docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
@@ -269,6 +272,7 @@ impl Plan<'_> {
             self.app,
             &self.docker,
             &BackupRun::alone(self.app.store.free_stamp(), true),
+            None,
         )
         .context("The live database cannot be dumped, so it is not dropped")?;
         self.journal

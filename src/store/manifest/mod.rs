@@ -16,7 +16,7 @@ use crate::formats::text::ascii;
 use crate::store::atomic::{self, Access};
 use crate::store::inventory::Inventory;
 use crate::store::lock::{component_lock, InUse, Lock};
-use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy};
+use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy, Pin};
 use crate::store::{is_there, make_dir, Kind, Stamp, Store};
 
 /// The first line, before the stamp.
@@ -28,6 +28,9 @@ pub const NONE: &str = "none";
 
 /// The kinds of backups that the stack had no use for, such as Redis without a queue.
 pub const UNUSED: &str = "unused";
+
+/// How long the last drill took to recover each component, in seconds: `postgres 12.3, redis 0.4`.
+pub const DRILL_TOOK: &str = "drill.took";
 
 /// The directories below `backups/` that were [`Away`](super::inventory::Away) when a point was made.
 const AWAY: &str = "away";
@@ -169,6 +172,19 @@ impl Point {
         }
     }
 
+    /// How long the recovery of these parts took in its last drill; none when that did not recover each of them.
+    pub fn drill_took(&self, parts: &[Kind]) -> Option<Duration> {
+        let known = self.fact(DRILL_TOOK)?;
+        let seconds = |kind: Kind| -> Option<f64> {
+            let mut words = known.split(", ").filter_map(|word| word.split_once(' '));
+            let (_, seconds) = words.find(|(name, _)| *name == kind.name())?;
+            seconds.parse().ok()
+        };
+        let used = parts.iter().filter(|kind| !self.is_unused(**kind));
+        let total: f64 = used.map(|kind| seconds(*kind)).sum::<Option<f64>>()?;
+        Duration::try_from_secs_f64(total).ok()
+    }
+
     /// Where a copy of it is.
     pub fn offsite(&self) -> Option<OffsiteCopy> {
         match self.marked(marks::OFFSITE) {
@@ -180,6 +196,14 @@ impl Point {
     /// Why it is restored by name only, if it is.
     pub fn excluded_from_latest(&self) -> Option<&str> {
         self.fact(marks::EXCLUDED)
+    }
+
+    /// That no retention deletes it, if it is so.
+    pub fn pin(&self) -> Option<Pin> {
+        match self.marked(marks::PINNED) {
+            Some(Mark::Pinned(pin)) => Some(pin),
+            _ => None,
+        }
     }
 
     /// Which of `parts` it does not hold, or holds damaged, in words.

@@ -149,6 +149,20 @@ fn what_this_host_knows_of_the_instant_counts() {
 }
 
 #[test]
+fn a_pinned_point_stays_there() {
+    let files = there(&["0101 prne", "0102 re", "0103 prne", "0901 prne"]);
+    let mut points = [point("0102", &[Kind::Redis, Kind::Env])];
+    points[0].set("pinned", "2026-01-02T03:04:05+01:00 before the update");
+    let now = stamp("20261101_000000").time();
+    let expired = expired(&[place(&files, &points)], now, &rules(30, 1)).unwrap();
+    assert_eq!(
+        expired.sets,
+        ["sets/20260101_020000.sha256", "sets/20260103_020000.sha256"]
+    );
+    assert_eq!(expired.files.len(), 8);
+}
+
+#[test]
 fn a_point_that_is_not_whole_there_is_relied_on_for_nothing() {
     let all = ["0101 prne", "0102 prne", "0901 prne", "0902 prne"];
     let now = stamp("20261101_000000").time();

@@ -5,6 +5,7 @@
 //! [`Unit`]. A unit stays when any rule wants it, for any of its files:
 //!
 //! - its age in whole days is not greater than the retention, as with `find -mtime +N`;
+//! - it is a recovery point that is pinned, whatever has become of its files;
 //! - it is among the newest complete recovery points, whatever the clock says: one that has jumped, a host that was off and
 //!   backups that have failed for weeks all look alike, and in no case should the last points go;
 //! - it holds the newest good backup of a component, or the best there is where none is known to be good;
@@ -67,6 +68,8 @@ pub struct Unit {
     pub local: NaiveDateTime,
     /// Whether it is a recovery point.
     pub recorded: bool,
+    /// Whether somebody has said that it must stay.
+    pub pinned: bool,
     /// Whether it holds every component, each of them good.
     pub complete: bool,
     /// Whether a file of it may be there and could not be looked at.
@@ -135,6 +138,8 @@ impl Period {
 pub enum Reason {
     /// Its age in days is not greater than the retention.
     Young(u64),
+    /// It is pinned.
+    Pinned,
     /// It is among the newest complete recovery points.
     Last,
     /// A file of it could not be looked at.
@@ -164,6 +169,7 @@ impl Reason {
     fn words(self) -> (String, Option<Kind>) {
         let (words, kind) = match self {
             Self::Young(days) => return (format!("{days} day(s) old, which is not over the retention"), None),
+            Self::Pinned => return ("pinned".to_owned(), None),
             Self::Last => return ("among the newest complete recovery points".to_owned(), None),
             Self::Unreadable => return ("a file of it cannot be looked at now".to_owned(), None),
             Self::Away => return ("a directory does not hold what it should".to_owned(), None),
@@ -236,6 +242,7 @@ pub fn decide(units: &[Unit], now: SystemTime, rules: &Rules) -> Vec<Verdict> {
             let age = age_in_days(unit.aged, now);
             let mut reasons = Vec::new();
             reasons.extend((age <= rules.days).then_some(Reason::Young(age)));
+            reasons.extend(unit.pinned.then_some(Reason::Pinned));
             reasons.extend(unit.unreadable.then_some(Reason::Unreadable));
             Verdict { age, reasons }
         })
@@ -360,5 +367,7 @@ pub fn age_in_days(taken: SystemTime, now: SystemTime) -> u64 {
     now.duration_since(taken).map_or(0, |age| age.as_secs() / DAY)
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

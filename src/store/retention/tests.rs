@@ -1,4 +1,3 @@
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -6,11 +5,11 @@ use chrono::DateTime;
 use super::*;
 
 /// Any fixed moment far enough from the epoch: 2023-11-14 22:13:20 UTC, a Tuesday.
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
 
-fn days(n: u64) -> u64 {
+pub(super) fn days(n: u64) -> u64 {
     n * DAY
 }
 
@@ -20,7 +19,7 @@ fn local(time: SystemTime) -> NaiveDateTime {
 }
 
 /// A file without a recovery point.
-fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
+pub(super) fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
     let taken = now() - Duration::from_secs(age_seconds);
     Unit {
         files: vec![File {
@@ -34,6 +33,7 @@ fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
         aged: taken,
         local: local(taken),
         recorded: false,
+        pinned: false,
         complete: false,
         unreadable: false,
         verified: false,
@@ -70,7 +70,7 @@ fn keep(days: u64) -> Rules {
 }
 
 /// Which units go.
-fn gone(units: &[Unit], rules: &Rules) -> Vec<bool> {
+pub(super) fn gone(units: &[Unit], rules: &Rules) -> Vec<bool> {
     decide(units, now(), rules).iter().map(Verdict::is_deletion).collect()
 }
 
@@ -199,6 +199,20 @@ fn what_could_not_be_looked_at_stays() {
     let mut units = [full(1), full(20), full(30)];
     units[1].unreadable = true;
     assert_eq!(gone(&units, &keep(7)), [false, false, true]);
+    units[1].files.clear();
+    assert_eq!(gone(&units, &keep(7)), [false, false, true]);
+}
+
+#[test]
+fn a_pinned_point_stays_whatever_has_become_of_it() {
+    let mut units = [full(1), full(400), full(500)];
+    units[1].pinned = true;
+    units[1].complete = false;
+    for file in &mut units[1].files {
+        file.grade = Grade::Unproven;
+    }
+    assert_eq!(gone(&units, &keep(7)), [false, false, true]);
+    assert_eq!(decide(&units, now(), &keep(7))[1].to_string(), "pinned");
     units[1].files.clear();
     assert_eq!(gone(&units, &keep(7)), [false, false, true]);
 }
@@ -349,192 +363,5 @@ fn verdicts_are_told_in_words() {
     assert_eq!(
         decide(&[full(2), full(9)], now(), &keep(7))[1].to_string(),
         "9 day(s) old, and no rule keeps it"
-    );
-}
-
-/// Linear congruential generator (constants of Knuth's MMIX), seeded, so that a failure repeats.
-struct Lcg(u64);
-
-impl Lcg {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
-    fn unit(&mut self, number: u64) -> Unit {
-        let mut unit = loose(Kind::Env, self.below(days(60)), true);
-        unit.recorded = self.below(2) == 0;
-        unit.verified = unit.recorded && self.below(6) == 0;
-        unit.proven = unit.recorded && self.below(9) == 0;
-        unit.unreadable = unit.recorded && self.below(12) == 0;
-        unit.named = (self.below(2) == 0).then(|| now() - Duration::from_secs(self.below(days(60))));
-        if self.below(20) == 0 {
-            unit.taken = now() + Duration::from_secs(days(2 + self.below(60)));
-            unit.aged = unit.taken;
-        }
-        unit.files.clear();
-        let one = self.below(4) as usize;
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
-            if (unit.recorded && self.below(5) > 0) || (!unit.recorded && index == one) {
-                unit.files.push(File {
-                    path: PathBuf::from(format!("{number}")),
-                    kind,
-                    bytes: 1 + self.below(3000),
-                    grade: match self.below(6) {
-                        0 => Grade::Empty,
-                        1 => Grade::Unproven,
-                        2 => Grade::Unpacks,
-                        _ => Grade::Good,
-                    },
-                });
-            }
-        }
-        unit.complete = unit.recorded && unit.files.len() == Kind::ALL.len() && unit.files.iter().all(is_good);
-        unit
-    }
-
-    fn rules(&mut self) -> Rules {
-        let mut number = |bound| {
-            if self.below(2) == 0 {
-                0
-            } else {
-                self.below(bound) as usize
-            }
-        };
-        Rules {
-            last: number(5),
-            daily: number(8),
-            weekly: number(5),
-            monthly: number(3),
-            yearly: number(2),
-            days: self.below(12),
-        }
-    }
-}
-
-#[test]
-fn random_histories_keep_every_promise() {
-    let mut random = Lcg(20_240_229);
-    let (mut deleted, mut rescued) = (0, 0);
-    for round in 0..3_000 {
-        let units: Vec<Unit> = (0..random.below(16)).map(|number| random.unit(number)).collect();
-        let rules = random.rules();
-        let verdicts = decide(&units, now(), &rules);
-        assert_eq!(verdicts.len(), units.len());
-        let kept = |index: usize| !verdicts[index].is_deletion();
-        for (unit, verdict) in units.iter().zip(&verdicts) {
-            // Stated without division: older than the retention means at least retention + 1 full days old.
-            let old = unit.aged + Duration::from_secs(days(rules.days + 1)) <= now();
-            assert!(
-                (old && !unit.unreadable) || !verdict.is_deletion(),
-                "round {round}: a young one, or one that could not be looked at, goes: {unit:?}"
-            );
-            deleted += usize::from(verdict.is_deletion());
-            rescued += usize::from(old && !verdict.is_deletion());
-        }
-        // What is from the future counts where nothing else is there.
-        let order = |index: &usize| {
-            let unit = &units[*index];
-            Reverse((
-                unit.taken <= now(),
-                unit.taken,
-                unit.files.first().map(|file| &file.path),
-            ))
-        };
-        let mut complete: Vec<usize> = (0..units.len()).filter(|index| units[*index].complete).collect();
-        complete.sort_by_key(order);
-        assert!(
-            complete.iter().take(rules.last).all(|index| kept(*index)),
-            "round {round}: one of the newest complete points goes"
-        );
-        for kind in Kind::ALL {
-            let holding = |is: &dyn Fn(&Unit, &File) -> bool| -> Vec<usize> {
-                let mut found: Vec<usize> = (0..units.len())
-                    .filter(|index| {
-                        let unit = &units[*index];
-                        unit.files.iter().any(|file| file.kind == kind && is(unit, file))
-                    })
-                    .collect();
-                found.sort_by_key(order);
-                found
-            };
-            let good = holding(&|_, file| is_good(file));
-            let points = holding(&|unit, file| unit.recorded && is_good(file));
-            let all = holding(&|_, _| true);
-            let grade = |index: &usize| {
-                units[*index]
-                    .files
-                    .iter()
-                    .find(|file| file.kind == kind)
-                    .map(|file| file.grade)
-            };
-            let best = all.iter().map(grade).max();
-            let resort = all.iter().find(|index| Some(grade(index)) == best);
-            assert!(
-                resort.is_none_or(|index| kept(*index)),
-                "round {round}: {kind:?} lost its last resort"
-            );
-            let named = good.iter().filter_map(|index| Some((units[*index].named?, index)));
-            let by_name = named.filter(|(time, _)| *time <= now()).max_by_key(|(time, _)| *time);
-            assert!(
-                by_name.is_none_or(|(_, index)| kept(*index)),
-                "round {round}: {kind:?} lost the newest by its name"
-            );
-            for of in [
-                holding(&|unit, file| is_good(file) && unit.verified)
-                    .into_iter()
-                    .take(1)
-                    .collect(),
-                holding(&|unit, file| is_good(file) && unit.proven)
-                    .into_iter()
-                    .take(1)
-                    .collect::<Vec<_>>(),
-            ] {
-                assert!(of.iter().all(|index| kept(*index)), "round {round}: {kind:?} {of:?}");
-            }
-            for period in Period::ALL {
-                let mut periods: Vec<_> = points.iter().map(|index| period.of(units[*index].local)).collect();
-                periods.dedup();
-                for key in periods.into_iter().take(period.wanted(&rules)) {
-                    let newest = points.iter().find(|index| period.of(units[**index].local) == key);
-                    assert!(
-                        newest.is_some_and(|index| kept(*index)),
-                        "round {round}: {kind:?} {period:?}"
-                    );
-                }
-            }
-        }
-        // Once it has been applied, the same rules let nothing more go.
-        let left: Vec<Unit> = (0..units.len())
-            .filter(|i| kept(*i))
-            .map(|i| units[i].clone())
-            .collect();
-        assert!(
-            gone(&left, &rules).iter().all(|goes| !goes),
-            "round {round}: not at rest"
-        );
-        // The order of a listing does not matter.
-        let mut reversed: Vec<Unit> = units.clone();
-        reversed.reverse();
-        let mut back = gone(&reversed, &rules);
-        back.reverse();
-        assert_eq!(back, gone(&units, &rules), "round {round}: the order matters");
-        // To keep more by one rule never costs what another keeps.
-        let more = Rules {
-            daily: rules.daily + 1,
-            ..rules
-        };
-        let lost = gone(&units, &more)
-            .iter()
-            .zip(&verdicts)
-            .any(|(goes, was)| *goes && !was.is_deletion());
-        assert!(!lost, "round {round}: more kept, and something lost");
-    }
-    assert!(
-        deleted > 2_000 && rescued > 1_000,
-        "the histories exercise both: {deleted} deleted, {rescued} rescued"
     );
 }

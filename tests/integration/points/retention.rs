@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use chrono::NaiveDateTime;
 
 use super::{
-    days_ago, fact, loose, manifest, offline, point, point_at, points, sha256sum_agrees, stamp, touch, whole, DAY,
+    days_ago, fact, jq, loose, manifest, offline, point, point_at, points, sha256sum_agrees, stamp, touch, whole, DAY,
     KINDS,
 };
 use crate::common::{name, sh, skip, Sandbox};
@@ -53,6 +53,50 @@ fn a_point_goes_with_all_its_files_and_its_manifest() {
         sandbox.backup(kind);
     }
     assert!(sha256sum_agrees(&sandbox, &manifest(&sandbox)));
+}
+
+#[test]
+fn a_pinned_point_stays_until_it_is_unpinned() {
+    let sandbox = Sandbox::new("pin").env("BACKUP_KEEP_LAST", "1").build();
+    let old = point(&sandbox, 90, &whole(100), &[]);
+    let young = point(&sandbox, 1, &whole(200), &[]);
+    offline(&sandbox, &["pin", "20010101_000000"]).assert_error("There is no recovery point 20010101_000000");
+    offline(&sandbox, &["unpin", &old]).assert_error(&format!("Recovery point {old} is not pinned"));
+    let outcome = offline(&sandbox, &["pin", &old, "--reason", "before 2.0: the audit"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "pin",
+        &format!("SUCCESS Recovery point {old} is pinned: before 2.0: the audit"),
+    );
+    let listed = offline(&sandbox, &["list"]).stdout;
+    let line = listed.lines().find(|line| line.starts_with(&old)).unwrap();
+    assert!(line.ends_with("complete, pinned (before 2.0: the audit)"), "{line}");
+    let json = offline(&sandbox, &["list", "--json"]).stdout;
+    if let Some(said) = jq("list --json", &json, "[.points[].pinned | if . then .[26:] else . end]") {
+        assert_eq!(said, r#"["before 2.0: the audit",null]"#);
+    }
+
+    // A file that has gone and one that has changed take nothing from it.
+    fs::remove_file(sandbox.path(format!("backups/redis/dump_{old}.rdb"))).unwrap();
+    let changed = sandbox.write(&format!("backups/env/env_{old}.backup"), "something else");
+    touch(&changed, days_ago(90));
+    let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+    dry.assert_success().assert_log_has(
+        "cleanup-backups",
+        &format!("INFO [DRY-RUN] Would keep: {{}}/postgres/n8n_{old}.sql.gz ({{}}): pinned, recovery point {old}"),
+    );
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), [old.clone(), young.clone()]);
+    assert_eq!(sandbox.backups("postgres").len(), 2);
+    offline(&sandbox, &["pin", &old]).assert_success().assert_log_has(
+        "pin",
+        &format!("WARN Recovery point {old} lacks files already: n8n-backup verify {old} tells which"),
+    );
+
+    offline(&sandbox, &["unpin", &old]).assert_success();
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert_eq!(points(&sandbox), [young]);
+    assert_eq!(sandbox.backups("postgres").len(), 1);
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! Dumps without the rows of n8n's executions (`BACKUP_EXECUTIONS=off`), which are most of a grown database. The tables
+//! themselves, their sequences and all else stay, so that n8n works on what such a dump brings back.
+
+use anyhow::{bail, ensure, Result};
+
+use super::{sql, Psql, JOURNAL};
+use crate::app::App;
+use crate::formats::pg_dump;
+
+/// The fact of a recovery point whose dump holds no executions, and its value.
+pub(super) const FACT: (&str, &str) = ("postgres.executions", "left out");
+/// What a restore and a drill of such a dump say.
+pub(super) const WARNING: &str =
+    "The dump holds no executions (BACKUP_EXECUTIONS=off when it was made): what it brings back has no history of \
+     past executions, and none that wait";
+
+/// What is asked of the server.
+struct Scripts {
+    /// The tables of executions.
+    tables: String,
+    /// The other tables of which a row refers to one of those, so that it could not be loaded without.
+    referring: String,
+}
+
+/// What is left out of a dump.
+pub(super) struct LeftOut {
+    scripts: Scripts,
+    /// The options of pg_dump.
+    pub(super) options: Vec<String>,
+}
+
+impl LeftOut {
+    /// Nothing, where the settings do not ask for it or the rest could not be loaded without it.
+    pub(super) fn plan(app: &App, psql: &Psql<'_>) -> Result<Option<Self>> {
+        if app.config.executions {
+            return Ok(None);
+        }
+        let scripts = scripts(&app.config.found.schema, &app.config.found.table_prefix)?;
+        let database = &app.config.postgres_db;
+        let referring = scripts.ask(psql, database)?;
+        if !referring.is_empty() {
+            JOURNAL.warn(format_args!(
+                "Executions are not left out of this dump, because rows of other tables refer to them: {}",
+                referring.join(", ")
+            ));
+            return Ok(None);
+        }
+        let tables = sql::parse_names(&psql.run(database, "dump", scripts.tables.clone())?)?;
+        let options: Vec<String> = tables
+            .iter()
+            .map(|table| format!("--exclude-table-data={table}"))
+            .collect();
+        if options.is_empty() {
+            return Ok(None);
+        }
+        JOURNAL.info("Executions are left out (BACKUP_EXECUTIONS=off)");
+        Ok(Some(Self { scripts, options }))
+    }
+
+    /// Makes sure that no row that refers to an execution was written while the dump was made.
+    pub(super) fn check(&self, app: &App, psql: &Psql<'_>) -> Result<()> {
+        let referring = self.scripts.ask(psql, &app.config.postgres_db)?;
+        ensure!(
+            referring.is_empty(),
+            "rows that refer to executions were written meanwhile ({}): the next dump holds all",
+            referring.join(", ")
+        );
+        Ok(())
+    }
+}
+
+impl Scripts {
+    fn ask(&self, psql: &Psql<'_>, database: &str) -> Result<Vec<String>> {
+        sql::parse_names(&psql.run(database, "dump", self.referring.clone())?)
+    }
+}
+
+/// The scripts for n8n's tables in a schema, or in any where none is known.
+fn scripts(schema: &str, prefix: &str) -> Result<Scripts> {
+    if prefix.len() > 40 {
+        bail!("DB_TABLE_PREFIX is too long: {prefix}");
+    }
+    let first = sql::literal(&format!("{prefix}execution_"))?;
+    let evaluations = sql::literal(&format!("{prefix}test_case_execution"))?;
+    let within = match schema {
+        "" => "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'".to_owned(),
+        schema => format!("n.nspname = {}", sql::literal(schema)?),
+    };
+    // What an evaluation of a workflow recorded goes with the executions that it consists of.
+    let ours = format!(
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND {within} \
+         AND (left(c.relname, length({first})) = {first} OR c.relname = {evaluations})"
+    );
+    // As a pattern of pg_dump: what is quoted has no meaning there.
+    let quoted = |name: &str| format!(r#"'"' || replace({name}, '"', '""') || '"'"#);
+    let tables = format!(
+        "SELECT encode(convert_to({} || '.' || {}, 'UTF8'), 'hex') {ours} ORDER BY c.oid",
+        quoted("n.nspname"),
+        quoted("c.relname")
+    );
+    let referring = format!(
+        "SELECT format('SELECT encode(convert_to(%L, ''UTF8''), ''hex'') WHERE EXISTS (SELECT 1 FROM %s WHERE %s)', f.conrelid::regclass, \
+         f.conrelid::regclass, (SELECT string_agg(format('%I IS NOT NULL', a.attname), ' AND ') FROM pg_attribute a \
+         WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) FROM pg_constraint f WHERE f.contype = 'f' \
+         AND f.confrelid IN (SELECT c.oid {ours}) AND f.conrelid NOT IN (SELECT c.oid {ours}) ORDER BY f.oid \\gexec\n"
+    );
+    Ok(Scripts {
+        tables: sql::script(&[tables]),
+        referring: format!("{}{referring}", sql::script(&[])),
+    })
+}
+
+/// Whether a dump holds n8n's table of executions without its rows. pg_dump writes the rows of an empty table too, as none.
+pub(super) fn are_left_out(summary: &pg_dump::Summary) -> bool {
+    let mut tables = summary.tables.iter();
+    let bare = |table: &pg_dump::TableName| !summary.copies.iter().any(|(copied, _)| copied == table);
+    let of_n8n = |table: &&pg_dump::TableName| table.name.ends_with("execution_entity");
+    // One that holds no rows at all is of another kind.
+    summary.inserts == 0 && !summary.copies.is_empty() && tables.by_ref().filter(of_n8n).any(bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted() {
+        let asked = scripts("o'dd", "x'_").unwrap();
+        assert!(asked.tables.contains("n.nspname = 'o''dd'"), "{}", asked.tables);
+        assert!(asked.referring.contains("'x''_execution_'"), "{}", asked.referring);
+        assert!(scripts("", &"x".repeat(50)).is_err());
+    }
+
+    #[test]
+    fn a_dump_without_executions_is_known_by_itself() {
+        let table = |name: &str| pg_dump::TableName {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+        };
+        let summary = |copies: &[&str]| pg_dump::Summary {
+            tables: vec![table("n8n_execution_entity"), table("n8n_workflow_entity")],
+            copies: copies.iter().map(|name| (table(name), 0)).collect(),
+            ..pg_dump::Summary::default()
+        };
+        assert!(are_left_out(&summary(&["n8n_workflow_entity"])));
+        assert!(!are_left_out(&summary(&[
+            "n8n_workflow_entity",
+            "n8n_execution_entity"
+        ])));
+        assert!(!are_left_out(&summary(&[])), "a dump of the schema alone");
+    }
+}
