@@ -5,6 +5,7 @@
 //! n8n is stopped before the first part and started after the last.
 
 mod dry_run;
+mod fits;
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
@@ -18,7 +19,7 @@ use super::shared::{dry_run, hold, look_at_stack, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{check_encrypted, component, n8n_image, About, Component, RestoreOptions, RestorePlan};
+use crate::components::{check_encrypted, component, About, Component, RestoreOptions, RestorePlan};
 use crate::components::{ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
 use crate::config::Config;
 use crate::engine::{Docker, Status};
@@ -159,7 +160,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     let _used = point.hold(&app.store)?;
     let mut made = None;
     let mut options = options.clone();
-    if is_gone(app, &point)? {
+    if fits::is_gone(app, &point)? {
         ensure!(
             options.create,
             hinted(
@@ -219,17 +220,6 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         total.as_secs_f64()
     ));
     Ok(())
-}
-
-/// Whether none of the containers that a point remembers is on this host, and it holds what they are made from.
-fn is_gone(app: &App, point: &Point) -> Result<bool> {
-    if point.member(Kind::Deployment).is_none() || !app.config.found.problems.is_empty() {
-        return Ok(false);
-    }
-    let config = &app.config;
-    let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
-    names.extend([config.postgres_container.as_str(), config.redis_container.as_str()]);
-    Ok(app.docker()?.containers(&names)?.is_empty())
 }
 
 /// Writes what the stack is deployed from and has Compose create it. Gives what is to be restored into.
@@ -431,11 +421,7 @@ fn restore(
         .iter()
         .try_for_each(|(component, _)| app.config.found.check(component.kind()))?;
     if chosen.iter().any(|(component, _)| component.kind() == Kind::Postgres) {
-        match n8n_image::check_version(app, &docker, point) {
-            Ok(warning) => warning.into_iter().for_each(|warning| JOURNAL.warn(warning)),
-            Err(error) if options.force => JOURNAL.warning(&error),
-            Err(error) => return Err(error),
-        }
+        fits::check_n8n(app, &docker, point, options.force)?;
     }
     let servers: Vec<String> = chosen
         .iter()
