@@ -5,6 +5,7 @@
 //! n8n is stopped before the first part and started after the last.
 
 mod dry_run;
+mod fits;
 mod lost_host;
 
 use std::ffi::OsStr;
@@ -19,7 +20,7 @@ use super::shared::{dry_run, hold, look_at_stack, open_stack};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
-use crate::components::{check_encrypted, n8n_image, About, Component, RestoreOptions, RestorePlan};
+use crate::components::{check_encrypted, About, Component, RestoreOptions, RestorePlan};
 use crate::components::{ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
 use crate::engine::{Docker, Status};
 use crate::process::hinted;
@@ -165,7 +166,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     let _used = point.hold(&app.store)?;
     let mut made = None;
     let mut options = options.clone();
-    if lost_host::is_gone(app, &point)? {
+    if fits::is_gone(app, &point)? {
         ensure!(
             options.create,
             hinted(
@@ -393,11 +394,7 @@ fn restore(
         .iter()
         .try_for_each(|(component, _)| app.config.found.check(component.kind()))?;
     if chosen.iter().any(|(component, _)| component.kind().is_database()) {
-        match n8n_image::check_version(app, &docker, point) {
-            Ok(warning) => warning.into_iter().for_each(|warning| JOURNAL.warn(warning)),
-            Err(error) if options.force => JOURNAL.warning(&error),
-            Err(error) => return Err(error),
-        }
+        fits::check_n8n(app, &docker, point, options.force)?;
     }
     let servers: Vec<String> = chosen
         .iter()

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{ensure, Result};
 
-use super::lost_host::is_gone;
+use super::fits::{check_n8n, is_gone};
 use super::{keeps, Options, JOURNAL};
 use crate::app::App;
-use crate::components::{About, Component, COMPONENTS};
+use crate::components::{check_encrypted, About, Component, COMPONENTS};
 use crate::engine::Status;
 use crate::process::hint_of;
 use crate::report::units;
@@ -67,6 +67,14 @@ pub fn dry_run(app: &App, point: &Point, parts: &[Kind], options: &Options) -> R
         .collect();
     let from_backup = settings_of_backup(app, &chosen, &mut tally);
     let app = from_backup.as_ref().unwrap_or(app);
+    if !gone && parts.contains(&Kind::Postgres) {
+        let fits = app
+            .docker()
+            .and_then(|docker| check_n8n(app, &docker, point, options.force));
+        if let Err(error) = fits {
+            tally.refuse("the restore", &error);
+        }
+    }
     for (component, file) in &chosen {
         let kind = component.kind();
         let size = file.metadata().map_or(0, |meta| meta.len());
@@ -136,6 +144,7 @@ fn part(
     tally: &mut Tally,
 ) -> Result<()> {
     let kind = component.kind();
+    check_encrypted(app, file, options.parts)?;
     if !gone {
         app.config.found.check(kind)?;
         let Some((name, setting)) = component.needs(app) else {

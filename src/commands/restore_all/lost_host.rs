@@ -10,22 +10,6 @@ use crate::stack::discovery;
 use crate::store::manifest::Point;
 use crate::store::Kind;
 
-/// Whether none of the containers that a point remembers is on this host, and it holds what they are made from.
-pub(super) fn is_gone(app: &App, point: &Point) -> Result<bool> {
-    if point.member(Kind::Deployment).is_none() || !app.config.found.problems.is_empty() {
-        return Ok(false);
-    }
-    let config = &app.config;
-    let mut names: Vec<&str> = config.n8n_containers.iter().map(String::as_str).collect();
-    for (kind, name) in [
-        (Kind::Postgres, &config.postgres_container),
-        (Kind::Redis, &config.redis_container),
-    ] {
-        names.extend(config.found.uses(kind).then_some(name.as_str()));
-    }
-    Ok(app.docker()?.containers(&names)?.is_empty())
-}
-
 /// Writes what the stack is deployed from and has Compose create it. Gives what is to be restored into.
 pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Result<App> {
     let docker = app.docker()?;
