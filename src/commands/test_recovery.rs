@@ -393,6 +393,9 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
             }
             let server = database.server();
             if server.is_none() && archive.is_some() {
+                if rehearsal.is_some() {
+                    run.unready += 1;
+                }
                 JOURNAL.info("n8n was not started from the backup: that is not done with SQLite yet");
             }
             if let (Some(n8n), Some(archive), Some(server)) = (n8n, archive, server) {

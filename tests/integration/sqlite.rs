@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::common::sqlite::{on_sqlite, FILE, HOME};
+use crate::common::sqlite::{n8n_image, on_sqlite, FILE, HOME};
 use crate::common::{assert_same, mode, name, sh, Sandbox};
 
 /// Writes something, so that what is there differs from a backup.
@@ -78,6 +78,10 @@ fn a_database_comes_back_with_every_row() {
     let drill = sandbox.locked("test-recovery", &["--full"]);
     drill.assert_success();
     assert!(drill.stdout.contains("Decrypted 5 of 5 credentials"), "{drill}");
+    // An update that was not tried was not rehearsed.
+    let image = n8n_image();
+    let rehearsed = sandbox.locked("rehearse-update", &[image]);
+    assert_eq!(rehearsed.code, Some(2), "{rehearsed}");
     let verify = sandbox.binary().args(&["verify"]).run();
     verify.assert_success();
     let status = sandbox.binary().args(&["status"]).run();

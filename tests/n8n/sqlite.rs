@@ -117,7 +117,8 @@ fn n8n(sandbox: &Sandbox, script: &str) {
 
 #[test]
 fn a_real_n8n_on_sqlite_comes_back_with_every_row() {
-    let sandbox = Sandbox::new("nsqlite").volume().build();
+    let sandbox = Sandbox::new("nsqlite").containers().no_env_file().build();
+    sandbox.make_volume(&sandbox.volume());
     create(&sandbox);
     sandbox.set("BACKUP_N8N_CONTAINERS", &sandbox.container("n8n-main"));
     n8n(
@@ -133,7 +134,7 @@ fn a_real_n8n_on_sqlite_comes_back_with_every_row() {
         if (require('fs').existsSync('/tmp/stop') || Date.now() > stop) { clearInterval(tick); setTimeout(() => require('fs').writeFileSync('/tmp/calls', `${n} ${bad}`), 10000); return; } \
         n++; fetch('http://127.0.0.1:5999/webhook/hook').then((r) => { if (r.status !== 200) bad++; }, () => bad++); }, 100)";
     sandbox.docker(&["exec", "-d", &sandbox.container("n8n-main"), "node", "-e", caller]);
-    let backup = sandbox.run("backup-all", &[]);
+    let backup = sandbox.locked("backup-all", &[]);
     backup.assert_success();
     sandbox.docker(&["exec", &sandbox.container("n8n-main"), "touch", "/tmp/stop"]);
     let calls = || {
@@ -150,6 +151,7 @@ fn a_real_n8n_on_sqlite_comes_back_with_every_row() {
     let drill = sandbox
         .call("test-recovery")
         .args(&["--full"])
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
         .limit(Duration::from_secs(900))
         .run();
     drill.assert_success();
@@ -162,7 +164,7 @@ fn a_real_n8n_on_sqlite_comes_back_with_every_row() {
 
     // At rest, so that nothing is written between a backup and the comparison.
     sandbox.docker(&["stop", &sandbox.container("n8n-main")]);
-    sandbox.run("backup-all", &[]).assert_success();
+    sandbox.locked("backup-all", &[]).assert_success();
     let before = dump(&sandbox);
     assert!(
         before.contains("sqliteHook000001") && before.contains("execution_entity"),
@@ -172,7 +174,7 @@ fn a_real_n8n_on_sqlite_comes_back_with_every_row() {
     sandbox.docker(&["volume", "rm", &sandbox.volume()]);
     sandbox.make_volume(&sandbox.volume());
     create(&sandbox);
-    sandbox.run("restore-all", &["latest", "--yes"]).assert_success();
+    sandbox.locked("restore-all", &["latest", "--yes"]).assert_success();
     assert_same(&before, &dump(&sandbox));
     start(&sandbox);
 }
