@@ -29,7 +29,6 @@ mod restore_all;
 mod restore_dry_run;
 mod restore_parts;
 mod runbook;
-mod sqlite;
 mod stacks;
 mod systemd;
 mod volume;

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod database;
 mod proof;
 mod recovery;
 mod sqlite;
