@@ -1,12 +1,13 @@
 //! test-recovery: the drill. One recovery point is recovered into scratch containers and compared, and its credentials
 //! are decrypted with its own key. The live stack is only asked which images it runs.
 
+mod points;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{anyhow, bail, Context as _, Error, Result};
 
@@ -20,8 +21,7 @@ use crate::components::{component, key_proof, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
 use crate::report::log;
 use crate::report::units;
-use crate::store::inventory::{self, newest_first};
-use crate::store::manifest::{self, Member, Point, DRILL_TOOK};
+use crate::store::manifest::{self, Point, DRILL_TOOK};
 use crate::store::marks::{self, DrillOutcome, Mark, Time};
 use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
@@ -104,7 +104,7 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
     asked.extend(call.has(&FULL).then_some(Some(Parts::FULL)));
     asked.extend(call.has(&LIST).then_some(None));
     match asked[..] {
-        [None] => list(&app).map(|()| 0),
+        [None] => points::list(&app).map(|()| 0),
         [Some(parts)] => test_one(&app, parts, call.operand.as_deref()).map(u8::from),
         _ => {
             let names: Vec<String> = FLAGS.iter().map(|flag| format!("--{}", flag.long)).collect();
@@ -119,7 +119,7 @@ fn test_one(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<bool> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     log::check_started().context(Inconclusive)?;
     let _lock = drill::hold(app).context(Inconclusive)?;
-    failed(choose(app, parts, set).and_then(|point| test(app, &point, parts, None)))
+    failed(points::choose(app, parts, set).and_then(|point| test(app, &point, parts, None)))
 }
 
 /// Another n8n or PostgreSQL than that of the stack.
@@ -136,7 +136,7 @@ pub struct Rehearsal {
 /// Tests everything of a point with other images. Gives whether that has failed, which is logged then.
 pub fn rehearse(app: &App, rehearsal: &Rehearsal, set: Option<&OsStr>) -> Result<bool> {
     let _lock = drill::hold(app).context(Inconclusive)?;
-    failed(choose(app, Parts::FULL, set).and_then(|point| test(app, &point, Parts::FULL, Some(rehearsal))))
+    failed(points::choose(app, Parts::FULL, set).and_then(|point| test(app, &point, Parts::FULL, Some(rehearsal))))
 }
 
 /// Whether a test has failed; what kept it from being made stays an error.
@@ -164,123 +164,6 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     let _lock = drill::hold(app).context(Inconclusive)?;
     test(app, &Point::load(&app.store.set_path(stamp))?, parts, None)
-}
-
-/// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
-/// the shell scripts made them, stand by themselves.
-fn list(app: &App) -> Result<()> {
-    let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
-    let mut bare = String::new();
-    for (stamp, point) in &newest_to_oldest(&points(app).context(Inconclusive)?) {
-        let age = units::span(age(*stamp, point));
-        let line = match point {
-            Ok(point) => {
-                let parts: Vec<&str> = point.members.iter().map(|member| member.kind.name()).collect();
-                let parts = parts.join(" ");
-                if has_no_manifest(point) {
-                    bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
-                    continue;
-                }
-                let last = point.fact(marks::DRILL).unwrap_or("never");
-                format!("{stamp}  {age:<11}  {parts:<23}  {last}")
-            }
-            Err(error) => format!("{stamp}  {age:<11}  {}", log::ascii(&format!("{error:#}"))),
-        };
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    if !bare.is_empty() {
-        text.push_str(
-            "\nFiles that belong to no recovery point, as the shell scripts made them. They can be tested under their stamp, but \
-             not\ncompared with what was backed up, and the outcome is not kept:\n",
-        );
-        text.push_str(&bare);
-    }
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("Cannot write to standard output")
-}
-
-/// Every recovery point, also those that only the files' names tell of, since they are older than the manifests.
-fn points(app: &App) -> Result<BTreeMap<Stamp, Result<Point>>> {
-    let mut points = BTreeMap::new();
-    for kind in Kind::ALL {
-        for entry in app.store.list(kind)? {
-            let Some(stamp) = entry.stamp else { continue };
-            let name = entry.path.strip_prefix(app.store.root()).unwrap_or(&entry.path);
-            if let Ok(point) = points.entry(stamp).or_insert_with(|| Ok(Point::new(stamp))) {
-                point.members.push(Member {
-                    kind,
-                    name: name.display().to_string(),
-                    sha256: String::new(),
-                });
-            }
-        }
-    }
-    for (path, point) in inventory::list(&app.store)? {
-        let stamp = path.file_stem().and_then(OsStr::to_str).and_then(Stamp::parse);
-        if let Some(stamp) = stamp {
-            points.insert(stamp, point);
-        }
-    }
-    Ok(points)
-}
-
-/// Whether only the files' names tell of a point.
-fn has_no_manifest(point: &Point) -> bool {
-    point.members.iter().all(|member| member.sha256.is_empty()) && !point.members.is_empty()
-}
-
-/// How old a point is.
-fn age(stamp: Stamp, point: &Result<Point>) -> Duration {
-    time(stamp, point).elapsed().unwrap_or_default()
-}
-
-fn time(stamp: Stamp, point: &Result<Point>) -> SystemTime {
-    point.as_ref().map_or_else(|_| stamp.time(), Point::time)
-}
-
-/// The points in the order in which the latest is looked for.
-fn newest_to_oldest(points: &BTreeMap<Stamp, Result<Point>>) -> Vec<(Stamp, &Result<Point>)> {
-    let mut order: Vec<_> = points.iter().map(|(stamp, point)| (*stamp, point)).collect();
-    newest_first(&mut order, SystemTime::now(), |(stamp, point)| {
-        (time(*stamp, point), *stamp)
-    });
-    order
-}
-
-/// The point to test.
-fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
-    let mut points = points(app).context(Inconclusive)?;
-    if let Some(name) = set.filter(|name| *name != "latest") {
-        let stamp = name.to_str().and_then(Stamp::parse);
-        let point = stamp.and_then(|stamp| points.remove(&stamp));
-        return point
-            .with_context(|| format!("There is no recovery point {}: see --list", name.to_string_lossy()))
-            .context(Inconclusive)?;
-    }
-    let wanted = |point: &Result<Point>| match point {
-        Ok(point) => parts.0.iter().all(|kind| point.has(*kind)),
-        // One that cannot be read must not be passed over.
-        Err(_) => true,
-    };
-    let order = newest_to_oldest(&points);
-    let found = order.iter().position(|(_, point)| wanted(point)).unwrap_or_default();
-    let (stamp, _) = *order
-        .get(found)
-        .context("There is no backup to test yet")
-        .context(Inconclusive)?;
-    for (newer, point) in &order[..found] {
-        let failed = point.as_ref().map(|point| point.listed("failed")).unwrap_or_default();
-        if !failed.is_empty() {
-            JOURNAL.warn(format_args!(
-                "Recovery point {newer} is newer but incomplete: {} failed",
-                failed.join(" ")
-            ));
-        }
-    }
-    points.remove(&stamp).context("There is no backup to test yet")?
 }
 
 /// What has come of the tests so far.

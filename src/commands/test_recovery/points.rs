@@ -1,0 +1,135 @@
+//! The recovery points that can be tested.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+
+use super::Parts;
+use crate::app::App;
+use crate::components::drill::{Inconclusive, JOURNAL};
+use crate::report::log;
+use crate::report::units;
+use crate::store::inventory::{self, newest_first};
+use crate::store::manifest::{Member, Point};
+use crate::store::marks;
+use crate::store::{Kind, Stamp};
+
+/// Prints the recovery points, newest first: what could be tested, and what a test has shown. Files without a manifest, as
+/// the shell scripts made them, stand by themselves.
+pub(super) fn list(app: &App) -> Result<()> {
+    let mut text = format!("{:<15}  {:<11}  {:<23}  LAST TEST\n", "RECOVERY POINT", "AGE", "HOLDS");
+    let mut bare = String::new();
+    for (stamp, point) in &newest_to_oldest(&points(app).context(Inconclusive)?) {
+        let age = units::span(age(*stamp, point));
+        let line = match point {
+            Ok(point) => {
+                let parts: Vec<&str> = point.members.iter().map(|member| member.kind.name()).collect();
+                let parts = parts.join(" ");
+                if has_no_manifest(point) {
+                    bare.push_str(&format!("{stamp}  {age:<11}  {parts}\n"));
+                    continue;
+                }
+                let last = point.fact(marks::DRILL).unwrap_or("never");
+                format!("{stamp}  {age:<11}  {parts:<23}  {last}")
+            }
+            Err(error) => format!("{stamp}  {age:<11}  {}", log::ascii(&format!("{error:#}"))),
+        };
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    if !bare.is_empty() {
+        text.push_str(
+            "\nFiles that belong to no recovery point, as the shell scripts made them. They can be tested under their stamp, but \
+             not\ncompared with what was backed up, and the outcome is not kept:\n",
+        );
+        text.push_str(&bare);
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("Cannot write to standard output")
+}
+
+/// Every recovery point, also those that only the files' names tell of, since they are older than the manifests.
+fn points(app: &App) -> Result<BTreeMap<Stamp, Result<Point>>> {
+    let mut points = BTreeMap::new();
+    for kind in Kind::ALL {
+        for entry in app.store.list(kind)? {
+            let Some(stamp) = entry.stamp else { continue };
+            let name = entry.path.strip_prefix(app.store.root()).unwrap_or(&entry.path);
+            if let Ok(point) = points.entry(stamp).or_insert_with(|| Ok(Point::new(stamp))) {
+                point.members.push(Member {
+                    kind,
+                    name: name.display().to_string(),
+                    sha256: String::new(),
+                });
+            }
+        }
+    }
+    for (path, point) in inventory::list(&app.store)? {
+        let stamp = path.file_stem().and_then(OsStr::to_str).and_then(Stamp::parse);
+        if let Some(stamp) = stamp {
+            points.insert(stamp, point);
+        }
+    }
+    Ok(points)
+}
+
+/// Whether only the files' names tell of a point.
+fn has_no_manifest(point: &Point) -> bool {
+    point.members.iter().all(|member| member.sha256.is_empty()) && !point.members.is_empty()
+}
+
+/// How old a point is.
+fn age(stamp: Stamp, point: &Result<Point>) -> Duration {
+    time(stamp, point).elapsed().unwrap_or_default()
+}
+
+fn time(stamp: Stamp, point: &Result<Point>) -> SystemTime {
+    point.as_ref().map_or_else(|_| stamp.time(), Point::time)
+}
+
+/// The points in the order in which the latest is looked for.
+fn newest_to_oldest(points: &BTreeMap<Stamp, Result<Point>>) -> Vec<(Stamp, &Result<Point>)> {
+    let mut order: Vec<_> = points.iter().map(|(stamp, point)| (*stamp, point)).collect();
+    newest_first(&mut order, SystemTime::now(), |(stamp, point)| {
+        (time(*stamp, point), *stamp)
+    });
+    order
+}
+
+/// The point to test.
+pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
+    let mut points = points(app).context(Inconclusive)?;
+    if let Some(name) = set.filter(|name| *name != "latest") {
+        let stamp = name.to_str().and_then(Stamp::parse);
+        let point = stamp.and_then(|stamp| points.remove(&stamp));
+        return point
+            .with_context(|| format!("There is no recovery point {}: see --list", name.to_string_lossy()))
+            .context(Inconclusive)?;
+    }
+    let wanted = |point: &Result<Point>| match point {
+        Ok(point) => parts.0.iter().all(|kind| point.has(*kind)),
+        // One that cannot be read must not be passed over.
+        Err(_) => true,
+    };
+    let order = newest_to_oldest(&points);
+    let found = order.iter().position(|(_, point)| wanted(point)).unwrap_or_default();
+    let (stamp, _) = *order
+        .get(found)
+        .context("There is no backup to test yet")
+        .context(Inconclusive)?;
+    for (newer, point) in &order[..found] {
+        let failed = point.as_ref().map(|point| point.listed("failed")).unwrap_or_default();
+        if !failed.is_empty() {
+            JOURNAL.warn(format_args!(
+                "Recovery point {newer} is newer but incomplete: {} failed",
+                failed.join(" ")
+            ));
+        }
+    }
+    points.remove(&stamp).context("There is no backup to test yet")?
+}
