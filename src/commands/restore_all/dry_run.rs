@@ -67,7 +67,7 @@ pub fn dry_run(app: &App, point: &Point, parts: &[Kind], options: &Options) -> R
         .collect();
     let from_backup = settings_of_backup(app, &chosen, &mut tally);
     let app = from_backup.as_ref().unwrap_or(app);
-    if !gone && parts.contains(&Kind::Postgres) {
+    if !gone && parts.iter().any(|kind| kind.is_database()) {
         let fits = app
             .docker()
             .and_then(|docker| check_n8n(app, &docker, point, options.force));
