@@ -107,8 +107,6 @@ fn install(dir: &Path) -> Result<Vec<String>> {
     for part in private.iter().filter(|part| *part != Path::new("backups")) {
         add(&dir.join(part).join(".gitkeep"));
     }
-    // Else the line of the crontab makes it, for everybody to read.
-    add(&dir.join("logs/backup.log"));
 
     place(&dir.join("bin/n8n-backup"), &program, 0o755)?;
     let mut kept = 0;
