@@ -28,14 +28,18 @@ impl Tail {
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             if !self.open {
                 self.lines.push_back(Vec::new());
-                if self.lines.len() > LINES {
-                    self.lines.pop_front();
-                }
             }
             self.open = !part.ends_with(b"\n");
             if let Some(line) = self.lines.back_mut() {
                 let room = LINE_BYTES.saturating_sub(line.len());
                 line.extend_from_slice(&part[..part.len().min(room)]);
+                if !self.open && is_stack_frame(line) {
+                    self.lines.pop_back();
+                }
+            }
+            // An unfinished line may yet turn out to be of a stack trace.
+            if self.lines.len() > LINES + usize::from(self.open) {
+                self.lines.pop_front();
             }
         }
     }
@@ -49,6 +53,11 @@ impl Tail {
         lines.dedup();
         lines.join(SEPARATOR)
     }
+}
+
+/// Whether a line is of a JavaScript stack trace, which would push out what went wrong.
+fn is_stack_frame(line: &[u8]) -> bool {
+    line.starts_with(b" ") && line.trim_ascii_start().starts_with(b"at ")
 }
 
 impl Observer for Tail {
@@ -95,6 +104,18 @@ mod tests {
             tail.push(&[b'x'; 4096]);
         }
         assert_eq!(tail.text().len(), LINE_BYTES);
+    }
+
+    #[test]
+    fn a_stack_trace_pushes_nothing_out() {
+        let mut tail = Tail::default();
+        tail.push(b"must be owner of table a\n");
+        for _ in 0..20 {
+            tail.push(b"    at Parser.parse");
+            tail.push(b"Message (/x.js:1:2)\n");
+        }
+        tail.push(b"at last\n");
+        assert_eq!(tail.text(), "must be owner of table a / at last");
     }
 
     #[test]

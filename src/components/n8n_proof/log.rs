@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
 use crate::process::{Observer, Tail};
 
@@ -16,6 +16,9 @@ const FAILED: [&str; 2] = [
 
 /// What n8n prints last when it starts.
 const SETTLED: &str = "Editor is now accessible via";
+
+/// What n8n prints when it cannot migrate. It may hang then, and does not recover.
+const NOT_MIGRATED: &str = "There was an error running database migrations";
 
 /// The last lines, and the workflows whose activation failed.
 #[derive(Clone, Default)]
@@ -50,18 +53,23 @@ impl Observer for Log {
     fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.tail.push(chunk);
+        let mut migrated = true;
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             let room = LINE_BYTES.saturating_sub(seen.line.len());
             seen.line.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
                 let line = std::mem::take(&mut seen.line);
                 let line = String::from_utf8_lossy(&line);
+                migrated &= !line.contains(NOT_MIGRATED);
                 seen.settled |= line.contains(SETTLED);
                 let workflow = failed_activation(&line).map(str::to_owned);
                 if let Some(workflow) = workflow.filter(|workflow| !seen.failed.contains(workflow)) {
                     seen.failed.push(workflow);
                 }
             }
+        }
+        if !migrated {
+            bail!("its migration of the database failed");
         }
         Ok(())
     }
@@ -100,5 +108,17 @@ mod tests {
         }
         assert_eq!(log.failed_activations(), ["Tele \"gram", "IMAP"]);
         assert!(log.last_lines().starts_with("Start Active Workflows: / Issue"));
+    }
+
+    #[test]
+    fn a_failed_migration_is_an_error_at_once() {
+        let mut log = Log::default();
+        log.feed(b"Migration \"X\" failed, error: must be owner of table a\n")
+            .unwrap();
+        let error = log
+            .feed(b"There was an error running database migrations\n")
+            .unwrap_err();
+        assert_eq!(error.to_string(), "its migration of the database failed");
+        assert!(log.last_lines().contains("must be owner of table a"));
     }
 }

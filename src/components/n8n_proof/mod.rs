@@ -43,9 +43,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// The container's first process. It does nothing, and ends when it is told to.
 const WAIT: &str = "trap 'exit 0' INT TERM; sleep 86400 & wait";
-/// Has n8n decrypt every credential, and prints how many there are. n8n's messages go to standard error.
+/// Has n8n decrypt every credential, and prints how many there are, after n8n's messages.
 const EXPORT: &str = r#"umask 077
-n8n export:credentials --all --decrypted --output="$1/credentials.json" >&2 || exit
+n8n export:credentials --all --decrypted --output="$1/credentials.json" 2>&1 || exit
 exec node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8")).length)' "$1/credentials.json""#;
 /// Ends when n8n is ready.
 const READY: &str = "const ask = () => fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`)
@@ -240,10 +240,12 @@ impl<'a> N8n<'a> {
         let mut chain = Chain::new(self.env.app.config.drill_n8n);
         chain.pulse(self.database.busy()?);
         let (_, stdout) = chain.spawn("n8n export:credentials", export, Input::Null)?;
-        let counted = chain.collect("reading from n8n", stdout, 1 << 20);
-        let text = counted.get(&chain.finish()?)?;
-        let text = String::from_utf8_lossy(&text);
-        text.trim()
+        let log = Log::default();
+        chain.pump("reading from n8n", stdout, io::sink(), log.clone());
+        chain.finish().map_err(|error| error.context(log.last_lines()))?;
+        let text = log.last_lines();
+        let count = text.rsplit(' ').next().unwrap_or_default();
+        count
             .parse()
             .with_context(|| format!("n8n gave {text:?} where a number was expected"))
     }
