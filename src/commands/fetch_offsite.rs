@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::backup_offsite::{rclone, Temporary};
-use super::shared::open;
+use super::shared::{now, open};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
@@ -17,7 +17,7 @@ use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::identity::{self, Identity};
-use crate::store::manifest::{self, Member, Point};
+use crate::store::manifest::{self, Member, Point, FETCHED};
 use crate::store::marks::{Mark, OffsiteCopy};
 use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
@@ -130,6 +130,7 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
     }
     if !is_there(&app.store.set_path(stamp)) {
         point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
+        point.set(FETCHED, &now());
         point.write(&app.store)?;
     }
     JOURNAL.success(format_args!(

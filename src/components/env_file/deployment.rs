@@ -17,6 +17,7 @@ use crate::formats::tar;
 use crate::formats::tar::small::{pack, unpack, SmallFile};
 use crate::report::log::Journal;
 use crate::store::atomic::{self, Access};
+use crate::store::manifest::FETCHED;
 use crate::store::{inventory, Kind, Stamp, ENCRYPTED};
 use crate::stream::encrypt::Locked;
 use crate::stream::publish::{publish, Packed};
@@ -28,8 +29,6 @@ const KEY: &str = "n8n.key";
 const MAX_BYTES: u64 = 16 << 20;
 /// The longest name that a header takes.
 const MAX_NAME: usize = 100;
-/// The fact of a point that was fetched from off-site.
-const FETCHED: &str = "fetched";
 
 /// Archives the files; none where there are none. Gives also whether n8n's key is among them.
 pub fn backup(app: &App, stamp: Stamp) -> Result<Option<(File, bool)>> {
@@ -129,6 +128,13 @@ pub fn beside(app: &App, file: &Path) -> Option<PathBuf> {
         .map(|entry| entry.path)
 }
 
+/// Whether an archive came from off-site and was not encrypted there.
+pub fn may_be_anybodys(app: &App, file: &Path) -> Result<bool> {
+    let point = inventory::point_of(&app.store, file)?;
+    let was_fetched = point.is_some_and(|(point, _)| point.fact(FETCHED).is_some());
+    Ok(was_fetched && !file.to_string_lossy().ends_with(ENCRYPTED))
+}
+
 /// An archive that has been verified, and how it differs from the files that are there.
 pub struct Plan<'a> {
     app: &'a App,
@@ -143,9 +149,8 @@ pub struct Plan<'a> {
 /// # Errors
 /// What is wrong with the archive; that it came from off-site and was not encrypted, where it can be anybody's.
 pub fn prepare<'a>(app: &'a App, file: &Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
-    let fetched = inventory::point_of(&app.store, file)?.is_some_and(|(point, _)| point.fact(FETCHED).is_some());
     ensure!(
-        !fetched || file.to_string_lossy().ends_with(ENCRYPTED),
+        !may_be_anybodys(app, file)?,
         "{} was fetched from off-site and is not encrypted: a compose file decides what runs as root on this host, and \
          anybody may have written this one. Unpack it yourself (tar -xzf) after a look at it",
         file.display()

@@ -124,7 +124,16 @@ impl Component for EnvFile {
         let (env, deployment) = match is_deployment(file) {
             true => (None, Some(deployment(file)?)),
             false => {
-                let beside = deployment::beside(app, file);
+                let mut beside = deployment::beside(app, file);
+                if let Some(file) = beside.as_ref().map(|file| deployment::may_be_anybodys(app, file)) {
+                    if file? {
+                        journal.warn(
+                            "The deployment was fetched from off-site and is not encrypted, so that anybody may have written \
+                             it: its files are left out",
+                        );
+                        beside = None;
+                    }
+                }
                 let env = restore::prepare(app, file, journal)?;
                 (Some(env), beside.map(|file| deployment(&file)).transpose()?)
             }

@@ -26,6 +26,9 @@ pub const LIMIT: u64 = 16 << 20;
 /// A list of components that is empty.
 pub const NONE: &str = "none";
 
+/// When a point was fetched from off-site.
+pub const FETCHED: &str = "fetched";
+
 /// The kinds of backups that the stack had no use for, such as Redis without a queue.
 pub const UNUSED: &str = "unused";
 
