@@ -11,3 +11,4 @@ mod proof;
 mod recovery;
 mod sqlite;
 mod stack;
+mod workflows;
