@@ -66,6 +66,7 @@ fn a_run_that_is_killed_is_reported() {
         let _ = fs::remove_file(sandbox.path("told"));
         let mut run = sandbox.call("backup-all").path_first(&held).spawn();
         run.await_log("Disk space check passed");
+        run.await_that("the engine to be asked", |_| run_gate.is_reached());
         assert_eq!(next(&requests).line, "POST /start", "{case}");
         let started = descendants(run.pid());
         assert!(!started.is_empty(), "{case}");

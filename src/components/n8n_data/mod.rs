@@ -43,6 +43,9 @@ const WORTH_ANOTHER: Duration = Duration::from_secs(120);
 /// n8n's `config` is a small JSON file.
 const MAX_CONFIG: usize = 64 << 10;
 
+/// The fact of a recovery point that tells where n8n mounted what the archive holds.
+pub const AT_FACT: &str = "n8n.at";
+
 const ABOUT: About = About {
     title: "n8n volume",
     restored: ["n8n data", "n8n data"],
@@ -155,6 +158,9 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     .map_err(packer::explained);
     let mut backup = backup.context("tar backup failed")?;
     backup.facts.extend(versions(&docker, containers));
+    if !layout.home.at.is_empty() {
+        backup.facts.push((AT_FACT.to_owned(), layout.home.at.clone()));
+    }
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }

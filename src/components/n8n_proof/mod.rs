@@ -18,6 +18,7 @@ use self::environment::{EnvFile, Place, PORT};
 use self::log::Log;
 use super::drill::{DatabaseServer, DrillEnv, Inconclusive, JOURNAL};
 use super::key_proof::Proof;
+use super::n8n_data::AT_FACT;
 use super::n8n_image::N8nImage;
 use crate::config::Secret;
 use crate::engine::{Exec, ScratchContainer};
@@ -189,6 +190,9 @@ impl<'a> N8n<'a> {
             .filter(|folder| folder.starts_with('/'))
             .unwrap_or(USER_FOLDER);
         let home = format!("{}/.n8n", folder.trim_end_matches('/'));
+        // What the archive holds may have been mounted above the home.
+        let above = env.point.fact(AT_FACT).filter(|at| home.starts_with(&format!("{at}/")));
+        let home = above.map_or(home, str::to_owned);
         let none = Secret::new("");
         let place = Place {
             role: &role,
