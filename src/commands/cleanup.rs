@@ -39,7 +39,14 @@ pub const COMMAND: Command = Command {
         flags: &[DRY_RUN],
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| run(&open(project, call)?, call.has(&DRY_RUN)).map(|()| 0)),
+    run: Run::Project(|project, call| {
+        let dry_run = call.has(&DRY_RUN);
+        if dry_run {
+            // Before all others, also what the settings are warned about.
+            JOURNAL.info("Running in dry-run mode (no files will be deleted)");
+        }
+        run(&open(project, call)?, dry_run).map(|()| 0)
+    }),
 };
 
 const JOURNAL: Journal = Journal::new("cleanup-backups");
@@ -56,9 +63,6 @@ const READ_LIMIT: u64 = 1 << 30;
 /// When a directory cannot be read or a file not be deleted; the others are deleted all the same. When `.env` holds a
 /// setting of the retention with a slip in its name; nothing is deleted then.
 pub fn run(app: &App, dry_run: bool) -> Result<()> {
-    if dry_run {
-        JOURNAL.info("Running in dry-run mode (no files will be deleted)");
-    }
     check_names(app)?;
     let rules = app.config.retention;
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));

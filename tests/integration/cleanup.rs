@@ -107,6 +107,8 @@ fn files_go_from_eight_whole_days_on() {
 fn a_dry_run_only_tells() {
     let sandbox = Sandbox::new("dry").build();
     fill(&sandbox);
+    // Nor does a warning come before the line that says so.
+    sandbox.set("BACKUP_COMPRESSR", "gzip");
     let before = sandbox.listing();
     let outcome = sandbox.run("cleanup-backups", &["--dry-run"]);
     outcome.assert_success();
@@ -127,6 +129,7 @@ fn a_dry_run_only_tells() {
     );
     outcome.assert_never_says("Deleted: ");
     assert_eq!(outcome.log.matches("[DRY-RUN] Would delete: ").count(), 8);
+    assert!(outcome.log.contains("BACKUP_COMPRESSR in .env is no setting"), "{outcome}");
     let first = outcome.lines().remove(0).message;
     assert_eq!(first, "Running in dry-run mode (no files will be deleted)", "{outcome}");
 }
