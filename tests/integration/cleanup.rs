@@ -129,7 +129,10 @@ fn a_dry_run_only_tells() {
     );
     outcome.assert_never_says("Deleted: ");
     assert_eq!(outcome.log.matches("[DRY-RUN] Would delete: ").count(), 8);
-    assert!(outcome.log.contains("BACKUP_COMPRESSR in .env is no setting"), "{outcome}");
+    assert!(
+        outcome.log.contains("BACKUP_COMPRESSR in .env is no setting"),
+        "{outcome}"
+    );
     let first = outcome.lines().remove(0).message;
     assert_eq!(first, "Running in dry-run mode (no files will be deleted)", "{outcome}");
 }

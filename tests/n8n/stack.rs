@@ -112,14 +112,17 @@ pub fn answers(sandbox: &Sandbox) -> bool {
 
 /// Every line about n8n's own containers that a drill must not change.
 pub fn state(sandbox: &Sandbox) -> String {
-    let mut state = String::new();
+    let mut state = Vec::new();
     for name in ["postgres", "redis", "n8n-main", "n8n-worker"] {
-        state += &sandbox.docker(&[
+        let text = sandbox.docker(&[
             "inspect",
             "--format",
-            "{{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}} {{json .Mounts}}",
+            "{{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}{{range .Mounts}}{{println}}{{$.Id}} {{.Name}} {{.Source}} {{.Destination}} {{.RW}}{{end}}",
             &sandbox.container(name),
         ]);
+        state.extend(text.lines().map(str::to_owned));
     }
-    state
+    // The engine gives mounts in any order.
+    state.sort();
+    state.join("\n")
 }
