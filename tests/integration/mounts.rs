@@ -138,7 +138,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
 /// A home that is a directory of the host needs no volume.
 #[test]
 fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
-    let sandbox = Sandbox::new("bindhome").build();
+    let sandbox = Sandbox::new("bindhome").containers().build();
     let home = sandbox.path("n8n-data");
     fs::create_dir(&home).unwrap();
     fs::write(home.join("config"), "{\"encryptionKey\":\"k\"}").unwrap();
