@@ -3,7 +3,7 @@
 //! A pipe holds 64 KB, and std offers no way to make it hold more; a socket holds three times as much
 //! (`net.core.wmem_default`), so that two processes wait for each other less often. Passing 1 GB through a socket takes
 //! about half the time (docs/performance.md). A few programs open `/dev/stdin` or `/dev/stdout` by name, which a socket
-//! does not allow: `podman volume export` does, and the user's own may, so they get pipes.
+//! does not allow: the user's own may be such, so they get pipes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};

@@ -253,12 +253,6 @@ fn escape<'a>(rest: &'a str, text: &mut String, lossy: bool) -> Result<&'a str> 
     let c = rest.chars().next().context("a cut escape")?;
     let rest = &rest[c.len_utf8()..];
     text.push(match c {
-        '"' | '\\' | '/' => c,
-        'b' => '\u{8}',
-        'f' => '\u{c}',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
         'u' => {
             let (unit, rest) = code_unit(rest)?;
             let pair = rest.strip_prefix("\\u").map(code_unit).transpose()?;
@@ -272,9 +266,22 @@ fn escape<'a>(rest: &'a str, text: &mut String, lossy: bool) -> Result<&'a str> 
             }
             return Ok(behind);
         }
-        _ => bail!("a wrong escape"),
+        c => short_escape(c).context("a wrong escape")?,
     });
     Ok(rest)
+}
+
+/// What an escape of one letter stands for.
+fn short_escape(c: char) -> Option<char> {
+    Some(match c {
+        '"' | '\\' | '/' => c,
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        _ => return None,
+    })
 }
 
 /// Reads the four digits of a `\u` escape.

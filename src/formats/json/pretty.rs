@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use anyhow::{ensure, Context, Result};
 
-use super::{code_unit, is_high, is_low, is_number, MAX_DEPTH};
+use super::{code_unit, is_high, is_low, is_number, short_escape, MAX_DEPTH};
 
 /// Writes the JSON `text` to `out`, indented by two blanks for each of `depth` levels around it.
 pub fn reformat(text: &str, depth: usize, out: &mut String) -> Result<()> {
@@ -147,12 +147,6 @@ impl Writer<'_, '_> {
         let c = rest.chars().next().context("a cut escape")?;
         let rest = &rest[c.len_utf8()..];
         let plain = match c {
-            '"' | '\\' | '/' => c,
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
             'u' => {
                 let (unit, rest) = code_unit(rest)?;
                 let pair = rest.strip_prefix("\\u").map(code_unit).transpose()?;
@@ -166,7 +160,7 @@ impl Writer<'_, '_> {
                 }
                 return Ok(rest);
             }
-            _ => anyhow::bail!("a wrong escape"),
+            c => short_escape(c).context("a wrong escape")?,
         };
         character(plain, self.out);
         Ok(rest)
