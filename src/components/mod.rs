@@ -190,7 +190,7 @@ pub const IN_PLACE: Flag = Flag::new(
 /// Vouch for a dump.
 pub const TRUST_DUMP: Flag = Flag::new(
     "trust-dump",
-    "take a dump of unknown origin where psql is too old to be kept from running commands in it",
+    "load a dump of unknown origin as it is, with your own rights",
 );
 /// Restart n8n.
 pub const RESTART_N8N: Flag = Flag::new(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
+use super::load::Privileges;
 use super::sql::{self, CountKind};
 use super::{executions, facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
@@ -113,6 +114,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         &summary,
         version,
         sql::knows_restrict(&psql_version),
+        Privileges::Kept,
     )
     .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))
     .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;

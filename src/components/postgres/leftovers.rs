@@ -36,6 +36,7 @@ pub(super) fn sweep(
             )),
         }
     }
+    psql.run(maintenance, "restore", sql::sweep_loaders(live)?)?;
     Ok(())
 }
 

@@ -17,6 +17,15 @@ use crate::report::progress::Progress;
 use crate::store::Stamp;
 use crate::stream::read::read;
 
+/// What becomes of the lines of a dump that say what belongs to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// They hold.
+    Kept,
+    /// All belongs to the role that loads.
+    LeftOut,
+}
+
 /// Refuses what must not reach psql.
 pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
     if summary.creates_database {
@@ -61,11 +70,13 @@ pub fn load(
     summary: &pg_dump::Summary,
     version: u32,
     restrict: bool,
+    privileges: Privileges,
 ) -> Result<()> {
     let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
     let strip = Strip {
         restrict: true,
         settings: unknown_settings(version),
+        privileges: privileges == Privileges::LeftOut,
     };
     let token = if restrict { Some(token()?) } else { None };
     let prelude = sql::load_prelude(token.as_deref());
@@ -141,8 +152,8 @@ pub fn compare(
     .context("Database restore failed")
 }
 
-/// A word that nobody can guess, for `\restrict`.
-fn token() -> Result<String> {
+/// A word that nobody can guess, for `\restrict` and for the password of a role.
+pub(super) fn token() -> Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))

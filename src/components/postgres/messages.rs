@@ -42,7 +42,7 @@ impl Messages {
             match of_server(message) {
                 None => self.own = Some(message.to_owned()),
                 // A notice or a warning.
-                Some((_, code, _)) if code.starts_with('0') => {}
+                Some((_, code, _)) if ["00", "01", "02"].contains(&&code[..2]) => {}
                 Some((severity, code, text)) => {
                     // Unlike that of a name, the quotation mark in a value is not doubled: where it ends is not known.
                     let text = match &code[..2] {
@@ -176,6 +176,10 @@ mod tests {
                 "ERROR 23505 duplicate key value violates unique constraint \"users_email_key\"",
             ),
             ("psql:<stdin>:1: WARNING:  01000: secret", ""),
+            (
+                "psql:<stdin>:1: ERROR:  0A000: extension \"x\" is not available",
+                "ERROR 0A000 extension \"x\" is not available",
+            ),
             ("DETAIL:  Key (email)=(secret) already exists.", ""),
             ("CONTEXT:  COPY public.users, line 3: \"secret\"", "COPY public.users, line 3"),
             ("KONTEXT:  COPY users, line 3, column id: \"secret\"", "COPY users, line 3"),

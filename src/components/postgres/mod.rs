@@ -6,6 +6,7 @@ mod executions;
 mod leftovers;
 mod live;
 mod load;
+mod loader;
 mod messages;
 mod probe;
 mod restore;

@@ -9,12 +9,15 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::compat;
 use super::leftovers::sweep;
+use super::load::Privileges;
+use super::loader::Loader;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{executions, load, once_started, trust, verify, Psql};
 use crate::app::App;
 use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
 use crate::formats::pg_dump;
+use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::stack::LeftHalfDone;
@@ -26,6 +29,9 @@ use crate::stream::read::check_recorded;
 const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
 /// How often the swap is tried when clients hinder it.
 const SWAP_ATTEMPTS: u32 = 3;
+
+/// What to do about a dump of unknown origin that needs more rights.
+const TRUST_IT: &str = "add --trust-dump if you know where the file is from";
 
 /// A dump that has been verified, and the server that it fits.
 pub struct Plan<'a> {
@@ -41,6 +47,8 @@ pub struct Plan<'a> {
     leftovers: Vec<Leftover>,
     /// Whether psql can be told to take no meta-command.
     restrict: bool,
+    /// Whether the dump is loaded with the rights of the user that restores.
+    trusted: bool,
     options: RestoreOptions,
 }
 
@@ -90,15 +98,26 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
             psql.run_in_reachable(candidates, questions.clone())
         })?;
     let restrict = sql::knows_restrict(&version);
-    trust::check(app, file, restrict, options.trust_dump)?;
     let leftovers = sql::parse_leftovers(&leftovers)?;
     let server = sql::parse_server(&server)?;
+    let trusted = trust::is_trusted(app, file, restrict, options.trust_dump)?;
+    ensure!(
+        trusted || !options.in_place,
+        hinted(
+            "The dump is of unknown origin, so it is loaded with few rights, which may not suffice; --in-place would leave no \
+             database then",
+            TRUST_IT
+        )
+    );
     ensure!(
         server.may_restore(),
         "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
         config.postgres_user
     );
-    let missing_roles = sql::parse_names(&missing_roles)?;
+    let missing_roles = match trusted {
+        true => sql::parse_names(&missing_roles)?,
+        false => Vec::new(),
+    };
     if !missing_roles.is_empty() && !options.create_roles {
         bail!(
             "The dump names roles that the server does not have: {}. Create them first, or add --create-roles to have \
@@ -125,6 +144,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         missing_roles,
         leftovers,
         restrict,
+        trusted,
         options,
     })
 }
@@ -330,15 +350,37 @@ impl Plan<'_> {
 
     /// Loads the dump into the staged database and proves that all of it is there.
     fn load_and_check(&self, staged: &str) -> Result<()> {
+        if self.trusted || !self.server.superuser {
+            return self.load_as(&self.psql(), staged, Privileges::Kept);
+        }
+        let (_, stamp) = staged.split_at(sql::staged_name("").len());
+        let loader = Loader::create(self.app, self.psql(), self.maintenance, stamp, staged)
+            .context("Database restore failed")?;
+        self.journal.warn(
+            "The dump is of unknown origin: a role loads it that may do nothing but fill the new database, and what the \
+             dump says of owners and privileges is left out (--trust-dump loads it as it is)",
+        );
+        self.load_as(&loader.psql(), staged, Privileges::LeftOut)?;
+        let owner = loader
+            .hand_over(staged, self.server.exists)
+            .context("Database restore failed")?;
+        self.journal
+            .info(format_args!("All that was loaded belongs to {owner}"));
+        Ok(())
+    }
+
+    /// Loads the dump as the role of `loader`.
+    fn load_as(&self, loader: &Psql<'_>, staged: &str, privileges: Privileges) -> Result<()> {
         let psql = self.psql();
         self.journal.info("Restoring database from backup...");
         load::load(
-            &psql,
+            loader,
             staged,
             self.file,
             &self.summary,
             self.server.version,
             self.restrict,
+            privileges,
         )?;
         self.journal.info("Verifying restore...");
         thread::scope(|scope| -> Result<()> {
@@ -356,7 +398,10 @@ impl Plan<'_> {
             Ok(())
         })?;
         if self.options.deactivate {
-            let output = psql.run_long(staged, "restore", sql::deactivate())?;
+            // What triggers of the dump do, they do with its rights.
+            let output = loader
+                .run_long(staged, "restore", sql::deactivate())
+                .context("Database restore failed")?;
             let count = sql::parse_deactivated(&output)?;
             self.journal.warn(format_args!(
                 "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
@@ -517,6 +562,7 @@ impl Drop for Staged<'_> {
         if !self.keep {
             // What cannot be dropped now is swept by the next run.
             let _ = sql::drop_database(&self.name)
+                .and_then(|script| Ok(script + &sql::sweep_loaders(self.plan.live())?))
                 .and_then(|script| self.plan.psql().run(self.plan.maintenance, "restore", script));
         }
     }

@@ -1,31 +1,36 @@
 //! Which dumps are taken as they are.
 //!
-//! A dump is a program for `psql`. Where `psql` knows `\restrict`, it runs no command of its own that a dump holds. An
-//! older one is fed files of our own only: those that a manifest records, and those that nobody but the caller or root
-//! could have written. For any other file the user has to vouch, by `--trust-dump`.
+//! A dump is a program for `psql` and the server. Files of our own are loaded with the rights of the user that restores:
+//! those that a manifest records, and those that nobody but the caller or root could have written. For any other file
+//! the user has to vouch, by `--trust-dump`; else a role that may do nothing but fill the staged database loads it, and only
+//! where `psql` knows `\restrict`, under which it runs no command of its own that a dump holds.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{anyhow, Result};
+use anyhow::{ensure, Result};
 
 use crate::app::App;
+use crate::process::hinted;
 use crate::store::{atomic, inventory, Kind};
 use crate::stream::read::sha256;
 
-/// Refuses a file of unknown origin where `psql` cannot be restricted.
-pub fn check(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Result<()> {
-    if restrict || vouched_for || is_ours(app, file) || is_recorded(app, file)? {
-        return Ok(());
+/// Whether a file may be loaded with the rights of the user that restores. One of unknown origin is refused where `psql`
+/// cannot be restricted.
+pub fn is_trusted(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Result<bool> {
+    if vouched_for || is_ours(app, file) || is_recorded(app, file)? {
+        return Ok(true);
     }
-    Err(anyhow!(
-        "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, \
-         17.6 or newer"
-    )
-    .context(
-        "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only \
-         you can write, and the psql of this server cannot be kept from running commands that a dump holds",
-    ))
+    ensure!(
+        restrict,
+        hinted(
+            "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only \
+             you can write, and the psql of this server cannot be kept from running commands that a dump holds",
+            "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, \
+             17.6 or newer"
+        )
+    );
+    Ok(false)
 }
 
 /// Whether a recovery point here records a file of this very contents, wherever it lies now.
@@ -76,9 +81,10 @@ mod tests {
         for (bits, ours) in [(0o600, true), (0o644, true), (0o660, false), (0o602, false)] {
             mode(&file, bits);
             assert_eq!(is_ours(&app, &file), ours, "{bits:o}");
-            assert_eq!(check(&app, &file, false, false).is_ok(), ours);
+            assert_eq!(is_trusted(&app, &file, false, false).is_ok(), ours);
+            assert_eq!(is_trusted(&app, &file, true, false).unwrap(), ours);
         }
-        assert!(check(&app, &file, true, false).is_ok() && check(&app, &file, false, true).is_ok());
+        assert!(is_trusted(&app, &file, false, true).unwrap());
         mode(&file, 0o600);
         mode(&dir, 0o777);
         assert!(!is_ours(&app, &file));

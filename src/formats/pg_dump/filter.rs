@@ -18,6 +18,8 @@ pub struct Strip {
     pub restrict: bool,
     /// The lines `SET name = value;` with one of these names, for a server that does not know the parameter.
     pub settings: Vec<String>,
+    /// The lines, as pg_dump writes them, that say what belongs to whom and who may do what with it.
+    pub privileges: bool,
 }
 
 impl Strip {
@@ -32,7 +34,24 @@ impl Strip {
                 .settings
                 .iter()
                 .any(|name| is(format!("SET {name} = ").as_bytes(), b";"))
+            || self.privileges && is_about_privileges(line)
     }
+}
+
+/// Whether a line is one statement that gives something to an owner, or privileges on it.
+fn is_about_privileges(line: &[u8]) -> bool {
+    // Every second part is a quoted identifier, in which anything may stand.
+    let parts: Vec<&[u8]> = line.split(|byte| *byte == b'"').collect();
+    let words = parts.iter().step_by(2).copied().collect::<Vec<_>>().concat();
+    let words = String::from_utf8_lossy(&words);
+    let Some(words) = words.strip_suffix(';').filter(|_| parts.len() % 2 == 1) else {
+        return false;
+    };
+    let begins = ["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "];
+    // pg_dump writes no string in any of them, and no second statement after it.
+    !words.contains(['\'', '$', ';'])
+        && (begins.iter().any(|begin| words.starts_with(begin))
+            || words.starts_with("ALTER ") && words.contains(" OWNER TO "))
 }
 
 /// Passes a dump on, statement text unchanged, without the lines that psql or the server at hand does not know.
@@ -104,4 +123,41 @@ impl Filter {
 
 fn pass(bytes: &[u8], out: &mut impl Write) -> Result<()> {
     out.write_all(bytes).context("the dump could not be passed on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_on_owners_and_privileges_are_left_out() {
+        let filtered = |line: &str| {
+            let mut filter = Filter::new(Strip {
+                privileges: true,
+                ..Strip::default()
+            });
+            let mut out = Vec::new();
+            filter.feed(format!("{line}\n").as_bytes(), &mut out).unwrap();
+            filter.finish(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for line in [
+            "ALTER TABLE public.t OWNER TO n8n;",
+            "ALTER FUNCTION \"Odd; '$\".f(integer, text) OWNER TO \"who's\";",
+            "GRANT SELECT(id),UPDATE(name) ON TABLE public.t TO reader WITH GRANT OPTION;",
+            "REVOKE ALL ON FUNCTION pg_catalog.f() FROM PUBLIC;",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE n8n IN SCHEMA public GRANT SELECT ON TABLES TO reader;",
+        ] {
+            assert_eq!(filtered(line), "\n", "{line}");
+        }
+        for line in [
+            "ALTER TABLE public.t ADD CONSTRAINT c CHECK (true);",
+            "ALTER TABLE public.t ALTER c SET DEFAULT ' OWNER TO n8n;',",
+            "GRANT SELECT ON t TO reader; DROP TABLE t;",
+            "GRANT SELECT ON t",
+            "ALTER TABLE \" OWNER TO \" ADD c integer;",
+        ] {
+            assert_eq!(filtered(line), format!("{line}\n"));
+        }
+    }
 }

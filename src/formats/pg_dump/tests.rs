@@ -92,6 +92,7 @@ fn is_complete(text: &str) -> bool {
 
 fn strip() -> Strip {
     Strip {
+        privileges: false,
         restrict: true,
         settings: vec!["transaction_timeout".to_owned()],
     }

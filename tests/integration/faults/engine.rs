@@ -139,7 +139,12 @@ fn a_stream_that_stands_still_is_ended() {
         let dump = dump_of(&sandbox);
         let before = sandbox.fingerprint_postgres();
         let stand_in = docker_stand_in(&sandbox, "case \"$*\" in *'n8n-backup load'*) sleep 60; exit 0;; esac");
-        let outcome = sandbox.call("restore-postgres").arg(&dump).path_first(&stand_in).run();
+        let outcome = sandbox
+            .call("restore-postgres")
+            .arg("--trust-dump")
+            .arg(&dump)
+            .path_first(&stand_in)
+            .run();
         assert_ended_in_time(&outcome);
         outcome.assert_error("Database restore failed");
         assert_same(&before, &sandbox.fingerprint_postgres());
@@ -181,7 +186,7 @@ fn a_paused_container_is_a_stall() {
         let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
             super::before_end(&text, "SELECT pg_sleep(4);")
         });
-        let mut running = sandbox.call("restore-postgres").arg(&slow).spawn();
+        let mut running = sandbox.call("restore-postgres").arg("--trust-dump").arg(&slow).spawn();
         running.await_that("the load sleeps", |_| {
             sandbox
                 .psql_in(

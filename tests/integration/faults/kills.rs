@@ -263,7 +263,7 @@ fn a_killed_container_costs_its_own_component_only() {
         let slow = edited(&sandbox, &sandbox.backup("postgres"), "slow.sql.gz", |text| {
             before_end(&text, "SELECT pg_sleep(60);")
         });
-        let mut running = sandbox.call("restore-postgres").arg(&slow).spawn();
+        let mut running = sandbox.call("restore-postgres").arg("--trust-dump").arg(&slow).spawn();
         let loads = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
         running.await_that("the load", |_| sandbox.psql_in("postgres", loads).trim() == "1");
         sandbox.docker(&["kill", &sandbox.container("postgres")]);

@@ -267,9 +267,9 @@ pub fn pack(sandbox: &Sandbox, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     packed
 }
 
-/// Restores `file` by the script.
+/// Restores a dump that the tests have made, with all rights.
 pub fn restore(sandbox: &Sandbox, file: &Path) -> Outcome {
-    sandbox.call("restore-postgres").arg(file).run()
+    sandbox.call("restore-postgres").arg("--trust-dump").arg(file).run()
 }
 
 /// Before the last line that pg_dump writes, where a statement of a test can stand.

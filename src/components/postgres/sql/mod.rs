@@ -10,6 +10,7 @@
 
 mod deactivate;
 mod load;
+mod loader;
 mod server;
 mod swap;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod text;
 
 pub use deactivate::*;
 pub use load::*;
+pub use loader::*;
 pub use server::*;
 pub use swap::*;
 pub use text::*;

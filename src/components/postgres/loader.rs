@@ -1,0 +1,62 @@
+//! The role that loads a dump of unknown origin. It may fill the staged database and do nothing else: what the dump's
+//! functions try on the server, its files, its roles or the live database is refused by the server itself.
+
+use anyhow::Result;
+
+use super::{sql, Psql};
+use crate::app::App;
+use crate::config::Secret;
+use crate::engine::Docker;
+
+/// Such a role. It goes when what it has loaded is handed over, or with the staged database.
+pub(super) struct Loader<'a> {
+    app: &'a App,
+    live: Psql<'a>,
+    /// With the role's password.
+    docker: Docker,
+    name: String,
+}
+
+impl<'a> Loader<'a> {
+    /// Makes a role that may fill the database `staged`.
+    pub fn create(app: &'a App, live: Psql<'a>, maintenance: &'static str, stamp: &str, staged: &str) -> Result<Self> {
+        let password = super::load::token()?;
+        let name = sql::loader_name(stamp);
+        let docker = live.docker.clone();
+        let loader = Self {
+            app,
+            docker: docker.with_login(live.container, "PGPASSWORD", &Secret::new(&password)),
+            live,
+            name,
+        };
+        let role = sql::create_loader(&loader.name, &password, &app.config.postgres_db, staged)?;
+        loader.live.run(maintenance, "restore", role)?;
+        loader.live.run(staged, "restore", sql::admit_loader(&loader.name)?)?;
+        Ok(loader)
+    }
+
+    /// psql as this role.
+    pub fn psql(&self) -> Psql<'_> {
+        Psql {
+            docker: &self.docker,
+            app: self.app,
+            container: self.live.container,
+            user: &self.name,
+        }
+    }
+
+    /// Gives all that was loaded to the role that owns n8n's tables in the live database, or to the owner of the staged
+    /// one. Gives that role.
+    pub fn hand_over(&self, staged: &str, live_exists: bool) -> Result<String> {
+        let owner = match live_exists {
+            true => self
+                .live
+                .run(&self.app.config.postgres_db, "restore", sql::owner_of_n8n())?,
+            false => String::new(),
+        };
+        let owner = owner.lines().next().map(sql::unhex).transpose()?;
+        let script = sql::hand_over(&self.name, owner.as_deref())?;
+        let output = self.live.run_long(staged, "restore", script)?;
+        sql::unhex(output.trim())
+    }
+}
