@@ -313,7 +313,10 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
             Err(error) => JOURNAL.warning(&error.context(format!("Passing over {}", path.display()))),
         }
     }
-    bail!("There is no recovery point that holds all of these parts; name one, with --only or --skip")
+    bail!(hinted(
+        "There is no recovery point that holds all of these parts",
+        "name one, with --only or --skip for the parts that it holds"
+    ))
 }
 
 /// What is kept of what the parts hold now.
@@ -441,8 +444,14 @@ fn restore(
             let begun = Instant::now();
             let untouched = pause.is_untouched();
             part.run(app).with_context(|| match untouched {
-                true => format!("Full restore failed at {}; no other part was touched", kind.name()),
-                false => format!("Full restore failed at {}; run it again to go on", kind.name()),
+                true => hinted(
+                    format_args!("Full restore failed at {}; no other part was touched", kind.name()),
+                    "run it again once the cause is gone",
+                ),
+                false => hinted(
+                    format_args!("Full restore failed at {}", kind.name()),
+                    "run it again to go on",
+                ),
             })?;
             pause.done(kind)?;
             times.push((kind, begun.elapsed()));

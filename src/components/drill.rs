@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
 use crate::formats::tar::Names;
+use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::lock::{Attempt, Lock};
@@ -154,7 +155,10 @@ impl<'a> DrillEnv<'a> {
         container
             .map(|container| container.image_id)
             .with_context(|| {
-                format!("There is no container {name} whose image could be used; set {setting} in .env if yours is called otherwise")
+                hinted(
+                    format_args!("There is no container {name} whose image could be used"),
+                    format_args!("set {setting} in .env if yours is called otherwise"),
+                )
             })
             .context(Inconclusive)
     }
@@ -363,8 +367,11 @@ pub fn explain(error: Error, name: &str, memory: &str) -> Error {
     if !tells_ended_container(&text) && !killed.iter().any(|sign| text.contains(sign)) {
         return error;
     }
-    let hint = anyhow!("{text} (it had {memory} of memory: try more by BACKUP_DRILL_MEMORY)");
-    hint.context(format!("The scratch {name} was ended"))
+    anyhow!("{text}")
+        .context(hinted(
+            format_args!("The scratch {name} was ended, which had {memory} of memory"),
+            "give it more by BACKUP_DRILL_MEMORY in .env",
+        ))
         .context(Inconclusive)
 }
 

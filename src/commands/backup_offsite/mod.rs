@@ -237,9 +237,14 @@ fn plan<'a>(
         if app.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
             ensure!(
                 Some(point.stamp) != newest,
-                "The newest recovery point ({}) holds unencrypted files and is not sent: set BACKUP_GPG_PASSPHRASE or \
-                 BACKUP_GPG_RECIPIENT in .env, or RCLONE_SYNC_ENCRYPTED_ONLY=false to send them as they are",
-                point.stamp
+                hinted(
+                    format_args!(
+                        "The newest recovery point ({}) holds unencrypted files and is not sent",
+                        point.stamp
+                    ),
+                    "set BACKUP_GPG_PASSPHRASE or BACKUP_GPG_RECIPIENT in .env, or RCLONE_SYNC_ENCRYPTED_ONLY=false to \
+                     send them as they are"
+                )
             );
             plain += 1;
         } else if !here {

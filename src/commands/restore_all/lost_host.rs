@@ -6,6 +6,7 @@ use super::{Surroundings, JOURNAL};
 use crate::app::App;
 use crate::components::{component, RestoreOptions};
 use crate::config::Config;
+use crate::process::hinted;
 use crate::stack::discovery;
 use crate::store::manifest::Point;
 use crate::store::Kind;
@@ -31,7 +32,10 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
     discovery::discover(&mut app);
     ensure!(
         app.config.found.is_told(),
-        "The stack was created, and no container of n8n is in it: start n8n by hand, then run this again"
+        hinted(
+            "The stack was created, and no container of n8n is in it",
+            "start n8n by hand, then run this again"
+        )
     );
     Ok(app)
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use super::Parts;
 use crate::app::App;
 use crate::components::drill::{Inconclusive, JOURNAL};
+use crate::process::hinted;
 use crate::report::log;
 use crate::report::units;
 use crate::store::inventory::{self, newest_first};
@@ -108,7 +109,12 @@ pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Poi
         let stamp = name.to_str().and_then(Stamp::parse);
         let point = stamp.and_then(|stamp| points.remove(&stamp));
         return point
-            .with_context(|| format!("There is no recovery point {}: see --list", name.to_string_lossy()))
+            .with_context(|| {
+                hinted(
+                    format_args!("There is no recovery point {}", name.to_string_lossy()),
+                    "test-recovery --list shows those that there are",
+                )
+            })
             .context(Inconclusive)?;
     }
     let wanted = |point: &Result<Point>| match point {

@@ -11,11 +11,14 @@ use super::messages::Printed;
 use super::sql::{self, CountKind};
 use super::Psql;
 use crate::formats::pg_dump::{self, Filter, Strip, TableName};
-use crate::process::{Input, BLOCK};
+use crate::process::{hinted, Input, BLOCK};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
 use crate::store::Stamp;
 use crate::stream::read::read;
+
+/// What to do with a dump that is not loaded here.
+const BY_PSQL: &str = "restore it by psql itself, after a look at it";
 
 /// What becomes of the lines of a dump that say what belongs to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,10 @@ pub enum Privileges {
 /// Refuses what must not reach psql.
 pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
     if summary.creates_database {
-        bail!("The dump creates or connects to a database by itself (pg_dump --create): restore it by psql alone");
+        bail!(hinted(
+            "The dump creates or connects to a database by itself (pg_dump --create)",
+            BY_PSQL
+        ));
     }
     if let Some(line) = summary.command {
         bail!("The dump holds a psql command that pg_dump does not write (line {line}): it is not run");
@@ -41,19 +47,21 @@ pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
         );
     }
     if summary.standard_conforming_strings_off {
-        bail!("The dump turns standard_conforming_strings off: restore it by psql alone, after a look at it");
+        bail!(hinted("The dump turns standard_conforming_strings off", BY_PSQL));
     }
     if let Some(line) = summary.drops {
-        bail!(
-            "The dump drops what is not there in a fresh database (line {line}; pg_dump --clean without --if-exists): \
-             restore it by psql alone"
-        );
+        bail!(hinted(
+            format_args!(
+                "The dump drops what is not there in a fresh database (line {line}; pg_dump --clean without --if-exists)"
+            ),
+            BY_PSQL
+        ));
     }
     if !summary.tables.is_empty() && summary.copies.is_empty() && summary.inserts == 0 {
-        bail!(
-            "The dump holds tables and no rows (pg_dump --schema-only): restore it by psql alone, if that is what you \
-             want"
-        );
+        bail!(hinted(
+            "The dump holds tables and no rows (pg_dump --schema-only)",
+            BY_PSQL
+        ));
     }
     Ok(())
 }

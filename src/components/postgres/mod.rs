@@ -33,7 +33,7 @@ use crate::cli::Row;
 use crate::engine::{Docker, Exec};
 use crate::formats::n8n::Digests;
 use crate::formats::pg_dump;
-use crate::process::{self, Chain, Input};
+use crate::process::{self, hinted, Chain, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::manifest::Point;
@@ -325,8 +325,8 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
     let unknown = |what: &str| text.contains(&format!("FATAL:  {what} \"")) && text.contains("\" does not exist");
     match (unknown("role"), unknown("database")) {
         (false, false) => error,
-        (true, _) => anyhow!("{text} (set POSTGRES_USER in .env to the user of the stack)"),
-        (_, true) => anyhow!("{text} (set POSTGRES_DB in .env to the database of n8n)"),
+        (true, _) => hinted(text, "set POSTGRES_USER in .env to the user of the stack").into(),
+        (_, true) => hinted(text, "set POSTGRES_DB in .env to the database of n8n").into(),
     }
 }
 

@@ -56,7 +56,10 @@ pub struct Plan<'a> {
 pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
     ensure!(
         !(options.in_place && options.keep_old),
-        "--in-place drops the database that --keep-old would keep: choose one of them"
+        hinted(
+            "--in-place drops the database that --keep-old would keep",
+            "choose one of them"
+        )
     );
     let config = &app.config;
     journal.info("Verifying backup file integrity...");
@@ -119,11 +122,13 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         false => Vec::new(),
     };
     if !missing_roles.is_empty() && !options.create_roles {
-        bail!(
-            "The dump names roles that the server does not have: {}. Create them first, or add --create-roles to have \
-             them created without login",
-            missing_roles.join(", ")
-        );
+        bail!(hinted(
+            format_args!(
+                "The dump names roles that the server does not have: {}",
+                missing_roles.join(", ")
+            ),
+            "create them first, or add --create-roles to have them created without login"
+        ));
     }
     compat::check_extras(&sql::parse_named(&blockers)?, config, journal)?;
     compat::check_versions(&summary, &server, options, journal)?;
@@ -180,15 +185,16 @@ fn check_room(
     } else {
         "make room there, or use restore-postgres --in-place, which drops the live database before the load"
     };
-    Err(anyhow!("{hint}")).with_context(|| {
-        format!(
+    bail!(hinted(
+        format_args!(
             "Insufficient disk space in container {} at {}: {} available, {} required",
             app.config.postgres_container,
             server.directory,
             units::available(free),
             units::amount(needed)
-        )
-    })
+        ),
+        hint
+    ))
 }
 
 /// What loading a dump of `bytes` takes at most: rows and indexes, a quarter more than their text, and the log of the
@@ -275,10 +281,15 @@ impl Plan<'_> {
             // The server may not have noticed yet that a stopped container is gone.
             ensure!(
                 Instant::now() < deadline,
-                "Database {} is used by others than n8n's containers ({}): what they write while it is dumped and dropped would be \
-                 lost. Stop them, or add n8n's further containers to BACKUP_N8N_CONTAINERS in .env",
-                self.live(),
-                names.join(", ")
+                hinted(
+                    format_args!(
+                        "Database {} is used by others than n8n's containers ({}): what they write while it is dumped and \
+                         dropped would be lost",
+                        self.live(),
+                        names.join(", ")
+                    ),
+                    "stop them, or add n8n's further containers to BACKUP_N8N_CONTAINERS in .env"
+                )
             );
             thread::sleep(Duration::from_millis(200));
         }

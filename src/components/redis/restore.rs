@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Container, Data, Docker, Exec, Guard, Status};
-use crate::process::Input;
+use crate::process::{hinted, Input};
 use crate::report::log::Journal;
 use crate::stack::LeftHalfDone;
 use crate::store::Kind;
@@ -459,7 +459,10 @@ impl Plan<'_> {
         let live = Redis::live(self.app, &self.docker);
         let info = live.loaded(live.stall, || match self.docker.is_running(name)? {
             true => Ok(()),
-            false => bail!("Redis does not start with the restored data; see: docker logs {name}"),
+            false => bail!(hinted(
+                "Redis does not start with the restored data",
+                format_args!("docker logs {name} says why")
+            )),
         })?;
         self.journal.info("Verifying restore...");
         let now = live.count()?;

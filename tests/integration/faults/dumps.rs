@@ -479,27 +479,24 @@ fn a_dump_of_a_newer_pg_dump_is_loaded() {
 fn a_dump_that_makes_its_own_database_is_refused() {
     let sandbox = Sandbox::new("other").postgres().seeded().build();
     let before = sandbox.fingerprint_postgres();
-    let alone = |what: &str| format!("{what}: restore it by psql alone");
     for (what, program, expected) in [
         (
             "pg_dump --create",
             "pg_dump -C n8n",
-            alone("The dump creates or connects to a database by itself (pg_dump --create)"),
+            "The dump creates or connects to a database by itself (pg_dump --create)",
         ),
-        ("pg_dumpall", "pg_dumpall", CORRUPT.to_owned()),
+        ("pg_dumpall", "pg_dumpall", CORRUPT),
         (
             "pg_dump --clean",
             "pg_dump -c n8n",
-            alone(
-                "The dump drops what is not there in a fresh database (line {}; pg_dump --clean without --if-exists)",
-            ),
+            "The dump drops what is not there in a fresh database (line {}; pg_dump --clean without --if-exists)",
         ),
         (
             "pg_dump --schema-only",
             "pg_dump -s n8n",
-            alone("The dump holds tables and no rows (pg_dump --schema-only)") + "{}",
+            "The dump holds tables and no rows (pg_dump --schema-only)",
         ),
-        ("pg_dump --format=custom", "pg_dump -Fc n8n", CORRUPT.to_owned()),
+        ("pg_dump --format=custom", "pg_dump -Fc n8n", CORRUPT),
     ] {
         case(what, || {
             let container = sandbox.container("postgres");
@@ -507,7 +504,7 @@ fn a_dump_that_makes_its_own_database_is_refused() {
             made.args(["exec", &container, "sh", "-c", &format!("{program} -U n8n")]);
             let path = pack(&sandbox, "other.sql.gz", crate::common::output(made).stdout);
             let outcome = restore(&sandbox, &path);
-            outcome.assert_error(&expected);
+            outcome.assert_error(expected);
             assert!(what != "pg_dumpall" || outcome.log.contains("this is a dump of a whole server (pg_dumpall)"));
             assert_same(&before, &sandbox.fingerprint_postgres());
         });

@@ -203,9 +203,7 @@ fn only_what_is_encrypted_leaves_the_host() {
     let nothing = send(&sandbox);
     assert_eq!(nothing.code, Some(2), "{nothing}");
     sandbox.run("backup-redis", &[]).assert_success();
-    send(&sandbox).assert_error(
-        "The newest recovery point ({}) holds unencrypted files and is not sent: set BACKUP_GPG_PASSPHRASE{}",
-    );
+    send(&sandbox).assert_error("The newest recovery point ({}) holds unencrypted files and is not sent");
     assert!(files(&there).is_empty() && !manifest(&sandbox).contains("# offsite"));
 
     sandbox.set("BACKUP_GPG_PASSPHRASE", PASSPHRASE);
