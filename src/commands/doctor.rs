@@ -17,7 +17,7 @@ use crate::components::COMPONENTS;
 use crate::config::{Config, Encryption};
 use crate::engine::Docker;
 use crate::process::{self, explained};
-use crate::report::channel::channels;
+use crate::report::channels::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::stack::{self, discovery};

@@ -17,6 +17,7 @@ use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::identity::{self, Identity};
+use crate::store::inventory::Inventory;
 use crate::store::manifest::{self, Member, Point, FETCHED};
 use crate::store::marks::{Mark, OffsiteCopy};
 use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
@@ -131,7 +132,7 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
     if !is_there(&app.store.set_path(stamp)) {
         point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
         point.set(FETCHED, &now());
-        point.write(&app.store)?;
+        Inventory::record(&app.store, &mut point)?;
     }
     JOURNAL.success(format_args!(
         "Recovery point {stamp} is in {}",

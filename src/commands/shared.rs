@@ -14,6 +14,7 @@ use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
 use crate::store::identity::Identity;
+use crate::store::inventory::Inventory;
 use crate::store::lock::{component_lock, Attempt, Lock, ProjectLock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
@@ -105,7 +106,7 @@ pub fn record(
         point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
     Identity::of_project(&app.store)?.mark(&mut point);
-    let path = point.write(&app.store)?;
+    let path = Inventory::record(&app.store, &mut point)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)
 }

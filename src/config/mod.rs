@@ -114,7 +114,12 @@ impl Config {
         values: &BTreeMap<String, String>,
         outer: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let source = Source { project, values, outer };
+        let source = Source {
+            project,
+            values,
+            outer,
+            default_of: table::default_of,
+        };
         let mut settings = Values::read(&source)?;
         settings.prefer_own();
         Ok(Self {

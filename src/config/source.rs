@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
-use super::table::SETTINGS;
 use super::{Drill, Secret};
 
 /// Where values come from.
@@ -17,6 +16,8 @@ pub(super) struct Source<'a> {
     pub(super) project: &'a Path,
     pub(super) values: &'a BTreeMap<String, String>,
     pub(super) outer: &'a dyn Fn(&str) -> Option<String>,
+    /// The default of a setting.
+    pub(super) default_of: fn(&str) -> Option<&'static str>,
 }
 
 impl Source<'_> {
@@ -29,10 +30,8 @@ impl Source<'_> {
     pub(super) fn text(&self, name: &str) -> Result<String> {
         let value = match self.value(name) {
             Some(value) => value,
-            None => SETTINGS
-                .iter()
-                .find(|setting| setting.name == name)
-                .map(|setting| setting.default.to_owned())
+            None => (self.default_of)(name)
+                .map(str::to_owned)
                 .with_context(|| format!("{name} is not in the table of settings"))?,
         };
         if value.contains('\0') {

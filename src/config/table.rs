@@ -31,6 +31,12 @@ impl Setting {
     }
 }
 
+/// The default of a setting; none where there is no such setting.
+pub(super) fn default_of(name: &str) -> Option<&'static str> {
+    let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
+    Some(setting.default)
+}
+
 /// Makes of each row a field, the way to read it, and what people are told. A row is
 /// `field: type = parser(range), "NAME", "default", "help";`, the parser a method of [`Source`].
 macro_rules! settings {

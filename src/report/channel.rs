@@ -1,17 +1,11 @@
-//! Who is told how a run of backup-all went. A channel is one file and one line in [`CHANNELS`].
+//! Who is told how a run of backup-all went. A channel is one file and one line in `channels.rs`.
 
 use std::time::Duration;
 
 use anyhow::{anyhow, Result};
 
-use super::hook::Hook;
-use super::metrics::MetricsFile;
-use super::ping::Ping;
 use crate::config::Config;
 use crate::store::{Kind, Stamp};
-
-/// Every channel, in the order in which they are told.
-pub const CHANNELS: &[&dyn Channel] = &[&MetricsFile, &Ping, &Hook];
 
 /// A way to tell others how a run went. It is bounded in time, and its failure is a warning, never that of the run.
 pub trait Channel: Sync {
@@ -31,11 +25,6 @@ pub trait Channel: Sync {
 
     /// Tells how the run ended.
     fn end(&self, config: &Config, outcome: &Outcome) -> Result<()>;
-}
-
-/// The channels that the settings ask for.
-pub fn channels(config: &Config) -> impl Iterator<Item = &'static dyn Channel> + '_ {
-    CHANNELS.iter().copied().filter(|channel| channel.is_on(config))
 }
 
 /// How a run went.

@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod channel;
+pub mod channels;
 pub mod finding;
 mod hook;
 pub mod log;

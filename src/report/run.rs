@@ -8,7 +8,8 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Error, Result};
 
 use super::alarm::{Alarm, LostRun};
-use super::channel::{channels, Channel, Outcome};
+use super::channel::{Channel, Outcome};
+use super::channels::channels;
 use super::log::{self, ascii, Journal};
 use super::panics::caught;
 use crate::config::Config;

@@ -2,7 +2,7 @@
 
 use anyhow::{bail, Result};
 
-use super::copy::find;
+use super::bytes::find;
 use super::lexer::{Lexer, State};
 
 impl Lexer {

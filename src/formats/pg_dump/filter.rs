@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use super::copy::find;
+use super::bytes::find;
 use super::lexer::{Lexer, Stop, MAX_TEXT};
 use super::Summary;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{bail, Result};
 
-use super::copy::{count_newlines, find};
+use super::bytes::{count_newlines, find};
 use super::names::{Column, TableName, Token};
 use super::statement::Statement;
 use super::Summary;

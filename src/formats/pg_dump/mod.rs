@@ -13,6 +13,7 @@
 //! Memory is bounded whatever the input: a token keeps at most 1 KiB of its text and a statement at most 64 tokens,
 //! a line that is held back at most 2 KiB, and each list of the [`Summary`] has its own bound, which its field names.
 
+mod bytes;
 mod command;
 mod copy;
 mod facts;

@@ -2,7 +2,7 @@
 
 use anyhow::{ensure, Context, Result};
 
-use super::copy::find;
+use super::bytes::find;
 use super::lexer::{Lexer, State, Stop};
 use super::names::{Column, TableName};
 use super::Summary;

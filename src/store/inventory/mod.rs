@@ -206,9 +206,16 @@ impl Inventory {
         Ok(found)
     }
 
+    /// Writes the manifest of a new point, with the directories that are away meanwhile. Gives its path.
+    pub fn record(store: &Store, new: &mut Point) -> Result<PathBuf> {
+        let away = Self::take(store).map(|inventory| inventory.away_for(new));
+        new.set_away(&away.unwrap_or_default());
+        new.write(store)
+    }
+
     /// The names of the directories that are away for a point whose manifest is not written yet. Its own files, which lie there
     /// already, tell nothing of those that should be there.
-    pub fn away_for(&self, new: &Point) -> Vec<&'static str> {
+    fn away_for(&self, new: &Point) -> Vec<&'static str> {
         let own = |entry: &Entry| new.members.iter().any(|member| entry.path.ends_with(&member.name));
         let others = self
             .unrecorded

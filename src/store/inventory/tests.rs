@@ -30,7 +30,7 @@ fn add(store: &Store, stamp: &str, begun: Option<&str>) -> Point {
             sha256: "0".repeat(64),
         });
     }
-    point.write(store).unwrap();
+    Inventory::record(store, &mut point).unwrap();
     point
 }
 

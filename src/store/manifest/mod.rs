@@ -14,7 +14,6 @@ use chrono::DateTime;
 
 use crate::formats::text::ascii;
 use crate::store::atomic::{self, Access};
-use crate::store::inventory::Inventory;
 use crate::store::lock::{component_lock, InUse, Lock};
 use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy, Pin};
 use crate::store::{is_there, make_dir, Kind, Stamp, Store};
@@ -121,6 +120,14 @@ impl Point {
             .fact("begun")
             .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
         begun.map_or_else(|| self.stamp.time(), SystemTime::from)
+    }
+
+    /// Notes the directories below `backups/` that are away while it is made.
+    pub fn set_away(&mut self, names: &[&str]) {
+        self.unset(AWAY);
+        if !names.is_empty() {
+            self.set(AWAY, &names.join(" "));
+        }
     }
 
     /// Whether a directory below `backups/` was away when it was made ([`Away`](super::inventory::Away)).
@@ -272,11 +279,6 @@ impl Point {
     /// Writes the manifest of a new point: whole, or not at all. Another run that began in the same second may have taken
     /// the name; the point then gets that of a later second.
     pub fn write(&mut self, store: &Store) -> Result<PathBuf> {
-        let away = Inventory::take(store).map(|inventory| inventory.away_for(self));
-        self.unset(AWAY);
-        if let Some(away) = away.ok().filter(|away| !away.is_empty()) {
-            self.set(AWAY, &away.join(" "));
-        }
         let _lock = lock(store)?;
         while self.path(store).symlink_metadata().is_ok() {
             self.stamp = self.stamp.next();
