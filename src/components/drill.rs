@@ -144,6 +144,17 @@ impl<'a> DrillEnv<'a> {
         Ok((env, left))
     }
 
+    /// An env for a look at `point`. Drills may be at work, whose containers are others.
+    pub fn beside(app: &'a App, point: &'a Point) -> Result<Self> {
+        Ok(Self {
+            app,
+            docker: app.docker()?,
+            point,
+            postgres_image: None,
+            owner: format!("{}-look", app.owner()),
+        })
+    }
+
     /// The file of a member.
     pub fn path(&self, member: &Member) -> PathBuf {
         self.app.store.root().join(&member.name)

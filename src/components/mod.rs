@@ -14,6 +14,7 @@ mod postgres;
 mod redis;
 mod run;
 mod sqlite;
+mod tables;
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,8 +36,8 @@ use crate::store::{Entry, Kind};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
-pub use postgres::{put_rows, read_tables, How, Put};
 pub use run::BackupRun;
+pub use tables::{put_rows, read_backup, read_tables, How, Put};
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::common::servers::{next, serve};
 use crate::common::{mode, repository, sh, Outcome, Sandbox};
 
 const HOOK: &str = "i4YonIkhBdusvbhG";
@@ -80,7 +81,7 @@ fn a_dump_tells_its_workflows_without_docker() {
     assert!(
         credentials
             .stdout
-            .contains("Old header  O W <owner@example.com>  Uses credential\n"),
+            .contains("Old header  O W <owner@example.com>  not tried  Uses credential\n"),
         "{credentials}"
     );
     credentials.assert_never_says("U2FsdGVkX1");
@@ -98,9 +99,24 @@ fn a_dump_tells_its_workflows_without_docker() {
         "There is no recovery point 20200101_000000",
     );
     // Names are not to do anything to a terminal.
-    let odd = changed(&sandbox, "odd.sql.gz", "s/^Invoices\\t/a\\x1b[31m\\\\n\\\\tb\\t/");
+    let odd = changed(
+        &sandbox,
+        "odd.sql.gz",
+        "s/^Invoices\\t/a\\x1b[31m\\\\n\\\\tb\u{202e}c\\t/",
+    );
     let listed = workflows(&sandbox, &["workflows", path(&odd)]);
-    assert!(listed.stdout.contains("a\\u{1b}[31m\\n\\tb"), "{listed}");
+    assert!(listed.stdout.contains("a\\u{1b}[31m\\n\\tb\\u{202e}c"), "{listed}");
+    // The key is in a recovery point.
+    assert!(
+        credentials.stdout.contains("  not tried  ") && credentials.stdout.contains("The key was not tried: the file"),
+        "{credentials}"
+    );
+    let credentials = workflows(&sandbox, &["credentials", path(&file), "--json"]);
+    assert_eq!(
+        credentials.stdout.matches("\"opens\": null").count(),
+        4,
+        "{credentials}"
+    );
 }
 
 #[test]
@@ -163,6 +179,29 @@ fn an_export_is_whole_or_not_there() {
         "{text}"
     );
     assert!(text.contains("\"versionMetadata\": {\n    \"name\": \"v2\""), "{text}");
+    fs::remove_dir_all(&to).unwrap();
+
+    // IDs and names that are the same where case is not told apart, text that no Rust string holds, and what a killed run left.
+    let left = to.with_file_name(".out.n8n-backup.partial");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("old.json"), "{").unwrap();
+    let odd = changed(
+        &sandbox,
+        "case.sql.gz",
+        "s/^Uses credential\\t/HOOK\\t/; s/MFqBLQ4Zvaa8GZ2a/I4YONIKHBDUSVBHG/; s/\"name\":\"answer\"/\"name\":\"\\\\\\\\ud83d \\\\\\\\u0000\"/",
+    );
+    export(&odd, &[]).assert_success();
+    assert_eq!(
+        names(&to),
+        [
+            "HOOK-I4YONIKHBDUSVBHG.json".to_owned(),
+            format!("Hook-{HOOK}_2.json"),
+            format!("Invoices-{INVOICES}.json")
+        ]
+    );
+    let text = fs::read_to_string(to.join(format!("Hook-{HOOK}_2.json"))).unwrap();
+    assert!(text.contains("\"name\": \"\\ud83d \\u0000\""), "{text}");
+    assert!(!left.exists());
     fs::remove_dir_all(&to).unwrap();
 
     // What cannot be read is named, and the others are there; names of files are safe, and one alone comes by its ID.
@@ -320,7 +359,11 @@ fn one_workflow_comes_back_into_the_live_database() {
     assert_eq!(state().trim(), "t|0943c66e-3813-4ce9-b55d-286a17ea35c8");
 
     // As a copy, beside the one that is active: everything that must be unique is new.
-    restore(&[HOOK, "--as-copy"]).assert_success();
+    let outcome = restore(&[HOOK, "--as-copy"]);
+    outcome.assert_log_has(
+        "workflows restore",
+        "WARN Its webhooks have the paths of the original (hook), and n8n registers one of the two only{}",
+    );
     let copies = sandbox.psql("SELECT id FROM workflow_entity WHERE name = 'Hook' AND NOT active");
     let copy = copies.trim();
     assert!(copy.len() == 16 && copy != HOOK, "{copies}");
@@ -407,10 +450,18 @@ fn each_backup_tells_what_has_changed() {
         Some("INFO Since the last backup: 6 workflows added")
     );
     sandbox.psql("DELETE FROM workflow_entity WHERE id LIKE 'w_'");
+    let (address, requests) = serve(0);
+    sandbox.set("BACKUP_PING_URL", &address);
     let line = since().unwrap_or_default();
     assert!(
         line.starts_with("WARN Since the last backup: 6 workflows deleted (n\\n1, "),
         "{line}"
+    );
+    assert_eq!(next(&requests).line, "POST /start");
+    let told = next(&requests).body;
+    assert!(
+        told.contains("Since the last backup: 6 workflows deleted (n\\n1, "),
+        "{told}"
     );
 }
 

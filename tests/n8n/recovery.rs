@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::common::point::{edit, encrypt, fact, manifest};
 use crate::common::{await_true, n8n, sh, Outcome, Sandbox};
 use crate::stack::{self, answers, start, state};
+use crate::workflows;
 
 #[track_caller]
 fn assert_says(outcome: &Outcome, text: &str) {
@@ -67,6 +68,8 @@ fn a_real_stack_is_drilled_lost_and_restored() {
     ]);
     sandbox.run("restore-all", &["latest", "--yes"]).assert_success();
     start(&sandbox);
+    workflows::come_back(&sandbox);
+    workflows::start_none(&sandbox);
 }
 
 #[test]

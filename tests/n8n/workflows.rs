@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::common::{done, n8n, sh, Sandbox};
+use crate::common::sqlite::{on_sqlite, FILE, HOME};
+use crate::common::{assert_same, await_true, done, n8n, output, sh, Sandbox};
 use crate::stack;
 
 /// Prints how many workflows two exports have, and the keys whose parsed values differ in any of them.
@@ -104,4 +107,214 @@ fn an_export_is_what_n8n_exports_and_imports() {
         compare("/x/ours", "/x/again.json").trim(),
         "3 3 active activeVersionId shared versionId"
     );
+}
+
+const HOOK: &str = "i4YonIkhBdusvbhG";
+const VERSION: &str = "0943c66e-3813-4ce9-b55d-286a17ea35c8";
+
+/// Asks n8n's own interface, logged in as its owner; n8n takes few logins a minute, so that the cookie is kept.
+const ASK: &str = r#"
+const fs = require('fs');
+const ask = (method, path, body, cookie) => fetch(`http://127.0.0.1:5999${path}`, { method, body,
+  headers: { 'content-type': 'application/json', cookie }, signal: AbortSignal.timeout(60000) });
+(async () => {
+  if (!fs.existsSync('/tmp/cookie')) {
+    const login = await ask('POST', '/rest/login', JSON.stringify({ emailOrLdapLoginId: 'owner@example.com', password: 'Secret-of-test-1' }), '');
+    if (login.status !== 200) throw new Error(`login: ${login.status}`);
+    fs.writeFileSync('/tmp/cookie', login.headers.get('set-cookie').split(';')[0]);
+  }
+  const [method, path, body] = process.argv.slice(1);
+  const answer = await ask(method, path, body, fs.readFileSync('/tmp/cookie', 'utf8'));
+  console.log(answer.status, await answer.text());
+})();
+"#;
+
+/// What n8n answers: the status and the text.
+fn ask(sandbox: &Sandbox, method: &str, path: &str, body: Option<&str>) -> String {
+    let container = sandbox.container("n8n-main");
+    let mut args = vec!["exec", &container, "node", "-e", ASK, method, path];
+    args.extend(body);
+    sandbox.docker(&args)
+}
+
+/// Waits until n8n's webhook answers, or no more.
+fn await_hook(sandbox: &Sandbox, answers: bool) {
+    await_true("the webhook is not as it should be", || {
+        stack::answers(sandbox) == answers
+    });
+}
+
+/// Deletes the workflow `Hook` as its owner does, and brings it back while n8n runs.
+pub fn come_back(sandbox: &Sandbox) {
+    let hash = "const { createRequire } = require('module'); const bin = require('fs').realpathSync(process.argv[1]); \
+                console.log(createRequire(bin)('bcryptjs').hashSync('Secret-of-test-1', 10))";
+    let find = "exec node -e \"$1\" \"$(command -v n8n)\"";
+    let main = sandbox.container("n8n-main");
+    let hash = sandbox.docker(&["exec", &main, "sh", "-c", find, "sh", hash]);
+    sandbox.psql(&format!(
+        "UPDATE \"user\" SET password = '{}' WHERE email = 'owner@example.com'",
+        hash.trim()
+    ));
+    let path = format!("/rest/workflows/{HOOK}");
+    let restore = |args: &[&str]| {
+        let dump = n8n::data("n8n.sql.gz");
+        let args = [
+            &["workflows", "restore", HOOK, "--from", dump.to_str().unwrap(), "--yes"],
+            args,
+        ]
+        .concat();
+        let outcome = sandbox.binary().args(&args).run();
+        outcome.assert_success();
+        outcome
+    };
+    let delete = || {
+        ask(sandbox, "POST", &format!("{path}/archive"), Some("{}"));
+        await_true("n8n does not delete the workflow", || {
+            ask(sandbox, "DELETE", &path, None);
+            ask(sandbox, "GET", &path, None).starts_with("404")
+        });
+        await_hook(sandbox, false);
+    };
+    let activate = |id: &str, version: &str| {
+        let body = format!("{{\"versionId\":\"{version}\"}}");
+        ask(sandbox, "POST", &format!("/rest/workflows/{id}/activate"), Some(&body))
+    };
+
+    delete();
+    restore(&[]);
+    let all = ask(sandbox, "GET", "/rest/workflows", None);
+    assert!(all.starts_with("200 ") && all.contains(HOOK), "{all}");
+    let shown = ask(sandbox, "GET", &path, None);
+    assert!(shown.starts_with("200 ") && shown.contains("forty two"), "{shown}");
+    let answer = activate(HOOK, VERSION);
+    assert!(answer.starts_with("200 "), "{answer}");
+    await_hook(sandbox, true);
+
+    // A copy is n8n's as well; on the path of the original n8n activates it no more than one that it duplicates itself.
+    restore(&["--as-copy"]);
+    let copy = sandbox.psql(&format!(
+        "SELECT id, \"versionId\" FROM workflow_entity WHERE name = 'Hook' AND id <> '{HOOK}'"
+    ));
+    let (copy, version) = copy.trim().split_once('|').unwrap();
+    let answer = activate(copy, version);
+    assert!(
+        answer.starts_with("409 ") && answer.contains("conflict with one of the webhooks"),
+        "{answer}"
+    );
+    let path_changed = "nodes = replace(nodes::text, '\"path\":\"hook\"', '\"path\":\"hook2\"')::json";
+    sandbox.psql(&format!(
+        "UPDATE workflow_entity SET {path_changed} WHERE id = '{copy}'; UPDATE workflow_history SET {path_changed} WHERE \"workflowId\" = '{copy}'"
+    ));
+    let answer = activate(copy, version);
+    assert!(answer.starts_with("200 "), "{answer}");
+    await_true("the copy does not answer", || {
+        ask(sandbox, "GET", "/webhook/hook2", None).starts_with("200 {\"answer\":\"forty two")
+    });
+    assert!(stack::answers(sandbox));
+
+    // Activated by us, it waits for n8n to start.
+    ask(
+        sandbox,
+        "POST",
+        &format!("/rest/workflows/{copy}/deactivate"),
+        Some("{}"),
+    );
+    delete();
+    restore(&["--activate"]).assert_log_has("workflows restore", "WARN n8n must be restarted{}");
+    assert!(!stack::answers(sandbox));
+    sandbox.docker(&["restart", &main, &sandbox.container("n8n-worker")]);
+    stack::start(sandbox);
+}
+
+/// A copy of the recovery point `latest` on a test host, where no workflow starts.
+pub fn start_none(sandbox: &Sandbox) {
+    let n8n = ["n8n-main", "n8n-worker"].map(|name| sandbox.container(name));
+    sandbox.docker(&["stop", &n8n[0], &n8n[1]]);
+    let outcome = sandbox.run("restore-all", &["latest", "--yes", "--deactivate"]);
+    outcome.assert_success();
+    sandbox.docker(&["start", &n8n[0], &n8n[1]]);
+    let begun = Instant::now();
+    while !ready(&n8n[0]) {
+        assert!(begun.elapsed() < Duration::from_secs(600), "n8n does not start");
+        thread::sleep(Duration::from_secs(1));
+    }
+    thread::sleep(Duration::from_secs(10));
+    assert!(!stack::answers(sandbox));
+    let active = sandbox.psql(
+        "SELECT (SELECT count(*) FROM workflow_entity WHERE active), (SELECT count(*) FROM webhook_entity), \
+         (SELECT count(*) FROM workflow_entity)",
+    );
+    assert!(active.trim().starts_with("0|0|"), "{active}");
+    assert!(!active.trim().ends_with("|0"), "{active}");
+}
+
+/// Whether n8n has started.
+fn ready(container: &str) -> bool {
+    let script = "fetch('http://127.0.0.1:5999/healthz/readiness', { signal: AbortSignal.timeout(9000) }).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))";
+    let mut ask = Command::new("docker");
+    ask.args(["exec", container, "node", "-e", script]);
+    output(ask).status.success()
+}
+
+#[test]
+fn workflows_come_out_of_sqlite_and_back() {
+    let sandbox = on_sqlite("wf-sqlite", "A=1", HOME);
+    sandbox.sql("ALTER TABLE workflow_entity ADD COLUMN extra text");
+    sandbox.sql("UPDATE workflow_entity SET nodes = '[{\"name\":\"Tab\\t\\\\\"}]', extra = 'a' || char(9, 10, 92) || 'b' WHERE id = 'w3'");
+    sandbox.locked("backup-all", &[]).assert_success();
+    let run = |args: &[&str]| {
+        sandbox
+            .binary()
+            .args(args)
+            .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+            .run()
+    };
+    let listed = run(&["workflows", "--json"]);
+    listed.assert_success();
+    assert_eq!(listed.stdout.matches("\"active\": true").count(), 20, "{listed}");
+    let credentials = run(&["credentials", "--json"]);
+    assert_eq!(
+        credentials.stdout.matches("\"opens\": true").count(),
+        5,
+        "{credentials}"
+    );
+    let to = sandbox.aside("out");
+    run(&["workflows", "export", "--to", to.to_str().unwrap(), "w3"]).assert_success();
+    let text = fs::read_to_string(to.join("Flow_\u{e4}_3-w3.json")).unwrap();
+    assert!(
+        text.contains("\"name\": \"Tab\\t\\\\\"") && text.contains("\"extra\": \"a\\t\\n\\\\b\""),
+        "{text}"
+    );
+    let diff = || run(&["workflows", "diff", "latest"]);
+    assert_eq!((diff().code, diff().stdout.as_str()), (Some(0), ""), "{}", diff());
+
+    sandbox
+        .sql("DELETE FROM workflow_entity WHERE id = 'w3'; UPDATE workflow_entity SET name = 'Spoilt' WHERE id = 'w4'");
+    let told = diff();
+    assert_eq!(told.code, Some(1), "{told}");
+    assert!(
+        told.stdout.contains("removed: Flow \\u{e4} 3 (w3)") && told.stdout.contains("renamed: Spoilt (w4)"),
+        "{told}"
+    );
+    let restore = |args: &[&str]| run(&[&["workflows", "restore", "--yes"], args].concat());
+    restore(&["w3"]).assert_success();
+    restore(&["w4"]).assert_error("Workflow Flow \\u{e4} 4 (w4) is active now{}");
+    restore(&["w4", "--force"]).assert_success();
+    let left = "deactivated: Flow \\u{e4} 3 (w3)\ndeactivated: Flow \\u{e4} 4 (w4)\n";
+    assert_eq!(diff().stdout, left, "{}", diff());
+    let dumped = sandbox.dump_sqlite(FILE);
+    assert!(dumped.contains("a\\t\\n\\\\b"), "{dumped}");
+
+    sandbox.sql("DELETE FROM workflow_entity WHERE id = 'w3'; ALTER TABLE workflow_entity DROP COLUMN extra");
+    let before = sandbox.dump_sqlite(FILE);
+    let refused = restore(&["w3"]);
+    refused.assert_error("The workflow was not restored, and nothing was changed");
+    refused.assert_log_has(
+        "workflows restore",
+        "ERROR Cause: {}lacks columns that are in the backup: workflow_entity.extra",
+    );
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    sandbox.sql("DELETE FROM credentials_entity WHERE id = 'c1'");
+    let back = run(&["credentials", "restore", "c1", "--yes"]);
+    back.assert_log_has("credentials restore", "SUCCESS Credential restored: Cred 1 (c1)");
 }

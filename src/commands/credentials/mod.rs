@@ -2,16 +2,21 @@
 
 pub mod restore;
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
 
 use super::list::table;
 use super::shared::open;
 use super::workflows::print;
-use super::workflows::source::{dump_of, read};
+use super::workflows::source::{dump_of, read, Dump};
 use super::{Command, Run};
+use crate::app::App;
 use crate::cli::{Flag, Row};
+use crate::components::drill::DrillEnv;
+use crate::components::key_proof::not_opened;
 use crate::formats::json::Json;
-use crate::formats::n8n::{Credentials, Directory};
+use crate::formats::n8n::{Credentials, Directory, Record};
 use crate::formats::text::ascii;
 use crate::report::log::Journal;
 
@@ -22,8 +27,9 @@ pub const COMMAND: Command = Command {
         name: "credentials",
         summary: "list the credentials in a recovery point or a dump, without their contents",
         details:
-            "Their names and types, and the workflows that use them. SET, FILE: see 'workflows'. What they hold stays\n\
-                  encrypted and is not looked at: test-recovery proves that the point's key opens them.",
+            "Their names and types, the workflows that use them, and whether the recovery point's key opens them. That\n\
+                  is tried where n8n's image is here, in a container without network, and nothing that it opens leaves it.\n\
+                  SET, FILE: see 'workflows'.",
         operand: Some("[SET|FILE]"),
         flags: &[JSON],
         ..Row::TELLS
@@ -31,15 +37,35 @@ pub const COMMAND: Command = Command {
     run: Run::Project(|project, call| {
         let app = open(project, call)?;
         let dump = dump_of(&app, call.operand.as_deref())?;
-        let (credentials, directory) = read(&app, &dump.path, Credentials::default())?;
-        tell(credentials, &directory, call.has(&JSON))
+        let (credentials, directory) = read(&app, &dump, Credentials::default())?;
+        let opened = opened(&app, &dump, &credentials, &directory);
+        tell(credentials, &directory, &opened, call.has(&JSON))
     }),
 };
 
 const JOURNAL: Journal = Journal::new("credentials");
 
+/// Which credentials the key does not open, as far as that is certain.
+fn opened(app: &App, dump: &Dump, credentials: &Credentials, directory: &Directory) -> Result<BTreeMap<String, bool>> {
+    if credentials.rows.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let point = dump.point.as_ref();
+    let point = point.context("the file belongs to no recovery point, which would hold the key")?;
+    not_opened(&DrillEnv::beside(app, point)?, credentials.sealed(directory))
+}
+
 /// Prints the list. Gives the exit code.
-fn tell(mut credentials: Credentials, directory: &Directory, json: bool) -> Result<u8> {
+fn tell(
+    mut credentials: Credentials,
+    directory: &Directory,
+    sealed: &Result<BTreeMap<String, bool>>,
+    json: bool,
+) -> Result<u8> {
+    let opens = |row: &Record| match sealed.as_ref().ok()?.get(row.text("id")) {
+        None => Some(true),
+        Some(certain) => certain.then_some(false),
+    };
     credentials
         .rows
         .sort_by(|a, b| (a.text("name"), a.text("id")).cmp(&(b.text("name"), b.text("id"))));
@@ -54,6 +80,7 @@ fn tell(mut credentials: Credentials, directory: &Directory, json: bool) -> Resu
                     ("type", Json::text(row.text("type"))),
                     ("updated", Json::maybe(row.time("updatedAt"))),
                     ("owner", Json::maybe(directory.credential_owner(row.text("id")))),
+                    ("opens", opens(row).map_or(Json::Null, Json::Bool)),
                     ("workflows", Json::List(uses.collect())),
                 ])
             });
@@ -61,7 +88,9 @@ fn tell(mut credentials: Credentials, directory: &Directory, json: bool) -> Resu
         }
         false if rows.is_empty() => "There is no credential.\n".to_owned(),
         false => {
-            let head = ["ID", "TYPE", "NAME", "OWNER", "USED BY"].map(str::to_owned).to_vec();
+            let head = ["ID", "TYPE", "NAME", "OWNER", "KEY", "USED BY"]
+                .map(str::to_owned)
+                .to_vec();
             let cells = rows.iter().map(|row| {
                 let uses: Vec<String> = credentials.uses(row).into_iter().map(ascii).collect();
                 vec![
@@ -69,6 +98,12 @@ fn tell(mut credentials: Credentials, directory: &Directory, json: bool) -> Resu
                     ascii(row.text("type")),
                     ascii(row.text("name")),
                     ascii(directory.credential_owner(row.text("id")).unwrap_or("-")),
+                    match opens(row) {
+                        Some(true) => "opens it",
+                        Some(false) => "does not",
+                        None => "not tried",
+                    }
+                    .to_owned(),
                     if uses.is_empty() {
                         "-".to_owned()
                     } else {
@@ -78,6 +113,9 @@ fn tell(mut credentials: Credentials, directory: &Directory, json: bool) -> Resu
             });
             let mut text = String::new();
             table(&mut text, &[head].into_iter().chain(cells).collect::<Vec<_>>());
+            if let Err(why) = sealed {
+                text.push_str(&format!("The key was not tried: {}\n", ascii(&format!("{why:#}"))));
+            }
             text
         }
     };

@@ -58,7 +58,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     log::check_started()?;
     app.check_encryption(JOURNAL)?;
     let dump = dump_of(app, call.value(&FROM))?;
-    let (backup, then) = read(app, &dump.path, All::default())?;
+    let (backup, then) = read(app, &dump, All::default())?;
     let Some(credential) = backup.0.get(&id) else {
         let known = backup.0.values().map(|row| (row.text("id"), row.text("name")));
         bail!(

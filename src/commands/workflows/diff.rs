@@ -64,7 +64,7 @@ impl Side {
 
     fn read<V: Visitor>(&self, app: &App, visitor: V) -> Result<V> {
         match self {
-            Self::Dump(dump) => read(app, &dump.path, visitor),
+            Self::Dump(dump) => read(app, dump, visitor),
             Self::Live => read_live(app, visitor),
         }
         .map(|(visitor, _)| visitor)

@@ -54,7 +54,7 @@ pub const COMMAND: Command = Command {
             with_history: call.has(&HISTORY),
             ..Export::new(&staging)
         };
-        let (export, directory) = read(&app, &dump.path, export)?;
+        let (export, directory) = read(&app, &dump, export)?;
         finish(export, &directory, &ids, staging)
     }),
 };

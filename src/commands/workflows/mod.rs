@@ -32,8 +32,9 @@ pub const COMMAND: Command = Command {
         name: "workflows",
         summary: "list the workflows in a recovery point or a dump",
         details: "SET is the stamp of a recovery point (YYYYMMDD_HHMMSS) or 'latest', FILE a dump (.sql.gz); without\n\
-                  either, it is the latest. Reads the dump alone: neither docker nor n8n is needed. Exits 1 when a\n\
-                  workflow cannot be read; the others are listed all the same.",
+                  either, it is the latest. Reads the dump alone: neither docker nor n8n is needed. A database in SQLite\n\
+                  is read by Node.js of n8n's image, in a container. Exits 1 when a workflow cannot be read; the others\n\
+                  are listed all the same.",
         operand: Some("[SET|FILE]"),
         flags: &[FIND, JSON],
         ..Row::TELLS
@@ -42,7 +43,7 @@ pub const COMMAND: Command = Command {
         let app = open(project, call)?;
         let dump = dump_of(&app, call.operand.as_deref())?;
         let find = call.value(&FIND).map(|text| text.to_string_lossy().into_owned());
-        let (listing, directory) = read(&app, &dump.path, Listing::new(find.as_deref()))?;
+        let (listing, directory) = read(&app, &dump, Listing::new(find.as_deref()))?;
         tell(listing.entries, &directory, call.has(&JSON))
     }),
 };

@@ -12,7 +12,7 @@ use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
 use crate::commands::{Command, Run};
 use crate::components::{put_rows, How, Put, YES};
-use crate::formats::json::Json;
+use crate::formats::json::{self, Json};
 use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
 use crate::process::hinted;
@@ -27,7 +27,7 @@ pub const FROM: Flag = Flag::new(
 .value("SET");
 const AS_COPY: Flag = Flag::new(
     "as-copy",
-    "under a new ID and with new webhook IDs, beside the one that is there",
+    "under a new ID and with new webhook IDs, beside the one that is there; paths of webhooks stay",
 );
 const ACTIVATE: Flag = Flag::new("activate", "active; n8n must be restarted for that");
 pub const PROJECT: Flag = Flag::new("project", "into this project, outside of folders").value("ID");
@@ -97,7 +97,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     log::check_started()?;
     app.check_encryption(JOURNAL)?;
     let dump = dump_of(app, call.value(&FROM))?;
-    let (backup, then) = read(app, &dump.path, One::of(&id))?;
+    let (backup, then) = read(app, &dump, One::of(&id))?;
     let Some(workflow) = backup.workflow else {
         let known = backup.known.iter().map(|(id, name)| (id.as_str(), name.as_str()));
         bail!(
@@ -128,9 +128,10 @@ fn run(app: &App, call: &Call) -> Result<()> {
             )
         );
     }
-    if as_copy {
-        restored.renew()?;
-    }
+    let kept_paths = match as_copy {
+        true => restored.renew()?,
+        false => Vec::new(),
+    };
     restored.deactivate();
     let project = call
         .value(&PROJECT)
@@ -175,6 +176,14 @@ fn run(app: &App, call: &Call) -> Result<()> {
         ascii(restored.workflow.text("id")),
         dump.path.display()
     ));
+    if !kept_paths.is_empty() {
+        let paths: Vec<String> = kept_paths.iter().map(|path| ascii(path)).collect();
+        JOURNAL.warn(format_args!(
+            "Its webhooks have the paths of the original ({}), and n8n registers one of the two only: change them in the copy before \
+             you activate it",
+            paths.join(", ")
+        ));
+    }
     if activate || replaced.is_some_and(|replaced| replaced.is("active")) {
         JOURNAL.warn("n8n must be restarted: it learns which workflows are active when it starts");
     }
@@ -266,28 +275,36 @@ impl Restored {
         self.workflow.set("activeVersionId", None);
     }
 
-    /// Gives the workflow, its versions and its webhooks new IDs.
-    fn renew(&mut self) -> Result<()> {
+    /// Gives the workflow, its versions and its webhooks new IDs. Paths of webhooks that people chose stay; gives those.
+    fn renew(&mut self) -> Result<Vec<String>> {
         let id = new_id()?;
-        let mut nodes = String::new();
-        let mut renamed = Vec::new();
+        let mut renamed: Vec<(String, String)> = Vec::new();
+        let mut paths = Vec::new();
         for row in self.versions.iter().chain([&self.workflow]) {
             let parsed = Json::parse_lossy(row.text("nodes")).context("The workflow's nodes cannot be read")?;
-            for webhook in parsed.items().iter().filter_map(|node| node.get("webhookId")?.as_str()) {
-                // A path that is the same text is meant to be the same.
-                if webhook.len() >= 16 && !renamed.iter().any(|(old, _)| old == webhook) {
+            paths.clear();
+            for node in parsed.items() {
+                let Some(webhook) = node.get("webhookId").and_then(Json::as_str) else {
+                    continue;
+                };
+                if !renamed.iter().any(|(old, _)| old == webhook) {
                     renamed.push((webhook.to_owned(), new_uuid()?));
                 }
+                let path = node.get("parameters").and_then(|values| values.get("path")?.as_str());
+                // With a part that varies, n8n puts the ID in front of it.
+                paths.extend(
+                    path.filter(|path| (*path != webhook || path.len() < 16) && !path.contains(':'))
+                        .map(str::to_owned),
+                );
             }
         }
         let current = self.workflow.get("versionId").map(str::to_owned);
         for row in self.versions.iter_mut().chain([&mut self.workflow]) {
-            nodes.clear();
-            nodes.push_str(row.text("nodes"));
+            let mut nodes = row.text("nodes").to_owned();
             for (old, new) in &renamed {
-                nodes = nodes.replace(old.as_str(), new);
+                nodes = with_webhook(&nodes, old, new);
             }
-            row.set("nodes", Some(nodes.clone()));
+            row.set("nodes", Some(nodes));
         }
         let mut new_current = None;
         for version in &mut self.versions {
@@ -301,7 +318,8 @@ impl Restored {
         self.workflow
             .set("versionId", Some(new_current.map_or_else(new_uuid, Ok)?));
         self.workflow.set("id", Some(id));
-        Ok(())
+        paths.dedup();
+        Ok(paths)
     }
 
     /// The rows of the transaction. Foreign keys lead from versions, shares and tags to the workflow, and from its
@@ -364,6 +382,27 @@ impl Restored {
     }
 }
 
+/// The text of nodes with another webhook ID. A path that is the ID changes with it; a short one is a path that somebody chose.
+fn with_webhook(nodes: &str, old: &str, new: &str) -> String {
+    let names = ["\"webhookId\"", "\"path\""];
+    let names = if old.len() < 16 { &names[..1] } else { &names[..] };
+    let mut old_text = String::new();
+    json::string(old, &mut old_text);
+    let mut text = String::with_capacity(nodes.len());
+    let mut rest = nodes;
+    // Nothing else of the text may change, which may hold what no Rust string can.
+    while let Some(at) = rest.find(&old_text) {
+        let before = rest[..at].trim_end().strip_suffix(':').map_or("", str::trim_end);
+        text.push_str(&rest[..at]);
+        rest = &rest[at + old_text.len()..];
+        match names.iter().any(|name| before.ends_with(name)) {
+            true => json::string(new, &mut text),
+            false => text.push_str(&old_text),
+        }
+    }
+    text + rest
+}
+
 /// Rows of a table with all of their columns but those in `without`.
 pub fn put(now: &Directory, table: Table, how: How, rows: &[&Record], without: &[&str]) -> Put {
     let wanted = |name: &str| !without.contains(&name);
@@ -402,4 +441,23 @@ fn new_id() -> Result<String> {
         .take(16)
         .map(|byte| char::from(SIGNS[usize::from(byte % 62)]))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn webhooks_get_new_ids_and_keep_the_paths_that_people_chose() {
+        let long = "5f3e8b1a-0000-4000-8000-000000000001";
+        let nodes = format!(
+            r#"[{{"webhookId" : "{long}","parameters":{{"path":"{long}","note":"{long} \"webhookId\":\"{long}\" \ud83d"}}}}]"#
+        );
+        let changed = nodes.replacen(&format!("\"{long}\""), "\"new\"", 2);
+        assert_eq!(with_webhook(&nodes, long, "new"), changed);
+        assert_eq!(
+            with_webhook(r#"{"webhookId":"a","parameters":{"path":"a"}}"#, "a", "new"),
+            r#"{"webhookId":"new","parameters":{"path":"a"}}"#
+        );
+    }
 }

@@ -8,15 +8,18 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::app::App;
 use crate::cli::suggestion;
+use crate::components::{read_backup, read_tables};
 use crate::formats::n8n::{Directory, Reader, Table, Visitor};
 use crate::store::lock::InUse;
 use crate::store::manifest::Point;
 use crate::store::{inventory, is_there, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
-use crate::stream::read::observe;
 
-/// A dump, held against the retention of other runs.
+/// A backup of the database, held against the retention of other runs.
 pub struct Dump {
     pub path: PathBuf,
+    kind: Kind,
+    /// The recovery point that it belongs to.
+    pub point: Option<Point>,
     _used: Vec<InUse>,
 }
 
@@ -40,14 +43,20 @@ pub fn dump_of(app: &App, name: Option<&OsStr>) -> Result<Dump> {
         return of_stamp(app, stamp);
     }
     let plain = text.strip_suffix(ENCRYPTED).unwrap_or(&text);
-    ensure!(
-        path.is_file() && (plain.ends_with(".sql") || plain.ends_with(".sql.gz")),
-        "{} is no dump: its name must end with .sql.gz",
-        path.display()
-    );
+    let ends = |name: &str| plain.strip_suffix(".gz").unwrap_or(plain).ends_with(name);
+    let kinds = [(".sql", Kind::Postgres), (".sqlite", Kind::Sqlite)].into_iter();
+    let kind = kinds.filter(|(name, _)| ends(name)).map(|(_, kind)| kind).next();
+    let kind = kind.filter(|_| path.is_file()).with_context(|| {
+        format!(
+            "{} is no dump: its name must end with .sql.gz, or .sqlite.gz",
+            path.display()
+        )
+    })?;
     Ok(Dump {
         path: path.to_owned(),
+        kind,
         _used: InUse::hold([path])?,
+        point: inventory::point_of(&app.store, path)?.map(|(point, _)| point),
     })
 }
 
@@ -58,18 +67,15 @@ fn of_stamp(app: &App, stamp: Stamp) -> Result<Dump> {
 }
 
 fn of_point(app: &App, point: &Point) -> Result<Dump> {
-    let member = point
-        .member(Kind::Postgres)
-        .with_context(|| match point.member(Kind::Sqlite) {
-            Some(_) => format!(
-                "Recovery point {} holds a SQLite database: workflows are read in dumps of PostgreSQL only",
-                point.stamp
-            ),
-            None => format!("Recovery point {} holds no dump of the database", point.stamp),
-        })?;
+    let member = [Kind::Postgres, Kind::Sqlite]
+        .iter()
+        .find_map(|kind| point.member(*kind));
+    let member = member.with_context(|| format!("Recovery point {} holds no dump of the database", point.stamp))?;
     Ok(Dump {
         _used: point.hold(&app.store)?,
         path: app.store.root().join(&member.name),
+        kind: member.kind,
+        point: Some(point.clone()),
     })
 }
 
@@ -83,16 +89,18 @@ fn latest(app: &App) -> Result<Point> {
 }
 
 /// Reads a dump.
-pub fn read<V: Visitor>(app: &App, path: &Path, visitor: V) -> Result<(V, Directory)> {
-    observe(&app.config, path, Reader::rows(visitor))
+pub fn read<V: Visitor>(app: &App, dump: &Dump, visitor: V) -> Result<(V, Directory)> {
+    let names = Table::ALL.map(Table::name);
+    let rows = Reader::rows(visitor);
+    read_backup(app, dump.kind, dump.point.as_ref(), &dump.path, &names, rows)
         .and_then(Reader::finish)
-        .with_context(|| format!("Cannot read the workflows of {}", path.display()))
+        .with_context(|| format!("Cannot read the workflows of {}", dump.path.display()))
 }
 
 /// Reads the live database, and changes nothing in it.
 pub fn read_live<V: Visitor>(app: &App, visitor: V) -> Result<(V, Directory)> {
     let names = Table::ALL.map(Table::name);
-    crate::components::read_tables(app, &names, Reader::rows(visitor))
+    read_tables(app, &names, Reader::rows(visitor))
         .and_then(Reader::finish)
         .context("Cannot read the workflows of the live database")
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::drill::{check_file, DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
-use super::n8n_image::N8nImage;
+use super::n8n_image::{self, N8nImage};
 use super::COMPONENTS;
 use crate::config::Secret;
 use crate::formats::text::unhex;
@@ -100,17 +100,7 @@ pub fn prove(
     database: &dyn RecoveredDatabase,
     n8n: Option<&N8nImage>,
 ) -> Result<Proof> {
-    let mut found = keys.iter().filter_map(|(place, key)| Some((place, key.as_ref()?)));
-    let first = found.next();
-    if let Some((place, key)) = first {
-        for (other, another) in found {
-            ensure!(
-                key == another,
-                "the key in {place} and the one in {other} differ: n8n does not start with both, and it is not clear which one \
-                 decrypts the credentials"
-            );
-        }
-    }
+    let key = agreed(keys)?;
     let total = count(env, database).context(Inconclusive)?;
     let nothing = |words: &str| Proof {
         key: None,
@@ -122,7 +112,7 @@ pub fn prove(
         JOURNAL.info("The database holds no credentials to decrypt");
         return Ok(nothing("no credentials"));
     }
-    let Some((_, key)) = first else {
+    let Some(key) = key else {
         if keys.is_empty() {
             // A database that was backed up by itself is loaded and compared; a full test asks for more.
             JOURNAL.warn("Encryption key not checked: the recovery point holds the database alone");
@@ -162,6 +152,50 @@ pub fn prove(
         credentials: total,
         dead,
     })
+}
+
+/// Asks n8n's image whether the point's key opens each credential in `rows`, which are lines as the openers take them. Gives the
+/// IDs of those that it does not open, and whether that is certain: not of a form that is not known.
+///
+/// # Errors
+/// It cannot be asked, or the point holds no key.
+pub fn not_opened(env: &DrillEnv<'_>, rows: Vec<u8>) -> Result<BTreeMap<String, bool>> {
+    let image = n8n_image::find(env.app, &env.docker, env.point)?.context("n8n's image is not on this host")?;
+    let keys = all_keys(env, BTreeMap::new())?;
+    let key = agreed(&keys)?.context("the recovery point holds no key")?;
+    let total = rows.split_inclusive(|byte| *byte == b'\n').filter(|row| row[0] == b'c');
+    let total = total.count();
+    let node = env.confined_run(&image.id, "node", &["-e", OPEN_JS]);
+    let verdicts = judged(
+        env.app.chain(),
+        io::Cursor::new(rows),
+        key,
+        ("node", node),
+        ["", "\\.\n"],
+    )?;
+    let told = verdicts.count("credential");
+    ensure!(told == total, "there is a verdict on {told} of {total} credentials");
+    let sealed = verdicts.sealed.into_iter().filter(|one| one.kind == "credential");
+    Ok(sealed.map(|one| (one.id, one.why != Why::UnknownForm)).collect())
+}
+
+/// The key; none where no place holds one.
+///
+/// # Errors
+/// Two differ.
+fn agreed<'a>(keys: &'a [(&str, Option<Secret>)]) -> Result<Option<&'a Secret>> {
+    let mut found = keys.iter().filter_map(|(place, key)| Some((place, key.as_ref()?)));
+    let Some((place, key)) = found.next() else {
+        return Ok(None);
+    };
+    for (other, another) in found {
+        ensure!(
+            key == another,
+            "the key in {place} and the one in {other} differ: n8n does not start with both, and it is not clear which one \
+             decrypts the credentials"
+        );
+    }
+    Ok(Some(key))
 }
 
 /// How many credentials there are.
@@ -243,6 +277,17 @@ fn pass(
 ) -> Result<Verdicts> {
     let mut chain = env.app.chain();
     let rows = sealed(&mut chain, database)?;
+    judged(chain, rows, key, (name, opener), around)
+}
+
+/// The same of rows that come in a chain.
+fn judged(
+    mut chain: Chain,
+    rows: impl Read + Send + 'static,
+    key: &Secret,
+    (name, opener): (&'static str, Command),
+    around: [&'static str; 2],
+) -> Result<Verdicts> {
     let (stdin, verdicts) = chain.stream(name, opener, Input::Piped)?;
     let stdin = stdin.context("a program has no input")?;
     let key: String = key.reveal().bytes().map(|byte| format!("{byte:02x}")).collect();

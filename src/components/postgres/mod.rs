@@ -24,7 +24,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use self::executions::LeftOut;
 pub use self::live::read_tables;
 use self::messages::Messages;
-pub use self::rows::{put_rows, How, Put};
+pub use self::rows::put_rows;
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan};
 use super::{ALLOW_PLAIN, CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, LISTENS_AFTER, RESTART_N8N, TRUST_DUMP, YES};

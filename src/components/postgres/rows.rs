@@ -7,33 +7,12 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{sql, Psql};
 use crate::app::App;
+use crate::components::tables::{lacking as refuse_lacking, How, Put, Unless};
 use crate::formats::pg_dump::TableName;
-use crate::process::hinted;
-
-/// What becomes of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// They are new: one whose key is there is an error.
-    Insert,
-    /// Those whose key is not there are inserted.
-    InsertMissing,
-    /// Those whose key is there are set to the values given; the others are left out.
-    Update,
-}
-
-/// Rows for a table.
-#[derive(Clone, Debug)]
-pub struct Put {
-    pub table: TableName,
-    pub how: How,
-    pub columns: Vec<String>,
-    /// A value, or NULL, for each column.
-    pub rows: Vec<Vec<Option<String>>>,
-}
 
 /// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row
 /// `id` of a table by then, nothing is done.
-pub fn put_rows(app: &App, puts: &[Put], unless: Option<(&TableName, &str, &str)>) -> Result<()> {
+pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
     let docker = app.docker()?;
     docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
     let psql = Psql::live(app, &docker);
@@ -54,16 +33,7 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<(&TableName, &str, &str)
         lacking.extend(missing.map(|name| format!("{}.{name}", put.table.name)));
     }
     lacking.dedup();
-    ensure!(
-        lacking.is_empty(),
-        hinted(
-            format!(
-                "The live database lacks columns that are in the backup: {}",
-                lacking.join(", ")
-            ),
-            "its n8n is older than the one that was backed up: update it first"
-        )
-    );
+    refuse_lacking(&lacking)?;
     let output = psql.run_long(database, "workflows", script(puts, &known, unless)?)?;
     ensure!(
         output.lines().any(|line| line == COMMITTED),
@@ -128,11 +98,7 @@ fn qualified(table: &TableName) -> Result<String> {
 }
 
 /// The transaction. Values travel as text, as rows of COPY, and become those of the columns' types by the server.
-fn script(
-    puts: &[Put],
-    known: &HashMap<TableName, Vec<Column>>,
-    unless: Option<(&TableName, &str, &str)>,
-) -> Result<String> {
+fn script(puts: &[Put], known: &HashMap<TableName, Vec<Column>>, unless: Option<Unless<'_>>) -> Result<String> {
     let mut text = format!("{}BEGIN;\n", sql::PRELUDE);
     if let Some((table, column, id)) = unless {
         ensure!(!id.contains('$'), "{id} is no ID");

@@ -37,7 +37,7 @@ async function open(file, readOnly, wait) {
       enableDoubleQuotedStringLiterals: true,
     });
     db = {
-      all: async (sql) => opened.prepare(sql).all(),
+      all: async (sql, values = []) => opened.prepare(sql).all(...values),
       run: async (sql) => opened.exec(sql),
       close: async () => opened.close(),
     };
@@ -48,13 +48,13 @@ async function open(file, readOnly, wait) {
     let opened;
     await call((done) => (opened = new Database(file, readOnly ? OPEN_READONLY : OPEN_READWRITE, done)));
     db = {
-      all: (sql) => call((done) => opened.all(sql, done)),
+      all: (sql, values = []) => call((done) => opened.all(sql, values, done)),
       run: (sql) => call((done) => opened.exec(sql, done)),
       close: () => call((done) => opened.close(done)),
     };
   }
   await db.all(`PRAGMA busy_timeout = ${wait}`);
-  db.value = async (sql) => Object.values((await db.all(sql))[0] ?? {})[0];
+  db.value = async (sql, values) => Object.values((await db.all(sql, values))[0] ?? {})[0];
   return db;
 }
 
@@ -92,6 +92,41 @@ async function rows(db, end, columns, order) {
     found.push(...(await db.all(`SELECT * FROM ${named(name)} ORDER BY ${order}`)));
   }
   return found;
+}
+
+// The columns of a table.
+const columnsOf = (db, table) => db.all(`PRAGMA table_info(${quoted(table)})`);
+
+// What n8n keeps as text in here, and as JSON in PostgreSQL.
+const JSON_COLUMNS = ['nodes', 'connections', 'settings', 'staticData', 'pinData', 'meta', 'nodeGroups', 'icon', 'customTelemetryTags'];
+
+// The type that PostgreSQL has for a column.
+function kindOf({ name, type }) {
+  if (/^bool/i.test(type)) return 'boolean';
+  if (/^(datetime|timestamp)/i.test(type)) return 'timestamp with time zone';
+  if (/int/i.test(type)) return 'integer';
+  if (/real|double|float/i.test(type)) return 'double precision';
+  return JSON_COLUMNS.includes(name) ? 'json' : 'text';
+}
+
+const ESCAPES = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\0': '\\000' };
+
+// A value as a field of COPY.
+function field(kind, value) {
+  if (value === null) return '\\N';
+  if (kind === 'boolean') return value === 1 || value === 'true' ? 't' : 'f';
+  const text = value instanceof Uint8Array ? Buffer.from(value).toString('hex') : String(value);
+  // n8n writes the time of UTC.
+  const zone = kind.startsWith('timestamp') && /^[-0-9]{10} [:.0-9]{8,}$/.test(text) ? '+00' : '';
+  return text.replace(/[\\\n\r\t\0]/g, (sign) => ESCAPES[sign]) + zone;
+}
+
+// The value of a column for a field that is not escaped.
+function valueOf({ name, type }, text) {
+  if (text === null) return null;
+  const kind = kindOf({ name, type });
+  if (kind === 'boolean') return text === 't' ? 1 : 0;
+  return kind.startsWith('timestamp') ? text.replace(/\+00$/, '') : text;
 }
 
 // The first directory that has room for a copy; one in memory is the last choice.
@@ -204,6 +239,78 @@ const verbs = {
     await db.run('COMMIT');
     await db.close();
     return { count };
+  },
+
+  // Prints the tables whose names end so as pg_dump would, with their rows at one moment.
+  async rows(file, wait, ...ends) {
+    const say = (text) => {
+      let rest = Buffer.from(text);
+      while (rest.length) rest = rest.subarray(fs.writeSync(1, rest));
+    };
+    const db = await open(file, true, wait);
+    await db.run('BEGIN');
+    const found = [];
+    for (const end of ends) for (const name of await tables(db, end, [])) found.push({ name, columns: await columnsOf(db, name) });
+    const list = (columns, word) => columns.map((column) => named(column.name) + word(column)).join(', ');
+    say('--\n-- PostgreSQL database dump\n--\n\n');
+    for (const { name, columns } of found) {
+      say(`CREATE TABLE public.${named(name)} (${list(columns, (column) => ` ${kindOf(column)}`)});\n`);
+    }
+    for (const { name, columns } of found) {
+      say(`COPY public.${named(name)} (${list(columns, () => '')}) FROM stdin;\n`);
+      const kinds = columns.map(kindOf);
+      let after = null;
+      // A row may be large, and a table much larger than the memory.
+      for (let rows = [0]; rows.length; ) {
+        const where = after === null ? '' : `WHERE rowid > ${after}`;
+        rows = await db.all(`SELECT rowid AS "row id", * FROM ${named(name)} ${where} ORDER BY rowid LIMIT 16`);
+        for (const row of rows) {
+          say(`${columns.map((column, at) => field(kinds[at], row[column.name])).join('\t')}\n`);
+          after = row['row id'];
+        }
+      }
+      say('\\.\n');
+    }
+    await db.run('COMMIT');
+    await db.close();
+    say('--\n-- PostgreSQL database dump complete\n--\n');
+  },
+
+  // Puts the rows on standard input into tables, all of them or none, and deletes nothing.
+  async put(file, wait) {
+    const { puts, unless } = JSON.parse(fs.readFileSync(0, 'utf8'));
+    const db = await open(file, false, wait);
+    await db.run('PRAGMA foreign_keys = ON');
+    await db.run('BEGIN IMMEDIATE');
+    const lacking = [];
+    for (const put of puts) {
+      put.known = await columnsOf(db, put.table);
+      if (!put.known.length) throw new Error(`the live database has no table ${put.table}`);
+      put.own = put.columns.map((name) => put.known.find((column) => column.name === name));
+      put.columns.forEach((name, at) => put.own[at] || lacking.push(`${put.table}.${name}`));
+    }
+    if (lacking.length) return { lacking: [...new Set(lacking)] };
+    const { table, column, id } = unless ?? {};
+    if (table && (await db.value(`SELECT 1 FROM ${named(table)} WHERE id = ? AND ${named(column)}`, [id]))) {
+      throw new Error(`it is ${column} now`);
+    }
+    for (const { table, how, own, rows } of puts) {
+      const names = own.map(({ name }) => named(name));
+      const isKey = ({ pk }) => pk > 0;
+      const pairs = (chosen) => chosen.map(({ name }) => `${named(name)} = ?`);
+      const [key, others] = [own.filter(isKey), own.filter((column) => !isKey(column))];
+      if (how === 'update' && !key.length) throw new Error(`table ${table} has no primary key in the backup`);
+      const sql =
+        how === 'update'
+          ? `UPDATE ${named(table)} SET ${pairs(others).join(', ')} WHERE ${pairs(key).join(' AND ')}`
+          : `INSERT INTO ${named(table)} (${names.join(', ')}) VALUES (${names.map(() => '?').join(', ')})` +
+            (how === 'missing' ? ' ON CONFLICT DO NOTHING' : '');
+      const order = how === 'update' ? [...others, ...key] : own;
+      for (const row of rows) await db.all(sql, order.map((column) => valueOf(column, row[own.indexOf(column)])));
+    }
+    await db.run('COMMIT');
+    await db.close();
+    return { lacking: [] };
   },
 
   // The files of binary data that executions name.

@@ -3,6 +3,7 @@
 mod drill;
 mod node;
 mod restore;
+pub mod tables;
 
 use std::path::Path;
 

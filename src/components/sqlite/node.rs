@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::components::drill::Migrations;
 use crate::engine::{Docker, Exec};
 use crate::formats::json::Json;
-use crate::process::{hinted, Chain, Count, Failed, Input, BLOCK};
+use crate::process::{hinted, Chain, Count, Failed, Input, Observer, BLOCK};
 use crate::stream::read::read;
 
 const RUN: &str = include_str!("run.sh");
@@ -20,6 +20,8 @@ const PROGRAM: &str = include_str!("database.js");
 
 /// How long somebody else may lock the database.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// What n8n's container sets for n8n is not for the program.
+const PLAIN_NODE: [(&str, &str); 2] = [("NODE_OPTIONS", ""), ("NODE_NO_WARNINGS", "1")];
 /// Names and numbers of tables; names of files.
 const MAX_ANSWER: usize = 256 << 20;
 /// What stands behind the bytes of a copy.
@@ -75,13 +77,54 @@ pub struct Node<'a> {
 
 impl Node<'_> {
     fn command(&self, verb: &str, file: &str, more: &[&str]) -> Command {
-        let wait = LOCK_WAIT.min(self.app.config.stall / 2).as_millis().to_string();
+        let wait = self.wait();
         let how = Exec {
             interactive: true,
             ..Exec::default()
         };
         let argv = ["sh", "-c", RUN, "sh", PROGRAM, verb, file, &wait];
         self.docker.exec(self.container, how, &[&argv, more].concat())
+    }
+
+    /// How long it waits for a lock, in milliseconds.
+    fn wait(&self) -> String {
+        LOCK_WAIT.min(self.app.config.stall / 2).as_millis().to_string()
+    }
+
+    /// Leads tables whose names end with one of `names`, as a dump, past `observer`, and gives it back.
+    pub fn rows<O: Observer>(&self, file: &str, names: &[&str], observer: O) -> Result<O> {
+        let wait = self.wait();
+        let argv = [&["node", "-e", PROGRAM, "--", "rows", file, &wait], names].concat();
+        let mut chain = self.app.chain();
+        let command = self.docker.exec_leashed(self.container, &PLAIN_NODE, &argv);
+        let (_, stream) = chain.stream("node", command, Input::Leash)?;
+        let seen = chain.pump("reading tables", stream, io::sink(), observer);
+        let finished = chain.finish().map_err(|error| explained(error, file))?;
+        seen.get(&finished)
+    }
+
+    /// Puts rows into tables in one transaction. Gives the columns that these lack; then nothing was changed.
+    pub fn put(&self, file: &str, request: &Json) -> Result<Vec<String>> {
+        let how = Exec {
+            interactive: true,
+            env: &PLAIN_NODE,
+            ..Exec::default()
+        };
+        let argv = ["node", "-e", PROGRAM, "--", "put", file, &self.wait()];
+        let mut chain = self.app.chain();
+        let (stdin, stdout) = chain.stream("node", self.docker.exec(self.container, how, &argv), Input::Piped)?;
+        let stdin = stdin.context("node has no input")?;
+        // Cut off, it is no JSON, and nothing is done.
+        chain.pump("passing on the rows", io::Cursor::new(request.to_string()), stdin, ());
+        let answer = chain.collect("reading from node", stdout, MAX_ANSWER);
+        let finished = chain.finish().map_err(|error| explained(error, file))?;
+        let text = String::from_utf8(answer.get(&finished)?).context("what node says is no text")?;
+        let answer = Json::parse(text.trim()).context("what node says is not understood")?;
+        let lacking = answer
+            .get("lacking")
+            .context("what node says is not understood")?
+            .items();
+        Ok(lacking.iter().filter_map(Json::as_str).map(str::to_owned).collect())
     }
 
     /// What the program answers.

@@ -54,6 +54,17 @@ fn character(c: char, out: &mut String) {
     }
 }
 
+/// Where a string ends, an escape begins, or a control character stands.
+fn find_special(text: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
+    // Without a branch for each byte the compiler makes vector instructions of it.
+    let plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | is_special(byte));
+    let start = BLOCK * text.chunks_exact(BLOCK).take_while(plain).count();
+    let rest = text[start..].iter().position(is_special);
+    rest.map(|at| start + at)
+}
+
 struct Writer<'a, 'b> {
     rest: &'a str,
     out: &'b mut String,
@@ -86,9 +97,8 @@ impl Writer<'_, '_> {
         if self.rest.starts_with('"') {
             return self.string();
         }
-        let end = self
-            .rest
-            .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
+        let mut bytes = self.rest.bytes();
+        let end = bytes.position(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')));
         let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         ensure!(matches!(word, "null" | "true" | "false") || is_number(word), "no value");
         self.out.push_str(word);
@@ -124,10 +134,7 @@ impl Writer<'_, '_> {
         let mut rest = self.rest.strip_prefix('"').context("no string")?;
         self.out.push('"');
         loop {
-            let end = rest
-                .bytes()
-                .position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '))
-                .context("a string without an end")?;
+            let end = find_special(rest.as_bytes()).context("a string without an end")?;
             self.out.push_str(&rest[..end]);
             let special = rest.as_bytes()[end];
             rest = &rest[end + 1..];

@@ -77,6 +77,14 @@ impl Directory {
         }
     }
 
+    /// The keys of the database, the oldest first.
+    pub(super) fn keys(&self) -> Vec<&Record> {
+        let mut keys: Vec<&Record> = self.keys.values().collect();
+        keys.sort_by_key(|key| (key.time("createdAt"), key.text("id")));
+        keys.retain(|key| key.get("type") == Some("data_encryption"));
+        keys
+    }
+
     /// All tags.
     pub fn all_tags(&self) -> impl Iterator<Item = &Record> {
         self.tags.values()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use super::directory::Directory;
 use super::reader::Visitor;
 use super::record::Record;
 use super::tables::Table;
@@ -98,6 +99,8 @@ pub struct Credentials {
     pub rows: Vec<Record>,
     /// Names of workflows by what their nodes refer to: an ID, or where there is none a type and name.
     uses: BTreeMap<String, Vec<String>>,
+    /// What they hold, encrypted: lines of their kind, ID, name, type and data.
+    sealed: Vec<u8>,
     /// IDs of workflows that cannot be read, and why.
     pub unread: Vec<(String, String)>,
 }
@@ -110,6 +113,27 @@ impl Credentials {
         let found = names.iter().filter_map(|name| self.uses.get(*name)).flatten();
         found.map(String::as_str).collect()
     }
+
+    /// What is encrypted, as those take it who open it: lines of six fields, the keys first.
+    pub fn sealed(&self, directory: &Directory) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for key in directory.keys() {
+            let fields = ["id", "type", "status", "algorithm", "value"].map(|name| key.text(name));
+            sealed_line("key", fields, &mut lines);
+        }
+        lines.extend(&self.sealed);
+        lines
+    }
+}
+
+/// Adds a line whose fields are in hexadecimal.
+fn sealed_line(kind: &str, fields: [&str; 5], lines: &mut Vec<u8>) {
+    lines.extend(kind.as_bytes());
+    for field in fields {
+        lines.push(b'\t');
+        lines.extend(field.bytes().flat_map(|byte| format!("{byte:02x}").into_bytes()));
+    }
+    lines.push(b'\n');
 }
 
 impl Visitor for Credentials {
@@ -119,6 +143,8 @@ impl Visitor for Credentials {
 
     fn visit(&mut self, table: Table, mut row: Record) -> Result<()> {
         if table == Table::Credential {
+            let fields = [row.text("id"), row.text("name"), row.text("type"), "", row.text("data")];
+            sealed_line("credential", fields, &mut self.sealed);
             row.set("data", None);
             self.rows.push(row);
             return Ok(());

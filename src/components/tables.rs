@@ -1,0 +1,89 @@
+//! n8n's tables, wherever they are, as a dump of them, and rows that are put into the live ones.
+
+use std::path::Path;
+
+use anyhow::{ensure, Result};
+
+use super::{postgres, sqlite};
+use crate::app::App;
+use crate::formats::pg_dump::TableName;
+use crate::process::{hinted, Observer};
+use crate::store::manifest::Point;
+use crate::store::{Kind, Stamp};
+use crate::stream::read::observe;
+
+/// What becomes of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// They are new: one whose key is there is an error.
+    Insert,
+    /// Those whose key is not there are inserted.
+    InsertMissing,
+    /// Those whose key is there are set to the values given; the others are left out.
+    Update,
+}
+
+/// Rows for a table.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub table: TableName,
+    pub how: How,
+    pub columns: Vec<String>,
+    /// A value, or NULL, for each column.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// A column that must not be true of the row with an ID: the table, the column, the ID.
+pub type Unless<'a> = (&'a TableName, &'a str, &'a str);
+
+/// Leads a backup of the database past `observer`, and gives it back: a dump as it is, of another kind the tables whose names
+/// end with one of `names`.
+pub fn read_backup<O: Observer>(
+    app: &App,
+    kind: Kind,
+    point: Option<&Point>,
+    file: &Path,
+    names: &[&str],
+    observer: O,
+) -> Result<O> {
+    match kind {
+        Kind::Sqlite => match point {
+            Some(point) => sqlite::tables::read_backup(app, point, file, names, observer),
+            None => sqlite::tables::read_backup(app, &Point::new(Stamp::now()), file, names, observer),
+        },
+        _ => observe(&app.config, file, observer),
+    }
+}
+
+/// Leads the tables of the live database whose names end with one of `names` past `observer`, and gives it back. Nothing is
+/// changed, and what is read is of one moment.
+pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Result<O> {
+    match app.config.found.database() {
+        Kind::Sqlite => sqlite::tables::read_live(app, names, observer),
+        _ => postgres::read_tables(app, names, observer),
+    }
+}
+
+/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true by then, nothing is
+/// done.
+pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
+    match app.config.found.database() {
+        Kind::Sqlite => sqlite::tables::put_rows(app, puts, unless),
+        _ => postgres::put_rows(app, puts, unless),
+    }
+}
+
+/// Refuses rows with columns that the live database lacks.
+pub(super) fn lacking(columns: &[String]) -> Result<()> {
+    ensure!(
+        columns.is_empty(),
+        hinted(
+            format!(
+                "The live database lacks columns that are in the backup: {}",
+                columns.join(", ")
+            ),
+            "its n8n is older than the one that was backed up: update it first"
+        )
+    );
+    Ok(())
+}
