@@ -332,6 +332,43 @@ fn a_database_with_another_name_in_another_home_is_found() {
     assert_same(&before, &sandbox.dump_sqlite(file));
 }
 
+/// n8n 1 came with a Node.js that knows no SQLite; n8n brings a module for it.
+#[test]
+fn an_older_image_has_only_n8ns_own_module() {
+    let sandbox = Sandbox::new("sqlite-module").containers().no_env_file().build();
+    let node = sandbox.aside("node");
+    crate::common::script(
+        &node,
+        "#!/bin/sh\nexec /usr/local/bin/node --no-experimental-sqlite \"$@\"\n",
+    );
+    let mounts = format!("{HOME}, '{}:/usr/local/sbin/node:ro'", node.display());
+    crate::common::sqlite::write_stack(&sandbox, "A=1", &mounts);
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    let finds = "try { require('node:sqlite'); console.log('built in') } catch { console.log('none') }";
+    assert_eq!(sandbox.in_n8n(&format!("node -e \"{finds}\"")).trim(), "none");
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-all", &[]).assert_success();
+    assert_same(&before, &sandbox.dump_backup(&sandbox.backup("sqlite")));
+    change(&sandbox);
+    sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    // The status of an error is the same.
+    for (spoil, why) in [
+        (
+            format!("head -c 100000 /dev/urandom >{FILE}"),
+            "is damaged, or is no database",
+        ),
+        (format!("rm {FILE}*"), "cannot be opened"),
+    ] {
+        sandbox.beside_n8n(&spoil);
+        let outcome = sandbox.locked("backup-sqlite", &[]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stdout.contains(why), "{outcome}");
+    }
+    assert_clean(&sandbox);
+}
+
 #[test]
 fn what_is_no_sound_database_of_n8n_is_refused_and_leaves_no_file() {
     let sandbox = on_sqlite("sqlite-bad", "IDLE=1", HOME);
