@@ -22,19 +22,19 @@ sqlite_workflow='[{"id":"benchHook0000001","name":"Bench","active":true,"setting
 "type":"n8n-nodes-base.webhook","typeVersion":2,"position":[0,0],"webhookId":"bench","parameters":{"path":"bench","responseMode":"onReceived","options":{}}}]}]'
 
 in_sqlite() {
-  docker exec "$prefix-sqlite" "$@"
+  docker exec "${prefix:?}-sqlite" "$@"
 }
 
 # sqlite_start MB: n8n with a database of that size, which answers.
 sqlite_start() {
   local image labels=(--label "n8n-backup.test=$prefix" --label "n8n-backup.test.created=$(date +%s)")
-  image=$("$root/tests/stack/n8n-image.sh")
+  image=$("${root:?}/tests/stack/n8n-image.sh")
   docker volume create "${labels[@]}" "${prefix}_sqlite" >/dev/null
   docker run --rm "${labels[@]}" --network none -v "${prefix}_sqlite:/home/node/.n8n" --entrypoint sh "$image" -ec '
     printf %s "$1" >/tmp/w
     n8n import:workflow --input=/tmp/w
     n8n update:workflow --id=benchHook0000001 --active=true
-    node -e "$2" "$3"' sh "$sqlite_workflow" "$sqlite_fill" "$1" >"$work/output" 2>&1 || die "$(tail -n 5 "$work/output")"
+    node -e "$2" "$3"' sh "$sqlite_workflow" "$sqlite_fill" "$1" >"${work:?}/output" 2>&1 || die "$(tail -n 5 "$work/output")"
   docker run -d --name "$prefix-sqlite" "${labels[@]}" --network none -v "${prefix}_sqlite:/home/node/.n8n" \
     -e N8N_DIAGNOSTICS_ENABLED=false -e N8N_VERSION_NOTIFICATIONS_ENABLED=false "$image" >/dev/null
   until in_sqlite node -e 'fetch("http://127.0.0.1:5678/webhook/bench").then((r) => process.exit(r.status === 200 ? 0 : 1), () => process.exit(1))'; do
@@ -44,7 +44,7 @@ sqlite_start() {
 
 sqlite_ours() {
   rm -rf "$work/sqlite/backups/sqlite"/*.gz "$work/sqlite/backups/sets"
-  "$dir/bin/n8n-backup" --project-dir "$work/sqlite" backup-sqlite
+  "${dir:?}/bin/n8n-backup" --project-dir "$work/sqlite" backup-sqlite
 }
 
 # By turns: SQLite's own copy, then our compressor on it.
@@ -63,11 +63,11 @@ measure_sqlite() {
   mkdir -p "$work/sqlite/backups" "$work/sqlite/logs"
   printf 'BACKUP_N8N_CONTAINERS=%s-sqlite\nBACKUP_LOCK_FILE=%s/sqlite-lock\n' "$prefix" "$work" >"$work/sqlite/.env"
   ! command -v igzip >/dev/null || packer=igzip
-  for ((round = 0; round < rounds; round++)); do
+  for ((round = 0; round < ${rounds:?}; round++)); do
     measure 'sqlite ours' sqlite_ours
     measure 'sqlite theirs' sqlite_theirs "$packer"
   done
-  bytes[sqlite]=$(in_sqlite stat -c %s /home/node/.n8n/database.sqlite)
+  sqlite_bytes=$(in_sqlite stat -c %s /home/node/.n8n/database.sqlite)
   in_sqlite node -e "$sqlite_calls" >"$work/calls" &
   local calls=$!
   sleep 2
@@ -81,8 +81,8 @@ measure_sqlite() {
 }
 
 report_sqlite() {
-  printf '\nSQLite: a database of %s MB of a real n8n.\n\n| work | seconds | of all cores | times as fast |\n|---|---|---|---|\n' "$(in_mb "${bytes[sqlite]}")"
-  printf '| SQLite'"'"'s backup interface (`sqlite3 .backup`), then `%s` | %s | %s | 1.00 |\n' "$sqlite_packer" "$(seconds 'sqlite theirs')" "$(cores_of 'sqlite theirs')"
+  printf '\nSQLite: a database of %s MB of a real n8n.\n\n| work | seconds | of all cores | times as fast |\n|---|---|---|---|\n' "$(in_mb "$sqlite_bytes")"
+  printf '| the backup interface of SQLite (as sqlite3 has it by .backup), then %s | %s | %s | 1.00 |\n' "$sqlite_packer" "$(seconds 'sqlite theirs')" "$(cores_of 'sqlite theirs')"
   printf '| backup-sqlite, ours, auto | %s | %s | %s |\n' "$(seconds 'sqlite ours')" "$(cores_of 'sqlite ours')" "$(ratio "$(seconds 'sqlite theirs')" "$(seconds 'sqlite ours')")"
   printf '\nMeanwhile n8n was called %s times, ten times a second: %s failed, and the slowest answer took %s ms.\n' "$sqlite_made" "$sqlite_failed" "$sqlite_slowest"
 }
