@@ -6,6 +6,7 @@
 #                 hexadecimal digits)
 #   BENCH_ROUNDS  rounds (3); the report shows medians
 #   BENCH_GROWTH  1: also measure growth from 100 MB to 4 GB
+#   BENCH_SQLITE  1: also a database in SQLite of a real n8n, as large as the dump
 #   BENCH_WRITE   1: also write the result and a plot to docs/performance.md
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -15,8 +16,9 @@ data=${BENCH_DATA:-text}
 [[ $mb =~ ^[1-9][0-9]{1,4}$ ]] || die "BENCH_MB must be a number from 10 to 99999, not '$mb'"
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || die "BENCH_ROUNDS must be a number from 1 to 99, not '$rounds'"
 [[ $data =~ ^(text|ids)$ ]] || die "BENCH_DATA must be text or ids, not '$data'"
-growth=${BENCH_GROWTH:-} write=${BENCH_WRITE:-}
+growth=${BENCH_GROWTH:-} write=${BENCH_WRITE:-} sqlite=${BENCH_SQLITE:-}
 . "${BASH_SOURCE[0]%/*}/scratch.sh"
+. "${BASH_SOURCE[0]%/*}/bench-sqlite.sh"
 
 note() {
   printf 'bench: %s\n' "$*" >&2
@@ -247,6 +249,7 @@ report() {
   printf '\nWhat the cores are worth here: gzip -6 of the sample takes %s s, and %s s with as many at once as there are cores.\n' "$alone" "$together"
   printf '\nPrograms that pack, on the first %s MB of each, one process:\n\n' "$((sample / 1000000))"
   printf '| program | dump: seconds | size beside gzip -6 | volume: seconds | size beside gzip -6 |\n|---|---|---|---|---|\n%s\n' "$packers"
+  ! is_yes "$sqlite" || report_sqlite
   if [[ -n $grown ]]; then
     printf '\nAs data grow (auto):\n\n| dump, MB | volume, MB | backup-all, s | s a GB | restore-postgres, s | s a GB of dump | our peak memory, MB |\n|---|---|---|---|---|---|---|\n%s\n' "$grown"
   fi
@@ -372,6 +375,7 @@ gzip_side_by_side() {
 alone=$(gzip_side_by_side 1)
 together=$(gzip_side_by_side "$(nproc)")
 
+! is_yes "$sqlite" || measure_sqlite "$mb"
 grown=
 if is_yes "$growth"; then
   for mb in 100 500 1000 4000; do

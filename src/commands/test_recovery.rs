@@ -274,15 +274,8 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
                 }
                 JOURNAL.warn("n8n was not started from the backup: its image is not on this host");
             }
-            let server = database.server();
-            if server.is_none() && archive.is_some() {
-                if rehearsal.is_some() {
-                    run.unready += 1;
-                }
-                JOURNAL.info("n8n was not started from the backup: that is not done with SQLite yet");
-            }
-            if let (Some(n8n), Some(archive), Some(server)) = (n8n, archive, server) {
-                let outcome = n8n_proof::prove(&env, &n8n, server, &proof, &env.path(archive));
+            if let (Some(n8n), Some(archive)) = (n8n, archive) {
+                let outcome = n8n_proof::prove(&env, &n8n, &*database, &proof, &env.path(archive));
                 shown.extend(run.take(N8N, "n8n", outcome).unwrap_or_default());
             }
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
+use super::n8n_image::N8nImage;
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
@@ -86,32 +87,30 @@ pub trait RecoveredDatabase {
     /// The files of binary data that executions name, as n8n keeps them in a directory of its home.
     fn binary_files(&self) -> Result<Vec<String>>;
 
-    /// The server that it is on, if that is one.
-    fn server(&self) -> Option<&dyn DatabaseServer> {
-        None
+    /// The scratch container that it is in.
+    fn container(&self) -> &str;
+
+    /// Has n8n come to it, and gives the variables that tell n8n where it is.
+    fn let_in(&self, n8n: &N8nImage) -> Result<Access>;
+
+    /// Deletes these credentials, and those that hold nothing.
+    fn forget(&self, credentials: &[String]) -> Result<()>;
+
+    /// Asks whether n8n works in it.
+    fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>>;
+
+    /// psql in another database of its server, for a script on its standard input: an empty one that is made under the name given.
+    fn scratch(&self, _name: &str) -> Result<Command> {
+        bail!("the database is on no server that could")
     }
 }
 
-/// A recovered database on a server of its own.
-pub trait DatabaseServer: RecoveredDatabase {
-    /// The server's container.
-    fn container(&self) -> &str;
-
-    /// The name of the database.
-    fn name(&self) -> &str;
-
-    /// Lets a role log in that is there, else the one that restores. Gives its name.
-    fn let_in(&self, role: &str) -> Result<String>;
-
-    /// Runs a script in it as the superuser, and gives its output.
-    fn run(&self, script: &str) -> Result<String>;
-
-    /// Asks whether another session works in it.
-    fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>>;
-
-    /// psql in another database of this server, for a script on its standard input: an empty one that is made under the name
-    /// given.
-    fn scratch(&self, name: &str) -> Result<Command>;
+/// How n8n comes to a recovered database.
+pub struct Access {
+    /// The variables that tell where it is.
+    pub variables: Vec<(&'static str, String)>,
+    /// Whether n8n opens its files, which are on the volume of its container.
+    pub by_files: bool,
 }
 
 /// Where the drills of one run take place.
@@ -204,25 +203,19 @@ impl<'a> DrillEnv<'a> {
         &self.owner
     }
 
-    /// Makes a container from n8n's image that waits: in the network of another, with a home and a directory in memory of its own,
-    /// and the variables of a file. Its processor time is what others leave.
+    /// Makes a container from n8n's image that waits, with a home of its own, a limit of memory of its own, and the processor time that
+    /// others leave.
     pub fn n8n_container(
         &self,
         image: &str,
-        network_of: &str,
+        confined: Confined<'_>,
         home: &str,
-        tmpfs: &str,
-        env_file: &Path,
         argv: &[&str],
     ) -> Result<ScratchContainer> {
         let labels = [Label::Drill(&self.owner)];
         let spec = ContainerSpec {
             limits: Some((&self.app.config.drill_n8n_memory, "")),
-            confined: Some(Confined {
-                network_of: Some(network_of),
-                tmpfs: Some(tmpfs),
-                env_file: Some(env_file),
-            }),
+            confined: Some(confined),
             entrypoint: Some("sh"),
             argv,
             ..ContainerSpec::new(&labels, image, Data::FreshAt(home))

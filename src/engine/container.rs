@@ -113,6 +113,8 @@ impl Mounted {
 pub struct Confined<'a> {
     /// The container whose network it shares; else it has none.
     pub network_of: Option<&'a str>,
+    /// The container whose volumes it sees, beside its own.
+    pub volume_of: Option<&'a str>,
     /// A directory in memory, with its options.
     pub tmpfs: Option<&'a str>,
     /// A file with variables; the engine keeps them until the container is removed.
@@ -184,6 +186,9 @@ impl<'a> ContainerSpec<'a> {
             option("--security-opt", "no-new-privileges".to_owned());
             option("--pids-limit", PIDS.to_owned());
             option("--cpu-shares", CPU_SHARES.to_owned());
+            if let Some(other) = confined.volume_of {
+                option("--volumes-from", other.to_owned());
+            }
             if let Some(tmpfs) = confined.tmpfs {
                 option("--tmpfs", tmpfs.to_owned());
             }

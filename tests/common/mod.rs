@@ -18,6 +18,7 @@
 mod builder;
 mod call;
 pub mod compose;
+pub mod faults;
 pub mod n8n;
 mod outcome;
 pub mod page;

@@ -6,6 +6,9 @@ use std::sync::OnceLock;
 use super::compose::stand_in_image;
 use super::{await_true, done, repository, Outcome, Sandbox};
 
+/// Node.js, by a name that no test puts another program before.
+const NODE: &str = "/usr/local/bin/node";
+
 /// Where the database is.
 pub const FILE: &str = "/home/node/.n8n/database.sqlite";
 
@@ -15,7 +18,7 @@ pub const KEY: &str = "tEst+K3y/n8n-backup-0123456789ab";
 /// What runs in n8n's place: it fills a database, and goes on writing to it where it is told to, with its log never brought into
 /// the file.
 const WORK: &str = r#"#!/bin/sh
-exec node -e '
+exec /usr/local/bin/node -e '
 const { DatabaseSync } = require("node:sqlite");
 const fs = require("fs"), path = require("path"), crypto = require("crypto");
 process.on("SIGTERM", () => process.exit(0));
@@ -136,7 +139,7 @@ impl Sandbox {
     pub fn sql(&self, sql: &str) {
         const RUN: &str = "const {DatabaseSync}=require('node:sqlite');const db=new DatabaseSync(process.argv[1]);\
                            db.exec('PRAGMA busy_timeout=20000');db.exec(process.argv[2]);db.close()";
-        self.docker(&["exec", &self.n8n(), "node", "-e", RUN, FILE, sql]);
+        self.docker(&["exec", &self.n8n(), NODE, "-e", RUN, FILE, sql]);
     }
 
     /// A shell as root in a container that has what n8n's has mounted, whether that runs or not.
@@ -171,7 +174,7 @@ impl Sandbox {
             "--volumes-from",
             &from,
             "--entrypoint",
-            "node",
+            NODE,
             image,
             "-e",
             DUMP,

@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
-use crate::common::sqlite::{n8n_image, on_sqlite, FILE, HOME};
+use crate::common::sqlite::{on_sqlite, FILE, HOME};
 use crate::common::{assert_same, mode, name, sh, Sandbox};
 
 /// Writes something, so that what is there differs from a backup.
-fn change(sandbox: &Sandbox) {
+pub fn change(sandbox: &Sandbox) {
     sandbox.sql(&format!(
         "DELETE FROM credentials_entity; UPDATE workflow_entity SET name = {}; \
          INSERT INTO execution_entity (data) VALUES (hex(randomblob(100000)))",
@@ -23,7 +22,7 @@ fn files(sandbox: &Sandbox) -> String {
 }
 
 /// What is left of ours in n8n's container, and of containers.
-fn assert_clean(sandbox: &Sandbox) {
+pub fn assert_clean(sandbox: &Sandbox) {
     let left = sandbox.beside_n8n("cd /home/node/.n8n && find . -name '.n8n-backup*'");
     assert_eq!(left, "", "left in the volume");
     let running = sandbox.docker(&["inspect", "--format", "{{.State.Running}}", &sandbox.n8n()]);
@@ -39,7 +38,7 @@ fn assert_clean(sandbox: &Sandbox) {
     }
 }
 
-fn is_running(sandbox: &Sandbox) -> bool {
+pub fn is_running(sandbox: &Sandbox) -> bool {
     sandbox
         .docker(&["inspect", "--format", "{{.State.Status}}", &sandbox.n8n()])
         .trim()
@@ -75,13 +74,9 @@ fn a_database_comes_back_with_every_row() {
         "{members}"
     );
 
-    let drill = sandbox.locked("test-recovery", &["--full"]);
+    let drill = sandbox.locked("test-recovery", &["--sqlite"]);
     drill.assert_success();
     assert!(drill.stdout.contains("Decrypted 5 of 5 credentials"), "{drill}");
-    // An update that was not tried was not rehearsed.
-    let image = n8n_image();
-    let rehearsed = sandbox.locked("rehearse-update", &[image]);
-    assert_eq!(rehearsed.code, Some(2), "{rehearsed}");
     let verify = sandbox.binary().args(&["verify"]).run();
     verify.assert_success();
     let status = sandbox.binary().args(&["status"]).run();
@@ -246,72 +241,6 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
 }
 
 #[test]
-fn a_restore_that_is_killed_leaves_the_old_or_the_new() {
-    let sandbox = on_sqlite("sqlite-kills", "A=1", HOME);
-    let before = sandbox.dump_sqlite(FILE);
-    sandbox.locked("backup-all", &[]).assert_success();
-    let file = sandbox.backup("sqlite");
-    for text in [
-        "Stopping n8n",
-        "Unpacking the database",
-        "Verifying restore",
-        "Replacing the database",
-    ] {
-        change(&sandbox);
-        let changed = sandbox.dump_sqlite(FILE);
-        let mut running = sandbox
-            .call("restore-sqlite")
-            .args(&["--yes".as_ref(), file.as_os_str()])
-            .env("BACKUP_LOCK_FILE", sandbox.lock_file())
-            .spawn();
-        running.await_log(text);
-        running.signal("KILL");
-        running.wait();
-        let found = sandbox.dump_sqlite(FILE);
-        let is_moved = sandbox.beside_n8n(&format!("test -e {FILE} || echo moved"));
-        assert!(
-            found == changed || found == before || !is_moved.is_empty(),
-            "{text}: neither the old nor the new"
-        );
-        sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
-        assert_same(&before, &sandbox.dump_sqlite(FILE));
-        assert!(is_running(&sandbox), "{text}");
-        assert_clean(&sandbox);
-        sandbox.await_work();
-    }
-}
-
-#[test]
-fn a_backup_that_is_killed_leaves_nothing_in_n8ns_container() {
-    let sandbox = on_sqlite("sqlite-leash", "A=1", HOME);
-    // Large enough to be seen at work.
-    sandbox.sql(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) \
-         INSERT INTO execution_entity (bytes) SELECT randomblob(1000000) FROM n",
-    );
-    let mut running = sandbox
-        .call("backup-sqlite")
-        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
-        .spawn();
-    running.await_that("a copy is begun", |_| {
-        !sandbox.in_n8n("find /tmp -path '*/.n8n-backup*/copy'").is_empty()
-    });
-    running.signal("KILL");
-    running.wait();
-    let begun = Instant::now();
-    while !sandbox.in_n8n("find /tmp -name '.n8n-backup*'").is_empty() {
-        assert!(begun.elapsed().as_secs() < 20, "the copy was left");
-    }
-    assert!(sandbox.backups("sqlite").is_empty());
-    sandbox.locked("backup-sqlite", &[]).assert_success();
-    assert_same(
-        &sandbox.dump_sqlite(FILE),
-        &sandbox.dump_backup(&sandbox.backup("sqlite")),
-    );
-    assert_clean(&sandbox);
-}
-
-#[test]
 fn a_database_with_another_name_in_another_home_is_found() {
     let environment = "N8N_USER_FOLDER=/data, DB_SQLITE_DATABASE=my data.db, DB_TYPE=sqlite";
     let sandbox = Sandbox::new("sqlite-names").containers().no_env_file().build();
@@ -332,76 +261,41 @@ fn a_database_with_another_name_in_another_home_is_found() {
     assert_same(&before, &sandbox.dump_sqlite(file));
 }
 
+/// n8n 1 came with a Node.js that knows no SQLite; n8n brings a module for it.
 #[test]
-fn what_is_no_sound_database_of_n8n_is_refused_and_leaves_no_file() {
-    let sandbox = on_sqlite("sqlite-bad", "IDLE=1", HOME);
-    let refused = |why: &str, stall: &str| {
-        let outcome = sandbox
-            .call("backup-sqlite")
-            .env("BACKUP_LOCK_FILE", sandbox.lock_file())
-            .env("BACKUP_STALL_SECONDS", stall)
-            .run();
-        assert_eq!(outcome.code, Some(1), "{outcome}");
-        assert!(outcome.stdout.contains(why), "{why}: {outcome}");
-        assert!(outcome.stdout.contains("Hint: "), "{outcome}");
-        assert!(sandbox.backups("sqlite").is_empty() && sandbox.leftovers("sqlite").is_empty());
-        assert_eq!(sandbox.in_n8n("find /tmp /home/node/.n8n -name '.n8n-backup*'"), "");
-    };
-    refused("cannot be opened", "60");
-    sandbox.in_n8n(&format!("head -c 100000 /dev/urandom >{FILE}"));
-    refused("is damaged, or is no database", "60");
-    sandbox.in_n8n(&format!(": >{FILE}"));
-    refused("is damaged, or is no database", "60");
-    sandbox.sql("create table t (a)");
-    refused("is not n8n", "60");
-    sandbox.sql("create table workflow_entity (a text); create index i on workflow_entity (a); \
-         with recursive n(i) as (select 1 union all select i + 1 from n where i < 9000) insert into workflow_entity select hex(randomblob(20)) from n");
-    sandbox.in_n8n(&format!(
-        "cp {FILE} /tmp/good; dd if=/dev/urandom of={FILE} bs=4096 seek=30 count=2 conv=notrunc status=none"
-    ));
-    refused("is damaged", "60");
-    sandbox.in_n8n(&format!("cat /tmp/good >{FILE}"));
-    // Somebody writes and does not end; readers wait in this mode.
-    sandbox.docker(&[
-        "exec",
-        "-d",
-        &sandbox.n8n(),
-        "node",
-        "-e",
-        &format!("const {{DatabaseSync}}=require('node:sqlite');const db=new DatabaseSync('{FILE}');db.exec('begin exclusive');require('fs').writeFileSync('/tmp/locked','');setTimeout(()=>{{}},60000)"),
-    ]);
-    crate::common::await_true("it is not locked", || {
-        !sandbox.in_n8n("find /tmp -name locked").is_empty()
-    });
-    refused("stays locked", "4");
-    sandbox.in_n8n(
-        "for p in /proc/[0-9]*; do grep -qa 'begin [e]xclusive' $p/cmdline && kill -KILL ${p#/proc/}; done; true",
+fn an_older_image_has_only_n8ns_own_module() {
+    let sandbox = Sandbox::new("sqlite-module").containers().no_env_file().build();
+    let node = sandbox.aside("node");
+    crate::common::script(
+        &node,
+        "#!/bin/sh\nexec /usr/local/bin/node --no-experimental-sqlite \"$@\"\n",
     );
-    let outcome = sandbox.locked("backup-sqlite", &[]);
-    outcome.assert_success();
-    assert!(outcome.stdout.contains("in the journal mode delete"), "{outcome}");
-}
-
-#[test]
-fn a_database_that_has_no_room_twice_is_refused() {
-    // A home of its own size; /tmp is in memory, and is not made use of.
-    let sandbox = Sandbox::new("sqlite-room").containers().no_env_file().build();
-    crate::common::sqlite::write_stack(&sandbox, "A=1", "{tmpfs}");
-    let text = fs::read_to_string(sandbox.path("docker-compose.yml")).unwrap();
-    let text = text.replace(", {tmpfs}]", ", 'n8n_data:/home/node/.n8n']\n    tmpfs: ['/tmp']");
-    sandbox.write(
-        "docker-compose.yml",
-        text.replace(
-            "  n8n_data:\n",
-            "  n8n_data:\n    driver_opts: {type: tmpfs, device: tmpfs, o: 'size=3m,uid=1000,gid=1000'}\n",
-        ),
-    );
+    let mounts = format!("{HOME}, '{}:/usr/local/sbin/node:ro'", node.display());
+    crate::common::sqlite::write_stack(&sandbox, "A=1", &mounts);
     sandbox.compose(&["up", "-d"]);
     sandbox.await_work();
-    let outcome = sandbox.locked("backup-sqlite", &[]);
-    assert_eq!(outcome.code, Some(1), "{outcome}");
-    assert!(outcome.stdout.contains("has no room for a copy"), "{outcome}");
-    assert!(sandbox.backups("sqlite").is_empty());
+    let finds = "try { require('node:sqlite'); console.log('built in') } catch { console.log('none') }";
+    assert_eq!(sandbox.in_n8n(&format!("node -e \"{finds}\"")).trim(), "none");
+    let before = sandbox.dump_sqlite(FILE);
+    sandbox.locked("backup-all", &[]).assert_success();
+    assert_same(&before, &sandbox.dump_backup(&sandbox.backup("sqlite")));
+    change(&sandbox);
+    sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    // The status of an error is the same.
+    for (spoil, why) in [
+        (
+            format!("head -c 100000 /dev/urandom >{FILE}"),
+            "is damaged, or is no database",
+        ),
+        (format!("rm {FILE}*"), "cannot be opened"),
+    ] {
+        sandbox.beside_n8n(&spoil);
+        let outcome = sandbox.locked("backup-sqlite", &[]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stdout.contains(why), "{outcome}");
+    }
+    assert_clean(&sandbox);
 }
 
 #[test]

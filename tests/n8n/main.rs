@@ -7,6 +7,7 @@
 mod common;
 
 mod database;
+mod faults;
 mod proof;
 mod recovery;
 mod sqlite;

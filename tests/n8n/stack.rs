@@ -1,20 +1,12 @@
 //! A stack with a real n8n in queue mode.
 
 use std::process::Command;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{done, n8n, output, repository, sh, Sandbox, REDIS_PORT};
+use crate::common::{done, n8n, output, sh, Sandbox, REDIS_PORT};
 
-/// The image of n8n, built where it is missing.
-pub fn image() -> &'static str {
-    static IMAGE: OnceLock<String> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let command = Command::new(repository().join("tests/stack/n8n-image.sh"));
-        done(command).trim().to_owned()
-    })
-}
+pub use crate::common::sqlite::n8n_image as image;
 
 /// PostgreSQL, Redis and the volume with the data of a real n8n, and its containers, which were never started.
 pub fn created(name: &'static str) -> Sandbox {

@@ -248,9 +248,8 @@ fn open(
             Err(error) => failed = Some(error.context(format!("n8n's image {}", image.name))),
         }
     }
-    let server = database.server().context("the database is on no server that could");
-    let server = server
-        .and_then(|server| server.scratch("n8n_backup_key"))
+    let server = database
+        .scratch("n8n_backup_key")
         .and_then(|psql| pass(env, database, key, ("psql", psql), OPEN_SQL));
     match (server, failed) {
         (Ok(verdicts), None) => Ok((verdicts, false)),

@@ -3,10 +3,11 @@
 use super::helper;
 use super::layout::{data_layout, Layout, HOME};
 use crate::app::App;
-use crate::engine::{Container, Docker, Mount, Source};
+use crate::engine::{Container, Docker, Exec, Mount, Source, Status};
 use crate::process;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
+use crate::store::Kind;
 
 /// The home and what belongs to it, its users, and what reads them.
 pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
@@ -28,6 +29,7 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
                 report.warn("mounts", format!("not backed up: {text}"));
             }
             other_containers(app, docker, &layout, report);
+            unused_database(app, docker, &containers, report);
         }
         Err(error) => report.error("n8n", &error),
     }
@@ -112,6 +114,31 @@ fn other_containers(app: &App, docker: &Docker, layout: &Layout, report: &mut Re
                 layout.home.source,
                 others.join(" "),
                 config.n8n_containers.join(" ")
+            ),
+        );
+    }
+}
+
+/// A database in SQLite that an n8n has left which works with PostgreSQL by now.
+fn unused_database(app: &App, docker: &Docker, containers: &[Container], report: &mut Report) {
+    let found = &app.config.found;
+    let runs = |container: &&Container| container.status == Status::Running;
+    let Some(container) = containers
+        .iter()
+        .find(runs)
+        .filter(|_| found.database() == Kind::Postgres)
+    else {
+        return;
+    };
+    let file = format!("{}/database.sqlite", found.home);
+    let look = docker.exec(&container.name, Exec::default(), &["test", "-s", &file]);
+    if !found.home.is_empty() && docker.answer("test", look, None).is_ok_and(|output| output.success) {
+        report.warn(
+            "sqlite",
+            format!(
+                "{} uses PostgreSQL, and {file} is left of an n8n that used SQLite: every backup of n8n's data holds it. Remove it \
+                 (and {file}-wal, {file}-shm) once you miss nothing",
+                container.name
             ),
         );
     }

@@ -46,14 +46,10 @@ const DROPPED: [&str; 27] = [
     "N8N_CONFIG_FILES",
 ];
 /// What is of [`DROPPED`] and says what the database is like.
-const KEPT: [&str; 2] = ["DB_POSTGRESDB_SCHEMA", "DB_TABLE_PREFIX"];
+const KEPT: [&str; 3] = ["DB_POSTGRESDB_SCHEMA", "DB_TABLE_PREFIX", "DB_SQLITE_POOL_SIZE"];
 
 /// What is the same in every drill.
-const SET: [(&str, &str); 20] = [
-    ("DB_TYPE", "postgresdb"),
-    ("DB_POSTGRESDB_HOST", "127.0.0.1"),
-    ("DB_POSTGRESDB_PORT", "5432"),
-    ("DB_POSTGRESDB_PASSWORD", "none"),
+const SET: [(&str, &str); 16] = [
     ("EXECUTIONS_MODE", "regular"),
     ("OFFLOAD_MANUAL_EXECUTIONS_TO_WORKERS", "false"),
     ("N8N_RUNNERS_MODE", "internal"),
@@ -74,8 +70,7 @@ const SET: [(&str, &str); 20] = [
 
 /// What a drill decides.
 pub struct Place<'a> {
-    pub role: &'a str,
-    pub database: &'a str,
+    pub database: &'a [(&'static str, String)],
     pub key: &'a Secret,
     pub user_folder: &'a str,
 }
@@ -83,12 +78,11 @@ pub struct Place<'a> {
 /// The variables that n8n gets.
 pub fn of_drill(live: &BTreeMap<String, String>, place: &Place<'_>) -> Vec<(String, String)> {
     let chosen = [
-        ("DB_POSTGRESDB_USER", place.role),
-        ("DB_POSTGRESDB_DATABASE", place.database),
         ("N8N_ENCRYPTION_KEY", place.key.reveal()),
         ("N8N_USER_FOLDER", place.user_folder),
     ];
-    let set: Vec<(&str, &str)> = SET.into_iter().chain(chosen).collect();
+    let database = place.database.iter().map(|(name, value)| (*name, value.as_str()));
+    let set: Vec<(&str, &str)> = SET.into_iter().chain(chosen).chain(database).collect();
     let is_set = |name: &str| set.iter().any(|(other, _)| *other == name);
     let taken = live
         .iter()
@@ -203,8 +197,11 @@ mod tests {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         let place = Place {
-            role: "n8n",
-            database: "drill",
+            database: &[
+                ("DB_TYPE", "postgresdb".to_owned()),
+                ("DB_POSTGRESDB_HOST", "127.0.0.1".to_owned()),
+                ("DB_POSTGRESDB_USER", "n8n".to_owned()),
+            ],
             key: &Secret::new("right"),
             user_folder: "/home/node",
         };

@@ -1,6 +1,6 @@
 //! n8n itself proves a recovered database: it opens every credential, and starts from it.
 //!
-//! Its container is made from n8n's own image, and shares the network of the scratch PostgreSQL, which has none. What it decrypts
+//! Its container is made from n8n's own image, and shares the network of the database's scratch container, which has none. What it decrypts
 //! stays in its memory. It changes what it runs on, so this comes after everything that is counted and compared.
 
 mod environment;
@@ -16,19 +16,16 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use self::environment::{EnvFile, Place, PORT};
 use self::log::Log;
-use super::drill::{DatabaseServer, DrillEnv, Inconclusive, JOURNAL};
+use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
 use super::key_proof::Proof;
 use super::n8n_data::AT_FACT;
 use super::n8n_image::N8nImage;
 use crate::config::Secret;
-use crate::engine::{Exec, ScratchContainer};
+use crate::engine::{Confined, Exec, ScratchContainer};
 use crate::process::{Chain, Input};
 use crate::report::units;
 use crate::store::marks;
 use crate::stream::read::read;
-
-/// The fact of a point that tells the role that n8n logs in as.
-const LOGIN_FACT: &str = "stack.postgres.user";
 
 /// n8n's user folder in the official image.
 const USER_FOLDER: &str = "/home/node";
@@ -63,7 +60,7 @@ pub type Facts = Vec<(&'static str, String)>;
 pub fn prove(
     env: &DrillEnv<'_>,
     image: &N8nImage,
-    database: &dyn DatabaseServer,
+    database: &dyn RecoveredDatabase,
     proof: &Proof,
     archive: &Path,
 ) -> Result<Facts> {
@@ -84,7 +81,7 @@ pub fn prove(
         ));
         return Ok(Vec::new());
     }
-    forget(database, &proof.dead)?;
+    database.forget(&proof.dead).context(Inconclusive)?;
     let before = database.migrations().context(Inconclusive)?;
     let mut facts = Vec::new();
     let expected = proof.credentials - proof.dead.len();
@@ -141,7 +138,7 @@ pub fn prove(
 }
 
 /// The memory that is free where the scratch containers run; none where that is not told.
-fn free_memory(env: &DrillEnv<'_>, database: &dyn DatabaseServer) -> Option<u64> {
+fn free_memory(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Option<u64> {
     let ask = env
         .docker
         .exec(database.container(), Exec::default(), &["cat", "/proc/meminfo"]);
@@ -150,25 +147,10 @@ fn free_memory(env: &DrillEnv<'_>, database: &dyn DatabaseServer) -> Option<u64>
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Deletes what n8n cannot open either, or which holds nothing to be opened, so that it does not stop at it.
-fn forget(database: &dyn DatabaseServer, dead: &[String]) -> Result<()> {
-    let ids: Vec<String> = dead
-        .iter()
-        .map(|id| format!("'{}'", id.replace('\'', "''").replace('\\', "")))
-        .collect();
-    let list = ids.join(", ");
-    let script = format!(
-        "SELECT format('DELETE FROM %s WHERE data = '''' OR id::text = ANY (%L)', c.oid::regclass, ARRAY[{list}]::text[])\n\
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace\n\
-         WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity' AND n.nspname !~ '^pg_' \\gexec\n"
-    );
-    database.run(&script).map(drop).context(Inconclusive)
-}
-
 /// n8n's container, in which it does not run yet.
 struct N8n<'a> {
     env: &'a DrillEnv<'a>,
-    database: &'a dyn DatabaseServer,
+    database: &'a dyn RecoveredDatabase,
     container: ScratchContainer,
 }
 
@@ -177,14 +159,11 @@ impl<'a> N8n<'a> {
     fn create(
         env: &'a DrillEnv<'a>,
         image: &N8nImage,
-        database: &'a dyn DatabaseServer,
+        database: &'a dyn RecoveredDatabase,
         proof: &Proof,
         archive: &Path,
     ) -> Result<Self> {
-        let live = image
-            .variable("DB_POSTGRESDB_USER")
-            .or_else(|| env.point.fact(LOGIN_FACT));
-        let role = database.let_in(live.unwrap_or(&env.app.config.postgres_user))?;
+        let access = database.let_in(image)?;
         let folder = image
             .variable("N8N_USER_FOLDER")
             .filter(|folder| folder.starts_with('/'))
@@ -195,22 +174,20 @@ impl<'a> N8n<'a> {
         let home = above.map_or(home, str::to_owned);
         let none = Secret::new("");
         let place = Place {
-            role: &role,
-            database: database.name(),
+            database: &access.variables,
             key: proof.key.as_ref().unwrap_or(&none),
             user_folder: folder,
         };
         let bytes = env.point.fact("n8n.bytes").and_then(|bytes| bytes.parse().ok());
         env.check_room(&image.id, bytes.unwrap_or_default())?;
         let file = EnvFile::write(env.owner(), &environment::of_drill(&image.environment, &place))?;
-        let mut container = env.n8n_container(
-            &image.id,
-            database.container(),
-            &home,
-            TMPFS,
-            file.path(),
-            &["-c", WAIT],
-        )?;
+        let confined = Confined {
+            network_of: Some(database.container()),
+            volume_of: access.by_files.then(|| database.container()),
+            tmpfs: Some(TMPFS),
+            env_file: Some(file.path()),
+        };
+        let mut container = env.n8n_container(&image.id, confined, &home, &["-c", WAIT])?;
         // The engine has read it.
         drop(file);
         let mut chain = env.app.chain();

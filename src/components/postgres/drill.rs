@@ -10,15 +10,17 @@ use super::load::Privileges;
 use super::sql::{self, CountKind};
 use super::{executions, facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, DatabaseServer, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
-    JOURNAL,
+    check_recorded, explain, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
 };
+use crate::components::n8n_image::N8nImage;
 use crate::engine::{Exec, ScratchContainer};
 
 /// Prints what n8n has encrypted.
 const SEALED: &str = include_str!("sealed.sql");
 /// The database that the dump is loaded into.
 const DATABASE: &str = "n8n_backup_drill";
+/// The fact of a point that tells the role that n8n logs in as.
+const LOGIN_FACT: &str = "stack.postgres.user";
 /// The superuser of a scratch server where the role that restores is none.
 const SUPERUSER: &str = "n8n_backup_drill";
 /// The database that every server has.
@@ -216,40 +218,54 @@ impl RecoveredDatabase for Loaded<'_> {
         sql::parse_names(&output)
     }
 
-    fn server(&self) -> Option<&dyn DatabaseServer> {
-        Some(self)
-    }
-}
-
-impl DatabaseServer for Loaded<'_> {
     fn container(&self) -> &str {
         self.server.id()
     }
 
-    fn name(&self) -> &str {
-        DATABASE
-    }
-
-    fn let_in(&self, role: &str) -> Result<String> {
+    fn let_in(&self, n8n: &N8nImage) -> Result<Access> {
         let psql = self.as_superuser();
+        let restorer = &self.env.app.config.postgres_user;
+        let live = n8n
+            .variable("DB_POSTGRESDB_USER")
+            .or_else(|| self.env.point.fact(LOGIN_FACT))
+            .unwrap_or(restorer);
         let is_missing = !psql
-            .run(MAINTENANCE, "drill", sql::missing_roles(&[role.to_owned()])?)?
+            .run(MAINTENANCE, "drill", sql::missing_roles(&[live.to_owned()])?)?
             .is_empty();
-        let role = if is_missing {
-            &self.env.app.config.postgres_user
-        } else {
-            role
-        };
+        let role = if is_missing { restorer } else { live };
         psql.run(
             MAINTENANCE,
             "drill",
             format!("ALTER ROLE {} LOGIN;\n", sql::ident(role)?),
         )?;
-        Ok(role.to_owned())
+        let variables = [
+            ("DB_TYPE", "postgresdb"),
+            ("DB_POSTGRESDB_HOST", "127.0.0.1"),
+            ("DB_POSTGRESDB_PORT", "5432"),
+            ("DB_POSTGRESDB_DATABASE", DATABASE),
+            ("DB_POSTGRESDB_USER", role),
+            ("DB_POSTGRESDB_PASSWORD", "none"),
+        ];
+        Ok(Access {
+            variables: variables.map(|(name, value)| (name, value.to_owned())).into(),
+            by_files: false,
+        })
     }
 
-    fn run(&self, script: &str) -> Result<String> {
-        self.as_superuser().run(DATABASE, "drill", sql::script_of(script))
+    fn forget(&self, credentials: &[String]) -> Result<()> {
+        let ids: Vec<String> = credentials
+            .iter()
+            .map(|id| format!("'{}'", id.replace('\'', "''").replace('\\', "")))
+            .collect();
+        let list = ids.join(", ");
+        let script = format!(
+            "SELECT format('DELETE FROM %s WHERE data = '''' OR id::text = ANY (%L)', c.oid::regclass, ARRAY[{list}]::text[])\n\
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace\n\
+             WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity' AND n.nspname !~ '^pg_' \\gexec\n"
+        );
+        self.as_superuser()
+            .run(DATABASE, "drill", sql::script_of(&script))
+            .map(drop)
     }
 
     fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {

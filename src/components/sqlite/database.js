@@ -215,6 +215,17 @@ const verbs = {
     return { count: found.length, newest: found.at(-1)?.name ?? null };
   },
 
+  // Deletes these credentials, and those that hold nothing.
+  async forget(file, wait, ...ids) {
+    const db = await open(file, false, wait);
+    const list = ids.map(quoted).join(', ');
+    for (const name of await tables(db, 'credentials_entity', ['id', 'data'])) {
+      await db.run(`DELETE FROM ${named(name)} WHERE data = '' OR id IN (${list})`);
+    }
+    await db.close();
+    return {};
+  },
+
   // Leaves every workflow inactive, and takes away what n8n could start one from.
   async deactivate(file, wait) {
     const db = await open(file, false, wait);

@@ -1,5 +1,6 @@
 //! The drill of a database: it is unpacked onto a volume of its own, proven there, and counted.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,10 +9,10 @@ use anyhow::{ensure, Context as _, Result};
 use super::node::Node;
 use super::{rows, verify, ROWS};
 use crate::components::drill::{
-    check_recorded, explain, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
+    check_recorded, explain, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
 };
-use crate::components::n8n_image;
-use crate::engine::{ScratchContainer, DATA_MOUNT};
+use crate::components::n8n_image::{self, N8nImage};
+use crate::engine::{Exec, ScratchContainer, DATA_MOUNT};
 use crate::process::hinted;
 
 /// A database that was unpacked.
@@ -19,7 +20,11 @@ struct Unpacked<'a> {
     env: &'a DrillEnv<'a>,
     container: ScratchContainer,
     file: String,
+    bytes: u64,
 }
+
+/// Tells whether anything was written.
+const LOOK: &str = "stat -c '%n %s %Y' \"$1\"/*";
 
 /// Unpacks the database and compares tables and rows with the manifest.
 ///
@@ -40,6 +45,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         env,
         container,
         file: format!("{DATA_MOUNT}/database.sqlite"),
+        bytes: packed.bytes,
     };
     let node = unpacked.node();
     let contents = node
@@ -59,6 +65,15 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
 }
 
 impl Unpacked<'_> {
+    /// Runs a script in the directory of the database.
+    fn sh(&self, script: &str) -> Result<()> {
+        let argv = ["sh", "-c", &format!("cd \"$1\" && {script}"), "sh", DATA_MOUNT];
+        let docker = &self.env.docker;
+        let output = docker.answer("sh", docker.exec(self.container.id(), Exec::default(), &argv), None)?;
+        ensure!(output.success, "{}", output.stderr);
+        Ok(())
+    }
+
     fn node(&self) -> Node<'_> {
         Node {
             app: self.env.app,
@@ -79,5 +94,38 @@ impl RecoveredDatabase for Unpacked<'_> {
 
     fn binary_files(&self) -> Result<Vec<String>> {
         self.node().binary_files(&self.file)
+    }
+
+    fn container(&self) -> &str {
+        self.container.id()
+    }
+
+    fn let_in(&self, n8n: &N8nImage) -> Result<Access> {
+        // A migration copies tables, and n8n's user need not be that of the stack's n8n.
+        self.env.check_room(&n8n.id, self.bytes)?;
+        self.sh("chmod a+rwx . && chmod a+rw -- *")?;
+        Ok(Access {
+            variables: vec![
+                ("DB_TYPE", "sqlite".to_owned()),
+                ("DB_SQLITE_DATABASE", self.file.clone()),
+            ],
+            by_files: true,
+        })
+    }
+
+    fn forget(&self, credentials: &[String]) -> Result<()> {
+        self.node().forget(&self.file, credentials)
+    }
+
+    fn busy(&self) -> Result<Box<dyn Fn() -> bool + Send>> {
+        let docker = self.env.docker.clone();
+        let container = self.container.id().to_owned();
+        let last = Cell::new(String::new());
+        // What n8n works on grows, or is written anew.
+        Ok(Box::new(move || {
+            let look = docker.exec(&container, Exec::default(), &["sh", "-c", LOOK, "sh", DATA_MOUNT]);
+            let now = docker.answer("stat", look, None).map(|output| output.text());
+            now.is_ok_and(|now| last.replace(now.clone()) != now)
+        }))
     }
 }

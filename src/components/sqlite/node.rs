@@ -129,8 +129,12 @@ impl Node<'_> {
 
     /// What the program answers.
     fn ask(&self, verb: &str, file: &str) -> Result<Json> {
+        self.ask_with(verb, file, &[])
+    }
+
+    fn ask_with(&self, verb: &str, file: &str, more: &[&str]) -> Result<Json> {
         let mut chain = self.app.chain();
-        let (_, stdout) = chain.spawn("node", self.command(verb, file, &[]), Input::Leash)?;
+        let (_, stdout) = chain.spawn("node", self.command(verb, file, more), Input::Leash)?;
         let answer = chain.collect("reading from node", stdout, MAX_ANSWER);
         let answer = chain.finish().and_then(|finished| answer.get(&finished));
         let answer = answer.map_err(|error| explained(error, file))?;
@@ -174,6 +178,12 @@ impl Node<'_> {
     /// workflows.
     pub fn deactivate(&self, file: &str) -> Result<Option<u64>> {
         Ok(self.ask("deactivate", file)?.get("count").and_then(number))
+    }
+
+    /// Deletes these credentials, and those that hold nothing.
+    pub fn forget(&self, file: &str, credentials: &[String]) -> Result<()> {
+        let ids: Vec<&str> = credentials.iter().map(String::as_str).collect();
+        self.ask_with("forget", file, &ids).map(drop)
     }
 
     /// The files of binary data that executions name.

@@ -1,16 +1,21 @@
 # shellcheck shell=sh
-# Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and for `copy` the name of the
-# directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there may be much to
+# Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and what else the verb takes; for
+# `copy` the name of the directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there may be much to
 # do, then a line of JSON; of a copy also the file, and the line `end`. A copy is removed whatever happens.
 set -u
 umask 077
 export NODE_NO_WARNINGS=1
 unset NODE_OPTIONS
-program=$1 verb=$2 file=$3 wait=$4 name=${5-}
+program=$1 verb=$2 file=$3 wait=$4 name=''
+shift 4
 command -v node >/dev/null || { echo 'the image has no Node.js' >&2; exit 127; }
 exec 3<&0 </dev/null
 # Where a copy may be.
 first=${TMPDIR:-/tmp} second=$(dirname -- "$file")
+if [ "$verb" = copy ]; then
+  name=$1
+  set -- "$name" "$first"
+fi
 child='' alive=''
 clean() {
   [ -z "$name" ] || rm -rf -- "${first:?}/$name" "${second:?}/$name"
@@ -28,7 +33,7 @@ leash=$!
 clean
 (while sleep 5 >/dev/null 2>&1 3<&-; do echo; done) 3<&- &
 alive=$!
-node -e "$program" -- "$verb" "$file" "$wait" ${name:+"$name" "$first"} 3<&- &
+node -e "$program" -- "$verb" "$file" "$wait" "$@" 3<&- &
 child=$!
 wait "$child"
 status=$?

@@ -309,6 +309,18 @@ fn sqlite_is_told_and_no_other_database_is_taken_for_it() {
         .warnings
         .iter()
         .any(|warning| warning.contains("DB_POSTGRESDB_HOST")));
+    // It is named where it is of the same project, whatever it is called.
+    let of = |service| Some(("p", dir.path(), service));
+    let n8n = container("n8n", "n8nio/n8n", &[], &[], of("n8n"));
+    let mut app = app_of(dir.path(), "");
+    found(&mut app, &[n8n, server("n8n-postgres", "postgres", &[], of("db"))]).unwrap();
+    let warnings = &app.config.found.warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("n8n-postgres is not n8n's") && warning.contains("not backed up")),
+        "{warnings:?}"
+    );
     // Without n8n's containers the contract's names hold.
     let error = app_of(dir.path(), "").config.found.check(Kind::Sqlite);
     assert!(error.unwrap_err().to_string().contains("no use for sqlite"));

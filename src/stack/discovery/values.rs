@@ -125,7 +125,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     let ours = |other: &&&Described| {
         let config = &app.config;
         config.n8n_containers.contains(&other.name)
-            || other.name == config.postgres_container
+            || (other.name == config.postgres_container && found.uses(Kind::Postgres))
             || (other.name == config.redis_container && found.uses(Kind::Redis))
     };
     let others: Vec<String> = containers

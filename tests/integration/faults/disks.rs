@@ -1,42 +1,14 @@
 //! Full disks: for the backups, for the log, in the server.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, before_end, case, dump_of, edited, restore,
     staged_databases,
 };
-use crate::common::{assert_same, output, repository, Sandbox};
-
-/// A small file system at a directory, gone when this is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    /// Mounts one of `size` (as tmpfs takes it); none where that is not allowed.
-    fn mount(test: &str, dir: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(dir).unwrap();
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
-            .arg(dir);
-        let said = output(mount);
-        if said.status.success() {
-            return Some(Self(dir.to_owned()));
-        }
-        crate::common::skip(test, "mounting a small file system needs root");
-        None
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let mut umount = Command::new("umount");
-        umount.arg("-l").arg(&self.0);
-        let _ = output(umount);
-    }
-}
+use crate::common::faults::Small;
+use crate::common::{assert_same, repository, Sandbox};
 
 /// One component's directory is full: an error that names it, no file, and the other components all the same.
 #[test]

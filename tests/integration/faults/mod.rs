@@ -1,8 +1,8 @@
 //! The fault suite: each fault is produced for real and judged by what is left. `docs/reliability.md` says which promise
 //! each test stands for.
 //!
-//! `FAULTS=all` runs it in full, with signals at many points of a run; otherwise at a few. Each case that held appends a
-//! line to the file that `FAULTS_REPORT` names. With `TEST_PASSPHRASE`, every sandbox encrypts its backups with it;
+//! `FAULTS=all` runs it in full, with signals at many points of a run; otherwise at a few. Faults of SQLite, which take n8n's image,
+//! are in `tests/n8n/faults.rs`. With `TEST_PASSPHRASE`, every sandbox encrypts its backups with it;
 //! with `TEST_COMPRESSOR`, it packs them by that program.
 
 mod disks;
@@ -14,44 +14,13 @@ mod output;
 mod restores;
 mod users;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::common::{await_true, name, output as run_command, plain, Gate, Outcome, Running, Sandbox};
+use crate::common::{await_true, name, output as run_command, plain, Gate, Outcome, Sandbox};
 
-/// Whether the suite runs in full.
-pub fn all() -> bool {
-    std::env::var_os("FAULTS").is_some_and(|value| value == "all")
-}
-
-/// `some` in the short form of the suite, `many` in the full one.
-pub fn few_or_many(some: usize, many: usize) -> usize {
-    if all() {
-        many
-    } else {
-        some
-    }
-}
-
-/// Runs one case; `name` goes into the report when it begins and when it held.
-pub fn case<T>(name: &str, check: impl FnOnce() -> T) -> T {
-    report("begin", name);
-    eprintln!("case: {name}");
-    let value = check();
-    report("held", name);
-    value
-}
-
-fn report(what: &str, name: &str) {
-    if let Some(path) = std::env::var_os("FAULTS_REPORT") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{what} {name}").unwrap();
-    }
-}
+pub use crate::common::faults::{case, few_or_many, kill, kill_child};
 
 /// Every file under a final name must be whole, by other programs than the one under test.
 #[track_caller]
@@ -196,46 +165,6 @@ pub fn staged_databases(sandbox: &Sandbox) -> Vec<String> {
     let mut names = sandbox.databases();
     names.retain(|name| name.starts_with("n8n_restore_") || name.starts_with("n8n_old_"));
     names
-}
-
-/// A child of `pid`, or a child's child, whose command line holds `what`.
-pub fn child_of(pid: u32, what: &str) -> Option<u32> {
-    let processes: Vec<(u32, u32, String)> = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|item| {
-            let child: u32 = item.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(item.path().join("stat")).ok()?;
-            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-            let parent: u32 = fields.nth(1)?.parse().ok()?;
-            let line = fs::read(item.path().join("cmdline")).ok()?;
-            Some((child, parent, String::from_utf8_lossy(&line).replace('\0', " ")))
-        })
-        .collect();
-    processes
-        .iter()
-        .find(|(_, parent, line)| *parent == pid && line.contains(what))
-        .map(|(child, ..)| *child)
-}
-
-/// Sends a signal to a process by its number.
-pub fn kill(signal: &str, pid: u32) {
-    let mut command = Command::new("kill");
-    command.args([format!("-{signal}"), pid.to_string()]);
-    let _ = run_command(command);
-}
-
-/// Waits for a child whose command line holds `what`, sends it `signal`, and tells whether it was there in time.
-pub fn kill_child(running: &Running<'_>, what: &str, signal: &str) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(10) && Path::new(&format!("/proc/{}", running.pid())).exists() {
-        if let Some(child) = child_of(running.pid(), what) {
-            kill(signal, child);
-            return true;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    false
 }
 
 /// A dump of the sandbox's database in a directory beside the project.

@@ -1,0 +1,111 @@
+//! Cases of the fault suite, which are counted. Each that held appends a line to the file that `FAULTS_REPORT` names.
+
+// A test that cannot go on is to panic.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{output, skip, Running};
+
+/// Whether the suite runs in full.
+pub fn all() -> bool {
+    std::env::var_os("FAULTS").is_some_and(|value| value == "all")
+}
+
+/// `some` in the short form of the suite, `many` in the full one.
+pub fn few_or_many(some: usize, many: usize) -> usize {
+    if all() {
+        many
+    } else {
+        some
+    }
+}
+
+/// Runs one case; `name` goes into the report when it begins and when it held.
+pub fn case<T>(name: &str, check: impl FnOnce() -> T) -> T {
+    report("begin", name);
+    eprintln!("case: {name}");
+    let value = check();
+    report("held", name);
+    value
+}
+
+fn report(what: &str, name: &str) {
+    if let Some(path) = std::env::var_os("FAULTS_REPORT") {
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        writeln!(file, "{what} {name}").unwrap();
+    }
+}
+
+/// A child of `pid`, or a child's child, whose command line holds `what`.
+pub fn child_of(pid: u32, what: &str) -> Option<u32> {
+    let processes: Vec<(u32, u32, String)> = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|item| {
+            let child: u32 = item.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(item.path().join("stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let parent: u32 = fields.nth(1)?.parse().ok()?;
+            let line = fs::read(item.path().join("cmdline")).ok()?;
+            Some((child, parent, String::from_utf8_lossy(&line).replace('\0', " ")))
+        })
+        .collect();
+    processes
+        .iter()
+        .find(|(_, parent, line)| *parent == pid && line.contains(what))
+        .map(|(child, ..)| *child)
+}
+
+/// Sends a signal to a process by its number.
+pub fn kill(signal: &str, pid: u32) {
+    let mut command = Command::new("kill");
+    command.args([format!("-{signal}"), pid.to_string()]);
+    let _ = output(command);
+}
+
+/// Waits for a child whose command line holds `what`, sends it `signal`, and tells whether it was there in time.
+pub fn kill_child(running: &Running<'_>, what: &str, signal: &str) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) && Path::new(&format!("/proc/{}", running.pid())).exists() {
+        if let Some(child) = child_of(running.pid(), what) {
+            kill(signal, child);
+            return true;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+/// A small file system at a directory, gone when this is dropped.
+pub struct Small(PathBuf);
+
+impl Small {
+    /// Mounts one of `size` (as tmpfs takes it); none where that is not allowed.
+    pub fn mount(test: &str, dir: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(dir).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
+            .arg(dir);
+        let said = output(mount);
+        if said.status.success() {
+            return Some(Self(dir.to_owned()));
+        }
+        skip(test, "mounting a small file system needs root");
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let mut umount = Command::new("umount");
+        umount.arg("-l").arg(&self.0);
+        let _ = output(umount);
+    }
+}
