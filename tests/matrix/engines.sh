@@ -11,29 +11,35 @@ start_engine() {
   esac
   TREE=$CACHE_DIR/engines
   case $name in
-    docker-*) run='exec chroot "$1" dockerd --iptables=false --ip6tables=false --bridge=none --data-root /var/lib/docker' ;;
+    docker-*) run='exec dockerd --host unix:///run/matrix.sock --iptables=false --ip6tables=false --bridge=none --data-root /var/lib/docker' ;;
     *) run='exec sleep 86400' ;;
   esac
-  mkdir -p -- "$data" "$TREE/var/lib/docker" "$SHIMS"
+  mkdir -p -- "$data" "$TREE/var/lib/docker" "$TREE/var/lib/matrix" "$SHIMS"
   # shellcheck disable=SC2016 # for that shell
   setsid unshare --mount --propagation private sh -ec '
+    # In a mere chroot, programs that are started in a container would see the tree of the engine.
+    mount --bind "$1" "$1"
     for dir in proc sys dev; do mount --rbind "/$dir" "$1/$dir"; done
     for dir in run tmp; do mount -t tmpfs tmpfs "$1/$dir"; done
-    for dir in docker containers; do mount --bind "$2" "$1/var/lib/$dir"; done
+    for dir in docker matrix; do mount --bind "$2" "$1/var/lib/$dir"; done
+    cd "$1"
+    pivot_root . mnt
+    umount -l /mnt
     '"$run" sh "$TREE" "$data" >"$log" 2>&1 </dev/null &
   ENGINE_PID=$!
   ENGINE_LOG=$log
-  local program=docker
-  [[ $name == docker-* ]] || program=podman
-  printf '#!/bin/sh\nexec nsenter -t %s -m chroot "%s" %s "$@"\n' "$ENGINE_PID" "$TREE" "$program" >"$SHIMS/docker"
+  # What is named here exists in the tree alone: no call may reach an engine of the host.
+  local client='docker --host unix:///run/matrix.sock'
+  [[ $name == docker-* ]] || client='podman --root /var/lib/matrix --runroot /run/matrix'
+  printf '#!/bin/sh\nexec nsenter -t %s -m %s "$@"\n' "$ENGINE_PID" "$client" >"$SHIMS/docker"
   chmod 755 "$SHIMS/docker"
   local end=$((SECONDS + 60))
-  until engine version >/dev/null 2>&1; do
+  until nsenter -t "$ENGINE_PID" -m test -e /complete 2>/dev/null && engine version >/dev/null 2>&1; do
     kill -0 "$ENGINE_PID" 2>/dev/null && [ $SECONDS -lt $end ] || {
       say "the engine $name does not answer: $(tail -n 1 "$log")"
       return 1
     }
-    sleep 0.3
+    sleep 0.2
   done
 }
 

@@ -99,15 +99,18 @@ make_engines() {
   SERVER=
   TREE=$CACHE_DIR/engines
   [ ! -e "$TREE/complete" ] || return 0
-  local packages=(docker.io containerd runc podman conmon crun netavark aardvark-dns ca-certificates iptables fuse-overlayfs)
+  local UNUSED_PACKAGES=${UNUSED_PACKAGES//|mount|/|} packages=(mount docker.io containerd runc podman conmon crun netavark aardvark-dns ca-certificates iptables fuse-overlayfs)
   [ "$SUITE" = bookworm ] || packages+=(docker-cli)
   say "unpacking the engines of $SUITE"
   # shellcheck disable=SC2086 # a list of words
   debian_root engines "${packages[@]}" $BASE_PACKAGES
   rm -rf -- "$TREE"
   mv -- "$BUILD_DIR/engines" "$TREE"
-  mkdir -p -- "$TREE/proc" "$TREE/sys" "$TREE/dev" "$TREE/etc/containers" "$TREE/var/lib/containers"
+  mkdir -p -- "$TREE/proc" "$TREE/sys" "$TREE/dev" "$TREE/mnt" "$TREE/etc/containers" "$TREE/var/lib/containers"
   printf '{"default":[{"type":"insecureAcceptAnything"}]}\n' >"$TREE/etc/containers/policy.json"
+  # Limits as low as an engine may set them that is itself confined.
+  printf '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n' \
+    >"$TREE/etc/containers/containers.conf"
   : >"$TREE/complete"
 }
 
