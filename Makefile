@@ -1,12 +1,12 @@
 # Settings, all optional: N8N_DIR (the n8n project directory; default: this checkout), FILE, SET and YES for restores,
-# DRY_RUN for cleanup, BENCH_... for bench, FAULT_... for faults. They reach the scripts in scripts/make through the
+# DRY_RUN for cleanup, BENCH_... for bench, CELL for matrix, FAULT_... for faults. They reach the scripts in scripts/make through the
 # environment and unexpanded, so that spaces, quotes and dollar signs in a path are safe.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE FAULT_ROUNDS FAULT_COMPRESSOR FAULT_PASSPHRASE FAULT_THREADS
+settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE CELL MATRIX_MIRROR FAULT_ROUNDS FAULT_COMPRESSOR FAULT_PASSPHRASE FAULT_THREADS
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
 override SET := $(value SET)
@@ -22,7 +22,7 @@ $(if $(unknown),$(error unknown setting $(unknown); known are $(settings)))
 .PHONY: help build install uninstall install-cron uninstall-cron install-timer uninstall-timer deb dist \
   backup backup-postgres backup-sqlite backup-redis backup-n8n cleanup restore restore-all \
   list status verify doctor \
-  check smoke test test-all test-n8n faults demo bench clean
+  check smoke test test-all test-n8n matrix faults demo bench clean
 
 help: ## Show this list
 	@printf 'n8n-backup: make TARGET [N8N_DIR=/path/to/n8n]\n\n'
@@ -112,6 +112,9 @@ test-all: bin/n8n-backup ## Run every test
 
 test-n8n: bin/n8n-backup ## Run the tests with a real n8n; its image takes minutes to build, once
 	@scripts/make/test-n8n.sh
+
+matrix: bin/n8n-backup ## Try other servers, engines and hosts; writes docs/compatibility.md (CELL=quick: a part, CELL=NAME: one)
+	@scripts/make/matrix.sh
 
 faults: bin/n8n-backup ## Run the full fault suite (FAULT_ROUNDS, FAULT_COMPRESSOR, FAULT_PASSPHRASE, FAULT_THREADS)
 	@scripts/make/faults.sh

@@ -6,6 +6,7 @@ set -euo pipefail
 
 # program:Debian package
 wanted=(igzip:isal pigz:pigz libdeflate-gzip:libdeflate-tools gpg:gpg openssl:openssl rclone:rclone script:bsdutils podman:podman
+  mkfs.vfat:dosfstools mkfs.exfat:exfatprogs mount.exfat-fuse:exfat-fuse bindfs:bindfs
   curl:curl rootlesskit:rootlesskit newuidmap:uidmap fish:fish zsh:zsh)
 # The same, for packages that would start a service if they were installed.
 unpacked=(promtool:prometheus)

@@ -22,6 +22,7 @@ use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::stack::{self, discovery};
 use crate::store::lock::{component_lock, is_strangers, look_at, Seen};
+use crate::store::place::{limits, Limits};
 use crate::store::Kind;
 use crate::stream::compress::Compressor;
 
@@ -182,9 +183,14 @@ fn programs(app: &App, report: &mut Report) {
 /// Directories, the lock.
 fn places(app: &App, report: &mut Report) {
     let config = &app.config;
+    let mut open = Vec::new();
     for dir in [config.backups(), config.project.join("logs")] {
-        match writable(&dir) {
-            Ok(()) => report.ok("directory", format!("{} takes files", dir.display())),
+        match limits(&dir) {
+            Ok(found) => {
+                report.ok("directory", format!("{} takes files", dir.display()));
+                tell_limits(&dir, found, report);
+                open.extend(found.open_mode.map(|_| dir));
+            }
             Err(error) => report.fail(
                 "directory",
                 format!(
@@ -194,7 +200,8 @@ fn places(app: &App, report: &mut Report) {
             ),
         }
     }
-    for dir in dirs(app) {
+    let closes = |dir: &PathBuf| !open.iter().any(|open| dir.starts_with(open));
+    for dir in dirs(app).into_iter().filter(closes) {
         match dir.metadata().map(|meta| meta.mode() & 0o7777) {
             Ok(mode) if mode & 0o077 != 0 => report.warn(
                 "directory",
@@ -254,11 +261,29 @@ fn locks(app: &App, report: &mut Report) {
     }
 }
 
-/// Whether a file can be made in `dir`, by making one without a name that anything reads.
-fn writable(dir: &Path) -> io::Result<()> {
-    let probe = dir.join(format!(".doctor.{}", std::process::id()));
-    fs::File::create_new(&probe)?;
-    fs::remove_file(&probe)
+/// Says what the file system of a directory cannot do, and what that means for the backups in it.
+fn tell_limits(dir: &Path, limits: Limits, report: &mut Report) {
+    let mut warn = |text: String| report.warn("directory", format!("the file system of {} {text}", dir.display()));
+    if limits.no_links {
+        warn("has no hard links: files get their final names by a rename".to_owned());
+    }
+    if let Some(mode) = limits.open_mode {
+        warn(format!(
+            "keeps no modes (files have {mode:o}), so that others may read what is there: mount it with umask=077, or set \
+             BACKUP_GPG_PASSPHRASE in .env"
+        ));
+    }
+    if let Some(user) = limits.owner {
+        warn(format!(
+            "gives what we make to user {user}: let the same user run all commands"
+        ));
+    }
+    if limits.no_sync {
+        warn(
+            "brings no names to disk when asked to: a power cut right after a run may take its backups; copy them off-site"
+                .to_owned(),
+        );
+    }
 }
 
 /// The last backups, the disk, the clock.

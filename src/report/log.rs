@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{fchown, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -251,9 +251,7 @@ fn open_append(path: &Path) -> Result<Option<File>> {
     let file = match options.clone().create_new(true).open(path) {
         Ok(file) => {
             // What root makes must not stop the user's next run.
-            if let Some((user, group)) = atomic::owner_for(dir) {
-                fchown(&file, Some(user), Some(group)).with_context(context)?;
-            }
+            atomic::give(&file, dir).with_context(context)?;
             file
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

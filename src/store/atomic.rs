@@ -3,7 +3,7 @@
 //! What stands in the place of a file (a named pipe, a device, a link to one) is an error: to open or read it could take for
 //! ever, with a lock held.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -57,6 +57,20 @@ pub fn own_user() -> Option<u32> {
 pub fn owner_for(keeper: &Path) -> Option<(u32, u32)> {
     let owner = fs::metadata(keeper).ok().map(|meta| (meta.uid(), meta.gid()))?;
     (own_user() == Some(0) && owner.0 != 0).then_some(owner)
+}
+
+/// Gives a file that root made for another user to that user. Where the file system has said whose it is (NFS that squashes root,
+/// FAT), it stays so.
+pub fn give(file: &File, keeper: &Path) -> io::Result<()> {
+    match owner_for(keeper) {
+        Some((user, group)) if is_ours(&file.metadata()?) => fchown(file, Some(user), Some(group)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file belongs to the user that this process runs as.
+pub fn is_ours(meta: &Metadata) -> bool {
+    own_user() == Some(meta.uid())
 }
 
 /// Whether a user is ours, or the owner of `keeper`: whoever owns the backups may do with them what we do.
@@ -138,7 +152,8 @@ fn create_file(path: &Path, contents: &[u8], access: Access) -> io::Result<File>
     let written = (|| {
         file.write_all(contents)?;
         let made = file.metadata()?;
-        if let Some((user, group)) = access.owner.filter(|owner| *owner != (made.uid(), made.gid())) {
+        let other = |owner: &(u32, u32)| *owner != (made.uid(), made.gid()) && is_ours(&made);
+        if let Some((user, group)) = access.owner.filter(other) {
             fchown(&file, Some(user), Some(group))?;
         }
         // A umask takes rights away. What gives more, as a file system without modes does, cannot be helped.
@@ -156,11 +171,25 @@ fn create_file(path: &Path, contents: &[u8], access: Access) -> io::Result<File>
     }
 }
 
-/// Brings a directory's entries to disk.
+/// Brings a directory's entries to disk, where the file system can be told to: some network file systems and FUSE cannot, and
+/// bring them there by themselves.
 pub fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir)
-        .and_then(|handle| handle.sync_all())
-        .with_context(|| format!("Cannot write directory {} to disk", dir.display()))
+    match try_sync_dir(dir) {
+        Err(error) if !cannot(&error) => {
+            Err(error).with_context(|| format!("Cannot write directory {} to disk", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As [`sync_dir`], with an error where the file system cannot.
+pub fn try_sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether a file system says that it has no such operation: `EINVAL`, `EOPNOTSUPP` or `ENOSYS`.
+fn cannot(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 /// The directory that a path leads to.

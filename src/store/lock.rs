@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{fchown, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -212,9 +212,7 @@ fn open(path: &Path, keeper: &Path) -> Result<File> {
     match options.clone().create_new(true).open(path) {
         Ok(file) => {
             // What root makes must not stop the user's next run.
-            if let Some((user, group)) = atomic::owner_for(keeper) {
-                fchown(&file, Some(user), Some(group)).with_context(context)?;
-            }
+            atomic::give(&file, keeper).with_context(context)?;
             return Ok(file);
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

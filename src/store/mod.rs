@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod marks;
 pub mod offsite;
 mod partial;
+pub mod place;
 pub mod remote;
 pub mod retention;
 pub mod space;
@@ -173,7 +174,8 @@ pub fn make_dir(dir: &Path) -> Result<()> {
         .with_context(context)?;
     let keeper = missing.last().and_then(|dir| dir.parent());
     if let Some((user, group)) = keeper.and_then(atomic::owner_for) {
-        for dir in missing {
+        let ours = |dir: &&&Path| dir.symlink_metadata().is_ok_and(|meta| atomic::is_ours(&meta));
+        for dir in missing.iter().filter(ours) {
             lchown(dir, Some(user), Some(group)).with_context(context)?;
         }
     }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
@@ -18,6 +20,10 @@ use crate::process::{self, find, hinted, Chain, ChildOutput, Clock, Input, Outpu
 const SLOWEST_SUMS: u64 = 5 << 20;
 /// rclone's exit code for a directory that does not exist.
 const NO_DIRECTORY: i32 = 3;
+/// Has rclone send to a bucket without making it first, which a key may lack the right to.
+const BUCKET_IS_THERE: &str = "RCLONE_S3_NO_CHECK_BUCKET";
+/// How S3 words it that a key may not do something.
+const DENIED: &str = "AccessDenied";
 
 /// How a copy was compared with its original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub struct Rclone {
     config: Option<PathBuf>,
     remote: String,
     stall: Duration,
+    /// Whether the place, with its bucket, was seen.
+    is_there: Arc<AtomicBool>,
 }
 
 impl Rclone {
@@ -62,16 +70,15 @@ impl Rclone {
             config,
             remote,
             stall,
+            is_there: Arc::default(),
         })
     }
 
     /// The same, of a directory there.
     pub fn within(&self, dir: &str) -> Self {
         Self {
-            program: self.program.clone(),
-            config: self.config.clone(),
             remote: self.at(dir),
-            stall: self.stall,
+            ..self.clone()
         }
     }
 
@@ -90,6 +97,7 @@ impl Rclone {
             None,
             self.stall,
         )?;
+        self.is_there.store(output.success, Ordering::Relaxed);
         match output.code {
             // The length, -1 where it is not known, and the path.
             Some(0) => Ok(output
@@ -124,6 +132,7 @@ impl Rclone {
             .arg(from)
             .arg(&self.remote);
         command.args(copy.get_args());
+        command.envs(copy.get_envs().filter_map(|(name, value)| Some((name, value?))));
 
         let mut chain = Chain::new(self.stall);
         let (stdin, stdout) = chain.spawn("rclone copy", command, Input::Piped)?;
@@ -132,6 +141,15 @@ impl Rclone {
         let output = chain.task("reading from rclone", |clock| Ok(watch(stdout, clock)));
         let Err(error) = chain.finish() else { return Ok(()) };
         match output.despite(&error).map(|last| last.text()) {
+            Some(last) if last.contains(DENIED) && !self.is_there.load(Ordering::Relaxed) => {
+                Err(error.context(hinted(
+                    last,
+                    format_args!(
+                        "make the bucket of {} there: it is missing, or this key may not see it",
+                        self.remote
+                    ),
+                )))
+            }
             Some(last) if !last.is_empty() => Err(error.context(last)),
             _ => Err(error),
         }
@@ -205,10 +223,18 @@ impl Rclone {
             Some(lines(names)),
             self.stall,
         )?;
-        if !output.success {
-            bail!("old copies at {} cannot be deleted: {}", self.remote, output.stderr);
+        if output.success {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("old copies at {} cannot be deleted: {}", self.remote, output.stderr);
+        match output.stderr.contains(DENIED) {
+            true => bail!(hinted(
+                message,
+                "give rclone a key that may delete there, or set BACKUP_OFFSITE_KEEP_DAYS=0 in .env and leave the retention to \
+                 the provider"
+            )),
+            false => bail!(message),
+        }
     }
 
     fn at(&self, name: &str) -> String {
@@ -230,6 +256,9 @@ impl Rclone {
             .arg(format!("--contimeout={}s", self.stall.as_secs().min(60)));
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
+        }
+        if self.is_there.load(Ordering::Relaxed) {
+            command.env(BUCKET_IS_THERE, "true");
         }
         command
     }

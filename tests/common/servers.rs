@@ -174,7 +174,7 @@ impl Rclone {
 
 /// A port that stays free until it is used, and while its server is restarted: none of those that the kernel gives to
 /// whoever asks for any.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed);

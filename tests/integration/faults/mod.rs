@@ -11,6 +11,7 @@ mod engine;
 mod kills;
 mod locks;
 mod output;
+mod places;
 mod restores;
 mod users;
 

@@ -7,7 +7,7 @@ use super::{files, identity, lacks_programs, send, stack_dir, to_directory};
 use crate::common::{name, sh, Sandbox};
 
 /// A recovery point made by hand, of a snapshot with these contents.
-fn point(sandbox: &Sandbox, stamp: &str, snapshot: &str, contents: &str) {
+pub fn point(sandbox: &Sandbox, stamp: &str, snapshot: &str, contents: &str) {
     let name = format!("redis/dump_{snapshot}.rdb");
     let file = sandbox.write(&format!("backups/{name}"), contents);
     let sum = sh("sha256sum <\"$1\" | cut -c -64", &[file.as_os_str()]);
@@ -28,11 +28,11 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-fn plain(name: &'static str) -> Sandbox {
+pub fn plain(name: &'static str) -> Sandbox {
     Sandbox::new(name).env("RCLONE_SYNC_ENCRYPTED_ONLY", "false").build()
 }
 
-const POINTS: [&str; 3] = ["20260102_020000", "20260103_020000", "20260104_020000"];
+pub const POINTS: [&str; 3] = ["20260102_020000", "20260103_020000", "20260104_020000"];
 
 #[test]
 fn what_goes_missing_there_is_sent_again() {

@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+# Starts engines of other releases beside the host's: from trees that images.sh unpacks, in mount namespaces and data
+# directories of their own. Sourced by run.sh.
+
+# start_engine NAME: starts the engine and puts a client for it, called docker, into $SHIMS; sets ENGINE_PID.
+start_engine() {
+  local name=$1 data=$CACHE_TOP/data-$1 log=$WORK/$1.log run
+  case $name in
+    *-20 | podman-4) use_suite bookworm ;;
+    *) use_suite trixie ;;
+  esac
+  TREE=$CACHE_DIR/engines
+  case $name in
+    docker-*) run='exec dockerd --host unix:///run/matrix.sock --iptables=false --ip6tables=false --bridge=none --data-root /var/lib/docker' ;;
+    *) run='exec sleep 86400' ;;
+  esac
+  mkdir -p -- "$data" "$TREE/var/lib/docker" "$TREE/var/lib/matrix" "$SHIMS"
+  # shellcheck disable=SC2016 # for that shell
+  setsid unshare --mount --propagation private sh -ec '
+    # In a mere chroot, programs that are started in a container would see the tree of the engine.
+    mount --bind "$1" "$1"
+    for dir in proc sys dev; do mount --rbind "/$dir" "$1/$dir"; done
+    for dir in run tmp; do mount -t tmpfs tmpfs "$1/$dir"; done
+    for dir in docker matrix; do mount --bind "$2" "$1/var/lib/$dir"; done
+    cd "$1"
+    pivot_root . mnt
+    umount -l /mnt
+    '"$run" sh "$TREE" "$data" >"$log" 2>&1 </dev/null &
+  ENGINE_PID=$!
+  ENGINE_LOG=$log
+  # What is named here exists in the tree alone: no call may reach an engine of the host.
+  local client='docker --host unix:///run/matrix.sock'
+  [[ $name == docker-* ]] || client='podman --root /var/lib/matrix --runroot /run/matrix'
+  printf '#!/bin/sh\nexec nsenter -t %s -m %s "$@"\n' "$ENGINE_PID" "$client" >"$SHIMS/docker"
+  chmod 755 "$SHIMS/docker"
+  local end=$((SECONDS + 60))
+  until nsenter -t "$ENGINE_PID" -m test -e /complete 2>/dev/null && engine version >/dev/null 2>&1; do
+    kill -0 "$ENGINE_PID" 2>/dev/null && [ $SECONDS -lt $end ] || {
+      say "the engine $name does not answer: $(tail -n 1 "$log")"
+      return 1
+    }
+    sleep 0.2
+  done
+}
+
+# engine ARGUMENT...: the client of the engine that was started last.
+engine() {
+  "$SHIMS/docker" "$@"
+}
+
+# stop_engine: ends it, with what a broken cell has left in it.
+stop_engine() {
+  [ -n "${ENGINE_PID:-}" ] || return 0
+  local left end=$((SECONDS + 20))
+  left=$(engine ps -aq 2>/dev/null) || left=
+  # shellcheck disable=SC2086 # a list of words
+  [ -z "$left" ] || engine rm -fv $left >/dev/null 2>&1 || true
+  engine volume prune -f >/dev/null 2>&1 || true
+  kill "$ENGINE_PID" 2>/dev/null || true
+  while kill -0 "$ENGINE_PID" 2>/dev/null && [ $SECONDS -lt $end ]; do
+    sleep 0.2
+  done
+  kill -9 "$ENGINE_PID" 2>/dev/null || true
+  wait "$ENGINE_PID" 2>/dev/null || true
+  ENGINE_PID=
+}
+
+# give_image NAME: the host's image, for the engine.
+give_image() {
+  engine image inspect "$1" >/dev/null 2>&1 || docker save "$1" | engine load >/dev/null
+}
