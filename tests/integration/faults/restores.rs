@@ -481,7 +481,7 @@ fn roles_that_are_missing_or_weak_are_told() {
     sandbox.psql("ALTER TABLE t OWNER TO n8n; DROP ROLE gone");
     case("a dump whose owner is not there", || {
         let outcome = restore(&sandbox, &dump);
-        outcome.assert_error("The dump names roles that the server does not have: gone. {}");
+        outcome.assert_error("The dump names roles that the server does not have: gone");
         assert!(outcome.log.contains("--create-roles"));
         assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
         let outcome = sandbox
