@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// What to do about an error reply.
-pub(super) fn hint(reply: &str) -> &'static str {
-    if reply.starts_with("NOAUTH") || reply.starts_with("WRONGPASS") {
-        " (set REDIS_PASSWORD in .env, and REDIS_USERNAME for another user than the default one)"
-    } else if reply.contains("Connection refused") {
-        " (set REDIS_PORT in .env to the port that Redis listens on in its container)"
+use anyhow::Error;
+
+use crate::process::hinted;
+
+/// `message`, which tells a reply of Redis or its client, with what to do about it.
+pub(super) fn explained(message: String) -> Error {
+    let hint = if message.contains("NOAUTH") || message.contains("WRONGPASS") {
+        "set REDIS_PASSWORD in .env, and REDIS_USERNAME for another user than the default one"
+    } else if message.contains("Connection refused") {
+        "set REDIS_PORT in .env to the port that Redis listens on in its container"
     } else {
-        ""
-    }
+        return Error::msg(message);
+    };
+    hinted(message, hint).into()
 }
 
 /// An argument as redis-cli reads it from a script, whatever bytes it has.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::replies::{fields, hint, keys, keyspace, modules, quoted, value_of, Keys};
+use super::replies::{explained, fields, keys, keyspace, modules, quoted, value_of, Keys};
 use super::LISTENS_AFTER;
 use crate::app::App;
 use crate::config::{Config, Secret};
@@ -87,7 +87,7 @@ impl State {
             bail!("too few replies from Redis")
         };
         if last_save.parse::<u64>().is_err() {
-            bail!("Redis replied: {last_save}{}", hint(last_save));
+            return Err(explained(format!("Redis replied: {last_save}")));
         }
         let info = fields(info);
         let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
@@ -208,14 +208,10 @@ impl<'a> Redis<'a> {
             let refused = replies.len() == 1;
             let last = replies.pop().unwrap_or_default();
             if let Some(first) = last.lines().map(str::trim).find(|line| refused && !line.is_empty()) {
-                bail!("Redis replied: {first}{}", hint(first));
+                return Err(explained(format!("Redis replied: {first}")));
             }
             let output = [last.trim(), output.stderr.trim()].join(" ");
-            bail!(
-                "redis-cli did not get through: {}{}",
-                output.trim(),
-                hint(output.trim())
-            );
+            return Err(explained(format!("redis-cli did not get through: {}", output.trim())));
         }
         replies.remove(0);
         replies.pop();
@@ -294,7 +290,7 @@ impl<'a> Redis<'a> {
                             let reply = replies.concat();
                             let reply = reply.lines().next().unwrap_or_default();
                             // A wrong password does not become right by waiting.
-                            ensure!(!reply.contains("AUTH"), "Redis replied: {reply}{}", hint(reply));
+                            ensure!(!reply.contains("AUTH"), explained(format!("Redis replied: {reply}")));
                             anyhow!("Redis replied: {reply}")
                         }
                     }
