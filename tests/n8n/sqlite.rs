@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::point::encrypt;
 use crate::common::sqlite::{n8n_image, FILE};
 use crate::common::{assert_same, await_true, done, output, sh, Outcome, Sandbox};
+use crate::workflows;
 
 const ID: &str = "sqliteHook000001";
 /// The credential that n8n lost long ago.
@@ -166,6 +167,7 @@ fn a_real_n8n_on_sqlite_is_backed_up_drilled_lost_restored_and_moved_to_postgres
     assert!(fact(&sandbox, "drill.rehearsed").unwrap().starts_with(n8n_image()));
 
     lost_and_restored(&sandbox);
+    workflows::come_back_on_sqlite(&sandbox, ID);
     moved(&sandbox);
 }
 

@@ -52,6 +52,25 @@ fn cli(sandbox: &Sandbox, database: &str, dir: &str, args: &[&str]) {
     done(command);
 }
 
+/// Compares two exports in a directory of this host, which is at /x: see [`COMPARE`].
+fn compare(sandbox: &Sandbox, dir: &str, one: &str, other: &str) -> String {
+    sh("chmod -R a+rX \"$1\"", &[dir.as_ref()]);
+    let mut command = Command::new("docker");
+    command.args([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--user",
+        "0",
+        "--entrypoint",
+        "node",
+    ]);
+    command.args(sandbox.labels()).args(["-v", &format!("{dir}:/x:ro")]);
+    command.arg(stack::image()).args(["-e", COMPARE, one, other]);
+    done(command).trim().to_owned()
+}
+
 #[test]
 fn an_export_is_what_n8n_exports_and_imports() {
     let sandbox = Sandbox::new("nexports").postgres().network().build();
@@ -65,29 +84,14 @@ fn an_export_is_what_n8n_exports_and_imports() {
     sandbox.binary().args(&args).run().assert_success();
     sh("chmod -R a+rX \"$1\"", &[dir.as_ref()]);
 
-    let compare = |one: &str, other: &str| {
-        let mut command = Command::new("docker");
-        command.args([
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--user",
-            "0",
-            "--entrypoint",
-            "node",
-        ]);
-        command.args(sandbox.labels()).args(["-v", &format!("{dir}:/x:ro")]);
-        command.arg(stack::image()).args(["-e", COMPARE, one, other]);
-        done(command)
-    };
+    let compare = |one: &str, other: &str| compare(&sandbox, dir, one, other);
     cli(
         &sandbox,
         "n8n",
         dir,
         &["export:workflow", "--all", "--output=/x/theirs.json"],
     );
-    assert_eq!(compare("/x/ours", "/x/theirs.json").trim(), "3 3");
+    assert_eq!(compare("/x/ours", "/x/theirs.json"), "3 3");
 
     sandbox.psql_in("postgres", "CREATE DATABASE fresh");
     cli(
@@ -104,7 +108,7 @@ fn an_export_is_what_n8n_exports_and_imports() {
     );
     // n8n imports a workflow inactive, under a new version and for its own owner, and changes nothing else.
     assert_eq!(
-        compare("/x/ours", "/x/again.json").trim(),
+        compare("/x/ours", "/x/again.json"),
         "3 3 active activeVersionId shared versionId"
     );
 }
@@ -129,12 +133,43 @@ const ask = (method, path, body, cookie) => fetch(`http://127.0.0.1:5999${path}`
 })();
 "#;
 
-/// What n8n answers: the status and the text.
-fn ask(sandbox: &Sandbox, method: &str, path: &str, body: Option<&str>) -> String {
-    let container = sandbox.container("n8n-main");
-    let mut args = vec!["exec", &container, "node", "-e", ASK, method, path];
-    args.extend(body);
-    sandbox.docker(&args)
+/// The interface of the n8n in a container.
+struct Rest<'a> {
+    sandbox: &'a Sandbox,
+    container: String,
+}
+
+impl Rest<'_> {
+    /// What n8n answers: the status and the text.
+    fn ask(&self, method: &str, path: &str, body: Option<&str>) -> String {
+        let mut args = vec!["exec", &self.container, "node", "-e", ASK, method, path];
+        args.extend(body);
+        self.sandbox.docker(&args)
+    }
+
+    /// Deletes a workflow as its owner does.
+    fn delete(&self, id: &str) {
+        let path = format!("/rest/workflows/{id}");
+        self.ask("POST", &format!("{path}/archive"), Some("{}"));
+        await_true("n8n does not delete the workflow", || {
+            self.ask("DELETE", &path, None);
+            self.ask("GET", &path, None).starts_with("404")
+        });
+    }
+
+    /// Activates a version of a workflow as its owner does. Gives the answer.
+    fn activate(&self, id: &str, version: &str) -> String {
+        let body = format!("{{\"versionId\":\"{version}\"}}");
+        self.ask("POST", &format!("/rest/workflows/{id}/activate"), Some(&body))
+    }
+
+    /// Waits until a webhook answers with a status.
+    fn await_webhook(&self, path: &str, status: &str) {
+        let path = format!("/webhook/{path}");
+        await_true("a webhook is not as it should be", || {
+            self.ask("GET", &path, None).starts_with(status)
+        });
+    }
 }
 
 /// Waits until n8n's webhook answers, or no more.
@@ -144,12 +179,78 @@ fn await_hook(sandbox: &Sandbox, answers: bool) {
     });
 }
 
+/// A workflow that answers its webhook.
+const SECOND: &str = r#"[{"id":"sqliteHook000002","name":"Second","active":false,"settings":{},"connections":{},"nodes":[{"id":"a",
+"name":"Webhook","type":"n8n-nodes-base.webhook","typeVersion":2,"position":[0,0],"webhookId":"second",
+"parameters":{"path":"second","responseMode":"onReceived","options":{}}}]}]"#;
+
+/// Compares the workflows of a recovery point with n8n's own export, deletes one and brings it back, all of it while n8n works
+/// with its database in SQLite, in which the workflow `active` is active.
+pub fn come_back_on_sqlite(sandbox: &Sandbox, active: &str) {
+    const ID: &str = "sqliteHook000002";
+    let run = |args: &[&str]| {
+        let call = sandbox.binary().args(args);
+        call.env("BACKUP_LOCK_FILE", sandbox.lock_file()).run()
+    };
+    let (sandbox, container) = (sandbox, sandbox.n8n());
+    let rest = Rest { sandbox, container };
+    let owner = r#"{"email":"owner@example.com","firstName":"O","lastName":"W","password":"Secret-of-test-1"}"#;
+    let script = "fetch('http://127.0.0.1:5999/rest/owner/setup', { method: 'POST', headers: { 'content-type': 'application/json' }, \
+                  body: process.argv[1] }).then((r) => process.exit(r.ok ? 0 : 1))";
+    sandbox.docker(&["exec", &rest.container, "node", "-e", script, owner]);
+    sandbox.in_n8n(&format!(
+        "printf '%s' '{SECOND}' >/tmp/w && n8n import:workflow --input=/tmp/w"
+    ));
+    sandbox.locked("backup-all", &[]).assert_success();
+
+    let dir = sandbox.aside("x");
+    fs::create_dir(&dir).unwrap();
+    let dir = dir.to_str().unwrap();
+    run(&["workflows", "export", "--to", &format!("{dir}/ours")]).assert_success();
+    sandbox.in_n8n("n8n export:workflow --all --output=/tmp/theirs.json");
+    sandbox.docker(&["cp", &format!("{}:/tmp/theirs.json", rest.container), dir]);
+    assert_eq!(compare(sandbox, dir, "/x/ours", "/x/theirs.json"), "2 2");
+    let told = run(&["credentials"]);
+    assert!(
+        told.stdout.contains("  opens it  ") && told.stdout.contains("  does not  "),
+        "{told}"
+    );
+
+    let restore = |id: &str, args: &[&str]| run(&[&["workflows", "restore", id, "--yes"], args].concat());
+    restore(active, &[]).assert_error("Workflow Hook ({}) is active now{}");
+    rest.delete(ID);
+    restore(ID, &[]).assert_success();
+    let shown = rest.ask("GET", &format!("/rest/workflows/{ID}"), None);
+    assert!(
+        shown.starts_with("200 ") && shown.contains("n8n-nodes-base.webhook"),
+        "{shown}"
+    );
+    let told = run(&["workflows", "diff", "latest"]);
+    assert_eq!((told.code, told.stdout.as_str()), (Some(0), ""), "{told}");
+    let version = shown
+        .split_once("\"versionId\":\"")
+        .and_then(|(_, rest)| rest.split('"').next());
+    let answer = rest.activate(ID, version.unwrap());
+    assert!(answer.starts_with("200 "), "{answer}");
+    rest.await_webhook("second", "200");
+    // A copy beside it has a history and an owner of its own.
+    restore(ID, &["--as-copy"]).assert_success();
+    let all = rest.ask("GET", "/rest/workflows", None);
+    assert!(all.contains("\"count\":3"), "{all}");
+    rest.delete(ID);
+    rest.await_webhook("second", "404");
+}
+
 /// Deletes the workflow `Hook` as its owner does, and brings it back while n8n runs.
 pub fn come_back(sandbox: &Sandbox) {
     let hash = "const { createRequire } = require('module'); const bin = require('fs').realpathSync(process.argv[1]); \
                 console.log(createRequire(bin)('bcryptjs').hashSync('Secret-of-test-1', 10))";
     let find = "exec node -e \"$1\" \"$(command -v n8n)\"";
     let main = sandbox.container("n8n-main");
+    let rest = Rest {
+        sandbox,
+        container: main.clone(),
+    };
     let hash = sandbox.docker(&["exec", &main, "sh", "-c", find, "sh", hash]);
     sandbox.psql(&format!(
         "UPDATE \"user\" SET password = '{}' WHERE email = 'owner@example.com'",
@@ -168,25 +269,17 @@ pub fn come_back(sandbox: &Sandbox) {
         outcome
     };
     let delete = || {
-        ask(sandbox, "POST", &format!("{path}/archive"), Some("{}"));
-        await_true("n8n does not delete the workflow", || {
-            ask(sandbox, "DELETE", &path, None);
-            ask(sandbox, "GET", &path, None).starts_with("404")
-        });
+        rest.delete(HOOK);
         await_hook(sandbox, false);
-    };
-    let activate = |id: &str, version: &str| {
-        let body = format!("{{\"versionId\":\"{version}\"}}");
-        ask(sandbox, "POST", &format!("/rest/workflows/{id}/activate"), Some(&body))
     };
 
     delete();
     restore(&[]);
-    let all = ask(sandbox, "GET", "/rest/workflows", None);
+    let all = rest.ask("GET", "/rest/workflows", None);
     assert!(all.starts_with("200 ") && all.contains(HOOK), "{all}");
-    let shown = ask(sandbox, "GET", &path, None);
+    let shown = rest.ask("GET", &path, None);
     assert!(shown.starts_with("200 ") && shown.contains("forty two"), "{shown}");
-    let answer = activate(HOOK, VERSION);
+    let answer = rest.activate(HOOK, VERSION);
     assert!(answer.starts_with("200 "), "{answer}");
     await_hook(sandbox, true);
 
@@ -196,7 +289,7 @@ pub fn come_back(sandbox: &Sandbox) {
         "SELECT id, \"versionId\" FROM workflow_entity WHERE name = 'Hook' AND id <> '{HOOK}'"
     ));
     let (copy, version) = copy.trim().split_once('|').unwrap();
-    let answer = activate(copy, version);
+    let answer = rest.activate(copy, version);
     assert!(
         answer.starts_with("409 ") && answer.contains("conflict with one of the webhooks"),
         "{answer}"
@@ -205,11 +298,9 @@ pub fn come_back(sandbox: &Sandbox) {
     sandbox.psql(&format!(
         "UPDATE workflow_entity SET {path_changed} WHERE id = '{copy}'; UPDATE workflow_history SET {path_changed} WHERE \"workflowId\" = '{copy}'"
     ));
-    let answer = activate(copy, version);
+    let answer = rest.activate(copy, version);
     assert!(answer.starts_with("200 "), "{answer}");
-    await_true("the copy does not answer", || {
-        ask(sandbox, "GET", "/webhook/hook2", None).starts_with("200 {\"answer\":\"forty two")
-    });
+    rest.await_webhook("hook2", "200 {\"answer\":\"forty two");
     assert!(stack::answers(sandbox));
 
     // Activated by us, it waits for n8n to start.
@@ -261,6 +352,10 @@ fn workflows_come_out_of_sqlite_and_back() {
     let sandbox = on_sqlite("wf-sqlite", "A=1", HOME);
     sandbox.sql("ALTER TABLE workflow_entity ADD COLUMN extra text");
     sandbox.sql("UPDATE workflow_entity SET nodes = '[{\"name\":\"Tab\\t\\\\\"}]', extra = 'a' || char(9, 10, 92) || 'b' WHERE id = 'w3'");
+    let sealed = format!("U2FsdGVkX18{}=", "A".repeat(32));
+    sandbox.sql(&format!(
+        "UPDATE credentials_entity SET data = '{sealed}' WHERE id = 'c0'; UPDATE credentials_entity SET data = 'AAAA' WHERE id = 'c2'"
+    ));
     sandbox.locked("backup-all", &[]).assert_success();
     let run = |args: &[&str]| {
         sandbox
@@ -273,11 +368,13 @@ fn workflows_come_out_of_sqlite_and_back() {
     listed.assert_success();
     assert_eq!(listed.stdout.matches("\"active\": true").count(), 20, "{listed}");
     let credentials = run(&["credentials", "--json"]);
+    let told = |text: &str| credentials.stdout.matches(text).count();
     assert_eq!(
-        credentials.stdout.matches("\"opens\": true").count(),
-        5,
+        ["true", "false", "null"].map(|value| told(&format!("\"opens\": {value}"))),
+        [3, 1, 1],
         "{credentials}"
     );
+    credentials.assert_never_says(&sealed);
     let to = sandbox.aside("out");
     run(&["workflows", "export", "--to", to.to_str().unwrap(), "w3"]).assert_success();
     let text = fs::read_to_string(to.join("Flow_\u{e4}_3-w3.json")).unwrap();

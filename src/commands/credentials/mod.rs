@@ -101,6 +101,7 @@ fn tell(
                     match opens(row) {
                         Some(true) => "opens it",
                         Some(false) => "does not",
+                        None if sealed.is_ok() => "unknown form",
                         None => "not tried",
                     }
                     .to_owned(),

@@ -56,7 +56,11 @@ pub fn dump_of(app: &App, name: Option<&OsStr>) -> Result<Dump> {
         path: path.to_owned(),
         kind,
         _used: InUse::hold([path])?,
-        point: inventory::point_of(&app.store, path)?.map(|(point, _)| point),
+        // The file can be read whatever has become of our own.
+        point: inventory::point_of(&app.store, path)
+            .ok()
+            .flatten()
+            .map(|(point, _)| point),
     })
 }
 

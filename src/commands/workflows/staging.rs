@@ -120,6 +120,9 @@ pub fn write(path: &Path, text: &str, append: bool) -> Result<()> {
         .with_context(|| format!("Cannot write {}", path.display()))
 }
 
+/// Bytes of workflows that are handed over together.
+const BATCH: usize = 64 << 10;
+
 /// A workflow whose columns are to be written.
 struct Job {
     row: Record,
@@ -131,7 +134,10 @@ pub type Opened = (String, Result<Spans, String>);
 
 /// Writes the columns of workflows in threads of its own: that takes longer than to read the dump.
 pub struct Writer {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<Vec<Job>>>,
+    /// What is sent next: a thread is not to be woken for each small workflow.
+    batch: Vec<Job>,
+    bytes: usize,
     threads: Vec<JoinHandle<Result<Vec<Opened>>>>,
 }
 
@@ -146,20 +152,32 @@ impl Writer {
         };
         Self {
             jobs: Some(jobs),
+            batch: Vec::new(),
+            bytes: 0,
             threads: (0..threads).map(start).collect(),
         }
     }
 
     /// Writes a workflow to a new file.
-    pub fn write(&self, row: Record, path: PathBuf) {
+    pub fn write(&mut self, row: Record, path: PathBuf) {
+        self.bytes += row.fields().map(|(_, field)| field.map_or(0, str::len)).sum::<usize>();
+        self.batch.push(Job { row, path });
+        if self.bytes >= BATCH {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        self.bytes = 0;
         if let Some(jobs) = &self.jobs {
             // Where no thread is left, the reason comes with the end.
-            let _ = jobs.send(Job { row, path });
+            let _ = jobs.send(std::mem::take(&mut self.batch));
         }
     }
 
     /// Waits for the files. Another call gives nothing.
     pub fn finish(&mut self) -> Result<Vec<Opened>> {
+        self.send();
         self.jobs = None;
         let mut all = Vec::new();
         for thread in self.threads.drain(..) {
@@ -169,17 +187,19 @@ impl Writer {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>) -> Result<Vec<Opened>> {
+fn work(queue: &Mutex<Receiver<Vec<Job>>>) -> Result<Vec<Opened>> {
     let mut done = Vec::new();
     let mut text = String::new();
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { row, path }) = job else { return Ok(done) };
-        text.clear();
-        let opened = n8n::open(&row, &mut text).map_err(|error| format!("{error:#}"));
-        if opened.is_ok() {
-            write(&path, &text, false)?;
+        let batch = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(batch) = batch else { return Ok(done) };
+        for Job { row, path } in batch {
+            text.clear();
+            let opened = n8n::open(&row, &mut text).map_err(|error| format!("{error:#}"));
+            if opened.is_ok() {
+                write(&path, &text, false)?;
+            }
+            done.push((row.text("id").to_owned(), opened));
         }
-        done.push((row.text("id").to_owned(), opened));
     }
 }
