@@ -88,11 +88,23 @@ pub struct Small(PathBuf);
 impl Small {
     /// Mounts one of `size` (as tmpfs takes it); none where that is not allowed.
     pub fn mount(test: &str, dir: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(dir).unwrap();
         let mut mount = Command::new("mount");
         mount
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
             .arg(dir);
+        Self::by(mount, test, dir)
+    }
+
+    /// The same with a disk of its own, in a file beside it, for what makes no use of memory.
+    pub fn disk(test: &str, dir: &Path, size: &str) -> Option<Self> {
+        let make = "truncate -s \"$1\" \"$2.img\" && mkfs.ext4 -q -F \"$2.img\" && mount -o loop \"$2.img\" \"$2\"";
+        let mut mount = Command::new("sh");
+        mount.args(["-c", make, "sh", size]).arg(dir);
+        Self::by(mount, test, dir)
+    }
+
+    fn by(mount: Command, test: &str, dir: &Path) -> Option<Self> {
+        fs::create_dir_all(dir).unwrap();
         let said = output(mount);
         if said.status.success() {
             return Some(Self(dir.to_owned()));

@@ -1,11 +1,12 @@
 //! n8n on SQLite: its database is backed up while it works with it, tested, and brought back.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::common::servers::files as files_of;
 use crate::common::sqlite::{on_sqlite, FILE, HOME};
-use crate::common::{assert_same, mode, name, sh, Sandbox};
+use crate::common::{assert_same, has_program, mode, name, sh, skip, Sandbox};
 
 /// Writes something, so that what is there differs from a backup.
 pub fn change(sandbox: &Sandbox) {
@@ -138,7 +139,7 @@ fn a_restore_of_the_home_leaves_the_database_alone() {
 }
 
 #[test]
-fn encrypted_backups_come_back_and_stay_secret() {
+fn encrypted_backups_come_back_from_another_place_and_stay_secret() {
     let sandbox = on_sqlite("sqlite-gpg", "A=1", HOME);
     sandbox.set("BACKUP_GPG_PASSPHRASE", "correct horse battery");
     let before = sandbox.dump_sqlite(FILE);
@@ -156,6 +157,41 @@ fn encrypted_backups_come_back_and_stay_secret() {
     let refused = sandbox.locked("restore-all", &["--yes", "--only", "postgres", "latest"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stdout.contains("has no use for postgres"), "{refused}");
+
+    // Off-site, where everything is lost here but the passphrase.
+    if !has_program("rclone") {
+        return skip("database::encrypted_backups off-site", "no rclone");
+    }
+    let (conf, there) = (sandbox.aside("rclone.conf"), sandbox.aside("there"));
+    fs::write(
+        &conf,
+        format!("[n8n-backup]\ntype = alias\nremote = {}\n", there.display()),
+    )
+    .unwrap();
+    sandbox.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    sandbox.locked("backup-offsite", &[]).assert_success();
+    let sent = files_of(&there);
+    assert!(
+        sent.iter().any(|name| name.ends_with(".sqlite.gz.gpg")) && sent.iter().all(|name| name.ends_with(".gpg")),
+        "{sent:?}"
+    );
+    fs::remove_dir_all(sandbox.path("backups")).unwrap();
+    change(&sandbox);
+    let fetch = sandbox.binary().args(&["fetch-offsite", "latest"]).run();
+    fetch.assert_success();
+    sandbox.binary().args(&["verify"]).run().assert_success();
+    sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+
+    // Files without a point, which the retention goes over by their age.
+    let old = sandbox.path("backups/sqlite/n8n_20250101_000000.sqlite.gz.gpg");
+    fs::copy(sandbox.backup("sqlite"), &old).unwrap();
+    sh("touch -d '30 days ago' \"$1\"", &[old.as_os_str()]);
+    sandbox.locked("cleanup-backups", &["--dry-run"]).assert_success();
+    assert!(old.exists());
+    let cleanup = sandbox.locked("cleanup-backups", &[]);
+    cleanup.assert_success();
+    assert!(!old.exists() && sandbox.backups("sqlite").len() == 1, "{cleanup}");
 }
 
 #[test]
@@ -261,6 +297,76 @@ fn a_database_with_another_name_in_another_home_is_found() {
     assert_same(&before, &sandbox.dump_sqlite(file));
 }
 
+/// A mounted directory of another file system, gone when this is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let mut umount = Command::new("umount");
+        let _ = umount.arg("-l").arg(&self.0).output();
+    }
+}
+
+/// A home on a file system whose renames, locks and owners another program makes. NFS needs a server in the kernel, so it is FUSE.
+#[test]
+fn a_home_on_a_remote_file_system_comes_back() {
+    let test = "database::a_home_on_a_remote_file_system";
+    if !has_program("rclone") {
+        return skip(test, "no rclone");
+    }
+    let sandbox = Sandbox::new("sqlite-remote").containers().no_env_file().build();
+    let (there, home) = (sandbox.aside("there"), Mounted(sandbox.aside("home")));
+    for dir in [&there, &home.0] {
+        fs::create_dir(dir).unwrap();
+    }
+    let mut mount = Command::new("rclone");
+    mount.args([
+        "mount",
+        "--config",
+        "/dev/null",
+        "--daemon",
+        "--allow-other",
+        "--vfs-cache-mode",
+        "full",
+    ]);
+    mount.args([
+        // What was renamed or removed is so at once, as on NFS for its own client.
+        "--attr-timeout",
+        "0s",
+        "--vfs-write-back",
+        "0s",
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--umask",
+        "0022",
+        "--cache-dir",
+    ]);
+    mount.arg(sandbox.aside("cache")).arg(&there).arg(&home.0);
+    if !mount.output().unwrap().status.success() {
+        return skip(test, "rclone cannot mount");
+    }
+    // WAL takes memory that all who work with the database share, which such a file system has not.
+    crate::common::sqlite::write_stack(
+        &sandbox,
+        "JOURNAL=DELETE",
+        &format!("'{}:/home/node/.n8n'", home.0.display()),
+    );
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    let before = sandbox.dump_sqlite(FILE);
+    let backup = sandbox.locked("backup-all", &[]);
+    backup.assert_success();
+    assert!(backup.stdout.contains("in the journal mode delete"), "{backup}");
+    assert_same(&before, &sandbox.dump_backup(&sandbox.backup("sqlite")));
+    change(&sandbox);
+    sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    assert_clean(&sandbox);
+    sandbox.compose(&["down"]);
+}
+
 /// n8n 1 came with a Node.js that knows no SQLite; n8n brings a module for it.
 #[test]
 fn an_older_image_has_only_n8ns_own_module() {
@@ -314,7 +420,18 @@ fn a_container_that_docker_run_made_is_found_by_its_image() {
         sandbox.n8n(),
     );
     let labels = sandbox.labels();
-    let mut args = vec!["run", "-d", "--name", called.as_str(), "-v", &work, "-v", &home];
+    let mut args = vec![
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        called.as_str(),
+        "-v",
+        &work,
+        "-v",
+        &home,
+    ];
     args.extend(labels.iter().map(String::as_str));
     args.push(crate::common::sqlite::n8n_image());
     sandbox.docker(&args);

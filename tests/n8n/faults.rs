@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
 use crate::common::faults::{case, few_or_many, kill_child, Small};
-use crate::common::sqlite::{on_sqlite, write_stack, FILE, HOME};
+use crate::common::sqlite::{n8n_image, on_sqlite, write_stack, FILE, HOME};
 use crate::common::{assert_same, await_true, name, sh, Call, Gate, Outcome, Sandbox};
 use crate::database::{assert_clean, change, is_running};
 
@@ -342,71 +341,14 @@ fn a_restore_that_fails_leaves_the_database_as_it_was() {
         fs::write(&made, &bytes).unwrap();
         let verify = sandbox.binary().args(&["verify"]).run();
         assert_eq!(verify.code, Some(1), "{verify}");
-        is_left(&sandbox.locked("restore-all", &["--yes", "latest"]), "SHA-256");
+        is_left(
+            &sandbox.locked("restore-all", &["--yes", "latest"]),
+            "damaged in it: sqlite",
+        );
         clear(&sandbox);
     });
     restore(&sandbox, &file).assert_success();
     assert_ne!(sandbox.dump_sqlite(FILE), changed);
-}
-
-#[test]
-fn a_restore_that_does_not_fit_does_not_begin() {
-    let sandbox = small_home("sqlite-fits", "8m");
-    let file = backup_of(&sandbox);
-    let script = "gzip -dc \"$1\" >\"$2.db\"; node=$3; docker run --rm -i --network none --entrypoint node \"$node\" -e \
-        'const fs = require(\"fs\"), f = \"/tmp/d\"; fs.writeFileSync(f, fs.readFileSync(0)); const { DatabaseSync } = require(\"node:sqlite\"); \
-         const db = new DatabaseSync(f); db.exec(\"insert into execution_entity (bytes) values (randomblob(9000000))\"); db.close(); \
-         fs.writeSync(1, fs.readFileSync(f))' <\"$2.db\" | gzip -1 >\"$2\"";
-    let large = sandbox.aside("n8n_20260101_000000.sqlite.gz");
-    sh(
-        script,
-        &[
-            file.as_os_str(),
-            large.as_os_str(),
-            crate::common::sqlite::n8n_image().as_ref(),
-        ],
-    );
-    let state = || {
-        sandbox.docker(&[
-            "inspect",
-            "--format",
-            "{{.State.StartedAt}} {{.State.Status}}",
-            &sandbox.n8n(),
-        ])
-    };
-    let before = state();
-    case("a volume too small for two databases", || {
-        let outcome = restore(&sandbox, &large);
-        assert_eq!(outcome.code, Some(1), "{outcome}");
-        assert!(
-            outcome
-                .stdout
-                .contains("Insufficient disk space for /home/node/.n8n of "),
-            "{outcome}"
-        );
-        assert_eq!(state(), before);
-        assert_clean(&sandbox);
-    });
-}
-
-/// n8n with a home of a size of its own, which stays when n8n is stopped; `/tmp` is in memory, and is not made use of for a copy.
-fn small_home(name: &'static str, size: &str) -> Sandbox {
-    let sandbox = Sandbox::new(name).containers().no_env_file().build();
-    write_stack(&sandbox, "A=1", "{tmpfs}");
-    let text = fs::read_to_string(sandbox.path("docker-compose.yml")).unwrap();
-    let text = text.replace(", {tmpfs}]", ", 'n8n_data:/home/node/.n8n']\n    tmpfs: ['/tmp']");
-    sandbox.write(
-        "docker-compose.yml",
-        text.replace(
-            "  n8n_data:\n",
-            &format!(
-                "  n8n_data:\n    driver_opts: {{type: tmpfs, device: tmpfs, o: 'size={size},uid=1000,gid=1000'}}\n"
-            ),
-        ),
-    );
-    sandbox.compose(&["up", "-d"]);
-    sandbox.await_work();
-    sandbox
 }
 
 #[test]
@@ -524,13 +466,55 @@ fn what_is_no_sound_database_of_n8n_is_refused_and_leaves_no_file() {
     assert!(outcome.stdout.contains("in the journal mode delete"), "{outcome}");
 }
 
+/// What is in memory is not made use of for a copy.
 #[test]
-fn a_database_that_has_no_room_twice_is_refused() {
-    let sandbox = small_home("sqlite-room", "3m");
-    case("a disk too small for the copy", || {
-        let outcome = sandbox.locked("backup-sqlite", &[]);
+fn a_database_that_has_no_room_twice_is_neither_copied_nor_replaced() {
+    let sandbox = Sandbox::new("sqlite-room").containers().no_env_file().build();
+    let home = sandbox.aside("home");
+    let Some(_disk) = Small::disk("faults: no room for a database", &home, "12M") else {
+        return;
+    };
+    std::os::unix::fs::chown(&home, Some(1000), Some(1000)).unwrap();
+    write_stack(
+        &sandbox,
+        "A=1",
+        &format!("'{}:/home/node/.n8n']\n    tmpfs: ['/tmp'", home.display()),
+    );
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    let file = backup_of(&sandbox);
+    let script = "gzip -dc \"$1\" >\"$2.db\"; docker run --rm -i --network none --entrypoint node \"$3\" -e \
+        'const fs = require(\"fs\"), f = \"/tmp/d\"; fs.writeFileSync(f, fs.readFileSync(0)); const { DatabaseSync } = require(\"node:sqlite\"); \
+         const db = new DatabaseSync(f); db.exec(\"insert into execution_entity (bytes) values (randomblob(12000000))\"); db.close(); \
+         fs.writeFileSync(1, fs.readFileSync(f))' <\"$2.db\" | gzip -1 >\"$2\"; rm \"$2.db\"";
+    let large = sandbox.aside("n8n_20260101_000000.sqlite.gz");
+    sh(script, &[file.as_os_str(), large.as_os_str(), n8n_image().as_ref()]);
+    let state = || {
+        sandbox.docker(&[
+            "inspect",
+            "--format",
+            "{{.State.StartedAt}} {{.State.Status}}",
+            &sandbox.n8n(),
+        ])
+    };
+    let before = state();
+    case("a volume too small for two databases", || {
+        let outcome = restore(&sandbox, &large);
         assert_eq!(outcome.code, Some(1), "{outcome}");
-        assert!(outcome.stdout.contains("has no room for a copy"), "{outcome}");
-        assert!(sandbox.backups("sqlite").is_empty());
+        let why = "Insufficient disk space for /home/node/.n8n of ";
+        assert!(outcome.stdout.contains(why), "{outcome}");
+        assert_eq!(state(), before);
+        assert_clean(&sandbox);
     });
+    case("a disk too small for the copy", || {
+        sandbox.sql("INSERT INTO execution_entity (bytes) VALUES (randomblob(5000000))");
+        let outcome = sandbox.locked("backup-sqlite", &[]);
+        assert_no_file(&sandbox, &outcome);
+        assert!(outcome.stdout.contains("has no room for a copy"), "{outcome}");
+        assert!(
+            outcome.stdout.contains("a copy takes 5") && !outcome.stdout.contains(" 0 are free"),
+            "{outcome}"
+        );
+    });
+    sandbox.compose(&["down"]);
 }

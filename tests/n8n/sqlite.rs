@@ -215,8 +215,11 @@ fn drilled(sandbox: &Sandbox) {
     assert!(fact(sandbox, "drill.started").unwrap().starts_with("n8n 2.40.7 in "));
     assert_eq!(state(), before);
     assert_eq!(call(sandbox), "200");
-    let left = sandbox.docker(&["ps", "-aq", "--filter", "label=n8n-backup.drill"]);
-    assert_eq!(left, "", "scratch containers are left");
+    await_true("scratch containers are left", || {
+        sandbox
+            .docker(&["ps", "-aq", "--filter", "label=n8n-backup.drill"])
+            .is_empty()
+    });
     let status = sandbox.binary().args(&["status"]).run();
     assert!(status.stdout.starts_with("BACKUP OK"), "{status}");
     sandbox.binary().args(&["verify"]).run().assert_success();
