@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, Result};
 
 use crate::config::{Config, Encryption};
-use crate::engine::{Container, Docker};
+use crate::engine::{Container, Docker, Glance};
 use crate::process::Chain;
 use crate::report::log::Journal;
 use crate::store::lock::{component_lock, state_of, Attempt, Lock, ProjectLock};
@@ -29,18 +29,24 @@ pub struct App {
     pub config: Config,
     /// The project's `backups/`.
     pub store: Store,
+    /// What the engine has said of all containers, for a run that only reads.
+    pub glance: Option<Glance>,
 }
 
 impl App {
     /// The context of a project.
     pub fn new(config: Config) -> Self {
         let store = Store::new(config.backups()).with_encryption(config.encryption.is_some());
-        Self { config, store }
+        Self {
+            config,
+            store,
+            glance: None,
+        }
     }
 
     /// The docker client.
     pub fn docker(&self) -> Result<Docker> {
-        let docker = Docker::locate(self.config.path.clone(), self.config.stall)?;
+        let docker = Docker::locate(self.config.path.clone(), self.config.stall)?.with_glance(self.glance.clone());
         Ok(match &self.config.postgres_password {
             Some(password) => docker.with_login(&self.config.postgres_container, "PGPASSWORD", password),
             None => docker,

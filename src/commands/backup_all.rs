@@ -140,7 +140,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
     check_space(app)?;
     // Under the lock and after the first lines, since an engine may take its time.
     let mut app = app.clone();
-    discovery::discover(&mut app);
+    app.glance = discovery::look(&mut app);
     let app = &app;
     if let Some(left) = stack::interrupted(app) {
         JOURNAL.warn(left.text);

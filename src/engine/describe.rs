@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::container::OURS;
 use super::dialect::{absent, engine_error};
-use super::inspect::Status;
+use super::inspect::{restart_policy, Container, Mount, Status, VERSION};
 use super::Docker;
 use crate::formats::json::Json;
 
@@ -39,6 +39,8 @@ pub struct Described {
     pub network_mode: String,
     /// The ports of the host that lead to it, with those that they lead to.
     pub published: Vec<(u16, u16)>,
+    /// The same as a question about this container alone would tell.
+    pub container: Container,
 }
 
 /// Something of the host, or a volume, that a container sees.
@@ -84,12 +86,36 @@ impl Described {
         let env = list(&["Config", "Env"]);
         let env = env.iter().filter_map(|pair| pair.split_once('='));
         let mounts = at(&["Mounts"]).map(Json::items).unwrap_or_default().iter();
+        let field = |mount: &Json, name: &str| mount.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
         let networks = at(&["NetworkSettings", "Networks"])
             .map(Json::fields)
             .unwrap_or_default();
+        let number = |path: &[&str]| at(path).map(Json::to_string).unwrap_or_default();
+        let name = container.get("Name")?.as_str()?.trim_start_matches('/').to_owned();
+        let labels = pairs(&["Config", "Labels"]);
         Some(Self {
+            container: Container {
+                name: name.clone(),
+                image_id: text(&["Image"]),
+                image: text(&["Config", "Image"]),
+                status: Status::parse(&text(&["State", "Status"])),
+                version: labels.get(VERSION).cloned().unwrap_or_default(),
+                started_at: text(&["State", "StartedAt"]).replace(' ', "_"),
+                restart: restart_policy(
+                    &text(&["HostConfig", "RestartPolicy", "Name"]),
+                    &number(&["HostConfig", "RestartPolicy", "MaximumRetryCount"]),
+                ),
+                mounts: mounts
+                    .clone()
+                    .map(|mount| {
+                        let [kind, name, at, source] =
+                            ["Type", "Name", "Destination", "Source"].map(|name| field(mount, name));
+                        Mount::new(&kind, name, at, source)
+                    })
+                    .collect(),
+            },
             id: container.get("Id")?.as_str()?.to_owned(),
-            name: container.get("Name")?.as_str()?.trim_start_matches('/').to_owned(),
+            name,
             image: text(&["Config", "Image"]),
             status: Status::parse(&text(&["State", "Status"])),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
@@ -99,7 +125,7 @@ impl Described {
                 _ => list(&["Config", "Entrypoint"]),
             },
             command: list(&["Config", "Cmd"]),
-            labels: pairs(&["Config", "Labels"]),
+            labels,
             mounts: mounts
                 .map(|mount| {
                     let text = |name| mount.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -219,6 +245,18 @@ pub mod tests {
         );
         assert_eq!(found.networks["n"], ["n8n", "172.18.0.2"]);
         assert_eq!(found.published, [(80, 5678)]);
+        let container = &found.container;
+        assert_eq!(
+            (container.name.as_str(), container.restart.as_str()),
+            ("web-1", "always")
+        );
+        assert_eq!(
+            (
+                container.mounts[0].name.as_str(),
+                container.mounts[1].directory.as_str()
+            ),
+            ("v", "/srv")
+        );
         assert!(found.command.is_empty());
         assert!(parse("[{}]").is_err() && parse("x").is_err());
     }

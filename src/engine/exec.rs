@@ -110,6 +110,7 @@ mod tests {
             program: PathBuf::from("/x/docker"),
             stall: Duration::from_secs(1),
             login: None,
+            glance: None,
         }
     }
 

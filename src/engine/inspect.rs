@@ -9,6 +9,9 @@ use super::Docker;
 
 use crate::process::hinted;
 
+/// The label that tells the version of an image.
+pub(super) const VERSION: &str = "org.opencontainers.image.version";
+
 /// What the engine says about a container.
 #[derive(Clone, Debug)]
 pub struct Container {
@@ -133,7 +136,7 @@ impl Container {
 }
 
 /// A restart policy as `docker update --restart` takes it; that of a container without one is empty.
-fn restart_policy(name: &str, retries: &str) -> String {
+pub(super) fn restart_policy(name: &str, retries: &str) -> String {
     match (name, retries) {
         ("", _) => "no".to_owned(),
         ("on-failure", retries) if retries != "0" => format!("{name}:{retries}"),
@@ -155,15 +158,19 @@ pub struct Mount {
 impl Mount {
     /// Reads `TYPE|NAME|DESTINATION|SOURCE`.
     fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.splitn(4, '|');
+        let mut fields = line.splitn(4, '|').map(str::to_owned);
         let (kind, name) = (fields.next()?, fields.next()?);
-        let (destination, source) = (fields.next()?, fields.next()?);
-        let when = |is: bool, text: &str| if is { text.to_owned() } else { String::new() };
-        Some(Self {
+        Some(Self::new(&kind, name, fields.next()?, fields.next()?))
+    }
+
+    /// Of these fields those count that fit the kind.
+    pub(super) fn new(kind: &str, name: String, destination: String, source: String) -> Self {
+        let when = |is: bool, text: String| if is { text } else { String::new() };
+        Self {
             name: when(kind == "volume", name),
             directory: when(kind == "bind", source),
-            destination: destination.to_owned(),
-        })
+            destination,
+        }
     }
 }
 
@@ -180,6 +187,9 @@ impl Docker {
 
     /// Looks containers up by one question; those that there are none of are left out.
     pub fn containers(&self, names: &[&str]) -> Result<Vec<Container>> {
+        if let Some(found) = self.glance().and_then(|glance| glance.running(names)) {
+            return Ok(found);
+        }
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
                               {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\

@@ -8,6 +8,7 @@ mod container;
 pub mod describe;
 mod dialect;
 mod exec;
+mod glance;
 mod inspect;
 mod scratch;
 mod volume;
@@ -28,6 +29,7 @@ use dialect::engine_error;
 pub use container::{Confined, ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
 pub use dialect::{lacks_program, tells_ended_container};
 pub use exec::Exec;
+pub use glance::Glance;
 pub use inspect::{Container, Mount, Status};
 pub use scratch::ScratchContainer;
 
@@ -48,6 +50,7 @@ pub struct Docker {
     program: PathBuf,
     stall: Duration,
     login: Option<Login>,
+    glance: Option<Glance>,
 }
 
 /// A secret that programs in a container log in with.
@@ -73,6 +76,7 @@ impl Docker {
                     program,
                     stall,
                     login: None,
+                    glance: None,
                 });
             }
         }

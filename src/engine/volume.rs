@@ -9,6 +9,9 @@ use super::Docker;
 impl Docker {
     /// Whether a volume of this name exists.
     pub fn volume_exists(&self, name: &str) -> Result<bool> {
+        if self.glance().is_some_and(|glance| glance.mounts(name)) {
+            return Ok(true);
+        }
         let output = self.query(&["volume", "inspect", "--format", "{{.Name}}", "--", name])?;
         if output.success {
             return Ok(true);

@@ -45,6 +45,19 @@ fn of_stack(app: &App, docker: &Docker) -> Result<Vec<Container>> {
     Ok(found)
 }
 
+/// Starts a helper container from the image of the settings, or where that cannot be, from one of the stack. Whether the image is
+/// here is not asked first.
+pub(super) fn start_wanted(
+    app: &App,
+    docker: &Docker,
+    journal: Journal,
+    labels: &[Label<'_>],
+    mounts: &[Mounted],
+) -> Result<Guard> {
+    let wanted = docker.helper_container(labels, &app.config.helper_image, Data::Mounts(mounts));
+    wanted.or_else(|_| start(app, docker, journal, image(app, docker, journal)?, labels, mounts))
+}
+
 /// Starts a helper container from `image`, or else from one of the stack that has the programs for it.
 pub(super) fn start(
     app: &App,

@@ -7,11 +7,12 @@ mod packer;
 mod probe;
 mod restore;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{anyhow, ensure, Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 
 pub use self::drill::unpack_home;
 use self::layout::{data_layout, Layout, HOME};
@@ -124,18 +125,9 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     log::check_started()?;
     check_plain(app, Kind::N8n)?;
     let docker = app.docker()?;
-    // Each question takes the engine some time; none waits for another's answer.
-    let (found, image) = thread::scope(|scope| {
-        let image = scope.spawn(|| helper::image(app, &docker, JOURNAL));
-        let found = app.n8n_containers(&docker).and_then(|containers| {
-            let layout = data_layout(app, &docker, &containers)?;
-            helper::check_home(&docker, &layout)?;
-            Ok((containers, layout))
-        });
-        (found, image.join())
-    });
-    let (containers, layout) = found?;
-    let image = image.map_err(|_| anyhow!("a thread panicked"))??;
+    let containers = app.n8n_containers(&docker)?;
+    let layout = data_layout(app, &docker, &containers)?;
+    helper::check_home(&docker, &layout)?;
     let _lock = app.hold(Kind::N8n, JOURNAL)?;
     let owner = app.owner();
     let left = docker.sweep(Label::Helper(&owner))?;
@@ -147,18 +139,16 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     about_home(&layout, &containers);
     let path = app.store.path(Kind::N8n, run.stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
-    let backup = helper::start(
-        app,
-        &docker,
-        JOURNAL,
-        image,
-        &[Label::Helper(&owner)],
-        &layout.reading(),
-    )
-    .and_then(|guard| archived(app, guard, &layout, run))
-    .map_err(packer::explained);
+    // Each question takes the engine some time; none waits for another's answer.
+    let (backup, versions) = thread::scope(|scope| {
+        let versions = scope.spawn(|| versions(&docker, &containers));
+        let backup = helper::start_wanted(app, &docker, JOURNAL, &[Label::Helper(&owner)], &layout.reading())
+            .and_then(|guard| archived(app, guard, &layout, run))
+            .map_err(packer::explained);
+        (backup, versions.join().unwrap_or_default())
+    });
     let mut backup = backup.context("tar backup failed")?;
-    backup.facts.extend(versions(&docker, containers));
+    backup.facts.extend(versions);
     if !layout.home.at.is_empty() {
         backup.facts.push((AT_FACT.to_owned(), layout.home.at.clone()));
     }
@@ -188,16 +178,18 @@ fn about_home(layout: &Layout, containers: &[Container]) {
 }
 
 /// The images that n8n's containers were made from.
-fn versions(docker: &Docker, containers: Vec<Container>) -> Vec<(String, String)> {
+fn versions(docker: &Docker, containers: &[Container]) -> Vec<(String, String)> {
     let mut facts = Vec::new();
+    let mut digests: BTreeMap<&str, Option<String>> = BTreeMap::new();
     for container in containers {
-        let name = &container.name;
-        let image = format!("{} {}", container.image, container.image_id);
-        facts.push((format!("n8n.image.{name}"), image));
-        let digest = docker.describe_image(&container.image_id).ok().flatten();
-        facts.extend(digest.and_then(|image| Some((format!("n8n.digest.{name}"), image.digest?))));
+        let (name, id) = (&container.name, &container.image_id);
+        facts.push((format!("n8n.image.{name}"), format!("{} {id}", container.image)));
+        let digest = digests
+            .entry(id)
+            .or_insert_with(|| docker.describe_image(id).ok().flatten()?.digest);
+        facts.extend(digest.clone().map(|digest| (format!("n8n.digest.{name}"), digest)));
         if !container.version.is_empty() {
-            facts.push((format!("n8n.version.{name}"), container.version));
+            facts.push((format!("n8n.version.{name}"), container.version.clone()));
         }
     }
     facts

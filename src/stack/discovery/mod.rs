@@ -15,6 +15,7 @@ use anyhow::Result;
 use crate::app::App;
 use crate::config::{Found, Problem};
 use crate::engine::describe::Described;
+use crate::engine::Glance;
 use crate::store::Kind;
 
 pub use n8n::is_n8n_image;
@@ -53,6 +54,11 @@ pub fn is_n8n(container: &Described) -> bool {
 /// Has n8n's containers tell what the stack of the project consists of, and fills the settings with it that are not set.
 /// An engine that does not answer tells nothing; whoever needs it next says so.
 pub fn discover(app: &mut App) {
+    look(app);
+}
+
+/// As [`discover`]. Gives all containers that there are.
+pub fn look(app: &mut App) -> Option<Glance> {
     let begun = Instant::now();
     let all = app.docker().and_then(|docker| Ok((docker.describe_all()?, docker)));
     let (all, docker) = match all {
@@ -64,7 +70,7 @@ pub fn discover(app: &mut App) {
             if begun.elapsed() >= app.config.stall {
                 app.config.found.problems = refused(&Problem::of(&error)).problems;
             }
-            return;
+            return None;
         }
     };
     match Stack::find(app, &all) {
@@ -74,6 +80,7 @@ pub fn discover(app: &mut App) {
     }
     let owner = app.owner();
     app.config.found.ours = all.iter().any(|container| container.is_ours(&owner));
+    Some(Glance::new(all))
 }
 
 /// As [`discover`], by what the newest recovery point remembers: for commands that ask no engine.
