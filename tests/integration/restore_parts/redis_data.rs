@@ -1,6 +1,8 @@
 //! restore-redis.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::runs;
 use crate::common::{assert_same, Sandbox, REDIS_PORT};
@@ -153,6 +155,35 @@ fn the_queue_can_be_left_out() {
     outcome.assert_log_has("restore-redis", "INFO Deleted 4 keys of n8n's queue (bull:*)");
     assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "bulletin");
     assert_eq!(sandbox.redis(&["-n", "1", "dbsize"]).trim(), "0");
+}
+
+/// n8n's own keys live for seconds: some have run out before the restore, some run out between the load beside the live data and
+/// the live one.
+#[test]
+fn keys_that_run_out_meanwhile_are_no_loss() {
+    const LIFE: Duration = Duration::from_secs(15);
+    for (append_only, name) in [("yes", "aofttl"), ("no", "rdbttl")] {
+        let sandbox = Sandbox::new(name)
+            .redis()
+            .redis_arg("--appendonly")
+            .redis_arg(append_only)
+            .build();
+        let begun = Instant::now();
+        sandbox.redis(&["set", "lasting", "1"]);
+        sandbox.redis(&["set", "gone", "1", "px", "1500"]);
+        sandbox.redis(&["set", "going", "1", "px", &LIFE.as_millis().to_string()]);
+        sandbox.run("backup-redis", &[]).assert_success();
+        sandbox.redis(&["flushall"]);
+        let file = sandbox.backup("redis").display().to_string();
+        let gate = sandbox.gate();
+        let docker = sandbox.stand_in_docker(&format!("case \" $* \" in *' stop '*-redis*) {} ;; esac", gate.wait()));
+        let mut run = sandbox.call("restore-redis").arg(&file).path_first(&docker).spawn();
+        run.await_that("the snapshot to be staged", |_| gate.is_reached());
+        thread::sleep((LIFE + Duration::from_millis(200)).saturating_sub(begun.elapsed()));
+        gate.open();
+        run.wait().assert_success();
+        assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "lasting");
+    }
 }
 
 #[test]
