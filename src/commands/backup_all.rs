@@ -111,11 +111,22 @@ fn look(app: &App, outcome: &mut Outcome) {
         Measured {
             newest: state.newest_age().map(|age| now.saturating_sub(age)),
             proven: state.proven_age().map(|age| now.saturating_sub(age)),
+            proofs: state
+                .proofs()
+                .into_iter()
+                .map(|(name, age, text)| (name, n8n_in(text), now.saturating_sub(age)))
+                .collect(),
             points,
             stored_bytes,
             free_bytes: state.free(),
         }
     });
+}
+
+/// The version of n8n that a proof tells.
+fn n8n_in(proof: &str) -> Option<String> {
+    let (_, version) = proof.split_once("n8n ")?;
+    version.split_whitespace().next().map(str::to_owned)
 }
 
 /// A component that fails does not stop the others.

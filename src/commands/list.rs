@@ -285,7 +285,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
                 point
                     .proofs()
                     .into_iter()
-                    .map(|(name, text)| (name.to_owned(), Json::text(text)))
+                    .map(|(name, text)| (name.to_owned(), Json::text(&text)))
                     .collect(),
             ),
         ),

@@ -62,6 +62,8 @@ pub struct Measured {
     pub newest: Option<i64>,
     /// When the newest one was begun that a drill has restored.
     pub proven: Option<i64>,
+    /// For each proof, when the newest one was begun that has it, and the n8n that it was made by, if one was.
+    pub proofs: Vec<(&'static str, Option<String>, i64)>,
     /// How many are kept.
     pub points: u64,
     /// What their files take.

@@ -107,6 +107,15 @@ fn metrics(project: &Path, outcome: &Outcome) -> Result<Metrics> {
         None,
         measured.proven,
     );
+    for (name, n8n, at) in &measured.proofs {
+        let n8n = n8n.as_deref().map(|version| ("n8n", version));
+        m.add(
+            "n8n_backup_proof_timestamp_seconds",
+            "When the newest recovery point was begun that a drill has proven so.",
+            [("proof", *name)].into_iter().chain(n8n),
+            at,
+        );
+    }
     m.add(
         "n8n_backup_points",
         "Recovery points that are kept.",
@@ -147,12 +156,21 @@ impl Metrics {
     }
 
     /// Adds a value of the metric `name`, described by `help`. Values of one metric follow each other.
-    fn add(&mut self, name: &'static str, help: &str, label: Option<(&str, &str)>, value: impl Display) {
+    fn add<'a>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: impl Display,
+    ) {
         if self.last != name {
             let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge");
             self.last = name;
         }
-        let more = label.map_or_else(String::new, |(name, text)| format!(",{name}=\"{}\"", escaped(text)));
+        let labels = labels.into_iter();
+        let more: String = labels
+            .map(|(name, text)| format!(",{name}=\"{}\"", escaped(text)))
+            .collect();
         let _ = writeln!(self.text, "{name}{{{}{more}}} {value}", self.labels);
     }
 
@@ -190,7 +208,7 @@ mod tests {
         let mut metrics = Metrics::new("/a \"b\"\\\n");
         metrics.add("x_bytes", "What x takes.", Some(("part", "one")), 1);
         metrics.add("x_bytes", "What x takes.", Some(("part", "two")), 2);
-        metrics.add("y", "Y.", None, 0.5);
+        metrics.add("y", "Y.", [("a", "1"), ("b", "2")], 0.5);
         let dir = TempDir::new();
         let path = dir.path().join("n8n.prom");
         metrics.write(&path).unwrap();
@@ -199,7 +217,7 @@ mod tests {
             "# HELP x_bytes What x takes.\n# TYPE x_bytes gauge\n\
              x_bytes{project=\"/a \\\"b\\\"\\\\\\n\",part=\"one\"} 1\n\
              x_bytes{project=\"/a \\\"b\\\"\\\\\\n\",part=\"two\"} 2\n\
-             # HELP y Y.\n# TYPE y gauge\ny{project=\"/a \\\"b\\\"\\\\\\n\"} 0.5\n"
+             # HELP y Y.\n# TYPE y gauge\ny{project=\"/a \\\"b\\\"\\\\\\n\",a=\"1\",b=\"2\"} 0.5\n"
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(metrics.write(&dir.path().join("none/x.prom")).is_err());

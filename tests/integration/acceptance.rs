@@ -165,7 +165,12 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
         assert!(manifest.contains(line), "{line}\n{manifest}");
     }
     let metrics = fs::read_to_string(sandbox.path("logs/n8n.prom")).unwrap();
-    for name in ["n8n_backup_last_run_success{", "n8n_backup_proven_timestamp_seconds{"] {
+    for name in [
+        "n8n_backup_last_run_success{",
+        "n8n_backup_proven_timestamp_seconds{",
+        ",proof=\"compared\"} ",
+        ",proof=\"loaded\"} ",
+    ] {
         assert!(metrics.contains(name), "{name}\n{metrics}");
     }
     let status = sandbox.binary().arg("status").run();

@@ -296,6 +296,20 @@ impl State {
         let proven = self.points.iter().rev().find(|point| point.is_proven());
         proven.map(|point| point.age)
     }
+
+    /// Each proof that a point has, with the age of the newest one that has it and what it says there.
+    pub fn proofs(&self) -> Vec<(&'static str, i64, &str)> {
+        let mut proofs: Vec<(&'static str, i64, &str)> = Vec::new();
+        for point in self.points.iter().rev() {
+            for (name, text) in &point.proofs {
+                if proofs.iter().all(|(other, ..)| other != name) {
+                    proofs.push((name, point.age, text));
+                }
+            }
+        }
+        proofs.sort_unstable_by_key(|(name, ..)| *name);
+        proofs
+    }
 }
 
 impl Seen {
@@ -313,11 +327,7 @@ impl Seen {
             failed: point.fact("failed").filter(|text| *text != NONE).map(str::to_owned),
             verified: point.fact(marks::VERIFIED).map(str::to_owned),
             drill: point.drill(),
-            proofs: point
-                .proofs()
-                .into_iter()
-                .map(|(name, text)| (name, text.to_owned()))
-                .collect(),
+            proofs: point.proofs(),
             offsite: point.fact(marks::OFFSITE).map(str::to_owned),
             key: point.fact("drill.key").map(str::to_owned),
             pinned: point.pin().map(|pin| pin.reason.unwrap_or_default()),

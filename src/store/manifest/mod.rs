@@ -165,13 +165,17 @@ impl Point {
         }
     }
 
-    /// What the last drill has shown, part by part: `key`, `opened`, ... and what of it.
-    pub fn proofs(&self) -> Vec<(&'static str, &str)> {
+    /// What the last drill has shown, part by part: `loaded`, `compared`, `key`, `opened`, ... and what of it, or of what and when.
+    pub fn proofs(&self) -> Vec<(&'static str, String)> {
+        let passed = self.drill().filter(DrillOutcome::passed);
+        let recovered = passed.map(|drill| format!("{} {}", drill.parts, drill.at));
+        let recovered = recovered
+            .into_iter()
+            .flat_map(|words| ["loaded", "compared"].map(|name| (name, words.clone())));
         let proofs = marks::PROOFS.iter().chain([&marks::REHEARSED]);
         let short = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
-        proofs
-            .filter_map(|name| Some((short(name), self.fact(name)?)))
-            .collect()
+        let others = proofs.filter_map(|name| Some((short(name), self.fact(name)?.to_owned())));
+        recovered.chain(others).collect()
     }
 
     /// What the last drill has shown.
