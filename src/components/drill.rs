@@ -173,27 +173,25 @@ impl<'a> DrillEnv<'a> {
             .context(Inconclusive)
     }
 
-    /// Makes a scratch container within the limits of the settings; it does not run yet.
-    pub fn container(&self, image: &str, env: &[(&str, &str)], argv: &[&str]) -> Result<ScratchContainer> {
-        self.container_with(image, None, env, argv)
+    /// Makes a scratch container within the limits of the settings, in which `sh` gets these arguments; it does not run yet.
+    pub fn container(&self, image: &str, argv: &[&str]) -> Result<ScratchContainer> {
+        self.shell(image, None, Data::Fresh, argv)
     }
 
-    /// As [`DrillEnv::container`], with a program in place of the image's entry point.
-    pub fn container_with(
-        &self,
-        image: &str,
-        entrypoint: Option<&str>,
-        env: &[(&str, &str)],
-        argv: &[&str],
-    ) -> Result<ScratchContainer> {
+    /// As [`DrillEnv::container`], as root.
+    pub fn root_container(&self, image: &str, argv: &[&str]) -> Result<ScratchContainer> {
+        self.shell(image, Some("0"), Data::Fresh, argv)
+    }
+
+    fn shell(&self, image: &str, user: Option<&str>, data: Data<'_>, argv: &[&str]) -> Result<ScratchContainer> {
         let config = &self.app.config;
         let labels = [Label::Drill(&self.owner)];
         let spec = ContainerSpec {
             limits: Some((&config.drill_memory, &config.drill_cpus)),
-            entrypoint,
-            env,
+            user,
+            entrypoint: Some("sh"),
             argv,
-            ..ContainerSpec::new(&labels, image, Data::Fresh)
+            ..ContainerSpec::new(&labels, image, data)
         };
         self.docker.create_scratch(&spec).context(Inconclusive)
     }
@@ -236,19 +234,14 @@ impl<'a> DrillEnv<'a> {
         })
     }
 
-    /// Makes a scratch container that does nothing, for programs that are run as root in it; it does not run yet.
-    pub fn helper(&self, image: &str) -> Result<ScratchContainer> {
-        let config = &self.app.config;
-        let labels = [Label::Drill(&self.owner)];
-        let spec = ContainerSpec {
-            limits: Some((&config.drill_memory, &config.drill_cpus)),
-            user: Some("0"),
-            entrypoint: Some("sh"),
-            // A first process takes only signals that it asks for.
-            argv: &["-c", "trap exit INT; sleep 86400 & wait"],
-            ..ContainerSpec::new(&labels, image, Data::Fresh)
-        };
-        self.docker.create_scratch(&spec).context(Inconclusive)
+    /// Starts a scratch container that does nothing, for programs that are run as root in it: with a volume of its own, or with that
+    /// of another scratch container, which it goes before.
+    pub fn helper(&self, image: &str, of: Option<&ScratchContainer>) -> Result<ScratchContainer> {
+        let data = of.map_or(Data::Fresh, |other| Data::Of(other.id()));
+        // A first process takes only signals that it asks for.
+        let mut helper = self.shell(image, Some("0"), data, &["-c", "trap exit INT; sleep 86400 & wait"])?;
+        helper.start().context(Inconclusive)?;
+        Ok(helper)
     }
 
     /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups

@@ -228,7 +228,8 @@ impl<'a> ContainerSpec<'a> {
     }
 
     fn is_scratch(&self) -> bool {
-        matches!(self.data, Data::Fresh | Data::FreshAt(_))
+        let is_of_drill = self.labels.iter().any(|label| matches!(label, Label::Drill(_)));
+        is_of_drill || matches!(self.data, Data::Fresh | Data::FreshAt(_))
     }
 
     /// What messages call it.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{anyhow, bail, Context, Error, Result};
 
-use super::dialect::{absent, engine_error, stop_limit};
+use super::dialect::{absent, stop_limit};
 use super::Docker;
 
 use crate::process::hinted;
@@ -301,21 +301,6 @@ impl Docker {
             return Ok(Some(output.text()));
         }
         absent(output.stderr_lines()).map(|()| None)
-    }
-
-    /// The entry point of an image, word by word; none where it has none.
-    pub fn entry_point(&self, image: &str) -> Result<Vec<String>> {
-        const FORMAT: &str = "{{range .Config.Entrypoint}}{{println .}}{{end}}";
-        let output = self.query(&["image", "inspect", "--format", FORMAT, "--", image])?;
-        if !output.success {
-            return Err(engine_error(&output.stderr));
-        }
-        let text = output.text();
-        Ok(text
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect())
     }
 
     /// The variables that an image sets, as `NAME=VALUE`.

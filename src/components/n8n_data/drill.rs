@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use super::layout::{stored_part, MOUNTS};
 use super::packer::{self, Packer, Rework};
@@ -10,7 +10,7 @@ use super::{facts, helper, with_key};
 use crate::components::credentials;
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::config::Secret;
-use crate::engine::DATA_MOUNT;
+use crate::engine::{Exec, ScratchContainer, DATA_MOUNT};
 use crate::formats::tar;
 use crate::report::units;
 use crate::stream::read::{observe, read};
@@ -51,8 +51,7 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
             .bytes
             .saturating_add(packed.members.saturating_mul(ROOM_OF_A_MEMBER)),
     )?;
-    let mut volume = env.helper(&image)?;
-    volume.start().context(Inconclusive)?;
+    let volume = env.helper(&image, None)?;
     let packer = Packer {
         app: context,
         docker: &env.docker,
@@ -80,6 +79,26 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         units::amount(packed.bytes)
     );
     Ok(watch.drilled(what).with_key(key).with_files(packed.names))
+}
+
+/// Unpacks the archive into the directory that a scratch container has its volume at, without what n8n mounts besides.
+pub fn unpack_home(env: &DrillEnv<'_>, file: &Path, container: &ScratchContainer, home: &str) -> Result<()> {
+    let image = helper::image(env.app, &env.docker, JOURNAL)?;
+    let helper = env.helper(&image, Some(container))?;
+    let packer = Packer {
+        app: env.app,
+        docker: &env.docker,
+        container: helper.id(),
+    };
+    let mut chain = env.app.chain();
+    let contents = read(&env.app.config, &mut chain, file)?;
+    packer.unpack(chain, contents, home, 0, ())?;
+    let remove = ["rm", "-rf", "--", &format!("{home}/{MOUNTS}")];
+    let removed = env
+        .docker
+        .answer("rm", env.docker.exec(helper.id(), Exec::default(), &remove), None)?;
+    ensure!(removed.success, "{MOUNTS} could not be removed: {}", removed.stderr);
+    Ok(())
 }
 
 /// n8n's key in an archive, where it holds one.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{anyhow, ensure, Context as _, Result};
 
+pub use self::drill::unpack_home;
 use self::layout::{data_layout, Layout, HOME};
 use self::packer::{Packer, Said, What};
 use super::dirswap::BEGUN;

@@ -18,14 +18,13 @@ use self::environment::{EnvFile, Place, PORT};
 use self::log::Log;
 use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
 use super::key_proof::Proof;
-use super::n8n_data::AT_FACT;
+use super::n8n_data::{unpack_home, AT_FACT};
 use super::n8n_image::N8nImage;
 use crate::config::Secret;
 use crate::engine::{Confined, Exec, ScratchContainer};
 use crate::process::{Chain, Input};
 use crate::report::units;
 use crate::store::marks;
-use crate::stream::read::read;
 
 /// n8n's user folder in the official image.
 const USER_FOLDER: &str = "/home/node";
@@ -190,13 +189,7 @@ impl<'a> N8n<'a> {
         let mut container = env.n8n_container(&image.id, confined, &home, &["-c", WAIT])?;
         // The engine has read it.
         drop(file);
-        let mut chain = env.app.chain();
-        let contents = read(&env.app.config, &mut chain, archive)?;
-        let (stdin, stdout) = chain.stream("docker cp", container.unpack(&home), Input::Piped)?;
-        let stdin = stdin.context("docker cp has no input")?;
-        chain.pump("unpacking the archive", contents, stdin, ());
-        chain.pump("reading from docker cp", stdout, io::sink(), ());
-        chain.finish().context("n8n's home could not be unpacked")?;
+        unpack_home(env, archive, &container, &home).context("n8n's home could not be unpacked")?;
         container.start()?;
         Ok(Self {
             env,

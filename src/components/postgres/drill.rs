@@ -2,18 +2,18 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{ensure, Result};
 
 use super::load::Privileges;
+use super::scratch::{self, psql, LOCALE_FACT, MAINTENANCE};
 use super::sql::{self, CountKind};
 use super::{executions, facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
+    check_recorded, explain, Access, DrillEnv, Drilled, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
 };
 use crate::components::n8n_image::N8nImage;
-use crate::engine::{Exec, ScratchContainer};
+use crate::engine::ScratchContainer;
 
 /// Prints what n8n has encrypted.
 const SEALED: &str = include_str!("sealed.sql");
@@ -23,31 +23,6 @@ const DATABASE: &str = "n8n_backup_drill";
 const LOGIN_FACT: &str = "stack.postgres.user";
 /// The superuser of a scratch server where the role that restores is none.
 const SUPERUSER: &str = "n8n_backup_drill";
-/// The database that every server has.
-const MAINTENANCE: &str = "postgres";
-
-/// The scratch server's settings: nothing in it has to outlive a crash, and nothing in it may wait for a client, since
-/// none but ours can reach it. Parallel workers would want more shared memory than a container has.
-///
-/// What it says of an error quotes rows, and docker keeps it on disk until the container is gone.
-const SETTINGS: [&str; 11] = [
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-    "autovacuum=off",
-    "listen_addresses=127.0.0.1",
-    "max_parallel_maintenance_workers=0",
-    "max_parallel_workers_per_gather=0",
-    "jit=off",
-    "log_min_messages=fatal",
-    // What a statement holds may be secret.
-    "log_min_error_statement=panic",
-    "log_statement=none",
-];
-
-/// What psql prints when it is not let in, whatever it waits for.
-const REFUSED: [&str; 3] = ["authentication failed", "no password supplied", "no pg_hba.conf entry"];
-
 /// Tables and indexes take more room than the text of a dump; the log of the load comes on top.
 const ROOM: u64 = 3;
 
@@ -61,7 +36,7 @@ struct Loaded<'a> {
 /// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
 ///
 /// # Errors
-/// What differs or fails; with [`Inconclusive`] when the test could not be made.
+/// What differs or fails; with [`Inconclusive`](crate::components::drill::Inconclusive) when the test could not be made.
 pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     let context = env.app;
     let watch = Stopwatch::start();
@@ -84,8 +59,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     env.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
     let recorded = recorded_roles(env.point);
     let superuser = superuser(&context.config.postgres_user, &recorded).to_owned();
-    let mut server = start(env, &image, &superuser)?;
-    let version = ready(env, &mut server, &superuser)?;
+    let (server, version) = scratch::start(env, &image, &superuser)?;
     let psql = psql(env, &server, &superuser);
     let mut roles: Vec<String> = summary.roles.iter().cloned().collect();
     roles.extend(recorded.iter().map(|role| role.name.clone()));
@@ -98,16 +72,23 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     for role in sql::parse_names(&missing)? {
         prepare.push_str(&format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(&role)?));
     }
-    // What such a database holds need not be text in any encoding.
-    let encoding = match summary.client_encoding.as_deref() {
-        Some("sqlascii") => "'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
-        _ => "'UTF8'",
-    };
-    prepare.push_str(&format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING {encoding};\n",
-        sql::ident(DATABASE)?
-    ));
     psql.run(MAINTENANCE, "drill", prepare)?;
+    // What such a database holds need not be text in any encoding.
+    let plain = sql::Locale::plain(match summary.client_encoding.as_deref() {
+        Some("sqlascii") => "SQL_ASCII",
+        _ => "UTF8",
+    });
+    let create = |locale: &sql::Locale| psql.run(MAINTENANCE, "drill", locale.create_database(DATABASE)?);
+    let live = env.point.fact(LOCALE_FACT).and_then(sql::Locale::parse);
+    match live.as_ref().map(create) {
+        Some(Ok(_)) => {}
+        Some(Err(error)) => {
+            let error = error.context(format!("Image {image} does not have the locale of the live database"));
+            JOURNAL.warning(&error);
+            create(&plain)?;
+        }
+        None => drop(create(&plain)?),
+    }
     psql.run(MAINTENANCE, "drill", sql::grant_rights(&recorded, DATABASE)?)?;
     let counts = load::load(
         &psql,
@@ -144,56 +125,6 @@ fn superuser<'a>(restorer: &'a str, recorded: &[sql::Role]) -> &'a str {
         Some(role) if !role.superuser => SUPERUSER,
         _ => restorer,
     }
-}
-
-fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer, user: &'a str) -> Psql<'a> {
-    Psql {
-        docker: &env.docker,
-        app: env.app,
-        container: server.id(),
-        user,
-    }
-}
-
-/// Starts an empty server as the image's own entry point does it. No password: nobody else can reach it.
-fn start(env: &DrillEnv<'_>, image: &str, superuser: &str) -> Result<ScratchContainer> {
-    let variables = [
-        ("POSTGRES_USER", superuser),
-        ("POSTGRES_DB", MAINTENANCE),
-        ("POSTGRES_HOST_AUTH_METHOD", "trust"),
-    ];
-    let mut argv = vec!["postgres"];
-    for setting in SETTINGS {
-        argv.extend(["-c", setting]);
-    }
-    let mut server = env.container(image, &variables, &argv)?;
-    server.start().context(Inconclusive)?;
-    Ok(server)
-}
-
-/// Waits until the server lets us in, and gives its version. By TCP: the server that the official image runs while it
-/// makes the cluster, and ends again, listens on its socket only.
-fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer, user: &str) -> Result<u32> {
-    let target = format!(
-        "host=127.0.0.1 connect_timeout=5 {}",
-        sql::conninfo(user, MAINTENANCE, None, "n8n-backup drill")?
-    );
-    let argv = ["psql", "-XAtqw", "-d", &target, "-c", "SHOW server_version_num"];
-    let version = server.wait(Duration::from_millis(200), |server| {
-        let ask = env.docker.exec(server.id(), Exec::default(), &argv);
-        let output = env.docker.answer("psql", ask, None)?;
-        // A server that asks for a password goes on doing so.
-        let refused = output
-            .stderr_lines()
-            .find(|line| REFUSED.iter().any(|sign| line.contains(sign)));
-        if let Some(refused) = refused.filter(|_| !output.success) {
-            bail!("it refuses the login: {refused}");
-        }
-        Ok(output.text().trim().parse().ok().filter(|_| output.success))
-    });
-    version
-        .context("The scratch PostgreSQL did not start")
-        .context(Inconclusive)
 }
 
 impl Loaded<'_> {

@@ -1,5 +1,13 @@
 //! PostgreSQL: a plain SQL dump, gzipped, and its restore by way of a staged database.
 
+/// Where images have PostgreSQL's programs that do not have them in PATH.
+macro_rules! places {
+    () => {
+        "/usr/local/bin /usr/local/pgsql/bin /usr/lib/postgresql/bin /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+         /opt/bitnami/postgresql/bin"
+    };
+}
+
 mod compat;
 mod drill;
 mod executions;
@@ -11,6 +19,7 @@ mod messages;
 mod probe;
 mod restore;
 mod rows;
+mod scratch;
 mod sql;
 mod trust;
 
@@ -47,14 +56,26 @@ const ROLE_FACT: &str = "postgres.role.";
 /// Scripts are UTF-8; a dump says for itself what it is.
 const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
 
-/// Has a program of PostgreSQL log in where its container asks for a password (`POSTGRES_INITDB_ARGS=--auth=scram-sha-256`): with
-/// the one that the image was given, which stays in there. A password file of the container's own goes first.
-const LOG_IN: &str = r#"if [ -z "${PGPASSWORD-}" ] && [ ! -e "${PGPASSFILE:-${HOME-}/.pgpass}" ]; then
+/// Finds a program of PostgreSQL, and has it log in where its container asks for a password
+/// (`POSTGRES_INITDB_ARGS=--auth=scram-sha-256`): with the one that the image was given, which stays in there. A password file of
+/// the container's own goes first.
+const LOG_IN: &str = concat!(
+    r#"if ! command -v "$1" >/dev/null; then
+  for place in "#,
+    places!(),
+    r#"; do
+    if [ -x "$place/$1" ]; then found=:$place; fi
+  done
+  PATH=${PATH:-/usr/bin:/bin}${found-}
+  export PATH
+fi
+if [ -z "${PGPASSWORD-}" ] && [ ! -e "${PGPASSFILE:-${HOME-}/.pgpass}" ]; then
   PGPASSWORD=${POSTGRES_PASSWORD-}
   if [ -z "$PGPASSWORD" ] && [ -r "${POSTGRES_PASSWORD_FILE-}" ]; then PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); fi
   export PGPASSWORD
 fi
-exec "$@""#;
+exec "$@""#
+);
 
 const ABOUT: About = About {
     title: "PostgreSQL",
@@ -240,10 +261,10 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     Ok((File { kind, entry, sha256 }, facts, workflows))
 }
 
-/// What a drill has to know of the live server beside the dump: the rights of its roles, and n8n's migrations.
+/// What a drill has to know of the live server beside the dump: the rights of its roles, n8n's migrations, and what it is like.
 fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
-    let scripts = [sql::roles(), sql::migrations()];
-    let [roles, migrations] = Psql::live(app, docker).run_each(&app.config.postgres_db, "facts", scripts)?;
+    let scripts = [sql::roles(), sql::migrations(), sql::LIKENESS.to_owned()];
+    let [roles, migrations, likeness] = Psql::live(app, docker).run_each(&app.config.postgres_db, "facts", scripts)?;
     let roles = sql::parse_roles(&roles)?.into_iter();
     let mut facts: Vec<_> = roles
         .map(|role| (format!("{ROLE_FACT}{}", role.name), role.rights()))
@@ -251,6 +272,11 @@ fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
     if let Some((count, newest)) = sql::parse_migrations(&migrations)? {
         facts.push(("n8n.migrations".to_owned(), format!("{count} {newest}")));
     }
+    let likeness = [scratch::PRELOAD_FACT, scratch::LOCALE_FACT]
+        .into_iter()
+        .zip(likeness.lines());
+    let told = likeness.filter(|(_, value)| !value.is_empty());
+    facts.extend(told.map(|(name, value)| (name.to_owned(), value.to_owned())));
     Ok(facts)
 }
 
@@ -485,7 +511,11 @@ impl<'a> Psql<'a> {
         let config = &self.app.config;
         let application = sql::application_name(task, &config.postgres_db);
         let is_live = self.container == config.postgres_container;
-        let port = config.postgres_port.filter(|_| is_live);
+        let port = if is_live {
+            config.postgres_port
+        } else {
+            Some(scratch::PORT)
+        };
         let target = sql::conninfo(self.user, database, port, &application)?;
         let mut argv = vec!["psql"];
         argv.extend(messages::FLAGS);

@@ -22,42 +22,12 @@ const PORT: u16 = 6379;
 /// Nobody, by address and port.
 const MASTER: &str = "127.0.0.1 1";
 
-/// How the server of an image is started.
-#[derive(Debug, PartialEq, Eq)]
-struct Start<'a> {
-    /// In place of the image's entry point.
-    entrypoint: Option<&'a str>,
-    /// Before the arguments.
-    command: Option<&'a str>,
-}
-
-impl<'a> Start<'a> {
-    /// By the image's own entry point where that can be, since it adds modules that the snapshot may need. One that is the
-    /// server itself takes arguments alone; a line of shell takes none, and is replaced.
-    fn by(entry: &'a [String]) -> Self {
-        let words = || entry.iter().flat_map(|word| word.split_whitespace());
-        let server = words().find(|word| word.rsplit('/').next().is_some_and(|name| name.ends_with("-server")));
-        let is_line = entry.iter().any(|word| word == "-c");
-        match server {
-            Some(server) if is_line => Self {
-                entrypoint: Some(server),
-                command: None,
-            },
-            Some(_) => Self {
-                entrypoint: None,
-                command: None,
-            },
-            None if is_line => Self {
-                entrypoint: Some("redis-server"),
-                command: None,
-            },
-            None => Self {
-                entrypoint: None,
-                command: Some("redis-server"),
-            },
-        }
-    }
-}
+/// Becomes the server of the image, whatever its entry point does: this adds configuration and takes arguments, or does not.
+const START: &str = r#"for name in redis-server valkey-server keydb-server; do
+  if command -v "$name" >/dev/null; then exec "$name" "$@"; fi
+done
+echo "the image has no redis-server or valkey-server" >&2
+exit 127"#;
 
 /// Loads the snapshot and compares the number of keys with what `redis-check-rdb` finds in the file.
 ///
@@ -90,17 +60,16 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         "1024",
         "--replicaof",
         MASTER,
-        // A file that the entry point names may set these.
-        "--requirepass",
-        "",
-        "--daemonize",
-        "no",
     ];
-    let entry = env.docker.entry_point(&image).context(Inconclusive)?;
-    let start = Start::by(&entry);
-    let mut argv: Vec<&str> = start.command.into_iter().collect();
+    let mut argv = vec!["-c", START, "sh"];
     argv.extend(arguments);
-    let mut server = env.container_with(&image, start.entrypoint, &[], &argv)?;
+    // What the live server's modules have stored, only they can load.
+    let modules = Redis::live(context, &env.docker).modules();
+    for module in &modules {
+        argv.push("--loadmodule");
+        argv.extend(module.iter().map(String::as_str));
+    }
+    let mut server = env.container(&image, &argv)?;
     put(env, &server, file, summary.bytes)?;
     server.start().context(Inconclusive)?;
     let loaded = loaded(env, &mut server)?;
@@ -152,18 +121,12 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
             stall: env.app.config.stall,
         };
         // While it does not listen yet, there is no answer.
-        let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace", "INFO replication"]) else {
+        let Ok(replies) = redis.ask(&["INFO persistence", "INFO keyspace"]) else {
             return Ok(None);
         };
-        let [persistence, keyspace, replication] = replies.as_slice() else {
+        let [persistence, keyspace] = replies.as_slice() else {
             bail!("too few replies from Redis")
         };
-        // An entry point that takes no arguments starts another one.
-        let ours = fields(replication).get("master_port").is_some_and(|port| *port == "1");
-        ensure!(
-            ours,
-            "the image's entry point does not start the Redis that was asked for"
-        );
         let loading = fields(persistence).get("loading").is_none_or(|loading| loading != "0");
         Ok((!loading).then(|| keyspace.clone()))
     });
@@ -214,28 +177,6 @@ fn keys_read(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_entry_point_that_is_the_server_gets_arguments_alone() {
-        let start = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            let start = Start::by(&words);
-            (start.entrypoint.map(str::to_owned), start.command.map(str::to_owned))
-        };
-        let own = |word: &str| Some(word.to_owned());
-        assert_eq!(start(&[]), (None, own("redis-server")));
-        assert_eq!(start(&["docker-entrypoint.sh"]), (None, own("redis-server")));
-        assert_eq!(start(&["redis-server"]), (None, None));
-        assert_eq!(
-            start(&["tini", "--", "/usr/bin/valkey-server", "/etc/valkey.conf"]),
-            (None, None)
-        );
-        assert_eq!(
-            start(&["/bin/sh", "-c", "exec redis-server"]),
-            (own("redis-server"), None)
-        );
-        assert_eq!(start(&["/bin/sh", "-c", "/run.sh"]), (own("redis-server"), None));
-    }
 
     #[test]
     fn what_redis_says_of_the_snapshot_is_told_from_the_rest() {

@@ -56,6 +56,36 @@ pub(super) fn keys(keyspace: &str) -> Option<u64> {
     Some(sum)
 }
 
+/// The files and arguments in the reply to `MODULE LIST`: for each the lines `name`, `ver`, `path` and `args`, each with its value
+/// in the next ones. What is built in has no file.
+pub(super) fn modules(reply: &str) -> Vec<Vec<String>> {
+    let mut modules: Vec<Vec<String>> = Vec::new();
+    let mut lines = reply.lines().peekable();
+    while let Some(line) = lines.next() {
+        match line.trim() {
+            "path" => {
+                let path = lines.next().unwrap_or_default().trim();
+                modules.push(vec![path.to_owned()]);
+            }
+            "args" => {
+                while let Some(argument) = lines.next_if(|line| line.trim() != "name") {
+                    let argument = argument.trim();
+                    modules
+                        .last_mut()
+                        .into_iter()
+                        .filter(|_| !argument.is_empty())
+                        .for_each(|module| {
+                            module.push(argument.to_owned());
+                        });
+                }
+            }
+            _ => {}
+        }
+    }
+    modules.retain(|module| module.first().is_some_and(|path| path.starts_with('/')));
+    modules
+}
+
 /// How many keys there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keys {
@@ -158,6 +188,14 @@ mod tests {
         assert_eq!(value_of("ERR unknown command 'CONFIG'", "dir"), None);
         assert_eq!(value_of("", "dir"), None);
         assert_eq!(fields("# P\nrdb_saves:4\nx:y:z")["x"], "y:z");
+    }
+
+    #[test]
+    fn modules_come_with_their_files_and_arguments() {
+        let built_in = "name\nvectorset\nver\n1\npath\n\nargs\n\n";
+        let reply = format!("name\nReJSON\nver\n20808\npath\n/lib/rejson.so\nargs\n\n{built_in}name\nsearch\nver\n2\npath\n/lib/s.so\nargs\nA\n1");
+        assert_eq!(modules(&reply), [vec!["/lib/rejson.so"], vec!["/lib/s.so", "A", "1"]]);
+        assert!(modules("ERR unknown command 'MODULE'").is_empty() && modules("").is_empty());
     }
 
     #[test]

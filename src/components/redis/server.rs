@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::replies::{fields, hint, keys, keyspace, quoted, value_of, Keys};
+use super::replies::{fields, hint, keys, keyspace, modules, quoted, value_of, Keys};
 use super::LISTENS_AFTER;
 use crate::app::App;
 use crate::config::{Config, Secret};
@@ -178,9 +178,20 @@ impl<'a> Redis<'a> {
             ..Exec::default()
         };
         let at = self.at.iter().map(String::as_str);
-        let argv: Vec<&str> = iter::once("redis-cli").chain(at).collect();
+        let argv: Vec<&str> = iter::once("redis-cli").chain(at.clone()).collect();
         let call = self.docker.exec(self.container, how, &argv);
-        let output = self.docker.answer("redis-cli", call, Some(script.into_bytes()))?;
+        let mut output = self
+            .docker
+            .answer("redis-cli", call, Some(script.clone().into_bytes()))?;
+        // Not there.
+        if matches!(output.code, Some(126 | 127)) {
+            let argv: Vec<&str> = iter::once("valkey-cli").chain(at).collect();
+            let call = self.docker.exec(self.container, how, &argv);
+            let other = self.docker.answer("valkey-cli", call, Some(script.into_bytes()))?;
+            if !matches!(other.code, Some(126 | 127)) {
+                output = other;
+            }
+        }
         let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         let mut replies = vec![String::new()];
         for line in text.lines() {
@@ -384,6 +395,12 @@ impl Redis<'_> {
             );
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The modules that were loaded from files, each with its arguments; none where the server does not tell.
+    pub(super) fn modules(&self) -> Vec<Vec<String>> {
+        let replies = self.ask(&["MODULE LIST"]).unwrap_or_default();
+        modules(replies.first().map_or("", String::as_str))
     }
 
     pub(super) fn expect(&self, command: &str, wanted: &str) -> Result<()> {

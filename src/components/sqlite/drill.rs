@@ -39,8 +39,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         .context(Inconclusive)?
         .id;
     env.check_room(&image, packed.bytes)?;
-    let mut container = env.helper(&image)?;
-    container.start().context(Inconclusive)?;
+    let container = env.helper(&image, None)?;
     let unpacked = Unpacked {
         env,
         container,

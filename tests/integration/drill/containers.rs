@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{assert_says, LABEL};
-use crate::common::{sh, Sandbox};
+use crate::common::Sandbox;
 
 #[test]
 fn a_test_that_is_killed_leaves_nothing_running() {
@@ -107,65 +107,148 @@ impl Drop for Image {
     }
 }
 
-#[test]
-fn a_server_that_makes_its_cluster_first_is_waited_for() {
-    let sandbox = Sandbox::new("dinit").postgres().postgres_user("odd user").build();
-    sandbox.psql("CREATE TABLE things AS SELECT generate_series(1, 30) AS id");
-    sandbox.run("backup-postgres", &[]).assert_success();
-
-    // As the official image does it: a first server, for the set-up, on the socket only, which is ended again.
-    let entry = sandbox.write(
-        "entry.sh",
-        r#"#!/bin/sh
-set -e
-[ "$1" = postgres ] && [ "$POSTGRES_HOST_AUTH_METHOD" = trust ] && [ "$POSTGRES_DB" = postgres ]
-if [ "$(id -u)" = 0 ]; then
-  mkdir -p "$PGDATA" /run/postgresql
-  chown postgres "$PGDATA" /run/postgresql
-  exec setpriv --reuid=postgres --regid=postgres --clear-groups "$0" "$@"
-fi
-initdb -D "$PGDATA" -U "$POSTGRES_USER" --no-sync
-echo 'host all all all trust' >>"$PGDATA/pg_hba.conf"
-shift
-pg_ctl -D "$PGDATA" -o "$* -c listen_addresses=''" -w start
-sleep 2
-pg_ctl -D "$PGDATA" -m fast -w stop
-exec postgres "$@"
-"#,
-    );
-    sh("chmod 755 \"$1\"", &[entry.as_os_str()]);
-    let base = sandbox.docker(&["inspect", "--format", "{{.Image}}", &sandbox.container("postgres")]);
-    let source = format!("{}-source", sandbox.prefix());
-    let mut create = vec!["create".to_owned(), "--name".to_owned(), source.clone()];
-    create.extend(sandbox.labels());
-    create.push(base.trim().to_owned());
-    sandbox.docker(&create);
-    let target = format!("{source}:/usr/local/bin/entry");
-    sandbox.docker(&["cp".as_ref(), entry.as_os_str(), target.as_ref()]);
-    let image = Image(format!("{}-official:1", sandbox.prefix().to_lowercase()));
-    sandbox.docker(&[
-        "commit",
-        "-c",
-        r#"ENTRYPOINT ["/usr/local/bin/entry"]"#,
+/// Makes an image of `base` by a script that is run in it, and the changes of `docker commit`.
+fn variant(sandbox: &Sandbox, base: &str, name: &str, script: &str, changes: &[&str]) -> Image {
+    let image = Image(format!("{}-{name}:1", sandbox.prefix().to_lowercase()));
+    let source = format!("{}-{name}-source", sandbox.prefix());
+    let mut run = vec![
+        "run",
+        "--network",
+        "none",
+        "--user",
+        "0",
+        "--entrypoint",
+        "/bin/sh",
+        "--name",
         &source,
-        &image.0,
-    ]);
+    ];
+    let labels = sandbox.labels();
+    run.extend(labels.iter().map(String::as_str));
+    run.extend([base, "-ec", script]);
+    sandbox.docker(&run);
+    let mut commit = vec!["commit"];
+    changes.iter().for_each(|change| commit.extend(["-c", change]));
+    commit.extend([source.as_str(), image.0.as_str()]);
+    sandbox.docker(&commit);
+    sandbox.docker(&["rm", &source]);
+    image
+}
 
-    // The stack's container need not run: its image is asked for, and no more.
-    let live = format!("{}-official", sandbox.prefix());
+/// Makes a container of an image that never runs, and has a setting name it: an image is asked for, and no more.
+fn use_image(sandbox: &Sandbox, setting: &str, name: &str, image: &str) {
+    let live = format!("{}-{name}-live", sandbox.prefix());
     let mut create = vec!["create".to_owned(), "--name".to_owned(), live.clone()];
     create.extend(sandbox.labels());
-    create.push(image.0.clone());
+    create.extend([image.to_owned(), "true".to_owned()]);
     sandbox.docker(&create);
-    sandbox.set("BACKUP_POSTGRES_CONTAINER", &live);
-    let outcome = sandbox.run("test-recovery", &["--postgres"]);
-    outcome.assert_success();
-    assert_says(
-        &outcome,
-        "SUCCESS PostgreSQL: 1 tables, 30 rows, 0 sequences recovered in {}",
+    sandbox.set(setting, &live);
+}
+
+/// Whatever the layout of the image, and whatever its entry point does.
+#[test]
+fn a_cluster_of_our_own_is_made_in_every_layout() {
+    let sandbox = Sandbox::new("dlayouts")
+        .postgres()
+        .postgres_user("odd user")
+        .pg_arg("-c")
+        .pg_arg("shared_preload_libraries=pg_stat_statements")
+        .build();
+    // What can be loaded only where the library is preloaded.
+    sandbox.psql(
+        "CREATE TABLE things AS SELECT generate_series(1, 30) AS id; CREATE EXTENSION pg_stat_statements; \
+         CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM pg_stat_statements",
     );
-    // The image goes only after what was made from it.
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let set = fs::read_to_string(sandbox.backup("sets")).unwrap();
+    assert!(set.contains("# postgres.preload: pg_stat_statements\n"), "{set}");
+    assert!(set.contains("# postgres.locale: UTF8 c C.UTF-8 C.UTF-8\n"), "{set}");
+
+    let base = sandbox.docker(&["inspect", "--format", "{{.Image}}", &sandbox.container("postgres")]);
+    let base = base.trim();
+    const BIN: &str = "bin=$(dirname \"$(readlink -f \"$(command -v postgres)\")\")\n";
+    const NO_ENTRY: &str = "ENTRYPOINT [\"false\"]";
+    const PLAIN: &str = "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+    let layouts = [
+        (
+            "official",
+            "".to_owned(),
+            vec![
+                "ENV PGDATA=/var/lib/postgresql/18/docker",
+                "VOLUME /var/lib/postgresql",
+                NO_ENTRY,
+            ],
+        ),
+        ("own-user", "".to_owned(), vec!["USER postgres", NO_ENTRY]),
+        (
+            "bitnami",
+            // No account for the user, and nothing in PATH.
+            format!(
+                "{BIN}mkdir -p /opt/bitnami/postgresql; mv \"$bin/../lib\" \"$bin\" /opt/bitnami/postgresql; \
+                 sed -i /^postgres:/d /etc/passwd /etc/group"
+            ),
+            vec!["USER 1001", PLAIN, "ENV PGPORT=6000", "ENV LANG=en_US.UTF-8", NO_ENTRY],
+        ),
+        (
+            "supabase",
+            // Links into a store, and another program to change the user.
+            format!(
+                "{BIN}mkdir -p /store /usr/lib/postgresql/bin; mv \"$bin/../lib\" \"$bin\" /store; \
+                 ln -s /store/bin/* /usr/lib/postgresql/bin; mkdir /hidden; mv \"$(command -v setpriv)\" /hidden; \
+                 printf '#!/bin/sh\\nids=$1; shift\\nexec /hidden/setpriv --reuid=${{ids%%:*}} --regid=${{ids#*:}} --clear-groups \"$@\"\\n' \
+                 >/usr/bin/gosu; chmod 755 /usr/bin/gosu"
+            ),
+            vec![PLAIN, NO_ENTRY],
+        ),
+    ];
+    let mut images = Vec::new();
+    for (name, script, changes) in layouts {
+        let image = variant(&sandbox, base, name, &script, &changes);
+        use_image(&sandbox, "BACKUP_POSTGRES_CONTAINER", name, &image.0);
+        images.push(image);
+        let outcome = sandbox.run("test-recovery", &["--postgres"]);
+        assert!(outcome.code == Some(0), "{name}: {outcome}");
+        assert_says(
+            &outcome,
+            "SUCCESS PostgreSQL: 1 tables, 30 rows, 0 sequences recovered in {}",
+        );
+        assert!(!outcome.stdout.contains("WARN"), "{name}: {outcome}");
+    }
+
+    // What an image cannot do is said in a line that names it, at once.
+    for (name, script, code, reason) in [
+        (
+            "lacking",
+            "rm \"$(find / -xdev -name pg_stat_statements.so)\"",
+            1,
+            "runs without pg_stat_statements, which the live server preloads",
+        ),
+        (
+            "broken",
+            "for file in $(find / -xdev -name pg_stat_statements.so); do echo >\"$file\"; done",
+            1,
+            "does not start with pg_stat_statements, as the live server does",
+        ),
+        (
+            "empty",
+            "rm \"$(readlink -f \"$(command -v initdb)\")\"",
+            2,
+            "the image has no initdb and postgres",
+        ),
+    ] {
+        let image = variant(&sandbox, base, name, script, &[NO_ENTRY]);
+        use_image(&sandbox, "BACKUP_POSTGRES_CONTAINER", name, &image.0);
+        let begun = Instant::now();
+        let outcome = sandbox.run("test-recovery", &["--postgres"]);
+        assert_eq!(outcome.code, Some(code), "{name}: {outcome}");
+        let id = sandbox.docker(&["image", "inspect", "--format", "{{.Id}}", &image.0]);
+        let is_told = |line: &&str| line.contains(reason) && line.contains(id.trim());
+        assert_eq!(outcome.stdout.lines().filter(is_told).count(), 1, "{name}: {outcome}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{name}: {outcome}");
+        images.push(image);
+    }
+    // The images go only after what was made from them.
     drop(sandbox);
+    drop(images);
 }
 
 /// The scratch container of the volume holds n8n's key.
@@ -216,72 +299,54 @@ fn a_killed_test_of_the_volume_leaves_no_key_behind() {
     drop(sandbox);
 }
 
-/// An image whose entry point is the server itself, as a line of shell too, says nothing of the backup.
+/// Whatever the entry point is: the server itself, a line of shell, or a script that takes no arguments; and Valkey, under its own
+/// names.
 #[test]
-fn an_entry_point_that_is_the_server_starts_it() {
+fn a_snapshot_is_loaded_whatever_the_entry_point_does() {
     let sandbox = Sandbox::new("dentry").stack().seeded().build();
     sandbox.run("backup-all", &[]).assert_success();
     let base = sandbox.docker(&["inspect", "--format", "{{.Image}}", &sandbox.container("redis")]);
-    let source = format!("{}-source", sandbox.prefix());
-    let create = |name: &str, image: &str| {
-        let mut create = vec!["create".to_owned(), "--name".to_owned(), name.to_owned()];
-        create.extend(sandbox.labels());
-        create.push(image.to_owned());
-        sandbox.docker(&create);
-    };
-    create(&source, base.trim());
-    let conf = sandbox.write("own.conf", "requirepass \"a secret\"\ndaemonize yes\nsave 60 1\n");
-    sh("chmod 644 \"$1\"", &[conf.as_os_str()]);
-    let target = format!("{source}:/etc/own.conf");
-    sandbox.docker(&["cp".as_ref(), conf.as_os_str(), target.as_ref()]);
+    let base = base.trim();
+    let conf =
+        "printf 'requirepass \"a secret\"\\ndaemonize yes\\nsave 60 1\\n' >/etc/own.conf; chmod 644 /etc/own.conf";
+    let valkey = "cd /usr/local/bin; mkdir /hidden; \
+        for name in server cli check-rdb; do cp \"$(command -v redis-$name)\" /hidden/redis-$name; \
+        rm \"$(command -v redis-$name)\"; printf '#!/bin/sh\\nexec /hidden/redis-%s \"$@\"\\n' $name >valkey-$name; \
+        chmod 755 valkey-$name; done";
     let mut images = Vec::new();
-    for (number, entry) in [
-        r#"["redis-server"]"#,
-        r#"["/usr/bin/env", "redis-server", "/etc/own.conf"]"#,
-        r#"["/bin/sh", "-c", "exec redis-server --port 7000"]"#,
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let image = Image(format!("{}-entry:{number}", sandbox.prefix().to_lowercase()));
-        sandbox.docker(&[
-            "commit",
-            "-c",
-            &format!("ENTRYPOINT {entry}"),
-            "-c",
-            "CMD []",
-            &source,
-            &image.0,
-        ]);
-        let live = format!("{}-entry-{number}", sandbox.prefix());
-        create(&live, &image.0);
+    for (name, script, entry) in [
+        ("server", "", r#"["redis-server"]"#),
+        ("conf", conf, r#"["/usr/bin/env", "redis-server", "/etc/own.conf"]"#),
+        ("line", "", r#"["/bin/sh", "-c", "exec redis-server --port 7000"]"#),
+        ("none", "", r#"["false"]"#),
+        ("valkey", valkey, r#"["valkey-server"]"#),
+    ] {
+        let changes = [
+            format!("ENTRYPOINT {entry}"),
+            "CMD []".to_owned(),
+            "USER 999".to_owned(),
+        ];
+        let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+        let image = variant(&sandbox, base, name, script, &changes);
+        use_image(&sandbox, "BACKUP_REDIS_CONTAINER", name, &image.0);
         images.push(image);
-        sandbox.set("BACKUP_REDIS_CONTAINER", &live);
         let outcome = sandbox.run("test-recovery", &["--full"]);
         assert_says(&outcome, "SUCCESS Redis: {} keys recovered in {}");
         let set = fs::read_to_string(sandbox.backup("sets")).unwrap();
-        assert!(!set.contains("# drill: failed"), "{entry}: {outcome}");
+        assert!(set.contains("# drill: passed full"), "{name}: {outcome}");
     }
-    // One that takes no arguments, whatever it starts, has not tested anything.
-    let image = Image(format!("{}-entry:x", sandbox.prefix().to_lowercase()));
-    let script = sandbox.write("entry.sh", "#!/bin/sh\nexec redis-server --port 6379\n");
-    sh("chmod 755 \"$1\"", &[script.as_os_str()]);
-    let target = format!("{source}:/usr/local/bin/entry");
-    sandbox.docker(&["cp".as_ref(), script.as_os_str(), target.as_ref()]);
-    sandbox.docker(&[
-        "commit",
-        "-c",
-        r#"ENTRYPOINT ["/usr/local/bin/entry"]"#,
-        &source,
-        &image.0,
-    ]);
-    let live = format!("{}-entry-x", sandbox.prefix());
-    create(&live, &image.0);
-    sandbox.set("BACKUP_REDIS_CONTAINER", &live);
+    // One without any server has not tested anything.
+    let image = variant(&sandbox, base, "empty", "rm \"$(command -v redis-server)\"", &[]);
+    use_image(&sandbox, "BACKUP_REDIS_CONTAINER", "empty", &image.0);
     let outcome = sandbox.run("test-recovery", &["--full"]);
     assert_eq!(outcome.code, Some(2), "{outcome}");
-    let set = fs::read_to_string(sandbox.backup("sets")).unwrap();
-    assert!(!set.contains("# drill: failed"), "{outcome}");
+    assert!(
+        outcome
+            .stdout
+            .contains("the image has no redis-server or valkey-server"),
+        "{outcome}"
+    );
     drop(sandbox);
     drop(images);
+    drop(image);
 }

@@ -369,3 +369,75 @@ pub fn grant_rights(roles: &[Role], database: &str) -> Result<String> {
     }
     Ok(script)
 }
+
+/// Asks for what a scratch server is to be like: a line with the libraries that this one preloads, where the user may know, and
+/// one that [`Locale::parse`] reads.
+pub const LIKENESS: &str = "SELECT coalesce((SELECT regexp_replace(trim(replace(setting, '\"', '')), '[\\s,]+', ' ', 'g')
+    FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries'), '');
+SELECT concat_ws(' ', pg_catalog.pg_encoding_to_char(encoding), coalesce(j->>'datlocprovider', 'c'), datcollate, datctype,
+    coalesce(j->>'datlocale', j->>'daticulocale'))
+    FROM pg_catalog.pg_database d CROSS JOIN LATERAL pg_catalog.to_jsonb(d) j WHERE datname = pg_catalog.current_database();
+";
+
+/// The encoding and the locales of a database.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Locale {
+    encoding: String,
+    provider: String,
+    /// `LC_COLLATE` and `LC_CTYPE`; those of the cluster without it.
+    libc: Option<[String; 2]>,
+    other: Option<String>,
+}
+
+impl Locale {
+    /// An encoding with the locales of the cluster, unless it is one that fits few.
+    pub fn plain(encoding: &str) -> Self {
+        Self {
+            encoding: encoding.to_owned(),
+            provider: "c".to_owned(),
+            libc: (encoding != "UTF8").then(|| ["C", "C"].map(str::to_owned)),
+            other: None,
+        }
+    }
+
+    /// Reads the answer to [`LIKENESS`]. A locale whose name has blanks is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let (encoding, provider, collate, ctype, other) = match words[..] {
+            [encoding, provider, collate, ctype] => (encoding, provider, collate, ctype, None),
+            [encoding, provider, collate, ctype, other] => (encoding, provider, collate, ctype, Some(other)),
+            _ => return None,
+        };
+        Some(Self {
+            encoding: encoding.to_owned(),
+            provider: provider.to_owned(),
+            libc: Some([collate, ctype].map(str::to_owned)),
+            other: other.map(str::to_owned),
+        })
+    }
+
+    /// Makes an empty database of it.
+    pub fn create_database(&self, name: &str) -> Result<String> {
+        let mut script = format!(
+            "{PRELUDE}CREATE DATABASE {} TEMPLATE template0 ENCODING {}",
+            ident(name)?,
+            literal(&self.encoding)?
+        );
+        if let Some([collate, ctype]) = &self.libc {
+            script.push_str(&format!(
+                " LC_COLLATE {} LC_CTYPE {}",
+                literal(collate)?,
+                literal(ctype)?
+            ));
+        }
+        match (self.provider.as_str(), &self.other) {
+            ("i", Some(other)) => script.push_str(&format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(other)?)),
+            ("b", Some(other)) => {
+                script.push_str(&format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(other)?));
+            }
+            _ => {}
+        }
+        script.push_str(";\n");
+        Ok(script)
+    }
+}

@@ -147,3 +147,29 @@ fn reads_names() {
     let query = missing_roles(&["a'b".to_owned()]).unwrap();
     assert!(query.contains("'a''b'"));
 }
+
+#[test]
+fn a_database_is_made_with_the_locale_of_another() {
+    let made = |text: &str| Locale::parse(text).map(|locale| locale.create_database("x").unwrap());
+    let libc = "CREATE DATABASE \"x\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.utf8' LC_CTYPE 'C'";
+    for (text, clause) in [
+        ("UTF8 c de_DE.utf8 C", ""),
+        (
+            "UTF8 i de_DE.utf8 C de-x'y",
+            " LOCALE_PROVIDER icu ICU_LOCALE 'de-x''y'",
+        ),
+        (
+            "UTF8 b de_DE.utf8 C C.UTF-8",
+            " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'",
+        ),
+    ] {
+        let script = made(text).unwrap();
+        assert!(script.ends_with(&format!("{libc}{clause};\n")), "{script}");
+    }
+    for text in ["", "UTF8", "UTF8 c a b c d"] {
+        assert_eq!(made(text), None, "{text}");
+    }
+    let plain = |encoding| Locale::plain(encoding).create_database("x").unwrap();
+    assert!(plain("UTF8").ends_with("ENCODING 'UTF8';\n"));
+    assert!(plain("SQL_ASCII").ends_with("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C';\n"));
+}
