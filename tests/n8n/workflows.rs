@@ -304,12 +304,7 @@ pub fn come_back(sandbox: &Sandbox) {
     assert!(stack::answers(sandbox));
 
     // Activated by us, it waits for n8n to start.
-    ask(
-        sandbox,
-        "POST",
-        &format!("/rest/workflows/{copy}/deactivate"),
-        Some("{}"),
-    );
+    rest.ask("POST", &format!("/rest/workflows/{copy}/deactivate"), Some("{}"));
     delete();
     restore(&["--activate"]).assert_log_has("workflows restore", "WARN n8n must be restarted{}");
     assert!(!stack::answers(sandbox));

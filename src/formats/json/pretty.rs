@@ -56,13 +56,22 @@ fn character(c: char, out: &mut String) {
 
 /// Where a string ends, an escape begins, or a control character stands.
 fn find_special(text: &[u8]) -> Option<usize> {
-    const BLOCK: usize = 32;
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
-    // Without a branch for each byte the compiler makes vector instructions of it.
-    let plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | is_special(byte));
-    let start = BLOCK * text.chunks_exact(BLOCK).take_while(plain).count();
-    let rest = text[start..].iter().position(is_special);
-    rest.map(|at| start + at)
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES << 7;
+    let mut words = text.chunks_exact(8);
+    for (at, word) in words.by_ref().enumerate() {
+        let word = word.try_into().map_or(0, u64::from_le_bytes);
+        // The high bit of the first byte that is below `least` is set, and of none before it.
+        let below = |word: u64, least: u64| word.wrapping_sub(ONES * least) & !word & HIGH;
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let found = below(word, 0x20) | is(b'"') | is(b'\\');
+        if found != 0 {
+            return Some(8 * at + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let rest = words.remainder();
+    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '))?;
+    Some(text.len() - rest.len() + at)
 }
 
 struct Writer<'a, 'b> {
@@ -194,6 +203,18 @@ mod tests {
         let mut out = String::new();
         string("a\"\\\n\u{1}\u{e4}", &mut out);
         assert_eq!(out, "\"a\\\"\\\\\\n\\u0001\u{e4}\"");
+    }
+
+    #[test]
+    fn what_is_special_is_found_wherever_it_stands() {
+        for special in [b'"', b'\\', 0, b'\n', 0x1f] {
+            for at in 0..20 {
+                let mut text = "a \u{7f}\u{e4}\u{2028}!#[]0~\u{1f600}bcdefgh".as_bytes().to_vec();
+                assert_eq!(find_special(&text), None);
+                text[at] = special;
+                assert_eq!(find_special(&text), Some(at), "{special} at {at}");
+            }
+        }
     }
 
     #[test]

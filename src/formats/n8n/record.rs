@@ -103,6 +103,24 @@ fn write(kind: &str, value: Option<&str>, depth: usize, out: &mut String) -> Res
 
 /// A time of PostgreSQL (`2026-11-28 03:07:38.9+00`) as JavaScript writes it; without a time zone it is that of UTC.
 fn iso(text: &str) -> Option<String> {
+    utc(text).or_else(|| converted(text))
+}
+
+/// A time of UTC by its text alone: there are many.
+fn utc(text: &str) -> Option<String> {
+    let time = text.strip_suffix("+00")?;
+    let (seconds, part) = time.split_once('.').unwrap_or((time, ""));
+    let shape = |(byte, like): (u8, u8)| match like {
+        b'0' => byte.is_ascii_digit(),
+        like => byte == like,
+    };
+    let is_time = seconds.len() == 19 && seconds.bytes().zip(*b"0000-00-00 00:00:00").all(shape);
+    let (date, clock) = seconds.split_once(' ').filter(|_| is_time)?;
+    let millis = part.bytes().all(|byte| byte.is_ascii_digit()).then_some(part)?;
+    Some(format!("{date}T{clock}.{:0<3}Z", millis.get(..3).unwrap_or(millis)))
+}
+
+fn converted(text: &str) -> Option<String> {
     let time = DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").map_or_else(
         |_| {
             NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
@@ -126,6 +144,8 @@ mod tests {
             ("2026-11-28 03:07:38-03", "2026-11-28T06:07:38.000Z"),
             ("2026-11-28 03:07:38.123999+05:30", "2026-11-27T21:37:38.123Z"),
             ("2026-11-28 03:07:38.5", "2026-11-28T03:07:38.500Z"),
+            ("2026-11-28 03:07:38.123999+00", "2026-11-28T03:07:38.123Z"),
+            ("2026-11-28 03:07:38+00", "2026-11-28T03:07:38.000Z"),
         ] {
             assert_eq!(iso(text).as_deref(), Some(wanted), "{text}");
         }

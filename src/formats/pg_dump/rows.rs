@@ -150,14 +150,18 @@ impl<S: Sink> Rows<S> {
 
 /// The fields of a row in COPY's text format.
 fn fields(line: &[u8]) -> Result<Vec<Option<String>>> {
-    line.split(|&byte| byte == b'\t')
-        .map(|field| match field {
-            b"\\N" => Ok(None),
-            _ => String::from_utf8(unescaped(field))
-                .context("it is not in UTF-8")
-                .map(Some),
-        })
-        .collect()
+    let mut fields = Vec::new();
+    let mut rest = Some(line);
+    while let Some(line) = rest {
+        let end = find(b'\t', line);
+        let field = &line[..end.unwrap_or(line.len())];
+        rest = end.map(|end| &line[end + 1..]);
+        fields.push(match field {
+            b"\\N" => None,
+            _ => Some(String::from_utf8(unescaped(field)).context("it is not in UTF-8")?),
+        });
+    }
+    Ok(fields)
 }
 
 /// Undoes the escapes of COPY's text format.
