@@ -35,7 +35,6 @@ fail() {
 }
 
 step() {
-  STEP=$*
   printf -- '--- %s\n' "$*"
   printf '%s' "$*" >"$CELL_DIR/step"
 }
