@@ -37,6 +37,7 @@ exec 9>"$CACHE_TOP/run.lock"
 flock 9
 start_engine "$engine" 9>&-
 give_image n8n-backup-test/busybox:1
+! docker image inspect n8n-backup-test/bare:1 >/dev/null 2>&1 || give_image n8n-backup-test/bare:1
 serve postgres "$postgres"
 serve redis "$redis"
 PATH=$SHIMS:$PATH STACK_IMAGES=made "$@" 9>&-
