@@ -3,7 +3,8 @@
 # shell pipelines that it replaces; prints Markdown. Settings:
 #   BENCH_MB      megabytes of the plain dump (1000); the volume gets three quarters of it
 #   BENCH_DATA    contents of the executions: text (names, orders) or ids (identifiers and
-#                 hexadecimal digits)
+#                 hexadecimal digits); binary: text, and half as much of files in the database,
+#                 as n8n keeps them in queue mode, which a dump writes in hexadecimal
 #   BENCH_ROUNDS  rounds (3); the report shows medians
 #   BENCH_GROWTH  1: also measure growth from 100 MB to 4 GB
 #   BENCH_SQLITE  1: also a database in SQLite of a real n8n, as large as the dump
@@ -15,7 +16,7 @@ rounds=${BENCH_ROUNDS:-3}
 data=${BENCH_DATA:-text}
 [[ $mb =~ ^[1-9][0-9]{1,4}$ ]] || die "BENCH_MB must be a number from 10 to 99999, not '$mb'"
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || die "BENCH_ROUNDS must be a number from 1 to 99, not '$rounds'"
-[[ $data =~ ^(text|ids)$ ]] || die "BENCH_DATA must be text or ids, not '$data'"
+[[ $data =~ ^(text|ids|binary)$ ]] || die "BENCH_DATA must be text, ids or binary, not '$data'"
 growth=${BENCH_GROWTH:-} write=${BENCH_WRITE:-} sqlite=${BENCH_SQLITE:-}
 . "${BASH_SOURCE[0]%/*}/scratch.sh"
 . "${BASH_SOURCE[0]%/*}/bench-sqlite.sh"
@@ -284,6 +285,24 @@ plot() {
     }'
 }
 
+# load MB: fills the stack.
+load_data() {
+  if [[ $data != binary ]]; then
+    "$stack" big "$prefix" "$1" "$data"
+    return
+  fi
+  "$stack" big "$prefix" "$(($1 * 2 / 3))" text
+  # Two digits for a byte: so many MB of noise are a third of the dump.
+  docker exec -i "$prefix-postgres" psql -XqU n8n -d n8n -v ON_ERROR_STOP=1 -v "mb=$(($1 / 6))" <<'SQL'
+CREATE EXTENSION IF NOT EXISTS pgcrypto;
+DROP TABLE IF EXISTS binary_data;
+CREATE TABLE binary_data ("fileId" uuid PRIMARY KEY, data bytea NOT NULL);
+INSERT INTO binary_data SELECT gen_random_uuid(), (SELECT string_agg(gen_random_bytes(1024), NULL) FROM generate_series(1, 1024 + n * 0))
+  FROM generate_series(1, :mb) n;
+CHECKPOINT;
+SQL
+}
+
 # --- the run ----------------------------------------------------------------------------
 
 load=$(cut -d' ' -f1 /proc/loadavg)
@@ -301,7 +320,7 @@ for ((round = 0; round < rounds; round++)); do
 done
 
 note "loading $mb MB"
-"$stack" big "$prefix" "$mb" "$data"
+load_data "$mb"
 floor
 helper=$(docker create -v "${prefix}_n8n_data:/v:ro" n8n-backup-test/busybox:1 true)
 bytes[dump]=$(docker exec "$prefix-postgres" pg_dump -U n8n -d n8n | tee >(head -c "$sample" >"$work/dump.sample"; cat >/dev/null) | wc -c)
@@ -380,7 +399,7 @@ grown=
 if is_yes "$growth"; then
   for mb in 100 500 1000 4000; do
     note "loading $mb MB"
-    "$stack" big "$prefix" "$mb" "$data"
+    load_data "$mb"
     wall[grown]='' work_done[grown]='' wall[grown restore]='' work_done[grown restore]=''
     for ((round = 0; round < rounds; round++)); do
       measure grown ours auto backup-all

@@ -8,4 +8,10 @@ unset N8N_DIR FILE YES DRY_RUN
 export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 # shellcheck disable=SC2086 # a list of cells
-exec tests/matrix/run.sh ${CELL:-all}
+tests/matrix/run.sh ${CELL:-all}
+if [[ -z ${CELL:-} ]]; then
+  # Also makes the bare Debian that a user without a compiler has.
+  tests/packaging.sh
+  scripts/make/dist.sh
+  tests/matrix/with.sh docker-20 15 7 tests/matrix/new-user.sh
+fi

@@ -356,7 +356,11 @@ fn schedule(app: &App, report: &mut Report) {
     } else {
         report.warn(
             "schedule",
-            "nothing was found that runs backup-all.sh: make install-cron (or install-timer) N8N_DIR=..., in the clone",
+            format!(
+                "nothing was found that runs backup-all.sh: add '0 2 * * * {script} >> {} 2>&1' to your crontab (crontab -e), or, \
+                 from a clone, make install-timer N8N_DIR=...",
+                app.config.project.join("logs/backup.log").display()
+            ),
         );
     }
 }

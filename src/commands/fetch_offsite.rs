@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::backup_offsite::{rclone, Temporary};
+use super::backup_offsite::{note_pin, rclone, read_manifest};
 use super::shared::{now, open};
 use super::{Command, Run};
 use crate::app::App;
@@ -18,14 +18,14 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::identity::{self, Identity};
 use crate::store::inventory::Inventory;
-use crate::store::manifest::{self, Member, Point, FETCHED};
+use crate::store::manifest::{Member, Point, FETCHED};
 use crate::store::marks::{Mark, OffsiteCopy};
 use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
-use crate::store::{is_there, make_dir, Stamp, ENCRYPTED};
+use crate::store::{is_there, Stamp, ENCRYPTED};
 use crate::stream::encrypt::is_of_passphrase;
 use crate::stream::publish;
-use crate::stream::read::{read, sha256};
+use crate::stream::read::sha256;
 
 const STACK: Flag = Flag::new("stack", "the stack whose points are meant, where there are several").value("ID");
 
@@ -132,6 +132,7 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
     if !is_there(&app.store.set_path(stamp)) {
         point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
         point.set(FETCHED, &now());
+        note_pin(&mut point);
         Inventory::record(&app.store, &mut point)?;
     }
     JOURNAL.success(format_args!(
@@ -195,28 +196,16 @@ impl Source<'_> {
     /// The text of the manifest of a point.
     fn manifest(&self, stamp: Stamp, allow_plain: bool) -> Result<String> {
         let name = self.files.set(stamp).context("there is no such manifest")?;
-        let limit = manifest::LIMIT as usize;
-        let mut chain = self.rclone.chain();
-        let stream = self.rclone.read(&mut chain, name)?;
-        let bytes = chain.collect("reading a manifest", stream, limit);
-        let mut bytes = bytes.get(&chain.finish()?)?;
-        if name.ends_with(ENCRYPTED) {
-            self.check_made_here(name, &bytes, allow_plain)?;
-            let dir = self.app.store.sets_dir();
-            make_dir(&dir)?;
-            let sealed = Temporary::write(&dir, ".offsite.fetched.gpg", &bytes)?;
-            let mut chain = self.app.chain();
-            let unread = || format!("{name} cannot be read");
-            let stream = read(&self.app.config, &mut chain, &sealed.0).with_context(unread)?;
-            let text = chain.collect("reading a manifest", stream, limit);
-            let finished = chain.finish();
-            bytes = finished.and_then(|finished| text.get(&finished)).with_context(unread)?;
-        } else if self.app.config.encryption.is_some() {
-            JOURNAL.warn(format_args!(
-                "{name} is not encrypted, as earlier versions sent it: which files belong together is not authenticated"
-            ));
-        }
-        String::from_utf8(bytes).context("the manifest is no text")
+        read_manifest(self.app, &self.rclone, name, |bytes| {
+            if name.ends_with(ENCRYPTED) {
+                self.check_made_here(name, bytes, allow_plain)?;
+            } else if self.app.config.encryption.is_some() {
+                JOURNAL.warn(format_args!(
+                    "{name} is not encrypted, as earlier versions sent it: which files belong together is not authenticated"
+                ));
+            }
+            Ok(())
+        })
     }
 
     /// Refuses a point with files that whoever may write there could have made.

@@ -27,7 +27,6 @@ start_engine() {
     umount -l /mnt
     '"$run" sh "$TREE" "$data" >"$log" 2>&1 </dev/null &
   ENGINE_PID=$!
-  ENGINE_LOG=$log
   # What is named here exists in the tree alone: no call may reach an engine of the host.
   local client='docker --host unix:///run/matrix.sock'
   [[ $name == docker-* ]] || client='podman --root /var/lib/matrix --runroot /run/matrix'
@@ -35,10 +34,10 @@ start_engine() {
   chmod 755 "$SHIMS/docker"
   local end=$((SECONDS + 60))
   until nsenter -t "$ENGINE_PID" -m test -e /complete 2>/dev/null && engine version >/dev/null 2>&1; do
-    kill -0 "$ENGINE_PID" 2>/dev/null && [ $SECONDS -lt $end ] || {
+    if ! kill -0 "$ENGINE_PID" 2>/dev/null || [ $SECONDS -ge $end ]; then
       say "the engine $name does not answer: $(tail -n 1 "$log")"
       return 1
-    }
+    fi
     sleep 0.2
   done
 }
@@ -68,4 +67,20 @@ stop_engine() {
 # give_image NAME: the host's image, for the engine.
 give_image() {
   engine image inspect "$1" >/dev/null 2>&1 || docker save "$1" | engine load >/dev/null
+}
+
+# image_of SERVER VERSION: `valkey-8` is a version of Redis here.
+image_of() {
+  case $2 in
+    valkey-*) printf 'n8n-backup-test/valkey:%s' "${2#*-}" ;;
+    *) printf 'n8n-backup-test/%s:%s' "$1" "$2" ;;
+  esac
+}
+
+# serve SERVER VERSION: what the stack script starts from now on.
+serve() {
+  local image
+  image=$(image_of "$1" "$2")
+  give_image "$image"
+  engine tag "$image" "n8n-backup-test/$1:1"
 }

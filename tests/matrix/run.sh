@@ -35,25 +35,8 @@ fail() {
 }
 
 step() {
-  STEP=$*
   printf -- '--- %s\n' "$*"
   printf '%s' "$*" >"$CELL_DIR/step"
-}
-
-# image_of SERVER VERSION: `valkey-8` is a version of Redis here.
-image_of() {
-  case $2 in
-    valkey-*) printf 'n8n-backup-test/valkey:%s' "${2#*-}" ;;
-    *) printf 'n8n-backup-test/%s:%s' "$1" "$2" ;;
-  esac
-}
-
-# serve SERVER VERSION: what the stack script starts from now on.
-serve() {
-  local image
-  image=$(image_of "$1" "$2")
-  give_image "$image"
-  engine tag "$image" "n8n-backup-test/$1:1"
 }
 
 stack() {

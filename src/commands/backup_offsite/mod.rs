@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use anyhow::{bail, ensure, Context as _, Result};
 use chrono::DateTime;
 
+pub(super) use self::there::read_manifest;
 use self::there::{sent_manifest, There, SENT};
 use super::shared::{dry_run, now, open};
 use super::{Command, Run};
@@ -33,7 +34,7 @@ use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{expired, set_name, stack_dir, Expired};
 use crate::store::remote::{Proof, Rclone};
 use crate::store::retention::{age_in_days, Rules};
-use crate::store::{make_dir, total, ENCRYPTED};
+use crate::store::{make_dir, total, Stamp, ENCRYPTED};
 use crate::stream::checksum::Digest;
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
@@ -62,6 +63,8 @@ pub const JOURNAL: Journal = Journal::new("backup-offsite");
 const NOTHING_TO_SEND: u8 = 2;
 /// Facts that hold names of tables and stay here, when only what is encrypted may leave.
 const PRIVATE_FACTS: [&str; 2] = ["postgres.rows.", "postgres.sequence."];
+/// The pin that was sent with the manifest.
+const PIN_SENT: &str = "offsite.pinned";
 /// When the copy was last compared by checksums.
 const CHECKED: &str = "offsite.checked";
 
@@ -108,13 +111,23 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
                 point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
                 point.unset(CHECKED);
                 point.set(SENT, &manifest);
+                note_pin(point);
             })?;
             JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
         }
         sent += 1;
         bytes = total([bytes, size]);
     }
+    let pins = if dry_run {
+        0
+    } else {
+        send_pins(app, &rclone, &there, &remote)?
+    };
     clear(app, &rclone, &points, there, dry_run)?;
+    if sent == 0 && pins > 0 {
+        JOURNAL.success(format_args!("Off-site copy completed: {pins} manifest(s), to {remote}"));
+        return Ok(0);
+    }
     if sent == 0 {
         JOURNAL.info(format_args!("Nothing to send to {remote}"));
         return Ok(NOTHING_TO_SEND);
@@ -127,6 +140,41 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
         ),
     });
     Ok(0)
+}
+
+/// Remembers which pin is there with a point.
+pub(super) fn note_pin(point: &mut Point) {
+    match point.fact(marks::PINNED).map(str::to_owned) {
+        Some(pin) => point.set(PIN_SENT, &pin),
+        None => point.unset(PIN_SENT),
+    }
+}
+
+/// Sends the manifests again of points that were pinned or unpinned since they were sent: whoever takes over from this host
+/// knows of pins by them. Gives how many there were.
+fn send_pins(app: &App, rclone: &Rclone, there: &There, remote: &str) -> Result<u64> {
+    let Some(stack) = &there.stack else { return Ok(0) };
+    let own = rclone.within(&stack_dir(stack));
+    let (points, _) = points(app, SystemTime::now(), true)?;
+    let mut sent = 0;
+    for point in points {
+        let set = set_name(point.stamp, app.config.encryption.is_some());
+        let is_there = is_marked(&point, remote) && there.own.set(point.stamp) == Some(&set);
+        if !is_there || point.fact(marks::PINNED) == point.fact(PIN_SENT) {
+            continue;
+        }
+        JOURNAL.info(format_args!(
+            "The manifest of recovery point {} is sent again: its pin has changed",
+            point.stamp
+        ));
+        let manifest = send_manifest(app, &own, stack, &point).with_context(|| not_sent(&point, remote))?;
+        manifest::update(&app.store, point.stamp, |point| {
+            point.set(SENT, &manifest);
+            note_pin(point);
+        })?;
+        sent += 1;
+    }
+    Ok(sent)
 }
 
 fn not_sent(point: &Point, remote: &str) -> String {
@@ -373,6 +421,11 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) ->
     let own = rclone.within(&stack_dir(stack));
     own.copy(root, &names)?;
     let proof = own.check(root, &names, bytes)?;
+    Ok((proof, send_manifest(app, &own, stack, point)?))
+}
+
+/// Sends the manifest of a point. Gives its length and SHA-256.
+fn send_manifest(app: &App, own: &Rclone, stack: &Identity, point: &Point) -> Result<String> {
     let mut public = point.clone();
     stack.mark(&mut public);
     public.unset(marks::OFFSITE);
@@ -400,7 +453,7 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) ->
         "the manifest reads back as something else than was sent"
     );
     let sum = sha256(&app.config, &temporary.0)?;
-    Ok((proof, format!("{} {sum}", text.len())))
+    Ok(format!("{} {sum}", text.len()))
 }
 
 /// A file that goes when this is dropped.
@@ -436,8 +489,36 @@ fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: b
     };
     let now = SystemTime::now();
     let after = There::look(rclone, before.stack.clone())?;
-    let expired =
-        expired(&before.places(points), now, &rules).and_then(|_| expired(&after.places(points), now, &rules));
+    // A host that has taken over knows its points there by their manifests alone.
+    let mut told: Vec<Point> = Vec::new();
+    let expired = loop {
+        let known: Vec<Point> = points.iter().chain(&told).cloned().collect();
+        let expired =
+            expired(&before.places(&known), now, &rules).and_then(|_| expired(&after.places(&known), now, &rules));
+        let unknown = expired
+            .as_ref()
+            .map(|expired| after.unknown(&known, expired))
+            .unwrap_or_default();
+        if unknown.is_empty() {
+            break expired;
+        }
+        let (own, names) = after.own_of(rclone);
+        let read = |stamp: &Stamp| read_manifest(app, &own, names.set(*stamp).unwrap_or_default(), |_| Ok(()));
+        let read = |stamp: &Stamp| {
+            let point = Point::parse(&read(stamp)?)?;
+            ensure!(
+                point.stamp == *stamp,
+                "the manifest of {stamp} is that of {}",
+                point.stamp
+            );
+            Ok(point)
+        };
+        let read: Result<Vec<Point>> = unknown.iter().map(read).collect();
+        match read {
+            Ok(read) => told.extend(read),
+            Err(error) => break Err(error),
+        }
+    };
     let Expired { sets, files } = match expired {
         Ok(expired) => expired,
         Err(error) => {

@@ -1,11 +1,15 @@
 //! What is there of ours, and whether it is as it was sent.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use super::Temporary;
+use crate::app::App;
 use crate::store::identity::{self, Identity};
-use crate::store::manifest::Point;
-use crate::store::offsite::{stack_dir, Place, Remote, RemoteFiles};
+use crate::store::manifest::{self, Point};
+use crate::store::offsite::{stack_dir, Expired, Place, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
+use crate::store::{make_dir, Stamp, ENCRYPTED};
+use crate::stream::read::read;
 
 /// The fact with the length and SHA-256 of the manifest that was sent.
 pub(super) const SENT: &str = "offsite.manifest";
@@ -69,6 +73,26 @@ impl There {
         ]
     }
 
+    /// The points of the stack that the retention would let go, and of which nothing but names is known.
+    pub(super) fn unknown(&self, known: &[Point], expired: &Expired) -> Vec<Stamp> {
+        let prefix = self.dir().unwrap_or_default();
+        let goes = |stamp: &Stamp| {
+            let set = self.own.set(*stamp).map(|set| format!("{prefix}/{set}"));
+            set.is_some_and(|set| expired.sets.contains(&set))
+        };
+        let is_known = |stamp: &Stamp| known.iter().any(|point| point.stamp == *stamp);
+        self.own
+            .sets()
+            .filter(|stamp| !is_known(stamp) && goes(stamp))
+            .collect()
+    }
+
+    /// The directory of the stack.
+    pub(super) fn own_of(&self, rclone: &Rclone) -> (Rclone, &RemoteFiles) {
+        let dir = self.dir().unwrap_or_default();
+        (rclone.within(&dir), &self.own)
+    }
+
     /// What is wrong with the copy of a point, by names and lengths.
     pub(super) fn defect(&self, point: &Point) -> Option<String> {
         let files = if self.is_unnamed(point) {
@@ -96,4 +120,31 @@ impl There {
 pub(super) fn sent_manifest(point: &Point) -> Option<(u64, &str)> {
     let (length, sum) = point.fact(SENT)?.split_once(' ')?;
     Some((length.parse().ok()?, sum))
+}
+
+/// The text of the manifest `name` at `place`. `check` is given it as it lies there.
+pub(in crate::commands) fn read_manifest(
+    app: &App,
+    place: &Rclone,
+    name: &str,
+    check: impl Fn(&[u8]) -> Result<()>,
+) -> Result<String> {
+    let limit = manifest::LIMIT as usize;
+    let mut chain = place.chain();
+    let stream = place.read(&mut chain, name)?;
+    let bytes = chain.collect("reading a manifest", stream, limit);
+    let mut bytes = bytes.get(&chain.finish()?)?;
+    check(&bytes)?;
+    if name.ends_with(ENCRYPTED) {
+        let dir = app.store.sets_dir();
+        make_dir(&dir)?;
+        let sealed = Temporary::write(&dir, ".offsite.fetched.gpg", &bytes)?;
+        let mut chain = app.chain();
+        let unread = || format!("{name} cannot be read");
+        let stream = read(&app.config, &mut chain, &sealed.0).with_context(unread)?;
+        let text = chain.collect("reading a manifest", stream, limit);
+        let finished = chain.finish();
+        bytes = finished.and_then(|finished| text.get(&finished)).with_context(unread)?;
+    }
+    String::from_utf8(bytes).context("the manifest is no text")
 }

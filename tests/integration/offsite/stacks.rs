@@ -274,6 +274,75 @@ fn manifest_of(sandbox: &Sandbox, stamp: &str) -> String {
     fs::read_to_string(sandbox.path(format!("backups/sets/{stamp}.sha256"))).unwrap()
 }
 
+fn binary(sandbox: &Sandbox, args: &[&str]) -> crate::common::Outcome {
+    sandbox.binary().args(args).run()
+}
+
+/// A pin goes along with the point, also one that was set after the point was sent: a host that takes over lets nothing go that
+/// the lost one had pinned.
+#[test]
+fn a_pin_outlives_the_host() {
+    if lacks_programs("offsite::stacks::a_pin_outlives_the_host") {
+        return;
+    }
+    let sandbox = Sandbox::new("offpin")
+        .env("BACKUP_GPG_PASSPHRASE", super::PASSPHRASE)
+        .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
+        .build();
+    let there = to_directory(&sandbox);
+    for stamp in POINTS {
+        point(&sandbox, stamp, stamp, &format!("the snapshot of {stamp}"));
+    }
+    send(&sandbox).assert_success();
+    binary(&sandbox, &["pin", POINTS[0], "--reason", "before 3.0"]).assert_success();
+    let again = send(&sandbox);
+    again.assert_success().assert_log_has(
+        "backup-offsite",
+        &format!(
+            "INFO The manifest of recovery point {} is sent again: its pin has changed",
+            POINTS[0]
+        ),
+    );
+    assert_eq!(send(&sandbox).code, Some(2));
+
+    // The host is lost; what is taken over lets the retention work.
+    fs::remove_dir_all(sandbox.path("backups")).unwrap();
+    sandbox
+        .call("fetch-offsite")
+        .args(&["--allow-plain", "latest"])
+        .run()
+        .assert_success();
+    sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "1");
+    sandbox.set("BACKUP_KEEP_LAST", "0");
+    let kept = send(&sandbox);
+    let sets = || {
+        files(&stack_dir(&there))
+            .into_iter()
+            .filter(|name| name.starts_with("sets/"))
+            .collect::<Vec<_>>()
+    };
+    let names = |stamps: &[&str]| {
+        stamps
+            .iter()
+            .map(|stamp| format!("sets/{stamp}.sha256.gpg"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sets(), names(&[POINTS[0], POINTS[1], POINTS[2]]), "{kept}");
+    sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "0");
+    let fetched = sandbox.call("fetch-offsite").args(&["--allow-plain", POINTS[0]]).run();
+    fetched.assert_success();
+    assert!(manifest_of(&sandbox, POINTS[0]).contains("\n# pinned: "), "{fetched}");
+    let list = binary(&sandbox, &["list"]);
+    assert!(list.stdout.contains("before 3.0"), "{list}");
+
+    // And unpinned, it goes.
+    binary(&sandbox, &["unpin", POINTS[0]]).assert_success();
+    send(&sandbox).assert_success();
+    sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "1");
+    send(&sandbox);
+    assert_eq!(sets(), names(&[POINTS[1], POINTS[2]]));
+}
+
 /// The facts on rows and sequences have the names of tables.
 #[test]
 fn names_of_tables_stay_here() {
