@@ -31,6 +31,26 @@ impl Sandbox {
         &self.dir
     }
 
+    /// The value of the labels of what a drill makes: FNV-1a of host name and project directory.
+    pub fn owner(&self) -> String {
+        let read = || -> std::io::Result<(String, PathBuf)> {
+            Ok((
+                fs::read_to_string("/proc/sys/kernel/hostname")?,
+                self.dir.canonicalize()?,
+            ))
+        };
+        let (host, project) = read().unwrap_or_else(|error| panic!("{error}"));
+        let bytes = host
+            .trim()
+            .bytes()
+            .chain([0])
+            .chain(project.as_os_str().as_encoded_bytes().iter().copied());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+
     /// A path in the n8n project directory.
     pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.dir.join(relative)

@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::replies::{fields, keys, CHECKER};
 use super::server::Redis;
-use super::verify;
+use super::{verify, MODULES_FACT};
 use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::engine::{tells_ended_container, Exec, ScratchContainer};
 use crate::formats::tar;
@@ -64,10 +64,14 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
     let mut argv = vec!["-c", START, "sh"];
     argv.extend(arguments);
     // What the live server's modules have stored, only they can load.
-    let modules = Redis::live(context, &env.docker).modules();
-    for module in &modules {
+    for module in env
+        .point
+        .fact(MODULES_FACT)
+        .iter()
+        .flat_map(|modules| modules.split("; "))
+    {
         argv.push("--loadmodule");
-        argv.extend(module.iter().map(String::as_str));
+        argv.extend(module.split(' '));
     }
     let mut server = env.container(&image, &argv)?;
     put(env, &server, file, summary.bytes)?;

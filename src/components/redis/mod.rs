@@ -25,6 +25,8 @@ use crate::stream::publish::{publish, write};
 use crate::stream::read::observe;
 use server::Redis;
 
+/// The fact of a point with the modules of the live server: their files and arguments.
+const MODULES_FACT: &str = "redis.modules";
 const JOURNAL: Journal = Journal::new("backup-redis");
 
 const ABOUT: About = About {
@@ -141,6 +143,10 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     let entry = publish(&app.config, partial, bytes).context("Failed to copy RDB file from container")?;
     let mut facts = facts(&summary);
     facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
+    let modules: Vec<String> = saved.modules.iter().map(|module| module.join(" ")).collect();
+    if !modules.is_empty() {
+        facts.push((MODULES_FACT.to_owned(), modules.join("; ")));
+    }
     let backup = Backup::of(Kind::Redis, entry, sha256, facts);
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) file: String,
     /// Keys in all databases.
     pub(super) keys: Option<u64>,
+    /// The modules that were loaded from files, each with its arguments.
+    pub(super) modules: Vec<Vec<String>>,
 }
 
 /// A save that Redis was told to begin.
@@ -73,17 +75,18 @@ impl Begun {
 
 impl State {
     /// What is asked, in one session.
-    const QUESTIONS: [&'static str; 5] = [
+    const QUESTIONS: [&'static str; 6] = [
         "LASTSAVE",
         "INFO persistence",
         "INFO keyspace",
         "CONFIG GET dir",
         "CONFIG GET dbfilename",
+        "MODULE LIST",
     ];
 
     /// Reads the replies to the questions.
     fn read(replies: &[String]) -> Result<Self> {
-        let [last_save, info, keyspace, dir, name] = replies else {
+        let [last_save, info, keyspace, dir, name, loaded] = replies else {
             bail!("too few replies from Redis")
         };
         if last_save.parse::<u64>().is_err() {
@@ -109,6 +112,7 @@ impl State {
             progress: info.get("current_save_keys_processed").cloned(),
             file: format!("{dir}/{name}"),
             keys: keys(keyspace),
+            modules: modules(loaded),
         })
     }
 
@@ -393,12 +397,6 @@ impl Redis<'_> {
         }
     }
 
-    /// The modules that were loaded from files, each with its arguments; none where the server does not tell.
-    pub(super) fn modules(&self) -> Vec<Vec<String>> {
-        let replies = self.ask(&["MODULE LIST"]).unwrap_or_default();
-        modules(replies.first().map_or("", String::as_str))
-    }
-
     pub(super) fn expect(&self, command: &str, wanted: &str) -> Result<()> {
         let reply = self.ask(&[command])?.concat();
         ensure!(reply == wanted, "Redis replied to {command}: {reply}");
@@ -442,7 +440,7 @@ mod tests {
     #[test]
     fn a_save_that_came_first_is_told_from_ours() {
         let begun = |persistence: &str, reply: &str| Begun {
-            before: State::read(&["1", persistence, "", "", ""].map(str::to_owned)).unwrap(),
+            before: State::read(&["1", persistence, "", "", "", ""].map(str::to_owned)).unwrap(),
             reply: reply.to_owned(),
             after: Vec::new(),
         };

@@ -1,7 +1,6 @@
 //! The scratch containers of a drill.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,7 +42,7 @@ fn a_test_that_is_killed_leaves_nothing_running() {
             "-a",
             "--no-trunc",
             "--filter",
-            &format!("label={LABEL}={}", owner_of(sandbox.dir())),
+            &format!("label={LABEL}={}", sandbox.owner()),
             "--filter",
             &format!("ancestor={}", image.trim()),
             "--format",
@@ -72,7 +71,7 @@ fn a_test_that_is_killed_leaves_nothing_running() {
     }
     // One that never ran is swept by the next test.
     let image = sandbox.docker(&["inspect", "--format", "{{.Image}}", &sandbox.container("postgres")]);
-    let label = format!("{LABEL}={}", owner_of(sandbox.dir()));
+    let label = format!("{LABEL}={}", sandbox.owner());
     sandbox.docker(&["create", "--label", &label, image.trim(), "true"]);
     let outcome = sandbox.run("test-recovery", &["--postgres"]);
     outcome.assert_success();
@@ -81,21 +80,6 @@ fn a_test_that_is_killed_leaves_nothing_running() {
         "WARN Removed 1 scratch container(s) that an interrupted test left",
     );
     assert_eq!(containers(), "");
-}
-
-/// The value of the label: FNV-1a of host name and project directory.
-fn owner_of(project: &Path) -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let project = project.canonicalize().unwrap();
-    let bytes = host
-        .trim()
-        .bytes()
-        .chain([0])
-        .chain(project.as_os_str().as_encoded_bytes().iter().copied());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
 }
 
 /// An image that goes when the test ends.
@@ -256,7 +240,7 @@ fn a_cluster_of_our_own_is_made_in_every_layout() {
 fn a_killed_test_of_the_volume_leaves_no_key_behind() {
     let sandbox = Sandbox::new("vkill").n8n().seeded().build();
     sandbox.run("backup-n8n", &[]).assert_success();
-    let label = format!("label={LABEL}={}", owner_of(sandbox.dir()));
+    let label = format!("label={LABEL}={}", sandbox.owner());
     let left = || sandbox.docker(&["ps", "-aq", "--no-trunc", "--filter", &label]);
     let volume_of = |id: &str| sandbox.docker(&["inspect", "--format", "{{range .Mounts}}{{.Name}}{{end}}", id]);
     let is_there = |volume: &str| sandbox.docker(&["volume", "ls", "-q"]).contains(volume.trim());
