@@ -196,11 +196,6 @@ impl<'a> DrillEnv<'a> {
         self.docker.create_scratch(&spec).context(Inconclusive)
     }
 
-    /// Marks what belongs to this project on this host.
-    pub fn owner(&self) -> &str {
-        &self.owner
-    }
-
     /// Makes a container from n8n's image that waits, with a home of its own, a limit of memory of its own, and the processor time that
     /// others leave.
     pub fn n8n_container(

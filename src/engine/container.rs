@@ -1,7 +1,6 @@
 //! Containers of ours: what they are made from, and the guard that removes them.
 
 use std::fmt;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{bail, Result};
@@ -117,8 +116,6 @@ pub struct Confined<'a> {
     pub volume_of: Option<&'a str>,
     /// A directory in memory, with its options.
     pub tmpfs: Option<&'a str>,
-    /// A file with variables; the engine keeps them until the container is removed.
-    pub env_file: Option<&'a Path>,
 }
 
 /// What a container of ours is made from. It has no network of its own, and its image is never pulled.
@@ -191,9 +188,6 @@ impl<'a> ContainerSpec<'a> {
             }
             if let Some(tmpfs) = confined.tmpfs {
                 option("--tmpfs", tmpfs.to_owned());
-            }
-            if let Some(file) = confined.env_file {
-                option("--env-file", file.display().to_string());
             }
         }
         match self.data {

@@ -10,6 +10,8 @@ mod database;
 mod faults;
 mod proof;
 mod recovery;
+mod secrets;
 mod sqlite;
 mod stack;
+mod updates;
 mod workflows;

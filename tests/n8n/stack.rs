@@ -24,7 +24,7 @@ pub fn created(name: &'static str) -> Sandbox {
 }
 
 /// Fills the volume with n8n's home.
-fn fill(sandbox: &Sandbox) {
+pub fn fill(sandbox: &Sandbox) {
     sh(
         "docker run --rm -i --network none -v \"$1:/v\" n8n-backup-test/busybox:1 tar -xzf - -C /v <\"$2\"",
         &[sandbox.volume().as_ref(), n8n::data("home.tar.gz").as_os_str()],
@@ -100,6 +100,12 @@ pub fn answers(sandbox: &Sandbox) -> bool {
     let mut ask = Command::new("docker");
     ask.args(["exec", &sandbox.container("n8n-main"), "node", "-e", script]);
     String::from_utf8_lossy(&output(ask).stdout).contains("\"answer\":\"forty two")
+}
+
+/// The scratch containers that there are.
+pub fn scratch(sandbox: &Sandbox) -> String {
+    let label = format!("label=n8n-backup.drill={}", sandbox.owner());
+    sandbox.docker(&["ps", "-aq", "--no-trunc", "--filter", &label])
 }
 
 /// Every line about n8n's own containers that a drill must not change.

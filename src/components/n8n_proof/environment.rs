@@ -1,20 +1,11 @@
 //! The environment of n8n in a drill: that of the stack's n8n, without what would lead out of the scratch containers.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
 
 use crate::config::Secret;
 
 /// The port of n8n; nothing else listens where it does but PostgreSQL.
 pub const PORT: &str = "5678";
-/// A directory in memory, where the host has one.
-const MEMORY: &str = "/dev/shm";
-
 /// What is never taken over, by how it begins: what concerns the container, or would reach out, or is found on another server.
 const DROPPED: [&str; 27] = [
     "PATH",
@@ -84,9 +75,7 @@ pub fn of_drill(live: &BTreeMap<String, String>, place: &Place<'_>) -> Vec<(Stri
     let database = place.database.iter().map(|(name, value)| (*name, value.as_str()));
     let set: Vec<(&str, &str)> = SET.into_iter().chain(chosen).chain(database).collect();
     let is_set = |name: &str| set.iter().any(|(other, _)| *other == name);
-    let taken = live
-        .iter()
-        .filter(|(name, value)| is_taken(name, value) && !is_set(name));
+    let taken = live.iter().filter(|(name, _)| is_taken(name) && !is_set(name));
     let mut all: Vec<(String, String)> = taken.map(|(name, value)| (name.clone(), value.clone())).collect();
     all.extend(
         set.iter()
@@ -95,9 +84,10 @@ pub fn of_drill(live: &BTreeMap<String, String>, place: &Place<'_>) -> Vec<(Stri
     all
 }
 
-fn is_taken(name: &str, value: &str) -> bool {
-    // The engine's file has a line for each, and takes what begins with # for a comment.
-    let fits = !value.contains(['\n', '\r', '\0']) && !name.is_empty() && !name.contains(['#', ' ', '\n', '\t']);
+fn is_taken(name: &str) -> bool {
+    // Those that a shell can export.
+    let fits = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     // What a file holds is not there; where n8n stores data is there no more, or in a cloud.
     let leads_out = name.ends_with("_FILE")
         || name.ends_with("_FILES")
@@ -107,61 +97,17 @@ fn is_taken(name: &str, value: &str) -> bool {
     fits && !leads_out && !dropped
 }
 
-/// A file with variables, in memory where the host has such a place. It is removed when this goes out of scope.
-pub struct EnvFile(PathBuf);
-
-impl EnvFile {
-    /// Writes it; one of a run that was killed is replaced.
-    pub fn write(owner: &str, variables: &[(String, String)]) -> Result<Self> {
-        let path = Self::path_of(owner);
-        let _ = fs::remove_file(&path);
-        let text: String = variables
-            .iter()
-            .map(|(name, value)| format!("{name}={value}\n"))
-            .collect();
-        let create = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)?;
-            let written = Self(path.clone());
-            file.write_all(text.as_bytes()).map(|()| written)
-        };
-        create().with_context(|| format!("Cannot write {}", path.display()))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Removes what a killed run has left.
-    pub fn sweep(owner: &str) {
-        let _ = fs::remove_file(Self::path_of(owner));
-    }
-
-    fn path_of(owner: &str) -> PathBuf {
-        let dir = Path::new(MEMORY);
-        let dir = if dir.is_dir() {
-            dir.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        dir.join(format!(".n8n-backup-{owner}.env"))
-    }
-}
-
-impl Drop for EnvFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// Lines for a shell that export the variables.
+pub fn script(variables: &[(String, String)]) -> String {
+    let quoted = |value: &str| value.replace('\'', "'\\''");
+    variables
+        .iter()
+        .map(|(name, value)| format!("export {name}='{}'\n", quoted(value)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -187,7 +133,7 @@ mod tests {
             ("N8N_DEFAULT_BINARY_DATA_MODE", "s3"),
             ("N8N_PORT", "80"),
             ("WEBHOOK_URL", "https://live"),
-            ("ODD", "a\nb"),
+            ("ODD-ONE", "a"),
             ("DB_POSTGRESDB_SCHEMA", "n8n"),
             ("DB_TABLE_PREFIX", "x_"),
             ("GENERIC_TIMEZONE", "Europe/Berlin"),
@@ -224,7 +170,7 @@ mod tests {
             "HTTP_PROXY",
             "NODE_OPTIONS",
             "WEBHOOK_URL",
-            "ODD",
+            "ODD-ONE",
         ] {
             assert_eq!(get(name), None, "{name}");
         }
@@ -251,15 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_ours_alone_and_goes() {
-        let owner = format!("unit{}", std::process::id());
-        let path = {
-            fs::write(EnvFile::path_of(&owner), "left").unwrap();
-            let file = EnvFile::write(&owner, &[("A".to_owned(), "b".to_owned())]).unwrap();
-            assert_eq!(fs::read_to_string(file.path()).unwrap(), "A=b\n");
-            assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
-            file.path().to_owned()
-        };
-        assert!(!path.exists());
+    fn values_stay_what_they_are_in_a_shell() {
+        let variables = [("A".to_owned(), "a'b $(x)\n\"".to_owned())];
+        assert_eq!(script(&variables), "export A='a'\\''b $(x)\n\"'\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Error, Result};
 
 use crate::process::{Observer, Tail};
 
@@ -41,6 +41,14 @@ impl Log {
     /// The last lines in one.
     pub fn last_lines(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).tail.text()
+    }
+
+    /// Adds the last lines to a failure, where there are any.
+    pub fn explain(&self, error: Error) -> Error {
+        match self.last_lines().as_str() {
+            "" => error,
+            last => error.context(last.to_owned()),
+        }
     }
 
     /// The workflows that could not be activated.

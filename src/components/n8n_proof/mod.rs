@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use self::environment::{EnvFile, Place, PORT};
+use self::environment::{Place, PORT};
 use self::log::Log;
 use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
 use super::key_proof::Proof;
@@ -28,9 +28,10 @@ use crate::store::marks;
 
 /// n8n's user folder in the official image.
 const USER_FOLDER: &str = "/home/node";
-/// Where n8n writes what it decrypts: in the container's memory.
-const DECRYPTED: &str = "/n8n-backup-decrypted";
-const TMPFS: &str = "/n8n-backup-decrypted:mode=1777,noexec,nosuid,nodev,size=512m";
+/// Where n8n reads its environment and writes what it decrypts: in the container's memory, so that neither reaches a disk or the
+/// engine's records.
+const MEMORY: &str = "/n8n-backup-memory";
+const TMPFS: &str = "/n8n-backup-memory:mode=1777,noexec,nosuid,nodev,size=512m";
 /// Less free memory than this, and n8n is not started: it would push the live stack out of it.
 const LEAST_MEMORY: u64 = 1 << 30;
 /// How long after its start n8n may go on telling which workflows it cannot activate.
@@ -40,10 +41,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// The container's first process. It does nothing, and ends when it is told to.
 const WAIT: &str = "trap 'exit 0' INT TERM; sleep 86400 & wait";
+/// Takes the environment on standard input.
+const RECEIVE: &str = r#"umask 077 && cat >"$1/environment""#;
 /// Has n8n decrypt every credential, and prints how many there are, after n8n's messages.
 const EXPORT: &str = r#"umask 077
+. "$1/environment"
 n8n export:credentials --all --decrypted --output="$1/credentials.json" 2>&1 || exit
 exec node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8")).length)' "$1/credentials.json""#;
+/// Becomes n8n's server.
+const SERVE: &str = r#". "$1/environment"; exec n8n 2>&1"#;
 /// Ends when n8n is ready.
 const READY: &str = "const ask = () => fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`)
   .then((answer) => answer.status === 200 || setTimeout(ask, 250), () => setTimeout(ask, 250)); ask();";
@@ -179,18 +185,24 @@ impl<'a> N8n<'a> {
         };
         let bytes = env.point.fact("n8n.bytes").and_then(|bytes| bytes.parse().ok());
         env.check_room(&image.id, bytes.unwrap_or_default())?;
-        let file = EnvFile::write(env.owner(), &environment::of_drill(&image.environment, &place))?;
         let confined = Confined {
             network_of: Some(database.container()),
             volume_of: access.by_files.then(|| database.container()),
             tmpfs: Some(TMPFS),
-            env_file: Some(file.path()),
         };
         let mut container = env.n8n_container(&image.id, confined, &home, &["-c", WAIT])?;
-        // The engine has read it.
-        drop(file);
         unpack_home(env, archive, &container, &home).context("n8n's home could not be unpacked")?;
         container.start()?;
+        let how = Exec {
+            interactive: true,
+            ..Exec::default()
+        };
+        let receive = env
+            .docker
+            .exec(container.id(), how, &["sh", "-c", RECEIVE, "sh", MEMORY]);
+        let variables = environment::script(&environment::of_drill(&image.environment, &place));
+        let sent = env.docker.answer("sh", receive, Some(variables.into_bytes()))?;
+        ensure!(sent.success, "n8n's environment was not taken: {}", sent.stderr);
         Ok(Self {
             env,
             database,
@@ -209,14 +221,14 @@ impl<'a> N8n<'a> {
 
     /// Has it decrypt every credential, and gives how many it wrote.
     fn open(&self) -> Result<usize> {
-        let argv = ["sh", "-c", EXPORT, "sh", DECRYPTED];
+        let argv = ["sh", "-c", EXPORT, "sh", MEMORY];
         let export = self.env.docker.exec(self.container.id(), Exec::default(), &argv);
         let mut chain = Chain::new(self.env.app.config.drill_n8n);
         chain.pulse(self.database.busy()?);
         let (_, stdout) = chain.spawn("n8n export:credentials", export, Input::Null)?;
         let log = Log::default();
         chain.pump("reading from n8n", stdout, io::sink(), log.clone());
-        chain.finish().map_err(|error| error.context(log.last_lines()))?;
+        chain.finish().map_err(|error| log.explain(error))?;
         let text = log.last_lines();
         let count = text.rsplit(' ').next().unwrap_or_default();
         count
@@ -231,7 +243,7 @@ impl<'a> N8n<'a> {
         let log = Log::default();
         let (sender, events) = mpsc::channel();
         for (event, argv) in [
-            (Event::Ended, &["sh", "-c", "exec n8n 2>&1"][..]),
+            (Event::Ended, &["sh", "-c", SERVE, "sh", MEMORY][..]),
             (Event::Ready, &["node", "-e", READY, PORT]),
         ] {
             // It ends with the container.
@@ -251,7 +263,7 @@ impl<'a> N8n<'a> {
         loop {
             match events.recv_timeout(patience) {
                 Ok((Event::Ready, Ok(()))) => break,
-                Ok((_, Err(error))) => return Err(error.context(log.last_lines())),
+                Ok((_, Err(error))) => return Err(log.explain(error)),
                 Ok((Event::Ended, Ok(()))) => bail!("it ended with exit code 0: {}", log.last_lines()),
                 // A migration takes the time that it takes.
                 Err(_) if busy() => patience = PAUSE,
@@ -271,9 +283,4 @@ impl<'a> N8n<'a> {
 enum Event {
     Ended,
     Ready,
-}
-
-/// Removes what a killed run may have left on this host.
-pub fn sweep(env: &DrillEnv<'_>) {
-    EnvFile::sweep(env.owner());
 }
