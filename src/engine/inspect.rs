@@ -192,7 +192,7 @@ impl Docker {
         }
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
-                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}\
+                              {{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}\
                               {{range .Mounts}}{{println}}\
                               mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
@@ -289,7 +289,7 @@ impl Docker {
     /// What is known of an image that is on this host; `None` when it is not.
     pub fn describe_image(&self, name: &str) -> Result<Option<Image>> {
         const FORMAT: &str = "{{.Id}}|{{with .RepoDigests}}{{index . 0}}{{end}}|\
-                              {{with .Config.Labels}}{{index . \"org.opencontainers.image.version\"}}{{end}}";
+                              {{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}";
         let output = self.query(&["image", "inspect", "--format", FORMAT, "--", name])?;
         if !output.success {
             return absent(output.stderr_lines()).map(|()| None);

@@ -331,7 +331,7 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
     // What is no n8n has rehearsed no update.
     let rehearsal = long(&sandbox, "rehearse-update", &["n8n-backup-test/postgres:1"]);
     assert_eq!(rehearsal.code, Some(2), "{rehearsal}");
-    assert_says(&rehearsal, "n8n (n8n-backup-test/postgres:1) holds no n8n");
+    assert_says(&rehearsal, "image n8n-backup-test/postgres:1 holds no n8n");
     assert_eq!(fact(&sandbox, "drill.rehearsed"), None);
 
     // Ended at each step: nothing of it stays, at the latest once the engine is asked again.

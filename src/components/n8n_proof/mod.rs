@@ -81,8 +81,8 @@ pub fn prove(
     let n8n = N8n::create(env, image, database, proof, archive).context(Inconclusive)?;
     if !n8n.has_programs()? {
         JOURNAL.warn(format_args!(
-            "n8n was not started from the backup: {} holds no n8n",
-            image.title()
+            "n8n was not started from the backup: image {} holds no n8n",
+            image.name
         ));
         return Ok(Vec::new());
     }
