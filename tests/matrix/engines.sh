@@ -14,6 +14,12 @@ start_engine() {
     docker-*) run='exec dockerd --host unix:///run/matrix.sock --iptables=false --ip6tables=false --bridge=none --data-root /var/lib/docker' ;;
     *) run='exec sleep 86400' ;;
   esac
+  if [[ $name == *-userns ]]; then
+    # What is root in a container is nobody's business on the host.
+    run+=' --userns-remap=nobody:nogroup'
+    printf 'nobody:100000:5000000\n' >"$TREE/etc/subuid"
+    printf 'nobody:100000:5000000\n' >"$TREE/etc/subgid"
+  fi
   mkdir -p -- "$data" "$TREE/var/lib/docker" "$TREE/var/lib/matrix" "$SHIMS"
   # shellcheck disable=SC2016 # for that shell
   setsid unshare --mount --propagation private sh -ec '

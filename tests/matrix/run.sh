@@ -220,7 +220,7 @@ arrow() {
 
 # run_cell NAME POSTGRES REDIS ENGINE TOOLS: adds its row to the table.
 run_cell() {
-  local begun=$SECONDS result=passed tools job engine_version title=${4%-*}
+  local begun=$SECONDS result=passed tools job engine_version title=${4%%-*}
   CELL_DIR=$WORK/$1 PREFIX=n8nbt-matrix-$$-$1 TOOLS=$5
   mkdir -p -- "$CELL_DIR"
   say "$1: PostgreSQL $2, Redis $3, $4, $5"
