@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, before_end, case, dump_of, edited, restore,
-    staged_databases,
+    staged_databases, trusted_restore,
 };
 use crate::common::faults::Small;
 use crate::common::{assert_same, repository, Sandbox};
@@ -365,12 +365,7 @@ fn a_full_disk_in_the_server_leaves_the_live_database() {
             outcome.assert_error("Insufficient disk space in container {}: {} available, {} required");
             assert!(outcome.log.contains("--in-place"), "{outcome}");
             assert_same(&now, &sandbox.fingerprint_postgres());
-            let outcome = sandbox
-                .call("restore-postgres")
-                .arg("--trust-dump")
-                .arg("--in-place")
-                .arg(&big)
-                .run();
+            let outcome = trusted_restore(&sandbox).arg("--in-place").arg(&big).run();
             outcome.assert_success();
             assert_same(&now, &sandbox.fingerprint_postgres());
             assert!(!sandbox.backups("postgres").is_empty(), "no safety dump");
@@ -387,12 +382,7 @@ fn a_full_disk_in_the_server_leaves_the_live_database() {
             let bad = edited(&sandbox, &big, "bad.sql.gz", |text| {
                 before_end(&text, "SELECT no_such_thing;")
             });
-            let outcome = sandbox
-                .call("restore-postgres")
-                .arg("--trust-dump")
-                .arg("--in-place")
-                .arg(&bad)
-                .run();
+            let outcome = trusted_restore(&sandbox).arg("--in-place").arg(&bad).run();
             outcome.assert_error("Database restore failed");
             assert_eq!(staged_databases(&sandbox).len(), 1);
             restore(&sandbox, &sandbox.backup("postgres")).assert_success();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions, case,
-    docker_stand_in, dump_of, held_dump, staged_databases,
+    docker_stand_in, dump_of, held_dump, staged_databases, trusted_restore,
 };
 use crate::common::{assert_same, await_true, Outcome, Sandbox};
 
@@ -139,12 +139,7 @@ fn a_stream_that_stands_still_is_ended() {
         let dump = dump_of(&sandbox);
         let before = sandbox.fingerprint_postgres();
         let stand_in = docker_stand_in(&sandbox, "case \"$*\" in *'n8n-backup load'*) sleep 60; exit 0;; esac");
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg(&dump)
-            .path_first(&stand_in)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg(&dump).path_first(&stand_in).run();
         assert_ended_in_time(&outcome);
         outcome.assert_error("Database restore failed");
         assert_same(&before, &sandbox.fingerprint_postgres());
@@ -186,7 +181,7 @@ fn a_paused_container_is_a_stall() {
         let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
             super::before_end(&text, "SELECT pg_sleep(4);")
         });
-        let mut running = sandbox.call("restore-postgres").arg("--trust-dump").arg(&slow).spawn();
+        let mut running = trusted_restore(&sandbox).arg(&slow).spawn();
         running.await_that("the load sleeps", |_| {
             sandbox
                 .psql_in(

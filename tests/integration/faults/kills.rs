@@ -6,7 +6,7 @@ use std::thread;
 use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
     before_end, case, clear_backups, dump_of, edited, few_or_many, held_dump, kill_child, staged_databases,
-    start_postgres,
+    start_postgres, trusted_restore,
 };
 use crate::common::{assert_same, await_true, has_program, matches, name, Sandbox};
 
@@ -263,7 +263,7 @@ fn a_killed_container_costs_its_own_component_only() {
         let slow = edited(&sandbox, &sandbox.backup("postgres"), "slow.sql.gz", |text| {
             before_end(&text, "SELECT pg_sleep(60);")
         });
-        let mut running = sandbox.call("restore-postgres").arg("--trust-dump").arg(&slow).spawn();
+        let mut running = trusted_restore(&sandbox).arg(&slow).spawn();
         let loads = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
         running.await_that("the load", |_| sandbox.psql_in("postgres", loads).trim() == "1");
         sandbox.docker(&["kill", &sandbox.container("postgres")]);

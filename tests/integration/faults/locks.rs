@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of};
+use super::{assert_backups_whole, assert_lock_free, case, docker_stand_in, dump_of, trusted_restore};
 use crate::common::{assert_same, await_true, Sandbox};
 
 /// What somebody plants at the lock's path is neither followed nor emptied, and said.
@@ -208,7 +208,7 @@ fn a_restore_and_a_backup_exclude_each_other() {
         let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
             super::before_end(&text, "SELECT pg_sleep(6);")
         });
-        let mut restore = sandbox.call("restore-postgres").arg("--trust-dump").arg(&slow).spawn();
+        let mut restore = trusted_restore(&sandbox).arg(&slow).spawn();
         restore.await_log("Restoring database from backup...");
         let outcome = sandbox.run("backup-all", &[]);
         outcome.assert_error("Backup already in progress (PID: {})");
@@ -226,7 +226,7 @@ fn a_restore_and_a_backup_exclude_each_other() {
         let slow = docker_stand_in(&sandbox, &format!("[[ $1 != cp ]] || {}", gate.wait()));
         let mut backup = sandbox.call("backup-all").path_first(&slow).spawn();
         backup.await_log("Starting full backup process");
-        let outcome = sandbox.call("restore-postgres").arg("--trust-dump").arg(&dump).run();
+        let outcome = trusted_restore(&sandbox).arg(&dump).run();
         gate.open();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         outcome.assert_log_has("restore-postgres", "ERROR Backup already in progress (PID: {})");

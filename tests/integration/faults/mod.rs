@@ -13,13 +13,14 @@ mod locks;
 mod output;
 mod places;
 mod restores;
+mod strangers;
 mod users;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{await_true, name, output as run_command, plain, Gate, Outcome, Sandbox};
+use crate::common::{await_true, name, output as run_command, plain, Call, Gate, Outcome, Sandbox};
 
 pub use crate::common::faults::{case, few_or_many, kill, kill_child};
 
@@ -197,9 +198,14 @@ pub fn pack(sandbox: &Sandbox, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     packed
 }
 
+/// A restore of a dump that the tests have made, with all rights.
+pub fn trusted_restore(sandbox: &Sandbox) -> Call<'_> {
+    sandbox.call("restore-postgres").arg("--trust-dump")
+}
+
 /// Restores a dump that the tests have made, with all rights.
 pub fn restore(sandbox: &Sandbox, file: &Path) -> Outcome {
-    sandbox.call("restore-postgres").arg("--trust-dump").arg(file).run()
+    trusted_restore(sandbox).arg(file).run()
 }
 
 /// Before the last line that pg_dump writes, where a statement of a test can stand.

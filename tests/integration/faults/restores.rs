@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::{
     assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
-    edited, restore, staged_databases,
+    edited, restore, staged_databases, trusted_restore,
 };
 use crate::common::{assert_same, await_true, Sandbox};
 
@@ -29,7 +29,7 @@ fn an_error_in_the_dump_leaves_the_live_database() {
     ] {
         case(what, || {
             let path = edited(&sandbox, &dump, "error.sql.gz", |text| before_end(&text, statement));
-            let mut running = sandbox.call("restore-postgres").arg("--trust-dump").arg(&path).spawn();
+            let mut running = trusted_restore(&sandbox).arg(&path).spawn();
             running.await_log("Restoring database from backup...");
             assert_eq!(sandbox.psql("SELECT 1").trim(), "1", "the live database serves");
             running.wait().assert_error("Database restore failed");
@@ -88,12 +88,7 @@ fn the_properties_of_the_database_are_kept() {
         case(
             &format!("a restore with {option} keeps the database's properties"),
             || {
-                let outcome = sandbox
-                    .call("restore-postgres")
-                    .arg("--trust-dump")
-                    .arg(option)
-                    .arg(&dump)
-                    .run();
+                let outcome = trusted_restore(&sandbox).arg(option).arg(&dump).run();
                 outcome.assert_success();
                 assert!(!outcome.log.contains("will differ"), "{outcome}");
                 assert_same(&before, &sandbox.fingerprint_postgres());
@@ -113,7 +108,7 @@ fn the_properties_of_the_database_are_kept() {
             let before = sandbox.fingerprint_postgres();
             let dump = dump_of(&sandbox);
             sandbox.psql_in("postgres", "ALTER ROLE n8n SET statement_timeout = '300ms'");
-            let outcome = sandbox.call("restore-postgres").arg("--trust-dump").arg(&dump).run();
+            let outcome = trusted_restore(&sandbox).arg(&dump).run();
             sandbox.psql_in("postgres", "ALTER ROLE n8n RESET statement_timeout");
             outcome.assert_success();
             assert!(!outcome.log.contains("Statistics"), "{outcome}");
@@ -123,12 +118,7 @@ fn the_properties_of_the_database_are_kept() {
     );
     case("--keep-old keeps the replaced database", || {
         sandbox.psql("BEGIN READ WRITE; CREATE TABLE mark AS SELECT 1 AS n; COMMIT");
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg("--keep-old")
-            .arg(&dump)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg("--keep-old").arg(&dump).run();
         outcome.assert_success();
         assert_same(&before, &sandbox.fingerprint_postgres());
         let old = staged_databases(&sandbox);
@@ -196,12 +186,7 @@ fn a_prepared_transaction_is_told_before_anything_happens() {
     crate::common::done(prepare);
     case("a prepared transaction", || {
         for option in ["--yes", "--in-place"] {
-            let outcome = sandbox
-                .call("restore-postgres")
-                .arg("--trust-dump")
-                .arg(option)
-                .arg(&dump)
-                .run();
+            let outcome = trusted_restore(&sandbox).arg(option).arg(&dump).run();
             outcome.assert_error("Database n8n has a prepared transaction (held): {}");
             assert_same(&before, &sandbox.fingerprint_postgres());
         }
@@ -235,12 +220,7 @@ fn a_lost_database_is_made_anew() {
         let slow = edited(&sandbox, &dump, "slow.sql.gz", |text| {
             before_end(&text, "SELECT pg_sleep(5);")
         });
-        let mut running = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg("--in-place")
-            .arg(&slow)
-            .spawn();
+        let mut running = trusted_restore(&sandbox).arg("--in-place").arg(&slow).spawn();
         running.await_log("Restoring database from backup...");
         running.signal("KILL");
         let _ = running.wait();
@@ -264,12 +244,7 @@ fn a_lost_database_is_made_anew() {
         let bad = edited(&sandbox, &dump, "bad.sql.gz", |text| {
             before_end(&text, "SELECT no_such_thing;")
         });
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg("--in-place")
-            .arg(&bad)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg("--in-place").arg(&bad).run();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         assert_eq!(
             outcome.errors(),
@@ -313,12 +288,7 @@ fn a_lost_database_is_made_anew() {
         await_true("the other program does not come", || {
             sandbox.psql(connected).trim() == "1"
         });
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg("--in-place")
-            .arg(&dump)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg("--in-place").arg(&dump).run();
         outcome.assert_error("Database n8n is used by others than n8n's containers (psql as user n8n): {}");
         sandbox.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)'");
         assert_same(&before, &sandbox.fingerprint_postgres());
@@ -331,9 +301,7 @@ fn a_lost_database_is_made_anew() {
                       printf '%s' \"${input%x}\" | \"$docker\" \"$@\"; code=$?\n\
                       case $input in *'DROP DATABASE'*\"datname = 'n8n'\"*) exit 1 ;; *) exit $code ;; esac ;; esac";
         let stand_in = docker_stand_in(&sandbox, script);
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
+        let outcome = trusted_restore(&sandbox)
             .arg("--in-place")
             .arg(&dump)
             .path_first(stand_in)
@@ -358,12 +326,7 @@ fn a_staged_database_that_goes_is_no_success() {
             sandbox.container("postgres")
         );
         let stand_in = docker_stand_in(&sandbox, &script);
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg(&dump)
-            .path_first(stand_in)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg(&dump).path_first(stand_in).run();
         outcome.assert_error("Database restore failed");
         assert_same(&before, &sandbox.fingerprint_postgres());
         assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
@@ -403,12 +366,7 @@ fn extensions_are_looked_at_before_and_come_back() {
             "rm /usr/share/postgresql/*/extension/n8nbt*",
         ]);
         for option in ["--yes", "--in-place"] {
-            let outcome = sandbox
-                .call("restore-postgres")
-                .arg("--trust-dump")
-                .arg(option)
-                .arg(&dump)
-                .run();
+            let outcome = trusted_restore(&sandbox).arg(option).arg(&dump).run();
             outcome.assert_error("The dump needs the extension n8nbt, which the server in {} does not have: {}");
             assert_same(&before, &state());
         }
@@ -429,12 +387,7 @@ fn a_dump_of_a_newer_server_is_not_restored_in_place() {
     });
     let before = sandbox.fingerprint_postgres();
     case("a dump of a newer server", || {
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg("--in-place")
-            .arg(&newer)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg("--in-place").arg(&newer).run();
         outcome.assert_error("The dump was made from PostgreSQL {} and the server is {}--in-place is not done");
         assert_same(&before, &sandbox.fingerprint_postgres());
         restore(&sandbox, &newer).assert_success();
@@ -484,12 +437,7 @@ fn roles_that_are_missing_or_weak_are_told() {
         outcome.assert_error("The dump names roles that the server does not have: gone");
         assert!(outcome.log.contains("--create-roles"));
         assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
-        let outcome = sandbox
-            .call("restore-postgres")
-            .arg("--trust-dump")
-            .arg("--create-roles")
-            .arg(&dump)
-            .run();
+        let outcome = trusted_restore(&sandbox).arg("--create-roles").arg(&dump).run();
         outcome
             .assert_success()
             .assert_log_has("restore-postgres", "INFO Created role gone without login");
@@ -553,7 +501,7 @@ fn hostile_names_are_only_names() {
             let encrypted = dump.extension().is_some_and(|end| end == "gpg");
             let file = format!("{file}{}", if encrypted { ".gpg" } else { "" });
             std::fs::rename(dump, dir.join(&file)).unwrap();
-            let mut call = sandbox.call("restore-postgres").arg("--trust-dump").cwd(&dir);
+            let mut call = trusted_restore(&sandbox).cwd(&dir);
             if file.starts_with('-') {
                 call = call.arg("--");
             }
