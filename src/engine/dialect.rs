@@ -78,6 +78,12 @@ pub fn tells_ended_container(text: &str) -> bool {
     .any(|sign| text.contains(sign))
 }
 
+/// Whether a container could not be made because its image is not on the host. Docker: `No such image: x`; podman: `x: image
+/// not known`.
+pub fn lacks_image(text: &str) -> bool {
+    text.contains("o such image") || text.contains("image not known")
+}
+
 /// Whether a container could not be started because its image lacks the program. Docker: `exec: "sleep": executable file
 /// not found in $PATH`; podman: ``executable file `sleep` not found``.
 pub fn lacks_program(text: &str) -> bool {

@@ -22,7 +22,8 @@ start_engine() {
   fi
   mkdir -p -- "$data" "$TREE/var/lib/docker" "$TREE/var/lib/matrix" "$SHIMS"
   # shellcheck disable=SC2016 # for that shell
-  setsid unshare --mount --propagation private sh -ec '
+  # A network of its own, too: a dockerd without a bridge would remove the bridge of the host's.
+  setsid unshare --mount --net --propagation private sh -ec '
     # In a mere chroot, programs that are started in a container would see the tree of the engine.
     mount --bind "$1" "$1"
     for dir in proc sys dev; do mount --rbind "/$dir" "$1/$dir"; done

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::layout::Layout;
 use crate::app::App;
-use crate::engine::{lacks_program, Container, Data, Docker, Guard, Label, Mounted, Source};
+use crate::engine::{lacks_image, lacks_program, Container, Data, Docker, Guard, Label, Mounted, Source};
 use crate::process::hinted;
 use crate::report::log::Journal;
 
@@ -26,6 +26,12 @@ pub(super) fn image(app: &App, docker: &Docker, journal: Journal) -> Result<Stri
     if docker.image(wanted)?.is_some() {
         return Ok(wanted.clone());
     }
+    other_image(app, docker, journal)
+}
+
+/// An image of the stack.
+fn other_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
+    let wanted = &app.config.helper_image;
     let stack = of_stack(app, docker)?;
     let container = stack.first().with_context(|| {
         format!("No local image for the helper container: pull {wanted}, or set BACKUP_HELPER_IMAGE in .env")
@@ -54,8 +60,15 @@ pub(super) fn start_wanted(
     labels: &[Label<'_>],
     mounts: &[Mounted],
 ) -> Result<Guard> {
-    let wanted = docker.helper_container(labels, &app.config.helper_image, Data::Mounts(mounts));
-    wanted.or_else(|_| start(app, docker, journal, image(app, docker, journal)?, labels, mounts))
+    let error = match docker.helper_container(labels, &app.config.helper_image, Data::Mounts(mounts)) {
+        Err(error) => error,
+        done => return done,
+    };
+    let image = match lacks_image(&format!("{error:#}")) {
+        true => other_image(app, docker, journal)?,
+        false => image(app, docker, journal)?,
+    };
+    start(app, docker, journal, image, labels, mounts)
 }
 
 /// Starts a helper container from `image`, or else from one of the stack that has the programs for it.
