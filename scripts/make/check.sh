@@ -94,10 +94,6 @@ page=config::table::tests::the_settings_page_has_the_rows_of_the_table
 [[ $(cargo test --quiet --bin n8n-backup -- --exact "$page" 2>&1) == *'1 passed'* ]] ||
   finding 'docs/settings.md: differs from the table: UPDATE_DOCS=1 cargo test --bin n8n-backup settings_page writes it'
 
-say 'check: layers'
-! grep -rnE 'components::(postgres|sqlite|redis|n8n_data|env_file)' src/commands ||
-  finding 'src/commands: knows a component by its module, not as dyn Component'
-
 say 'check: dependencies'
 # The first line is the project itself; direct dependencies of every kind follow.
 dependencies=$(cargo tree --locked --quiet --depth 1 --edges normal,build,dev --prefix none --format '{lib}' |
@@ -124,6 +120,18 @@ while IFS= read -r file; do
 done < <(find src -name '*.rs' ! -name tests.rs -exec awk 'FNR == 551 { print FILENAME }' {} +)
 names=(src/*)
 ((${#names[@]} <= 14)) || finding "src: ${#names[@]} names at its root, expected at most 14"
+
+say 'check: tests that docs/reliability.md names'
+while IFS= read -r name; do
+  last=${name%::}
+  # Of a name that is cut short, tests begin with it.
+  grep -rqE "(fn|mod) ${last##*::}" tests src || finding "docs/reliability.md: there is no test $name"
+done < <(grep -o '`[a-z0-9_]*::[a-z0-9_:]*[.*`]' docs/reliability.md | tr -d '`.*' | sort -u)
+
+say 'check: width of prose'
+while IFS= read -r line; do
+  finding "$line: wider than 120 columns"
+done < <(awk 'FNR == 1 { code = 0 } /^ *```/ { code = !code } !code && !/^\|/ && length > 120 { print FILENAME ":" FNR }' *.md docs/*.md docs/*/*.md)
 
 say 'check: words'
 # The glossary in docs/architecture.md has others for these.

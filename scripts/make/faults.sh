@@ -34,10 +34,17 @@ export FAULTS=all FAULTS_REPORT=$work/report N8N_BACKUP_SKIPPED=$work/skipped
 : >"$N8N_BACKUP_SKIPPED"
 [[ -n $sqlite ]] || echo "faults of SQLite: there is no image of n8n" >>"$N8N_BACKUP_SKIPPED"
 
+# The kinds of fault whose tests stand elsewhere.
+mapfile -t kinds < <(sed -n '/^| kind | tests |/,/^$/p' docs/reliability.md | grep -o '`[a-z0-9_:]*`' | tr -d '`' | sort -u)
+
 failed=0
 for ((round = 1; round <= rounds; round++)); do
   : >"$FAULTS_REPORT"
   cargo test --test integration -- faults:: --test-threads="$threads" || failed=1
+  # A test of these is one case.
+  cargo test --test integration -- "${kinds[@]}" --skip faults:: --test-threads="$threads" 2>&1 | tee "$work/kinds" || failed=1
+  sed -n 's/^test \(.*\) \.\.\. \(ok\|FAILED\)$/begin \1/p' "$work/kinds" >>"$FAULTS_REPORT"
+  sed -n 's/^test \(.*\) \.\.\. ok$/held \1/p' "$work/kinds" >>"$FAULTS_REPORT"
   [[ -z $sqlite ]] || cargo test --test n8n -- faults:: --test-threads="$threads" || failed=1
   begun=$(grep -c '^begin ' "$FAULTS_REPORT" || true)
   held=$(grep -c '^held ' "$FAULTS_REPORT" || true)
