@@ -35,6 +35,7 @@ export FAULTS=all FAULTS_REPORT=$work/report N8N_BACKUP_SKIPPED=$work/skipped
 [[ -n $sqlite ]] || echo "faults of SQLite: there is no image of n8n" >>"$N8N_BACKUP_SKIPPED"
 
 # The kinds of fault whose tests stand elsewhere.
+# shellcheck disable=SC2016 # code in Markdown
 mapfile -t kinds < <(sed -n '/^| kind | tests |/,/^$/p' docs/reliability.md | grep -o '`[a-z0-9_:]*`' | tr -d '`' | sort -u)
 
 failed=0
