@@ -68,7 +68,7 @@ pub(super) fn start_wanted(
         true => other_image(app, docker, journal)?,
         false => image(app, docker, journal)?,
     };
-    start(app, docker, journal, image, labels, mounts)
+    start(app, docker, journal, image, labels, mounts).context(super::FAILED)
 }
 
 /// Starts a helper container from `image`, or else from one of the stack that has the programs for it.

@@ -36,6 +36,8 @@ use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
 
 const JOURNAL: Journal = Journal::new("backup-n8n");
+/// A failure of the archive, as messages call it.
+const FAILED: &str = "tar backup failed";
 
 /// How often the data are read while something changes in them.
 const ATTEMPTS: u32 = 3;
@@ -142,12 +144,16 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     // Each question takes the engine some time; none waits for another's answer.
     let (backup, versions) = thread::scope(|scope| {
         let versions = scope.spawn(|| versions(&docker, &containers));
-        let backup = helper::start_wanted(app, &docker, JOURNAL, &[Label::Helper(&owner)], &layout.reading())
-            .and_then(|guard| archived(app, guard, &layout, run))
-            .map_err(packer::explained);
+        let backup = helper::start_wanted(app, &docker, JOURNAL, &[Label::Helper(&owner)], &layout.reading()).and_then(
+            |guard| {
+                archived(app, guard, &layout, run)
+                    .map_err(packer::explained)
+                    .context(FAILED)
+            },
+        );
         (backup, versions.join().unwrap_or_default())
     });
-    let mut backup = backup.context("tar backup failed")?;
+    let mut backup = backup?;
     backup.facts.extend(versions);
     if !layout.home.at.is_empty() {
         backup.facts.push((AT_FACT.to_owned(), layout.home.at.clone()));
