@@ -296,6 +296,49 @@ fn a_server_that_asks_for_a_password_is_backed_up_and_restored() {
     outcome.assert_never_says("pass word");
     rule("trust");
     assert_same(&before, &sandbox.fingerprint_postgres());
+
+    // The role that loads a stranger's dump logs in by a password, too.
+    let strange = sandbox.aside("strange.sql.gz");
+    let container = sandbox.container("postgres");
+    let mut dump = Command::new("bash");
+    dump.args([
+        "-euo",
+        "pipefail",
+        "-c",
+        "docker exec \"$1\" pg_dump -U n8n -t tag_entity n8n | gzip >\"$2\"",
+        "bash",
+        &container,
+    ])
+    .arg(&strange);
+    assert!(output(dump).status.success());
+    let rows = sandbox.psql("SELECT count(*) FROM tag_entity");
+    rule("scram-sha-256");
+    let outcome = sandbox.call("restore-postgres").arg("--yes").arg(&strange).run();
+    outcome.assert_success();
+    rule("trust");
+    assert_eq!(sandbox.psql("SELECT count(*) FROM tag_entity"), rows);
+    assert_eq!(
+        sandbox
+            .psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            .trim(),
+        "1"
+    );
+
+    let line = "sed -i 's/^local all all .*/local all n8n trust\\nlocal all all reject/' \"$PGDATA/pg_hba.conf\"";
+    sandbox.docker(&["exec", &container, "sh", "-c", line]);
+    sandbox.docker(&["kill", "-s", "HUP", &container]);
+    await_true("the server does not read its rules again", || {
+        let mut psql = Command::new("docker");
+        psql.args(["exec", &container, "psql", "-wU", "nobody", "-d", "n8n", "-c", ""]);
+        String::from_utf8_lossy(&output(psql).stderr).contains("rejects")
+    });
+    let outcome = sandbox.call("restore-postgres").arg("--yes").arg(&strange).run();
+    outcome.assert_error("Database restore failed");
+    outcome.assert_log_has(
+        "restore-postgres",
+        "ERROR Hint: add --trust-dump if you know where the file is from",
+    );
+    assert_eq!(sandbox.psql("SELECT count(*) FROM tag_entity"), rows);
 }
 
 #[test]

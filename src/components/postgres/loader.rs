@@ -1,12 +1,14 @@
 //! The role that loads a dump of unknown origin. It may fill the staged database and do nothing else: what the dump's
 //! functions try on the server, its files, its roles or the live database is refused by the server itself.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use super::restore::TRUST_IT;
 use super::{sql, Psql};
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::Docker;
+use crate::process::hinted;
 
 /// Such a role. It goes when what it has loaded is handed over, or with the staged database.
 pub(super) struct Loader<'a> {
@@ -32,6 +34,12 @@ impl<'a> Loader<'a> {
         let role = sql::create_loader(&loader.name, &password, &app.config.postgres_db, staged)?;
         loader.live.run(maintenance, "restore", role)?;
         loader.live.run(staged, "restore", sql::admit_loader(&loader.name)?)?;
+        // A server that asks the operating system who is there lets no role in that it does not know.
+        let let_in = loader.psql().run(staged, "restore", sql::PSQL_VERSION.to_owned());
+        let_in.context(hinted(
+            "A role that loads a dump of unknown origin cannot log in",
+            TRUST_IT,
+        ))?;
         Ok(loader)
     }
 

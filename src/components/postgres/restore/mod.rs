@@ -31,7 +31,7 @@ use crate::stream::read::check_recorded;
 const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
 
 /// What to do about a dump of unknown origin that needs more rights.
-const TRUST_IT: &str = "add --trust-dump if you know where the file is from";
+pub(super) const TRUST_IT: &str = "add --trust-dump if you know where the file is from";
 
 /// A dump that has been verified, and the server that it fits.
 pub struct Plan<'a> {
