@@ -190,7 +190,7 @@ fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
     thread::sleep(Duration::from_secs(1));
     sandbox.run("backup-all", &[]).assert_success();
     // n8n tells of the failure, and goes on waiting for nothing.
-    sandbox.set("BACKUP_DRILL_N8N_SECONDS", "600");
+    sandbox.set("BACKUP_DRILL_N8N_SECONDS", "60");
     let drill = long(&sandbox, "test-recovery", &["--full"]);
     assert_eq!(drill.code, Some(1), "{drill}");
     assert_says(&drill, "must be owner of table instance_ai_threads");
