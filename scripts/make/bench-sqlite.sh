@@ -77,7 +77,7 @@ measure_sqlite() {
   wait "$calls"
   read -r sqlite_made sqlite_failed sqlite_slowest <"$work/calls"
   sqlite_packer=$packer
-  docker rm -f "$prefix-sqlite" >/dev/null
+  docker rm -fv "$prefix-sqlite" >/dev/null
   docker volume rm "${prefix}_sqlite" >/dev/null
 }
 

@@ -325,7 +325,7 @@ floor
 helper=$(docker create -v "${prefix}_n8n_data:/v:ro" n8n-backup-test/busybox:1 true)
 bytes[dump]=$(docker exec "$prefix-postgres" pg_dump -U n8n -d n8n | tee >(head -c "$sample" >"$work/dump.sample"; cat >/dev/null) | wc -c)
 bytes[volume]=$(docker cp "$helper:/v/." - | tee >(head -c "$sample" >"$work/volume.sample"; cat >/dev/null) | wc -c)
-docker rm "$helper" >/dev/null
+docker rm -v "$helper" >/dev/null
 
 for ((round = 0; round < rounds; round++)); do
   measure floor floor

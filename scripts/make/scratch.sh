@@ -47,7 +47,7 @@ remove_scratch() {
   # The helper container of an interrupted backup would hold the volume.
   helpers=$(docker ps -aq --filter "volume=${prefix}_n8n_data" 2>/dev/null) || true
   # shellcheck disable=SC2086 # a list of ids
-  [[ -z $helpers ]] || docker rm -f $helpers >/dev/null 2>&1 || true
+  [[ -z $helpers ]] || docker rm -fv $helpers >/dev/null 2>&1 || true
   "$stack" down "$prefix" || true
   [[ -z $work ]] || rm -rf -- "$work"
 }

@@ -362,7 +362,7 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
             sandbox.volume()
         ),
     );
-    sandbox.docker(&["rm", "-f", &worker]);
+    sandbox.docker(&["rm", "-fv", &worker]);
 
     // Another volume than n8n's, a password that is wrong, a program that is missing, a file that others read.
     sandbox.make_volume(&format!("{}-other", sandbox.volume()));

@@ -17,7 +17,7 @@ fn status(sandbox: &Sandbox, name: &str) -> String {
 /// does on a new host.
 fn lose_everything(sandbox: &Sandbox) {
     let names = PARTS.map(|name| sandbox.container(name));
-    sandbox.docker(&[&["rm", "-f", "-v"], &names.each_ref().map(String::as_str)[..]].concat());
+    sandbox.docker(&[&["rm", "-fv", "-v"], &names.each_ref().map(String::as_str)[..]].concat());
     for volume in ["postgres_data", "redis_data", "n8n_data"] {
         sandbox.docker(&["volume", "rm", &format!("{}_{volume}", sandbox.prefix())]);
         sandbox.make_volume(&format!("{}_{volume}", sandbox.prefix()));
@@ -466,7 +466,7 @@ fn a_worker_that_is_gone_does_not_finish_a_restore() {
     let docker = sandbox.failing_docker("*' exchange '*", 1);
     let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
     outcome.assert_error("Full restore failed at redis");
-    sandbox.docker(&["rm", "-f", &sandbox.container("n8n-worker")]);
+    sandbox.docker(&["rm", "-fv", &sandbox.container("n8n-worker")]);
 
     let (snapshot, dump) = (file("redis"), file("postgres"));
     sandbox.run("restore-redis", &[&snapshot]).assert_success();

@@ -55,7 +55,7 @@ struct Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        for args in [["rm", "-f", &self.container], ["rmi", "-f", &self.name]] {
+        for args in [["rm", "-fv", &self.container], ["rmi", "-f", &self.name]] {
             let _ = Command::new("docker").args(args).output();
         }
     }

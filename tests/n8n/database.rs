@@ -113,7 +113,7 @@ fn a_database_comes_back_with_every_row() {
     assert_clean(&sandbox);
 
     // A lost volume.
-    sandbox.compose(&["rm", "-sf", "n8n"]);
+    sandbox.compose(&["rm", "-sfv", "n8n"]);
     sandbox.docker(&["volume", "rm", &sandbox.volume()]);
     sandbox.compose(&["up", "--no-start"]);
     sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();

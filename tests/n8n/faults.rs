@@ -316,7 +316,7 @@ fn a_restore_that_fails_leaves_the_database_as_it_was() {
         let other = sandbox.container("other");
         sandbox.run_idle(&other, &format!("{}:/data", sandbox.volume()));
         let outcome = restore(&sandbox, &file);
-        sandbox.docker(&["rm", "-f", &other]);
+        sandbox.docker(&["rm", "-fv", &other]);
         is_left(&outcome, "Containers that are not known as n8n's use");
     });
     case("a recovery point whose file or manifest was changed", || {

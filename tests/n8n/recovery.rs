@@ -199,7 +199,7 @@ fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
 /// Makes n8n's containers again.
 fn recreate(sandbox: &Sandbox, image: &str, options: &[&str]) {
     for name in ["n8n-main", "n8n-worker"] {
-        sandbox.docker(&["rm", "-f", &sandbox.container(name)]);
+        sandbox.docker(&["rm", "-fv", &sandbox.container(name)]);
     }
     stack::create(sandbox, image, options);
 }
@@ -234,7 +234,7 @@ fn stand_in(sandbox: &Sandbox) -> String {
     fs::write(dir.join("n8n"), STAND_IN).unwrap();
     sh(
         "chmod 755 \"$1/n8n\" && docker create --name \"$2\" --network none \"$3\" >&2 && \
-         tar -C \"$1\" --owner=0 --group=0 -c n8n | docker cp - \"$2:/usr/local/bin\" && docker commit \"$2\" \"$4\" && docker rm \"$2\"",
+         tar -C \"$1\" --owner=0 --group=0 -c n8n | docker cp - \"$2:/usr/local/bin\" && docker commit \"$2\" \"$4\" && docker rm -v \"$2\"",
         &[dir.as_os_str(), container.as_ref(), stack::image().as_ref(), image.as_ref()],
     );
     image
@@ -251,7 +251,7 @@ fn a_point_knows_its_n8n_when_its_containers_are_gone() {
     sandbox.set("N8N_ENCRYPTION_KEY", n8n::KEY);
     sandbox.run("backup-all", &[]).assert_success();
     for name in ["n8n-main", "n8n-worker"] {
-        sandbox.docker(&["rm", "-f", &sandbox.container(name)]);
+        sandbox.docker(&["rm", "-fv", &sandbox.container(name)]);
     }
     let docker = sandbox
         .stand_in_docker("case \" $* \" in *' cat /proc/meminfo '*) echo 'MemAvailable: 500000 kB'; exit ;; esac");
@@ -376,7 +376,7 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
     }
     sandbox.docker(&[
         "rm",
-        "-f",
+        "-fv",
         &sandbox.container("n8n-main"),
         &sandbox.container("n8n-worker"),
     ]);

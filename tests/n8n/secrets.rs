@@ -143,7 +143,7 @@ fn find_planted(sandbox: &Sandbox) {
         decoy.wait().unwrap();
     });
     for name in &names {
-        sandbox.docker(&["rm", "-f", name]);
+        sandbox.docker(&["rm", "-fv", name]);
     }
     files.iter().for_each(|file| fs::remove_file(file).unwrap());
     let places: Vec<&str> = seen.keys().copied().collect();

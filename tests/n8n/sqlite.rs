@@ -261,7 +261,7 @@ fn lost_and_restored(sandbox: &Sandbox) {
         assert_same(&files, &sandbox.beside_n8n(FILES));
     };
     let lose = || {
-        sandbox.docker(&["rm", "-f", "-v", &sandbox.n8n()]);
+        sandbox.docker(&["rm", "-fv", "-v", &sandbox.n8n()]);
         sandbox.docker(&["volume", "rm", &sandbox.volume()]);
         sandbox.make_volume(&sandbox.volume());
         create(sandbox, &["--network", "none"]);
@@ -292,7 +292,7 @@ fn lost_and_restored(sandbox: &Sandbox) {
 
 /// Makes n8n's container again, with other options.
 fn create_again(sandbox: &Sandbox, options: &[&str]) {
-    sandbox.docker(&["rm", "-f", &sandbox.n8n()]);
+    sandbox.docker(&["rm", "-fv", &sandbox.n8n()]);
     create(sandbox, options);
 }
 

@@ -114,7 +114,7 @@ fn variant(sandbox: &Sandbox, base: &str, name: &str, script: &str, changes: &[&
     changes.iter().for_each(|change| commit.extend(["-c", change]));
     commit.extend([source.as_str(), image.0.as_str()]);
     sandbox.docker(&commit);
-    sandbox.docker(&["rm", &source]);
+    sandbox.docker(&["rm", "-v", &source]);
     image
 }
 

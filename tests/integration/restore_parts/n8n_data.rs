@@ -149,7 +149,7 @@ fn who_mounts_the_directory_of_a_volume_is_seen() {
     sandbox.run("restore-n8n", &[&file]).assert_error(
         "Containers that are not known as n8n's use the volume {}: {}-webhook. Stop them, or add them to {}",
     );
-    sandbox.docker(&["rm", "-f", &stranger]);
+    sandbox.docker(&["rm", "-fv", &stranger]);
     sandbox.run("restore-n8n", &[&file]).assert_success();
 }
 

@@ -102,7 +102,7 @@ fn files_that_redis_mounts_do_not_stop_its_restore() {
     let redis = sandbox.container("redis");
     let image = sandbox.docker(&["inspect", "--format", "{{.Config.Image}}", &redis]);
     sandbox.docker(&["stop", &redis]);
-    sandbox.docker(&["rm", &redis]);
+    sandbox.docker(&["rm", "-v", &redis]);
     let mounts = [
         format!("{}_redis_data:/data", sandbox.prefix()),
         format!(
