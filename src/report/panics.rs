@@ -51,6 +51,8 @@ mod tests {
         let output = Command::new(env::current_exe().unwrap())
             .args(["--exact", "--nocapture", test])
             .env(CHILD, "1")
+            // With one thread, the first line would begin with the test's name.
+            .env("RUST_TEST_THREADS", "2")
             .output()
             .unwrap();
         let (out, err) = (
