@@ -366,7 +366,9 @@ struct Removed<'a>(&'a str);
 
 impl Drop for Removed<'_> {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("docker").args(["rm", "-fv", self.0]).output();
+        let _ = std::process::Command::new("docker")
+            .args(["rm", "-fv", self.0])
+            .output();
     }
 }
 

@@ -47,7 +47,7 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
     let old = sandbox.fingerprint_postgres();
     let operand = dump.to_str().unwrap();
     let length = {
-        let outcome = sandbox.run("restore-postgres", &[operand]);
+        let outcome = sandbox.run("restore-postgres", &["--trust-dump", operand]);
         outcome.assert_success().took
     };
     assert_same(&new, &sandbox.fingerprint_postgres());
@@ -58,7 +58,7 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
         let delay = length.mul_f64(point as f64 / points as f64);
         case(&format!("SIG{signal} to restore-postgres at {point}/{points}"), || {
             sandbox.psql("CREATE TABLE IF NOT EXISTS after_the_dump AS SELECT 1 AS n");
-            let running = sandbox.spawn("restore-postgres", &[operand]);
+            let running = sandbox.spawn("restore-postgres", &["--trust-dump", operand]);
             thread::sleep(delay);
             running.signal(signal);
             let log = running.wait().log;
@@ -86,7 +86,9 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
     }
     eprintln!("the new database was live after {swapped} of {points}");
     // And a restore after all of that.
-    sandbox.run("restore-postgres", &[operand]).assert_success();
+    sandbox
+        .run("restore-postgres", &["--trust-dump", operand])
+        .assert_success();
     assert_same(&new, &sandbox.fingerprint_postgres());
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{before_end, case, dump_of, edited, few_or_many, restore, staged_databases, trusted_restore};
-use crate::common::{assert_same, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, Outcome, Sandbox};
 
 /// A dump is a program; what it must not reach is refused before anything is loaded.
 #[test]
@@ -136,6 +136,23 @@ fn what_a_strangers_dump_does_in_the_dark_is_refused_by_the_server() {
             let outcome = sandbox.run("restore-postgres", &["--yes", "--deactivate", path.to_str().unwrap()]);
             outcome.assert_error("Database restore failed");
             assert_eq!(sandbox.psql("SELECT mine()").trim(), "1");
+            assert_eq!(sandbox.psql(roles), before.0);
+        },
+    );
+    case(
+        "killed while it loads: the next restore drops the database and the role",
+        || {
+            let slow = edited(&sandbox, &dump, "slow.sql.gz", |text| {
+                before_end(&text, "SELECT pg_sleep(600);")
+            });
+            let running = sandbox.call("restore-postgres").arg(&slow).spawn();
+            let loads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND usename LIKE 'n8n_load_%'";
+            await_true("the dump is not loaded", || sandbox.psql(loads).trim() == "1");
+            running.signal("KILL");
+            running.wait();
+            assert_ne!(sandbox.psql(roles), before.0);
+            let honest = edited(&sandbox, &dump, "again.sql.gz", |text| text);
+            stranger(&sandbox, &honest).assert_success();
             assert_eq!(sandbox.psql(roles), before.0);
         },
     );
