@@ -64,10 +64,15 @@ pub(super) fn start_wanted(
         Err(error) => error,
         done => return done,
     };
-    let image = match lacks_image(&format!("{error:#}")) {
+    let text = format!("{error:#}");
+    let image = match lacks_image(&text) {
         true => other_image(app, docker, journal)?,
         false => image(app, docker, journal)?,
     };
+    // The image is here, and it is not for the image that it cannot be.
+    if image == app.config.helper_image && !lacks_program(&text) {
+        return Err(error.context(super::FAILED));
+    }
     start(app, docker, journal, image, labels, mounts).context(super::FAILED)
 }
 
