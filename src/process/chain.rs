@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,7 @@ impl Chain {
             clock: Clock::new(),
             processes: Mutex::default(),
             stalled: AtomicBool::new(false),
+            first_failure: OnceLock::new(),
         });
         let (watchdog, dismissed) = mpsc::channel();
         let watched = Arc::clone(&shared);
@@ -220,11 +221,13 @@ impl Chain {
         let (result, pending) = mpsc::channel();
         let (verdict, outcome) = mpsc::channel();
         let shared = Arc::clone(&self.shared);
+        let number = self.threads.len();
         thread::spawn(move || {
             let done = work(&shared.clock).map(|value| {
                 let _ = result.send(value);
             });
             if done.as_ref().is_err_and(|error| !is_broken_pipe(error)) {
+                let _ = shared.first_failure.set(number);
                 shared.kill_all();
             }
             let _ = verdict.send(done);
@@ -296,15 +299,17 @@ impl Chain {
     pub fn finish(mut self) -> Result<Finished> {
         let mut step = None;
         let mut broken_pipe = None;
-        for (name, outcome) in std::mem::take(&mut self.threads) {
+        for (number, (name, outcome)) in std::mem::take(&mut self.threads).into_iter().enumerate() {
             match self.join(&outcome) {
                 Ok(()) => {}
                 Err(error) if is_broken_pipe(&error) => {
                     broken_pipe.get_or_insert(error.context(name));
                 }
-                Err(error) => {
-                    step.get_or_insert(error.context(name));
+                // What the others say may come of the end that the first one has made of all.
+                Err(error) if step.is_none() || self.shared.first_failure.get() == Some(&number) => {
+                    step = Some(error.context(name));
                 }
+                Err(_) => {}
             }
         }
         if step.is_some() {

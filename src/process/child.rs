@@ -3,7 +3,7 @@
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::capture::Tail;
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) processes: Mutex<Vec<Process>>,
     pub(super) stalled: AtomicBool,
+    /// The number of the thread that failed first, and not in consequence of another fault.
+    pub(super) first_failure: OnceLock<usize>,
 }
 
 impl Shared {

@@ -30,6 +30,7 @@ fn a_real_stack_is_drilled_lost_and_restored() {
     let (before, seen) = (state(&sandbox), migrations());
     let drill = long(&sandbox, "test-recovery", &["--full"]);
     drill.assert_success();
+    eprintln!("the drill took {:.1?}", drill.took);
     for text in [
         "SUCCESS] ",
         "Decrypted 4 of 4 credentials with the backed-up key",

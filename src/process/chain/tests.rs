@@ -79,6 +79,26 @@ fn a_failed_step_ends_the_children() {
 }
 
 #[test]
+fn the_step_that_failed_first_is_told() {
+    let mut chain = Chain::new(STALL);
+    let (failed, wait) = std::sync::mpsc::channel::<()>();
+    // Its stream ends because the other one has failed.
+    chain.task("reading", move |clock| {
+        let _ = wait.recv();
+        while !clock.ended() {
+            std::thread::yield_now();
+        }
+        Err::<(), _>(anyhow::anyhow!("cut off"))
+    });
+    chain.task("writing a file", move |_| {
+        drop(failed);
+        Err::<(), _>(io::Error::from(ErrorKind::StorageFull).into())
+    });
+    let error = format!("{:#}", chain.finish().unwrap_err());
+    assert_eq!(error, "writing a file: no storage space");
+}
+
+#[test]
 fn a_stall_ends_even_what_hides_behind_a_child() {
     let start = Instant::now();
     let mut chain = Chain::new(Duration::from_millis(300));
