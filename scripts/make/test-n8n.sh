@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests with a real n8n, one after another: each starts servers of several hundred megabytes.
+# Runs the tests with a real n8n, two at a time where there is room: each starts servers of several hundred megabytes.
 set -euo pipefail
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 cd -- "$root"
@@ -9,5 +9,11 @@ export N8N_BACKUP_TEST_PROGRAM=$root/bin/n8n-backup
 scripts/make/engine.sh
 tests/stack/stack.sh images
 tests/stack/n8n-image.sh >/dev/null
-cargo test --test n8n -- --test-threads 1
+threads=1
+if (($(nproc) >= 2 && $(awk '/^MemAvailable/ { print int($2 / 1e6) }' /proc/meminfo) >= 8)); then
+  threads=2
+fi
+cargo test --test n8n -- --test-threads "$threads" --skip secrets::
+# It looks for secrets in all of the host, those of no other test.
+cargo test --test n8n -- secrets::
 say 'All tests with a real n8n passed.'
