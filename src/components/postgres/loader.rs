@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::restore::TRUST_IT;
+use super::trust::TRUST_IT;
 use super::{sql, Psql};
 use crate::app::App;
 use crate::config::Secret;

@@ -15,6 +15,9 @@ use crate::process::hinted;
 use crate::store::{atomic, inventory, Kind};
 use crate::stream::read::sha256;
 
+/// What to do about a dump of unknown origin that needs more rights.
+pub(super) const TRUST_IT: &str = "add --trust-dump if you know where the file is from";
+
 /// Whether a file may be loaded with the rights of the user that restores. One of unknown origin is refused where `psql`
 /// cannot be restricted.
 pub fn is_trusted(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Result<bool> {

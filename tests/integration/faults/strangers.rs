@@ -32,14 +32,7 @@ fn what_acts_outside_of_the_database_is_refused() {
     }
     assert_eq!(sandbox.databases(), databases);
     assert_same(&before, &sandbox.fingerprint_postgres());
-    let planted = [
-        "exec",
-        &sandbox.container("postgres"),
-        "sh",
-        "-c",
-        "ls /tmp/planted 2>/dev/null || true",
-    ];
-    assert_eq!(sandbox.docker(&planted).trim(), "");
+    assert_nothing_planted(&sandbox);
 }
 
 /// A dump's functions run with the rights of whoever loads it; of a stranger's dump, that is a role that may do nothing else.
@@ -87,14 +80,7 @@ fn what_a_strangers_dump_does_in_the_dark_is_refused_by_the_server() {
                 "{outcome}"
             );
             assert_eq!(server(), before, "{outcome}");
-            let planted = [
-                "exec",
-                &sandbox.container("postgres"),
-                "sh",
-                "-c",
-                "ls /tmp/planted 2>/dev/null || true",
-            ];
-            assert_eq!(sandbox.docker(&planted).trim(), "");
+            assert_nothing_planted(&sandbox);
         });
     }
     let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner), ',') FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
@@ -163,6 +149,14 @@ fn what_a_strangers_dump_does_in_the_dark_is_refused_by_the_server() {
             .assert_error("The dump is of unknown origin, so it is loaded with few rights, {}");
     });
     assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+}
+
+/// No program was run in the server's container, and no file written there.
+#[track_caller]
+fn assert_nothing_planted(sandbox: &Sandbox) {
+    let list = "ls /tmp/planted 2>/dev/null || true";
+    let planted = sandbox.docker(&["exec", &sandbox.container("postgres"), "sh", "-c", list]);
+    assert_eq!(planted.trim(), "");
 }
 
 /// Restores a file of which nobody says where it is from.

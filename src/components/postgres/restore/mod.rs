@@ -30,9 +30,6 @@ use crate::stream::read::check_recorded;
 /// How long the sessions of a container that was stopped may still be seen.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
 
-/// What to do about a dump of unknown origin that needs more rights.
-pub(super) const TRUST_IT: &str = "add --trust-dump if you know where the file is from";
-
 /// A dump that has been verified, and the server that it fits.
 pub struct Plan<'a> {
     app: &'a App,
@@ -109,7 +106,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         hinted(
             "The dump is of unknown origin, so it is loaded with few rights, which may not suffice; --in-place would leave no \
              database then",
-            TRUST_IT
+            trust::TRUST_IT
         )
     );
     ensure!(
