@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::Stamp;
 use crate::process::hinted;
 
 /// `O_NONBLOCK` of Linux. It is there for what takes the place of the file while that is opened; on the few processors where
@@ -121,6 +122,20 @@ pub fn create(path: &Path, contents: &[u8], access: Access) -> Result<()> {
         .with_context(|| format!("Cannot write {}", path.display()))
 }
 
+/// Writes a new file that is named by the time, and brings it to disk. Where its name is taken, by a link too, the name is that
+/// of a later second. Gives its path.
+pub fn create_dated(name: impl Fn(Stamp) -> PathBuf, contents: &[u8], access: Access) -> Result<PathBuf> {
+    let mut stamp = Stamp::now();
+    loop {
+        let path = name(stamp);
+        match create_file(&path, contents, access) {
+            Ok(_) => return Ok(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => stamp = stamp.next(),
+            Err(error) => return Err(error).with_context(|| format!("Cannot write {}", path.display())),
+        }
+    }
+}
+
 /// Puts a file in the place of the one at `path`, if there is one: whole, and on disk, or not at all. It is `temporary`, a
 /// name in the same directory, until then; what a run that was killed has left there is removed. A link in either place is
 /// replaced and not followed.
@@ -225,6 +240,18 @@ mod tests {
         symlink("file", at("link")).unwrap();
         assert_eq!(read_text(&at("link"), 5).unwrap(), "12345");
         assert_eq!(read_text(&at("file"), 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn two_files_of_one_second_have_names_of_their_own() {
+        let dir = TempDir::new();
+        let path = |stamp| dir.path().join(format!("kept_{stamp}"));
+        let made: Vec<PathBuf> = ["first", "second", "third"]
+            .into_iter()
+            .map(|text| create_dated(path, text.as_bytes(), Access::PRIVATE).unwrap())
+            .collect();
+        let texts: Vec<String> = made.iter().map(|path| read_text(path, 9).unwrap()).collect();
+        assert_eq!(texts, ["first", "second", "third"]);
     }
 
     #[test]

@@ -107,16 +107,13 @@ impl Store {
     /// once a year, it is the second after the newest recovery point, so that the order of the names is that of the runs.
     pub fn free_stamp(&self) -> Stamp {
         let now = Stamp::now();
-        let mut stamp = match self.newest_set() {
+        let stamp = match self.newest_set() {
             Some(newest) if newest > now && newest.local() - now.local() <= TimeDelta::hours(1) => newest.next(),
             _ => now,
         };
-        while self.set_path(stamp).symlink_metadata().is_ok()
-            || Kind::ALL.iter().any(|kind| self.is_taken(*kind, stamp))
-        {
-            stamp = stamp.next();
-        }
-        stamp
+        stamp.free(|stamp| {
+            self.set_path(stamp).symlink_metadata().is_ok() || Kind::ALL.iter().any(|kind| self.is_taken(*kind, stamp))
+        })
     }
 
     /// The newest recovery point, by the names alone.

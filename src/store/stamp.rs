@@ -52,6 +52,15 @@ impl Stamp {
         self.later(TimeDelta::seconds(1))
     }
 
+    /// The first second from this one on whose names are free.
+    pub fn free(self, is_taken: impl Fn(Self) -> bool) -> Self {
+        let mut stamp = self;
+        while is_taken(stamp) {
+            stamp = stamp.next();
+        }
+        stamp
+    }
+
     /// So much later, by the same clock.
     pub fn later(self, by: TimeDelta) -> Self {
         Self(self.0.checked_add_signed(by).unwrap_or(self.0))

@@ -18,7 +18,7 @@ use crate::process::{Chain, Count, Finished, Observer, Pending};
 use crate::report::log::Journal;
 use crate::report::progress::Progress;
 use crate::store::atomic::{self, Access};
-use crate::store::{inventory, Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
+use crate::store::{inventory, make_dir, Entry, Kind, Partial, Stamp, Store, ENCRYPTED};
 
 /// Where a backup file goes.
 #[derive(Clone, Copy)]
@@ -58,22 +58,20 @@ pub fn publish(config: &Config, mut partial: Partial, bytes: u64) -> Result<Entr
     partial.publish()
 }
 
-/// Writes a short text to a new file for our user alone, encrypted when the settings say so. Gives its path, which ends with
-/// `.gpg` then.
-pub fn keep_text(config: &Config, path: &Path, text: String) -> Result<PathBuf> {
+/// Writes a short text for our user alone to a new file in `dir`, `name` with the time; encrypted when the settings say so.
+/// Gives its path.
+pub fn keep_text(config: &Config, dir: &Path, name: &str, text: String) -> Result<PathBuf> {
+    make_dir(dir)?;
     let Some(encryption) = &config.encryption else {
-        atomic::create(path, text.as_bytes(), Access::PRIVATE)?;
-        return Ok(path.to_owned());
+        let path = |stamp| dir.join(format!("{name}_{stamp}.json"));
+        return atomic::create_dated(path, text.as_bytes(), Access::PRIVATE);
     };
-    let mut path = path.as_os_str().to_owned();
-    path.push(ENCRYPTED);
-    let path = PathBuf::from(path);
     let mut chain = Chain::new(config.stall);
     let (stream, _) = gpg(config)?.encrypt(&mut chain, encryption, Cursor::new(text.into_bytes()), ())?;
     let sealed = chain.pump("encrypting", stream, io::sink(), Vec::new());
     let sealed = sealed.get(&chain.finish()?)?;
-    atomic::create(&path, &sealed, Access::PRIVATE)?;
-    Ok(path)
+    let path = |stamp| dir.join(format!("{name}_{stamp}.json{ENCRYPTED}"));
+    atomic::create_dated(path, &sealed, Access::PRIVATE)
 }
 
 /// What has been seen of a file while it was written.

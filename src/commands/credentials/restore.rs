@@ -16,7 +16,6 @@ use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
 use crate::process::hinted;
 use crate::report::log::{self, Journal};
-use crate::store::{make_dir, Stamp};
 use crate::stream::publish::keep_text;
 
 const FORCE: Flag = Flag::new("force", "even where it is not known whether n8n's key opens it");
@@ -146,10 +145,8 @@ fn save(app: &App, credential: &Record) -> Result<()> {
     n8n::version(credential, &mut text)?;
     text.push('\n');
     let dir = app.store.root().join("credentials");
-    make_dir(&dir)?;
     let id = n8n::file_name(credential.text("id"), "");
-    let file = format!("{}_{}.json", id.trim_end_matches('-'), Stamp::now());
-    let path = keep_text(&app.config, &dir.join(file), text)?;
+    let path = keep_text(&app.config, &dir, id.trim_end_matches('-'), text)?;
     JOURNAL.info(format_args!("Saved what is there now: {}", path.display()));
     Ok(())
 }

@@ -17,7 +17,6 @@ use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
 use crate::process::hinted;
 use crate::report::log::{self, Journal};
-use crate::store::{make_dir, Stamp};
 use crate::stream::publish::keep_text;
 
 pub const FROM: Flag = Flag::new(
@@ -200,9 +199,8 @@ fn save(app: &App, workflow: &Record, versions: &[Record], directory: &Directory
         .and_then(|_| n8n::close(workflow.text("id"), directory, current, &mut text))
         .context("What is there now cannot be saved, so it is not replaced")?;
     let dir = app.store.root().join("workflows");
-    make_dir(&dir)?;
-    let id = n8n::file_name(workflow.text("id"), "").trim_end_matches('-').to_owned();
-    let path = keep_text(&app.config, &dir.join(format!("{id}_{}.json", Stamp::now())), text)
+    let id = n8n::file_name(workflow.text("id"), "");
+    let path = keep_text(&app.config, &dir, id.trim_end_matches('-'), text)
         .context("What is there now cannot be saved, so it is not replaced")?;
     JOURNAL.info(format_args!("Saved what is there now: {}", path.display()));
     Ok(())

@@ -206,7 +206,6 @@ impl Plan<'_> {
         let project = &self.app.config.project;
         let owner = project.metadata().map(|meta| (meta.uid(), meta.gid()));
         let owner = owner.with_context(|| format!("Cannot read {}", project.display()))?;
-        let stamp = Stamp::now();
         for file in self.missing.iter().chain(&self.differing) {
             let path = project.join(&file.name);
             let dir = path.parent().unwrap_or(project);
@@ -231,8 +230,8 @@ impl Plan<'_> {
                 owner: Some(owner),
             };
             if let Ok(old) = fs::read(&path) {
-                let kept = path.with_file_name(format!("{name}.before-restore-{stamp}"));
-                atomic::create(&kept, &old, access)?;
+                let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
+                atomic::create_dated(kept, &old, access)?;
             }
             atomic::replace(
                 &path,

@@ -253,14 +253,13 @@ impl RestorePlan for Plan<'_> {
             mode: 0o600,
             owner: Some(owner),
         };
-        let stamp = Stamp::now();
         if let Some(old) = &self.old {
-            let kept = path.with_file_name(format!(".env.before-restore-{stamp}"));
-            atomic::create(&kept, old, access)?;
+            let kept = |stamp| path.with_file_name(format!(".env.before-restore-{stamp}"));
+            let kept = atomic::create_dated(kept, old, access)?;
             self.journal
                 .info(format_args!("The present file is kept as {}", kept.display()));
         }
-        let temporary = format!("{TEMPORARY}{stamp}-{}", std::process::id());
+        let temporary = format!("{TEMPORARY}{}-{}", Stamp::now(), std::process::id());
         atomic::replace(&path, &temporary, &self.new, access)
     }
 

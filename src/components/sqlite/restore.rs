@@ -34,6 +34,7 @@ chmod "$mode" "$2""#;
 
 /// Takes the database that was replaced, and how it is to be called.
 const KEEP: &str = r#"set -eu
+[ ! -e "$2" ]
 for end in '' -wal -shm -journal; do
   [ ! -e "$1$end" ] || mv -- "$1$end" "$2$end"
 done"#;
@@ -287,7 +288,8 @@ impl Plan<'_> {
 
     /// Keeps the database that was replaced under another name.
     fn keep_old(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<()> {
-        let kept = format!("{}/n8n_old_{}.sqlite", self.dir, Stamp::now());
+        let name = |stamp| format!("{}/n8n_old_{stamp}.sqlite", self.dir);
+        let kept = name(Stamp::now().free(|stamp| self.sh(helper, r#"[ -e "$1" ]"#, &[&name(stamp)]).is_ok()));
         self.sh(helper, KEEP, &[&format!("{}/{}", swap.old_dir(), self.name), &kept])
             .context("The database is restored, and the one before could not be kept")?;
         self.journal.info(format_args!("The database before is kept as {kept}"));

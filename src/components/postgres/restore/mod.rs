@@ -225,7 +225,10 @@ impl RestorePlan for Plan<'_> {
         } else {
             None
         };
-        let stamp = Stamp::now().to_string();
+        let kept = |name: String| self.leftovers.iter().any(|leftover| leftover.name == name);
+        let stamp = Stamp::now()
+            .free(|stamp| kept(sql::old_name(&stamp.to_string())))
+            .to_string();
         let mut staged = Staged {
             plan: self,
             name: sql::staged_name(&stamp),
