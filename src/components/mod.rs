@@ -132,11 +132,6 @@ pub trait Component: Sync {
 
     /// What doctor says of it. Without an engine only what needs none.
     fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report);
-
-    /// Removes what killed restores have left outside of the backups. The main lock is held.
-    fn clear(&self, _app: &App, _journal: Journal) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// What a component is called, and what is said of it.
@@ -360,17 +355,8 @@ impl Backup {
     }
 }
 
-/// Removes what killed restores have left on servers and in the engine. The main lock is held.
+/// Removes what killed restores have left in the engine. The main lock is held.
 pub fn clear(app: &App, journal: Journal) {
-    for component in COMPONENTS {
-        if let Err(error) = component.clear(app, journal) {
-            // A server or an engine that does not answer is told by the backup itself.
-            log::trace!(
-                "no look at what restores of {} left: {error:#}",
-                component.kind().name()
-            );
-        }
-    }
     match app.docker().and_then(|docker| dirswap::sweep(app, &docker)) {
         Ok(0) => {}
         Ok(left) => journal.warn(format_args!(

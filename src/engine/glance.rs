@@ -17,14 +17,17 @@ const FRESH: Duration = Duration::from_secs(5);
 pub struct Glance {
     at: Instant,
     all: Arc<[Described]>,
+    /// An image that is not on this host.
+    lacks: Option<String>,
 }
 
 impl Glance {
-    /// What the engine says now.
-    pub fn new(all: Vec<Described>) -> Self {
+    /// What the engine says now: its containers, and an image that it was asked for and lacks.
+    pub fn new(all: Vec<Described>, lacks: Option<String>) -> Self {
         Self {
             at: Instant::now(),
             all: all.into(),
+            lacks,
         }
     }
 
@@ -63,6 +66,12 @@ impl Docker {
         Self { glance, ..self }
     }
 
+    /// Whether it is known that an image is not on this host.
+    pub fn is_known_to_lack(&self, image: &str) -> bool {
+        self.glance()
+            .is_some_and(|glance| glance.lacks.as_deref() == Some(image))
+    }
+
     /// The glance, while it is fresh.
     pub(super) fn glance(&self) -> Option<&Glance> {
         self.glance.as_ref().filter(|glance| glance.at.elapsed() < FRESH)
@@ -82,10 +91,10 @@ mod tests {
                     "Mounts": [{{"Type": "volume", "Name": "{name}_data", "Destination": "/d"}}]}}"#
             ))
         };
-        let glance = Glance::new(vec![
-            container("n8n", "running", "x"),
-            container("redis", "exited", "y"),
-        ]);
+        let glance = Glance::new(
+            vec![container("n8n", "running", "x"), container("redis", "exited", "y")],
+            None,
+        );
         let found = glance.running(&["n8n"]).unwrap();
         assert_eq!((found.len(), found[0].name.as_str()), (1, "n8n"));
         // Whoever does not run, or is not there, is asked for: the answer tells why.
@@ -93,7 +102,7 @@ mod tests {
         assert!(glance.mounts("n8n_data") && !glance.mounts("redis_data") && !glance.mounts(""));
         let helper = container("left", "exited", "n8n-backup.helper");
         assert!(glance.is_without(Label::Helper("me")));
-        assert!(!Glance::new(vec![helper.clone()]).is_without(Label::Helper("me")));
-        assert!(Glance::new(vec![helper]).is_without(Label::Helper("m")));
+        assert!(!Glance::new(vec![helper.clone()], None).is_without(Label::Helper("me")));
+        assert!(Glance::new(vec![helper], None).is_without(Label::Helper("m")));
     }
 }

@@ -51,8 +51,7 @@ fn of_stack(app: &App, docker: &Docker) -> Result<Vec<Container>> {
     Ok(found)
 }
 
-/// Starts a helper container from the image of the settings, or where that cannot be, from one of the stack. Whether the image is
-/// here is not asked first.
+/// Starts a helper container from the image of the settings, or where that cannot be, from one of the stack.
 pub(super) fn start_wanted(
     app: &App,
     docker: &Docker,
@@ -60,6 +59,10 @@ pub(super) fn start_wanted(
     labels: &[Label<'_>],
     mounts: &[Mounted],
 ) -> Result<Guard> {
+    if docker.is_known_to_lack(&app.config.helper_image) {
+        let image = other_image(app, docker, journal)?;
+        return start(app, docker, journal, image, labels, mounts).context(super::FAILED);
+    }
     let error = match docker.helper_container(labels, &app.config.helper_image, Data::Mounts(mounts)) {
         Err(error) => error,
         done => return done,

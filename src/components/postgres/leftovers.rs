@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::sql::{self, Leftover, Mark};
 use super::Psql;
 use crate::app::App;
+use crate::engine::Docker;
 use crate::report::log::Journal;
 
 /// Drops the staged and replaced databases that a restore which died has left.
@@ -40,24 +41,19 @@ pub(super) fn sweep(
     Ok(())
 }
 
-/// Clears what a restore that died has left, for a backup: the caller holds the lock that restores hold. Nothing is
-/// cleared while the live database is missing, since a staged one may be all that is left of it.
-pub fn clear(app: &App, journal: Journal) -> Result<()> {
-    let docker = app.docker()?;
-    let psql = Psql::live(app, &docker);
-    let live = &app.config.postgres_db;
-    let Some(maintenance) = sql::maintenance_databases(live)?.first() else {
-        return Ok(());
-    };
-    let output = psql.run(maintenance, "restore", sql::exists(live)? + &sql::sweep_list(live)?)?;
-    let Some(("t", list)) = output.split_once('\n') else {
-        return Ok(());
-    };
-    let left = sql::parse_leftovers(list)?;
-    if left.iter().any(|leftover| leftover.mark != Mark::Kept) {
-        if let Err(error) = sweep(&psql, maintenance, live, None, journal) {
-            journal.warning(&error.context("What an interrupted restore left could not be cleared"));
+/// Clears what restores that died have left, as `list` tells it ([`sql::sweep_list`]), while the live database is there: a
+/// staged one may be all that is left of it. The caller holds the lock that restores hold.
+pub fn clear(app: &App, docker: &Docker, list: &str, journal: Journal) {
+    let swept = sql::parse_leftovers(list).and_then(|left| {
+        let live = &app.config.postgres_db;
+        match sql::maintenance_databases(live)?.first() {
+            Some(maintenance) if left.iter().any(|leftover| leftover.mark != Mark::Kept) => {
+                sweep(&Psql::live(app, docker), maintenance, live, None, journal)
+            }
+            _ => Ok(()),
         }
+    });
+    if let Err(error) = swept {
+        journal.warning(&error.context("What an interrupted restore left could not be cleared"));
     }
-    Ok(())
 }

@@ -187,10 +187,6 @@ impl Component for Postgres {
             Err(error) => report.error("postgres", &error),
         }
     }
-
-    fn clear(&self, app: &App, journal: Journal) -> Result<()> {
-        leftovers::clear(app, journal)
-    }
 }
 
 /// A dump, what the manifest says of it, and its workflows.
@@ -262,9 +258,17 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
 }
 
 /// What a drill has to know of the live server beside the dump: the rights of its roles, n8n's migrations, and what it is like.
+/// Clears what killed restores have left there.
 fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
-    let scripts = [sql::roles(), sql::migrations(), sql::LIKENESS.to_owned()];
-    let [roles, migrations, likeness] = Psql::live(app, docker).run_each(&app.config.postgres_db, "facts", scripts)?;
+    let live = &app.config.postgres_db;
+    let scripts = [
+        sql::sweep_list(live)?,
+        sql::roles(),
+        sql::migrations(),
+        sql::LIKENESS.to_owned(),
+    ];
+    let [left, roles, migrations, likeness] = Psql::live(app, docker).run_each(live, "facts", scripts)?;
+    leftovers::clear(app, docker, &left, JOURNAL);
     let roles = sql::parse_roles(&roles)?.into_iter();
     let mut facts: Vec<_> = roles
         .map(|role| (format!("{ROLE_FACT}{}", role.name), role.rights()))

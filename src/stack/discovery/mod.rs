@@ -8,6 +8,7 @@ mod recall;
 mod values;
 
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -15,7 +16,7 @@ use anyhow::Result;
 use crate::app::App;
 use crate::config::{Found, Problem};
 use crate::engine::describe::Described;
-use crate::engine::Glance;
+use crate::engine::{Docker, Glance};
 use crate::store::Kind;
 
 pub use n8n::is_n8n_image;
@@ -54,13 +55,28 @@ pub fn is_n8n(container: &Described) -> bool {
 /// Has n8n's containers tell what the stack of the project consists of, and fills the settings with it that are not set.
 /// An engine that does not answer tells nothing; whoever needs it next says so.
 pub fn discover(app: &mut App) {
-    look(app);
+    fill(app, Docker::describe_all);
 }
 
-/// As [`discover`]. Gives all containers that there are.
+/// As [`discover`], for a run that reads: gives what there is, with the answer to whether the helper's image is here.
 pub fn look(app: &mut App) -> Option<Glance> {
+    let image = app.config.helper_image.clone();
+    let mut is_here = true;
+    let all = fill(app, |docker| {
+        thread::scope(|scope| {
+            let found = scope.spawn(|| docker.image(&image));
+            let all = docker.describe_all();
+            is_here = !matches!(found.join(), Ok(Ok(None)));
+            all
+        })
+    })?;
+    Some(Glance::new(all, (!is_here).then_some(image)))
+}
+
+/// Fills the settings with what all containers say, which `ask` gives.
+fn fill(app: &mut App, ask: impl FnOnce(&Docker) -> Result<Vec<Described>>) -> Option<Vec<Described>> {
     let begun = Instant::now();
-    let all = app.docker().and_then(|docker| Ok((docker.describe_all()?, docker)));
+    let all = app.docker().and_then(|docker| Ok((ask(&docker)?, docker)));
     let (all, docker) = match all {
         Ok(found) => found,
         Err(error) => {
@@ -80,7 +96,7 @@ pub fn look(app: &mut App) -> Option<Glance> {
     }
     let owner = app.owner();
     app.config.found.ours = all.iter().any(|container| container.is_ours(&owner));
-    Some(Glance::new(all))
+    Some(all)
 }
 
 /// As [`discover`], by what the newest recovery point remembers: for commands that ask no engine.

@@ -16,7 +16,7 @@ const TOLERANCE: i64 = 7;
 /// tried.
 const REUSE: (u32, u32) = (3, 31);
 /// How many parts the last program packs before the first trial: a shorter stream is packed sooner than tried.
-const WARMUP: u32 = 8;
+const WARMUP: u32 = 16;
 /// How many parts there are to a trial at least: to try all programs takes longer than to pack a part by the slowest.
 const PARTS_A_TRIAL: u32 = 4;
 /// How much two parts may differ and still get the same answer, as a share of their bytes.

@@ -250,8 +250,8 @@ impl Read for Joined {
                     Err(_) => return Ok(0),
                 },
             };
-            // A worker died with its part; what follows it must not close the gap.
-            let piece = place.recv().map_err(|_| io::Error::from(ErrorKind::UnexpectedEof))?;
+            // A worker died with its part, and tells why; what follows it must not close the gap.
+            let piece = place.recv().map_err(|_| io::Error::from(ErrorKind::BrokenPipe))?;
             if !piece.is_empty() {
                 self.place = Some(place);
                 let written = std::mem::replace(&mut self.current, io::Cursor::new(piece));

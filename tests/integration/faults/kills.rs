@@ -76,7 +76,7 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
             let next = assert_next_run_succeeds(&sandbox);
             for name in left {
                 next.assert_log_has(
-                    "backup-all",
+                    "backup-postgres",
                     &format!("WARN Dropped database {name} ({{}}) that an interrupted restore left"),
                 );
             }
