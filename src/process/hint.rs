@@ -37,7 +37,7 @@ pub fn hint_of(error: &Error) -> Option<&str> {
         causes.find_map(|cause| cause.get_ref()?.downcast_ref::<Hinted>())
     };
     if let Some(hinted) = error.downcast_ref::<Hinted>().or_else(within_io) {
-        return Some(&hinted.hint);
+        return Some(hinted.hint.as_str()).filter(|hint| !hint.is_empty());
     }
     if let Some(missing) = error.downcast_ref::<Missing>() {
         return Some(missing.hint);
@@ -92,5 +92,6 @@ mod tests {
             "Cannot unpack: no gzip; install gzip"
         );
         assert_eq!(explained(&anyhow!("nothing").context("known")), "known: nothing");
+        assert_eq!(hint_of(&Error::new(hinted("recalled", ""))), None);
     }
 }

@@ -98,6 +98,32 @@ fn a_dump_tells_its_workflows_without_docker() {
         &workflows(&sandbox, &["workflows", "20200101_000000"]),
         "There is no recovery point 20200101_000000",
     );
+    // A point of which only the environment file is there.
+    let (sets, env) = (sandbox.path("backups/sets"), sandbox.path("backups/env"));
+    fs::create_dir_all(&sets).unwrap();
+    fs::create_dir_all(&env).unwrap();
+    fs::write(env.join("env_20260101_000000.backup"), "A=1\n").unwrap();
+    let sum = sh("cd \"$1\" && sha256sum env/*", &[sandbox.path("backups").as_os_str()]);
+    let head =
+        "# n8n-backup recovery point 20260101_000000\n# tool: n8n-backup 0.1.0\n# begun: 2026-01-01T00:00:00+00:00\n\
+                # failed: postgres\n";
+    fs::write(sets.join("20260101_000000.sha256"), format!("{head}{sum}")).unwrap();
+    for command in ["workflows", "credentials"] {
+        fails(
+            &workflows(&sandbox, &[command, "20260101_000000"]),
+            "Recovery point 20260101_000000 holds no dump of the database",
+        );
+        fails(
+            &workflows(&sandbox, &[command]),
+            "There is no recovery point with a dump",
+        );
+    }
+    let to = sandbox.aside("none");
+    fails(
+        &workflows(&sandbox, &["workflows", "export", "20260101_000000", "--to", path(&to)]),
+        "holds no dump of the database",
+    );
+    assert!(!to.exists());
     // Names are not to do anything to a terminal.
     let odd = changed(
         &sandbox,

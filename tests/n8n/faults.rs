@@ -11,8 +11,9 @@ use crate::common::{assert_same, await_true, name, sh, Call, Gate, Outcome, Sand
 use crate::database::{assert_clean, change, is_running};
 
 const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
-/// The arguments of docker for the copy of a database, and for the exchange of one.
+/// The arguments of docker for the copy of a database, for its way out of the container, and for the exchange of one.
 const COPIES: &str = "*' copy /home/'*";
+const SENDS: &str = "*' cat /'*'/copy '*";
 const EXCHANGES: &str = "*' exec '*' exchange '*";
 
 /// A call of a script of a sandbox that has no `.env`.
@@ -36,7 +37,7 @@ fn enlarge(sandbox: &Sandbox) {
 fn held_copy(sandbox: &Sandbox) -> (PathBuf, Gate) {
     let gate = sandbox.gate();
     let script = format!(
-        "case \" $* \" in {COPIES}) \"$real\" \"$@\" | {{ head -c 1M; {}; cat; }}; exit ${{PIPESTATUS[0]}} ;; esac",
+        "case \" $* \" in {SENDS}) \"$real\" \"$@\" | {{ head -c 1M; {}; cat; }}; exit ${{PIPESTATUS[0]}} ;; esac",
         gate.wait()
     );
     (sandbox.stand_in_docker(&script), gate)
@@ -85,21 +86,25 @@ fn assert_next_backup_is_whole(sandbox: &Sandbox) {
 fn a_backup_that_is_cut_off_stalls_or_is_ended_leaves_no_file() {
     let sandbox = on_sqlite("sqlite-cut", "A=1", HOME);
     enlarge(&sandbox);
-    for bytes in [0, 1, 100, 4000, 1_000_000] {
-        case(&format!("backup-sqlite gets {bytes} bytes and exit code 0"), || {
+    let cuts = [0, 1, 100, 4000, 1_000_000].map(|bytes| (SENDS, bytes));
+    for (which, bytes) in [(COPIES, 0), (COPIES, 1), (COPIES, 100)].into_iter().chain(cuts) {
+        case(&format!("{which} gives {bytes} bytes and exit code 0"), || {
             let docker = sandbox.stand_in_docker(&format!(
-                "case \" $* \" in {COPIES}) \"$real\" \"$@\" | head -c {bytes}; exit 0 ;; esac"
+                "case \" $* \" in {which}) \"$real\" \"$@\" | head -c {bytes}; exit 0 ;; esac"
             ));
             assert_no_file(&sandbox, &call(&sandbox, "backup-sqlite").path_first(&docker).run());
         });
     }
-    case("a copy that says all is well and then fails", || {
-        let docker = sandbox.stand_in_docker(&format!("case \" $* \" in {COPIES}) \"$real\" \"$@\"; exit 7 ;; esac"));
-        assert_no_file(&sandbox, &call(&sandbox, "backup-sqlite").path_first(&docker).run());
-    });
+    for which in [COPIES, SENDS] {
+        case(&format!("{which} says all is well and then fails"), || {
+            let docker =
+                sandbox.stand_in_docker(&format!("case \" $* \" in {which}) \"$real\" \"$@\"; exit 7 ;; esac"));
+            assert_no_file(&sandbox, &call(&sandbox, "backup-sqlite").path_first(&docker).run());
+        });
+    }
     case("a client that stands still in the middle of the copy", || {
         let docker = sandbox.stand_in_docker(&format!(
-            "case \" $* \" in {COPIES}) \"$real\" \"$@\" | {{ head -c 300000; sleep 60; }}; exit 0 ;; esac"
+            "case \" $* \" in {SENDS}) \"$real\" \"$@\" | {{ head -c 300000; sleep 60; }}; exit 0 ;; esac"
         ));
         let backup = call(&sandbox, "backup-all")
             .path_first(&docker)
@@ -161,7 +166,7 @@ fn a_backup_that_is_cut_off_stalls_or_is_ended_leaves_no_file() {
         stopped.await_that("the middle of the copy", |_| gate.is_reached());
         stopped.signal("STOP");
         gate.open();
-        let backup = call(&sandbox, "backup-all").env("BACKUP_STALL_SECONDS", "2").run();
+        let backup = call(&sandbox, "backup-all").env("BACKUP_STALL_SECONDS", "8").run();
         let waits = format!("Waiting for the run that works on sqlite (PID: {})", stopped.pid());
         assert!(backup.code == Some(1) && backup.stdout.contains(&waits), "{backup}");
         assert!(backup.stdout.contains("3/4 succeeded"), "{backup}");
@@ -445,6 +450,12 @@ fn what_is_no_sound_database_of_n8n_is_refused_and_leaves_no_file() {
     ));
     refused("is damaged", "60");
     sandbox.in_n8n(&format!("cat /tmp/good >{FILE}"));
+    // What only the proof of the copy finds.
+    sandbox.sql(
+        "create table broken (a check (a > 0)); pragma ignore_check_constraints = on; insert into broken values (-1)",
+    );
+    refused("CHECK constraint failed in broken", "60");
+    sandbox.sql("drop table broken");
     // Somebody writes and does not end; readers wait in this mode.
     sandbox.docker(&[
         "exec",

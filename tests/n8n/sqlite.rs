@@ -150,7 +150,10 @@ fn a_real_n8n_on_sqlite_is_backed_up_drilled_lost_restored_and_moved_to_postgres
     // At rest, so that nothing is written between a backup and the comparison; and as the version before left it.
     sandbox.docker(&["stop", &sandbox.n8n()]);
     let migrated = older(&sandbox);
-    sandbox.locked("backup-all", &[]).assert_success();
+    sql(&sandbox, "UPDATE workflow_entity SET description = 'of another one'");
+    let backup = sandbox.locked("backup-all", &[]);
+    backup.assert_success();
+    assert_says(&backup, &["Since the last backup: 1 workflow changed"]);
     let rehearsal = long(&sandbox, "rehearse-update", &[n8n_image()]);
     rehearsal.assert_success();
     assert_says(
@@ -174,10 +177,12 @@ fn a_real_n8n_on_sqlite_is_backed_up_drilled_lost_restored_and_moved_to_postgres
 /// A backup while n8n answers ten calls a second, of which none may fail.
 fn backed_up_under_load(sandbox: &Sandbox) {
     sandbox.docker(&["exec", "-d", &sandbox.n8n(), "node", "-e", CALLER]);
-    for _ in 0..3 {
+    for round in 0..3 {
         let backup = sandbox.locked("backup-all", &[]);
         backup.assert_success();
         assert_says(&backup, &["(4/4)"]);
+        let told = backup.stdout.contains("Since the last backup: no workflow changed");
+        assert_eq!(told, round > 0, "{backup}");
     }
     sandbox.in_n8n("touch /tmp/stop");
     let calls = || sandbox.in_n8n("cat /tmp/calls 2>/dev/null || true");

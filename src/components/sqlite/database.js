@@ -59,9 +59,8 @@ async function open(file, readOnly, wait) {
 }
 
 // What a database holds, once it is proven to be sound.
-async function inspect(file, wait, journal) {
+async function inspect(file, wait, more = async () => ({})) {
   const db = await open(file, false, wait);
-  if (journal === 'wal') await db.all('PRAGMA journal_mode = WAL');
   const faults = (await db.all('PRAGMA integrity_check(3)')).map((row) => Object.values(row)[0]);
   if (faults.length !== 1 || faults[0] !== 'ok') {
     throw Object.assign(new Error(`the integrity check found: ${faults.join('; ')}`), { errcode: 11 });
@@ -70,8 +69,25 @@ async function inspect(file, wait, journal) {
   const names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
   for (const { name } of await db.all(names)) tables[name] = await db.value(`SELECT count(*) FROM ${named(name)}`);
   const version = await db.value('SELECT sqlite_version()');
+  const found = { length: fs.statSync(file).size, version, tables, ...(await more(db)) };
   await db.close();
-  return { length: fs.statSync(file).size, version, tables };
+  return found;
+}
+
+// What tells a workflow from what it was at the last backup: by its ID a number for its contents, in hexadecimal, and its name.
+async function workflows(db) {
+  const { createHash } = require('crypto');
+  const contents = [...JSON_COLUMNS.slice(0, 3), 'pinData', 'nodeGroups', 'description', 'name', 'active', 'isArchived'];
+  const found = {};
+  for (const table of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'])) {
+    // Together they may be much larger than the memory.
+    for (const { id } of await db.all(`SELECT id FROM ${named(table)}`)) {
+      const [row] = await db.all(`SELECT * FROM ${named(table)} WHERE id = ?`, [id]);
+      const text = JSON.stringify(contents.map((column) => row[column] ?? null));
+      found[id] = [createHash('sha256').update(text).digest('hex').slice(0, 16), String(row.name)];
+    }
+  }
+  return { workflows: found };
 }
 
 // The tables whose names end so and that have these columns.
@@ -162,8 +178,17 @@ const verbs = {
     await db.run('PRAGMA synchronous = OFF');
     await db.run(`VACUUM INTO ${quoted(copy)}`);
     await db.close();
-    const found = { journal, ...(await inspect(copy, wait, journal)) };
-    fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify(found)}\n`);
+    if (journal === 'wal') {
+      const made = await open(copy, false, wait);
+      await made.all('PRAGMA journal_mode = WAL');
+      await made.close();
+    }
+    fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify({ path: copy, journal, length: fs.statSync(copy).size })}\n`);
+  },
+
+  // Proves a copy while it is sent.
+  async prove(copy, wait) {
+    fs.writeFileSync(path.join(path.dirname(copy), 'contents'), `${JSON.stringify(await inspect(copy, wait, workflows))}\n`);
   },
 
   async examine(file, wait) {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{ensure, Context as _, Result};
 
-use self::node::{Contents, Node};
+use self::node::{explained, Contents, Copying, Node};
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
 use super::{ALLOW_PLAIN, DEACTIVATE, KEEP_OLD, YES};
@@ -159,9 +159,26 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
 fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
     let app = node.app;
     let name = format!(".n8n-backup-sqlite-{}", app.owner());
-    let (mut chain, contents, stream) = node.copy(app.chain(), file, &name)?;
+    let Copying {
+        mut chain,
+        journal,
+        stream,
+        contents,
+    } = node.copy(app.chain(), file, &name)?;
     // What is read from now on holds all that the copy names.
     run.snapshot.take();
+    if journal != "wal" {
+        JOURNAL.warn(format_args!(
+            "The database is in the journal mode {journal}: n8n cannot write while it is copied. n8n 2 uses WAL by itself; n8n 1 does with \
+             DB_SQLITE_POOL_SIZE=2"
+        ));
+    }
+    let target = app.target(Kind::Sqlite, run.stamp);
+    let packed = Packed::start(&target, &mut chain, stream, sqlite::Scanner::default(), JOURNAL)?;
+    let finished = chain.finish().map_err(|error| explained(error, file))?;
+    let (partial, bytes, scanner, sha256) = packed.get(&finished)?;
+    scanner.finish()?;
+    let contents = contents.get(&finished)?;
     let table = format!("{}workflow_entity", app.config.found.table_prefix);
     ensure!(
         contents.tables.iter().any(|(name, _)| *name == table),
@@ -170,26 +187,19 @@ fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
             "n8n makes its tables when it starts; DB_SQLITE_DATABASE and N8N_USER_FOLDER of its container say where the database is"
         )
     );
-    if contents.journal != "wal" {
-        JOURNAL.warn(format_args!(
-            "The database is in the journal mode {}: n8n cannot write while it is copied. n8n 2 uses WAL by itself; n8n 1 does with \
-             DB_SQLITE_POOL_SIZE=2",
-            contents.journal
-        ));
-    }
-    let target = app.target(Kind::Sqlite, run.stamp);
-    let packed = Packed::start(&target, &mut chain, stream, sqlite::Scanner::default(), JOURNAL)?;
-    let (partial, bytes, scanner, sha256) = packed.get(&chain.finish()?)?;
-    scanner.finish()?;
     let entry = publish(&app.config, partial, bytes)?;
-    Ok(Backup::of(Kind::Sqlite, entry, sha256, facts(&contents)))
+    let facts = facts(&contents, &journal);
+    Ok(Backup {
+        workflows: contents.workflows,
+        ..Backup::of(Kind::Sqlite, entry, sha256, facts)
+    })
 }
 
 /// What a recovery point's manifest says of a database.
-fn facts(contents: &Contents) -> Vec<(String, String)> {
+fn facts(contents: &Contents, journal: &str) -> Vec<(String, String)> {
     let mut facts = vec![
         ("sqlite.version".to_owned(), contents.version.clone()),
-        ("sqlite.journal".to_owned(), contents.journal.clone()),
+        ("sqlite.journal".to_owned(), journal.to_owned()),
         ("sqlite.bytes".to_owned(), contents.length.to_string()),
         ("sqlite.tables".to_owned(), contents.tables.len().to_string()),
         ("sqlite.rows".to_owned(), contents.rows().to_string()),

@@ -1,6 +1,6 @@
 //! The program that reads and proves a database: by Node.js of n8n's image, in n8n's container or one that we made.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -12,7 +12,9 @@ use crate::app::App;
 use crate::components::drill::Migrations;
 use crate::engine::{Docker, Exec};
 use crate::formats::json::Json;
-use crate::process::{hinted, Chain, Count, Failed, Input, Observer, BLOCK};
+use crate::formats::n8n::Digests;
+use crate::formats::text::ascii;
+use crate::process::{hinted, Chain, ChildInput, ChildOutput, Count, Failed, Input, Observer, Pending, BLOCK};
 use crate::stream::read::read;
 
 const RUN: &str = include_str!("run.sh");
@@ -24,8 +26,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(60);
 const PLAIN_NODE: [(&str, &str); 2] = [("NODE_OPTIONS", ""), ("NODE_NO_WARNINGS", "1")];
 /// Names and numbers of tables; names of files.
 const MAX_ANSWER: usize = 256 << 20;
-/// What stands behind the bytes of a copy.
-const END: &[u8] = b"end\n";
+/// What the program waits for with a copy, until that was sent.
+const TAKEN: &[u8] = b"taken\n";
 
 /// What was found in a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Contents {
     pub version: String,
     /// The rows of each table.
     pub tables: Vec<(String, u64)>,
+    /// What the next backup's workflows are compared with; none where it is no copy.
+    pub workflows: Option<Digests>,
 }
 
 impl Contents {
@@ -51,6 +55,10 @@ impl Contents {
             tables: tables
                 .map(|(name, rows)| Some((name.clone(), number(rows)?)))
                 .collect::<Option<_>>()?,
+            workflows: match json.get("workflows") {
+                Some(found) => Some(digests(found)?),
+                None => None,
+            },
         })
     }
 
@@ -58,6 +66,15 @@ impl Contents {
     pub fn rows(&self) -> u64 {
         self.tables.iter().fold(0, |sum, (_, rows)| sum.saturating_add(*rows))
     }
+}
+
+fn digests(json: &Json) -> Option<Digests> {
+    let entry = |(id, told): &(String, Json)| {
+        let [digest, name] = told.items() else { return None };
+        let digest = u64::from_str_radix(digest.as_str()?, 16).ok()?;
+        Some((ascii(id), (digest, ascii(name.as_str()?))))
+    };
+    json.fields().iter().map(entry).collect::<Option<_>>().map(Digests)
 }
 
 fn number(json: &Json) -> Option<u64> {
@@ -193,45 +210,56 @@ impl Node<'_> {
         Ok(names.filter_map(Json::as_str).map(str::to_owned).collect())
     }
 
-    /// Copies the database as it is at one moment. The copy is proven in there, and removed however this ends. Gives what is
-    /// in it, and its bytes; they come to an end only where all of them were there.
-    pub fn copy(
-        &self,
-        mut chain: Chain,
-        file: &str,
-        name: &str,
-    ) -> Result<(Chain, Contents, impl Read + Send + 'static)> {
-        let (_, stream) = chain.stream("node", self.command("copy", file, &[name]), Input::Leash)?;
+    /// Copies the database as it is at one moment. The copy is proven in there while it is sent, and removed however this ends.
+    pub fn copy(&self, mut chain: Chain, file: &str, name: &str) -> Result<Copying> {
+        let (stdin, stdout) = chain.spawn("node", self.command("copy", file, &[name]), Input::Piped)?;
         let (send, begun) = mpsc::channel();
-        chain.task("waiting for the copy", move |clock| {
-            let mut stream = BufReader::with_capacity(BLOCK, stream);
-            loop {
+        let contents = chain.task("waiting for the copy", move |clock| {
+            let mut stdout = BufReader::with_capacity(BLOCK, stdout);
+            let mut line = || loop {
                 let mut line = Vec::new();
-                stream.by_ref().take(MAX_ANSWER as u64).read_until(b'\n', &mut line)?;
+                stdout.by_ref().take(MAX_ANSWER as u64).read_until(b'\n', &mut line)?;
                 clock.tick();
                 match line.as_slice() {
-                    // The chain tells why.
-                    [] => return Ok(()),
+                    // The program tells why.
+                    [] => {
+                        return Err(io::Error::new(ErrorKind::BrokenPipe, "the copy was not proven to its end").into())
+                    }
                     b"\n" => {}
                     line => {
                         let json = std::str::from_utf8(line).map_err(Error::new).and_then(Json::parse);
-                        let contents = json.ok().as_ref().and_then(Contents::of);
-                        let contents = contents.context("what node says of the copy is not understood")?;
-                        let left = contents.length;
-                        // Nobody waits for it where the chain was given up.
-                        let _ = send.send((contents, Whole { stream, left }));
-                        return Ok(());
+                        let told = json.and_then(|json| {
+                            let contents = Contents::of(&json).context("it tells of no length")?;
+                            let path = json.get("path").and_then(Json::as_str).unwrap_or_default().to_owned();
+                            Ok((path, contents))
+                        });
+                        return told.context("what node says of the copy is not understood");
                     }
                 }
-            }
+            };
+            // Nobody waits for it where the chain was given up.
+            let _ = send.send(line()?);
+            line().map(|(_, contents)| contents)
         });
-        match begun.recv() {
-            Ok((contents, stream)) => Ok((chain, contents, stream)),
-            Err(_) => Err(match chain.finish() {
+        let Ok((path, found)) = begun.recv() else {
+            return Err(match chain.finish() {
                 Ok(_) => anyhow!("node ended before it had made a copy"),
                 Err(error) => explained(error, file),
-            }),
-        }
+            });
+        };
+        // Not by docker cp, though that takes half the time: meanwhile the engine answers nobody who asks for the container.
+        let command = self.docker.exec_leashed(self.container, &[], &["cat", &path]);
+        let (_, copy) = chain.stream("docker exec cat", command, Input::Leash)?;
+        Ok(Copying {
+            chain,
+            journal: found.journal,
+            stream: Whole {
+                copy,
+                left: found.length,
+                stdin,
+            },
+            contents,
+        })
     }
 
     /// Unpacks a backup into a new file of the container.
@@ -259,34 +287,47 @@ impl Node<'_> {
     }
 }
 
-/// The bytes of a copy, which are an error where they end too early.
-struct Whole<R> {
-    stream: R,
+/// A copy that is being sent.
+pub struct Copying {
+    pub chain: Chain,
+    /// How the database keeps what was not committed.
+    pub journal: String,
+    /// The bytes of the copy. They come to an end only where all of them were there.
+    pub stream: Whole<ChildOutput>,
+    /// What is in it, once it is proven.
+    pub contents: Pending<Contents>,
+}
+
+/// The bytes of a copy, which are an error where they end too early. Tells the program in the container when they are here.
+pub struct Whole<R> {
+    copy: R,
     left: u64,
+    stdin: Option<ChildInput>,
 }
 
 impl<R: Read> Read for Whole<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left > 0 {
-            let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-            let read = self.stream.read(&mut buffer[..room])?;
-            if read == 0 && room > 0 {
-                return Err(io::Error::other("the copy was cut off"));
+        let n = self.copy.read(buffer)?;
+        let cut_off = n == 0 && self.left > 0 && !buffer.is_empty();
+        self.left = match self.left.checked_sub(n as u64) {
+            Some(left) if !cut_off => left,
+            // What ended it tells more, if anything does.
+            _ => {
+                let text = "the copy was cut off, or is too long";
+                return Err(io::Error::new(ErrorKind::BrokenPipe, text));
             }
-            self.left -= read as u64;
-            return Ok(read);
+        };
+        if n == 0 && !buffer.is_empty() {
+            if let Some(mut stdin) = self.stdin.take() {
+                stdin.write_all(TAKEN)?;
+            }
         }
-        let mut rest = Vec::new();
-        self.stream.by_ref().take(64).read_to_end(&mut rest)?;
-        match rest == END {
-            true => Ok(0),
-            false => Err(io::Error::other("the copy has no end")),
-        }
+        Ok(n)
     }
 }
 
 /// What stood against it, by the exit status of the program, and what to do.
-fn explained(error: Error, file: &str) -> Error {
+pub fn explained(error: Error, file: &str) -> Error {
     let status = error.downcast_ref::<Failed>().and_then(|failed| failed.status?.code());
     let (what, hint) = match status {
         Some(65) => (
@@ -314,22 +355,16 @@ fn explained(error: Error, file: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn read_all(text: &[u8], left: u64) -> io::Result<Vec<u8>> {
-        let mut all = Vec::new();
-        Whole { stream: text, left }.read_to_end(&mut all).map(|_| all)
-    }
-
     #[test]
     fn a_copy_ends_where_all_of_it_was_there() {
-        assert_eq!(read_all(b"abcend\n", 3).unwrap(), b"abc");
-        for (text, left) in [
-            (&b"ab"[..], 3),
-            (b"abc", 3),
-            (b"abcen", 3),
-            (b"abcdend\n", 3),
-            (b"abcend\n.", 3),
-        ] {
-            assert!(read_all(text, left).is_err(), "{text:?}");
+        let read = |copy: &[u8], left: u64| {
+            let mut all = Vec::new();
+            let stdin = None;
+            Whole { copy, left, stdin }.read_to_end(&mut all).map(|_| all)
+        };
+        assert_eq!(read(b"abc", 3).unwrap(), b"abc");
+        for (text, left) in [(&b"ab"[..], 3), (b"", 1), (b"abcd", 3)] {
+            assert!(read(text, left).is_err(), "{text:?}");
         }
     }
 
@@ -339,6 +374,10 @@ mod tests {
         let contents = Contents::of(&Json::parse(text).unwrap()).unwrap();
         assert_eq!((contents.length, contents.rows()), (4096, 3));
         assert_eq!(contents.tables, [("a b".to_owned(), 3), ("c".to_owned(), 0)]);
+        assert_eq!(contents.workflows, None);
         assert!(Contents::of(&Json::parse("{}").unwrap()).is_none());
+        let text = r#"{"length":1,"workflows":{"w\n1":["00000000000000ff","A\tb"]}}"#;
+        let told = Contents::of(&Json::parse(text).unwrap()).unwrap().workflows.unwrap();
+        assert_eq!(told.text(), "w\\n1\t00000000000000ff\tA\\tb\n");
     }
 }

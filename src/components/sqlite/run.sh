@@ -1,7 +1,8 @@
 # shellcheck shell=sh
 # Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and what else the verb takes; for
-# `copy` the name of the directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there may be much to
-# do, then a line of JSON; of a copy also the file, and the line `end`. A copy is removed whatever happens.
+# `copy` the name of the directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there
+# may be much to do, then a line of JSON. Of a copy a line tells where it is; then it is proven, and another line tells what is in it. It
+# is there until a line comes on standard input, and removed whatever happens.
 set -u
 umask 077
 export NODE_NO_WARNINGS=1
@@ -27,29 +28,31 @@ end() {
   clean
 }
 trap 'end; exit 143' TERM HUP INT
-(read -r _; kill -TERM $$) <&3 >/dev/null 2>&1 &
+(read -r _ || kill -TERM $$) <&3 >/dev/null 2>&1 &
 leash=$!
 # What a run that was killed has left.
 clean
 (while sleep 5 >/dev/null 2>&1 3<&-; do echo; done) 3<&- &
 alive=$!
-node -e "$program" -- "$verb" "$file" "$wait" "$@" 3<&- &
-child=$!
-wait "$child"
-status=$?
-child=''
-kill "$alive" 2>/dev/null
-wait "$alive" 2>/dev/null
-alive=''
+run() {
+  node -e "$program" -- "$@" 3<&- &
+  child=$!
+  wait "$child"
+  status=$?
+  child=''
+}
+run "$verb" "$file" "$wait" "$@"
 if [ "$verb" = copy ] && [ "$status" -eq 0 ]; then
   for dir in "$first/$name" "$second/$name"; do
     [ -e "$dir/header" ] || continue
-    cat -- "$dir/header" "$dir/copy" 3<&- &
-    child=$!
-    wait "$child"
-    status=$?
-    child=''
-    [ "$status" -ne 0 ] || echo end
+    cat -- "$dir/header"
+    run prove "$dir/copy" "$wait"
+    [ "$status" -eq 0 ] || break
+    kill "$alive" 2>/dev/null
+    wait "$alive" 2>/dev/null
+    alive=''
+    cat -- "$dir/contents"
+    wait "$leash"
     break
   done
 fi
