@@ -1,8 +1,10 @@
 //! What the engine says of every container at once, for the discovery of a stack.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 
 use super::container::OURS;
 use super::dialect::{absent, engine_error};
@@ -180,6 +182,11 @@ fn ports(bindings: &Json) -> Vec<(u16, u16)> {
     found
 }
 
+/// How long the engine may take to tell of all containers, before it is asked for each.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many questions are asked at the same time then.
+const AT_ONCE: usize = 8;
+
 impl Docker {
     /// Every container of the engine, also those that do not run. One that is removed meanwhile is left out.
     pub fn describe_all(&self) -> Result<Vec<Described>> {
@@ -189,7 +196,39 @@ impl Docker {
         }
         let ids = listed.text();
         let ids: Vec<&str> = ids.lines().filter(|id| !id.is_empty()).collect();
-        self.describe(&ids)
+        let brief = self.clone().with_stall(self.stall.min(PATIENCE));
+        let begun = Instant::now();
+        match brief.describe(&ids) {
+            Err(error) if begun.elapsed() >= brief.stall && ids.len() > 1 => brief.describe_each(&ids, error),
+            done => done,
+        }
+    }
+
+    /// Those of these containers that the engine tells of when it is asked for each alone. While one is locked, as by a
+    /// `docker cp` that somebody has stopped, it answers no question that names that one.
+    fn describe_each(&self, ids: &[&str], error: Error) -> Result<Vec<Described>> {
+        let parts = ids.chunks(ids.len().div_ceil(AT_ONCE));
+        let all: Vec<Described> = thread::scope(|scope| {
+            let ask = |part: &[&str]| -> Vec<Described> {
+                let each = part.iter().filter_map(|id| match self.describe(&[id]) {
+                    Ok(found) => Some(found),
+                    Err(error) => {
+                        log::trace!("container {id} is passed over: {error:#}");
+                        None
+                    }
+                });
+                each.flatten().collect()
+            };
+            let asked: Vec<_> = parts.map(|part| scope.spawn(move || ask(part))).collect();
+            asked
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_default())
+                .collect()
+        });
+        match all.is_empty() {
+            true => Err(error),
+            false => Ok(all),
+        }
     }
 
     /// Those of these containers that there are.

@@ -116,8 +116,10 @@ impl Docker {
 
     /// Runs a short docker command, whatever its exit code.
     fn query(&self, args: &[&str]) -> Result<Output> {
-        self.answer("docker", self.command(args), None)
-            .context("Docker engine does not answer")
+        self.answer("docker", self.command(args), None).context(hinted(
+            "Docker engine does not answer",
+            "see whether the daemon runs: systemctl status docker",
+        ))
     }
 
     /// Runs a docker command with little output, called `name` in messages, whatever its exit code.

@@ -99,6 +99,21 @@ fn a_client_that_truncates_and_exits_zero_is_not_believed() {
             });
         }
     }
+    case("an engine that tells nothing of a container of somebody else", || {
+        // As while somebody has stopped a docker cp of it, which would stop the neighbours of this test, too.
+        let foreign = sandbox.container("foreign");
+        sandbox.run_idle(&foreign, "/data");
+        let id = sandbox.docker(&["inspect", "--format", "{{.Id}}", &foreign]);
+        let silent = format!("case \" $* \" in *' inspect '*{}*) exec sleep 60;; esac", id.trim());
+        let outcome = sandbox
+            .call("backup-all")
+            .env("BACKUP_STALL_SECONDS", "6")
+            .path_first(&docker_stand_in(&sandbox, &silent))
+            .run();
+        outcome.assert_success();
+        assert_backups_whole(&sandbox);
+        super::clear_backups(&sandbox);
+    });
     case("a dump that says all is well and then fails", || {
         let stand_in = docker_stand_in(&sandbox, "case \"$*\" in *pg_dump*) \"$docker\" \"$@\"; exit 7;; esac");
         let outcome = sandbox.call("backup-postgres").path_first(&stand_in).run();
