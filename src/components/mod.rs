@@ -11,6 +11,7 @@ mod n8n_data;
 pub mod n8n_image;
 pub mod n8n_proof;
 mod postgres;
+mod put;
 mod redis;
 mod run;
 mod sqlite;
@@ -36,8 +37,9 @@ use crate::store::{Entry, Kind};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
+pub use put::{How, Put};
 pub use run::BackupRun;
-pub use tables::{put_rows, read_backup, read_tables, How, Put};
+pub use tables::{put_rows, read_backup, read_tables};
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.

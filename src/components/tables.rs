@@ -2,39 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{ensure, Result};
+use anyhow::Result;
 
+use super::put::{Put, Unless};
 use super::{postgres, sqlite};
 use crate::app::App;
-use crate::formats::pg_dump::TableName;
-use crate::process::{hinted, Observer};
+use crate::process::Observer;
 use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
 use crate::stream::read::observe;
-
-/// What becomes of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// They are new: one whose key is there is an error.
-    Insert,
-    /// Those whose key is not there are inserted.
-    InsertMissing,
-    /// Those whose key is there are set to the values given; the others are left out.
-    Update,
-}
-
-/// Rows for a table.
-#[derive(Clone, Debug)]
-pub struct Put {
-    pub table: TableName,
-    pub how: How,
-    pub columns: Vec<String>,
-    /// A value, or NULL, for each column.
-    pub rows: Vec<Vec<Option<String>>>,
-}
-
-/// A column that must not be true of the row with an ID: the table, the column, the ID.
-pub type Unless<'a> = (&'a TableName, &'a str, &'a str);
 
 /// Leads a backup of the database past `observer`, and gives it back: a dump as it is, of another kind the tables whose names
 /// end with one of `names`.
@@ -71,19 +47,4 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
         Kind::Sqlite => sqlite::tables::put_rows(app, puts, unless),
         _ => postgres::put_rows(app, puts, unless),
     }
-}
-
-/// Refuses rows with columns that the live database lacks.
-pub(super) fn lacking(columns: &[String]) -> Result<()> {
-    ensure!(
-        columns.is_empty(),
-        hinted(
-            format!(
-                "The live database lacks columns that are in the backup: {}",
-                columns.join(", ")
-            ),
-            "its n8n is older than the one that was backed up: update it first"
-        )
-    );
-    Ok(())
 }

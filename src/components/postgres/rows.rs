@@ -7,7 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{sql, Psql};
 use crate::app::App;
-use crate::components::tables::{lacking as refuse_lacking, How, Put, Unless};
+use crate::components::put::{lacking as refuse_lacking, How, Put, Unless};
 use crate::formats::pg_dump::TableName;
 
 /// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row

@@ -8,7 +8,7 @@ use super::node::Node;
 use super::{database, Reader, SETTING};
 use crate::app::App;
 use crate::components::n8n_image;
-use crate::components::tables::{lacking, How, Put, Unless};
+use crate::components::put::{lacking, How, Put, Unless};
 use crate::engine::{ContainerSpec, Data, Label, DATA_MOUNT};
 use crate::formats::json::Json;
 use crate::process::{hinted, Observer};

@@ -1,0 +1,45 @@
+//! Rows that are put into a live database.
+
+use anyhow::{ensure, Result};
+
+use crate::formats::pg_dump::TableName;
+use crate::process::hinted;
+
+/// What becomes of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// They are new: one whose key is there is an error.
+    Insert,
+    /// Those whose key is not there are inserted.
+    InsertMissing,
+    /// Those whose key is there are set to the values given; the others are left out.
+    Update,
+}
+
+/// Rows for a table.
+#[derive(Clone, Debug)]
+pub struct Put {
+    pub table: TableName,
+    pub how: How,
+    pub columns: Vec<String>,
+    /// A value, or NULL, for each column.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// A column that must not be true of the row with an ID: the table, the column, the ID.
+pub type Unless<'a> = (&'a TableName, &'a str, &'a str);
+
+/// Refuses rows with columns that the live database lacks.
+pub(super) fn lacking(columns: &[String]) -> Result<()> {
+    ensure!(
+        columns.is_empty(),
+        hinted(
+            format!(
+                "The live database lacks columns that are in the backup: {}",
+                columns.join(", ")
+            ),
+            "its n8n is older than the one that was backed up: update it first"
+        )
+    );
+    Ok(())
+}
