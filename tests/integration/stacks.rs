@@ -1,5 +1,7 @@
 //! The shapes of stacks that people run: each is backed up, tested and brought back without a setting.
 
+mod servers;
+
 use std::fs;
 
 use crate::common::compose::{stand_in_image, strict_redis_image, N8N_IMAGE, STRICT_REDIS_IMAGE};

@@ -10,6 +10,8 @@ pub(super) struct Layout {
     /// Redis 7 and later keep the append-only file in a directory of this name.
     pub(super) append_dir: Option<String>,
     pub(super) databases: String,
+    /// The modules that are loaded from files, each with its arguments.
+    pub(super) modules: Vec<Vec<String>>,
 }
 
 impl Layout {
@@ -23,19 +25,22 @@ impl Layout {
             append_file: or("appendfilename", "appendonly.aof"),
             append_dir: value("appenddirname"),
             databases: or("databases", "16"),
+            modules: Vec::new(),
         }
     }
 
     /// From the arguments of a server that cannot be asked.
     pub(super) fn of_arguments(arguments: &[String]) -> Self {
-        Self::new(|name| {
+        let layout = Self::new(|name| {
             let option = format!("--{name}");
             arguments
                 .windows(2)
                 .rev()
                 .find(|pair| pair[0].eq_ignore_ascii_case(&option))
                 .map(|pair| pair[1].clone())
-        })
+        });
+        let modules = modules_of(arguments);
+        Self { modules, ..layout }
     }
 
     /// The entries of the directory that hold data.
@@ -45,19 +50,33 @@ impl Layout {
     }
 }
 
+/// The modules that the arguments of a server have it load.
+pub(super) fn modules_of(arguments: &[String]) -> Vec<Vec<String>> {
+    let options = arguments.split(|argument| argument.eq_ignore_ascii_case("--loadmodule"));
+    let values = |words: &[String]| {
+        words
+            .iter()
+            .take_while(|word| !word.starts_with("--"))
+            .cloned()
+            .collect()
+    };
+    options.skip(1).map(values).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_server_that_cannot_be_asked_is_known_by_its_arguments() {
-        let arguments: Vec<String> = "redis-server --port 6386 --APPENDONLY yes --dbfilename n8n.rdb"
+        let arguments: Vec<String> = "redis-server --port 6386 --APPENDONLY yes --dbfilename n8n.rdb --loadmodule /m/a.so 1 2 --save 60 1 --loadmodule /m/b.so"
             .split(' ')
             .map(str::to_owned)
             .collect();
         let layout = Layout::of_arguments(&arguments);
         assert_eq!((layout.dir.as_str(), layout.snapshot.as_str()), ("/data", "n8n.rdb"));
         assert!(layout.append_only);
+        assert_eq!(layout.modules, [vec!["/m/a.so", "1", "2"], vec!["/m/b.so"]]);
         assert_eq!(layout.names(), ["n8n.rdb", "appendonly.aof", "appendonlydir"]);
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::layout::Layout;
-use super::replies::{checked_keys, queue_script, value_of, Keys, CHECKER};
+use super::layout::{modules_of, Layout};
+use super::replies::{checked_keys, modules, queue_script, value_of, Keys, CHECKER};
 use super::server::Redis;
 use super::verify;
 use crate::app::App;
@@ -242,17 +242,27 @@ impl Plan<'_> {
             "databases",
         ];
         let commands = names.map(|name| format!("CONFIG GET {name}"));
-        let replies = live.ask(&commands.each_ref().map(String::as_str))?;
+        let mut commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        commands.push("MODULE LIST");
+        let replies = live.ask(&commands)?;
         let values: BTreeMap<&str, String> = names
             .into_iter()
             .zip(&replies)
             .filter_map(|(name, reply)| Some((name, value_of(reply, name)?.to_owned())))
             .collect();
+        let arguments = self.docker.arguments(name)?;
         if values.contains_key("dir") {
-            return Ok(Layout::new(|name| values.get(name).cloned()));
+            // Before Redis 7, a module is listed without its file.
+            let listed = modules(replies.last().map_or("", String::as_str));
+            let modules = if listed.is_empty() {
+                modules_of(&arguments)
+            } else {
+                listed
+            };
+            let layout = Layout::new(|name| values.get(name).cloned());
+            return Ok(Layout { modules, ..layout });
         }
         // CONFIG is renamed or denied. A configuration file may say anything; to guess would be to restore past the live data.
-        let arguments = self.docker.arguments(name)?;
         ensure!(
             arguments.iter().all(|argument| !argument.ends_with(".conf")),
             "Redis in {name} does not say where it keeps its data (CONFIG GET is denied), and has a configuration file: allow CONFIG \
@@ -394,6 +404,11 @@ impl Plan<'_> {
         ]);
         if let Some(name) = &layout.append_dir {
             argv.extend(["--appenddirname", name]);
+        }
+        // What they have stored, only they can load.
+        for module in &layout.modules {
+            argv.push("--loadmodule");
+            argv.extend(module.iter().map(String::as_str));
         }
         let how = Exec {
             detached: true,
