@@ -1,5 +1,7 @@
 //! What every command works with: the settings, the project's `backups/`, and the programs that are found on demand.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Result};
@@ -31,6 +33,8 @@ pub struct App {
     pub store: Store,
     /// What the engine has said of all containers, for a run that only reads.
     pub glance: Option<Glance>,
+    /// The socket of PostgreSQL does not let its role in: it is asked by TCP.
+    pub postgres_by_tcp: Arc<AtomicBool>,
 }
 
 impl App {
@@ -41,6 +45,7 @@ impl App {
             config,
             store,
             glance: None,
+            postgres_by_tcp: Arc::default(),
         }
     }
 

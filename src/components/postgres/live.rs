@@ -15,12 +15,7 @@ pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Resul
     let application = sql::application_name("read", &config.postgres_db);
     let target = format!(
         "--dbname={}",
-        sql::conninfo(
-            &config.postgres_user,
-            &config.postgres_db,
-            config.postgres_port,
-            &application
-        )?
+        Psql::live(app, &docker).target(&config.postgres_db, &application)?
     );
     let tables: Vec<String> = names.iter().map(|name| format!("--table=*.*{name}")).collect();
     let mut argv = vec!["pg_dump", "--no-password", &target];

@@ -17,6 +17,7 @@ mod load;
 mod loader;
 mod messages;
 mod probe;
+mod psql;
 mod restore;
 mod rows;
 mod scratch;
@@ -24,7 +25,6 @@ mod sql;
 mod trust;
 
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,17 +32,17 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use self::executions::LeftOut;
 pub use self::live::read_tables;
-use self::messages::Messages;
+use self::psql::{turns_to_tcp, Psql};
 pub use self::rows::put_rows;
 use super::drill::{DrillEnv, Drilled};
 use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan};
 use super::{ALLOW_PLAIN, CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, LISTENS_AFTER, RESTART_N8N, TRUST_DUMP, YES};
 use crate::app::App;
 use crate::cli::Row;
-use crate::engine::{Docker, Exec};
+use crate::engine::Docker;
 use crate::formats::n8n::Digests;
 use crate::formats::pg_dump;
-use crate::process::{self, hinted, Chain, Input};
+use crate::process::{hinted, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::manifest::Point;
@@ -53,8 +53,6 @@ use crate::stream::read::observe;
 const JOURNAL: Journal = Journal::new("backup-postgres");
 /// How the facts of a point begin that tell what a role may do.
 const ROLE_FACT: &str = "postgres.role.";
-/// Scripts are UTF-8; a dump says for itself what it is.
-const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
 
 /// Finds a program of PostgreSQL, and has it log in where its container asks for a password
 /// (`POSTGRES_INITDB_ARGS=--auth=scram-sha-256`): with the one that the image was given, which stays in there. A password file of
@@ -202,12 +200,7 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     };
     let target = format!(
         "--dbname={}",
-        sql::conninfo(
-            &config.postgres_user,
-            &config.postgres_db,
-            config.postgres_port,
-            &application
-        )?
+        Psql::live(app, docker).target(&config.postgres_db, &application)?
     );
     let mut chain = app.chain();
     // A table of dead rows gives nothing for as long as it is read.
@@ -297,7 +290,11 @@ fn once_started<T>(app: &App, docker: &Docker, journal: Journal, task: impl Fn()
         Err(error) => error,
         done => return done,
     };
-    let Some(patience) = patience(&format!("{error:#}"), app.config.stall) else {
+    let text = format!("{error:#}");
+    if turns_to_tcp(app, &text) {
+        return task();
+    }
+    let Some(patience) = patience(&text, app.config.stall) else {
         return Err(error);
     };
     journal.info("PostgreSQL is starting, waiting for it");
@@ -405,142 +402,4 @@ fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
         .and_then(pg_dump::Summary::whole)
-}
-
-/// A server in its container, for scripts of SQL.
-struct Psql<'a> {
-    docker: &'a Docker,
-    app: &'a App,
-    container: &'a str,
-    user: &'a str,
-}
-
-impl<'a> Psql<'a> {
-    /// The server of the stack.
-    fn live(app: &'a App, docker: &'a Docker) -> Self {
-        Self {
-            docker,
-            app,
-            container: &app.config.postgres_container,
-            user: &app.config.postgres_user,
-        }
-    }
-
-    /// Runs a script in `database` and gives its output. `task` marks the session.
-    fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
-        self.run_in(self.app.chain(), database, task, script)
-    }
-
-    /// Runs scripts in one session, which is quicker than a session for each, and gives the output of each.
-    fn run_each<const N: usize>(&self, database: &str, task: &str, scripts: [String; N]) -> Result<[String; N]> {
-        let output = self.run(database, task, scripts.join(sql::SEPARATE))?;
-        sql::separated(&output)
-    }
-
-    /// As [`Psql::run`], for what may take the server long: no stall is a stall while the session works.
-    ///
-    /// # Errors
-    /// As [`Psql::run`].
-    fn run_long(&self, database: &str, task: &str, script: String) -> Result<String> {
-        let chain = self.app.chain();
-        chain.pulse(self.works(database, task)?);
-        self.run_in(chain, database, task, script)
-    }
-
-    /// Asks the server, on a connection of its own to `database`, whether the sessions of `task` work.
-    ///
-    /// # Errors
-    /// None that a valid setting could cause.
-    fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
-        let script = sql::works(&sql::application_name(task, &self.app.config.postgres_db))?;
-        Ok(self.asks(database, script))
-    }
-
-    /// Asks, on a connection of its own to `database`, a question that is answered by `t` or `f`.
-    fn asks(&self, database: &str, script: String) -> impl Fn() -> bool + Send + 'static {
-        let (docker, app) = (self.docker.clone(), self.app.clone());
-        let (container, user, database) = (self.container.to_owned(), self.user.to_owned(), database.to_owned());
-        move || {
-            let psql = Psql {
-                docker: &docker,
-                app: &app,
-                container: &container,
-                user: &user,
-            };
-            psql.run(&database, "pulse", script.clone())
-                .is_ok_and(|output| output.trim() == "t")
-        }
-    }
-
-    fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
-        let command = self.command(database, task)?;
-        let output = process::output_of(chain, "psql", command, Some(script.into_bytes()))?;
-        if !output.success {
-            let code = output
-                .code
-                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
-            let text = match output.code {
-                Some(messages::SCRIPT_FAILED) => {
-                    let mut messages = Messages::default();
-                    output.stderr_lines().for_each(|line| messages.take(line));
-                    messages.text()
-                }
-                // The engine's client says why, or psql that there is no connection.
-                _ => output.stderr,
-            };
-            return Err(anyhow!("psql: {text} ({code})"));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// psql on `database`, with a script on its standard input.
-    fn command(&self, database: &str, task: &str) -> Result<Command> {
-        let how = Exec {
-            interactive: true,
-            env: &UTF8,
-            ..Exec::default()
-        };
-        self.psql(database, task, |argv| self.docker.exec(self.container, how, argv))
-    }
-
-    /// psql on `database`, with a dump on its standard input. Its messages come with its output, for [`messages`].
-    fn loader(&self, database: &str, task: &str) -> Result<Command> {
-        self.psql(database, task, |argv| {
-            let merged = [&["sh", "-c", "exec \"$@\" 2>&1", "sh"], argv].concat();
-            self.docker.exec_wide(self.container, &UTF8, &merged)
-        })
-    }
-
-    fn psql(&self, database: &str, task: &str, exec: impl FnOnce(&[&str]) -> Command) -> Result<Command> {
-        let config = &self.app.config;
-        let application = sql::application_name(task, &config.postgres_db);
-        let is_live = self.container == config.postgres_container;
-        let port = if is_live {
-            config.postgres_port
-        } else {
-            Some(scratch::PORT)
-        };
-        let target = sql::conninfo(self.user, database, port, &application)?;
-        let mut argv = vec!["psql"];
-        argv.extend(messages::FLAGS);
-        argv.extend(sql::PSQL_FLAGS);
-        argv.push(&target);
-        Ok(exec(&logged_in(&argv)))
-    }
-
-    /// Runs `scripts` in the first database of `candidates` that lets us in, and gives that database and the outputs.
-    fn run_in_reachable<const N: usize>(
-        &self,
-        candidates: &[&'static str],
-        scripts: [String; N],
-    ) -> Result<(&'static str, [String; N])> {
-        let mut reason = None;
-        for database in candidates.iter().copied() {
-            match self.run_each(database, "restore", scripts.clone()) {
-                Ok(output) => return Ok((database, output)),
-                Err(error) => reason = Some(error),
-            }
-        }
-        Err(reason.unwrap_or_else(|| anyhow!("no database to connect to"))).context("Cannot connect to PostgreSQL")
-    }
 }

@@ -89,7 +89,7 @@ const FAILED: &str = "cannot make a cluster: ";
 /// none but ours can reach it. Parallel workers would want more shared memory than a container has.
 ///
 /// What it says of an error quotes rows, and docker keeps it on disk until the container is gone.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 15] = [
     "port=5432",
     "fsync=off",
     "synchronous_commit=off",
@@ -105,6 +105,8 @@ const SETTINGS: [&str; 14] = [
     "log_statement=none",
     // Jobs that came with the data do not run. A server without these extensions keeps the values, and no more.
     "cron.launch_active_jobs=off",
+    // The database of the drill: pg_cron can be created in the one of this name alone.
+    "cron.database_name=n8n_backup_drill",
     "timescaledb.max_background_workers=0",
 ];
 

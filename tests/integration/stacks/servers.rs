@@ -75,3 +75,80 @@ fn a_redis_that_listens_by_tls_alone_and_has_a_module_comes_back() {
     full_circle(&sandbox, 5, &held, &|| drop(redis(&["flushall"])));
     assert!(redis(&["config", "get", "appendonly"]).contains("yes"));
 }
+
+#[test]
+fn a_role_that_owns_the_database_logs_in_by_tcp_where_the_socket_lets_nobody_in() {
+    let sandbox = bare("shape-peer");
+    let postgres = POSTGRES
+        .replace("POSTGRES_USER: root, POSTGRES_DB: flows, SEED: '1', ", "")
+        .replace("    shm_size", "    command: ['postgres', '-p', '5433']\n    shm_size");
+    let environment = "DB_TYPE=postgresdb, DB_POSTGRESDB_HOST=database, DB_POSTGRESDB_PORT=5433, \
+                       DB_POSTGRESDB_DATABASE=flows, DB_POSTGRESDB_USER=app, 'DB_POSTGRESDB_PASSWORD=its own'";
+    sandbox.compose_file(&format!("{postgres}{}", n8n("n8n", "start", environment, HOME)));
+    sandbox.compose(&["up", "-d"]);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let psql = |user: &str, database: &str, sql: &str| {
+        let target = format!("postgresql://{user}:its%20own@127.0.0.1:5433/{database}");
+        let mut command = Command::new("docker");
+        command.args([
+            "exec",
+            &sandbox.container("postgres"),
+            "psql",
+            "-XAtq",
+            &target,
+            "-c",
+            sql,
+        ]);
+        String::from_utf8(output(command).stdout).unwrap()
+    };
+    await_true("PostgreSQL does not answer", || {
+        psql("n8n", "postgres", "SELECT 1") == "1\n"
+    });
+    psql("n8n", "postgres", "CREATE ROLE app LOGIN PASSWORD 'its own'");
+    psql("n8n", "postgres", "CREATE DATABASE flows OWNER app");
+    psql(
+        "app",
+        "flows",
+        "CREATE TABLE workflow_entity AS SELECT generate_series(1, 5) AS id; CREATE TABLE migrations AS SELECT 1 AS id",
+    );
+    let rules =
+        "printf 'local all all peer\\nhost all n8n 127.0.0.1/32 trust\\nhost all all 127.0.0.1/32 scram-sha-256\\n' \
+                 >\"$PGDATA/pg_hba.conf\"; kill -HUP 1";
+    sandbox.docker(&["exec", &sandbox.container("postgres"), "sh", "-c", rules]);
+    await_true("the server does not read its rules again", || {
+        let mut psql = Command::new("docker");
+        psql.args([
+            "exec",
+            &sandbox.container("postgres"),
+            "psql",
+            "-wp",
+            "5433",
+            "-U",
+            "n8n",
+            "-c",
+            "",
+        ]);
+        !output(psql).status.success()
+    });
+
+    let outcome = binary(&sandbox, &["setup"]);
+    assert!(outcome.stdout.contains("app"), "{outcome}");
+    run(&sandbox, "backup-postgres", &[]).assert_success();
+    let dump = sandbox.backup("postgres").display().to_string();
+    let outcome = run(&sandbox, "restore-postgres", &["--yes", &dump]);
+    outcome.assert_error("PostgreSQL user app may not restore: {}");
+    assert!(outcome.log.contains("ALTER ROLE \"app\" CREATEDB;"), "{outcome}");
+    outcome.assert_never_says("its own");
+
+    psql("n8n", "postgres", "ALTER ROLE app CREATEDB");
+    let held = || {
+        psql(
+            "app",
+            "flows",
+            "SELECT id, tableowner FROM workflow_entity, pg_tables WHERE schemaname = 'public' ORDER BY 1, 2",
+        )
+    };
+    full_circle(&sandbox, 4, &held, &|| {
+        drop(psql("app", "flows", "DELETE FROM workflow_entity WHERE id > 2"))
+    });
+}

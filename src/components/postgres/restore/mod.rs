@@ -111,8 +111,13 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     );
     ensure!(
         server.may_restore(),
-        "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
-        config.postgres_user
+        hinted(
+            format_args!(
+                "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
+                config.postgres_user
+            ),
+            server.how_to_allow(&config.postgres_user, live)?
+        )
     );
     let missing_roles = match trusted {
         true => sql::parse_names(&missing_roles)?,

@@ -42,6 +42,18 @@ impl Server {
     pub fn may_restore(&self) -> bool {
         self.superuser || (self.createdb && (self.owns || !self.exists))
     }
+
+    /// What a superuser does so that `user` may.
+    pub fn how_to_allow(&self, user: &str, live: &str) -> Result<String> {
+        let (user, live) = (ident(user)?, ident(live)?);
+        let createdb = (!self.createdb).then(|| format!("ALTER ROLE {user} CREATEDB;"));
+        let owner = (self.exists && !self.owns).then(|| format!("ALTER DATABASE {live} OWNER TO {user};"));
+        let statements: Vec<String> = createdb.into_iter().chain(owner).collect();
+        Ok(format!(
+            "have a superuser run {} or set BACKUP_POSTGRES_USER in .env to a superuser",
+            statements.join(" ")
+        ))
+    }
 }
 
 /// Asks for the server's version, the user's powers and the live database's size. Read by [`parse_server`]. No field may
@@ -102,7 +114,7 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
     UNION ALL SELECT 'extension', x FROM unnest(ARRAY[{list}]::text[]) x
     WHERE x IS NOT NULL AND NOT EXISTS (SELECT FROM pg_available_extensions a WHERE a.name::text = x)
     UNION ALL SELECT 'bound', x FROM unnest(ARRAY[{list}]::text[]) x
-    WHERE x = 'pg_cron' AND current_setting('cron.database_name', true) = {live}
+    WHERE x = 'pg_cron' AND (SELECT setting FROM pg_settings WHERE name = 'cron.database_name') = {live}
 ) b ORDER BY 1;
 ",
         live = name_literal(live)?

@@ -1,0 +1,187 @@
+//! psql in the container of a server.
+
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use anyhow::{anyhow, Context as _, Result};
+
+use super::messages::{self, Messages};
+use super::{logged_in, scratch, sql};
+use crate::app::App;
+use crate::engine::{Docker, Exec};
+use crate::process::{self, Chain};
+
+/// Scripts are UTF-8; a dump says for itself what it is.
+const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
+
+/// A server in its container, for scripts of SQL.
+pub(super) struct Psql<'a> {
+    pub(super) docker: &'a Docker,
+    pub(super) app: &'a App,
+    pub(super) container: &'a str,
+    pub(super) user: &'a str,
+}
+
+impl<'a> Psql<'a> {
+    /// The server of the stack.
+    pub(super) fn live(app: &'a App, docker: &'a Docker) -> Self {
+        Self {
+            docker,
+            app,
+            container: &app.config.postgres_container,
+            user: &app.config.postgres_user,
+        }
+    }
+
+    /// Runs a script in `database` and gives its output. `task` marks the session.
+    pub(super) fn run(&self, database: &str, task: &str, script: String) -> Result<String> {
+        self.run_in(self.app.chain(), database, task, script)
+    }
+
+    /// Runs scripts in one session, which is quicker than a session for each, and gives the output of each.
+    pub(super) fn run_each<const N: usize>(
+        &self,
+        database: &str,
+        task: &str,
+        scripts: [String; N],
+    ) -> Result<[String; N]> {
+        let output = self.run(database, task, scripts.join(sql::SEPARATE))?;
+        sql::separated(&output)
+    }
+
+    /// As [`Psql::run`], for what may take the server long: no stall is a stall while the session works.
+    ///
+    /// # Errors
+    /// As [`Psql::run`].
+    pub(super) fn run_long(&self, database: &str, task: &str, script: String) -> Result<String> {
+        let chain = self.app.chain();
+        chain.pulse(self.works(database, task)?);
+        self.run_in(chain, database, task, script)
+    }
+
+    /// Asks the server, on a connection of its own to `database`, whether the sessions of `task` work.
+    ///
+    /// # Errors
+    /// None that a valid setting could cause.
+    pub(super) fn works(&self, database: &str, task: &str) -> Result<impl Fn() -> bool + Send + 'static> {
+        let script = sql::works(&sql::application_name(task, &self.app.config.postgres_db))?;
+        Ok(self.asks(database, script))
+    }
+
+    /// Asks, on a connection of its own to `database`, a question that is answered by `t` or `f`.
+    pub(super) fn asks(&self, database: &str, script: String) -> impl Fn() -> bool + Send + 'static {
+        let (docker, app) = (self.docker.clone(), self.app.clone());
+        let (container, user, database) = (self.container.to_owned(), self.user.to_owned(), database.to_owned());
+        move || {
+            let psql = Psql {
+                docker: &docker,
+                app: &app,
+                container: &container,
+                user: &user,
+            };
+            psql.run(&database, "pulse", script.clone())
+                .is_ok_and(|output| output.trim() == "t")
+        }
+    }
+
+    pub(super) fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
+        let command = self.command(database, task)?;
+        let mut output = process::output_of(chain, "psql", command, Some(script.clone().into_bytes()))?;
+        if !output.success && self.is_live() && turns_to_tcp(self.app, &output.stderr) {
+            let command = self.command(database, task)?;
+            output = process::output_of(self.app.chain(), "psql", command, Some(script.into_bytes()))?;
+        }
+        if !output.success {
+            let code = output
+                .code
+                .map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+            let text = match output.code {
+                Some(messages::SCRIPT_FAILED) => {
+                    let mut messages = Messages::default();
+                    output.stderr_lines().for_each(|line| messages.take(line));
+                    messages.text()
+                }
+                // The engine's client says why, or psql that there is no connection.
+                _ => output.stderr,
+            };
+            return Err(anyhow!("psql: {text} ({code})"));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.container == self.app.config.postgres_container
+    }
+
+    /// Where a client in the container finds `database`, and as whom.
+    pub(super) fn target(&self, database: &str, application: &str) -> Result<String> {
+        let port = match self.is_live() {
+            true => self.app.config.postgres_port,
+            false => Some(scratch::PORT),
+        };
+        let target = sql::conninfo(self.user, database, port, application)?;
+        Ok(
+            match self.is_live() && self.app.postgres_by_tcp.load(Ordering::Relaxed) {
+                true => format!("{target} host=127.0.0.1"),
+                false => target,
+            },
+        )
+    }
+
+    /// psql on `database`, with a script on its standard input.
+    pub(super) fn command(&self, database: &str, task: &str) -> Result<Command> {
+        let how = Exec {
+            interactive: true,
+            env: &UTF8,
+            ..Exec::default()
+        };
+        self.psql(database, task, |argv| self.docker.exec(self.container, how, argv))
+    }
+
+    /// psql on `database`, with a dump on its standard input. Its messages come with its output, for [`messages`].
+    pub(super) fn loader(&self, database: &str, task: &str) -> Result<Command> {
+        self.psql(database, task, |argv| {
+            let merged = [&["sh", "-c", "exec \"$@\" 2>&1", "sh"], argv].concat();
+            self.docker.exec_wide(self.container, &UTF8, &merged)
+        })
+    }
+
+    pub(super) fn psql(&self, database: &str, task: &str, exec: impl FnOnce(&[&str]) -> Command) -> Result<Command> {
+        let application = sql::application_name(task, &self.app.config.postgres_db);
+        let target = self.target(database, &application)?;
+        let mut argv = vec!["psql"];
+        argv.extend(messages::FLAGS);
+        argv.extend(sql::PSQL_FLAGS);
+        argv.push(&target);
+        Ok(exec(&logged_in(&argv)))
+    }
+
+    /// Runs `scripts` in the first database of `candidates` that lets us in, and gives that database and the outputs.
+    pub(super) fn run_in_reachable<const N: usize>(
+        &self,
+        candidates: &[&'static str],
+        scripts: [String; N],
+    ) -> Result<(&'static str, [String; N])> {
+        let mut reason = None;
+        for database in candidates.iter().copied() {
+            match self.run_each(database, "restore", scripts.clone()) {
+                Ok(output) => return Ok((database, output)),
+                Err(error) => reason = Some(error),
+            }
+        }
+        Err(reason.unwrap_or_else(|| anyhow!("no database to connect to"))).context("Cannot connect to PostgreSQL")
+    }
+}
+
+/// Whether a login failed because the socket of the live server lets a role in by the name of the operating system's user
+/// alone, or not at all. From then on that server is asked by TCP, as n8n does.
+pub(super) fn turns_to_tcp(app: &App, failure: &str) -> bool {
+    const REFUSED: [&str; 2] = [
+        "Peer authentication failed",
+        "no pg_hba.conf entry for host \"[local]\"",
+    ];
+    let is_refused = REFUSED.iter().any(|text| failure.contains(text));
+    // Another thread may have found it out first.
+    app.postgres_by_tcp.fetch_or(is_refused, Ordering::Relaxed);
+    is_refused
+}
