@@ -6,6 +6,7 @@ use super::sql::Server;
 use crate::components::RestoreOptions;
 use crate::config::Config;
 use crate::formats::pg_dump;
+use crate::process::hinted;
 use crate::report::log::Journal;
 
 /// Refuses what stands against a restore, and warns of what stays with the database that is replaced: each by its kind and
@@ -21,6 +22,13 @@ pub(super) fn check_extras(extras: &[(String, String)], config: &Config, journal
                 "The dump needs the extension {name}, which the server in {} does not have: take an image that has it",
                 config.postgres_container
             ),
+            "rights" => bail!(hinted(
+                format_args!(
+                    "The dump needs the extension {name}, which only a superuser may create, and PostgreSQL user {} is none",
+                    config.postgres_user
+                ),
+                "set BACKUP_POSTGRES_USER in .env to a superuser (on Supabase supabase_admin), and BACKUP_POSTGRES_PASSWORD"
+            )),
             "bound" => bail!(
                 "The dump needs the extension {name}, which can be created in database {live} alone, so that it cannot be loaded \
                  beside it: restore the dump by psql, into an empty database {live}"

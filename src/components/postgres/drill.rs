@@ -50,6 +50,12 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         JOURNAL.warn(executions::WARNING);
     }
     load::check_statements(&summary)?;
+    if summary.extensions.iter().any(|extension| extension == "pg_cron") {
+        JOURNAL.warn(
+            "The database has pg_cron, which can be created in a database of its name alone: restore-postgres cannot load the \
+             dump beside the live database; restore it by psql, into an empty database",
+        );
+    }
     check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
     let image = match &env.postgres_image {

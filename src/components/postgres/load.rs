@@ -57,6 +57,16 @@ pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
             BY_PSQL
         ));
     }
+    let is_hypertable = |(table, rows): &(TableName, u64)| {
+        *rows > 0 && table.schema == "_timescaledb_catalog" && table.name == "hypertable"
+    };
+    if summary.copies.iter().any(is_hypertable) {
+        bail!(hinted(
+            "The dump holds hypertables of TimescaleDB, which are loaded only between its functions timescaledb_pre_restore \
+             and timescaledb_post_restore",
+            BY_PSQL
+        ));
+    }
     if !summary.tables.is_empty() && summary.copies.is_empty() && summary.inserts == 0 {
         bail!(hinted(
             "The dump holds tables and no rows (pg_dump --schema-only)",
@@ -329,6 +339,21 @@ mod tests {
         // Two that could be meant prove nothing, none proves that it is missing.
         assert!(differences(&summary, &[count("stra\u{df}e", 2), count("stra\u{e4}e", 1)]).is_empty());
         assert_eq!(differences(&summary, &[count("strase", 3)]).len(), 2);
+    }
+
+    #[test]
+    fn a_dump_with_hypertables_is_not_loaded() {
+        let mut summary = pg_dump::Summary::default();
+        let hypertable = TableName {
+            schema: "_timescaledb_catalog".to_owned(),
+            name: "hypertable".to_owned(),
+        };
+        // The extension alone, as in every database of TimescaleDB's image.
+        summary.copies.push((hypertable, 0));
+        check_statements(&summary).unwrap();
+        summary.copies[0].1 = 1;
+        let error = check_statements(&summary).unwrap_err();
+        assert!(format!("{error:#}").contains("timescaledb_pre_restore"), "{error:#}");
     }
 
     #[test]

@@ -460,6 +460,18 @@ fn roles_that_are_missing_or_weak_are_told() {
             assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
         },
     );
+    case("an extension that only a superuser may create", || {
+        sandbox.psql("CREATE EXTENSION pg_stat_statements; CREATE EXTENSION pgcrypto");
+        let dump = dump_of(&sandbox);
+        restore(&sandbox, &dump).assert_error(
+            "The dump needs the extension pg_stat_statements, which only a superuser may create, and PostgreSQL user owner is none",
+        );
+        assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        sandbox.psql("DROP EXTENSION pg_stat_statements");
+        let dump = dump_of(&sandbox);
+        restore(&sandbox, &dump).assert_success();
+        sandbox.psql("DROP EXTENSION pgcrypto");
+    });
     case("a setting that only a superuser may give", || {
         sandbox
             .psql("ALTER DATABASE n8n SET log_min_duration_statement = 1000; ALTER DATABASE n8n SET work_mem = '7MB'");

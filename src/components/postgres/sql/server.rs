@@ -96,8 +96,9 @@ pub fn parse_server(output: &str) -> Result<Server> {
 
 /// Asks what stands in the way of a restore with `extensions`: lines of kind and hex name. Read by [`parse_named`].
 /// `prepared`: a prepared transaction, with which the swap will fail. `subscription`: it stays with the old database, which
-/// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `bound`: an extension
-/// that can be created in a database of the live one's name only.
+/// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `rights`: an
+/// extension that only a superuser may create, which the user is not (supautils lets others create some). `bound`: an
+/// extension that can be created in a database of the live one's name only.
 pub fn blockers(live: &str, extensions: &[String]) -> Result<String> {
     let mut list = String::from("NULL");
     for extension in extensions {
@@ -113,6 +114,13 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
     WHERE d.datname = {live}
     UNION ALL SELECT 'extension', x FROM unnest(ARRAY[{list}]::text[]) x
     WHERE x IS NOT NULL AND NOT EXISTS (SELECT FROM pg_available_extensions a WHERE a.name::text = x)
+    UNION ALL SELECT 'rights', x FROM unnest(ARRAY[{list}]::text[]) x
+    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+        AND x <> ALL (string_to_array(replace(coalesce(
+            (SELECT setting FROM pg_settings WHERE name = 'supautils.privileged_extensions'), ''), ' ', ''), ','))
+        AND EXISTS (SELECT FROM pg_available_extension_versions v JOIN pg_available_extensions a
+            ON a.name = v.name AND a.default_version = v.version
+            WHERE v.name::text = x AND v.superuser AND to_jsonb(v)->>'trusted' IS DISTINCT FROM 'true')
     UNION ALL SELECT 'bound', x FROM unnest(ARRAY[{list}]::text[]) x
     WHERE x = 'pg_cron' AND (SELECT setting FROM pg_settings WHERE name = 'cron.database_name') = {live}
 ) b ORDER BY 1;
