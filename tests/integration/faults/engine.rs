@@ -108,7 +108,7 @@ fn a_client_that_truncates_and_exits_zero_is_not_believed() {
         let outcome = sandbox
             .call("backup-all")
             .env("BACKUP_STALL_SECONDS", "6")
-            .path_first(&docker_stand_in(&sandbox, &silent))
+            .path_first(docker_stand_in(&sandbox, &silent))
             .run();
         outcome.assert_success();
         assert_backups_whole(&sandbox);
