@@ -1,5 +1,7 @@
 //! Whether a dump fits the server, before anything is loaded.
 
+use std::path::Path;
+
 use anyhow::{bail, ensure, Result};
 
 use super::sql::Server;
@@ -29,10 +31,6 @@ pub(super) fn check_extras(extras: &[(String, String)], config: &Config, journal
                 ),
                 "set BACKUP_POSTGRES_USER in .env to a superuser (on Supabase supabase_admin), and BACKUP_POSTGRES_PASSWORD"
             )),
-            "bound" => bail!(
-                "The dump needs the extension {name}, which can be created in database {live} alone, so that it cannot be loaded \
-                 beside it: restore the dump by psql, into an empty database {live}"
-            ),
             "slot" => journal.warn(format_args!(
                 "The replication slot {name} goes with the database that is replaced"
             )),
@@ -42,6 +40,16 @@ pub(super) fn check_extras(extras: &[(String, String)], config: &Config, journal
         }
     }
     Ok(())
+}
+
+/// Says how what a restore leaves out of a dump with pg_cron comes back.
+pub(super) fn warn_of_pg_cron(config: &Config, file: &Path, journal: Journal) {
+    let live = &config.postgres_db;
+    journal.warn(format_args!(
+        "pg_cron and its jobs are left out, since it can be created in a database called {live} alone: afterwards create the \
+         extension there, and schedule the jobs again, which stand after COPY cron.job in {}",
+        file.display()
+    ));
 }
 
 /// Warns where the dump is of a newer server.

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use anyhow::{ensure, Result};
 
-use super::load::Privileges;
 use super::scratch::{self, psql, LOCALE_FACT, MAINTENANCE};
 use super::sql::{self, CountKind};
 use super::{executions, facts, load, recorded_roles, verify, Psql};
@@ -50,12 +49,6 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         JOURNAL.warn(executions::WARNING);
     }
     load::check_statements(&summary)?;
-    if summary.extensions.iter().any(|extension| extension == "pg_cron") {
-        JOURNAL.warn(
-            "The database has pg_cron, which can be created in a database of its name alone: restore-postgres cannot load the \
-             dump beside the live database; restore it by psql, into an empty database",
-        );
-    }
     check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
     let image = match &env.postgres_image {
@@ -101,9 +94,8 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         DATABASE,
         file,
         &summary,
-        version,
         sql::knows_restrict(&psql_version),
-        Privileges::Kept,
+        load::strip(version),
     )
     .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))
     .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;

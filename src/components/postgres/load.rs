@@ -20,15 +20,6 @@ use crate::stream::read::read;
 /// What to do with a dump that is not loaded here.
 const BY_PSQL: &str = "restore it by psql itself, after a look at it";
 
-/// What becomes of the lines of a dump that say what belongs to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Privileges {
-    /// They hold.
-    Kept,
-    /// All belongs to the role that loads.
-    LeftOut,
-}
-
 /// Refuses what must not reach psql.
 pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
     if summary.creates_database {
@@ -76,8 +67,17 @@ pub fn check_statements(summary: &pg_dump::Summary) -> Result<()> {
     Ok(())
 }
 
-/// Streams the dump into `database`, which is empty and of a server of `version` (`server_version_num`). `restrict` says
-/// whether psql can be told to take no meta-command. `summary` is what the file held when it was verified.
+/// What a server of `version` (`server_version_num`) does not take.
+pub fn strip(version: u32) -> Strip {
+    Strip {
+        restrict: true,
+        settings: unknown_settings(version),
+        ..Strip::default()
+    }
+}
+
+/// Streams the dump, without what `strip` takes, into `database`, which is empty. `restrict` says whether psql can be told
+/// to take no meta-command. `summary` is what the file held when it was verified.
 ///
 /// # Errors
 /// `Database restore failed`, and why.
@@ -86,16 +86,10 @@ pub fn load(
     database: &str,
     file: &Path,
     summary: &pg_dump::Summary,
-    version: u32,
     restrict: bool,
-    privileges: Privileges,
+    strip: Strip,
 ) -> Result<()> {
     let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
-    let strip = Strip {
-        restrict: true,
-        settings: unknown_settings(version),
-        privileges: privileges == Privileges::LeftOut,
-    };
     let token = if restrict { Some(token()?) } else { None };
     let prelude = sql::load_prelude(token.as_deref());
     let epilogue = sql::load_epilogue(&marker, token.as_deref())?;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use super::bytes::find;
+use super::bytes::{count_newlines, find};
 use super::lexer::{Lexer, Stop, MAX_TEXT};
 use super::Summary;
 
@@ -20,6 +20,8 @@ pub struct Strip {
     pub settings: Vec<String>,
     /// The lines, as pg_dump writes them, that say what belongs to whom and who may do what with it.
     pub privileges: bool,
+    /// The extension pg_cron with its jobs, which can be created in the live database alone.
+    pub pg_cron: bool,
 }
 
 impl Strip {
@@ -36,6 +38,19 @@ impl Strip {
                 .any(|name| is(format!("SET {name} = ").as_bytes(), b";"))
             || self.privileges && is_about_privileges(line)
     }
+}
+
+/// Whether a statement that begins with this line is about pg_cron, as pg_dump writes them.
+fn is_about_pg_cron(line: &[u8]) -> bool {
+    const BEGINS: [&[u8]; 4] = [
+        b"CREATE EXTENSION IF NOT EXISTS pg_cron ",
+        b"COMMENT ON EXTENSION pg_cron ",
+        b"COPY cron.",
+        b"SELECT pg_catalog.setval('cron.",
+    ];
+    let holds = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
+    BEGINS.iter().any(|begin| line.starts_with(begin))
+        || is_about_privileges(line.trim_ascii_end()) && (holds(b" cron.") || holds(b" SCHEMA cron "))
 }
 
 /// Whether a line is one statement that gives something to an owner, or privileges on it.
@@ -62,6 +77,8 @@ pub struct Filter {
     strip: Strip,
     /// The beginning of a line that may have to be left out.
     line: Vec<u8>,
+    /// The statement that is read, with its data, is left out.
+    leaving: bool,
 }
 
 impl Filter {
@@ -71,6 +88,7 @@ impl Filter {
             lexer: Lexer::new(true),
             strip,
             line: Vec::new(),
+            leaving: false,
         }
     }
 
@@ -86,7 +104,10 @@ impl Filter {
         while !rest.is_empty() {
             if self.line.is_empty() && !self.lexer.begins_line(0) {
                 let (read, after) = rest.split_at(self.lexer.read(rest, Stop::Line)?);
-                pass(read, out)?;
+                match self.leaving {
+                    true => pass_newlines(read, out)?,
+                    false => pass(read, out)?,
+                }
                 rest = after;
                 continue;
             }
@@ -111,14 +132,19 @@ impl Filter {
     }
 
     fn pass_line(&mut self, out: &mut impl Write) -> Result<()> {
-        if !self.strip.takes(&self.line) {
-            pass(&self.line, out)?;
-        } else if self.line.ends_with(b"\n") {
-            pass(b"\n", out)?;
+        let is_pg_cron = self.strip.pg_cron && is_about_pg_cron(&self.line);
+        self.leaving = is_pg_cron && !self.lexer.begins_line(0);
+        match is_pg_cron || self.strip.takes(&self.line) {
+            true => pass_newlines(&self.line, out)?,
+            false => pass(&self.line, out)?,
         }
         self.line.clear();
         Ok(())
     }
+}
+
+fn pass_newlines(bytes: &[u8], out: &mut impl Write) -> Result<()> {
+    pass(&vec![b'\n'; count_newlines(bytes) as usize], out)
 }
 
 fn pass(bytes: &[u8], out: &mut impl Write) -> Result<()> {
@@ -128,6 +154,45 @@ fn pass(bytes: &[u8], out: &mut impl Write) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pg_cron_is_left_out_with_its_jobs_wherever_the_dump_is_cut() {
+        let kept = [
+            "CREATE TABLE t (a text);\n",
+            "COPY t (a) FROM stdin;\nCOPY cron.job (a)\n\\.\n\n",
+        ];
+        let left = [
+            "CREATE EXTENSION IF NOT EXISTS pg_cron WITH SCHEMA pg_catalog;\n",
+            "COMMENT ON EXTENSION pg_cron IS 'Job scheduler';\n",
+            "COPY cron.job (jobid, command) FROM stdin;\n1\tSELECT 1;\n2\tVACUUM\n\\.\n",
+            "SELECT pg_catalog.setval('cron.jobid_seq', 2, true);\n",
+            "GRANT USAGE ON SCHEMA cron TO app;\n",
+        ];
+        let text = [kept[0], left[0], left[1], left[2], kept[1], left[3], left[4]].concat();
+        let newlines = |text: &str| "\n".repeat(text.matches('\n').count());
+        let expected = [
+            kept[0].to_owned(),
+            newlines(&left[..3].concat()),
+            kept[1].to_owned(),
+            newlines(&left[3..].concat()),
+        ]
+        .concat();
+        for size in 1..text.len() {
+            let mut filter = Filter::new(Strip {
+                pg_cron: true,
+                ..Strip::default()
+            });
+            let mut out = Vec::new();
+            for chunk in text.as_bytes().chunks(size) {
+                filter.feed(chunk, &mut out).unwrap();
+            }
+            let summary = filter.finish(&mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{size}");
+            assert!(summary.has_pg_cron());
+            let left = summary.without_pg_cron();
+            assert_eq!((left.copies.len(), left.sequences.len()), (1, 0));
+        }
+    }
 
     #[test]
     fn lines_on_owners_and_privileges_are_left_out() {

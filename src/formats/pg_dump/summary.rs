@@ -6,6 +6,9 @@ use anyhow::{bail, Result};
 
 use super::names::TableName;
 
+/// The extension that can be created in one database of its server alone, by the name of that.
+const PG_CRON: &str = "pg_cron";
+
 /// What a dump holds. Names are unquoted and, when they were not quoted in the dump, in lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -54,6 +57,23 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Whether the dump holds the extension pg_cron.
+    pub fn has_pg_cron(&self) -> bool {
+        self.extensions.iter().any(|extension| extension == PG_CRON)
+    }
+
+    /// What is left without that extension, its jobs and its sequences.
+    pub fn without_pg_cron(&self) -> Self {
+        let mut rest = self.clone();
+        if !self.has_pg_cron() {
+            return rest;
+        }
+        rest.extensions.retain(|extension| extension != PG_CRON);
+        rest.copies.retain(|(table, _)| table.schema != "cron");
+        rest.sequences.retain(|(sequence, ..)| sequence.schema != "cron");
+        rest
+    }
+
     /// Takes only a dump that pg_dump has brought to its end.
     pub fn whole(self) -> Result<Self> {
         if self.is_cluster_dump {

@@ -95,6 +95,7 @@ fn strip() -> Strip {
         privileges: false,
         restrict: true,
         settings: vec!["transaction_timeout".to_owned()],
+        ..Strip::default()
     }
 }
 

@@ -8,6 +8,36 @@ use crate::common::output;
 /// An image of Redis with a module that has a type of its own.
 const MODULE_IMAGE: &str = "n8n-backup-test/stand-in/redis-module:1";
 
+/// An image of PostgreSQL with an extension that, as pg_cron, can be created in one database alone.
+const CRON_IMAGE: &str = "n8n-backup-test/stand-in/pg-cron:1";
+
+const CRON_CONTROL: &str = "default_version = '1'\nrelocatable = false\n";
+const CRON_SQL: &str = "DO $$ BEGIN
+    IF current_database() <> current_setting('cron.database_name') THEN
+        RAISE EXCEPTION 'can only be created in database %', current_setting('cron.database_name');
+    END IF;
+END $$;
+CREATE SCHEMA cron;
+CREATE SEQUENCE cron.jobid_seq;
+CREATE TABLE cron.job (jobid bigint PRIMARY KEY DEFAULT nextval('cron.jobid_seq'), command text);
+SELECT pg_catalog.pg_extension_config_dump('cron.job', '');
+SELECT pg_catalog.pg_extension_config_dump('cron.jobid_seq', '');
+";
+
+/// Builds [`CRON_IMAGE`].
+fn cron_image(sandbox: &Sandbox) {
+    let dir = sandbox.aside("pg-cron");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("pg_cron.control"), CRON_CONTROL).unwrap();
+    fs::write(dir.join("pg_cron--1.sql"), CRON_SQL).unwrap();
+    let recipe = "FROM n8n-backup-test/postgres:1\nCOPY pg_cron* /tmp/cron/\n\
+                  RUN mv /tmp/cron/* \"$(dirname \"$(find / -xdev -name plpgsql.control)\")\"\n";
+    fs::write(dir.join("Dockerfile"), recipe).unwrap();
+    let mut build = Command::new("docker");
+    build.args(["build", "-q", "-t", CRON_IMAGE]).arg(dir);
+    done(build);
+}
+
 /// Builds [`MODULE_IMAGE`], and the certificate of a server.
 fn module_and_certificate(sandbox: &Sandbox) {
     let mut make = Command::new("sh");
@@ -31,8 +61,9 @@ fn module_and_certificate(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_redis_that_listens_by_tls_alone_and_has_a_module_comes_back() {
+fn redis_by_tls_alone_with_a_module_and_postgres_with_pg_cron_come_back() {
     let sandbox = bare("shape-tls");
+    cron_image(&sandbox);
     module_and_certificate(&sandbox);
     let redis = REDIS.replace("n8n-backup-test/redis:1", MODULE_IMAGE).replace(
         "'--port', '6386'",
@@ -41,8 +72,12 @@ fn a_redis_that_listens_by_tls_alone_and_has_a_module_comes_back() {
          '--loadmodule', '/modules/counter.so', 'strict'",
     );
     let redis = format!("{redis}    volumes: ['./tls:/tls:ro']\n");
+    let postgres = POSTGRES.replace("n8n-backup-test/postgres:1", CRON_IMAGE).replace(
+        "    shm_size",
+        "    command: ['postgres', '-c', 'cron.database_name=flows']\n    shm_size",
+    );
     sandbox.compose_file(&format!(
-        "{POSTGRES}{redis}{}",
+        "{postgres}{redis}{}",
         n8n(
             "n8n",
             "start",
@@ -63,17 +98,33 @@ fn a_redis_that_listens_by_tls_alone_and_has_a_module_comes_back() {
     await_true("Redis does not answer by TLS", || redis(&["ping"]) == "PONG\n");
     redis(&["counter.set", "jobs", "41"]);
     redis(&["set", "plain", "text"]);
+    sandbox.psql("CREATE EXTENSION pg_cron; INSERT INTO cron.job (command) VALUES ('VACUUM')");
+    let rows = || sandbox.psql("SELECT count(*) FROM execution_entity");
     let held = || {
         [
             redis(&["counter.get", "jobs"]),
             redis(&["get", "plain"]),
             redis(&["dbsize"]),
+            rows(),
         ]
         .concat()
     };
-    assert_eq!(held(), "41\ntext\n2\n");
-    full_circle(&sandbox, 5, &held, &|| drop(redis(&["flushall"])));
+    assert!(held().starts_with("41\ntext\n2\n"), "{}", held());
+    full_circle(&sandbox, 5, &held, &|| {
+        redis(&["flushall"]);
+        sandbox.psql("DELETE FROM execution_entity WHERE id % 2 = 0");
+    });
     assert!(redis(&["config", "get", "appendonly"]).contains("yes"));
+    // It is made again by hand, as the log says.
+    let log = fs::read_to_string(sandbox.path("logs/backup.log")).unwrap();
+    assert!(log.contains("pg_cron and its jobs are left out"), "{log}");
+    assert_eq!(
+        sandbox
+            .psql("SELECT count(*) FROM pg_extension WHERE extname = 'pg_cron'")
+            .trim(),
+        "0"
+    );
+    sandbox.psql("CREATE EXTENSION pg_cron");
 }
 
 #[test]

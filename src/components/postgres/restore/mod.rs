@@ -11,14 +11,13 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::compat;
 use super::leftovers::sweep;
-use super::load::Privileges;
 use super::loader::Loader;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{executions, load, once_started, trust, verify, Psql};
 use crate::app::App;
 use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
-use crate::formats::pg_dump;
+use crate::formats::pg_dump::{self, Strip};
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -88,7 +87,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     let questions = [
         sql::server(live)?,
         sql::missing_roles(&roles)?,
-        sql::blockers(live, &summary.extensions)?,
+        sql::blockers(live, &summary.without_pg_cron().extensions)?,
         sql::sweep_list(live)?,
         sql::PSQL_VERSION.to_owned(),
     ];
@@ -131,6 +130,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
             ),
             "create them first, or add --create-roles to have them created without login"
         ));
+    }
+    if summary.has_pg_cron() {
+        compat::warn_of_pg_cron(config, file, journal);
     }
     compat::check_extras(&sql::parse_named(&blockers)?, config, journal)?;
     compat::check_versions(&summary, &server, options, journal)?;
@@ -367,7 +369,7 @@ impl Plan<'_> {
     /// Loads the dump into the staged database and proves that all of it is there.
     fn load_and_check(&self, staged: &str) -> Result<()> {
         if self.trusted || !self.server.superuser {
-            return self.load_as(&self.psql(), staged, Privileges::Kept);
+            return self.load_as(&self.psql(), staged, false);
         }
         let (_, stamp) = staged.split_at(sql::staged_name("").len());
         let loader = Loader::create(self.app, self.psql(), self.maintenance, stamp, staged)
@@ -376,7 +378,7 @@ impl Plan<'_> {
             "The dump is of unknown origin: a role loads it that may do nothing but fill the new database, and what the \
              dump says of owners and privileges is left out (--trust-dump loads it as it is)",
         );
-        self.load_as(&loader.psql(), staged, Privileges::LeftOut)?;
+        self.load_as(&loader.psql(), staged, true)?;
         let owner = loader
             .hand_over(staged, self.server.exists)
             .context("Database restore failed")?;
@@ -385,24 +387,22 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Loads the dump as the role of `loader`.
-    fn load_as(&self, loader: &Psql<'_>, staged: &str, privileges: Privileges) -> Result<()> {
+    /// Loads the dump as the role of `loader`, with or without what it says of owners and privileges.
+    fn load_as(&self, loader: &Psql<'_>, staged: &str, stranger: bool) -> Result<()> {
         let psql = self.psql();
         self.journal.info("Restoring database from backup...");
-        load::load(
-            loader,
-            staged,
-            self.file,
-            &self.summary,
-            self.server.version,
-            self.restrict,
-            privileges,
-        )?;
+        let strip = Strip {
+            privileges: stranger,
+            pg_cron: self.summary.has_pg_cron(),
+            ..load::strip(self.server.version)
+        };
+        load::load(loader, staged, self.file, &self.summary, self.restrict, strip)?;
         self.journal.info("Verifying restore...");
+        let expected = self.summary.without_pg_cron();
         thread::scope(|scope| -> Result<()> {
             // Both read every table: the second then finds it in memory.
             let analyzed = scope.spawn(|| psql.run_long(staged, "restore", sql::analyze()));
-            let compared = load::compare(&psql, staged, &self.summary, self.journal);
+            let compared = load::compare(&psql, staged, &expected, self.journal);
             let analyzed = analyzed.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")));
             compared?;
             if let Err(error) = analyzed {

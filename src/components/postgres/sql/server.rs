@@ -97,8 +97,7 @@ pub fn parse_server(output: &str) -> Result<Server> {
 /// Asks what stands in the way of a restore with `extensions`: lines of kind and hex name. Read by [`parse_named`].
 /// `prepared`: a prepared transaction, with which the swap will fail. `subscription`: it stays with the old database, which
 /// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `rights`: an
-/// extension that only a superuser may create, which the user is not (supautils lets others create some). `bound`: an
-/// extension that can be created in a database of the live one's name only.
+/// extension that only a superuser may create, which the user is not (supautils lets others create some).
 pub fn blockers(live: &str, extensions: &[String]) -> Result<String> {
     let mut list = String::from("NULL");
     for extension in extensions {
@@ -121,8 +120,6 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
         AND EXISTS (SELECT FROM pg_available_extension_versions v JOIN pg_available_extensions a
             ON a.name = v.name AND a.default_version = v.version
             WHERE v.name::text = x AND v.superuser AND to_jsonb(v)->>'trusted' IS DISTINCT FROM 'true')
-    UNION ALL SELECT 'bound', x FROM unnest(ARRAY[{list}]::text[]) x
-    WHERE x = 'pg_cron' AND (SELECT setting FROM pg_settings WHERE name = 'cron.database_name') = {live}
 ) b ORDER BY 1;
 ",
         live = name_literal(live)?

@@ -83,14 +83,6 @@ fn reads_the_server() {
     assert!(parse_server("150018\tx\tt\tt\tf\t0\t0\t").is_err());
 }
 
-/// pg_cron's settings are for superusers' eyes: `current_setting` fails for others, and the view leaves them out.
-#[test]
-fn what_blocks_a_restore_can_be_asked_by_any_role() {
-    let script = blockers("n8n", &["pg_cron".to_owned()]).unwrap();
-    assert!(script.contains("FROM pg_settings WHERE name = 'cron.database_name'"));
-    assert!(!script.contains("current_setting("));
-}
-
 #[test]
 fn reads_a_description_into_two_scripts() {
     let description = parse_describe("limits\t42\ncreate\t41\ncreate\t430a\nsettings\t44\n").unwrap();
