@@ -160,7 +160,8 @@ fn a_role_that_owns_the_database_logs_in_by_tcp_where_the_socket_lets_nobody_in(
     psql(
         "app",
         "flows",
-        "CREATE TABLE workflow_entity AS SELECT generate_series(1, 5) AS id; CREATE TABLE migrations AS SELECT 1 AS id",
+        "CREATE TABLE workflow_entity AS SELECT id, id::text AS name, '[]'::json AS nodes, '{}'::json AS connections \
+         FROM generate_series(1, 5) id; CREATE TABLE migrations AS SELECT 1 AS id",
     );
     let rules =
         "printf 'local all all peer\\nhost all n8n 127.0.0.1/32 trust\\nhost all all 127.0.0.1/32 scram-sha-256\\n' \
@@ -186,6 +187,8 @@ fn a_role_that_owns_the_database_logs_in_by_tcp_where_the_socket_lets_nobody_in(
     assert!(outcome.stdout.contains("app"), "{outcome}");
     run(&sandbox, "backup-postgres", &[]).assert_success();
     let dump = sandbox.backup("postgres").display().to_string();
+    let same = binary(&sandbox, &["workflows", "diff", &dump]);
+    assert_eq!(same.code, Some(0), "{same}");
     let outcome = run(&sandbox, "restore-postgres", &["--yes", &dump]);
     outcome.assert_error("PostgreSQL user app may not restore: {}");
     assert!(outcome.log.contains("ALTER ROLE \"app\" CREATEDB;"), "{outcome}");
