@@ -58,7 +58,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     env.check_room(&image, summary.bytes.saturating_mul(ROOM))?;
     let recorded = recorded_roles(env.point);
     let superuser = superuser(&context.config.postgres_user, &recorded).to_owned();
-    let (server, version) = scratch::start(env, &image, &superuser)?;
+    let (server, version) = scratch::start(env, &image, &superuser, &summary.extensions)?;
     let psql = psql(env, &server, &superuser);
     let mut roles: Vec<String> = summary.roles.iter().cloned().collect();
     roles.extend(recorded.iter().map(|role| role.name.clone()));

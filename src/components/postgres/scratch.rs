@@ -117,10 +117,28 @@ const STARTING: [&str; 3] = [
     "is in recovery mode",
 ];
 
+/// Extensions that can be created only where their library is preloaded.
+const NEED_PRELOAD: [&str; 3] = ["pg_cron", "pgaudit", "timescaledb"];
+
+/// What to preload, separated by spaces: what the live server does, else what the extensions of the dump need, since
+/// the setting is shown to superusers alone.
+fn to_preload(recorded: Option<&str>, extensions: &[String]) -> String {
+    if let Some(recorded) = recorded.filter(|libraries| !libraries.is_empty()) {
+        return recorded.to_owned();
+    }
+    let needed = |name: &&str| extensions.iter().any(|extension| extension == name);
+    NEED_PRELOAD.into_iter().filter(needed).collect::<Vec<_>>().join(" ")
+}
+
 /// Starts an empty server of an image and waits until it lets us in. Gives also its version (`server_version_num`). No password:
 /// nobody else can reach it.
-pub fn start(env: &DrillEnv<'_>, image: &str, superuser: &str) -> Result<(ScratchContainer, u32)> {
-    let preload = env.point.fact(PRELOAD_FACT).unwrap_or_default();
+pub fn start(
+    env: &DrillEnv<'_>,
+    image: &str,
+    superuser: &str,
+    extensions: &[String],
+) -> Result<(ScratchContainer, u32)> {
+    let preload = &to_preload(env.point.fact(PRELOAD_FACT), extensions);
     let started = start_with(env, image, superuser, preload);
     let (server, version, loaded) = match started {
         Err(error) if !preload.is_empty() && !format!("{error:#}").contains(FAILED) => {
@@ -192,5 +210,19 @@ pub fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer, user: &'a s
         app: env.app,
         container: server.id(),
         user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_extensions_need_is_preloaded_where_the_setting_was_not_shown() {
+        let extensions = ["pgcrypto", "pgaudit", "pg_cron"].map(str::to_owned);
+        assert_eq!(to_preload(None, &extensions), "pg_cron pgaudit");
+        assert_eq!(to_preload(Some(""), &extensions), "pg_cron pgaudit");
+        assert_eq!(to_preload(Some("auto_explain"), &extensions), "auto_explain");
+        assert_eq!(to_preload(None, &[]), "");
     }
 }
