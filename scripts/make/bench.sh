@@ -354,7 +354,7 @@ for ((round = 0; round < rounds; round++)); do
     measure borg borg_dump
     bytes[borg]=$(du -sb "$work/borg" | cut -f1)
   fi
-  measure restore ours auto restore-postgres --yes "$work/dump.sql.gz"
+  measure restore ours auto restore-postgres --yes --trust-dump "$work/dump.sql.gz"
   measure scripts-restore scripts_restore
 done
 
@@ -363,7 +363,7 @@ for variant in "${variants[@]}"; do
   memory["backup-all, $variant"]=$(peak ours "$variant" backup-all |
     awk '{ printf "%s%s %.0f", n++ ? ", " : "", $1, $2 / 1000 }')
 done
-memory[restore-postgres]=$(peak ours auto restore-postgres --yes "$work/dump.sql.gz" |
+memory[restore-postgres]=$(peak ours auto restore-postgres --yes --trust-dump "$work/dump.sql.gz" |
   awk '{ printf "%s%s %.0f", n++ ? ", " : "", $1, $2 / 1000 }')
 
 packers=
@@ -405,7 +405,7 @@ if is_yes "$growth"; then
       measure grown ours auto backup-all
     done
     cp "$(newest postgres sql.gz)" "$work/grown.sql.gz"
-    measure 'grown restore' ours auto restore-postgres --yes "$work/grown.sql.gz"
+    measure 'grown restore' ours auto restore-postgres --yes --trust-dump "$work/grown.sql.gz"
     ours_peak=$(peak ours auto backup-all | awk '$1 == "n8n-backup" { printf "%.0f", $2 / 1000 }')
     grown+=${grown:+$'\n'}$(awk -v m="$mb" -v b="$(seconds grown)" -v r="$(seconds 'grown restore')" -v p="$ours_peak" \
       'BEGIN { printf "| %d | %d | %.2f | %.1f | %.2f | %.1f | %s |", m, m * 0.77, b, b / (m * 1.77 / 1000), r, r / (m / 1000), p }')
