@@ -59,9 +59,9 @@ pub(super) fn start_wanted(
     labels: &[Label<'_>],
     mounts: &[Mounted],
 ) -> Result<Guard> {
+    let start = |image| start(app, docker, journal, image, labels, mounts).context(super::FAILED);
     if docker.is_known_to_lack(&app.config.helper_image) {
-        let image = other_image(app, docker, journal)?;
-        return start(app, docker, journal, image, labels, mounts).context(super::FAILED);
+        return start(other_image(app, docker, journal)?);
     }
     let error = match docker.helper_container(labels, &app.config.helper_image, Data::Mounts(mounts)) {
         Err(error) => error,
@@ -76,7 +76,7 @@ pub(super) fn start_wanted(
     if image == app.config.helper_image && !lacks_program(&text) {
         return Err(error.context(super::FAILED));
     }
-    start(app, docker, journal, image, labels, mounts).context(super::FAILED)
+    start(image)
 }
 
 /// Starts a helper container from `image`, or else from one of the stack that has the programs for it.

@@ -74,10 +74,11 @@ async function inspect(file, wait, more = async () => ({})) {
   return found;
 }
 
-// What tells a workflow from what it was at the last backup: by its ID a number for its contents, in hexadecimal, and its name.
+// What tells a workflow from what it was at the last backup: by its ID a number for its contents, in hexadecimal, and its name. The
+// columns are those that a dump's workflows are compared by.
 async function workflows(db) {
   const { createHash } = require('crypto');
-  const contents = [...JSON_COLUMNS.slice(0, 3), 'pinData', 'nodeGroups', 'description', 'name', 'active', 'isArchived'];
+  const contents = ['nodes', 'connections', 'settings', 'pinData', 'nodeGroups', 'description', 'name', 'active', 'isArchived'];
   const found = {};
   for (const table of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'])) {
     // Together they may be much larger than the memory.
