@@ -25,6 +25,7 @@ use anyhow::Result;
 
 use cli::{Call, Request, UsageError, QUIET, VERBOSE};
 use commands::{commands, rows, Run};
+use process::priority;
 use report::alarm::LostRun;
 use report::log::{self, Journal};
 use report::panics::{caught, log_panics};
@@ -100,7 +101,9 @@ fn run(work: Run, call: &Call) -> u8 {
         Run::Anywhere(_) => log::init(&log::Options::default()).map(|()| PathBuf::new()),
         _ => open_log(call),
     };
-    match project.and_then(|project| caught(|| work.in_project(&project, call))) {
+    let done = project.and_then(|project| caught(|| work.in_project(&project, call)));
+    priority::put_back();
+    match done {
         Ok(code) => code,
         Err(error) => {
             match work {

@@ -53,6 +53,7 @@ After=docker.service
 Type=oneshot
 ${user}ExecStart=:/bin/bash "$path/scripts/backup-all.sh"
 Nice=10
+CPUWeight=20
 IOSchedulingClass=idle
 END
     cat >"$units/$name.timer" <<END

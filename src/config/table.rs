@@ -183,7 +183,7 @@ settings! {
         "how many components backup-all backs up at the same time";
     nice: u8 = number(0, 19),
         "BACKUP_NICE", "10",
-        "the nice value of a backup's own processes (not of those in containers); 0 leaves it";
+        "the nice value of a backup's own processes (not of those in containers), and of their session where it has no terminal; 0 leaves it";
     gpg_passphrase: Option<Secret> = secret(),
         "BACKUP_GPG_PASSPHRASE", "",
         "encrypts every backup with this passphrase; keep a copy of it outside this host";

@@ -82,6 +82,40 @@ fn a_host_with_gzip_alone_backs_up_and_restores() {
     round_trip(&sandbox, &path, "gzip -6{}");
 }
 
+/// A nice value counts within a session alone where the kernel shares the processors out among sessions: then the session steps back
+/// for the run.
+#[test]
+fn a_backup_has_its_session_step_back_for_the_live_stack() {
+    const OF_SESSION: &str = "/proc/self/autogroup";
+    if !std::path::Path::new(OF_SESSION).exists() {
+        return skip("a session that steps back", "the kernel has no CONFIG_SCHED_AUTOGROUP");
+    }
+    let sandbox = Sandbox::new("session").postgres().build();
+    let said = sandbox.aside("nice values");
+    let script = format!("#!/bin/sh\ncat {OF_SESSION} >>'{}'\nexec gzip -c\n", said.display());
+    let dir = sandbox.stand_in("session-gzip", &script);
+    sandbox.set("BACKUP_COMPRESSOR", &dir.join("session-gzip").to_string_lossy());
+    // The first and the last line are from before and after it.
+    let around = format!("cat {OF_SESSION}; \"$@\" && cat {OF_SESSION}");
+    let values = |before: &str| {
+        let _ = std::fs::remove_file(&said);
+        let script = format!("{before}{around}");
+        let outcome = sandbox
+            .call("backup-postgres")
+            .under(&["setsid", "-w", "sh", "-c", &script, "sh"])
+            .run();
+        outcome.assert_success();
+        let during = std::fs::read_to_string(&said).unwrap();
+        let value = |line: Option<&str>| line.unwrap().rsplit_once(' ').unwrap().1.to_owned();
+        let mut around = outcome.stdout.lines().filter(|line| line.starts_with("/autogroup"));
+        [value(around.next()), value(during.lines().next()), value(around.next())]
+    };
+    assert_eq!(values(""), ["0", "10", "0"]);
+    assert_eq!(values(&format!("echo 3 >{OF_SESSION}; ")), ["3", "3", "3"]);
+    sandbox.set("BACKUP_NICE", "0");
+    assert_eq!(values(""), ["0", "0", "0"]);
+}
+
 /// What runs live goes first: our processes have a nice value, unless the caller has chosen one.
 #[test]
 fn a_backup_steps_back_for_the_live_stack() {
