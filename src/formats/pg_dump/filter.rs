@@ -53,8 +53,18 @@ fn is_about_pg_cron(line: &[u8]) -> bool {
         || is_about_privileges(line.trim_ascii_end()) && (holds(b" cron.") || holds(b" SCHEMA cron "))
 }
 
-/// Whether a line is one statement that gives something to an owner, or privileges on it.
+/// Whether a line begins a statement that may be about owners or privileges; a quoted name in it may hold line breaks.
+fn may_be_about_privileges(line: &[u8]) -> bool {
+    [&b"ALTER "[..], b"GRANT ", b"REVOKE "]
+        .iter()
+        .any(|begin| line.starts_with(begin))
+}
+
+/// Whether these lines are one statement that gives something to an owner, or privileges on it.
 fn is_about_privileges(line: &[u8]) -> bool {
+    if !may_be_about_privileges(line) {
+        return false;
+    }
     // Every second part is a quoted identifier, in which anything may stand.
     let parts: Vec<&[u8]> = line.split(|byte| *byte == b'"').collect();
     let words = parts.iter().step_by(2).copied().collect::<Vec<_>>().concat();
@@ -75,8 +85,10 @@ fn is_about_privileges(line: &[u8]) -> bool {
 pub struct Filter {
     lexer: Lexer,
     strip: Strip,
-    /// The beginning of a line that may have to be left out.
+    /// The beginning of a line, or the lines of a statement, that may have to be left out.
     line: Vec<u8>,
+    /// How much of it the lexer has read.
+    known: usize,
     /// The statement that is read, with its data, is left out.
     leaving: bool,
 }
@@ -88,6 +100,7 @@ impl Filter {
             lexer: Lexer::new(true),
             strip,
             line: Vec::new(),
+            known: 0,
             leaving: false,
         }
     }
@@ -99,7 +112,7 @@ impl Filter {
     /// or `\unrestrict TOKEN` line, of which no byte has been written then; a failure to write. After an error the
     /// filter must not be used again.
     pub fn feed(&mut self, chunk: &[u8], out: &mut impl Write) -> Result<()> {
-        self.lexer.refuse_nul(chunk, self.line.len())?;
+        self.lexer.refuse_nul(chunk, self.line.len() - self.known)?;
         let mut rest = chunk;
         while !rest.is_empty() {
             if self.line.is_empty() && !self.lexer.begins_line(0) {
@@ -116,8 +129,10 @@ impl Filter {
             self.line.extend_from_slice(part);
             rest = after;
             if self.line.len() == MAX_LINE || part.ends_with(b"\n") {
-                self.lexer.read(&self.line, Stop::End)?;
-                self.pass_line(out)?;
+                self.know_line()?;
+                if self.line.len() == MAX_LINE || self.is_whole() {
+                    self.pass_line(out)?;
+                }
             }
         }
         Ok(())
@@ -125,10 +140,22 @@ impl Filter {
 
     /// Writes what was held back and ends the dump. A dump that is cut off is no error: see [`Summary::incomplete`].
     pub fn finish(mut self, out: &mut impl Write) -> Result<Summary> {
-        self.lexer.read(&self.line, Stop::End)?;
+        self.know_line()?;
         self.lexer.end()?;
         self.pass_line(out)?;
         Ok(self.lexer.summary)
+    }
+
+    fn know_line(&mut self) -> Result<()> {
+        self.lexer.read(&self.line[self.known..], Stop::End)?;
+        self.known = self.line.len();
+        Ok(())
+    }
+
+    /// Whether nothing that follows is of importance to the lines that are held back.
+    fn is_whole(&self) -> bool {
+        let asks = self.strip.privileges || self.strip.pg_cron;
+        !(asks && may_be_about_privileges(&self.line)) || self.lexer.begins_line(0)
     }
 
     fn pass_line(&mut self, out: &mut impl Write) -> Result<()> {
@@ -139,6 +166,7 @@ impl Filter {
             false => pass(&self.line, out)?,
         }
         self.line.clear();
+        self.known = 0;
         Ok(())
     }
 }
@@ -202,7 +230,9 @@ mod tests {
                 ..Strip::default()
             });
             let mut out = Vec::new();
-            filter.feed(format!("{line}\n").as_bytes(), &mut out).unwrap();
+            for part in format!("{line}\n").as_bytes().chunks(7) {
+                filter.feed(part, &mut out).unwrap();
+            }
             filter.finish(&mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
@@ -212,8 +242,11 @@ mod tests {
             "GRANT SELECT(id),UPDATE(name) ON TABLE public.t TO reader WITH GRANT OPTION;",
             "REVOKE ALL ON FUNCTION pg_catalog.f() FROM PUBLIC;",
             "ALTER DEFAULT PRIVILEGES FOR ROLE n8n IN SCHEMA public GRANT SELECT ON TABLES TO reader;",
+            "ALTER TABLE public.\"two\nlines; and\n\nmore\" OWNER TO n8n;",
+            "GRANT SELECT ON TABLE public.\"two\n\" TO \"\nwho\";",
         ] {
-            assert_eq!(filtered(line), "\n", "{line}");
+            let newlines = "\n".repeat(line.matches('\n').count() + 1);
+            assert_eq!(filtered(line), newlines, "{line}");
         }
         for line in [
             "ALTER TABLE public.t ADD CONSTRAINT c CHECK (true);",
@@ -221,6 +254,8 @@ mod tests {
             "GRANT SELECT ON t TO reader; DROP TABLE t;",
             "GRANT SELECT ON t",
             "ALTER TABLE \" OWNER TO \" ADD c integer;",
+            "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT \"a\nb\" PRIMARY KEY (id);",
+            "GRANT SELECT ON TABLE public.\"two\nlines\" TO reader; DROP TABLE t;",
         ] {
             assert_eq!(filtered(line), format!("{line}\n"));
         }
