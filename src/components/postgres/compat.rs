@@ -11,10 +11,19 @@ use crate::formats::pg_dump;
 use crate::process::hinted;
 use crate::report::log::Journal;
 
+/// What helps where rights are missing.
+pub(super) const BE_SUPERUSER: &str =
+    "set BACKUP_POSTGRES_USER in .env to a superuser (on Supabase supabase_admin), and BACKUP_POSTGRES_PASSWORD";
+
 /// Refuses what stands against a restore, and warns of what stays with the database that is replaced: each by its kind and
 /// name, as the server answers.
-pub(super) fn check_extras(extras: &[(String, String)], config: &Config, journal: Journal) -> Result<()> {
-    let live = &config.postgres_db;
+pub(super) fn check_extras(
+    extras: &[(String, String)],
+    event_triggers: &[String],
+    config: &Config,
+    journal: Journal,
+) -> Result<()> {
+    let (live, user) = (&config.postgres_db, &config.postgres_user);
     for (kind, name) in extras {
         match kind.as_str() {
             "prepared" => bail!(
@@ -26,10 +35,26 @@ pub(super) fn check_extras(extras: &[(String, String)], config: &Config, journal
             ),
             "rights" => bail!(hinted(
                 format_args!(
-                    "The dump needs the extension {name}, which only a superuser may create, and PostgreSQL user {} is none",
-                    config.postgres_user
+                    "The dump needs the extension {name}, which only a superuser may create, and PostgreSQL user {user} is none"
                 ),
-                "set BACKUP_POSTGRES_USER in .env to a superuser (on Supabase supabase_admin), and BACKUP_POSTGRES_PASSWORD"
+                BE_SUPERUSER
+            )),
+            "trigger" => ensure!(
+                event_triggers.is_empty(),
+                hinted(
+                    format_args!(
+                        "The dump holds event triggers ({}), which only a superuser may create, and PostgreSQL user {user} is none",
+                        event_triggers.join(", ")
+                    ),
+                    BE_SUPERUSER
+                )
+            ),
+            "session" => bail!(hinted(
+                format_args!(
+                    "{name} is connected to {live}, and PostgreSQL user {user} may not end that session, so the database cannot be \
+                     replaced"
+                ),
+                format_args!("end it, or {BE_SUPERUSER}")
             )),
             "slot" => journal.warn(format_args!(
                 "The replication slot {name} goes with the database that is replaced"

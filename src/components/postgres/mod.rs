@@ -350,11 +350,15 @@ fn logged_in<'a>(argv: &[&'a str]) -> Vec<&'a str> {
 fn explained(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
     let unknown = |what: &str| text.contains(&format!("FATAL:  {what} \"")) && text.contains("\" does not exist");
-    match (unknown("role"), unknown("database")) {
-        (false, false) => error,
-        (true, _) => hinted(text, "set POSTGRES_USER in .env to the user of the stack").into(),
-        (_, true) => hinted(text, "set POSTGRES_DB in .env to the database of n8n").into(),
-    }
+    // The policy of pg_cron's jobs is one that others meet.
+    let may_not_read = text.contains("permission denied for ") || text.contains("affected by row-level security");
+    let hint = match () {
+        () if unknown("role") => "set POSTGRES_USER in .env to the user of the stack",
+        () if unknown("database") => "set POSTGRES_DB in .env to the database of n8n",
+        () if may_not_read => compat::BE_SUPERUSER,
+        () => return error,
+    };
+    hinted(text, hint).into()
 }
 
 /// What a recovery point's manifest says of a dump: versions, rows of each table (`postgres.rows.TABLE`), and the value

@@ -71,6 +71,11 @@ impl Lexer {
                     bounded(&mut self.summary.extensions, name.to_owned(), MAX_OTHERS);
                 }
             }
+            ("event", "trigger") => {
+                if let Some(name) = name(tokens, 3) {
+                    bounded(&mut self.summary.event_triggers, name.to_owned(), MAX_OTHERS);
+                }
+            }
             ("database", _) => self.summary.creates_database = true,
             ("policy", _) => self.add_roles_after(tokens, "to"),
             ("schema", _) => self.add_roles_after(tokens, "authorization"),

@@ -12,7 +12,7 @@ const MAX_TYPE: usize = 128;
 const OF_INTEREST: [&str; 9] = [
     "create", "copy", "select", "alter", "grant", "revoke", "set", "drop", "reassign",
 ];
-const CREATED: [&str; 6] = ["table", "unlogged", "extension", "policy", "schema", "user"];
+const CREATED: [&str; 7] = ["table", "unlogged", "extension", "event", "policy", "schema", "user"];
 
 /// Its first tokens, and what must be known to see its end.
 #[derive(Default)]

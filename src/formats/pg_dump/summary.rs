@@ -41,6 +41,8 @@ pub struct Summary {
     pub roles: BTreeSet<String>,
     /// Extensions that are created. At most 1024.
     pub extensions: Vec<String>,
+    /// Event triggers that are created. At most 1024.
+    pub event_triggers: Vec<String>,
     /// The line of the first command of psql other than proper `\restrict` and `\unrestrict` lines.
     pub command: Option<u64>,
     /// The line of the first statement that acts outside of the database that the dump is loaded into.

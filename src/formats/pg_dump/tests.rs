@@ -154,6 +154,7 @@ fn whole_dump() {
         ["Odd Role", "app", "gone", "owner", "polite", "reader", "writer"]
     );
     assert_eq!(summary.extensions, ["pg_trgm"]);
+    assert_eq!(summary.event_triggers, [""; 0]);
     assert_eq!(summary.bytes, sample().len() as u64);
     assert_eq!(summary.lines, sample().lines().count() as u64);
 }
@@ -412,6 +413,13 @@ fn uncertain_text_is_refused() {
     }
     let tag = format!("DO ${}$", "a".repeat(2 * MAX_TEXT));
     assert!(try_scan(&tag).is_err());
+}
+
+#[test]
+fn event_triggers_are_noted() {
+    let text = "CREATE EVENT TRIGGER \"Odd one\" ON sql_drop EXECUTE FUNCTION f();\nCREATE EVENT TRIGGER b ON ddl_command_end\n  \
+                WHEN TAG IN ('CREATE TABLE')\n  EXECUTE FUNCTION f();\nCREATE TRIGGER c AFTER INSERT ON t EXECUTE FUNCTION f();\n";
+    assert_eq!(scan(text).event_triggers, ["Odd one", "b"]);
 }
 
 #[test]

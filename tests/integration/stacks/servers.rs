@@ -1,6 +1,6 @@
 //! Servers that are set up as people run them, beside the images' defaults.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::*;
 use crate::common::output;
@@ -195,6 +195,31 @@ fn a_role_that_owns_the_database_logs_in_by_tcp_where_the_socket_lets_nobody_in(
     outcome.assert_never_says("its own");
 
     psql("n8n", "postgres", "ALTER ROLE app CREATEDB");
+    // What only a superuser can do is told before anything is loaded.
+    let refused = |reason: &str| {
+        let outcome = run(&sandbox, "restore-postgres", &["--yes", &dump]);
+        outcome.assert_error(reason);
+        assert!(outcome.log.contains("BACKUP_POSTGRES_USER"), "{outcome}");
+        assert!(!outcome.log.contains("Restoring database"), "{outcome}");
+    };
+    let mut other = Command::new("docker");
+    let session = "postgresql://n8n@127.0.0.1:5433/flows?application_name=exporter";
+    other.args(["exec", &sandbox.container("postgres"), "psql", "-Xq", session]);
+    let mut other = other
+        .args(["-c", "SELECT pg_sleep(600)"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'exporter'";
+    await_true("no session", || psql("n8n", "postgres", there) == "1\n");
+    refused("exporter as user n8n is connected to flows, and PostgreSQL user app may not end that session, {}");
+    psql(
+        "n8n",
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'exporter'",
+    );
+    other.wait().unwrap();
+
     let held = || {
         psql(
             "app",
@@ -205,4 +230,21 @@ fn a_role_that_owns_the_database_logs_in_by_tcp_where_the_socket_lets_nobody_in(
     full_circle(&sandbox, 4, &held, &|| {
         drop(psql("app", "flows", "DELETE FROM workflow_entity WHERE id > 2"))
     });
+
+    let watch = "CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS $x$ BEGIN END $x$; \
+                 CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION public.watch()";
+    psql("n8n", "flows", watch);
+    run(&sandbox, "backup-postgres", &[]).assert_success();
+    let dump = sandbox.backups("postgres").pop().unwrap().display().to_string();
+    let outcome = run(&sandbox, "restore-postgres", &["--yes", &dump]);
+    outcome.assert_error("The dump holds event triggers (watches), which only a superuser may create, {}");
+    psql("n8n", "flows", "CREATE TABLE secrets AS SELECT 1 AS id; ALTER TABLE secrets ENABLE ROW LEVEL SECURITY; GRANT SELECT ON secrets TO app");
+    let outcome = run(&sandbox, "backup-postgres", &[]);
+    outcome.assert_error("pg_dump failed");
+    assert!(outcome.log.contains("affected by row-level security"), "{outcome}");
+    assert!(outcome.log.contains("BACKUP_POSTGRES_USER"), "{outcome}");
+    psql("n8n", "flows", "REVOKE SELECT ON secrets FROM app");
+    let outcome = run(&sandbox, "backup-postgres", &[]);
+    assert!(outcome.log.contains("permission denied for table secrets"), "{outcome}");
+    assert!(outcome.log.contains("BACKUP_POSTGRES_USER"), "{outcome}");
 }

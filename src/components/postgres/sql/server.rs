@@ -97,7 +97,8 @@ pub fn parse_server(output: &str) -> Result<Server> {
 /// Asks what stands in the way of a restore with `extensions`: lines of kind and hex name. Read by [`parse_named`].
 /// `prepared`: a prepared transaction, with which the swap will fail. `subscription`: it stays with the old database, which
 /// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `rights`: an
-/// extension that only a superuser may create, which the user is not (supautils lets others create some).
+/// extension that only a superuser may create, which the user is not (supautils lets others create some). `trigger`: the user
+/// may not create event triggers. `session`: a session in the live database that the user may not end, as pg_cron's own.
 pub fn blockers(live: &str, extensions: &[String]) -> Result<String> {
     let mut list = String::from("NULL");
     for extension in extensions {
@@ -120,6 +121,10 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
         AND EXISTS (SELECT FROM pg_available_extension_versions v JOIN pg_available_extensions a
             ON a.name = v.name AND a.default_version = v.version
             WHERE v.name::text = x AND v.superuser AND to_jsonb(v)->>'trusted' IS DISTINCT FROM 'true')
+    UNION ALL SELECT 'trigger', 'none' FROM pg_roles WHERE rolname = current_user AND NOT rolsuper
+        AND rolname::text IS DISTINCT FROM current_setting('supautils.privileged_role', true)
+    UNION ALL SELECT DISTINCT 'session', coalesce(nullif(application_name, ''), 'a program') || ' as user ' || usename
+    FROM pg_stat_activity WHERE datname = {live} AND NOT pg_has_role(usesysid, 'MEMBER')
 ) b ORDER BY 1;
 ",
         live = name_literal(live)?
