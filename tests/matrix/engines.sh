@@ -2,7 +2,8 @@
 # Starts engines of other releases beside the host's: from trees that images.sh unpacks, in mount namespaces and data
 # directories of their own. Sourced by run.sh.
 
-# start_engine NAME: starts the engine and puts a client for it, called docker, into $SHIMS; sets ENGINE_PID.
+# start_engine NAME [DIRECTORY]: starts the engine and puts a client for it, called docker, into $SHIMS; sets ENGINE_PID. It sees the
+# directory of the host, which containers can then mount.
 start_engine() {
   local name=$1 data=$CACHE_TOP/data-$1 log=$WORK/$1.log run
   case $name in
@@ -29,14 +30,19 @@ start_engine() {
     for dir in proc sys dev; do mount --rbind "/$dir" "$1/$dir"; done
     for dir in run tmp; do mount -t tmpfs tmpfs "$1/$dir"; done
     for dir in docker matrix; do mount --bind "$2" "$1/var/lib/$dir"; done
+    if [ "$3" ]; then
+      mkdir -p "$1/$3"
+      mount --bind "$3" "$1/$3"
+    fi
     cd "$1"
     pivot_root . mnt
     umount -l /mnt
-    '"$run" sh "$TREE" "$data" >"$log" 2>&1 </dev/null &
+    '"$run" sh "$TREE" "$data" "${2:-}" >"$log" 2>&1 </dev/null &
   ENGINE_PID=$!
-  # What is named here exists in the tree alone: no call may reach an engine of the host.
-  local client='docker --host unix:///run/matrix.sock'
-  [[ $name == docker-* ]] || client='podman --root /var/lib/matrix --runroot /run/matrix'
+  # What is named here exists in the tree alone: no call may reach an engine of the host. By its path, since this client may be seen there
+  # too.
+  local client='/usr/bin/docker --host unix:///run/matrix.sock'
+  [[ $name == docker-* ]] || client='/usr/bin/podman --root /var/lib/matrix --runroot /run/matrix'
   printf '#!/bin/sh\nexec nsenter -t %s -m %s "$@"\n' "$ENGINE_PID" "$client" >"$SHIMS/docker"
   chmod 755 "$SHIMS/docker"
   local end=$((SECONDS + 60))

@@ -35,7 +35,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 exec 9>"$CACHE_TOP/run.lock"
 flock 9
-start_engine "$engine" 9>&-
+start_engine "$engine" "${TMPDIR:-/tmp}" 9>&-
 give_image n8n-backup-test/busybox:1
 ! docker image inspect n8n-backup-test/bare:1 >/dev/null 2>&1 || give_image n8n-backup-test/bare:1
 serve postgres "$postgres"
