@@ -18,8 +18,8 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::identity::{self, Identity};
 use crate::store::inventory::Inventory;
-use crate::store::manifest::{Member, Point, FETCHED};
-use crate::store::marks::{Mark, OffsiteCopy};
+use crate::store::manifest::{self, Member, Point, FETCHED};
+use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::{is_there, Stamp, ENCRYPTED};
@@ -116,6 +116,10 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         .and_then(|point| check(&point, stamp, stack.as_ref(), source.stack.is_some()).map(|()| point))
         .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;
     source.check_encrypted(&point, allow_plain)?;
+    let here = here(app, &point)?;
+    if here.is_none() {
+        Inventory::note_away(&app.store, &mut point);
+    }
     if let Some(stack) = stack.filter(|_| known.is_none()) {
         JOURNAL.info(format_args!("This host takes over the identity of stack {stack}"));
         stack.adopt(&app.store)?;
@@ -129,17 +133,42 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
             .fetch(member, allow_plain)
             .with_context(|| format!("{} could not be fetched", member.name))?;
     }
-    if !is_there(&app.store.set_path(stamp)) {
-        point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
-        point.set(FETCHED, &now());
-        note_pin(&mut point);
-        Inventory::record(&app.store, &mut point)?;
+    match here {
+        // Its files are those that were recorded, by their checksums.
+        Some(here) if here.members != point.members || !here.damaged().is_empty() => {
+            manifest::update(&app.store, stamp, |here| {
+                here.members = point.members;
+                [marks::DAMAGED, "deleted"].iter().for_each(|fact| here.unset(fact));
+            })?;
+        }
+        Some(_) => {}
+        None => {
+            point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
+            point.set(FETCHED, &now());
+            note_pin(&mut point);
+            point.write(&app.store)?;
+        }
     }
     JOURNAL.success(format_args!(
         "Recovery point {stamp} is in {}",
         app.store.root().display()
     ));
     Ok(())
+}
+
+/// The point as it is recorded here, if it is. Some of its files may have been deleted or damaged since.
+fn here(app: &App, point: &Point) -> Result<Option<Point>> {
+    let path = app.store.set_path(point.stamp);
+    if !is_there(&path) {
+        return Ok(None);
+    }
+    let other = |what: &str| format!("{} {what}: move it away first", path.display());
+    let here = Point::load(&path).with_context(|| other("is here, and cannot be used"))?;
+    ensure!(
+        here.members.iter().all(|member| point.members.contains(member)),
+        other("is here, and names other files")
+    );
+    Ok(Some(here))
 }
 
 /// The stack whose points are meant: the one that was asked for, this project's own, or the only one there.
@@ -200,6 +229,17 @@ impl Source<'_> {
             if name.ends_with(ENCRYPTED) {
                 self.check_made_here(name, bytes, allow_plain)?;
             } else if self.app.config.encryption.is_some() {
+                // No version has sent one in clear there.
+                ensure!(
+                    self.stack.is_none() || allow_plain,
+                    hinted(
+                        format_args!(
+                            "{name} is not encrypted, while this project encrypts its backups: anybody who may write there could \
+                             have made it"
+                        ),
+                        "add --allow-plain if you know where it is from, or name another recovery point"
+                    )
+                );
                 JOURNAL.warn(format_args!(
                     "{name} is not encrypted, as earlier versions sent it: which files belong together is not authenticated"
                 ));

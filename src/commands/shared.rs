@@ -105,8 +105,9 @@ pub fn record(
     if let Some(why) = excluded {
         point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
+    Inventory::note_away(&app.store, &mut point);
     Identity::of_project(&app.store)?.mark(&mut point);
-    let path = Inventory::record(&app.store, &mut point)?;
+    let path = point.write(&app.store)?;
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)
 }

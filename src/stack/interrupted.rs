@@ -44,7 +44,20 @@ pub struct Interrupted {
 
 /// What a restore that was killed has left, if anything is to be done about it.
 pub fn interrupted(app: &App) -> Option<Interrupted> {
-    let record = read(app).ok().flatten()?;
+    let record = match read(app) {
+        Ok(record) => record?,
+        // It may hold anything.
+        Err(error) => {
+            return Some(Interrupted {
+                text: format!(
+                    "A restore was interrupted, and what it has left is not known: {error:#}. Run the same restore again as the user who \
+                     ran it; or see that n8n runs, with its restart policy (docker inspect), and remove {}",
+                    path(app).display()
+                ),
+                holds: true,
+            });
+        }
+    };
     let docker = app.docker().ok();
     let is_running = |name: &str| {
         let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
@@ -94,8 +107,7 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
 
 /// Gives containers their restart policy back that a killed restore has held. Nothing while a restore is at work.
 pub fn release(app: &App, journal: Journal) -> Result<()> {
-    // A record that cannot be read is told of by what goes on with it.
-    if !matches!(read(app), Ok(Some(record)) if record.held().next().is_some()) {
+    if read(app)?.is_none_or(|record| record.held().next().is_none()) {
         return Ok(());
     }
     let Attempt::Held(_lock) = app.lock()? else {

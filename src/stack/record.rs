@@ -130,7 +130,12 @@ pub(super) fn read(app: &App) -> Result<Option<Record>> {
 
 pub(super) fn write(app: &App, record: &Record) -> Result<()> {
     crate::store::make_dir(app.store.root())?;
-    atomic::replace(&path(app), ".restore.new", record.text().as_bytes(), Access::PRIVATE)
+    // Root may restore, and the project's user look after the rest.
+    let access = Access {
+        owner: atomic::owner_for(app.store.root()),
+        ..Access::PRIVATE
+    };
+    atomic::replace(&path(app), ".restore.new", record.text().as_bytes(), access)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 
@@ -37,7 +36,7 @@ impl Identity {
 
     /// That of a project, as far as it has one: as its file says, else as its newest recovery point does.
     pub fn known(store: &Store) -> Result<Option<Self>> {
-        let path = path(store);
+        let path = store.identity_path();
         match atomic::read_text(&path, 1024) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
@@ -56,7 +55,7 @@ impl Identity {
     /// That of a project, made when it has none.
     pub fn of_project(store: &Store) -> Result<Self> {
         let known = match Self::known(store)? {
-            Some(known) if atomic::read_text(&path(store), 1024).is_ok() => return Ok(known),
+            Some(known) if atomic::read_text(&store.identity_path(), 1024).is_ok() => return Ok(known),
             known => known,
         };
         let mut bytes = [0; DIGITS / 2];
@@ -70,7 +69,7 @@ impl Identity {
     /// Makes it that of a project, unless that has got one meanwhile. Gives the one that it has.
     pub fn adopt(self, store: &Store) -> Result<Self> {
         let _lock = manifest::lock(store)?;
-        if let Ok(text) = atomic::read_text(&path(store), 1024) {
+        if let Ok(text) = atomic::read_text(&store.identity_path(), 1024) {
             if let Some(known) = Self::parse(text.trim()) {
                 return Ok(known);
             }
@@ -80,7 +79,7 @@ impl Identity {
             ..Access::PRIVATE
         };
         atomic::replace(
-            &path(store),
+            &store.identity_path(),
             ".identity.partial",
             format!("{self}\n").as_bytes(),
             access,
@@ -99,10 +98,6 @@ pub fn of(point: &Point) -> Option<Identity> {
     Identity::parse(point.fact(FACT)?)
 }
 
-fn path(store: &Store) -> PathBuf {
-    store.root().join(".identity")
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -119,7 +114,7 @@ mod tests {
         assert_eq!(Identity::known(&store).unwrap(), None);
         let first = Identity::of_project(&store).unwrap();
         assert_eq!(Identity::of_project(&store).unwrap(), first);
-        let file = path(&store);
+        let file = store.identity_path();
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
         // Two are not the same, and one that is there is not replaced.
         let other = Store::new(dir.path().join("other"));
@@ -159,6 +154,6 @@ mod tests {
             fs::write(point.path(&store), point.text()).unwrap();
         }
         assert_eq!(Identity::of_project(&store).unwrap().to_string(), "00000000000000bb");
-        assert!(path(&store).exists());
+        assert!(store.identity_path().exists());
     }
 }

@@ -130,6 +130,11 @@ impl Store {
         self.root.join("sets")
     }
 
+    /// The file of the project's identity.
+    pub fn identity_path(&self) -> PathBuf {
+        self.root.join(".identity")
+    }
+
     /// The manifest of a recovery point.
     pub fn set_path(&self, stamp: Stamp) -> PathBuf {
         self.sets_dir().join(format!("{stamp}{SET_SUFFIX}"))

@@ -450,7 +450,20 @@ fn an_n8n_that_could_neither_be_stopped_nor_started_is_started_by_the_next_resto
     let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
     outcome.assert_error("n8n could not be stopped, nor all of it started again");
     assert_eq!(status(&sandbox, "n8n-main"), "exited");
-    assert!(sandbox.path("backups/.restore").exists(), "{outcome}");
+    // One that cannot be read hides nothing.
+    let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
+    fs::write(sandbox.path("backups/.restore"), format!("{record}junk\n")).unwrap();
+    let told = "what it has left is not known";
+    let status_now = sandbox.binary().arg("status").run();
+    assert!(
+        status_now.code == Some(2) && status_now.stdout.contains(told),
+        "{status_now}"
+    );
+    let doctor = sandbox.binary().arg("doctor").run();
+    assert!(doctor.code == Some(1) && doctor.stdout.contains(told), "{doctor}");
+    let night = sandbox.run("backup-redis", &[]);
+    assert!(night.log.contains("is not understood"), "{night}");
+    fs::write(sandbox.path("backups/.restore"), record).unwrap();
     sandbox.call("restore-redis").arg(&file).run().assert_success();
     for name in ["redis", "n8n-main", "n8n-worker"] {
         assert_eq!(status(&sandbox, name), "running", "{name}");

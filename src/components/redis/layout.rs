@@ -50,6 +50,25 @@ impl Layout {
     }
 }
 
+/// Whether the arguments of a container are those of the server itself, and nothing else says how it keeps its data.
+pub(super) fn tell_all(arguments: &[String]) -> bool {
+    const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
+    let base = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
+    let server = arguments.iter().position(|word| SERVERS.contains(&base(word).as_str()));
+    let (starters, options) = match server {
+        Some(at) => (&arguments[..at], &arguments[at + 1..]),
+        // The entry point of the official images adds the server to options.
+        None => arguments.split_at(arguments.iter().position(|word| word.starts_with("--")).unwrap_or(0)),
+    };
+    let is_by_entry_point = starters.last().is_some_and(|word| base(word) == "docker-entrypoint.sh");
+    (server.is_some() || is_by_entry_point)
+        && !starters.iter().any(|word| word.starts_with('-') && word.ends_with('c'))
+        && options.first().is_none_or(|word| word.starts_with("--"))
+        && !options
+            .iter()
+            .any(|word| word.ends_with(".conf") || word.eq_ignore_ascii_case("--include"))
+}
+
 /// The modules that the arguments of a server have it load.
 pub(super) fn modules_of(arguments: &[String]) -> Vec<Vec<String>> {
     let options = arguments.split(|argument| argument.eq_ignore_ascii_case("--loadmodule"));
@@ -66,6 +85,32 @@ pub(super) fn modules_of(arguments: &[String]) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_tell_where_a_server_itself_gets_them() {
+        let tell = |line: &str| tell_all(&line.split('|').map(str::to_owned).collect::<Vec<_>>());
+        for line in [
+            "redis-server",
+            "docker-entrypoint.sh|redis-server|--port|6386|--requirepass|let me in",
+            "tini|--|/usr/local/bin/docker-entrypoint.sh|valkey-server|--save|60 1",
+            "docker-entrypoint.sh|--appendonly|yes",
+        ] {
+            assert!(tell(line), "{line}");
+        }
+        for line in [
+            "sh|-c|exec redis-server --dir /data/sub",
+            "docker-entrypoint.sh|sh|-c|redis-server --dir /data/sub",
+            "docker-entrypoint.sh|bash|-lc|redis-server|--dir",
+            "docker-entrypoint.sh|redis-server|/etc/redis.conf",
+            "redis-server|-",
+            "redis-server|--port|1|--include|/etc/x",
+            "/start.sh",
+            "/opt/bitnami/scripts/redis/entrypoint.sh|/opt/bitnami/scripts/redis/run.sh",
+            "",
+        ] {
+            assert!(!tell(line), "{line}");
+        }
+    }
 
     #[test]
     fn a_server_that_cannot_be_asked_is_known_by_its_arguments() {

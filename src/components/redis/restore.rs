@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::layout::{modules_of, Layout};
+use super::layout::{modules_of, tell_all, Layout};
 use super::replies::{checked_keys, modules, queue_script, value_of, Keys, CHECKER};
 use super::server::Redis;
 use super::verify;
@@ -262,10 +262,11 @@ impl Plan<'_> {
             let layout = Layout::new(|name| values.get(name).cloned());
             return Ok(Layout { modules, ..layout });
         }
-        // CONFIG is renamed or denied. A configuration file may say anything; to guess would be to restore past the live data.
+        // CONFIG is renamed or denied. A configuration file or a script may say anything; to guess would be to restore past the live
+        // data.
         ensure!(
-            arguments.iter().all(|argument| !argument.ends_with(".conf")),
-            "Redis in {name} does not say where it keeps its data (CONFIG GET is denied), and has a configuration file: allow CONFIG \
+            tell_all(&arguments),
+            "Redis in {name} does not say where it keeps its data (CONFIG GET is denied), and its arguments do not tell: allow CONFIG \
              GET for the restore"
         );
         Ok(Layout::of_arguments(&arguments))

@@ -206,11 +206,11 @@ impl Inventory {
         Ok(found)
     }
 
-    /// Writes the manifest of a new point, with the directories that are away meanwhile. Gives its path.
-    pub fn record(store: &Store, new: &mut Point) -> Result<PathBuf> {
+    /// Notes in a new point which directories are away meanwhile. Comes before the project gets an identity, which proves that
+    /// there were points.
+    pub fn note_away(store: &Store, new: &mut Point) {
         let away = Self::take(store).map(|inventory| inventory.away_for(new));
         new.set_away(&away.unwrap_or_default());
-        new.write(store)
     }
 
     /// The names of the directories that are away for a point whose manifest is not written yet. Its own files, which lie there
@@ -265,16 +265,16 @@ impl Inventory {
     /// Whether the manifests are somewhere else: there are backups of ours, and where the manifests should be there are none,
     /// though not as where none was ever written; or those alone that were written since.
     fn sets_are_away(&self, store: &Store) -> Result<bool> {
-        let ours = self.unrecorded.iter().any(|(_, entry)| entry.stamp.is_some());
-        if !ours || !self.unreadable.is_empty() {
+        if !self.unrecorded.iter().any(|(_, entry)| entry.stamp.is_some()) {
             return Ok(false);
         }
         if !self.points.is_empty() {
             return Ok(self.points.iter().all(|held| held.point.was_away(SETS)));
         }
         let dir = store.sets_dir();
-        // The installation makes it with a .gitkeep; the first manifest brings the lock.
-        Ok(is_there(&dir) && (read_dir(&dir)?.is_empty() || is_there(&super::lock::component_lock(&dir))))
+        // The installation makes it with a .gitkeep; the first manifest brings the lock, and the project's identity.
+        Ok(is_there(&store.identity_path())
+            || is_there(&dir) && (read_dir(&dir)?.is_empty() || is_there(&super::lock::component_lock(&dir))))
     }
 }
 

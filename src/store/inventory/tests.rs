@@ -30,7 +30,8 @@ fn add(store: &Store, stamp: &str, begun: Option<&str>) -> Point {
             sha256: "0".repeat(64),
         });
     }
-    Inventory::record(store, &mut point).unwrap();
+    Inventory::note_away(store, &mut point);
+    point.write(store).unwrap();
     point
 }
 
@@ -184,6 +185,19 @@ fn where_no_manifest_ever_was_none_is_missed() {
     assert!(away(&store).is_empty());
     // The first point, in directories that were empty when it was made.
     assert_eq!(add(&store, "20260103_020000", None).fact("away"), None);
+    assert!(away(&store).is_empty());
+    // From then on the project has an identity, by which the manifests are missed however they went.
+    fs::write(store.identity_path(), "00000000000000aa\n").unwrap();
+    let (sets, elsewhere) = (store.sets_dir(), store.root().join("elsewhere"));
+    fs::rename(&sets, &elsewhere).unwrap();
+    assert_eq!(away(&store), ["sets"], "no directory");
+    fs::create_dir(&sets).unwrap();
+    fs::write(sets.join("lost+found"), "").unwrap();
+    assert_eq!(away(&store), ["sets"], "one with something else");
+    fs::write(sets.join("20200101_020000.sha256"), "").unwrap();
+    assert_eq!(away(&store), ["sets"], "one with a manifest that is none");
+    fs::remove_dir_all(&sets).unwrap();
+    fs::rename(&elsewhere, &sets).unwrap();
     assert!(away(&store).is_empty());
 }
 

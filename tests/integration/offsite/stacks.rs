@@ -270,6 +270,48 @@ fn what_earlier_versions_have_sent_counts() {
     assert!(manifest_of(&sandbox, POINTS[2]).contains("# offsite: "));
 }
 
+/// What is fetched can be restored, whatever has become of the point here.
+#[test]
+fn a_point_that_is_here_in_part_is_made_whole() {
+    if lacks_programs("offsite::stacks::a_point_that_is_here_in_part") {
+        return;
+    }
+    let sandbox = plain("offpart");
+    to_directory(&sandbox);
+    point(&sandbox, POINTS[0], POINTS[0], "the snapshot");
+    send(&sandbox).assert_success();
+    let (file, set) = (sandbox.backup("redis"), sandbox.backup("sets"));
+    let fetch = || sandbox.binary().args(&["fetch-offsite", POINTS[0]]).run();
+    let is_whole = || assert_eq!(fs::read_to_string(&file).unwrap(), "the snapshot");
+    let whole = fs::read_to_string(&set).unwrap();
+    fs::write(&file, "the sn4pshot").unwrap();
+    assert_eq!(binary(&sandbox, &["verify", POINTS[0]]).code, Some(1));
+    assert!(manifest_of(&sandbox, POINTS[0]).contains("# damaged: redis"));
+    fetch().assert_error("{} could not be fetched");
+    fs::remove_file(&file).unwrap();
+    fetch().assert_success();
+    assert!(!manifest_of(&sandbox, POINTS[0]).contains("# damaged"));
+    is_whole();
+    // As the retention leaves one whose file it let go.
+    let member = whole.lines().find(|line| line.ends_with(".rdb")).unwrap();
+    let rest = whole
+        .replace(&format!("{member}\n"), "")
+        .replacen("# size", "# deleted: redis\n# size", 1);
+    fs::write(&set, rest).unwrap();
+    fs::remove_file(&file).unwrap();
+    fetch().assert_success();
+    let now = manifest_of(&sandbox, POINTS[0]);
+    assert!(now.contains(member) && !now.contains("# deleted"), "{now}");
+    is_whole();
+    for spoiled in [String::new(), whole.replace(&member[..8], "00000000")] {
+        fs::write(&set, &spoiled).unwrap();
+        let outcome = fetch();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.log.contains("move it away first"), "{outcome}");
+        assert_eq!(manifest_of(&sandbox, POINTS[0]), spoiled);
+    }
+}
+
 fn manifest_of(sandbox: &Sandbox, stamp: &str) -> String {
     fs::read_to_string(sandbox.path(format!("backups/sets/{stamp}.sha256"))).unwrap()
 }

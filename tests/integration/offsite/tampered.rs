@@ -62,8 +62,10 @@ fn plain_files_are_neither_fetched_nor_restored() {
     for (dir, stack_of) in [(&there, None), (&stack, Some(id.as_str()))] {
         forge(dir, NEWER, stack_of, &file, evil.as_bytes());
         let outcome = fetch(&host, &[NEWER]);
-        outcome
-            .assert_error("Recovery point {} holds a file that is not encrypted ({}), while this project encrypts{}");
+        outcome.assert_error(match stack_of {
+            None => "Recovery point {} holds a file that is not encrypted ({}), while this project encrypts{}",
+            Some(_) => "sets/{} is not encrypted, while this project encrypts its backups{}",
+        });
         outcome.assert_log_has("fetch-offsite", "ERROR Hint: add --allow-plain {}");
         assert!(
             host.backups("redis").is_empty() && host.backups("sets").is_empty(),
@@ -71,10 +73,22 @@ fn plain_files_are_neither_fetched_nor_restored() {
         );
         fs::remove_file(dir.join(format!("sets/{NEWER}.sha256"))).unwrap();
     }
+    // Nor does one in clear say which encrypted files belong together.
+    let set = stack.join(format!("sets/{NEWER}.sha256"));
+    forge(
+        &stack,
+        NEWER,
+        Some(&id),
+        &format!("{file}.gpg"),
+        &fs::read(sandbox.backup("redis")).unwrap(),
+    );
+    fetch(&host, &[NEWER]).assert_error("sets/{} is not encrypted, while this project encrypts its backups{}");
+    fs::remove_file(&set).unwrap();
+    fs::remove_file(stack.join(format!("{file}.gpg"))).unwrap();
     // A manifest that is another stack's, or none's, in the stack's own directory.
     for stack_of in [None, Some("00000000000000aa")] {
         forge(&stack, NEWER, stack_of, &format!("{file}.gpg"), evil.as_bytes());
-        let outcome = fetch(&host, &[NEWER]);
+        let outcome = fetch(&host, &["--allow-plain", NEWER]);
         outcome.assert_error("The manifest of {} at {} cannot be used");
         fs::remove_file(stack.join(format!("sets/{NEWER}.sha256"))).unwrap();
     }

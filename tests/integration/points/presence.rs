@@ -140,7 +140,36 @@ fn nothing_is_deleted_while_a_directory_is_away() {
 #[test]
 fn manifests_that_are_away_do_not_make_strangers_of_their_files() {
     let (sandbox, _) = seventeen("setsaway");
+    // As the first of them has left it.
+    fs::write(sandbox.path("backups/.identity"), "00000000000000aa\n").unwrap();
     let before = sandbox.listing();
+    let sets = sandbox.path("backups/sets");
+    let make: [fn(&Path); 4] = [
+        |_| {},
+        |sets| fs::create_dir(sets).unwrap(),
+        |sets| {
+            fs::create_dir(sets).unwrap();
+            fs::create_dir(sets.join("lost+found")).unwrap();
+        },
+        |sets| {
+            fs::create_dir(sets).unwrap();
+            fs::write(sets.join("20200101_020000.sha256"), "").unwrap();
+        },
+    ];
+    for make in make {
+        fs::rename(&sets, sandbox.aside("sets")).unwrap();
+        make(&sets);
+        let outcome = sandbox.run("cleanup-backups", &[]);
+        outcome.assert_log_has(
+            "cleanup-backups",
+            "WARN {}/backups/sets holds none of the recovery points that {}",
+        );
+        let status = offline(&sandbox, &["status"]);
+        assert!(status.stdout.contains("[CRITICAL] directories: "), "{status}");
+        let _ = fs::remove_dir_all(&sets);
+        fs::rename(sandbox.aside("sets"), &sets).unwrap();
+        assert_eq!(before, sandbox.listing(), "{outcome}");
+    }
     move_away(&sandbox, &["sets"]);
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success();
