@@ -101,7 +101,10 @@ fn run(work: Run, call: &Call) -> u8 {
         Run::Anywhere(_) => log::init(&log::Options::default()).map(|()| PathBuf::new()),
         _ => open_log(call),
     };
-    let done = project.and_then(|project| caught(|| work.in_project(&project, call)));
+    let done = match project {
+        Ok(project) => caught(|| work.in_project(&project, call)),
+        Err(error) => commands::not_begun(call, error),
+    };
     priority::put_back();
     match done {
         Ok(code) => code,

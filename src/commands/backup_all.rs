@@ -1,10 +1,11 @@
 //! backup-all: cleanup, then every component, then the environment file.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Error, Result};
 use chrono::Utc;
 
 use super::shared::{hold, now, open, record};
@@ -39,7 +40,10 @@ pub const COMMAND: Command = Command {
         in_background: true,
         ..Row::ACTS
     },
-    run: Run::Project(|project, call| Ok(run(&open(project, call)?))),
+    run: Run::Project(|project, call| match open(project, call) {
+        Ok(app) => Ok(run(&app)),
+        Err(error) => report_not_begun(project, error),
+    }),
 };
 
 const JOURNAL: Journal = Journal::new("backup-all");
@@ -66,6 +70,17 @@ fn run(app: &App) -> u8 {
     code
 }
 
+/// Reports a run that could not begin, whose settings may be what stood against it. Gives the exit code.
+pub fn report_not_begun(project: &Path, error: Error) -> Result<u8> {
+    let app = App::new(Config::of_channels(project)?);
+    Ok(report_run(
+        &app.config,
+        JOURNAL,
+        |_| Err(error),
+        |outcome| look(&app, outcome),
+    ))
+}
+
 /// Reports a run that did not come to its end, in its log too.
 pub fn report_lost(run: &LostRun) -> Result<()> {
     let file = run.log.as_ref();
@@ -78,7 +93,7 @@ pub fn report_lost(run: &LostRun) -> Result<()> {
         quiet: true,
     })
     .or_else(|_| log::init(&log::Options::default()))?;
-    let app = App::new(Config::load(&run.project)?);
+    let app = App::new(Config::load(&run.project).or_else(|_| Config::of_channels(&run.project))?);
     report_lost_run(&app.config, JOURNAL, run, |outcome| look(&app, outcome));
     Ok(())
 }

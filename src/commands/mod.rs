@@ -30,6 +30,7 @@ pub use backup_all::report_lost;
 
 use crate::cli::{Call, Row};
 use crate::components::{Component, COMPONENTS};
+use crate::config;
 
 /// A command.
 #[derive(Clone, Copy)]
@@ -97,6 +98,14 @@ pub fn commands() -> Vec<Command> {
         man::COMMAND,
     ]);
     all
+}
+
+/// Ends a call without a log: who is told of how a run went is told of this one. Gives the exit code.
+pub fn not_begun(call: &Call, error: Error) -> Result<u8> {
+    match config::find_project(call.project_dir()) {
+        Ok(project) if call.row.name == backup_all::COMMAND.row.name => backup_all::report_not_begun(&project, error),
+        _ => Err(error),
+    }
 }
 
 /// The rows of all commands.

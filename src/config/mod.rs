@@ -108,6 +108,33 @@ impl Config {
         Self::from_values(project, false, &BTreeMap::new(), &process_variable)
     }
 
+    /// The settings of the channels that are told of a run, where the others cannot be read: of each what a line of `.env` says by
+    /// itself, else the environment, unless that is no value for it.
+    pub fn of_channels(project: &Path) -> Result<Self> {
+        const OF_CHANNELS: [&str; 3] = ["BACKUP_METRICS_FILE", "BACKUP_PING_URL", "BACKUP_NOTIFY_COMMAND"];
+        let file = env_file(project);
+        let text = fs::read(&file).unwrap_or_default();
+        let outer = |name: &str| process_variable(name).filter(|_| OF_CHANNELS.contains(&name));
+        let mut values = BTreeMap::new();
+        for line in text.split(|byte| *byte == b'\n') {
+            let Ok(found) = dotenv::parse(&file, line, &|name| OF_CHANNELS.contains(&name), &outer) else {
+                continue;
+            };
+            for (name, value) in found
+                .into_iter()
+                .filter(|(name, _)| OF_CHANNELS.contains(&name.as_str()))
+            {
+                let mut with = values.clone();
+                with.insert(name, value);
+                if Self::from_values(project, true, &with, &|_| None).is_ok() {
+                    values = with;
+                }
+            }
+        }
+        Self::from_values(project, true, &values, &outer)
+            .or_else(|_| Self::from_values(project, true, &values, &|_| None))
+    }
+
     fn from_values(
         project: &Path,
         env_file_exists: bool,

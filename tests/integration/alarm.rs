@@ -162,3 +162,52 @@ fn what_a_killed_run_has_recorded_is_reported() {
         assert!(told.lines().any(|there| there == line), "{line} in {told}");
     }
 }
+
+/// Who is told of a run does not depend on what stands against it.
+#[test]
+fn a_run_that_cannot_begin_is_reported() {
+    let sandbox = watched("notbegun");
+    let hook = "#!/bin/sh\nenv | grep ^N8N_BACKUP_ >told\n";
+    script(&sandbox.path("hook"), hook);
+    let (address, requests) = serve(0);
+    sandbox.set("BACKUP_PING_URL", &address);
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let reported = |reason: &str| {
+        let outcome = sandbox.call("backup-all").run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        let mut told = next(&requests);
+        if told.line == "POST /start" {
+            told = next(&requests);
+        }
+        assert_eq!(told.line, "POST /fail", "{reason}");
+        assert!(told.body.contains(reason), "{told:?}");
+        let said = fs::read_to_string(sandbox.path("told")).unwrap();
+        assert!(said.contains(reason), "{said}");
+        let metrics = fs::read_to_string(sandbox.path("n8n.prom")).unwrap();
+        assert!(
+            metrics
+                .lines()
+                .any(|line| line.starts_with("n8n_backup_last_run_success{") && line.ends_with(" 0")),
+            "{metrics}"
+        );
+        fs::remove_file(sandbox.path("n8n.prom")).unwrap();
+        fs::remove_file(sandbox.path("told")).unwrap();
+    };
+    for (line, reason) in [
+        ("BACKUP_JOBS=many\n", "BACKUP_JOBS must be"),
+        ("BACKUP_GPG_PASSPHRASE='not closed\n", "line "),
+        (
+            "BACKUP_METRICS_FILE=\nBACKUP_METRICS_FILE=n8n.prom\nBACKUP_JOBS=-1\n",
+            "BACKUP_JOBS must be",
+        ),
+    ] {
+        fs::write(sandbox.path(".env"), format!("{env}{line}")).unwrap();
+        reported(reason);
+    }
+    fs::write(sandbox.path(".env"), &env).unwrap();
+    fs::rename(sandbox.path("logs"), sandbox.aside("logs")).unwrap();
+    fs::write(sandbox.path("logs"), "no directory").unwrap();
+    reported("logs");
+    fs::remove_file(sandbox.path("logs")).unwrap();
+    fs::rename(sandbox.aside("logs"), sandbox.path("logs")).unwrap();
+}
