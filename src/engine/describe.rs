@@ -25,6 +25,8 @@ pub struct Described {
     pub status: Status,
     /// Its environment, the image's with it.
     pub env: BTreeMap<String, String>,
+    /// The user that it runs as, where one was named.
+    pub user: String,
     /// The program that it starts, with its first arguments.
     pub entry_point: Vec<String>,
     /// The arguments that follow them.
@@ -122,6 +124,7 @@ impl Described {
             status: Status::parse(&text(&["State", "Status"])),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             // podman before 5 gives a text.
+            user: text(&["Config", "User"]),
             entry_point: match at(&["Config", "Entrypoint"]) {
                 Some(Json::Text(words)) => words.split_whitespace().map(str::to_owned).collect(),
                 _ => list(&["Config", "Entrypoint"]),

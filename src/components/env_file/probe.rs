@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::app::App;
@@ -20,6 +21,12 @@ pub fn probe(app: &App, report: &mut Report) {
     }
     let text = match fs::read(&path) {
         Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && !app.config.found.deployment.is_empty() => {
+            return report.ok(
+                "settings",
+                "there is no .env; what the stack was deployed from is backed up",
+            );
+        }
         Err(error) => {
             return report.fail(
                 "settings",

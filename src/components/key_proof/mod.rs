@@ -73,7 +73,7 @@ pub fn all_keys(
     let mut keys = Vec::new();
     for component in COMPONENTS.iter().rev() {
         let kind = component.kind();
-        let (Some(place), Some(member)) = (component.about().key_place, env.point.member(kind)) else {
+        let (Some(place), Some(member)) = (component.about().key_place, component.member(env.point)) else {
             continue;
         };
         let key = match known.remove(&kind) {

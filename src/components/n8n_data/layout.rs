@@ -105,7 +105,19 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
     let mut databases: Option<Vec<Source>> = None;
     for place in mounts().filter_map(place) {
         let at = &place.at;
-        if *at == layout.home.at || at.ends_with(HOME) || layout.knows(&place) {
+        if layout.knows(&place) {
+            continue;
+        }
+        if *at == layout.home.at || at.ends_with(HOME) {
+            // One that the engine made for a container goes with that.
+            let lasts = !matches!(&place.source, Source::Volume(name) if is_anonymous(name));
+            if lasts && !layout.home.at.is_empty() {
+                let text = format!(
+                    "{at} ({}): another container of n8n has a home of its own",
+                    place.source
+                );
+                layout.left_out.push(text);
+            }
             continue;
         }
         if layout.taken(at) {

@@ -353,8 +353,8 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
     // The policy of pg_cron's jobs is one that others meet.
     let may_not_read = text.contains("permission denied for ") || text.contains("affected by row-level security");
     let hint = match () {
-        () if unknown("role") => "set POSTGRES_USER in .env to the user of the stack",
-        () if unknown("database") => "set POSTGRES_DB in .env to the database of n8n",
+        () if unknown("role") => "set BACKUP_POSTGRES_USER in .env to the user of the stack",
+        () if unknown("database") => "set BACKUP_POSTGRES_DB in .env to the database of n8n",
         () if may_not_read => compat::BE_SUPERUSER,
         () => return error,
     };

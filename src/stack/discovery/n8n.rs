@@ -43,10 +43,20 @@ pub(super) fn role(container: &Described) -> Option<Role> {
         .chain(&container.command)
         .map(String::as_str)
         .collect();
-    let (program, arguments) = started(&words)?;
+    let (mut program, mut arguments) = started(&words)?;
+    // Earlier start scripts run whatever program they are given.
+    if let (START_SCRIPT, [first, rest @ ..]) = (base(program), arguments) {
+        if SHELLS.contains(&base(first)) {
+            (program, arguments) = (first, rest);
+        }
+    }
     if SHELLS.contains(&base(program)) {
-        let at = arguments.iter().position(|word| *word == "-c" || *word == "-ec")?;
-        return commands(arguments.get(at + 1)?).find_map(|words| run_by(&words));
+        let is_script = |word: &&str| word.starts_with('-') && word.ends_with('c');
+        return match arguments.iter().position(|word| is_script(&word)) {
+            Some(at) => commands(arguments.get(at + 1)?).find_map(|words| run_by(&words)),
+            // A script of one's own, unless it works once and ends.
+            None => (is_image && goes_on(container)).then_some(Role::Main),
+        };
     }
     let starts_n8n = base(program) == "n8n" || (is_image && base(program) == START_SCRIPT);
     // An image of one's own may bring a start script of any name.
@@ -58,6 +68,12 @@ pub(super) fn role(container: &Described) -> Option<Role> {
         return of_arguments(arguments);
     }
     None
+}
+
+/// Whether a container is one that is to run all along.
+fn goes_on(container: &Described) -> bool {
+    let policy = container.container.restart.as_str();
+    !policy.is_empty() && policy != "no" && !policy.starts_with("on-failure")
 }
 
 /// Whether this is the name of an image of n8n: its last part, without tag and digest, is `n8n`.
@@ -155,6 +171,21 @@ mod tests {
         );
         assert_eq!(shell("sleep 5; exec n8n worker"), Some(Role::Worker));
         assert_eq!(shell("A=1 n8n"), Some(Role::Main));
+        let by = |entry_point: &str, command: &str| of("n8nio/n8n:0.200.0", "[]", entry_point, command);
+        assert_eq!(by(r#"["bash", "-lc", "n8n start"]"#, "null"), Some(Role::Main));
+        assert_eq!(
+            by(OFFICIAL, r#"["/bin/sh", "-c", "sleep 5; n8n worker"]"#),
+            Some(Role::Worker)
+        );
+        // A script of one's own tells nothing, but that it goes on.
+        let script = |policy: &str| {
+            role(&described(&format!(
+                r#"{{"Id": "1", "Name": "/x", "HostConfig": {{"RestartPolicy": {{"Name": "{policy}"}}}},
+                    "Config": {{"Image": "n8nio/n8n", "Entrypoint": ["/bin/sh", "/custom/start.sh"]}}}}"#
+            )))
+        };
+        assert_eq!(script("unless-stopped"), Some(Role::Main));
+        assert_eq!((script("no"), script("on-failure")), (None, None));
         assert_eq!(shell("n8n import:credentials --input=/d"), None);
         assert_eq!(shell("chown -R 1000:1000 /home/node/.n8n"), None);
         assert_eq!(shell("mkdir -p /data/n8n"), None);

@@ -412,3 +412,78 @@ fn a_task_of_swarm_is_refused() {
         .text
         .contains("Swarm"));
 }
+
+#[test]
+fn what_means_the_same_is_the_same_database() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let with = |worker: &[&str]| {
+        let mut all = stack("mine", &project);
+        let of = Some(("mine", project.as_path(), "worker"));
+        all[2] = container("mine-worker-2", "n8nio/n8n:2", worker, &["worker"], of);
+        let mut app = app_of(&project, "");
+        found(&mut app, &all).unwrap();
+        app.config.found.problems
+    };
+    let host = "DB_POSTGRESDB_HOST=mine-db-1";
+    let base = ["DB_TYPE=postgresdb", "DB_POSTGRESDB_DATABASE=flows", host];
+    assert!(with(QUEUE).is_empty() && with(&base).is_empty());
+    assert!(with(&[&base[..], &["DB_POSTGRESDB_PORT=5432", "DB_POSTGRESDB_SCHEMA="]].concat()).is_empty());
+    for other in [
+        "DB_POSTGRESDB_PORT=5433",
+        "DB_POSTGRESDB_SCHEMA=n8n",
+        "DB_TABLE_PREFIX=x_",
+    ] {
+        assert!(!with(&[&base[..], &[other]].concat()).is_empty(), "{other}");
+    }
+    assert!(!with(&base[1..]).is_empty(), "SQLite");
+}
+
+#[test]
+fn two_homes_with_sqlite_are_two_databases() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let of = |service| Some(("mine", project.as_path(), service));
+    let mut all = vec![
+        container("mine-n8n-1", "n8nio/n8n", &[], &[], of("n8n")),
+        container("mine-dev-1", "n8nio/n8n", &[], &[], of("dev")),
+    ];
+    all[1].mounts[0].source = "/other".to_owned();
+    let mut app = app_of(&project, "");
+    found(&mut app, &all).unwrap();
+    let problem = &app.config.found.problems[&Kind::Sqlite];
+    assert!(
+        problem.text.contains("not configured to the same database"),
+        "{problem:?}"
+    );
+    let mut app = app_of(&project, "BACKUP_N8N_CONTAINERS=mine-n8n-1\n");
+    found(&mut app, &all).unwrap();
+    assert!(app.config.found.problems.is_empty());
+}
+
+#[test]
+fn the_home_is_where_the_user_has_it() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let home = |user: &str, env: &[&str], at: &str| {
+        let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+        n8n.user = user.to_owned();
+        n8n.mounts[0].destination = at.to_owned();
+        let mut app = app_of(&project, "");
+        found(&mut app, &[n8n]).unwrap();
+        (app.config.found.home, app.config.found.problems.is_empty())
+    };
+    let good = |home: &str| (home.to_owned(), true);
+    assert_eq!(home("node", &[], "/home/node/.n8n"), good("/home/node/.n8n"));
+    for user in ["root", "0", "0:0"] {
+        assert_eq!(home(user, &[], "/root/.n8n"), good("/root/.n8n"));
+        // The start script of earlier images changes the user.
+        assert_eq!(home(user, &[], "/home/node/.n8n"), good("/home/node/.n8n"));
+    }
+    assert_eq!(home("1000", &["HOME=/data"], "/data"), good("/data/.n8n"));
+    assert_eq!(
+        home("root", &["HOME=/data", "N8N_USER_FOLDER=/f"], "/f"),
+        good("/f/.n8n")
+    );
+    assert!(!home("1000", &["HOME=/data"], "/home/node/.n8n").1);
+}

@@ -55,17 +55,6 @@ impl Configuration<'_> {
     }
 }
 
-/// The variables in which all of n8n's containers must agree, since they tell whose data they work on.
-const SAME: [&str; 7] = [
-    "DB_TYPE",
-    "DB_SQLITE_DATABASE",
-    "DB_POSTGRESDB_HOST",
-    "DB_POSTGRESDB_PORT",
-    "DB_POSTGRESDB_DATABASE",
-    "DB_POSTGRESDB_SCHEMA",
-    "DB_TABLE_PREFIX",
-];
-
 /// Fills the settings that are not set with what the stack's configuration says.
 pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &Stack<'_>) {
     let main = Configuration {
@@ -83,11 +72,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     };
     let names: Vec<String> = stack.servers.iter().map(|server| server.name.clone()).collect();
     found.row("n8n", names.join(" "), format!("image {}", stack.main.image));
-    if let Some(other) = stack
-        .servers
-        .iter()
-        .find(|other| SAME.iter().any(|name| differ(name, stack.main, other)))
-    {
+    if let Some(other) = stack.servers.iter().find(|other| differ(all, stack.main, other)) {
         let problem = Problem {
             text: format!(
                 "{} and {} are not configured to the same database",
@@ -156,12 +141,38 @@ fn uncovered(other: &Described, stack: &Stack<'_>) -> Option<String> {
     })
 }
 
-fn differ(name: &str, one: &Described, other: &Described) -> bool {
-    let value = |container: &Described| {
-        let value = container.variable(name).map(str::to_owned);
-        value.or_else(|| Some(format!("the file {}", container.variable(&format!("{name}_FILE"))?)))
+/// Whether two of n8n's containers work on different databases.
+fn differ(all: &[Described], one: &Described, other: &Described) -> bool {
+    let value = |container: &Described, name: &str, default: &str| {
+        let value = container
+            .variable(name)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned);
+        let file = || Some(format!("the file {}", container.variable(&format!("{name}_FILE"))?));
+        value.or_else(file).unwrap_or_else(|| default.to_owned())
     };
-    value(one) != value(other)
+    let differs = |(name, default): &(&str, &str)| value(one, name, default) != value(other, name, default);
+    if [("DB_TYPE", "sqlite"), ("DB_TABLE_PREFIX", "")].iter().any(differs) {
+        return true;
+    }
+    if value(one, "DB_TYPE", "sqlite") != "postgresdb" {
+        let home = |container: &Described| mount_of(container, &home_of(container)).map(|mount| mount.source.clone());
+        return differs(&("DB_SQLITE_DATABASE", "database.sqlite")) || home(one) != home(other);
+    }
+    // A server may have several names.
+    let server = |container: &Described| {
+        let port = value(container, "DB_POSTGRESDB_PORT", "5432");
+        let host = value(container, "DB_POSTGRESDB_HOST", "localhost");
+        let found = reached(all, container, &host, port.parse().unwrap_or_default());
+        match found[..] {
+            [(server, inner)] => (server.id.clone(), inner.to_string()),
+            _ => (host, port),
+        }
+    };
+    [("DB_POSTGRESDB_DATABASE", "n8n"), ("DB_POSTGRESDB_SCHEMA", "public")]
+        .iter()
+        .any(differs)
+        || server(one) != server(other)
 }
 
 impl Found {
@@ -289,8 +300,8 @@ fn superuser(docker: &Docker, server: &Described) -> Option<Role> {
         let user = user.to_owned();
         Some(Role { user, password, from })
     };
-    if let Some(user) = server.variable("POSTGRES_USER") {
-        return role(user, None, of("POSTGRES_USER"));
+    if let Some(user) = own.value("POSTGRES_USER") {
+        return role(&user, None, of("POSTGRES_USER"));
     }
     let usual = format!("the usual user of the image of {}", server.name);
     if let Some(password) = own.value("POSTGRESQL_POSTGRES_PASSWORD") {
@@ -433,11 +444,30 @@ fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountP
     });
 }
 
+/// Where a container of n8n keeps its home. Root's is its own, unless the image's start script changes to the user node, as earlier
+/// ones do: what is mounted tells.
+fn home_of(container: &Described) -> String {
+    let user = container.user.split(':').next().unwrap_or_default();
+    let set = container
+        .variable("N8N_USER_FOLDER")
+        .or_else(|| container.variable("HOME"));
+    let folders = match set {
+        Some(folder) => vec![folder],
+        None if matches!(user, "root" | "0") => vec!["/root", "/home/node"],
+        None => vec!["/home/node"],
+    };
+    let homes = folders
+        .iter()
+        .map(|folder| format!("{}/.n8n", folder.trim_end_matches('/')));
+    let homes: Vec<String> = homes.collect();
+    let mounted = homes.iter().find(|home| mount_of(container, home).is_some());
+    mounted.or(homes.last()).cloned().unwrap_or_default()
+}
+
 /// Finds n8n's home.
 fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     let config = &mut app.config;
-    let folder = stack.main.variable("N8N_USER_FOLDER").unwrap_or("/home/node");
-    let home = format!("{}/.n8n", folder.trim_end_matches('/'));
+    let home = home_of(stack.main);
     found.home.clone_from(&home);
     let mount = mount_of(stack.main, &home);
     if found.uses(Kind::Sqlite) {
