@@ -43,6 +43,10 @@ pub struct Described {
     pub network_mode: String,
     /// The ports of the host that lead to it, with those that they lead to.
     pub published: Vec<(u16, u16)>,
+    /// The ports that its image, or who created it, says that it listens on.
+    pub exposed: Vec<u16>,
+    /// The containers that it is linked to, each with a name that it has for it.
+    pub links: Vec<(String, String)>,
     /// The same as a question about this container alone would tell.
     pub container: Container,
 }
@@ -158,6 +162,21 @@ impl Described {
             host_name: text(&["Config", "Hostname"]),
             network_mode: text(&["HostConfig", "NetworkMode"]),
             published: at(&["HostConfig", "PortBindings"]).map(ports).unwrap_or_default(),
+            exposed: at(&["Config", "ExposedPorts"])
+                .map(Json::fields)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|(port, _)| port_of(port))
+                .collect(),
+            links: list(&["HostConfig", "Links"])
+                .into_iter()
+                .chain(
+                    networks
+                        .iter()
+                        .flat_map(|(_, network)| network.get("Links").map(texts).unwrap_or_default()),
+                )
+                .filter_map(|link| link_of(&link))
+                .collect(),
         })
     }
 }
@@ -171,11 +190,23 @@ fn texts(list: &Json) -> Vec<String> {
         .collect()
 }
 
+/// Reads `5432/tcp`.
+fn port_of(text: &str) -> Option<u16> {
+    text.split('/').next()?.parse().ok()
+}
+
+/// Reads `/other:/container/name`, or `other:name`.
+fn link_of(text: &str) -> Option<(String, String)> {
+    let (other, name) = text.split_once(':')?;
+    let name = name.rsplit('/').next()?;
+    Some((other.trim_start_matches('/').to_owned(), name.to_owned()))
+}
+
 /// Reads `{"5432/tcp": [{"HostPort": "15432"}]}`.
 fn ports(bindings: &Json) -> Vec<(u16, u16)> {
     let mut found = Vec::new();
     for (inner, outer) in bindings.fields() {
-        let inner = inner.split('/').next().and_then(|port| port.parse().ok());
+        let inner = port_of(inner);
         let outer = outer
             .items()
             .iter()
@@ -270,12 +301,12 @@ pub mod tests {
         let found = described(
             r#"{"Id": "0a", "Name": "/web-1", "State": {"Status": "running"},
                 "Config": {"Image": "n8nio/n8n:2", "Env": ["A=b=c", "EMPTY=", "odd"], "Entrypoint": ["tini", "--"],
-                           "Cmd": null, "Labels": {"x": "y"}, "Hostname": "web"},
-                "HostConfig": {"NetworkMode": "n", "RestartPolicy": {"Name": "always"},
+                           "Cmd": null, "Labels": {"x": "y"}, "Hostname": "web", "ExposedPorts": {"5678/tcp": {}}},
+                "HostConfig": {"NetworkMode": "n", "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "always"},
                                "PortBindings": {"5678/tcp": [{"HostIp": "", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
                            {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
-                "NetworkSettings": {"Networks": {"n": {"Aliases": ["n8n"], "IPAddress": "172.18.0.2"}, "m": {"Aliases": null}}}}"#,
+                "NetworkSettings": {"Networks": {"n": {"Aliases": ["n8n"], "Links": ["p-db-1:db"], "IPAddress": "172.18.0.2"}, "m": {"Aliases": null}}}}"#,
         );
         assert_eq!((found.name.as_str(), &found.status), ("web-1", &Status::Running));
         assert_eq!((found.variable("A"), found.variable("EMPTY")), (Some("b=c"), None));
@@ -286,7 +317,9 @@ pub mod tests {
             ("", "/srv")
         );
         assert_eq!(found.networks["n"], ["n8n", "172.18.0.2"]);
-        assert_eq!(found.published, [(80, 5678)]);
+        assert_eq!((found.published, found.exposed), (vec![(80, 5678)], vec![5678]));
+        let link = |other: &str, name: &str| (other.to_owned(), name.to_owned());
+        assert_eq!(found.links, [link("n8n-db", "postgres"), link("p-db-1", "db")]);
         let container = &found.container;
         assert_eq!(
             (container.name.as_str(), container.restart.as_str()),

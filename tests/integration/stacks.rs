@@ -1,5 +1,6 @@
 //! The shapes of stacks that people run: each is backed up, tested and brought back without a setting.
 
+mod networks;
 mod servers;
 
 use std::fs;

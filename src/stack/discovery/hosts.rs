@@ -1,27 +1,107 @@
 //! Which container answers under a host name that n8n's configuration tells.
 
-use crate::engine::describe::Described;
+use std::net::{IpAddr, UdpSocket};
+use std::slice;
 
 use super::{PROJECT, SERVICE};
+use crate::engine::describe::Described;
+use crate::store::Kind;
 
 /// Names under which a container reaches itself, or the host where it shares that's network.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Names of the host, where its published ports are.
 const OUTSIDE: [&str; 3] = ["host.docker.internal", "host.containers.internal", "172.17.0.1"];
 
-/// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on.
-pub(super) fn reached<'a>(all: &'a [Described], from: &Described, host: &str, port: u16) -> Vec<(&'a Described, u16)> {
+/// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
+/// several, and of those that have the host's network, where any program may listen, those that are servers of the `kind`.
+pub(super) fn reached<'a>(
+    all: &'a [Described],
+    from: &Described,
+    host: &str,
+    port: u16,
+    kind: Kind,
+) -> Vec<(&'a Described, u16)> {
+    let found = candidates(all, from, host, port);
+    let is_sure = |(other, _): &(&Described, u16)| other.network_mode != "host";
+    if found.len() == 1 && found.iter().all(is_sure) {
+        return found;
+    }
+    let those = |chosen: &dyn Fn(&Described) -> bool| -> Vec<(&'a Described, u16)> {
+        found.iter().copied().filter(|(other, _)| chosen(other)).collect()
+    };
+    let servers = those(&|other| is_server(other, kind));
+    let servers = match servers.is_empty() {
+        true => those(&|other| other.exposed.contains(&port)),
+        false => servers,
+    };
+    match servers.is_empty() {
+        true => found.into_iter().filter(is_sure).collect(),
+        false => servers,
+    }
+}
+
+/// The port that `server`, which a setting names, listens on, where `from` reaches it as `host` at `port`.
+pub(super) fn inner_port(server: &Described, from: &Described, host: &str, port: u16) -> u16 {
+    match candidates(slice::from_ref(server), from, host, port).first() {
+        Some((_, inner)) => *inner,
+        None => published(server, port).unwrap_or(port),
+    }
+}
+
+/// Whether a container is a server of the `kind`, by its image.
+fn is_server(container: &Described, kind: Kind) -> bool {
+    let (variables, names): (&[&str], &[&str]) = match kind {
+        Kind::Redis => (
+            &["REDIS_VERSION", "VALKEY_VERSION"],
+            &[
+                "redis",
+                "valkey",
+                "redis-stack-server",
+                "redis-stack",
+                "keydb",
+                "dragonfly",
+            ],
+        ),
+        _ => (
+            &["PG_MAJOR", "POSTGRESQL_VOLUME_DIR"],
+            &[
+                "postgres",
+                "postgresql",
+                "postgis",
+                "pgvector",
+                "timescaledb",
+                "timescaledb-ha",
+            ],
+        ),
+    };
+    let image = container.image.rsplit('/').next().unwrap_or_default();
+    let image = image.split([':', '@']).next().unwrap_or_default();
+    names.contains(&image) || variables.iter().any(|name| container.variable(name).is_some())
+}
+
+/// The port behind a port of the host.
+fn published(container: &Described, port: u16) -> Option<u16> {
+    let mut ports = container.published.iter();
+    ports.find(|(outer, _)| *outer == port).map(|(_, inner)| *inner)
+}
+
+/// Whether an address is one of this host: a socket can be bound to no other.
+fn is_of_host(host: &str) -> bool {
+    let address: Result<IpAddr, _> = host.parse();
+    address.is_ok_and(|address| {
+        !address.is_loopback() && !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
+    })
+}
+
+/// The containers that may be what `from` reaches as `host` at `port`, with the port that they listen on.
+fn candidates<'a>(all: &'a [Described], from: &Described, host: &str, port: u16) -> Vec<(&'a Described, u16)> {
     let others = || all.iter().filter(|other| other.id != from.id);
     let is_local = LOCAL.contains(&host);
-    if OUTSIDE.contains(&host) || (is_local && from.network_mode == "host") {
+    let is_outside = OUTSIDE.contains(&host) || (!is_local && is_of_host(host));
+    if is_outside || (is_local && from.network_mode == "host") {
         let published = others().filter_map(|other| {
-            let inner = other
-                .published
-                .iter()
-                .find(|(outer, _)| *outer == port)
-                .map(|(_, inner)| *inner);
             let own = (other.network_mode == "host").then_some(port);
-            Some((other, inner.or(own)?))
+            Some((other, published(other, port).or(own)?))
         });
         let (bound, shared): (Vec<_>, Vec<_>) = published.partition(|(other, _)| other.network_mode != "host");
         return if bound.is_empty() { shared } else { bound };
@@ -31,6 +111,14 @@ pub(super) fn reached<'a>(all: &'a [Described], from: &Described, host: &str, po
             .filter(|other| shares_network(from, other))
             .map(|other| (other, port))
             .collect();
+    }
+    let is_linked = |other: &&Described| {
+        from.links
+            .iter()
+            .any(|(linked, name)| *linked == other.name && name == host)
+    };
+    if let Some(linked) = others().find(is_linked) {
+        return vec![(linked, port)];
     }
     let named: Vec<&Described> = others().filter(|other| is_called(from, other, host)).collect();
     let same_project =
@@ -65,5 +153,107 @@ fn is_called(from: &Described, other: &Described, host: &str) -> bool {
     match shared.peek() {
         Some(_) => own || shared.any(|names| names.iter().any(|name| name == host)),
         None => is_in_project && own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::describe::tests::described;
+
+    /// A container with a network mode, and more of what `docker inspect` says of its configuration and of the host's side.
+    fn container(name: &str, image: &str, mode: &str, config: &str, host: &str) -> Described {
+        described(&format!(
+            r#"{{"Id": "id-{name}", "Name": "/{name}", "Config": {{"Image": "{image}" {config}}},
+                "HostConfig": {{"NetworkMode": "{mode}" {host}}}, "NetworkSettings": {{"Networks": {{"{mode}": {{}}}}}}}}"#
+        ))
+    }
+
+    fn found(all: &[Described], host: &str, port: u16, kind: Kind) -> Vec<(String, u16)> {
+        let reached = reached(all, &all[0], host, port, kind);
+        reached
+            .into_iter()
+            .map(|(other, port)| (other.name.clone(), port))
+            .collect()
+    }
+
+    fn one(name: &str, port: u16) -> Vec<(String, u16)> {
+        vec![(name.to_owned(), port)]
+    }
+
+    #[test]
+    fn of_those_that_share_a_network_the_server_is_meant() {
+        let inside = |name, image, config| container(name, image, "container:id-gluetun", config, "");
+        let all = [
+            inside("n8n", "n8nio/n8n", ""),
+            container(
+                "gluetun",
+                "qmcgaw/gluetun:v3",
+                "bridge",
+                r#", "ExposedPorts": {"5432/tcp": {}}"#,
+                "",
+            ),
+            inside("pg", "ghcr.io/own/db", r#", "Env": ["PG_MAJOR=16"]"#),
+            inside("cache", "valkey/valkey:8@sha256:0", ""),
+            inside("exporter", "prometheuscommunity/postgres-exporter", ""),
+        ];
+        assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), one("pg", 5432));
+        assert_eq!(found(&all, "127.0.0.1", 6379, Kind::Redis), one("cache", 6379));
+        // What no image tells is told by the ports; else all of them are named.
+        let all = [
+            all[0].clone(),
+            inside("own", "own", r#", "ExposedPorts": {"5433/tcp": {}}"#),
+            all[3].clone(),
+        ];
+        assert_eq!(found(&all, "localhost", 5433, Kind::Postgres), one("own", 5433));
+        assert_eq!(found(&all, "localhost", 5432, Kind::Postgres).len(), 2);
+    }
+
+    #[test]
+    fn no_stranger_on_the_hosts_network_is_taken_for_a_server() {
+        let on_host = |name, image, config| container(name, image, "host", config, "");
+        let mut all = vec![
+            on_host("n8n", "n8nio/n8n", ""),
+            on_host(
+                "stranger",
+                "prom/node-exporter",
+                r#", "ExposedPorts": {"9100/tcp": {}}"#,
+            ),
+        ];
+        assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), []);
+        all.push(on_host("pg", "pgvector/pgvector:pg16", ""));
+        assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), one("pg", 5432));
+        all.push(container(
+            "db",
+            "own",
+            "bridge",
+            "",
+            r#", "PortBindings": {"5432/tcp": [{"HostPort": "5432"}]}"#,
+        ));
+        assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), one("db", 5432));
+    }
+
+    #[test]
+    fn a_link_names_its_container() {
+        let link = r#", "Links": ["/n8n-db:/n8n/postgres"]"#;
+        let all = [
+            container("n8n", "n8nio/n8n", "bridge", "", link),
+            container("postgres", "postgres:16", "bridge", "", ""),
+            container("n8n-db", "postgres:16", "bridge", "", ""),
+        ];
+        assert_eq!(found(&all, "postgres", 5432, Kind::Postgres), one("n8n-db", 5432));
+    }
+
+    #[test]
+    fn a_named_server_is_asked_at_the_port_behind_the_published_one() {
+        let bindings = r#", "PortBindings": {"5432/tcp": [{"HostPort": "5433"}]}"#;
+        let from = container("n8n", "n8nio/n8n", "bridge", "", "");
+        let db = container("db", "postgres:16", "bridge", "", bindings);
+        assert_eq!(inner_port(&db, &from, "db.example.org", 5433), 5432);
+        assert_eq!(inner_port(&db, &from, "host.docker.internal", 5433), 5432);
+        // By its own name it is reached directly.
+        assert_eq!(inner_port(&db, &from, "db", 5433), 5433);
+        assert_eq!(inner_port(&db, &from, "db.example.org", 6000), 6000);
+        assert!(!is_of_host("203.0.113.7") && !is_of_host("127.0.0.1") && !is_of_host("db"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::hosts::reached;
+use super::hosts::{inner_port, reached};
 use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
 use crate::app::App;
 use crate::config::{Found, FoundRow, Problem, Secret, SqliteFile};
@@ -220,8 +220,8 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         true => all
             .iter()
             .find(|other| other.name == config.postgres_container)
-            .map(|server| (server, port)),
-        false => match reached(all, main.container, &host, port).as_slice() {
+            .map(|server| (server, inner_port(server, main.container, &host, port))),
+        false => match reached(all, main.container, &host, port, Kind::Postgres).as_slice() {
             [one] => Some(*one),
             [] => {
                 let text =
@@ -345,8 +345,8 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
         true => all
             .iter()
             .find(|other| other.name == config.redis_container)
-            .map(|server| (server, port)),
-        false => match reached(all, main.container, &host, port).as_slice() {
+            .map(|server| (server, inner_port(server, main.container, &host, port))),
+        false => match reached(all, main.container, &host, port, Kind::Redis).as_slice() {
             [one] => Some(*one),
             [] => {
                 let text =
