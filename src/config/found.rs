@@ -31,6 +31,8 @@ pub struct Found {
     pub problems: BTreeMap<Kind, Problem>,
     /// The files that the stack is deployed from, relative to the project directory.
     pub deployment: Vec<PathBuf>,
+    /// How Compose created n8n's containers.
+    pub compose: Composed,
     /// The key that n8n's containers are given; none where it stands in n8n's home alone.
     pub key: Option<Secret>,
     /// Whether containers are there that runs of ours have left, or that work just now.
@@ -39,6 +41,18 @@ pub struct Found {
     pub warnings: Vec<String>,
     /// Each value, for people.
     pub rows: Vec<FoundRow>,
+}
+
+/// How Compose was called for n8n's containers. The files are relative to the project directory; none where Compose was
+/// called in another one, or with a file that lies outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Composed {
+    /// The compose files.
+    pub files: Vec<PathBuf>,
+    /// The files with variables.
+    pub env_files: Vec<PathBuf>,
+    /// The services that run n8n.
+    pub services: Vec<String>,
 }
 
 /// n8n's database in SQLite.

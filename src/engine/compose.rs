@@ -1,6 +1,6 @@
 //! Docker Compose: the plugin of the docker command, or the program of its own that it once was.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,11 +14,19 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
 impl Docker {
     /// Has Compose create the containers, networks and volumes of the project `name` in `directory`, and start nothing. An
-    /// empty name leaves it to Compose.
-    pub fn compose_create(&self, directory: &Path, name: &str) -> Result<()> {
+    /// empty name, or no files, leaves them to Compose; the paths are relative to the directory.
+    pub fn compose_create(&self, directory: &Path, name: &str, files: &[PathBuf], env_files: &[PathBuf]) -> Result<()> {
         let mut command = self.compose()?;
         if !name.is_empty() {
             command.args(["--project-name", name]);
+        }
+        if !files.is_empty() {
+            command.arg("--project-directory").arg(directory);
+        }
+        for (option, files) in [("--file", files), ("--env-file", env_files)] {
+            for file in files {
+                command.arg(option).arg(directory.join(file));
+            }
         }
         command.args(["up", "--no-start"]).current_dir(directory);
         let patience = self.stall.max(LONGEST_SILENCE);

@@ -333,6 +333,58 @@ fn a_lost_host_comes_back_from_its_deployment() {
 }
 
 #[test]
+fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
+    let sandbox = bare("shape-called");
+    let postgres = POSTGRES
+        .replace("SEED: '1', ", "")
+        .replace("POSTGRES_DB: flows", "POSTGRES_DB: '${DATABASE}'");
+    sandbox.compose_file(&format!("{postgres}{}", n8n("n8n", "start", "A=1", HOME)));
+    fs::rename(sandbox.path("docker-compose.yml"), sandbox.path("n8n.yml")).unwrap();
+    let variables = [ON_POSTGRES, "'N8N_ENCRYPTION_KEY=${KEY}'"].join(", ");
+    let second = n8n("second", "start", &variables, HOME).replace("    {labels}\n", "");
+    let production = format!("version: '3.7'\nservices:\n  n8n:\n    environment: [{variables}]\n");
+    sandbox.write("production.yml", format!("{production}{second}"));
+    sandbox.write("production.env", format!("DATABASE=flows\nKEY={KEY}\n"));
+    let called = ["-f", "n8n.yml", "-f", "production.yml", "--env-file", "production.env"];
+    sandbox.compose(&[&called[..], &["up", "-d"]].concat());
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    sandbox.psql(
+        "CREATE TABLE workflow_entity AS SELECT 'one' AS id; CREATE TABLE migrations (id int); \
+         CREATE TABLE credentials_entity (id text, name text, type text, data text);",
+    );
+    run(&sandbox, "backup-all", &[]).assert_success();
+
+    let lose = || {
+        sandbox.compose(&[&called[..], &["down", "-v"]].concat());
+        for file in ["n8n.yml", "production.yml", "production.env"] {
+            fs::remove_file(sandbox.path(file)).unwrap();
+        }
+    };
+    let restore = |how: &[&str]| run(&sandbox, "restore-all", &[&["--yes"], how, &["latest"]].concat());
+    lose();
+    // A service is gone from a file that somebody has put there.
+    sandbox.write("production.yml", &production);
+    let refused = restore(&["--create"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(
+        refused.stdout.contains("these services of n8n are not in it: second"),
+        "{refused}"
+    );
+
+    lose();
+    restore(&["--create"]).assert_success();
+    await_postgres(&sandbox);
+    assert_eq!(sandbox.psql("SELECT id FROM workflow_entity").trim(), "one");
+    for service in ["n8n", "second"] {
+        let name = format!("{}_{service}_1", sandbox.prefix());
+        let what = "{{.State.Status}} {{.Config.Env}}";
+        let told = sandbox.docker(&["inspect", "--format", what, &name]);
+        assert!(told.starts_with("running") && told.contains(KEY), "{told}");
+    }
+}
+
+#[test]
 fn a_redis_with_few_capabilities_starts_after_a_restore() {
     strict_redis_image();
     let sandbox = bare("shape-caps");

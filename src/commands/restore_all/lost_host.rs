@@ -23,9 +23,15 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
     component
         .plan_restore(app, &file, options)?
         .run(&Surroundings { app, component })?;
+    let was = discovery::composed(point);
     JOURNAL.info("Creating the stack: docker compose up --no-start");
     docker
-        .compose_create(&app.config.project, &app.config.found.project)
+        .compose_create(
+            &app.config.project,
+            &app.config.found.project,
+            &was.files,
+            &was.env_files,
+        )
         .with_context(|| images(point))
         .context("The stack could not be created")?;
     let mut app = App::new(Config::load(&app.config.project)?);
@@ -35,6 +41,26 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         hinted(
             "The stack was created, and no container of n8n is in it",
             "start n8n by hand, then run this again"
+        )
+    );
+    let created = &app.config.found.compose.services;
+    let missing: Vec<String> = was
+        .services
+        .into_iter()
+        .filter(|name| !created.contains(name))
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        hinted(
+            format_args!(
+                "The stack was created, and these services of n8n are not in it: {}",
+                missing.join(" ")
+            ),
+            format_args!(
+                "where they have a profile, have Compose create them (docker compose --profile NAME up --no-start); then \
+                 restore-all --start {} restores everything",
+                point.stamp
+            )
         )
     );
     Ok(app)

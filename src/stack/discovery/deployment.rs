@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::COMPOSE_FILES;
+use super::{is_of, Stack, COMPOSE_FILES, SERVICE};
+use crate::config::Composed;
 use crate::engine::describe::Described;
 
 /// The label with Compose's files, comma-separated.
@@ -50,6 +51,30 @@ pub(super) fn files(project: &Path, containers: &[&Described]) -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
+/// How Compose was called for n8n's containers, by their labels.
+pub(super) fn composed(project: &Path, stack: &Stack<'_>) -> Composed {
+    let mut services: Vec<String> = stack
+        .servers
+        .iter()
+        .map(|server| server.label(SERVICE).to_owned())
+        .filter(|service| !service.is_empty())
+        .collect();
+    services.sort_unstable();
+    services.dedup();
+    let files = |label: &str| -> Option<Vec<PathBuf>> {
+        let names = stack.main.label(label).split(',').filter(|name| !name.is_empty());
+        names.map(|name| below(project, Path::new(name))).collect()
+    };
+    let is_here = is_of(stack.main, project);
+    let called = files(FILES).zip(files(ENV_FILES)).filter(|_| is_here);
+    let (files, env_files) = called.unwrap_or_default();
+    Composed {
+        files,
+        env_files,
+        services,
+    }
+}
+
 /// What may be the name of a file in a compose file; of a mount, the part before the colon.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
@@ -63,18 +88,23 @@ fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|end| end == "yaml" || end == "yml")
 }
 
-/// A regular file below the project directory, as its path from there.
+/// A file of the deployment, as its path from the project directory.
 fn within(project: &Path, file: &Path) -> Option<PathBuf> {
+    let relative = below(project, file)?;
+    let first = relative.components().next();
+    let is_ours = matches!(first, Some(Component::Normal(name)) if OURS.iter().any(|ours| name == *ours));
+    (!is_ours && relative != Path::new(".env")).then_some(relative)
+}
+
+/// A regular file below the project directory, as its path from there.
+fn below(project: &Path, file: &Path) -> Option<PathBuf> {
     let path = project.join(file);
     if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
         return None;
     }
     // No link on the way leads out, and `..` is gone.
     let path = path.canonicalize().ok()?;
-    let relative = path.strip_prefix(project).ok()?;
-    let first = relative.components().next();
-    let is_ours = matches!(first, Some(Component::Normal(name)) if OURS.iter().any(|ours| name == *ours));
-    (!is_ours && relative != Path::new(".env")).then(|| relative.to_owned())
+    path.strip_prefix(project).ok().map(Path::to_owned)
 }
 
 #[cfg(test)]

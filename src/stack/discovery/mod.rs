@@ -20,7 +20,7 @@ use crate::engine::{Docker, Glance};
 use crate::store::Kind;
 
 pub use n8n::is_n8n_image;
-pub use recall::facts;
+pub use recall::{composed, facts};
 
 use n8n::{role, Role};
 

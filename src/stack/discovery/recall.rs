@@ -1,11 +1,12 @@
 //! What a recovery point remembers of the stack, for when n8n's containers are gone, or the engine is not asked.
 
 use std::fs;
+use std::path::{Component, PathBuf};
 
 use super::values::check_defaults;
 use super::{Problem, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
 use crate::app::App;
-use crate::config::{Found, SqliteFile};
+use crate::config::{Composed, Found, SqliteFile};
 use crate::engine::describe::Described;
 use crate::store::manifest::{Point, UNUSED};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
@@ -37,10 +38,34 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}volume"), config.n8n_volume.clone()),
         (format!("{PREFIX}schema"), found.schema.clone()),
         (format!("{PREFIX}prefix"), found.table_prefix.clone()),
+        (format!("{PREFIX}compose.files"), listed(&found.compose.files)),
+        (format!("{PREFIX}compose.env"), listed(&found.compose.env_files)),
+        (format!("{PREFIX}services"), found.compose.services.join(" ")),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
     .collect()
+}
+
+/// Paths as Compose's labels list them.
+fn listed(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(",")
+}
+
+/// How Compose created n8n's containers, as a point remembers it; no path leads out of the project directory.
+pub fn composed(point: &Point) -> Composed {
+    let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).unwrap_or_default();
+    let files = |name: &str| -> Vec<PathBuf> {
+        let names = fact(name).split(',').filter(|name| !name.is_empty()).map(PathBuf::from);
+        let is_inside = |file: &PathBuf| file.components().all(|part| matches!(part, Component::Normal(_)));
+        names.filter(is_inside).collect()
+    };
+    Composed {
+        files: files("compose.files"),
+        env_files: files("compose.env"),
+        services: fact("services").split_whitespace().map(str::to_owned).collect(),
+    }
 }
 
 /// The newest point, by the names alone: there may be thousands.

@@ -1,6 +1,8 @@
 use super::*;
 use crate::config::Config;
 use crate::engine::describe::tests::described;
+use crate::store::manifest::Point;
+use crate::store::Stamp;
 use crate::testing::TempDir;
 
 /// A container: its name, image, environment, command, and labels of Compose.
@@ -131,6 +133,42 @@ fn a_stack_of_compose_is_found_without_a_setting() {
     );
     assert_eq!(config.n8n_volume, "mine-n8n-1_data");
     assert!(config.found.problems.is_empty() && config.found.unused.is_empty());
+    assert_eq!(config.found.compose.services, ["n8n", "worker"]);
+}
+
+#[test]
+fn how_compose_was_called_is_remembered_where_all_files_lie_in_the_directory() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    for name in ["n8n.yml", "prod.yml", ".env"] {
+        std::fs::write(project.join(name), "").unwrap();
+    }
+    let called = |files: &str| {
+        let mut all = stack("mine", &project);
+        for container in &mut all {
+            container
+                .labels
+                .insert("com.docker.compose.project.config_files".to_owned(), files.to_owned());
+            let env = project.join(".env").display().to_string();
+            container
+                .labels
+                .insert("com.docker.compose.project.environment_file".to_owned(), env);
+        }
+        let mut app = app_of(&project, "");
+        found(&mut app, &all).unwrap();
+        let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+        facts(&app).iter().for_each(|(name, value)| point.set(name, value));
+        composed(&point)
+    };
+    let told = called(&format!("{},prod.yml", project.join("n8n.yml").display()));
+    assert_eq!(told.files, [Path::new("n8n.yml"), Path::new("prod.yml")]);
+    assert_eq!(told.env_files, [Path::new(".env")]);
+    assert_eq!(told.services, ["n8n", "worker"]);
+    let told = called("n8n.yml,/etc/hostname");
+    assert!(told.files.is_empty() && told.env_files.is_empty());
+    let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+    point.set("stack.compose.files", "/etc/x.yml,../x.yml,x.yml");
+    assert_eq!(composed(&point).files, [Path::new("x.yml")]);
 }
 
 #[test]
