@@ -45,6 +45,8 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
     let mut text = String::new();
     match found.is_told() {
         true => text.push_str(&format!("Told by {}:\n", found.told_by)),
+        // What stands against it says more.
+        false if !found.problems.is_empty() => {}
         false => text.push_str("No container of n8n was found; the settings and their defaults hold.\n"),
     }
     let wide = |of: fn(&crate::config::FoundRow) -> usize| found.rows.iter().map(of).max().unwrap_or_default();

@@ -255,6 +255,20 @@ fn a_stack_of_another_directory_is_never_touched() {
         });
         assert_eq!(files, 0, "{dir}: {outcome}");
     }
+    // A directory without a stack, as beside one that a web interface deploys, is told whose n8n there is.
+    let without = sandbox.aside("without");
+    fs::create_dir_all(&without).unwrap();
+    let theirs = format!("{} of {}", sandbox.prefix(), sandbox.dir().display());
+    for command in ["setup", "backup-postgres"] {
+        let outcome = binary(&sandbox, &["--project-dir", &without.to_string_lossy(), command]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        let told = [&*outcome.stdout, &*outcome.stderr].concat();
+        assert!(
+            told.contains(&theirs) && told.contains("BACKUP_COMPOSE_PROJECT"),
+            "{outcome}"
+        );
+        assert!(!told.contains("No container of n8n was found"), "{outcome}");
+    }
     // Once it is named, it is wanted.
     sandbox.in_volume(&sandbox.volume(), "echo {} >config");
     fs::write(

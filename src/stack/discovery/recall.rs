@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, PathBuf};
 
 use super::values::check_defaults;
-use super::{Problem, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
+use super::{has_stack, is_n8n, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
 use crate::app::App;
 use crate::config::{Composed, Found, SqliteFile};
 use crate::engine::describe::Described;
@@ -96,25 +96,78 @@ pub(super) fn recall(app: &mut App, all: Option<&[Described]>) {
     match newest(app).filter(|point| point.fact(&format!("{PREFIX}n8n")).is_some()) {
         Some(point) => fill(app, &point),
         None => {
-            let project = app.config.compose_project.clone();
-            let is_there = |all: &[Described]| all.iter().any(|container| container.label(PROJECT) == project);
             if let Some(all) = all {
-                if !project.is_empty() && !is_there(all) {
-                    let problem = Problem {
-                        text: format!("There is no container of the Compose project {project}"),
-                        hint: "start it (docker compose up -d), or set BACKUP_COMPOSE_PROJECT in .env to another one"
-                            .to_owned(),
-                    };
-                    app.config
-                        .found
-                        .problems
-                        .extend(OF_CONTAINERS.map(|kind| (kind, problem.clone())));
+                match app.config.compose_project.is_empty() {
+                    true => elsewhere(app, all),
+                    false => gone(app, all),
                 }
             }
         }
     }
     if let Some(all) = all {
         check_defaults(app, all);
+    }
+}
+
+/// Where the Compose project that a setting names has no container: nothing can be done.
+fn gone(app: &mut App, all: &[Described]) {
+    let config = &mut app.config;
+    let project = &config.compose_project;
+    if all.iter().any(|container| container.label(PROJECT) == project) {
+        return;
+    }
+    let problem = Problem {
+        text: format!("There is no container of the Compose project {project}"),
+        hint: "start it (docker compose up -d), or set BACKUP_COMPOSE_PROJECT in .env to another one".to_owned(),
+    };
+    let problems = OF_CONTAINERS.map(|kind| (kind, problem.clone()));
+    config.found.problems.extend(problems);
+}
+
+/// Names the Compose projects of other directories that run n8n, where this one has no stack, and what would be backed up
+/// is neither named nor there.
+fn elsewhere(app: &mut App, all: &[Described]) {
+    let config = &mut app.config;
+    let mut projects: Vec<[&str; 2]> = all
+        .iter()
+        .filter(|container| is_n8n(container) && !container.label(PROJECT).is_empty())
+        .map(|container| [PROJECT, DIRECTORY].map(|label| container.label(label)))
+        .collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let Some([first, _]) = projects.first().filter(|_| !has_stack(&config.project, all)) else {
+        return;
+    };
+    let named: Vec<String> = projects.iter().map(|[name, of]| format!("{name} of {of}")).collect();
+    let named = named.join(", ");
+    let hint = match projects.len() {
+        1 => {
+            format!("n8n runs in the Compose project {named}: if that is yours, set {COMPOSE_PROJECT}={first} in .env")
+        }
+        _ => format!("n8n runs in the Compose projects {named}: set {COMPOSE_PROJECT} in .env to yours"),
+    };
+    let text = format!("No container of n8n belongs to {}", config.project.display());
+    let is_there = |name: &str| all.iter().any(|container| container.name == name);
+    let missing = [
+        (
+            Kind::Postgres,
+            "BACKUP_POSTGRES_CONTAINER",
+            is_there(&config.postgres_container),
+        ),
+        (Kind::Redis, "BACKUP_REDIS_CONTAINER", is_there(&config.redis_container)),
+        (Kind::N8n, "BACKUP_N8N_VOLUME", false),
+    ];
+    for (kind, setting, is_there) in missing {
+        if is_there || config.is_set(setting) || config.is_set(N8N_CONTAINERS) {
+            continue;
+        }
+        let text = match kind {
+            // As the contract has it.
+            Kind::Postgres if !config.env_file_exists => ".env file not found".to_owned(),
+            _ => text.clone(),
+        };
+        let hint = hint.clone();
+        config.found.problems.insert(kind, Problem { text, hint });
     }
 }
 

@@ -292,6 +292,52 @@ fn a_stack_of_another_directory_is_never_ours() {
 }
 
 #[test]
+fn a_directory_without_a_stack_names_the_projects_that_run_n8n() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let mut all = stack("stack7", Path::new("/data/compose/7"));
+    let refused = |all: &[Described], settings: &str, kind| {
+        let mut app = app_of(&project, settings);
+        found(&mut app, all).unwrap();
+        app.config.found.problems.get(&kind).cloned()
+    };
+    for kind in [Kind::Postgres, Kind::Redis, Kind::N8n] {
+        let problem = refused(&all, "", kind).unwrap();
+        assert!(problem.hint.contains("stack7 of /data/compose/7"), "{problem:?}");
+        assert!(problem.hint.contains("BACKUP_COMPOSE_PROJECT=stack7"), "{problem:?}");
+    }
+    assert!(refused(&all, "BACKUP_POSTGRES_CONTAINER=pg\n", Kind::Postgres).is_none());
+    assert!(refused(&all, "BACKUP_POSTGRES_CONTAINER=pg\n", Kind::Redis).is_some());
+    let mut app = app_of(&project, "BACKUP_COMPOSE_PROJECT=stack7\n");
+    found(&mut app, &all).unwrap();
+    assert_eq!(app.config.postgres_container, "stack7-db-1");
+    // Which of two is never guessed.
+    all.extend(stack("other", Path::new("/data/compose/8")));
+    let problem = refused(&all, "", Kind::Postgres).unwrap();
+    assert!(
+        problem
+            .hint
+            .contains("other of /data/compose/8, stack7 of /data/compose/7"),
+        "{problem:?}"
+    );
+    assert!(!problem.hint.contains('='), "{problem:?}");
+    assert!(
+        problem.text.starts_with("No container of n8n belongs to"),
+        "{problem:?}"
+    );
+    let mut app = App::new(Config::without_env_file(&project).unwrap());
+    found(&mut app, &all).unwrap();
+    let problem = app.config.found.check(Kind::Postgres).unwrap_err();
+    assert_eq!(problem.to_string(), ".env file not found");
+    // What bears a default name and belongs to nobody is here.
+    all.push(server("n8n-postgres", "postgres", &[], None));
+    assert!(refused(&all, "", Kind::Postgres).is_none());
+    // A stack of its own, be it down.
+    std::fs::write(project.join("compose.yaml"), "").unwrap();
+    assert!(refused(&all, "", Kind::Redis).is_none());
+}
+
+#[test]
 fn containers_that_say_nothing_leave_the_contracts_names() {
     let dir = TempDir::new();
     let stand_in = |name: &str| server(name, "busybox", &["PATH=/bin"], None);
