@@ -116,6 +116,9 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         .and_then(|point| check(&point, stamp, stack.as_ref(), source.stack.is_some()).map(|()| point))
         .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;
     source.check_encrypted(&point, allow_plain)?;
+    if known.is_some() && stack != known {
+        JOURNAL.info("It is of another stack: it is restored by name only, and is never this project's latest");
+    }
     let here = here(app, &point)?;
     if here.is_none() {
         Inventory::note_away(&app.store, &mut point);

@@ -147,6 +147,7 @@ fn row(held: &PointOnDisk, kinds: &[Kind], now: SystemTime) -> Vec<String> {
         }
     }
     let mut state = vec![completeness(held)];
+    state.extend(held.point.excluded_from_latest().map(str::to_owned));
     if held.point.fact("postgres.executions").is_some() {
         state.push("without executions".to_owned());
     }
@@ -265,6 +266,7 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
         ("age_seconds", Json::number(seconds(point.time(), now))),
         ("manifest", path(&app.store.set_path(point.stamp))),
         ("complete", Json::Bool(held.is_complete())),
+        ("by_name_only", Json::maybe(point.excluded_from_latest())),
         (
             "failed",
             Json::List(point.listed("failed").into_iter().map(Json::text).collect()),

@@ -93,9 +93,7 @@ fn unpin(app: &App, set: &OsStr) -> Result<()> {
 /// The point that is named.
 fn find(app: &App, set: &OsStr) -> Result<Point> {
     if set == "latest" {
-        let newest = inventory::latest_first(&app.store, SystemTime::now())?
-            .into_iter()
-            .next();
+        let newest = inventory::newest(&app.store, SystemTime::now())?;
         return newest.context("There is no recovery point yet")?.1;
     }
     let text = Path::new(set).file_name().unwrap_or_default().to_string_lossy();

@@ -97,7 +97,7 @@ fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
         },
         None if all => verify_all(app, &mut tally)?,
         None => {
-            let newest = newest(app)?;
+            let newest = inventory::newest(&app.store, SystemTime::now())?;
             let (path, point) = newest.context("There is no recovery point yet: name a file, or take --all")?;
             verify_set(app, &path, point, &mut tally);
         }
@@ -111,12 +111,6 @@ fn run(app: &App, operand: Option<&OsStr>, all: bool) -> Result<()> {
     Ok(())
 }
 
-fn newest(app: &App) -> Result<Option<(PathBuf, Result<Point>)>> {
-    Ok(inventory::latest_first(&app.store, SystemTime::now())?
-        .into_iter()
-        .next())
-}
-
 /// The manifest that `name` stands for, unless it names a backup file.
 fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
     let text = name.to_string_lossy();
@@ -126,7 +120,11 @@ fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
         return Ok(Some(path));
     }
     if text == "latest" {
-        return Ok(Some(newest(app)?.context("There is no recovery point yet")?.0));
+        return Ok(Some(
+            inventory::newest(&app.store, SystemTime::now())?
+                .context("There is no recovery point yet")?
+                .0,
+        ));
     }
     let path = Path::new(name);
     ensure!(is_there(path), "Backup file not found: {}", path.display());

@@ -8,12 +8,14 @@ use std::io::{ErrorKind, Read};
 use anyhow::{bail, Context, Result};
 
 use super::atomic::{self, Access};
-use super::manifest::{self, Point};
-use super::{inventory, Store};
+use super::manifest::{self, Point, FETCHED};
+use super::{read_dir, Store};
 use crate::process::hinted;
 
 /// The fact of a manifest that has it.
 const FACT: &str = "stack";
+/// Why a point of another stack is restored by name only.
+pub const OF_ANOTHER: &str = "of another stack";
 /// Its length in hexadecimal digits.
 const DIGITS: usize = 16;
 
@@ -34,7 +36,8 @@ impl Identity {
         (text.len() == DIGITS && text.bytes().all(is_digit)).then(|| Self(text.to_owned()))
     }
 
-    /// That of a project, as far as it has one: as its file says, else as its newest recovery point does.
+    /// That of a project, as far as it has one: as its file says, else as its newest recovery point does, of those that were
+    /// made here if there are such.
     pub fn known(store: &Store) -> Result<Option<Self>> {
         let path = store.identity_path();
         match atomic::read_text(&path, 1024) {
@@ -48,8 +51,12 @@ impl Identity {
                 )),
             },
         }
-        let points = inventory::list(store)?.into_iter().rev();
-        Ok(points.filter_map(|(_, point)| of(&point.ok()?)).next())
+        let sets = read_dir(&store.sets_dir())?.into_iter().map(|item| item.path());
+        let points = sets.filter_map(|path| {
+            let point = Point::load(&path).ok().filter(|point| point.path(store) == path)?;
+            Some((point.fact(FETCHED).is_none(), point.time(), of(&point)?))
+        });
+        Ok(points.max().map(|(_, _, newest)| newest))
     }
 
     /// That of a project, made when it has none.
@@ -96,6 +103,14 @@ impl Identity {
 /// That of a recovery point; those of earlier versions have none.
 pub fn of(point: &Point) -> Option<Identity> {
     Identity::parse(point.fact(FACT)?)
+}
+
+/// Tells the points that are of another stack than this project's, such as those that were fetched from it. A project without an
+/// identity file tells of none.
+pub fn is_of_another(store: &Store) -> impl Fn(&Point) -> bool {
+    let own = atomic::read_text(&store.identity_path(), 1024).ok();
+    let own = own.and_then(|text| Identity::parse(text.trim()));
+    move |point| own.is_some() && of(point).is_some_and(|of| Some(&of) != own.as_ref())
 }
 
 #[cfg(test)]
@@ -145,11 +160,16 @@ mod tests {
             ("20260101_020000", Some("00000000000000aa")),
             ("20260102_020000", Some("00000000000000bb")),
             ("20260103_020000", None),
+            // Fetched from another stack.
+            ("20260104_020000", Some("00000000000000cc")),
         ] {
             let mut point = Point::new(Stamp::parse(stamp).unwrap());
             point.set("deleted", "redis");
             if let Some(stack) = stack {
                 Identity::parse(stack).unwrap().mark(&mut point);
+            }
+            if stack == Some("00000000000000cc") {
+                point.set(FETCHED, "2026-01-05T00:00:00+00:00");
             }
             fs::write(point.path(&store), point.text()).unwrap();
         }

@@ -204,7 +204,8 @@ fn last_drill(app: &App, point: &Point, parts: &[Kind]) -> Option<(String, Durat
     let took = |point: &Point| Some((point.stamp.to_string(), point.drill_took(parts)?));
     took(point).or_else(|| {
         let points = inventory::latest_first(&app.store, SystemTime::now()).ok()?;
-        let mut readable = points.into_iter().filter_map(|(_, point)| point.ok());
-        readable.find_map(|point| took(&point))
+        let readable = points.into_iter().filter_map(|(_, point)| point.ok());
+        let mut of_ours = readable.filter(|point| point.excluded_from_latest().is_none());
+        of_ours.find_map(|point| took(&point))
     })
 }

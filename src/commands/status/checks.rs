@@ -9,6 +9,7 @@ use crate::process::explained;
 use crate::report::finding::{Finding, Level};
 use crate::report::units;
 use crate::stack;
+use crate::store::identity::OF_ANOTHER;
 use crate::store::inventory::State as FileState;
 use crate::store::inventory::{is_ahead, Inventory, Listing, PointOnDisk};
 use crate::store::manifest::NONE;
@@ -91,7 +92,8 @@ impl State {
         state.interrupted = stack::interrupted(app);
         let now = SystemTime::now();
         let inventory = Inventory::take(&app.store)?;
-        for held in &inventory.points {
+        let is_ours = |held: &&PointOnDisk| held.point.excluded_from_latest() != Some(OF_ANOTHER);
+        for held in inventory.points.iter().filter(is_ours) {
             match is_ahead(held.point.time(), now) {
                 true => state.ahead.push(Seen::of(held, now)),
                 false => state.points.push(Seen::of(held, now)),

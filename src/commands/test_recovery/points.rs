@@ -118,7 +118,7 @@ pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Poi
             .context(Inconclusive)?;
     }
     let wanted = |point: &Result<Point>| match point {
-        Ok(point) => parts.0.iter().all(|kind| point.has(*kind)),
+        Ok(point) => point.excluded_from_latest().is_none() && parts.0.iter().all(|kind| point.has(*kind)),
         // One that cannot be read must not be passed over.
         Err(_) => true,
     };

@@ -67,7 +67,8 @@ pub fn probe(app: &App, report: &mut Report) {
         );
     }
     let recorded = crate::store::inventory::list(&app.store).ok().and_then(|points| {
-        let newest = points.into_iter().rev().find_map(|(_, point)| point.ok())?;
+        let mut newest_first = points.into_iter().rev().filter_map(|(_, point)| point.ok());
+        let newest = newest_first.find(|point| point.excluded_from_latest().is_none())?;
         let holds = |name: &str| newest.fact(name).is_some_and(|value| !value.starts_with("none"));
         (holds("n8n.key") || holds("env.key")).then(|| newest.stamp.to_string())
     });

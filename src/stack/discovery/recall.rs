@@ -8,6 +8,7 @@ use super::{has_stack, is_n8n, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINE
 use crate::app::App;
 use crate::config::{Composed, Found, SqliteFile};
 use crate::engine::describe::Described;
+use crate::store::identity::is_of_another;
 use crate::store::manifest::{Point, UNUSED};
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 
@@ -68,7 +69,7 @@ pub fn composed(point: &Point) -> Composed {
     }
 }
 
-/// The newest point, by the names alone: there may be thousands.
+/// The newest point of this stack, by the names alone: there may be thousands.
 fn newest(app: &App) -> Option<Point> {
     let sets = fs::read_dir(app.store.sets_dir()).ok()?;
     let names = sets
@@ -78,9 +79,11 @@ fn newest(app: &App) -> Option<Point> {
         .filter_map(|name| Stamp::parse(name.strip_suffix(SET_SUFFIX)?))
         .collect();
     stamps.sort_unstable_by(|a, b| b.cmp(a));
-    stamps
+    let is_of_another = is_of_another(&app.store);
+    let mut points = stamps
         .into_iter()
-        .find_map(|stamp| Point::load(&app.store.set_path(stamp)).ok())
+        .filter_map(|stamp| Point::load(&app.store.set_path(stamp)).ok());
+    points.find(|point| !is_of_another(point))
 }
 
 /// The names of n8n's containers that the newest point remembers, perhaps none; `None` where there is no point.

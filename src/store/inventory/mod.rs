@@ -16,7 +16,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{anyhow, bail, Error, Result};
 
 use super::manifest::{Member, Point};
-use super::{entry_of, is_there, read_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
+use super::marks::Mark;
+use super::{entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
 
 /// A time that lies further ahead than this was dated by a clock that is wrong, or today's is. An hour is what clocks are set
 /// back in autumn, and a name without a manifest tells local time.
@@ -321,7 +322,7 @@ fn look_at(
 }
 
 /// Every recovery point, oldest first. What is not one, or cannot be read, comes with its error. A directory that does not
-/// exist is empty.
+/// exist is empty. What is of another stack is excluded from the latest.
 pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
     let dir = store.sets_dir();
     let mut points = Vec::new();
@@ -343,6 +344,12 @@ pub fn list(store: &Store) -> Result<Vec<(PathBuf, Result<Point>)>> {
         points.push((path, point));
     }
     points.sort_by_cached_key(|(path, point)| (time_of(path, point), path.clone()));
+    let is_of_another = identity::is_of_another(store);
+    let read = points.iter_mut().filter_map(|(_, point)| point.as_mut().ok());
+    for point in read.filter(|point| is_of_another(point)) {
+        // In memory alone.
+        point.mark(&Mark::ExcludedFromLatest(identity::OF_ANOTHER.to_owned()));
+    }
     Ok(points)
 }
 
@@ -351,6 +358,12 @@ pub fn latest_first(store: &Store, now: SystemTime) -> Result<Vec<(PathBuf, Resu
     let mut points = list(store)?;
     newest_first(&mut points, now, |(path, point)| (time_of(path, point), path.clone()));
     Ok(points)
+}
+
+/// The newest recovery point of those that are not restored by name only; one that cannot be read must not be passed over.
+pub fn newest(store: &Store, now: SystemTime) -> Result<Option<(PathBuf, Result<Point>)>> {
+    let is_one = |point: &Result<Point>| !point.as_ref().is_ok_and(|point| point.excluded_from_latest().is_some());
+    Ok(latest_first(store, now)?.into_iter().find(|(_, point)| is_one(point)))
 }
 
 /// The instant of a point; of one that cannot be read the name alone tells it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{files, identity, lacks_programs, send, stack_dir, to_directory};
-use crate::common::{name, sh, Sandbox};
+use crate::common::{assert_same, name, sh, Sandbox};
 
 /// A recovery point made by hand, of a snapshot with these contents.
 pub fn point(sandbox: &Sandbox, stamp: &str, snapshot: &str, contents: &str) {
@@ -175,7 +175,11 @@ fn stacks_that_share_a_place_leave_each_other_alone() {
     // The second one's points are its own business, though they can be had by name.
     fs::remove_file(host.path("backups/redis/dump_20260102_020000.rdb")).unwrap();
     fs::remove_file(host.path("backups/sets/20260102_020000.sha256")).unwrap();
-    fetch(&host, &["--stack", &identity(&second), "20260203_020000"]).assert_success();
+    let fetched = fetch(&host, &["--stack", &identity(&second), "20260203_020000"]);
+    fetched.assert_success().assert_log_has(
+        "fetch-offsite",
+        "INFO It is of another stack: it is restored by name only, {}",
+    );
     assert_eq!(identity(&host), identity(&first));
     let before = contents(&there);
     let outcome = send(&host);
@@ -184,6 +188,64 @@ fn stacks_that_share_a_place_leave_each_other_alone() {
         "INFO 1 recovery point(s) of another stack are not sent",
     );
     assert_eq!(contents(&there), before, "{outcome}");
+}
+
+/// A point that was fetched from another stack is newer than any of this one, and says nothing of it.
+#[test]
+fn a_point_of_another_stack_is_never_the_latest() {
+    let sandbox = Sandbox::new("offother").stack().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let own = manifest_name(&sandbox);
+    let before = sandbox.fingerprint();
+    sandbox.psql("CREATE TABLE of_the_other_stack (id int)");
+    let file = sandbox.path("backups/.identity");
+    let identity = fs::read_to_string(&file).unwrap();
+    fs::write(&file, "00000000000000bb\n").unwrap();
+    let other = sandbox.run("backup-all", &[]);
+    other.assert_success();
+    fs::write(&file, identity).unwrap();
+    let other = manifest_name(&sandbox);
+    assert_ne!(own, other);
+
+    let list = binary(&sandbox, &["list"]);
+    let states: Vec<&str> = list
+        .stdout
+        .lines()
+        .filter(|line| line.contains("of another stack"))
+        .collect();
+    assert!(states.len() == 1 && states[0].starts_with(&other), "{list}");
+    let status = binary(&sandbox, &["status", "--json"]);
+    assert!(
+        status.stdout.contains(&format!("\"newest\": {{\"name\": \"{own}\"")),
+        "{status}"
+    );
+    assert!(!status.stdout.contains(&other), "{status}");
+    assert_eq!(binary(&sandbox, &["status"]).code, Some(0));
+    binary(&sandbox, &["verify"]).assert_log_has("verify", &format!("INFO Verifying recovery point {own}"));
+    binary(&sandbox, &["pin", "latest"]).assert_log_has("pin", &format!("SUCCESS Recovery point {own} {{}}"));
+    sandbox.set("BACKUP_KEEP_LAST", "1");
+    binary(&sandbox, &["unpin", &own]).assert_success();
+    sandbox.set("BACKUP_RETENTION_DAYS", "0");
+    let cleanup = sandbox.run("cleanup-backups", &["--dry-run"]);
+    cleanup.assert_log_has(
+        "cleanup-backups",
+        &format!("INFO [DRY-RUN] Would keep: {{}}, recovery point {own}"),
+    );
+
+    let outcome = sandbox.run("restore-all", &["latest", "--yes"]);
+    outcome.assert_success().assert_log_has(
+        "restore-all",
+        &format!("WARN Passing over the newer recovery point {other}: of another stack"),
+    );
+    assert_same(&before, &sandbox.fingerprint());
+    sandbox.run("restore-all", &[&other, "--yes"]).assert_success();
+    sandbox.psql("SELECT FROM of_the_other_stack");
+}
+
+/// The stamp of the newest manifest.
+fn manifest_name(sandbox: &Sandbox) -> String {
+    let newest = sandbox.backups("sets").pop().unwrap();
+    name(&newest).trim_end_matches(".sha256").to_owned()
 }
 
 /// A host that was copied has the identity of the other one.
