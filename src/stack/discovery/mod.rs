@@ -2,6 +2,7 @@
 //! names. Nothing is guessed: where two answers are possible, there is an error that names both.
 
 mod deployment;
+mod home;
 mod hosts;
 mod n8n;
 mod recall;

@@ -6,7 +6,7 @@ use crate::store::Stamp;
 use crate::testing::TempDir;
 
 /// A container: its name, image, environment, command, and labels of Compose.
-fn container(
+pub(super) fn container(
     name: &str,
     image: &str,
     env: &[&str],
@@ -51,12 +51,12 @@ fn server(name: &str, image: &str, env: &[&str], project: Option<(&str, &Path, &
     }
 }
 
-fn app_of(dir: &Path, settings: &str) -> App {
+pub(super) fn app_of(dir: &Path, settings: &str) -> App {
     App::new(Config::of_text(dir, Path::new(".env"), settings.as_bytes()).unwrap())
 }
 
 /// What is found, as [`discover`] finds it.
-fn found(app: &mut App, all: &[Described]) -> Result<(), Problem> {
+pub(super) fn found(app: &mut App, all: &[Described]) -> Result<(), Problem> {
     let docker = crate::engine::Docker::locate(Some("/usr/bin".into()), app.config.stall).unwrap();
     match Stack::find(app, all)? {
         Some(stack) => values::fill(app, &docker, all, &stack),
@@ -521,53 +521,4 @@ fn what_means_the_same_is_the_same_database() {
         assert!(!with(&[&base[..], &[other]].concat()).is_empty(), "{other}");
     }
     assert!(!with(&base[1..]).is_empty(), "SQLite");
-}
-
-#[test]
-fn two_homes_with_sqlite_are_two_databases() {
-    let dir = TempDir::new();
-    let project = dir.path().canonicalize().unwrap();
-    let of = |service| Some(("mine", project.as_path(), service));
-    let mut all = vec![
-        container("mine-n8n-1", "n8nio/n8n", &[], &[], of("n8n")),
-        container("mine-dev-1", "n8nio/n8n", &[], &[], of("dev")),
-    ];
-    all[1].mounts[0].source = "/other".to_owned();
-    let mut app = app_of(&project, "");
-    found(&mut app, &all).unwrap();
-    let problem = &app.config.found.problems[&Kind::Sqlite];
-    assert!(
-        problem.text.contains("not configured to the same database"),
-        "{problem:?}"
-    );
-    let mut app = app_of(&project, "BACKUP_N8N_CONTAINERS=mine-n8n-1\n");
-    found(&mut app, &all).unwrap();
-    assert!(app.config.found.problems.is_empty());
-}
-
-#[test]
-fn the_home_is_where_the_user_has_it() {
-    let dir = TempDir::new();
-    let project = dir.path().canonicalize().unwrap();
-    let home = |user: &str, env: &[&str], at: &str| {
-        let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
-        n8n.user = user.to_owned();
-        n8n.mounts[0].destination = at.to_owned();
-        let mut app = app_of(&project, "");
-        found(&mut app, &[n8n]).unwrap();
-        (app.config.found.home, app.config.found.problems.is_empty())
-    };
-    let good = |home: &str| (home.to_owned(), true);
-    assert_eq!(home("node", &[], "/home/node/.n8n"), good("/home/node/.n8n"));
-    for user in ["root", "0", "0:0"] {
-        assert_eq!(home(user, &[], "/root/.n8n"), good("/root/.n8n"));
-        // The start script of earlier images changes the user.
-        assert_eq!(home(user, &[], "/home/node/.n8n"), good("/home/node/.n8n"));
-    }
-    assert_eq!(home("1000", &["HOME=/data"], "/data"), good("/data/.n8n"));
-    assert_eq!(
-        home("root", &["HOME=/data", "N8N_USER_FOLDER=/f"], "/f"),
-        good("/f/.n8n")
-    );
-    assert!(!home("1000", &["HOME=/data"], "/home/node/.n8n").1);
 }

@@ -1,12 +1,11 @@
 //! From the configuration of n8n's containers to the settings.
 
-use std::path::{Component, Path, PathBuf};
-
+use super::home::{home, home_of, mount_of};
 use super::hosts::{inner_port, reached};
 use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
 use crate::app::App;
-use crate::config::{Found, FoundRow, Problem, Secret, SqliteFile};
-use crate::engine::describe::{Described, MountPoint};
+use crate::config::{Found, FoundRow, Problem, Secret};
+use crate::engine::describe::Described;
 use crate::engine::{Docker, Exec, Status};
 use crate::store::Kind;
 
@@ -164,7 +163,7 @@ fn differ(all: &[Described], one: &Described, other: &Described) -> bool {
     let server = |container: &Described| {
         let port = value(container, "DB_POSTGRESDB_PORT", "5432");
         let host = value(container, "DB_POSTGRESDB_HOST", "localhost");
-        let found = reached(all, container, &host, port.parse().unwrap_or_default());
+        let found = reached(all, container, &host, port.parse().unwrap_or_default(), Kind::Postgres);
         match found[..] {
             [(server, inner)] => (server.id.clone(), inner.to_string()),
             _ => (host, port),
@@ -177,12 +176,12 @@ fn differ(all: &[Described], one: &Described, other: &Described) -> bool {
 }
 
 impl Found {
-    fn row(&mut self, what: &'static str, value: impl Into<String>, from: impl Into<String>) {
+    pub(super) fn row(&mut self, what: &'static str, value: impl Into<String>, from: impl Into<String>) {
         let (value, from) = (value.into(), from.into());
         self.rows.push(FoundRow { what, value, from });
     }
 
-    fn problem(&mut self, kind: Kind, text: String, hint: &str) {
+    pub(super) fn problem(&mut self, kind: Kind, text: String, hint: &str) {
         let hint = hint.to_owned();
         self.problems.insert(kind, Problem { text, hint });
     }
@@ -401,100 +400,6 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
         config.queue_prefix = prefix;
     }
     config.redis_tls = main.is("QUEUE_BULL_REDIS_TLS", "true");
-}
-
-/// The mount that a path of a container lies on.
-fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a MountPoint> {
-    let above = |mount: &&MountPoint| Path::new(path).starts_with(&mount.destination);
-    let mounts = container.mounts.iter().filter(above);
-    mounts.max_by_key(|mount| mount.destination.len())
-}
-
-/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home.
-fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>) {
-    let file = main.variable("DB_SQLITE_DATABASE").unwrap_or("database.sqlite");
-    // As n8n resolves it.
-    let mut path = PathBuf::new();
-    for part in Path::new(home).join(file).components() {
-        match part {
-            Component::ParentDir => drop(path.pop()),
-            Component::CurDir => {}
-            part => path.push(part),
-        }
-    }
-    let path = path.display().to_string();
-    let by = match main.variable("DB_SQLITE_DATABASE") {
-        Some(_) => format!("DB_SQLITE_DATABASE of {}", main.name),
-        None => format!("DB_TYPE of {} is not set", main.name),
-    };
-    found.row("SQLite", &path, by);
-    let holder = mount_of(main, &path);
-    if holder.is_none() {
-        let text = format!(
-            "n8n's database {path} is on no volume of {}: it is lost when the container is removed",
-            main.name
-        );
-        found.problem(Kind::Sqlite, text, "mount a volume there, as n8n's documentation says");
-    }
-    let within = mount.filter(|mount| holder == Some(*mount));
-    let in_home = within.and_then(|mount| Path::new(&path).strip_prefix(&mount.destination).ok());
-    found.sqlite = Some(SqliteFile {
-        container: main.name.clone(),
-        in_home: in_home.map(|path| path.display().to_string()).unwrap_or_default(),
-        path,
-    });
-}
-
-/// Where a container of n8n keeps its home. Root's is its own, unless the image's start script changes to the user node, as earlier
-/// ones do: what is mounted tells.
-fn home_of(container: &Described) -> String {
-    let user = container.user.split(':').next().unwrap_or_default();
-    let set = container
-        .variable("N8N_USER_FOLDER")
-        .or_else(|| container.variable("HOME"));
-    let folders = match set {
-        Some(folder) => vec![folder],
-        None if matches!(user, "root" | "0") => vec!["/root", "/home/node"],
-        None => vec!["/home/node"],
-    };
-    let homes = folders
-        .iter()
-        .map(|folder| format!("{}/.n8n", folder.trim_end_matches('/')));
-    let homes: Vec<String> = homes.collect();
-    let mounted = homes.iter().find(|home| mount_of(container, home).is_some());
-    mounted.or(homes.last()).cloned().unwrap_or_default()
-}
-
-/// Finds n8n's home.
-fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
-    let config = &mut app.config;
-    let home = home_of(stack.main);
-    found.home.clone_from(&home);
-    let mount = mount_of(stack.main, &home);
-    if found.uses(Kind::Sqlite) {
-        sqlite(found, stack.main, &home, mount);
-    }
-    if config.is_set("BACKUP_N8N_VOLUME") {
-        return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
-    }
-    let Some(mount) = mount else {
-        return found.problem(
-            Kind::N8n,
-            format!(
-                "n8n's home {home} is no volume of {}: it is lost when the container is removed",
-                stack.main.name
-            ),
-            "mount a volume there, as n8n's documentation says",
-        );
-    };
-    let by = format!("mount of {} at {}", stack.main.name, mount.destination);
-    match mount.volume.as_str() {
-        "" => found.row("n8n's data", &mount.source, by),
-        volume => {
-            found.row("n8n's data", volume, by);
-            volume.clone_into(&mut config.n8n_volume);
-        }
-    }
 }
 
 /// Looks at the containers that the settings' defaults name, where n8n's containers tell nothing: one of another stack is

@@ -1,0 +1,159 @@
+//! Where n8n keeps its home, and its database in SQLite.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::Stack;
+use crate::app::App;
+use crate::config::{Found, SqliteFile};
+use crate::engine::describe::{Described, MountPoint};
+use crate::store::Kind;
+
+/// The mount that a path of a container lies on.
+pub(super) fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a MountPoint> {
+    let above = |mount: &&MountPoint| Path::new(path).starts_with(&mount.destination);
+    let mounts = container.mounts.iter().filter(above);
+    mounts.max_by_key(|mount| mount.destination.len())
+}
+
+/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home.
+fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>) {
+    let file = main.variable("DB_SQLITE_DATABASE").unwrap_or("database.sqlite");
+    // As n8n resolves it.
+    let mut path = PathBuf::new();
+    for part in Path::new(home).join(file).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+    }
+    let path = path.display().to_string();
+    let by = match main.variable("DB_SQLITE_DATABASE") {
+        Some(_) => format!("DB_SQLITE_DATABASE of {}", main.name),
+        None => format!("DB_TYPE of {} is not set", main.name),
+    };
+    found.row("SQLite", &path, by);
+    let holder = mount_of(main, &path);
+    if holder.is_none() {
+        let text = format!(
+            "n8n's database {path} is on no volume of {}: it is lost when the container is removed",
+            main.name
+        );
+        found.problem(Kind::Sqlite, text, "mount a volume there, as n8n's documentation says");
+    }
+    let within = mount.filter(|mount| holder == Some(*mount));
+    let in_home = within.and_then(|mount| Path::new(&path).strip_prefix(&mount.destination).ok());
+    found.sqlite = Some(SqliteFile {
+        container: main.name.clone(),
+        in_home: in_home.map(|path| path.display().to_string()).unwrap_or_default(),
+        path,
+    });
+}
+
+/// Where a container of n8n keeps its home. Root's is its own, unless the image's start script changes to the user node, as earlier
+/// ones do: what is mounted tells.
+pub(super) fn home_of(container: &Described) -> String {
+    let user = container.user.split(':').next().unwrap_or_default();
+    let set = container
+        .variable("N8N_USER_FOLDER")
+        .or_else(|| container.variable("HOME"));
+    let folders = match set {
+        Some(folder) => vec![folder],
+        None if matches!(user, "root" | "0") => vec!["/root", "/home/node"],
+        None => vec!["/home/node"],
+    };
+    let homes = folders
+        .iter()
+        .map(|folder| format!("{}/.n8n", folder.trim_end_matches('/')));
+    let homes: Vec<String> = homes.collect();
+    let mounted = homes.iter().find(|home| mount_of(container, home).is_some());
+    mounted.or(homes.last()).cloned().unwrap_or_default()
+}
+
+/// Finds n8n's home.
+pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
+    let config = &mut app.config;
+    let home = home_of(stack.main);
+    found.home.clone_from(&home);
+    let mount = mount_of(stack.main, &home);
+    if found.uses(Kind::Sqlite) {
+        sqlite(found, stack.main, &home, mount);
+    }
+    if config.is_set("BACKUP_N8N_VOLUME") {
+        return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
+    }
+    let Some(mount) = mount else {
+        return found.problem(
+            Kind::N8n,
+            format!(
+                "n8n's home {home} is no volume of {}: it is lost when the container is removed",
+                stack.main.name
+            ),
+            "mount a volume there, as n8n's documentation says",
+        );
+    };
+    let by = format!("mount of {} at {}", stack.main.name, mount.destination);
+    match mount.volume.as_str() {
+        "" => found.row("n8n's data", &mount.source, by),
+        volume => {
+            found.row("n8n's data", volume, by);
+            volume.clone_into(&mut config.n8n_volume);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{app_of, container, found};
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn two_homes_with_sqlite_are_two_databases() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let of = |service| Some(("mine", project.as_path(), service));
+        let mut all = vec![
+            container("mine-n8n-1", "n8nio/n8n", &[], &[], of("n8n")),
+            container("mine-dev-1", "n8nio/n8n", &[], &[], of("dev")),
+        ];
+        all[1].mounts[0].source = "/other".to_owned();
+        let mut app = app_of(&project, "");
+        found(&mut app, &all).unwrap();
+        let problem = &app.config.found.problems[&Kind::Sqlite];
+        assert!(
+            problem.text.contains("not configured to the same database"),
+            "{problem:?}"
+        );
+        let mut app = app_of(&project, "BACKUP_N8N_CONTAINERS=mine-n8n-1\n");
+        found(&mut app, &all).unwrap();
+        assert!(app.config.found.problems.is_empty());
+    }
+
+    #[test]
+    fn the_home_is_where_the_user_has_it() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let home = |user: &str, env: &[&str], at: &str| {
+            let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+            n8n.user = user.to_owned();
+            n8n.mounts[0].destination = at.to_owned();
+            let mut app = app_of(&project, "");
+            found(&mut app, &[n8n]).unwrap();
+            (app.config.found.home, app.config.found.problems.is_empty())
+        };
+        let good = |home: &str| (home.to_owned(), true);
+        assert_eq!(home("node", &[], "/home/node/.n8n"), good("/home/node/.n8n"));
+        for user in ["root", "0", "0:0"] {
+            assert_eq!(home(user, &[], "/root/.n8n"), good("/root/.n8n"));
+            // The start script of earlier images changes the user.
+            assert_eq!(home(user, &[], "/home/node/.n8n"), good("/home/node/.n8n"));
+        }
+        assert_eq!(home("1000", &["HOME=/data"], "/data"), good("/data/.n8n"));
+        assert_eq!(
+            home("root", &["HOME=/data", "N8N_USER_FOLDER=/f"], "/f"),
+            good("/f/.n8n")
+        );
+        assert!(!home("1000", &["HOME=/data"], "/home/node/.n8n").1);
+    }
+}
