@@ -123,7 +123,7 @@ fn stack(app: &App, report: &mut Report) {
     for row in &found.rows {
         report.ok("stack", format!("{}: {} ({})", row.what, row.value, row.from));
     }
-    for warning in &found.warnings {
+    for warning in found.warnings.iter().chain(&found.undeployed) {
         report.warn("stack", warning.clone());
     }
 }

@@ -37,6 +37,8 @@ pub struct Found {
     pub key: Option<Secret>,
     /// Whether containers are there that runs of ours have left, or that work just now.
     pub ours: bool,
+    /// What the deployment lacks, each with its warning.
+    pub undeployed: Vec<String>,
     /// What is worth a warning.
     pub warnings: Vec<String>,
     /// Each value, for people.

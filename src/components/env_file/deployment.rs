@@ -61,6 +61,11 @@ fn collect(app: &App) -> Result<Vec<SmallFile>> {
     let project = &app.config.project;
     let mut files = Vec::new();
     let mut total = 0_u64;
+    app.config
+        .found
+        .undeployed
+        .iter()
+        .for_each(|warning| JOURNAL.warn(warning));
     for path in &app.config.found.deployment {
         let name = path.to_string_lossy().into_owned();
         let file = project.join(path);

@@ -51,6 +51,24 @@ pub(super) fn files(project: &Path, containers: &[&Described]) -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
+/// What Compose was called with and [`files`] leaves out, each with a warning: without it the stack cannot be deployed again.
+pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String> {
+    let labels = containers
+        .iter()
+        .flat_map(|container| [FILES, ENV_FILES].map(|label| container.label(label)));
+    let called: BTreeSet<&str> = labels
+        .flat_map(|files| files.split(','))
+        .filter(|file| !file.is_empty())
+        .collect();
+    let left = called
+        .into_iter()
+        .filter(|file| below(project, Path::new(file)).is_none());
+    left.map(|file| {
+        format!("{file}, with which Compose was called, is not backed up with the deployment: it is no regular file below this directory")
+    })
+    .collect()
+}
+
 /// How Compose was called for n8n's containers, by their labels.
 pub(super) fn composed(project: &Path, stack: &Stack<'_>) -> Composed {
     let mut services: Vec<String> = stack
@@ -110,6 +128,7 @@ fn below(project: &Path, file: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::describe::tests::described;
     use crate::testing::TempDir;
 
     #[test]
@@ -160,5 +179,23 @@ mod tests {
             ]
         );
         assert!(files(TempDir::new().path(), &[]).is_empty());
+    }
+
+    #[test]
+    fn what_compose_was_called_with_is_not_left_out_without_a_word() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        fs::write(project.join("docker-compose.yml"), "services: {}\n").unwrap();
+        std::os::unix::fs::symlink("docker-compose.yml", project.join("link.yml")).unwrap();
+        let called = |files: &str| {
+            let text = format!(r#"{{"Id": "1", "Name": "/x", "Config": {{"Labels": {{"{FILES}": "{files}"}}}}}}"#);
+            left_out(&project, &[&described(&text)])
+        };
+        let inside = project.join("docker-compose.yml").display().to_string();
+        assert!(called("").is_empty() && called(&inside).is_empty());
+        for left in ["/etc/passwd", "gone.yml", "link.yml"] {
+            let warnings = called(&format!("{inside},{left}"));
+            assert!(warnings.len() == 1 && warnings[0].starts_with(left), "{warnings:?}");
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn role(container: &Described) -> Option<Role> {
     }
     if SHELLS.contains(&base(program)) {
         let is_script = |word: &&str| word.starts_with('-') && word.ends_with('c');
-        return match arguments.iter().position(|word| is_script(word)) {
+        return match arguments.iter().position(is_script) {
             Some(at) => commands(arguments.get(at + 1)?).find_map(|words| run_by(&words)),
             // A script of one's own, unless it works once and ends.
             None => (is_image && goes_on(container)).then_some(Role::Main),
