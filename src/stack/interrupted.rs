@@ -2,6 +2,7 @@
 
 use anyhow::{ensure, Result};
 
+use super::discovery;
 use super::record::{is_n8n, path, read, write, Record};
 use crate::app::App;
 use crate::engine::{Container, Docker, Status};
@@ -141,19 +142,26 @@ pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut
     Ok(())
 }
 
-/// Makes sure that n8n has not worked since it was stopped for the restore under way, if it was: what it wrote would be lost.
+/// Makes sure that n8n has not worked since it was stopped for the restore under way, if it was: what it wrote would be lost. A
+/// container that was not there then, such as one more worker, must not run either.
 ///
 /// # Errors
 /// With what was started, or that the engine does not answer.
 pub fn check_stopped(app: &App) -> Result<()> {
     let Some(record) = read(app)? else { return Ok(()) };
     let docker = app.docker()?;
-    for (name, entry) in record.containers.iter().filter(|(name, _)| is_n8n(app, name)) {
-        let Some(now) = docker.container(name)? else { continue };
+    let rests = |now: &Container| match record.containers.get(&now.name) {
+        Some(known) => !is_up(now) && now.started_at == known.started,
+        None => !is_up(now),
+    };
+    let known = app.n8n_containers(&docker)?.into_iter();
+    let known = known.filter(|now| record.containers.contains_key(&now.name));
+    for now in known.chain(discovery::servers(app, &docker)?) {
         ensure!(
-            !is_up(&now) && now.started_at == entry.started,
-            "{name} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
-             somebody), stop that, and run the restore again"
+            rests(&now),
+            "{} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
+             somebody), stop that, and run the restore again",
+            now.name
         );
     }
     Ok(())

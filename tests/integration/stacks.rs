@@ -174,6 +174,67 @@ fn a_queue_with_workers_is_found_by_its_containers() {
     }
 }
 
+/// A worker that an autoscaler starts during a restore is none of those that were stopped.
+#[test]
+fn a_worker_that_comes_during_a_restore_loses_nothing() {
+    let sandbox = bare("shape-scaled");
+    let environment = format!("{ON_POSTGRES}, {QUEUE}, N8N_ENCRYPTION_KEY={KEY}");
+    sandbox.compose_file(&format!(
+        "{POSTGRES}{REDIS}{}",
+        n8n("editor", "start", &environment, HOME)
+    ));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-redis", sandbox.prefix()]));
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    run(&sandbox, "backup-all", &[]).assert_success();
+    sandbox.psql("CREATE TABLE made_since (id int)");
+    sandbox.redis(&["set", "made-since", "1"]);
+    let changed = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_redis()].concat();
+    let before = changed();
+
+    let worker = sandbox.container("late-worker");
+    let labels = sandbox.labels().join(" ");
+    let of_stack = format!(
+        "--label com.docker.compose.project={} --label 'com.docker.compose.project.working_dir={}'",
+        sandbox.prefix(),
+        sandbox.dir().display()
+    );
+    let restore = |part: &str, when: &str| {
+        let docker = sandbox.stand_in_docker(&format!(
+            "case \" $* \" in {when}) \"$real\" \"$@\"; code=$?; \
+             \"$real\" run -d --name '{worker}' {labels} {of_stack} {N8N_IMAGE} worker >/dev/null 2>&1; exit $code ;; esac"
+        ));
+        let call = sandbox.call("restore-all").args(&["--yes", "--only", part, "latest"]);
+        let outcome = call
+            .path_first(&docker)
+            .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+            .run();
+        sandbox.docker(&["rm", "-f", &worker]);
+        outcome
+    };
+    for (part, when) in [
+        ("postgres", "*' stop '*editor*"),
+        ("redis", "*' stop '*editor*"),
+        ("redis", "*' exec '*' exchange '*"),
+    ] {
+        let outcome = restore(part, when);
+        outcome.assert_error(&format!("Full restore failed at {part}; no other part was touched"));
+        outcome.assert_log_has(
+            "restore-all",
+            &format!("ERROR Cause: {{}} restore failed: {worker} was started while what it works on was being replaced: {{}}"),
+        );
+        assert_same(&before, &changed());
+    }
+    // What it has written by the time of the swap stays in the replaced database.
+    let outcome = restore("postgres", "*'n8n-backup swap '*");
+    outcome.assert_success();
+    outcome.assert_log_has("restore-postgres", "WARN The replaced database is kept as {}");
+    let kept = sandbox.databases();
+    let kept = kept.iter().find(|name| name.starts_with("n8n_old_"));
+    sandbox.psql_in(kept.unwrap_or_else(|| panic!("{outcome}")), "SELECT FROM made_since");
+}
+
 #[test]
 fn a_stack_without_a_queue_and_an_env_file_is_whole_without_them() {
     let sandbox = bare("shape-plain");

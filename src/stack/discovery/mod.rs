@@ -17,7 +17,8 @@ use anyhow::Result;
 use crate::app::App;
 use crate::config::{Found, Problem};
 use crate::engine::describe::Described;
-use crate::engine::{Docker, Glance};
+use crate::engine::{Container, Docker, Glance};
+use crate::process::hinted;
 use crate::store::Kind;
 
 pub use n8n::is_n8n_image;
@@ -98,6 +99,14 @@ fn fill(app: &mut App, ask: impl FnOnce(&Docker) -> Result<Vec<Described>>) -> O
     let owner = app.owner();
     app.config.found.ours = all.iter().any(|container| container.is_ours(&owner));
     Some(all)
+}
+
+/// n8n's containers of the stack as they are now; there may be others than when the settings were filled.
+pub fn servers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
+    let all = docker.describe_all()?;
+    let stack = Stack::find(app, &all).map_err(|problem| hinted(problem.text, problem.hint))?;
+    let servers = stack.into_iter().flat_map(|stack| stack.servers);
+    Ok(servers.map(|server| server.container.clone()).collect())
 }
 
 /// As [`discover`], by what the newest recovery point remembers: for commands that ask no engine.
