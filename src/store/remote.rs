@@ -46,6 +46,24 @@ impl fmt::Display for Proof {
     }
 }
 
+/// What of that which is there already is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resend {
+    /// What differs by checksum, or by length where the remote has no checksum in common with us, as one of type crypt.
+    Changed,
+    /// All.
+    All,
+}
+
+impl Resend {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Changed => "--checksum",
+            Self::All => "--ignore-times",
+        }
+    }
+}
+
 /// The rclone of this host, and the directory elsewhere that it works on.
 #[derive(Clone, Debug)]
 pub struct Rclone {
@@ -121,13 +139,13 @@ impl Rclone {
         }
     }
 
-    /// Copies the files `names` below `from` to the same paths there. What is there already is not sent again.
-    pub fn copy(&self, from: &Path, names: &[String]) -> Result<()> {
+    /// Copies the files `names` below `from` to the same paths there.
+    pub fn copy(&self, from: &Path, names: &[String], resend: Resend) -> Result<()> {
         // What rclone reports goes to standard output, so that a transfer that stands still can be told from one that moves.
         let mut command = process::command_keeping("sh", process::is_cloud);
         command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(&self.program);
         let mut copy = self.command("copy");
-        copy.args(["--files-from-raw=-", "--checksum", "--no-traverse"])
+        copy.args(["--files-from-raw=-", resend.flag(), "--no-traverse"])
             .args(["--stats=5s", "--stats-one-line", "--stats-log-level=NOTICE"])
             .arg(from)
             .arg(&self.remote);

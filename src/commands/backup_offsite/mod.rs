@@ -5,20 +5,20 @@
 //! all points that are marked as copied, and the checksums of one in turn. Nothing is deleted there because it was deleted
 //! here; age alone decides.
 
+mod check;
 mod there;
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use chrono::DateTime;
 
+use self::check::{check_in_turn, CHECKED};
 pub(super) use self::there::read_manifest;
-use self::there::{sent_manifest, There, SENT};
-use super::shared::{dry_run, now, open};
+use self::there::{There, SENT};
+use super::shared::{dry_run, open};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
@@ -32,10 +32,9 @@ use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{expired, set_name, stack_dir, Expired};
-use crate::store::remote::{Proof, Rclone};
+use crate::store::remote::{Proof, Rclone, Resend};
 use crate::store::retention::{age_in_days, Rules};
 use crate::store::{make_dir, total, Stamp, ENCRYPTED};
-use crate::stream::checksum::Digest;
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
 
@@ -65,14 +64,12 @@ const NOTHING_TO_SEND: u8 = 2;
 const PRIVATE_FACTS: [&str; 2] = ["postgres.rows.", "postgres.sequence."];
 /// The pin that was sent with the manifest.
 const PIN_SENT: &str = "offsite.pinned";
-/// When the copy was last compared by checksums.
-const CHECKED: &str = "offsite.checked";
 
 /// Sends the recovery points that are not elsewhere yet, newest first, and applies the retention there. Gives the exit
 /// code: 0, or 2 when there was nothing to send.
 ///
 /// # Errors
-/// When a point cannot be sent or proven there; it is not marked, and the next run completes it.
+/// When a point cannot be sent or proven there; it is not marked, the others are sent, and the next run completes it.
 pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     let remote = app.config.remote();
     JOURNAL.info(format_args!("Starting off-site copy to {remote}"));
@@ -90,40 +87,36 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     }
 
     let (mut sent, mut bytes) = (0_u64, 0_u64);
+    let mut failed = Vec::new();
     for point in plan {
         let size = length(app, point);
-        if dry_run {
-            check_ours(app, &rclone, point, &there, &remote).with_context(|| not_sent(point, &remote))?;
-            JOURNAL.info(format_args!(
-                "[DRY-RUN] Would send: recovery point {} ({})",
-                point.stamp,
-                units::amount(size)
-            ));
-        } else {
-            JOURNAL.info(format_args!(
-                "Sending recovery point {} ({})",
-                point.stamp,
-                units::amount(size)
-            ));
-            let (proof, manifest) =
-                send(app, &rclone, point, size, &there).with_context(|| not_sent(point, &remote))?;
-            manifest::update(&app.store, point.stamp, |point| {
-                point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
-                point.unset(CHECKED);
-                point.set(SENT, &manifest);
-                note_pin(point);
-            })?;
-            JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
+        let step = if dry_run { would_send } else { send_and_mark };
+        if let Err(error) = step(app, &rclone, point, size, &there) {
+            let error = error.context(not_sent(point, &remote));
+            // The others may be whole; a place that gives no answer takes none of them.
+            if rclone.list().is_err() {
+                return Err(error);
+            }
+            failed.push(error);
+            continue;
         }
         sent += 1;
         bytes = total([bytes, size]);
     }
-    let pins = if dry_run {
-        0
-    } else {
-        send_pins(app, &rclone, &there, &remote)?
+    let pins = match dry_run {
+        true => Ok(0),
+        false => send_pins(app, &rclone, &there, &remote),
     };
-    clear(app, &rclone, &points, there, dry_run)?;
+    let pins = pins.unwrap_or_else(|error| {
+        failed.push(error);
+        0
+    });
+    failed.extend(clear(app, &rclone, &points, there, dry_run).err());
+    let mut failed = failed.into_iter();
+    if let Some(first) = failed.next() {
+        failed.for_each(|error| JOURNAL.failure(&error));
+        return Err(first);
+    }
     if sent == 0 && pins > 0 {
         JOURNAL.success(format_args!("Off-site copy completed: {pins} manifest(s), to {remote}"));
         return Ok(0);
@@ -140,6 +133,34 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
         ),
     });
     Ok(0)
+}
+
+fn would_send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) -> Result<()> {
+    check_ours(app, rclone, point, there, &app.config.remote())?;
+    JOURNAL.info(format_args!(
+        "[DRY-RUN] Would send: recovery point {} ({})",
+        point.stamp,
+        units::amount(bytes)
+    ));
+    Ok(())
+}
+
+fn send_and_mark(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) -> Result<()> {
+    let remote = app.config.remote();
+    JOURNAL.info(format_args!(
+        "Sending recovery point {} ({})",
+        point.stamp,
+        units::amount(bytes)
+    ));
+    let (proof, manifest) = send(app, rclone, point, bytes, there)?;
+    manifest::update(&app.store, point.stamp, |point| {
+        point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
+        point.unset(CHECKED);
+        point.set(SENT, &manifest);
+        note_pin(point);
+    })?;
+    JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
+    Ok(())
 }
 
 /// Remembers which pin is there with a point.
@@ -315,58 +336,6 @@ fn plan<'a>(
     Ok(plan)
 }
 
-/// Compares the copy of one point by checksums: of those that are whole here, the one that was compared the longest ago. Gives
-/// it when it is to be sent again.
-fn check_in_turn<'a>(
-    app: &App,
-    rclone: &Rclone,
-    points: &'a [Point],
-    there: &There,
-    remote: &str,
-) -> Result<Option<&'a Point>> {
-    let whole = |point: &&Point| is_marked(point, remote) && there.defect(point).is_none() && is_here(app, point);
-    let compared = |point: &&Point| {
-        let time = point.fact(CHECKED).or(point.fact(marks::OFFSITE)).unwrap_or_default();
-        let time = time.split(' ').next().unwrap_or_default();
-        DateTime::parse_from_rfc3339(time).map_or(0, |time| time.timestamp_millis())
-    };
-    let Some(point) = points.iter().filter(whole).min_by_key(compared) else {
-        return Ok(None);
-    };
-    match compare(app, rclone, point, there) {
-        Ok(proof) => {
-            manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
-            JOURNAL.info(format_args!(
-                "The copy of recovery point {} is as it was sent, {proof}",
-                point.stamp
-            ));
-            Ok(None)
-        }
-        Err(error) => {
-            JOURNAL.warning(&error.context(format!(
-                "The copy of recovery point {} is not as it was sent. It is sent again",
-                point.stamp
-            )));
-            Ok(Some(point))
-        }
-    }
-}
-
-/// Compares the files of a point, and the manifest where it is known what was sent.
-fn compare(app: &App, rclone: &Rclone, point: &Point, there: &There) -> Result<Proof> {
-    let (place, files) = there.place(rclone, point);
-    let _used = point.hold(&app.store)?;
-    let proof = place.check(app.store.root(), &names_of(point), length(app, point))?;
-    if let (Some(set), Some((_, sum))) = (files.set(point.stamp), sent_manifest(point)) {
-        let mut chain = place.chain();
-        let stream = place.read(&mut chain, set)?;
-        let (digest, sha256) = Digest::start(&mut chain, app.config.path.as_ref())?;
-        chain.pump("comparing a manifest", stream, io::sink(), digest);
-        ensure!(sha256.get(&chain.finish()?)? == sum, "{set} differs");
-    }
-    Ok(proof)
-}
-
 fn names_of(point: &Point) -> Vec<String> {
     point.members.iter().map(|member| member.name.clone()).collect()
 }
@@ -419,8 +388,12 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) ->
     }
     check_ours(app, rclone, point, there, &app.config.remote())?;
     let own = rclone.within(&stack_dir(stack));
-    own.copy(root, &names)?;
-    let proof = own.check(root, &names, bytes)?;
+    own.copy(root, &names, Resend::Changed)?;
+    let proof = own.check(root, &names, bytes).or_else(|_| {
+        // Where rclone can tell by the length alone what has changed, it passes over what has rotted.
+        own.copy(root, &names, Resend::All)?;
+        own.check(root, &names, bytes)
+    })?;
     Ok((proof, send_manifest(app, &own, stack, point)?))
 }
 

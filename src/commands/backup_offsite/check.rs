@@ -1,0 +1,75 @@
+//! The copies there, compared by their checksums.
+
+use std::io;
+
+use anyhow::{ensure, Result};
+use chrono::DateTime;
+
+use super::there::{sent_manifest, There};
+use super::{is_here, is_marked, length, names_of, JOURNAL};
+use crate::app::App;
+use crate::commands::shared::now;
+use crate::store::manifest::{self, Point};
+use crate::store::marks;
+use crate::store::remote::{Proof, Rclone};
+use crate::stream::checksum::Digest;
+
+/// When the copy was last compared by checksums.
+pub(super) const CHECKED: &str = "offsite.checked";
+/// So many copies of a run may be others than those that were sent; those that cannot be sent again keep no other from its turn.
+const MOST: usize = 3;
+
+/// Compares the copies by checksums until one is as it was sent: of those that are whole here, the one first that was compared
+/// the longest ago. Gives those that are to be sent again.
+pub(super) fn check_in_turn<'a>(
+    app: &App,
+    rclone: &Rclone,
+    points: &'a [Point],
+    there: &There,
+    remote: &str,
+) -> Result<Vec<&'a Point>> {
+    let whole = |point: &&Point| is_marked(point, remote) && there.defect(point).is_none() && is_here(app, point);
+    let compared = |point: &&Point| {
+        let time = point.fact(CHECKED).or(point.fact(marks::OFFSITE)).unwrap_or_default();
+        let time = time.split(' ').next().unwrap_or_default();
+        DateTime::parse_from_rfc3339(time).map_or(0, |time| time.timestamp_millis())
+    };
+    let mut turns: Vec<&Point> = points.iter().filter(whole).collect();
+    turns.sort_by_key(compared);
+    let mut again = Vec::new();
+    for point in turns.into_iter().take(MOST) {
+        match compare(app, rclone, point, there) {
+            Ok(proof) => {
+                manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
+                JOURNAL.info(format_args!(
+                    "The copy of recovery point {} is as it was sent, {proof}",
+                    point.stamp
+                ));
+                break;
+            }
+            Err(error) => {
+                JOURNAL.warning(&error.context(format!(
+                    "The copy of recovery point {} is not as it was sent. It is sent again",
+                    point.stamp
+                )));
+                again.push(point);
+            }
+        }
+    }
+    Ok(again)
+}
+
+/// Compares the files of a point, and the manifest where it is known what was sent.
+fn compare(app: &App, rclone: &Rclone, point: &Point, there: &There) -> Result<Proof> {
+    let (place, files) = there.place(rclone, point);
+    let _used = point.hold(&app.store)?;
+    let proof = place.check(app.store.root(), &names_of(point), length(app, point))?;
+    if let (Some(set), Some((_, sum))) = (files.set(point.stamp), sent_manifest(point)) {
+        let mut chain = place.chain();
+        let stream = place.read(&mut chain, set)?;
+        let (digest, sha256) = Digest::start(&mut chain, app.config.path.as_ref())?;
+        chain.pump("comparing a manifest", stream, io::sink(), digest);
+        ensure!(sha256.get(&chain.finish()?)? == sum, "{set} differs");
+    }
+    Ok(proof)
+}
