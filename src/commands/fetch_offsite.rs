@@ -148,7 +148,8 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         None => {
             point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
             point.set(FETCHED, &now());
-            note_pin(&mut point);
+            let sent = point.clone();
+            note_pin(&mut point, &sent);
             point.write(&app.store)?;
         }
     }

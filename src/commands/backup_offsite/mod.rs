@@ -153,20 +153,20 @@ fn send_and_mark(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &
         units::amount(bytes)
     ));
     let (proof, manifest) = send(app, rclone, point, bytes, there)?;
-    manifest::update(&app.store, point.stamp, |point| {
-        point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
-        point.unset(CHECKED);
-        point.set(SENT, &manifest);
-        note_pin(point);
+    manifest::update(&app.store, point.stamp, |now| {
+        now.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
+        now.unset(CHECKED);
+        now.set(SENT, &manifest);
+        note_pin(now, point);
     })?;
     JOURNAL.info(format_args!("Recovery point {} is at {remote}, {proof}", point.stamp));
     Ok(())
 }
 
-/// Remembers which pin is there with a point.
-pub(super) fn note_pin(point: &mut Point) {
-    match point.fact(marks::PINNED).map(str::to_owned) {
-        Some(pin) => point.set(PIN_SENT, &pin),
+/// Remembers which pin is there with a point: the one that it had when it was sent.
+pub(super) fn note_pin(point: &mut Point, sent: &Point) {
+    match sent.fact(marks::PINNED) {
+        Some(pin) => point.set(PIN_SENT, pin),
         None => point.unset(PIN_SENT),
     }
 }
@@ -189,9 +189,9 @@ fn send_pins(app: &App, rclone: &Rclone, there: &There, remote: &str) -> Result<
             point.stamp
         ));
         let manifest = send_manifest(app, &own, stack, &point).with_context(|| not_sent(&point, remote))?;
-        manifest::update(&app.store, point.stamp, |point| {
-            point.set(SENT, &manifest);
-            note_pin(point);
+        manifest::update(&app.store, point.stamp, |now| {
+            now.set(SENT, &manifest);
+            note_pin(now, &point);
         })?;
         sent += 1;
     }
@@ -492,13 +492,25 @@ fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: b
             Err(error) => break Err(error),
         }
     };
-    let Expired { sets, files } = match expired {
+    let Expired { mut sets, mut files } = match expired {
         Ok(expired) => expired,
         Err(error) => {
             JOURNAL.warn(format_args!("{error:#}: nothing is deleted there"));
             return Ok(());
         }
     };
+    // Somebody may have pinned a point since this run began.
+    for point in inventory::list(&app.store)?
+        .into_iter()
+        .filter_map(|(_, point)| point.ok())
+    {
+        if point.pin().is_some() {
+            let names = [names_of(&point), vec![set_name(point.stamp, false)]].concat();
+            for list in [&mut sets, &mut files] {
+                list.retain(|there| !names.iter().any(|name| there.contains(name)));
+            }
+        }
+    }
     for name in sets.iter().chain(&files) {
         let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
         JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
