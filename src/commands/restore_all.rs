@@ -228,24 +228,22 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The parts in a list.
+fn kinds(list: &Option<String>) -> Result<Vec<Kind>> {
+    let words = list.as_deref().unwrap_or_default().split(',').map(str::trim);
+    words
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let mut parts = Kind::PARTS.into_iter();
+            parts
+                .find(|kind| kind.name() == word)
+                .with_context(|| format!("There is no part '{word}': they are postgres, sqlite, redis, n8n and env"))
+        })
+        .collect()
+}
+
 /// The parts that are asked for.
 fn parts(options: &Options) -> Result<Vec<Kind>> {
-    let kinds = |list: &Option<String>| -> Result<Vec<Kind>> {
-        list.as_deref()
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|word| !word.is_empty())
-            .map(|word| {
-                Kind::PARTS
-                    .into_iter()
-                    .find(|kind| kind.name() == word)
-                    .with_context(|| {
-                        format!("There is no part '{word}': they are postgres, sqlite, redis, n8n and env")
-                    })
-            })
-            .collect()
-    };
     let (only, skip) = (kinds(&options.only)?, kinds(&options.skip)?);
     let parts: Vec<Kind> = Kind::PARTS
         .into_iter()
@@ -431,9 +429,10 @@ fn restore(
         times.push((part.kind(), begun.elapsed()));
     }
     let kinds: Vec<Kind> = parts.iter().map(Part::kind).collect();
+    let skipped = self::kinds(&options.skip)?;
     pause.begin()?;
     let done = (|| {
-        let done = pause.resume(point.stamp, &kinds)?;
+        let done = pause.resume(point.stamp, &kinds, &skipped)?;
         for part in &parts {
             let kind = part.kind();
             if done.contains(&kind) {

@@ -280,8 +280,9 @@ impl<'a> Pause<'a> {
     }
 
     /// The parts of a point that an interrupted restore of it has brought in place. From now on this point is what the
-    /// record tells of, and its `parts` with those that the interrupted one was to bring are what is to be done.
-    pub fn resume(&mut self, point: Stamp, parts: &[Kind]) -> Result<Vec<Kind>> {
+    /// record tells of, and its `parts` with those that the interrupted one was to bring are what is to be done, but for
+    /// those that are `skipped` by name.
+    pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind]) -> Result<Vec<Kind>> {
         if self.record.point != Some(point) {
             self.record.mixed |= !self.record.done.is_empty();
             if self.record.point.is_some() {
@@ -292,6 +293,11 @@ impl<'a> Pause<'a> {
             }
             self.record.point = Some(point);
             self.record.done.clear();
+        } else {
+            let done = &self.record.done;
+            self.record
+                .parts
+                .retain(|part| done.contains(part) || !skipped.contains(part));
         }
         self.record.parts.extend(parts);
         self.record.parts.sort_unstable();

@@ -268,6 +268,32 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
 }
 
 #[test]
+fn a_part_that_is_skipped_by_name_holds_up_no_interrupted_restore() {
+    let sandbox = Sandbox::new("skipped").stack().n8n().seeded().build();
+    let before = [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()];
+    sandbox.run("backup-all", &[]).assert_success();
+    sandbox.psql("drop table settings");
+    sandbox.redis(&["flushall"]);
+    let emptied = sandbox.fingerprint_redis();
+    let docker = sandbox.failing_docker("*' exchange '*", 1);
+    let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
+    outcome.assert_error("Full restore failed at redis");
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+
+    let outcome = sandbox.run("restore-all", &["--skip", "redis", "latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
+    outcome.assert_log_has("restore-all", "WARN Left as it is: redis");
+    assert!(outcome.log.contains("Full restore completed"), "{outcome}");
+    for name in PARTS {
+        assert_eq!(status(&sandbox, name), "running", "{name}");
+    }
+    assert_eq!([sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()], before);
+    assert_same(&emptied, &sandbox.fingerprint_redis());
+    assert!(!sandbox.path("backups/.restore").exists());
+}
+
+#[test]
 fn a_whole_restore_is_asked_for() {
     let sandbox = Sandbox::new("asked").n8n().seeded().build();
     sandbox.run("backup-n8n", &[]).assert_success();

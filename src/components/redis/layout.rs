@@ -1,5 +1,28 @@
 //! Where a Redis keeps its data.
 
+use std::path::Path;
+
+use anyhow::{ensure, Result};
+
+use crate::engine::Docker;
+use crate::process::hinted;
+
+/// Refuses a directory from which the data go with the container.
+pub(super) fn check_kept(docker: &Docker, container: &str, dir: &str) -> Result<()> {
+    let mounts = docker.mounts(container)?;
+    ensure!(
+        mounts.iter().any(|mount| Path::new(dir).starts_with(mount)),
+        hinted(
+            format_args!(
+                "Redis keeps its data in {dir}, which lies on no volume of {container}: what is restored there would go with \
+                 the container"
+            ),
+            "mount a volume there, or leave Redis out (restore-all --skip redis)"
+        )
+    );
+    Ok(())
+}
+
 /// How the live Redis keeps its data.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layout {

@@ -92,8 +92,14 @@ impl Component for RedisData {
 
     fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
         let Some(docker) = docker else { return };
-        let running = docker.running(&app.config.redis_container, "BACKUP_REDIS_CONTAINER");
-        report.result("redis", running.and_then(|_| probe(app, docker)));
+        let name = &app.config.redis_container;
+        let running = docker.running(name, "BACKUP_REDIS_CONTAINER");
+        let state = running.and_then(|_| Redis::live(app, docker).state());
+        let dir = state.as_ref().ok().and_then(|state| state.dir.as_deref());
+        if let Some(Err(error)) = dir.map(|dir| layout::check_kept(docker, name, dir)) {
+            report.warn("redis", error.to_string());
+        }
+        report.result("redis", state.map(|state| told(app, &state)));
     }
 }
 
@@ -167,12 +173,8 @@ fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
     observe(&app.config, path, rdb::Scanner::new())?.finish()
 }
 
-/// Asks the server how many keys it holds.
-fn probe(app: &App, docker: &Docker) -> Result<String> {
-    let state = Redis::live(app, docker).state()?;
+/// What the server says that it holds.
+fn told(app: &App, state: &server::State) -> String {
     let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());
-    Ok(format!(
-        "Redis answers on port {} and holds {keys} keys",
-        app.config.redis_port
-    ))
+    format!("Redis answers on port {} and holds {keys} keys", app.config.redis_port)
 }

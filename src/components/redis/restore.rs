@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::layout::{modules_of, tell_all, Layout};
+use super::layout::{check_kept, modules_of, tell_all, Layout};
 use super::replies::{checked_keys, modules, queue_script, value_of, Keys, CHECKER};
 use super::server::Redis;
 use super::verify;
@@ -51,6 +51,11 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     journal.info("Backup file integrity verified");
     let docker = app.docker()?;
     let container = docker.existing(&app.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    if container.status == Status::Running {
+        // One that does not answer says nothing yet.
+        let told = Redis::live(app, &docker).state().ok().and_then(|state| state.dir);
+        told.map_or(Ok(()), |dir| check_kept(&docker, &container.name, &dir))?;
+    }
     Ok(Plan {
         app,
         docker,
@@ -118,7 +123,7 @@ impl Plan<'_> {
             self.recover(&DirSwap::new(&helper, dir))?;
         }
         let layout = self.layout()?;
-        self.replace(helper, &mounts, &layout, around)
+        self.replace(helper, &layout, around)
     }
 
     /// A container that sees what the live one has mounted.
@@ -134,14 +139,8 @@ impl Plan<'_> {
         DirSwap::new(&helper, &layout.dir).roll_back()
     }
 
-    fn replace(&self, helper: Guard, mounts: &[String], layout: &Layout, around: &dyn Around) -> Result<()> {
-        let inside = |dir: &String| Path::new(&layout.dir).starts_with(dir);
-        ensure!(
-            mounts.iter().any(inside),
-            "Redis keeps its data in {}, which lies on no volume of {}: what is restored there would go with the container",
-            layout.dir,
-            self.container.name
-        );
+    fn replace(&self, helper: Guard, layout: &Layout, around: &dyn Around) -> Result<()> {
+        check_kept(&self.docker, &self.container.name, &layout.dir)?;
         let exchange = DirSwap::new(&helper, &layout.dir);
         self.recover(&exchange)?;
         let keys = match self.stage(&helper, &exchange, layout) {

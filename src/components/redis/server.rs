@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) saves: Option<u64>,
     /// How many keys the save under way has written, so that a long one is not taken for a stalled one.
     pub(super) progress: Option<String>,
+    /// Where Redis says that it keeps its data.
+    pub(super) dir: Option<String>,
     /// Where the snapshot lies in the container.
     pub(super) file: String,
     /// Keys in all databases.
@@ -95,7 +97,8 @@ impl State {
         let info = fields(info);
         let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
         // A server where CONFIG is renamed or denied: what the official image is set to.
-        let dir = value_of(dir, "dir").unwrap_or("/data");
+        let told = value_of(dir, "dir");
+        let dir = told.unwrap_or("/data");
         let name = value_of(name, "dbfilename").unwrap_or("dump.rdb");
         Ok(Self {
             last_save: last_save.clone(),
@@ -110,6 +113,7 @@ impl State {
             good: info.get("rdb_last_bgsave_status").is_none_or(|status| status == "ok"),
             saves: info.get("rdb_saves").and_then(|count| count.parse().ok()),
             progress: info.get("current_save_keys_processed").cloned(),
+            dir: told.map(str::to_owned),
             file: format!("{dir}/{name}"),
             keys: keys(keyspace),
             modules: modules(loaded),

@@ -248,3 +248,50 @@ fn a_role_that_owns_the_database_logs_in_by_tcp_where_the_socket_lets_nobody_in(
     assert!(outcome.log.contains("permission denied for table secrets"), "{outcome}");
     assert!(outcome.log.contains("BACKUP_POSTGRES_USER"), "{outcome}");
 }
+
+#[test]
+fn a_redis_whose_data_lie_on_no_volume_is_told_before_anything_is_replaced() {
+    let sandbox = bare("shape-tmpfs");
+    let redis = REDIS.replace("'--port'", "'--dir', '/ram', '--port'") + "    tmpfs: ['/ram:mode=1777']\n";
+    let environment = format!("{ON_POSTGRES}, {QUEUE}, N8N_ENCRYPTION_KEY={KEY}");
+    sandbox.compose_file(&format!("{POSTGRES}{redis}{}", n8n("n8n", "start", &environment, HOME)));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-redis", sandbox.prefix()]));
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let reason = format!(
+        "Redis keeps its data in /ram, which lies on no volume of {}",
+        sandbox.container("redis")
+    );
+    let setup = binary(&sandbox, &["setup"]);
+    assert!(setup.stdout.contains(&format!("WARN redis: {reason}")), "{setup}");
+    let held = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()].concat();
+    let without_database = |text: String| -> String {
+        text.split_inclusive('\n')
+            .filter(|line| !line.starts_with("database|"))
+            .collect()
+    };
+    let before = without_database(held());
+    run(&sandbox, "backup-all", &[]).assert_success();
+
+    sandbox.psql("DROP TABLE credentials_entity CASCADE");
+    let damaged = held();
+    let running = || {
+        sandbox.docker(&[
+            "inspect",
+            "--format",
+            "{{.State.StartedAt}}",
+            &format!("{}_n8n_1", sandbox.prefix()),
+        ])
+    };
+    let began = running();
+    let refused = run(&sandbox, "restore-all", &["--yes", "latest"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(
+        refused.log.contains(&reason) && refused.log.contains("--skip redis"),
+        "{refused}"
+    );
+    assert_eq!((held(), running()), (damaged, began), "something was touched");
+    run(&sandbox, "restore-all", &["--yes", "--skip", "redis", "latest"]).assert_success();
+    assert_same(&before, &without_database(held()));
+}
