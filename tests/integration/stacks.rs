@@ -460,6 +460,63 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
 }
 
 #[test]
+fn an_image_of_ones_own_is_built_again_on_a_new_host() {
+    let sandbox = bare("shape-build");
+    let image = format!("{}/n8n:1", sandbox.prefix());
+    fs::create_dir_all(sandbox.path("own/nodes")).unwrap();
+    fs::create_dir_all(sandbox.path("web/pages")).unwrap();
+    let recipe = format!("FROM {N8N_IMAGE}\nCOPY hook.js /hook.js\n");
+    sandbox.write("own/Dockerfile", &recipe);
+    sandbox.write("own/hook.js", "module.exports = {};\n");
+    let environment = format!("{ON_POSTGRES}, N8N_ENCRYPTION_KEY={KEY}");
+    let service = n8n("n8n", "start", &environment, HOME).replace(N8N_IMAGE, &format!("{image}\n    build: ./own"));
+    let web = "  web:
+    image: n8n-backup-test/busybox:1
+    {labels}
+    command: ['sleep', '1000000']
+    volumes: ['./web/pages:/pages:ro']
+";
+    sandbox.compose_file(&format!("{POSTGRES}{service}{web}").replace("SEED: '1', ", ""));
+    sandbox.compose(&["up", "-d", "--build"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    sandbox.psql(
+        "CREATE TABLE workflow_entity AS SELECT 'one' AS id; CREATE TABLE migrations (id int); \
+         CREATE TABLE credentials_entity (id text, name text, type text, data text);",
+    );
+    // What is not in the backup is named.
+    sandbox.write("own/Dockerfile", format!("{recipe}COPY nodes /nodes\n"));
+    let setup = binary(&sandbox, &["setup"]);
+    assert!(
+        setup
+            .stdout
+            .contains("own/Dockerfile copies what is not backed up: nodes"),
+        "{setup}"
+    );
+    assert!(
+        setup.stdout.contains("its data are not backed up: web/pages"),
+        "{setup}"
+    );
+    sandbox.write("own/Dockerfile", &recipe);
+    run(&sandbox, "backup-all", &[]).assert_success();
+
+    sandbox.compose(&["down", "-v", "--rmi", "local"]);
+    sandbox.docker(&["image", "rm", "--force", &image]);
+    for dir in ["own", "web"] {
+        fs::remove_dir_all(sandbox.path(dir)).unwrap();
+    }
+    fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();
+    run(&sandbox, "restore-all", &["--yes", "--create", "latest"]).assert_success();
+    let name = format!("{}_n8n_1", sandbox.prefix());
+    assert_eq!(
+        sandbox.docker(&["exec", &name, "cat", "/hook.js"]),
+        "module.exports = {};\n"
+    );
+    sandbox.docker(&["rm", "--force", &name]);
+    sandbox.docker(&["image", "rm", "--force", &image]);
+}
+
+#[test]
 fn a_redis_with_few_capabilities_starts_after_a_restore() {
     strict_redis_image();
     let sandbox = bare("shape-caps");

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{is_of, Stack, COMPOSE_FILES, SERVICE};
 use crate::config::Composed;
-use crate::engine::describe::Described;
+use crate::engine::describe::{Described, MountPoint};
 
 /// The label with Compose's files, comma-separated.
 const FILES: &str = "com.docker.compose.project.config_files";
@@ -19,8 +19,9 @@ const MAX_COMPOSE: u64 = 1 << 20;
 
 /// The files, relative to the project directory: regular ones within it alone. Compose's syntax is not read: whatever a
 /// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`, `extends` or
-/// as a mount. `.env` is backed up by itself.
-pub(super) fn files(project: &Path, containers: &[&Described]) -> Vec<PathBuf> {
+/// as a mount. Of a build context it is the Dockerfile, and the files that this copies. `.env` is backed up by itself.
+/// `warnings` gets what is left out of a build context.
+pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Vec<String>) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
     let mut compose: Vec<PathBuf> = COMPOSE_FILES.iter().map(PathBuf::from).collect();
     for container in containers {
@@ -46,6 +47,19 @@ pub(super) fn files(project: &Path, containers: &[&Described]) -> Vec<PathBuf> {
             continue;
         };
         let from = file.parent().unwrap_or(Path::new(""));
+        for context in contexts(&text).filter_map(|context| real_below(project, &from.join(context))) {
+            for dockerfile in dockerfiles(&text).map(|name| context.join(name)) {
+                let Some(dockerfile) = within(project, &dockerfile) else {
+                    continue;
+                };
+                let left_out = add_context(project, &context, &dockerfile, &mut found);
+                let left_out = left_out.join(" ");
+                let warning = format!("{} copies what is not backed up: {left_out}", dockerfile.display());
+                if !left_out.is_empty() && !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+        }
         unread.extend(words(&text).filter_map(|word| within(project, &from.join(word))));
     }
     found.into_iter().collect()
@@ -67,6 +81,94 @@ pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String>
         format!("{file}, with which Compose was called, is not backed up with the deployment: it is no regular file below this directory")
     })
     .collect()
+}
+
+/// The build contexts in a compose file.
+fn contexts(text: &str) -> impl Iterator<Item = &str> {
+    values(text, &["build", "context"])
+}
+
+/// What may be the name of a Dockerfile of a compose file.
+fn dockerfiles(text: &str) -> impl Iterator<Item = &str> {
+    values(text, &["dockerfile"]).chain(["Dockerfile"])
+}
+
+/// The words that follow one of these keys.
+fn values<'a>(text: &'a str, keys: &'static [&str]) -> impl Iterator<Item = &'a str> {
+    let pairs = words(text).zip(words(text).skip(1));
+    pairs.filter(|(key, _)| keys.contains(key)).map(|(_, value)| value)
+}
+
+/// Adds a Dockerfile, what goes with it, and the files of its context that it copies. Gives what else it copies.
+fn add_context(project: &Path, context: &Path, dockerfile: &Path, found: &mut BTreeSet<PathBuf>) -> Vec<String> {
+    found.insert(dockerfile.to_owned());
+    found.extend(within(project, &context.join(".dockerignore")));
+    let text = fs::read_to_string(project.join(dockerfile)).unwrap_or_default();
+    let text = text.replace("\\\n", " ");
+    let mut left_out = Vec::new();
+    for line in text.lines() {
+        let mut words: Vec<&str> = line
+            .split([' ', '\t', '"', ',', '[', ']'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let copies = words
+            .first()
+            .is_some_and(|word| ["COPY", "ADD"].contains(&&*word.to_ascii_uppercase()));
+        if !copies
+            || words
+                .iter()
+                .any(|word| word.starts_with("--from=") || word.starts_with("<<"))
+        {
+            continue;
+        }
+        // The last one is where it goes.
+        words.pop();
+        let sources = words.into_iter().skip(1);
+        for source in sources.filter(|word| !word.starts_with("--") && !word.contains("://")) {
+            // A path of a context begins there in any case.
+            match within(project, &context.join(source.trim_start_matches('/'))) {
+                Some(file) => drop(found.insert(file)),
+                None => left_out.push(source.to_owned()),
+            }
+        }
+    }
+    left_out
+}
+
+/// The path from the project directory of a directory below it, or of itself.
+fn real_below(project: &Path, directory: &Path) -> Option<PathBuf> {
+    let path = project.join(directory).canonicalize().ok()?;
+    let relative = path.strip_prefix(project).ok()?;
+    path.is_dir().then(|| relative.to_owned())
+}
+
+/// The path from the project directory of a directory below it that a container mounts.
+fn directory(project: &Path, source: &str) -> Option<String> {
+    let relative = real_below(project, Path::new(source))?;
+    (!relative.as_os_str().is_empty()).then(|| relative.display().to_string())
+}
+
+/// What a container of another program keeps in volumes, and in directories of the project, as far as n8n does not see it
+/// too.
+pub(super) fn uncovered(other: &Described, stack: &Stack<'_>, project: &Path) -> Option<String> {
+    let seen = |mount: &MountPoint| {
+        let mut mounts = stack.servers.iter().flat_map(|server| &server.mounts);
+        mounts.any(|known| known.volume == mount.volume && known.source == mount.source)
+    };
+    let volumes = other.mounts.iter().filter(|mount| !seen(mount));
+    let volumes: Vec<String> = volumes
+        .filter_map(|mount| match mount.volume.as_str() {
+            "" => directory(project, &mount.source),
+            volume => Some(volume.to_owned()),
+        })
+        .collect();
+    (!volumes.is_empty()).then(|| {
+        format!(
+            "{} is not n8n's, and its data are not backed up: {}",
+            other.name,
+            volumes.join(" ")
+        )
+    })
 }
 
 /// How Compose was called for n8n's containers, by their labels.
@@ -163,7 +265,7 @@ mod tests {
             write(name, "x");
         }
         std::os::unix::fs::symlink("/etc/passwd", project.join("none.env")).unwrap();
-        let found: Vec<String> = files(&project, &[])
+        let found: Vec<String> = files(&project, &[], &mut Vec::new())
             .iter()
             .map(|file| file.display().to_string())
             .collect();
@@ -178,7 +280,59 @@ mod tests {
                 "secrets/key"
             ]
         );
-        assert!(files(TempDir::new().path(), &[]).is_empty());
+        assert!(files(TempDir::new().path(), &[], &mut Vec::new()).is_empty());
+    }
+    #[test]
+    fn of_a_build_context_the_files_are_found_and_the_rest_is_told() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = project.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(
+            "compose.yaml",
+            "services:\n  n8n:\n    build: ./n8n\n  web:\n    build:\n      context: web\n      dockerfile: Web.docker\n  \
+             far: {build: ../far}\n  git:\n    build: https://example.org/x.git\n",
+        );
+        write(
+            "n8n/Dockerfile",
+            "FROM n8nio/n8n\nCOPY --chown=node:node hook.js nodes \\\n  /data/\ncopy [\"a.sh\", \"/\"]\n\
+             COPY --from=x /bin/y /bin/\nADD https://example.org/z /z\nRUN cp b.sh /b\n",
+        );
+        for name in [
+            "n8n/hook.js",
+            "n8n/nodes/x.js",
+            "n8n/a.sh",
+            "n8n/b.sh",
+            "n8n/.dockerignore",
+            "web/other",
+        ] {
+            write(name, "x");
+        }
+        write("web/Web.docker", "FROM scratch\nCOPY *.html /\n");
+        let mut warnings = Vec::new();
+        let found = files(&project, &[], &mut warnings);
+        let names: Vec<String> = found.iter().map(|file| file.display().to_string()).collect();
+        assert_eq!(
+            names,
+            [
+                "compose.yaml",
+                "n8n/.dockerignore",
+                "n8n/Dockerfile",
+                "n8n/a.sh",
+                "n8n/hook.js",
+                "web/Web.docker"
+            ]
+        );
+        assert_eq!(
+            warnings,
+            [
+                "n8n/Dockerfile copies what is not backed up: nodes",
+                "web/Web.docker copies what is not backed up: *.html"
+            ]
+        );
     }
 
     #[test]

@@ -182,12 +182,29 @@ fn what_is_not_n8ns_is_named() {
     all[3]
         .env
         .insert("N8N_DEFAULT_BINARY_DATA_MODE".to_owned(), "s3".to_owned());
+    for name in ["qdrant/storage", "nginx"] {
+        std::fs::create_dir_all(project.join(name)).unwrap();
+    }
+    let bind = |source: &Path| crate::engine::describe::MountPoint {
+        volume: String::new(),
+        source: source.display().to_string(),
+        destination: "/there".to_owned(),
+    };
+    let qdrant = &mut all[5].mounts;
+    qdrant.extend([
+        bind(&project.join("qdrant/storage")),
+        bind(&project),
+        bind(Path::new("/etc")),
+    ]);
+    // What n8n mounts, too, is n8n's.
+    qdrant.push(bind(&project.join("nginx")));
+    all[3].mounts.push(bind(&project.join("nginx")));
     all[1].image = "docker.dragonflydb.io/dragonflydb/dragonfly".to_owned();
     let mut app = app_of(&project, "");
     found(&mut app, &all).unwrap();
     let warnings = app.config.found.warnings.join("\n");
     assert!(
-        warnings.contains("binary data in s3") && warnings.contains("mine-qdrant-1_data"),
+        warnings.contains("binary data in s3") && warnings.contains("backed up: mine-qdrant-1_data qdrant/storage\n"),
         "{warnings}"
     );
     assert!(app

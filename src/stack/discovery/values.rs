@@ -90,7 +90,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     }
     let of_project = |other: &&Described| !found.project.is_empty() && other.label(super::PROJECT) == found.project;
     let containers: Vec<&Described> = all.iter().filter(of_project).collect();
-    found.deployment = super::deployment::files(&app.config.project, &containers);
+    found.deployment = super::deployment::files(&app.config.project, &containers, &mut found.warnings);
     found.compose = super::deployment::composed(&app.config.project, stack);
     found.undeployed = super::deployment::left_out(&app.config.project, &containers);
     found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
@@ -117,29 +117,10 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     let others: Vec<String> = containers
         .iter()
         .filter(|other| !ours(other))
-        .filter_map(|other| uncovered(other, stack))
+        .filter_map(|other| super::deployment::uncovered(other, stack, &app.config.project))
         .collect();
     found.warnings.extend(others);
     app.config.found = found;
-}
-
-/// What a container of another program keeps, as far as n8n does not see it too.
-fn uncovered(other: &Described, stack: &Stack<'_>) -> Option<String> {
-    let shared = |volume: &str| {
-        stack
-            .servers
-            .iter()
-            .any(|server| server.mounts.iter().any(|mount| mount.volume == volume))
-    };
-    let volumes = other.mounts.iter().map(|mount| mount.volume.as_str());
-    let volumes: Vec<&str> = volumes.filter(|volume| !volume.is_empty() && !shared(volume)).collect();
-    (!volumes.is_empty()).then(|| {
-        format!(
-            "{} is not n8n's, and its data are not backed up: {}",
-            other.name,
-            volumes.join(" ")
-        )
-    })
 }
 
 /// Whether two of n8n's containers work on different databases.
