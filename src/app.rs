@@ -145,6 +145,22 @@ impl App {
     }
 }
 
+/// Why the process `pid` cannot go on by itself, if it cannot now, and for how long that may be nothing unusual.
+pub fn halted(pid: &str) -> Option<(Duration, String)> {
+    match state_of(pid) {
+        Some('T' | 't') => Some((
+            Duration::ZERO,
+            format!("that process is stopped: kill -CONT {pid} has it go on, kill -KILL {pid} ends it"),
+        )),
+        // A dead process keeps the lock as long as a part of it waits so.
+        Some('D' | 'Z') => Some((
+            LONGEST_WRITE,
+            "that process waits for a disk, or a file system of the network, that does not answer".to_owned(),
+        )),
+        _ => None,
+    }
+}
+
 /// The wait for another run. One that works gets its time, also where it writes nothing, as a restore does that loads; one
 /// that cannot go on by itself, and has not for the stall limit, is given up, so that it costs its own component only.
 struct LockWait<'a> {
@@ -167,18 +183,7 @@ impl<'a> LockWait<'a> {
     /// Looks whether the run of the process `pid` goes on.
     fn look_at(&mut self, pid: &str) -> Result<()> {
         let stall = self.app.config.stall;
-        let halted = match state_of(pid) {
-            Some('T' | 't') => Some((
-                stall,
-                format!("that process is stopped: kill -CONT {pid} has it go on, kill -KILL {pid} ends it"),
-            )),
-            // A dead process keeps the lock as long as a part of it waits so.
-            Some('D' | 'Z') => Some((
-                stall.max(LONGEST_WRITE),
-                "that process waits for a disk, or a file system of the network, that does not answer".to_owned(),
-            )),
-            _ => None,
-        };
+        let halted = halted(pid).map(|(longest, why)| (stall.max(longest), why));
         let unfinished = self.app.store.unfinished(self.kind);
         let Some((patience, why)) = halted.filter(|_| unfinished == self.unfinished) else {
             self.unfinished = unfinished;

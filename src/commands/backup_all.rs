@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{bail, Error, Result};
+use anyhow::{anyhow, bail, Error, Result};
 use chrono::Utc;
 
 use super::shared::{hold, now, open, record};
@@ -275,19 +275,22 @@ fn warn_if_no_key(backups: &[Backup]) {
 }
 
 /// Sends what there is to elsewhere. Gives whether that succeeded. A copy that has been on its way since the run before
-/// is no failure: this point goes with the next one.
+/// is no failure, unless it has come to a halt: this point goes with the next one.
 fn offsite_done(app: &App) -> bool {
     JOURNAL.info("Running: backup-offsite.sh");
-    let sent = caught(|| backup_offsite::run(app, false));
-    if let Err(error) = &sent {
-        if error.downcast_ref::<backup_offsite::Busy>().is_some() {
-            backup_offsite::JOURNAL.warn(format_args!("{error}; the next run sends what that one does not"));
+    let Err(mut error) = caught(|| backup_offsite::run(app, false)) else {
+        return true;
+    };
+    if let Some(busy) = error.downcast_ref::<backup_offsite::Busy>() {
+        let Some(why) = busy.why_in_vain(app) else {
+            backup_offsite::JOURNAL.warn(format_args!("{busy}; the next run sends what that one does not"));
             return true;
-        }
-        backup_offsite::JOURNAL.failure(error);
-        JOURNAL.error("backup-offsite.sh failed with exit code 1");
+        };
+        error = anyhow!(why).context(busy.to_string());
     }
-    sent.is_ok()
+    backup_offsite::JOURNAL.failure(&error);
+    JOURNAL.error("backup-offsite.sh failed with exit code 1");
+    false
 }
 
 fn cleanup_failed(error: &anyhow::Error) {

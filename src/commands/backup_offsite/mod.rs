@@ -5,16 +5,17 @@
 //! all points that are marked as copied, and the checksums of one in turn. Nothing is deleted there because it was deleted
 //! here; age alone decides.
 
+mod busy;
 mod check;
 mod there;
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
+pub use self::busy::Busy;
 use self::check::{check_in_turn, CHECKED};
 pub(super) use self::there::read_manifest;
 use self::there::{There, SENT};
@@ -218,23 +219,9 @@ fn hold(app: &App) -> Result<Lock> {
     make_dir(app.store.root())?;
     match Lock::attempt(&app.store.root().join(".offsite.lock"))? {
         Attempt::Held(lock) => Ok(lock),
-        Attempt::Busy(pid) => bail!(Busy { pid }),
+        Attempt::Busy(pid) => bail!(Busy(pid)),
     }
 }
-
-/// Another off-site copy is under way.
-#[derive(Debug)]
-pub struct Busy {
-    pid: String,
-}
-
-impl fmt::Display for Busy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "An off-site copy is already in progress (PID: {})", self.pid)
-    }
-}
-
-impl std::error::Error for Busy {}
 
 /// The points of this stack, newest first, and its identity. Where there is neither, there is nothing to send.
 fn points(app: &App, now: SystemTime, dry_run: bool) -> Result<(Vec<Point>, Option<Identity>)> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::stacks::{binary, manifest_of, plain, point, POINTS};
 use super::{configure, lacks_programs, send, stack_dir, to_directory};
-use crate::common::{sh, Outcome};
+use crate::common::{sh, Outcome, Sandbox};
 
 /// A remote of type crypt has no checksum in common with what is here.
 #[test]
@@ -116,4 +116,60 @@ fn a_pin_that_is_set_while_points_are_sent_counts() {
     binary(&sandbox, &["unpin", POINTS[0]]).assert_success();
     send(&sandbox);
     assert!(!stack.join(format!("sets/{}.sha256", POINTS[0])).exists());
+}
+
+/// A copy that takes longer than a day is none that backup-all fails by; one that has come to a halt is.
+#[test]
+fn a_copy_that_has_come_to_a_halt_fails_the_night() {
+    if lacks_programs("offsite::again::a_copy_that_has_come_to_a_halt") {
+        return;
+    }
+    let sandbox = Sandbox::new("offhalt")
+        .stack()
+        .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
+        .env("BACKUP_OFFSITE", "true")
+        .build();
+    to_directory(&sandbox);
+    sandbox.run("backup-all", &[]).assert_success();
+    sandbox.run("backup-redis", &[]).assert_success();
+    let waits = sandbox.backups("sets").pop().unwrap();
+    let gate = sandbox.gate();
+    let rclone = sandbox.stand_in("rclone", &format!("#!/bin/sh\n{}\nexit 1\n", gate.wait()));
+    let mut copy = sandbox.call("backup-offsite").path_first(&rclone).spawn();
+    copy.await_that("the copy to begin", |_| gate.is_reached());
+
+    let night = sandbox.run("backup-all", &[]);
+    night.assert_success().assert_log_has(
+        "backup-offsite",
+        "WARN An off-site copy is already in progress (PID: {}); the next run sends what that one does not",
+    );
+    let fails = |cause: &str| {
+        let night = sandbox.run("backup-all", &[]);
+        assert_eq!(night.code, Some(1), "{night}");
+        night.assert_log_has(
+            "backup-offsite",
+            "ERROR An off-site copy is already in progress (PID: {})",
+        );
+        night.assert_log_has("backup-offsite", &format!("ERROR Cause: {cause}"));
+        night.assert_log_has("backup-all", "ERROR backup-offsite.sh failed with exit code 1");
+    };
+    copy.signal("STOP");
+    fails("that process is stopped: kill -CONT {} has it go on, kill -KILL {} ends it");
+    copy.signal("CONT");
+    sandbox.run("backup-all", &[]).assert_success();
+
+    // The point that it was to send has waited since the night before the last.
+    let begun = chrono::Local::now() - chrono::TimeDelta::hours(48);
+    let text = fs::read_to_string(&waits).unwrap();
+    let old = text.lines().find(|line| line.starts_with("# begun: ")).unwrap();
+    fs::write(&waits, text.replace(old, &format!("# begun: {}", begun.to_rfc3339()))).unwrap();
+    let first = sandbox.backups("sets").remove(0);
+    let text = fs::read_to_string(&first).unwrap();
+    let old = text.lines().find(|line| line.starts_with("# begun: ")).unwrap();
+    let begun = begun - chrono::TimeDelta::hours(24);
+    fs::write(&first, text.replace(old, &format!("# begun: {}", begun.to_rfc3339()))).unwrap();
+    fails("recovery point {} is {} old and is not off-site yet: see whether that copy still sends");
+    gate.open();
+    copy.wait();
+    sandbox.run("backup-all", &[]).assert_success();
 }
