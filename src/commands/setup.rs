@@ -83,7 +83,8 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
 /// Asks each part for what a backup and a restore of it need.
 fn prove(app: &App) -> Report {
     let mut report = Report::default();
-    for warning in &app.config.found.warnings {
+    let found = &app.config.found;
+    for warning in found.warnings.iter().chain(&found.undeployed) {
         report.warn("stack", warning.clone());
     }
     let docker = match app.docker().and_then(|docker| docker.engine_version().map(|_| docker)) {

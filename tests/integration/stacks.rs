@@ -497,6 +497,13 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
         setup.stdout.contains("its data are not backed up: web/pages"),
         "{setup}"
     );
+    let copied = run(&sandbox, "backup-all", &[]);
+    assert!(
+        copied
+            .log
+            .contains("own/Dockerfile copies what is not backed up: nodes"),
+        "{copied}"
+    );
     sandbox.write("own/Dockerfile", &recipe);
     run(&sandbox, "backup-all", &[]).assert_success();
 

@@ -90,9 +90,9 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     }
     let of_project = |other: &&Described| !found.project.is_empty() && other.label(super::PROJECT) == found.project;
     let containers: Vec<&Described> = all.iter().filter(of_project).collect();
-    found.deployment = super::deployment::files(&app.config.project, &containers, &mut found.warnings);
-    found.compose = super::deployment::composed(&app.config.project, stack);
     found.undeployed = super::deployment::left_out(&app.config.project, &containers);
+    found.deployment = super::deployment::files(&app.config.project, &containers, &mut found.undeployed);
+    found.compose = super::deployment::composed(&app.config.project, stack);
     found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
     if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);
