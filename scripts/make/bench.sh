@@ -141,6 +141,8 @@ make_bare_path() {
       esac
     done
   done
+  # It may be the client of another engine.
+  ln -sf "$(command -v docker)" "$work/bin/docker"
 }
 
 floor() {
