@@ -126,6 +126,12 @@ fn full_circle(sandbox: &Sandbox, parts: u32, fingerprint: &dyn Fn() -> String, 
     assert_same(&before, &fingerprint());
 }
 
+/// A fingerprint without the line on the database itself, whose settings a new one has from the server.
+fn without_database(fingerprint: &str) -> String {
+    let lines = fingerprint.split_inclusive('\n');
+    lines.filter(|line| !line.starts_with("database|")).collect()
+}
+
 #[test]
 fn a_queue_with_workers_is_found_by_its_containers() {
     let sandbox = bare("shape-queue");
@@ -244,12 +250,7 @@ fn a_stack_without_a_queue_and_an_env_file_is_whole_without_them() {
     done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
     let fingerprint = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()].concat();
     let compose_file = fs::read(sandbox.path("docker-compose.yml")).unwrap();
-    let without_database = |text: String| -> String {
-        text.split_inclusive('\n')
-            .filter(|line| !line.starts_with("database|"))
-            .collect()
-    };
-    full_circle(&sandbox, 4, &|| without_database(fingerprint()), &|| {
+    full_circle(&sandbox, 4, &|| without_database(&fingerprint()), &|| {
         sandbox.psql("DROP TABLE credentials_entity CASCADE");
         in_volume(&sandbox, "rm -rf /volume/nodes");
         fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();

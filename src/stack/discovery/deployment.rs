@@ -78,7 +78,10 @@ pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String>
         .into_iter()
         .filter(|file| below(project, Path::new(file)).is_none());
     left.map(|file| {
-        format!("{file}, with which Compose was called, is not backed up with the deployment: it is no regular file below this directory")
+        format!(
+            "{file}, with which Compose was called, is not backed up with the deployment: it is no regular file below this directory; \
+             put it there, or keep a copy of it by other means"
+        )
     })
     .collect()
 }
@@ -233,15 +236,17 @@ mod tests {
     use crate::engine::describe::tests::described;
     use crate::testing::TempDir;
 
+    fn write(project: &Path, name: &str, text: &str) {
+        let path = project.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
     #[test]
     fn what_the_compose_files_name_is_found() {
         let dir = TempDir::new();
         let project = dir.path().canonicalize().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = project.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let write = |name: &str, text: &str| write(&project, name, text);
         write(
             "docker-compose.yml",
             "include:\n  - more/db.yaml\nservices:\n  n8n:\n    env_file: [n8n.env, \"./none.env\"]\n    # hidden.env\n    \
@@ -282,15 +287,12 @@ mod tests {
         );
         assert!(files(TempDir::new().path(), &[], &mut Vec::new()).is_empty());
     }
+
     #[test]
     fn of_a_build_context_the_files_are_found_and_the_rest_is_told() {
         let dir = TempDir::new();
         let project = dir.path().canonicalize().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = project.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let write = |name: &str, text: &str| write(&project, name, text);
         write(
             "compose.yaml",
             "services:\n  n8n:\n    build: ./n8n\n  web:\n    build:\n      context: web\n      dockerfile: Web.docker\n  \

@@ -61,12 +61,7 @@ fn a_server_is_found_by_a_port_of_the_host_and_by_a_link() {
     await_postgres(&sandbox);
     done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
     let fingerprint = || sandbox.fingerprint_postgres();
-    let without_database = |text: String| -> String {
-        text.split_inclusive('\n')
-            .filter(|line| !line.starts_with("database|"))
-            .collect()
-    };
-    full_circle(&sandbox, 4, &|| without_database(fingerprint()), &|| {
+    full_circle(&sandbox, 4, &|| without_database(&fingerprint()), &|| {
         sandbox.psql("DROP TABLE credentials_entity CASCADE");
     });
     // A host that is no address of this one: the container is named, and the port still leads to it.

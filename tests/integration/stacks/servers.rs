@@ -266,12 +266,7 @@ fn a_redis_whose_data_lie_on_no_volume_is_told_before_anything_is_replaced() {
     let setup = binary(&sandbox, &["setup"]);
     assert!(setup.stdout.contains(&format!("WARN redis: {reason}")), "{setup}");
     let held = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()].concat();
-    let without_database = |text: String| -> String {
-        text.split_inclusive('\n')
-            .filter(|line| !line.starts_with("database|"))
-            .collect()
-    };
-    let before = without_database(held());
+    let before = without_database(&held());
     run(&sandbox, "backup-all", &[]).assert_success();
 
     sandbox.psql("DROP TABLE credentials_entity CASCADE");
@@ -293,5 +288,5 @@ fn a_redis_whose_data_lie_on_no_volume_is_told_before_anything_is_replaced() {
     );
     assert_eq!((held(), running()), (damaged, began), "something was touched");
     run(&sandbox, "restore-all", &["--yes", "--skip", "redis", "latest"]).assert_success();
-    assert_same(&before, &without_database(held()));
+    assert_same(&before, &without_database(&held()));
 }
