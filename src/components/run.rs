@@ -74,6 +74,11 @@ impl Snapshot {
         drop(self.0 .1.wait_while(state, |state| !state.is_open));
     }
 
+    /// Whether nobody needs to wait.
+    pub fn is_open(&self) -> bool {
+        self.0 .0.lock().unwrap_or_else(PoisonError::into_inner).is_open
+    }
+
     /// When it was taken.
     pub fn taken(&self) -> Option<String> {
         let state = self.0 .0.lock().unwrap_or_else(PoisonError::into_inner);

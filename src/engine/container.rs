@@ -139,6 +139,8 @@ pub struct ContainerSpec<'a> {
     pub entrypoint: Option<&'a str>,
     /// The command, as it would stand after the image's name.
     pub argv: &'a [&'a str],
+    /// Whether it goes when it ends, as scratch containers do anyway.
+    pub transient: bool,
 }
 
 impl<'a> ContainerSpec<'a> {
@@ -154,6 +156,7 @@ impl<'a> ContainerSpec<'a> {
             env: &[],
             entrypoint: None,
             argv: &[],
+            transient: false,
         }
     }
 
@@ -212,7 +215,7 @@ impl<'a> ContainerSpec<'a> {
         if let Some(program) = self.entrypoint {
             option("--entrypoint", program.to_owned());
         }
-        if self.is_scratch() {
+        if self.transient || self.is_scratch() {
             // Its output is read from it, and kept on no disk.
             args.extend(["--rm", "--log-driver", "none"].map(str::to_owned));
         }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::Docker;
+use super::{ContainerSpec, Docker};
 use crate::store::space;
 
 /// Runs a program in a container and ends it when standard input closes, so that it does not outlive the docker client
@@ -75,6 +75,20 @@ impl Docker {
         self.exec_under(LEASH, container, env, argv)
     }
 
+    /// `docker run` of a program as root in a container that only shows data, is made for it and goes with it. It begins when a
+    /// line comes by standard input, and is ended when that closes, as by [`Docker::exec_leashed`].
+    pub fn run_leashed(&self, spec: ContainerSpec<'_>, argv: &[&str]) -> Command {
+        let script = format!("read -r _ || exit 1\n{LEASH}");
+        let spec = ContainerSpec {
+            user: Some("0"),
+            entrypoint: Some("sh"),
+            argv: &[&["-c", &script, "sh"], argv].concat(),
+            transient: true,
+            ..spec
+        };
+        self.command(spec.args(&["run", "--interactive"]))
+    }
+
     /// `docker exec` of a program that reads much from standard input.
     pub fn exec_wide(&self, container: &str, env: &[(&str, &str)], argv: &[&str]) -> Command {
         self.exec_under(WIDE_INPUT, container, env, argv)
@@ -104,6 +118,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::engine::{Data, Label};
 
     fn docker() -> Docker {
         Docker {
@@ -154,5 +169,19 @@ mod tests {
         let args = args(&command);
         assert_eq!(args[..6], ["exec", "-i", "--", "name", "sh", "-c"]);
         assert_eq!(args[7..], ["sh", "pg_dump", "--dbname=a'b \"c\"; $(x)"]);
+    }
+
+    #[test]
+    fn a_leashed_container_goes_with_its_program() {
+        let labels = [Label::Helper("me")];
+        let spec = ContainerSpec {
+            env: &[("A", "b")],
+            ..ContainerSpec::new(&labels, "alpine", Data::Mounts(&[]))
+        };
+        let args = args(&docker().run_leashed(spec, &["tar", "-cf", "-"]));
+        let text = args.join(" ");
+        assert!(text.starts_with("run --interactive --pull never "), "{text}");
+        assert!(text.contains(" --user 0 --env A=b --entrypoint sh --rm --log-driver none -- alpine -c read -r _ "));
+        assert!(text.ends_with(" sh tar -cf -"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{assert_same, sh, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, sh, Outcome, Sandbox};
 
 /// The label of helper containers.
 const HELPER: &str = "n8n-backup.helper";
@@ -136,8 +136,8 @@ fn helpers_go_and_are_swept_and_nothing_is_pulled() {
         .n8n()
         .env("BACKUP_HELPER_IMAGE", "n8n-backup-test/no-such-image:1")
         .build();
-    // A run that is killed while it copies leaves its helper; the next one removes it.
-    let stuck = sandbox.stand_in_docker("[[ \" $* \" != *\" sh data \"* ]] || sleep 60");
+    // The image is not here, so another's container stays for the run. One that is killed leaves it; the next run removes it.
+    let stuck = sandbox.stand_in_docker("[[ $1 != exec || \" $* \" != *\" sh data \"* ]] || sleep 60");
     let mut killed = sandbox.call("backup-n8n").path_first(&stuck).spawn();
     killed.await_log("Creating archive");
     killed.await_that("the helper", |_| helpers(&sandbox) == 1);
@@ -173,8 +173,8 @@ fn helpers_go_and_are_swept_and_nothing_is_pulled() {
     assert!(sandbox.leftovers("n8n").is_empty());
     let calls = fs::read_to_string(&record).unwrap();
     let runs: Vec<&str> = calls.lines().filter(|call| call.starts_with("run ")).collect();
-    // The one of the settings, and that of the stack.
-    assert_eq!(runs.len(), 2, "{calls}");
+    // The one of the settings for the packer alone, and to stay, and that of the stack.
+    assert_eq!(runs.len(), 3, "{calls}");
     for run in runs {
         assert!(
             run.contains("--pull never") && run.contains(":ro ") && run.contains("--network none"),
@@ -198,7 +198,11 @@ fn helpers_go_and_are_swept_and_nothing_is_pulled() {
     }
     let before = sandbox.listing();
     let outcome = sandbox.run("backup-n8n", &[]);
-    outcome.assert_error("No local image for the helper container: {}BACKUP_HELPER_IMAGE in .env");
+    outcome.assert_error("tar backup failed");
+    outcome.assert_log_has(
+        "backup-n8n",
+        "ERROR Cause: No local image for the helper container: {}BACKUP_HELPER_IMAGE in .env",
+    );
     assert_eq!(sandbox.listing(), before);
     let mut inspect = Command::new("docker");
     inspect.args(["image", "inspect", "n8n-backup-test/no-such-image:1"]);
@@ -384,14 +388,17 @@ fn sockets_are_told_and_our_own_directory_is_left_out() {
 #[test]
 fn the_data_are_read_after_the_snapshot_of_the_dump() {
     let sandbox = Sandbox::new("moment").stack().seeded().build();
-    let record = sandbox.aside("order");
+    // n8n writes right before the snapshot, long after the container of the packer runs.
     let docker = sandbox.stand_in_docker(&format!(
-        "case \" $* \" in *' pg_dump '*) sleep 2; echo dump >>'{0}' ;; *' sh data '*) echo read >>'{0}' ;; esac",
-        record.display()
+        "case \" $* \" in *' pg_dump '*) sleep 2; \"$real\" run --rm --network none -v {}:/volume {} touch /volume/late ;; esac",
+        sandbox.volume(),
+        "n8n-backup-test/busybox:1"
     ));
     let outcome = sandbox.call("backup-all").path_first(&docker).run();
     outcome.assert_success();
-    assert_eq!(fs::read_to_string(&record).unwrap(), "dump\nread\n");
+    let archive = sandbox.backup("n8n");
+    let members = sh("tar -tzf \"$1\"", &[archive.as_os_str()]);
+    assert!(members.lines().any(|name| name == "./late"), "{members}");
     let manifest = fs::read_to_string(sandbox.backup("sets")).unwrap();
     let instant = |name: &str| {
         let line = manifest
@@ -412,6 +419,15 @@ fn the_data_are_read_after_the_snapshot_of_the_dump() {
     assert_eq!(sandbox.backups("n8n").len(), 2, "{outcome}");
     sandbox.set("BACKUP_JOBS", "1");
     sandbox.run("backup-all", &[]).assert_success();
+
+    // Who is killed while the packer waits leaves no container.
+    let held = sandbox.stand_in_docker("case \" $* \" in *' pg_dump '*) exec sleep 60 ;; esac");
+    sandbox.set("BACKUP_JOBS", "3");
+    let mut killed = sandbox.call("backup-all").path_first(&held).spawn();
+    killed.await_that("the packer's container", |_| helpers(&sandbox) == 1);
+    killed.signal("KILL");
+    killed.wait();
+    await_true("the container to go", || helpers(&sandbox) == 0);
 }
 
 /// What executions name and the archive lacks is counted.

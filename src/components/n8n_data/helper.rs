@@ -29,6 +29,15 @@ pub(super) fn image(app: &App, docker: &Docker, journal: Journal) -> Result<Stri
     other_image(app, docker, journal)
 }
 
+/// As [`image`], without a question where nothing is known of it.
+pub(super) fn likely_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
+    let wanted = &app.config.helper_image;
+    match docker.is_known_to_lack(wanted) {
+        true => other_image(app, docker, journal),
+        false => Ok(wanted.clone()),
+    }
+}
+
 /// An image of the stack.
 fn other_image(app: &App, docker: &Docker, journal: Journal) -> Result<String> {
     let wanted = &app.config.helper_image;
@@ -59,11 +68,12 @@ pub(super) fn start_wanted(
     labels: &[Label<'_>],
     mounts: &[Mounted],
 ) -> Result<Guard> {
-    let start = |image| start(app, docker, journal, image, labels, mounts).context(super::FAILED);
-    if docker.is_known_to_lack(&app.config.helper_image) {
-        return start(other_image(app, docker, journal)?);
+    let start = |image| start(app, docker, journal, image, labels, mounts);
+    let likely = likely_image(app, docker, journal)?;
+    if likely != app.config.helper_image {
+        return start(likely);
     }
-    let error = match docker.helper_container(labels, &app.config.helper_image, Data::Mounts(mounts)) {
+    let error = match docker.helper_container(labels, &likely, Data::Mounts(mounts)) {
         Err(error) => error,
         done => return done,
     };
@@ -74,7 +84,7 @@ pub(super) fn start_wanted(
     };
     // The image is here, and it is not for the image that it cannot be.
     if image == app.config.helper_image && !lacks_program(&text) {
-        return Err(error.context(super::FAILED));
+        return Err(error);
     }
     start(image)
 }

@@ -8,27 +8,28 @@ mod probe;
 mod restore;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 
 pub use self::drill::unpack_home;
 use self::layout::{data_layout, Layout, HOME};
-use self::packer::{Packer, Said, What};
+use self::packer::{Packer, Packing, Reading, Said, What};
 use super::dirswap::BEGUN;
 use super::drill::{DrillEnv, Drilled};
-use super::run::instant;
+use super::run::{instant, Snapshot};
 use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
 use super::{ALLOW_PLAIN, YES};
 use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
 use crate::config::Secret;
-use crate::engine::{Container, Docker, Guard, Label, DATA_MOUNT};
+use crate::engine::{Container, ContainerSpec, Data, Docker, Guard, Label, DATA_MOUNT};
 use crate::formats::tar;
-use crate::process::hinted;
+use crate::process::{hinted, Chain, Failed};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
 use crate::store::{inventory, marks, Kind, Partial};
@@ -144,13 +145,15 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     // Each question takes the engine some time; none waits for another's answer.
     let (backup, versions) = thread::scope(|scope| {
         let versions = scope.spawn(|| versions(&docker, &containers));
-        let backup = helper::start_wanted(app, &docker, JOURNAL, &[Label::Helper(&owner)], &layout.reading()).and_then(
-            |guard| {
-                archived(app, guard, &layout, run)
-                    .map_err(packer::explained)
-                    .context(FAILED)
-            },
-        );
+        let reader = Reader {
+            app,
+            docker: &docker,
+            layout: &layout,
+            owner: &owner,
+            tried_alone: false,
+            guard: None,
+        };
+        let backup = archived(reader, run).map_err(packer::explained).context(FAILED);
         (backup, versions.join().unwrap_or_default())
     });
     let mut backup = backup?;
@@ -213,21 +216,87 @@ impl std::fmt::Display for Changed {
 
 impl std::error::Error for Changed {}
 
+/// Reads the data. The first time in a container that goes with the packer; where that cannot be, or more is to be read, in one that
+/// stays.
+struct Reader<'a> {
+    app: &'a App,
+    docker: &'a Docker,
+    layout: &'a Layout,
+    owner: &'a str,
+    tried_alone: bool,
+    guard: Option<Guard>,
+}
+
+impl Reader<'_> {
+    /// Begins to read once the snapshot is taken. Gives also when that was.
+    fn begin(&mut self, chain: &mut Chain, what: What<'_>, snapshot: &Snapshot) -> Result<(String, Reading)> {
+        let others = self.layout.stored();
+        let packing = Packing {
+            what,
+            dir: DATA_MOUNT,
+            others: &others,
+            home: &self.layout.home_part(),
+        };
+        if !self.tried_alone {
+            self.tried_alone = true;
+            let mounts = self.layout.reading();
+            let labels = [Label::Helper(self.owner)];
+            let image = helper::likely_image(self.app, self.docker, JOURNAL)?;
+            let spec = ContainerSpec::new(&labels, &image, Data::Mounts(&mounts));
+            let waits = snapshot.clone();
+            // A dump may wait for a lock for as long as it is let.
+            chain.pulse(move || !waits.is_open());
+            let mut at = None;
+            let ready = || {
+                snapshot.wait();
+                at = Some(instant());
+            };
+            if let (Some(reading), Some(at)) = (packer::pack_alone(self.docker, chain, spec, packing, ready)?, at) {
+                return Ok((at, reading));
+            }
+            let failed = mem::replace(chain, self.app.chain()).finish();
+            let error = failed.map_or_else(|error| error, |_| anyhow!("tar did not come to its end"));
+            if !is_refusal(&error) {
+                return Err(error);
+            }
+        }
+        let packer = self.packer()?;
+        snapshot.wait();
+        let at = instant();
+        Ok((at, packer.pack(chain, packing)?))
+    }
+
+    /// The packer in a container that stays.
+    fn packer(&mut self) -> Result<Packer<'_>> {
+        let guard = match self.guard.take() {
+            Some(guard) => guard,
+            None => {
+                let labels = [Label::Helper(self.owner)];
+                helper::start_wanted(self.app, self.docker, JOURNAL, &labels, &self.layout.reading())?
+            }
+        };
+        Ok(Packer {
+            app: self.app,
+            docker: self.docker,
+            container: self.guard.insert(guard).id(),
+        })
+    }
+}
+
+/// Whether docker says by its exit code that it could not make the container, or run the program in it.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let failed = error.downcast_ref::<Failed>();
+    let code = failed.and_then(|failed| failed.status?.code());
+    matches!(code, Some(125..=127))
+}
+
 /// Reads everything, and again where it has changed meanwhile. What changes each time is in the archive as it was read.
-fn archived(app: &App, guard: Guard, layout: &Layout, run: &BackupRun) -> Result<Backup> {
-    let docker = guard.docker().clone();
-    let id = guard.id().to_owned();
-    let packer = Packer {
-        app,
-        docker: &docker,
-        container: &id,
-    };
-    run.snapshot.wait();
+fn archived(mut reader: Reader<'_>, run: &BackupRun) -> Result<Backup> {
     let mut attempt = 1;
     let read = loop {
         let begun = Instant::now();
         let last = attempt == ATTEMPTS;
-        let error = match read(packer, layout, run, last) {
+        let error = match read(&mut reader, run, last) {
             Ok(read) if read.said.changed.0 == 0 || last || begun.elapsed() > WORTH_ANOTHER => break read,
             Ok(read) => Changed(read.said.changed.1.join("; ")).into(),
             Err(error) if !last && error.downcast_ref::<Changed>().is_some() => error,
@@ -237,9 +306,9 @@ fn archived(app: &App, guard: Guard, layout: &Layout, run: &BackupRun) -> Result
         JOURNAL.warning(&error.context("The volume changed while it was read, trying again"));
     };
     if read.said.staged {
-        restore::clear(app, &docker, layout, JOURNAL)?;
+        restore::clear(reader.app, reader.docker, reader.layout, JOURNAL)?;
     }
-    read.finish(app, guard)
+    read.finish(reader)
 }
 
 /// A volume that was read.
@@ -252,18 +321,16 @@ struct Read {
     at: String,
 }
 
-fn read(packer: Packer<'_>, layout: &Layout, run: &BackupRun, last: bool) -> Result<Read> {
-    let app = packer.app;
+fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
+    let (app, layout) = (reader.app, reader.layout);
     let mut chain = app.chain();
-    let at = instant();
     let others = layout.stored();
-    let home = layout.home_part();
     let database = app.config.found.sqlite.iter();
     let database = database.filter_map(|file| layout.database(&file.path));
     let left_out: Vec<String> = database
         .flat_map(|(directory, name)| directory.database_names(&name))
         .collect();
-    let reading = packer.pack(&mut chain, What::Data(&left_out), DATA_MOUNT, &others, &home)?;
+    let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
     let scanner = with_key(tar::Scanner::new()).notice(BEGUN).expecting(reading.names);
     // Two archives become one.
     let stream: Box<dyn std::io::Read + Send> = match others.is_empty() {
@@ -272,6 +339,7 @@ fn read(packer: Packer<'_>, layout: &Layout, run: &BackupRun, last: bool) -> Res
     };
     let packed = Packed::start(&app.target(Kind::N8n, run.stamp), &mut chain, stream, scanner, JOURNAL)?;
     let finished = chain.finish()?;
+    drop(reading.leash);
     let (partial, bytes, scanner, sha256) = packed.get(&finished)?;
     let said = packer::said(&finished)?;
     // busybox's tar gives up where a file gets shorter.
@@ -279,7 +347,7 @@ fn read(packer: Packer<'_>, layout: &Layout, run: &BackupRun, last: bool) -> Res
         .finish()
         .map_err(|error| error.context(Changed("the archive is not whole".to_owned())))?;
     if !summary.missing.is_empty() {
-        let still = packer.still_there(DATA_MOUNT, &others, &summary.missing)?;
+        let still = reader.packer()?.still_there(DATA_MOUNT, &others, &summary.missing)?;
         if !still.is_empty() {
             let text = format!(
                 "{} of what the volume holds are missing from the archive: {}",
@@ -314,12 +382,12 @@ fn read(packer: Packer<'_>, layout: &Layout, run: &BackupRun, last: bool) -> Res
 }
 
 impl Read {
-    fn finish(self, app: &App, guard: Guard) -> Result<Backup> {
+    fn finish(self, reader: Reader<'_>) -> Result<Backup> {
         let (partial, bytes) = (self.partial, self.bytes);
         let entry = thread::scope(|scope| {
             // The engine takes as long to remove it as the disk to take the file.
-            scope.spawn(move || drop(guard));
-            publish(&app.config, partial, bytes)
+            scope.spawn(move || drop(reader.guard));
+            publish(&reader.app.config, partial, bytes)
         })?;
         let mut facts = facts(&self.summary);
         facts.push(("n8n.read".to_owned(), self.at));

@@ -2,7 +2,7 @@
 //! either of them does not do is done here.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc;
@@ -10,12 +10,14 @@ use std::sync::mpsc;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::app::App;
-use crate::engine::{Docker, Exec};
+use crate::engine::{ContainerSpec, Docker, Exec};
 use crate::formats::tar::{Names, Part, Place, Scanner, Summary};
-use crate::process::{hinted, Chain, Count, Finished, Input, Observer, Pending};
+use crate::process::{hinted, Chain, ChildInput, ChildOutput, Count, Finished, Input, Observer, Pending};
 
 /// What messages call the packer.
 const PACKER: &str = "tar";
+/// The variable with the patterns of what is left out, one on each line.
+const LEFT_OUT: &str = "LEFT_OUT";
 
 /// Takes `all` or `data` and directories. Prints every name in the first, each ended by NUL, one more NUL, and a tar
 /// archive; then the same for what else is named, in the root directory. `data` leaves out at the top what is our own,
@@ -146,7 +148,20 @@ pub struct Packer<'a> {
     pub container: &'a str,
 }
 
-/// What is packed.
+/// What is packed, and from where.
+#[derive(Clone, Copy)]
+pub struct Packing<'a> {
+    /// What of it.
+    pub what: What<'a>,
+    /// A directory.
+    pub dir: &'a str,
+    /// More, named as seen from the root directory.
+    pub others: &'a [String],
+    /// What the archive has of the directory.
+    pub home: &'a Part,
+}
+
+/// What is packed of a directory.
 #[derive(Clone, Copy)]
 pub enum What<'a> {
     /// Everything.
@@ -162,7 +177,9 @@ pub struct Reading {
     /// Whether there is more than directories that something is mounted at.
     pub holds_data: bool,
     /// The archives of it and of what else was named, one after another.
-    pub stream: Box<dyn Read + Send>,
+    pub stream: Stream,
+    /// Where it is there, the packer ends when it is dropped.
+    pub leash: Option<ChildInput>,
 }
 
 /// What tar said of what it read.
@@ -176,53 +193,113 @@ pub struct Said {
     pub staged: bool,
 }
 
-impl Packer<'_> {
-    /// Begins to pack what `dir` holds, and `others`, which are named as seen from the root directory.
-    pub fn pack(self, chain: &mut Chain, what: What<'_>, dir: &str, others: &[String], home: &Part) -> Result<Reading> {
-        let (what, left_out) = match what {
-            What::All => ("all", &[][..]),
-            What::Data(left_out) => ("data", left_out),
+impl Packing<'_> {
+    fn left_out(&self) -> &[String] {
+        match self.what {
+            What::All => &[],
+            What::Data(left_out) => left_out,
+        }
+    }
+
+    /// The value of [`LEFT_OUT`].
+    fn patterns(&self) -> String {
+        let patterns: Vec<String> = self.left_out().iter().map(|name| pattern(name)).collect();
+        patterns.join("\n")
+    }
+
+    /// The packer with its arguments.
+    fn argv(&self) -> Vec<&str> {
+        let what = match self.what {
+            What::All => "all",
+            What::Data(_) => "data",
         };
-        let patterns: Vec<String> = left_out.iter().map(|name| pattern(name)).collect();
-        let patterns = patterns.join("\n");
-        let how = Exec {
-            env: &[("LEFT_OUT", &patterns)],
-            ..Exec::default()
-        };
-        let others = others.iter().map(String::as_str);
-        let argv: Vec<&str> = ["sh", "-c", PACK, "sh", what, dir].into_iter().chain(others).collect();
-        let command = self.docker.exec(self.container, how, &argv);
-        let (_, stream) = chain.stream(PACKER, command, Input::Null)?;
-        let (listed, names) = mpsc::channel();
-        let home = home.clone();
-        chain.task("listing", move |clock| {
-            let mut list = List::of(home);
-            let mut stream = stream;
-            let mut block = vec![0; 64 << 10];
-            loop {
-                let n = stream.read(&mut block)?;
-                clock.tick();
-                ensure!(n > 0, "the list of names was cut off");
-                if let Some(rest) = list.take(&block[..n]) {
-                    let rest = io::Cursor::new(rest.to_vec());
-                    let stream: Box<dyn Read + Send> = Box::new(rest.chain(stream));
-                    // Nobody waits for it where the chain was given up.
-                    let _ = listed.send((list.names, list.holds_data, stream));
-                    return Ok(());
-                }
-            }
-        });
-        let (mut names, holds_data, stream) = match names.recv() {
-            Ok(found) => found,
-            // The chain tells why.
-            Err(_) => (Names::default(), false, Box::new(io::empty()) as Box<dyn Read + Send>),
-        };
-        left_out.iter().for_each(|name| names.remove(name.as_bytes()));
-        Ok(Reading {
+        let others = self.others.iter().map(String::as_str);
+        ["sh", "-c", PACK, "sh", what, self.dir]
+            .into_iter()
+            .chain(others)
+            .collect()
+    }
+}
+
+impl Reading {
+    fn of((mut names, holds_data, stream): Listed, packing: Packing<'_>, leash: Option<ChildInput>) -> Self {
+        packing.left_out().iter().for_each(|name| names.remove(name.as_bytes()));
+        Self {
             names,
             holds_data,
             stream,
-        })
+            leash,
+        }
+    }
+}
+
+/// Begins to pack in a container that is made for it alone, which takes the engine less than one that stays. It is made meanwhile and
+/// reads nothing before `ready` returns. Gives nothing where it did not come to that: then another way tells why.
+pub fn pack_alone(
+    docker: &Docker,
+    chain: &mut Chain,
+    spec: ContainerSpec<'_>,
+    packing: Packing<'_>,
+    ready: impl FnOnce(),
+) -> Result<Option<Reading>> {
+    let patterns = packing.patterns();
+    let spec = ContainerSpec {
+        env: &[(LEFT_OUT, &patterns)],
+        ..spec
+    };
+    let command = docker.run_leashed(spec, &packing.argv());
+    let (stdin, stream) = chain.stream(PACKER, command, Input::Piped)?;
+    let mut stdin = stdin.context("tar has no input")?;
+    ready();
+    // A client that has ended takes no line.
+    let _ = stdin.write_all(b"\n");
+    let listed = listed(chain, stream, packing.home).recv();
+    Ok(listed.ok().map(|listed| Reading::of(listed, packing, Some(stdin))))
+}
+
+/// What the packer printed before the archives, and whether there is more than directories that something is mounted at.
+type Listed = (Names, bool, Stream);
+type Stream = Box<dyn Read + Send>;
+
+/// Takes the names from what the packer prints.
+fn listed(chain: &mut Chain, mut stream: ChildOutput, home: &Part) -> mpsc::Receiver<Listed> {
+    let (listed, names) = mpsc::channel();
+    let mut list = List::of(home.clone());
+    chain.task("listing", move |clock| {
+        let mut block = vec![0; 64 << 10];
+        loop {
+            let n = stream.read(&mut block)?;
+            clock.tick();
+            if n == 0 {
+                // The packer tells more of it.
+                return Err(io::Error::new(ErrorKind::BrokenPipe, "the list of names was cut off").into());
+            }
+            if let Some(rest) = list.take(&block[..n]) {
+                let rest = io::Cursor::new(rest.to_vec());
+                let stream: Stream = Box::new(rest.chain(stream));
+                // Nobody waits for it where the chain was given up.
+                let _ = listed.send((list.names, list.holds_data, stream));
+                return Ok(());
+            }
+        }
+    });
+    names
+}
+
+impl Packer<'_> {
+    /// Begins to pack.
+    pub fn pack(self, chain: &mut Chain, packing: Packing<'_>) -> Result<Reading> {
+        let patterns = packing.patterns();
+        let how = Exec {
+            env: &[(LEFT_OUT, &patterns)],
+            ..Exec::default()
+        };
+        let command = self.docker.exec(self.container, how, &packing.argv());
+        let (_, stream) = chain.stream(PACKER, command, Input::Null)?;
+        let listed = listed(chain, stream, packing.home).recv();
+        // The chain tells why there is nothing.
+        let listed = listed.unwrap_or_else(|_| (Names::default(), false, Box::new(io::empty())));
+        Ok(Reading::of(listed, packing, None))
     }
 
     /// Those of the names that are there now.
@@ -272,7 +349,13 @@ impl Packer<'_> {
     /// Reads back what was unpacked into `dir`, each part by itself.
     pub fn look(self, dir: &str, parts: &[Part]) -> Result<Vec<Summary>> {
         let mut chain = self.app.chain();
-        let reading = self.pack(&mut chain, What::All, dir, &[], &Part::default())?;
+        let packing = Packing {
+            what: What::All,
+            dir,
+            others: &[],
+            home: &Part::default(),
+        };
+        let reading = self.pack(&mut chain, packing)?;
         let seen = chain.pump("reading back", reading.stream, io::sink(), scanners(parts));
         let finished = chain.finish()?;
         said(&finished)?;

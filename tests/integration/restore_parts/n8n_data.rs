@@ -93,8 +93,8 @@ fn a_failed_volume_restore_puts_back_what_was_there() {
     sandbox.write(".env", &env);
     for (pattern, nth) in [
         ("*' run '*", 1),
-        // The third is that of an image that is not here, after which another is taken.
-        ("*' run '*", 4),
+        // Those before are of an image that is not here, after which another is taken.
+        ("*' run '*", 5),
         ("*' sh data '*", 1),
         ("*' begin '*", 1),
         ("*' sh /n8n-backup-volume/.n8n-backup-restore/new 0 '*", 1),
