@@ -18,6 +18,7 @@ use crate::config::SETTINGS;
 use crate::process::Count;
 use crate::report::log::{self, Journal};
 use crate::report::units;
+use crate::stack::{self, Needs};
 use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, State};
 use crate::store::lock::remove_unused;
 use crate::store::manifest::{self, Point};
@@ -72,7 +73,9 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
     let inventory = Inventory::take(&app.store)?;
     let mut failed = tell_unreadable(&inventory);
     let lost = components::lost_env_file(app);
-    let mut plan = Plan::new(&inventory, lost.is_some());
+    let needs = stack::needs(app);
+    needs.tell(JOURNAL);
+    let mut plan = Plan::new(&inventory, lost.is_some(), needs);
     if let Some(lost) = lost {
         JOURNAL.warn(format_args!(
             "{lost}: what is to be kept is not known, and nothing is deleted. Put .env back by restore-env.sh, or write it anew"
@@ -203,7 +206,7 @@ pub fn reclaimable(app: &App) -> u64 {
     let Ok(inventory) = Inventory::take(&app.store) else {
         return 0;
     };
-    let plan = Plan::new(&inventory, components::lost_env_file(app).is_some());
+    let plan = Plan::new(&inventory, components::lost_env_file(app).is_some(), stack::needs(app));
     let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention));
     let entries = inventory.listings.iter().flat_map(|(_, listing)| listing.files());
     let gone = entries.filter(|entry| !kept.contains(&entry.path));
@@ -214,7 +217,7 @@ pub fn reclaimable(app: &App) -> u64 {
 pub fn warn_if_shrunk(app: &App, journal: Journal) {
     // What cannot be read has been told by the cleanup of the same run.
     if let Ok(inventory) = Inventory::take(&app.store) {
-        for shrunk in retention::shrunk(&Plan::new(&inventory, false).units, SystemTime::now()) {
+        for shrunk in retention::shrunk(&Plan::new(&inventory, false, Needs::Nothing).units, SystemTime::now()) {
             journal.warn(in_words(&shrunk));
         }
     }
@@ -277,10 +280,11 @@ struct Plan<'a> {
     hold: Vec<Reason>,
     /// The runs whose manifests cannot be read: their files may look as though they belonged to none.
     unknown: Vec<Stamp>,
+    needs: Needs,
 }
 
 impl<'a> Plan<'a> {
-    fn new(inventory: &'a Inventory, rules_are_lost: bool) -> Self {
+    fn new(inventory: &'a Inventory, rules_are_lost: bool, needs: Needs) -> Self {
         let recorded = inventory.points.iter().map(|held| (recorded(held), Some(held)));
         let unrecorded = inventory.unrecorded.iter();
         let unrecorded = unrecorded.map(|(kind, entry)| (unrecorded_unit(*kind, entry), None));
@@ -295,6 +299,7 @@ impl<'a> Plan<'a> {
             points,
             hold,
             unknown: stamps.collect(),
+            needs,
         }
     }
 
@@ -361,11 +366,12 @@ impl<'a> Plan<'a> {
     /// What becomes of each unit.
     fn decide(&self, now: SystemTime, rules: &Rules) -> Vec<Verdict> {
         let mut verdicts = retention::decide(&self.units, now, rules);
-        for (unit, verdict) in self.units.iter().zip(&mut verdicts) {
-            verdict.reasons.extend(&self.hold);
-            verdict
-                .reasons
-                .extend(self.is_unknown(unit).then_some(Reason::Manifest));
+        for ((unit, held), verdict) in self.units.iter().zip(&self.points).zip(&mut verdicts) {
+            let needed = self.needs.include(held.map(|held| held.point.stamp));
+            let reasons = &mut verdict.reasons;
+            reasons.extend(&self.hold);
+            reasons.extend(self.is_unknown(unit).then_some(Reason::Manifest));
+            reasons.extend(needed.then_some(Reason::Restore));
         }
         verdicts
     }

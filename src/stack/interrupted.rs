@@ -19,6 +19,51 @@ pub fn unfinished(app: &App) -> Result<Option<Option<Stamp>>> {
     Ok((!history).then_some(record.point))
 }
 
+/// What an unfinished restore goes on with, which must not be deleted until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    Point(Stamp),
+    /// Which backups is not known, and why.
+    Any(String),
+}
+
+/// What an unfinished restore still needs of the backups.
+pub fn needs(app: &App) -> Needs {
+    match unfinished(app) {
+        Ok(None) => Needs::Nothing,
+        Ok(Some(Some(point))) => Needs::Point(point),
+        Ok(Some(None)) => Needs::Any("it is not that of a recovery point".to_owned()),
+        Err(error) => Needs::Any(format!("{error:#}")),
+    }
+}
+
+impl Needs {
+    /// Whether files of this point, or of none, may be needed.
+    pub fn include(&self, point: Option<Stamp>) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Point(needed) => point == Some(*needed),
+            Self::Any(_) => true,
+        }
+    }
+
+    /// Says what is therefore not deleted.
+    pub fn tell(&self, journal: Journal) {
+        match self {
+            Self::Nothing => {}
+            Self::Point(point) => {
+                journal.info(format_args!(
+                    "Recovery point {point} stays, because its restore is unfinished"
+                ));
+            }
+            Self::Any(why) => journal.warn(format_args!(
+                "A restore is unfinished, and what it needs is not known ({why}): nothing is deleted until it is done"
+            )),
+        }
+    }
+}
+
 /// Whether n8n has worked since the record was written. A container that is gone does not count.
 pub(super) fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<bool> {
     let knows_n8n = record.knows_n8n(app);

@@ -5,7 +5,7 @@ mod interrupted;
 pub mod pause;
 mod record;
 
-pub use interrupted::{check_stopped, interrupted, release, running, unfinished, Interrupted};
+pub use interrupted::{check_stopped, interrupted, needs, release, running, unfinished, Interrupted, Needs};
 
 use std::fmt;
 

@@ -26,6 +26,7 @@ use crate::cli::{Flag, Row};
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
+use crate::stack::{self, Needs};
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
 use crate::store::inventory::{self, is_ahead};
@@ -486,12 +487,17 @@ fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: b
             return Ok(());
         }
     };
+    let needs = stack::needs(app);
+    if let Needs::Any(_) = needs {
+        needs.tell(JOURNAL);
+        return Ok(());
+    }
     // Somebody may have pinned a point since this run began.
     for point in inventory::list(&app.store)?
         .into_iter()
         .filter_map(|(_, point)| point.ok())
     {
-        if point.pin().is_some() {
+        if point.pin().is_some() || needs.include(Some(point.stamp)) {
             let names = [names_of(&point), vec![set_name(point.stamp, false)]].concat();
             for list in [&mut sets, &mut files] {
                 list.retain(|there| !names.iter().any(|name| there.contains(name)));

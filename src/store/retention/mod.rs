@@ -162,6 +162,8 @@ pub enum Reason {
     Manifest,
     /// The rules that were set are not known.
     Rules,
+    /// An unfinished restore goes on with it, or may.
+    Restore,
 }
 
 impl Reason {
@@ -175,6 +177,7 @@ impl Reason {
             Self::Away => return ("a directory does not hold what it should".to_owned(), None),
             Self::Manifest => return ("it may belong to a recovery point that cannot be read".to_owned(), None),
             Self::Rules => return ("what is to be kept is not known".to_owned(), None),
+            Self::Restore => return ("an unfinished restore may need it".to_owned(), None),
             Self::NewestGood(kind) => ("newest good backup of", kind),
             Self::Best(kind) => ("the best there is, though not known to be good, of", kind),
             Self::Periodic(Period::Day, kind) => ("daily backup of", kind),

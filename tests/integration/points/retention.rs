@@ -435,6 +435,44 @@ fn the_newest_three_complete_points_always_stay() {
     assert_eq!(points(&sandbox), kept(1));
 }
 
+/// What an interrupted restore goes on with is not deleted before it has.
+#[test]
+fn what_an_unfinished_restore_needs_stays() {
+    let sandbox = Sandbox::new("needed").env("BACKUP_KEEP_LAST", "1").build();
+    let all: Vec<String> = (400..404).map(|age| point(&sandbox, age, &whole(10), &[])).collect();
+    let clean = |message: &str| {
+        let outcome = sandbox.run("cleanup-backups", &[]);
+        outcome.assert_success();
+        outcome.assert_log_has("cleanup-backups", message);
+        points(&sandbox)
+    };
+    let mut wanted = all.clone();
+    wanted.sort();
+    // Of a file by itself nobody knows which; nor is a record understood that a later version may have written.
+    let alone = format!(
+        "container {} 0001-01-01T00:00:00Z runs\npart n8n\n",
+        sandbox.container("n8n-main")
+    );
+    for record in [alone.as_str(), "junk\n"] {
+        sandbox.write("backups/.restore", record);
+        let left = clean("WARN A restore is unfinished, and what it needs is not known ({}): nothing is deleted {}");
+        assert_eq!(left, wanted, "{record}");
+    }
+    sandbox.write("backups/.restore", format!("point {}\npart n8n\n", all[2]));
+    let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+    dry.assert_log_has(
+        "cleanup-backups",
+        "INFO [DRY-RUN] Would keep: {}: an unfinished restore may need it, recovery point {}",
+    );
+    let told = format!(
+        "INFO Recovery point {} stays, because its restore is unfinished",
+        all[2]
+    );
+    assert_eq!(clean(&told), [all[2].clone(), all[0].clone()]);
+    fs::remove_file(sandbox.path("backups/.restore")).unwrap();
+    assert_eq!(clean("INFO Removed recovery point: {}"), [all[0].clone()]);
+}
+
 /// Nothing is counted from a point that is dated in the future, and it stays.
 #[test]
 fn a_point_of_the_future_takes_no_place() {
