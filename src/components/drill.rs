@@ -298,12 +298,15 @@ pub fn compare_binary_data(database: &dyn RecoveredDatabase, files: &Names) {
 
 /// Proves that a member's file is there, and is the one that was recorded.
 pub fn check_file(app: &App, path: &Path, member: &Member) -> Result<()> {
-    ensure!(path.is_file(), "{} is missing", path.display());
+    // What is away, or cannot be read, says nothing of the backup.
+    let meta = path
+        .metadata()
+        .with_context(|| format!("{} is missing", path.display()));
+    meta.context(Inconclusive)?;
     // A point that was put together from file names has no checksums.
     if member.sha256.is_empty() {
         return Ok(());
     }
-    // What cannot be read says nothing of the backup.
     let sum = sha256(&app.config, path).context(Inconclusive)?;
     ensure!(
         sum == member.sha256,
