@@ -26,6 +26,8 @@ install -m 644 README.md "$doc/"
 install -m 644 LICENSE "$doc/copyright"
 gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
 cp -R -- docs/. "$doc/docs/"
+# Whatever umask the sources were checked out by.
+chmod -R u=rwX,go=rX -- "$doc/docs/"
 
 # The version of the C library that the binary needs.
 libc=$(grep -aoE 'GLIBC_2\.[0-9]+' bin/n8n-backup | sort -uV | tail -n 1)

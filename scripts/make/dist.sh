@@ -34,6 +34,8 @@ install -m 755 bin/n8n-backup "$work/$name/"
 install -m 755 scripts/make/tarball.sh "$work/$name/install.sh"
 install -m 644 README.md CHANGELOG.md LICENSE "$work/$name/"
 cp -R -- docs/. "$work/$name/docs/"
+# Whatever umask the sources were checked out by.
+chmod -R u=rwX,go=rX -- "$work/$name/docs/"
 bin/n8n-backup man >"$work/$name/n8n-backup.1"
 # The same input gives the same archive.
 tar -C "$work" --sort=name --mtime="@${SOURCE_DATE_EPOCH:-0}" --owner=0 --group=0 --numeric-owner -cf - "$name" |

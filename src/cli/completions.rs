@@ -101,6 +101,7 @@ fn bash(rows: &[&Row]) -> String {
         let parts = parts(row, rows).join(" ");
         let operand = match Value::of(row.operand.unwrap_or_default()) {
             Value::File => format!("_n8n_backup_paths -f '{parts}'"),
+            Value::Directory => "_n8n_backup_paths -d".to_owned(),
             Value::Shell => format!("_n8n_backup_words '{}'", SHELLS.join(" ")),
             _ => format!("_n8n_backup_words '{own} {parts}'"),
         };
@@ -173,6 +174,7 @@ fn zsh(rows: &[&Row]) -> String {
                 parts if parts.is_empty() => "'*:file:_files'".to_owned(),
                 parts => format!("'*:file:{{compadd {}; _files}}'", parts.join(" ")),
             },
+            Value::Directory => "'1:directory:_files -/'".to_owned(),
             Value::Shell => format!("'1:shell:({})'", SHELLS.join(" ")),
             _ => "'1:argument: '".to_owned(),
         }));
@@ -242,10 +244,16 @@ fn fish(rows: &[&Row]) -> String {
             Value::File => {
                 let _ = writeln!(text, "complete -c n8n-backup{seen} -F");
             }
+            Value::Directory => {
+                let _ = writeln!(
+                    text,
+                    "complete -c n8n-backup{seen} -x -a '(__fish_complete_directories)'"
+                );
+            }
             Value::Shell => {
                 let _ = writeln!(text, "complete -c n8n-backup{seen} -a '{}'", SHELLS.join(" "));
             }
-            _ => {}
+            Value::Other => {}
         }
     }
     text

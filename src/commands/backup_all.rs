@@ -63,22 +63,23 @@ fn run(app: &App) -> u8 {
         |run| back_up(app, run),
         |outcome| look(app, outcome),
     );
-    // No run fails for its page.
-    if let Err(error) = caught(|| status::write_page(app)) {
+    write_page(app, code == 0);
+    code
+}
+
+/// No run fails for its page.
+fn write_page(app: &App, succeeded: bool) {
+    if let Err(error) = caught(|| status::write_page(app, succeeded)) {
         JOURNAL.warning(&error);
     }
-    code
 }
 
 /// Reports a run that could not begin, whose settings may be what stood against it. Gives the exit code.
 pub fn report_not_begun(project: &Path, error: Error) -> Result<u8> {
     let app = App::new(Config::of_channels(project)?);
-    Ok(report_run(
-        &app.config,
-        JOURNAL,
-        |_| Err(error),
-        |outcome| look(&app, outcome),
-    ))
+    let code = report_run(&app.config, JOURNAL, |_| Err(error), |outcome| look(&app, outcome));
+    write_page(&app, false);
+    Ok(code)
 }
 
 /// Reports a run that did not come to its end, in its log too.
@@ -95,6 +96,7 @@ pub fn report_lost(run: &LostRun) -> Result<()> {
     .or_else(|_| log::init(&log::Options::default()))?;
     let app = App::new(Config::load(&run.project).or_else(|_| Config::of_channels(&run.project))?);
     report_lost_run(&app.config, JOURNAL, run, |outcome| look(&app, outcome));
+    write_page(&app, false);
     Ok(())
 }
 

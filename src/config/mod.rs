@@ -111,7 +111,12 @@ impl Config {
     /// The settings of the channels that are told of a run, where the others cannot be read: of each what a line of `.env` says by
     /// itself, else the environment, unless that is no value for it.
     pub fn of_channels(project: &Path) -> Result<Self> {
-        const OF_CHANNELS: [&str; 3] = ["BACKUP_METRICS_FILE", "BACKUP_PING_URL", "BACKUP_NOTIFY_COMMAND"];
+        const OF_CHANNELS: [&str; 4] = [
+            "BACKUP_METRICS_FILE",
+            "BACKUP_PING_URL",
+            "BACKUP_NOTIFY_COMMAND",
+            "BACKUP_STATUS_PAGE",
+        ];
         let file = env_file(project);
         let text = fs::read(&file).unwrap_or_default();
         let outer = |name: &str| process_variable(name).filter(|_| OF_CHANNELS.contains(&name));

@@ -192,7 +192,7 @@ settings! {
         "encrypts every backup to this public key: one of the keyring, or a file (a value with a slash)";
     executions: bool = switch(),
         "BACKUP_EXECUTIONS", "on",
-        "off: the rows of n8n's executions, most of a grown database, are left out of dumps (docs/retention.md)";
+        "off: the rows of n8n's executions, most of a grown database, are left out of dumps of PostgreSQL (docs/retention.md)";
     key: bool = switch(),
         "BACKUP_KEY", "on",
         "off: n8n's key is not put into recovery points that do not hold it otherwise";

@@ -171,6 +171,7 @@ fn a_run_that_cannot_begin_is_reported() {
     script(&sandbox.path("hook"), hook);
     let (address, requests) = serve(0);
     sandbox.set("BACKUP_PING_URL", &address);
+    sandbox.set("BACKUP_STATUS_PAGE", "status.html");
     let env = fs::read_to_string(sandbox.path(".env")).unwrap();
     let reported = |reason: &str| {
         let outcome = sandbox.call("backup-all").run();
@@ -190,8 +191,11 @@ fn a_run_that_cannot_begin_is_reported() {
                 .any(|line| line.starts_with("n8n_backup_last_run_success{") && line.ends_with(" 0")),
             "{metrics}"
         );
-        fs::remove_file(sandbox.path("n8n.prom")).unwrap();
-        fs::remove_file(sandbox.path("told")).unwrap();
+        let page = fs::read_to_string(sandbox.path("status.html")).unwrap();
+        assert!(page.contains("the last run failed"), "{page}");
+        for name in ["n8n.prom", "told", "status.html"] {
+            fs::remove_file(sandbox.path(name)).unwrap();
+        }
     };
     for (line, reason) in [
         ("BACKUP_JOBS=many\n", "BACKUP_JOBS must be"),

@@ -21,7 +21,8 @@ fn rest(sandbox: &Sandbox) -> String {
 fn executions(sandbox: &Sandbox) -> String {
     let count = "select (select count(*) from execution_entity) + (select count(*) from execution_data)
         + (select count(*) from execution_metadata) + (select count(*) from execution_annotations)
-        + (select count(*) from execution_annotation_tags) + (select count(*) from test_case_execution)";
+        + (select count(*) from execution_annotation_tags) + (select count(*) from test_case_execution)
+        + (select count(*) from binary_data where \"sourceType\" = 'execution')";
     sandbox.psql(count).trim().to_owned()
 }
 
@@ -34,6 +35,14 @@ fn a_dump_without_executions_loads_and_says_so_everywhere() {
         .env("BACKUP_EXECUTIONS", "off")
         .build();
     assert_ne!(executions(&sandbox), "0");
+    // The files of a chat lie in one table with those of executions, and would be lost with them.
+    let files = |source: &str| {
+        sandbox.psql(&format!(
+            r#"insert into binary_data ("fileId", "sourceType", "sourceId", data, "fileSize") values (gen_random_uuid(), '{source}', '1', 'x', 1)"#
+        ));
+    };
+    files("execution");
+    files("chat_message_attachment");
     // Rows that cannot be loaded without executions are not lost: the dump then holds all.
     sandbox.psql(
         r#"update chat_hub_messages set "executionId" = (select min(id) from execution_entity)
@@ -52,6 +61,15 @@ fn a_dump_without_executions_loads_and_says_so_everywhere() {
     fs::remove_file(sandbox.backup("sets")).unwrap();
 
     sandbox.psql(r#"update chat_hub_messages set "executionId" = null"#);
+    let outcome = sandbox.run("backup-postgres", &[]);
+    outcome.assert_success().assert_log_has(
+        "backup-postgres",
+        "INFO Binary data of executions are not left out, because what does not belong to one lies among them: \"public\".\"binary_data\"",
+    );
+    fs::remove_file(sandbox.backup("postgres")).unwrap();
+    fs::remove_file(sandbox.backup("sets")).unwrap();
+
+    sandbox.psql("delete from binary_data where \"sourceType\" = 'chat_message_attachment'");
     let before = rest(&sandbox);
     let outcome = sandbox.run("backup-all", &[]);
     outcome.assert_success().assert_log_has(

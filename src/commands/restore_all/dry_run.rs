@@ -160,13 +160,14 @@ fn part(
         ));
         return Ok(());
     }
-    component.verify(app, file)?;
-    if kind != Kind::Env {
-        tally.leave_open(format_args!(
-            "{}: the file is whole, and whether the stack can take it is known once that is created",
-            kind.name()
-        ));
+    if kind == Kind::Env {
+        return planned(app, component, file, options);
     }
+    component.verify(app, file)?;
+    tally.leave_open(format_args!(
+        "{}: the file is whole, and whether the stack can take it is known once that is created",
+        kind.name()
+    ));
     Ok(())
 }
 

@@ -76,7 +76,7 @@ fn run(app: &App, call: &Call) -> Result<u8> {
     let (max_age, json) = (call.value(&MAX_AGE), call.has(&JSON));
     if let Some(file) = call.value(&HTML) {
         let limit = max_age.map_or(Ok(DEFAULT_MAX_AGE), |text| parse_age(&text.to_string_lossy()));
-        page::write(app, Path::new(file), limit.context("Bad --max-age")?)?;
+        page::write(app, Path::new(file), limit.context("Bad --max-age")?, true)?;
     }
     let (code, text) = match tell(app, max_age, json) {
         Ok((level, text)) => (level as u8, text),
@@ -90,11 +90,11 @@ fn run(app: &App, call: &Call) -> Result<u8> {
 }
 
 /// Writes the page that `BACKUP_STATUS_PAGE` names.
-pub fn write_page(app: &App) -> Result<()> {
-    match &app.config.status_page {
-        Some(file) => page::write(app, file, DEFAULT_MAX_AGE).context("BACKUP_STATUS_PAGE was not written"),
-        None => Ok(()),
-    }
+pub fn write_page(app: &App, succeeded: bool) -> Result<()> {
+    let Some(file) = &app.config.status_page else {
+        return Ok(());
+    };
+    page::write(app, file, DEFAULT_MAX_AGE, succeeded).context("BACKUP_STATUS_PAGE was not written")
 }
 
 fn tell(app: &App, max_age: Option<&OsStr>, json: bool) -> Result<(Level, String)> {

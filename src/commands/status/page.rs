@@ -20,10 +20,17 @@ const STYLE: &str = include_str!("page.css");
 /// How many points the chart and the table show, the newest of them.
 const SHOWN: usize = 60;
 
-/// Writes the page to `file`: whole, or not at all, and for its owner alone.
-pub fn write(app: &App, file: &Path, max_age: Duration) -> Result<()> {
+/// Writes the page to `file`: whole, or not at all, and for its owner alone. A run that has failed is told, since it need
+/// not have left anything that is looked at.
+pub fn write(app: &App, file: &Path, max_age: Duration, succeeded: bool) -> Result<()> {
     let state = State::gather(app)?;
-    let text = page(&app.config.project.to_string_lossy(), &state, &state.findings(max_age));
+    let mut findings = state.findings(max_age);
+    let is_told = |finding: &Finding| finding.check == "run" && finding.level != Level::Ok;
+    if !succeeded && !findings.iter().any(is_told) {
+        findings.retain(|finding| finding.check != "run");
+        findings.push(Finding::new("run", Level::Warning, "the last run failed"));
+    }
+    let text = page(&app.config.project.to_string_lossy(), &state, &findings);
     let name = file
         .file_name()
         .context("a page needs the name of a file")?

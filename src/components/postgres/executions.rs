@@ -18,6 +18,8 @@ pub(super) const WARNING: &str =
 struct Scripts {
     /// The tables of executions.
     tables: String,
+    /// Those of them that hold what does not belong to an execution: binary data of a chat or an agent.
+    shared: String,
     /// The other tables of which a row refers to one of those, so that it could not be loaded without.
     referring: String,
 }
@@ -25,6 +27,8 @@ struct Scripts {
 /// What is left out of a dump.
 pub(super) struct LeftOut {
     scripts: Scripts,
+    /// Its tables, as patterns of pg_dump.
+    tables: Vec<String>,
     /// The options of pg_dump.
     pub(super) options: Vec<String>,
 }
@@ -37,7 +41,8 @@ impl LeftOut {
         }
         let scripts = scripts(&app.config.found.schema, &app.config.found.table_prefix)?;
         let database = &app.config.postgres_db;
-        let referring = scripts.ask(psql, database)?;
+        let ask = |script: &String| sql::parse_names(&psql.run(database, "dump", script.clone())?);
+        let referring = ask(&scripts.referring)?;
         if !referring.is_empty() {
             JOURNAL.warn(format_args!(
                 "Executions are not left out of this dump, because rows of other tables refer to them: {}",
@@ -45,33 +50,46 @@ impl LeftOut {
             ));
             return Ok(None);
         }
-        let tables = sql::parse_names(&psql.run(database, "dump", scripts.tables.clone())?)?;
-        let options: Vec<String> = tables
-            .iter()
-            .map(|table| format!("--exclude-table-data={table}"))
-            .collect();
-        if options.is_empty() {
+        let mut tables = ask(&scripts.tables)?;
+        let shared = ask(&scripts.shared)?;
+        tables.retain(|table| !shared.contains(table));
+        if tables.is_empty() {
+            JOURNAL.warn("BACKUP_EXECUTIONS=off leaves nothing out: no table of executions was found");
             return Ok(None);
         }
         JOURNAL.info("Executions are left out (BACKUP_EXECUTIONS=off)");
-        Ok(Some(Self { scripts, options }))
+        if !shared.is_empty() {
+            JOURNAL.info(format_args!(
+                "Binary data of executions are not left out, because what does not belong to one lies among them: {}",
+                shared.join(", ")
+            ));
+        }
+        let option = |table: &String| format!("--exclude-table-data={table}");
+        let options = tables.iter().map(option).collect();
+        Ok(Some(Self {
+            scripts,
+            tables,
+            options,
+        }))
     }
 
-    /// Makes sure that no row that refers to an execution was written while the dump was made.
+    /// Makes sure that no row was written while the dump was made that refers to an execution, or belongs to none.
     pub(super) fn check(&self, app: &App, psql: &Psql<'_>) -> Result<()> {
-        let referring = self.scripts.ask(psql, &app.config.postgres_db)?;
+        let ask = |script: &String| sql::parse_names(&psql.run(&app.config.postgres_db, "dump", script.clone())?);
+        let mut shared = ask(&self.scripts.shared)?;
+        shared.retain(|table| self.tables.contains(table));
+        ensure!(
+            shared.is_empty(),
+            "binary data that belong to no execution were written meanwhile ({}): the next dump holds them",
+            shared.join(", ")
+        );
+        let referring = ask(&self.scripts.referring)?;
         ensure!(
             referring.is_empty(),
             "rows that refer to executions were written meanwhile ({}): the next dump holds all",
             referring.join(", ")
         );
         Ok(())
-    }
-}
-
-impl Scripts {
-    fn ask(&self, psql: &Psql<'_>, database: &str) -> Result<Vec<String>> {
-        sql::parse_names(&psql.run(database, "dump", self.referring.clone())?)
     }
 }
 
@@ -82,21 +100,27 @@ fn scripts(schema: &str, prefix: &str) -> Result<Scripts> {
     }
     let first = sql::literal(&format!("{prefix}execution_"))?;
     let evaluations = sql::literal(&format!("{prefix}test_case_execution"))?;
+    let binary = sql::literal(&format!("{prefix}binary_data"))?;
     let within = match schema {
         "" => "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'".to_owned(),
         schema => format!("n.nspname = {}", sql::literal(schema)?),
     };
+    // Since n8n 2 the files of executions may lie in the database, with nothing that refers to them by a key.
+    let of_files = format!(
+        "c.relname = {binary} AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'sourceType')"
+    );
     // What an evaluation of a workflow recorded goes with the executions that it consists of.
     let ours = format!(
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND {within} \
-         AND (left(c.relname, length({first})) = {first} OR c.relname = {evaluations})"
+         AND (left(c.relname, length({first})) = {first} OR c.relname = {evaluations} OR {of_files})"
     );
     // As a pattern of pg_dump: what is quoted has no meaning there.
     let quoted = |name: &str| format!(r#"'"' || replace({name}, '"', '""') || '"'"#);
-    let tables = format!(
-        "SELECT encode(convert_to({} || '.' || {}, 'UTF8'), 'hex') {ours} ORDER BY c.oid",
-        quoted("n.nspname"),
-        quoted("c.relname")
+    let pattern = format!("{} || '.' || {}", quoted("n.nspname"), quoted("c.relname"));
+    let tables = format!("SELECT encode(convert_to({pattern}, 'UTF8'), 'hex') {ours} ORDER BY c.oid");
+    let shared = format!(
+        "SELECT format('SELECT encode(convert_to(%L, ''UTF8''), ''hex'') WHERE EXISTS (SELECT 1 FROM %s WHERE \
+         \"sourceType\" <> ''execution'')', {pattern}, c.oid::regclass) {ours} AND {of_files} \\gexec\n"
     );
     let referring = format!(
         "SELECT format('SELECT encode(convert_to(%L, ''UTF8''), ''hex'') WHERE EXISTS (SELECT 1 FROM %s WHERE %s)', f.conrelid::regclass, \
@@ -106,6 +130,7 @@ fn scripts(schema: &str, prefix: &str) -> Result<Scripts> {
     );
     Ok(Scripts {
         tables: sql::script(&[tables]),
+        shared: format!("{}{shared}", sql::script(&[])),
         referring: format!("{}{referring}", sql::script(&[])),
     })
 }

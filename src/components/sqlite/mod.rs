@@ -150,6 +150,9 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
         container: reader.container(),
     };
     let path = app.store.path(Kind::Sqlite, run.stamp);
+    if !app.config.executions {
+        JOURNAL.warn("BACKUP_EXECUTIONS=off is for PostgreSQL: the copy of a database in SQLite holds all executions");
+    }
     JOURNAL.info(format_args!("Copying database {} to {}", database.path, path.display()));
     let backup = copied(node, &database.path, run).context("SQLite backup failed")?;
     backup.report(JOURNAL, "Backup completed");
