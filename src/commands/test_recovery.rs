@@ -169,7 +169,7 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
 /// What has come of the tests so far.
 #[derive(Default)]
 struct Tally {
-    passed: usize,
+    passed: Vec<&'static str>,
     failed: Vec<&'static str>,
     unready: usize,
     took: Vec<(Kind, Duration)>,
@@ -180,7 +180,7 @@ impl Tally {
     fn take<T>(&mut self, name: &'static str, title: &str, outcome: Result<T>) -> Option<T> {
         let error = match outcome {
             Ok(value) => {
-                self.passed += 1;
+                self.passed.push(name);
                 return Some(value);
             }
             Err(error) => error,
@@ -198,6 +198,19 @@ impl Tally {
 
     fn all_passed(&self) -> bool {
         self.failed.is_empty() && self.unready == 0
+    }
+
+    /// What has failed, by this test or one before it that this one did not come to.
+    fn still_failed(&self, before: Option<&DrillOutcome>) -> Vec<String> {
+        let tested = |name: &str| self.passed.iter().chain(&self.failed).any(|known| *known == name);
+        let before = before
+            .into_iter()
+            .flat_map(|before| before.failed.iter().map(String::as_str));
+        let failed = self.failed.iter().copied();
+        failed
+            .chain(before.filter(|name| !tested(name)))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// How long each recovery took, as the manifest tells it.
@@ -312,20 +325,22 @@ enum Change {
 }
 
 /// A lesser test takes nothing away from a full one, nor from a failure of what it did not test; and what proves a point is
-/// at least its database.
-fn after_pass(before: Option<&DrillOutcome>, parts: Parts) -> Change {
+/// at least its database. Whether n8n starts is not tested where its image is not here.
+fn after_pass(before: Option<&DrillOutcome>, parts: Parts, started: bool) -> Change {
     let proves = parts.0.iter().any(|kind| kind.is_database());
     let tested = |name: &String| match name.as_str() {
+        N8N => started,
+        _ if parts == Parts::FULL => true,
         KEY => proves,
         name => parts.0.iter().any(|kind| kind.name() == name),
     };
     match before {
-        _ if parts == Parts::FULL => Change::Set,
         Some(before) if !before.passed() => match (before.failed.iter().all(tested), proves) {
             (false, _) => Change::Keep,
             (true, false) => Change::Clear,
             (true, true) => Change::Set,
         },
+        _ if parts == Parts::FULL => Change::Set,
         Some(before) if before.parts == Parts::FULL.word() => Change::Keep,
         _ if proves => Change::Set,
         _ => Change::Keep,
@@ -350,25 +365,28 @@ fn conclude(
         }
     } else if passed || !run.failed.is_empty() {
         let marked = manifest::update(&app.store, point.stamp, |point| {
-            let outcome = Mark::Drill(DrillOutcome {
-                parts: word.to_owned(),
-                at: Time::now(),
-                failed: run.failed.iter().map(|name| (*name).to_owned()).collect(),
-            });
+            let before = point.drill();
+            let outcome = |failed| {
+                Mark::Drill(DrillOutcome {
+                    parts: word.to_owned(),
+                    at: Time::now(),
+                    failed,
+                })
+            };
             if !passed {
-                point.mark(&outcome);
+                point.mark(&outcome(run.still_failed(before.as_ref())));
                 marks::PROOFS.iter().for_each(|fact| point.unset(fact));
                 point.unset(DRILL_TOOK);
                 return;
             }
-            match after_pass(point.drill().as_ref(), parts) {
+            match after_pass(before.as_ref(), parts, run.passed.contains(&N8N)) {
                 Change::Keep => return,
                 Change::Clear => {
                     point.unset(marks::DRILL);
                     point.unset(DRILL_TOOK);
                 }
                 Change::Set => {
-                    point.mark(&outcome);
+                    point.mark(&outcome(Vec::new()));
                     point.set(DRILL_TOOK, &run.seconds());
                 }
             }
@@ -391,7 +409,9 @@ fn conclude(
     }
     JOURNAL.success(format_args!(
         "Recovery test passed: {word} of recovery point {} ({}/{})",
-        point.stamp, run.passed, run.passed
+        point.stamp,
+        run.passed.len(),
+        run.passed.len()
     ));
     Ok(())
 }
@@ -409,6 +429,7 @@ mod tests {
         let full = Some("passed full 2026-01-02T03:04:05+00:00");
         let failed = Some("failed full 2026-01-02T03:04:05+00:00: redis");
         let key = Some("failed full 2026-01-02T03:04:05+00:00: postgres key");
+        let start = Some("failed full 2026-01-02T03:04:05+00:00: start");
         for (before, parts, change) in [
             (None, Parts::FULL, Change::Set),
             (None, Parts::one(Kind::Postgres), Change::Set),
@@ -418,12 +439,37 @@ mod tests {
             (failed, Parts::one(Kind::Postgres), Change::Keep),
             (failed, Parts::one(Kind::Redis), Change::Clear),
             (failed, Parts::FULL, Change::Set),
+            (start, Parts::FULL, Change::Keep),
             (key, Parts::one(Kind::Postgres), Change::Set),
             (key, Parts::one(Kind::N8n), Change::Keep),
             (Some("passed postgres x"), Parts::one(Kind::Postgres), Change::Set),
         ] {
             let before = before.and_then(DrillOutcome::parse);
-            assert_eq!(after_pass(before.as_ref(), parts), change, "{before:?} {parts:?}");
+            assert_eq!(
+                after_pass(before.as_ref(), parts, false),
+                change,
+                "{before:?} {parts:?}"
+            );
         }
+        let start = start.and_then(DrillOutcome::parse);
+        assert_eq!(after_pass(start.as_ref(), Parts::FULL, true), Change::Set);
+    }
+
+    #[test]
+    fn a_failure_stays_until_what_failed_is_tested_again() {
+        let before = DrillOutcome::parse("failed full 2026-01-02T03:04:05+00:00: redis key");
+        let run = Tally {
+            passed: vec!["n8n"],
+            failed: vec!["postgres"],
+            ..Tally::default()
+        };
+        assert_eq!(run.still_failed(before.as_ref()), ["postgres", "redis", "key"]);
+        let run = Tally {
+            passed: vec!["redis"],
+            failed: vec!["postgres", KEY],
+            ..Tally::default()
+        };
+        assert_eq!(run.still_failed(before.as_ref()), ["postgres", "key"]);
+        assert_eq!(run.still_failed(None), ["postgres", "key"]);
     }
 }
