@@ -127,6 +127,7 @@ fn look(app: &App, outcome: &mut Outcome) {
         let (points, stored_bytes) = state.stored();
         Measured {
             newest: state.newest_age().map(|age| now.saturating_sub(age)),
+            drill_success: state.drill_success(),
             proven: state.proven_age().map(|age| now.saturating_sub(age)),
             proofs: state
                 .proofs()

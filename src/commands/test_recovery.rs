@@ -330,9 +330,7 @@ fn after_pass(before: Option<&DrillOutcome>, parts: Parts, started: bool) -> Cha
     let proves = parts.0.iter().any(|kind| kind.is_database());
     let tested = |name: &String| match name.as_str() {
         N8N => started,
-        _ if parts == Parts::FULL => true,
-        KEY => proves,
-        name => parts.0.iter().any(|kind| kind.name() == name),
+        name => marks::tests(parts.word(), name),
     };
     match before {
         Some(before) if !before.passed() => match (before.failed.iter().all(tested), proves) {

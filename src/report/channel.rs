@@ -60,6 +60,8 @@ pub struct Part {
 pub struct Measured {
     /// When the newest recovery point was begun that a restore of the latest would take.
     pub newest: Option<i64>,
+    /// Whether the drills say that recovery works.
+    pub drill_success: Option<bool>,
     /// When the newest one was begun that a drill has restored.
     pub proven: Option<i64>,
     /// For each proof, when the newest one was begun that has it, and the n8n that it was made by, if one was.

@@ -107,6 +107,12 @@ fn metrics(project: &Path, outcome: &Outcome) -> Result<Metrics> {
         None,
         measured.proven,
     );
+    m.maybe(
+        "n8n_backup_drill_success",
+        "Whether no drill has failed in what none of a newer recovery point has passed.",
+        None,
+        measured.drill_success.map(u8::from),
+    );
     for (name, n8n, at) in &measured.proofs {
         let n8n = n8n.as_deref().map(|version| ("n8n", version));
         m.add(

@@ -132,6 +132,11 @@ impl DrillOutcome {
         self.failed.is_empty()
     }
 
+    /// Whether it has tested all that has failed in `other`.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.failed.iter().all(|name| tests(&self.parts, name))
+    }
+
     /// Reads the value of the mark; none when it tells no outcome.
     pub fn parse(text: &str) -> Option<Self> {
         let (head, failed) = match text.split_once(": ") {
@@ -153,6 +158,12 @@ impl DrillOutcome {
             failed,
         })
     }
+}
+
+/// Whether a drill of `parts` tests what is named so; the key is proven with the database.
+pub fn tests(parts: &str, name: &str) -> bool {
+    let is_database = |word: &str| kinds(word).iter().any(|kind| kind.is_database());
+    parts == "full" || parts == name || (name == "key" && is_database(parts))
 }
 
 impl fmt::Display for DrillOutcome {

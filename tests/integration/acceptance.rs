@@ -167,6 +167,7 @@ fn a_night_with_everything_on_brings_a_lost_host_back_by_the_documented_commands
     let metrics = fs::read_to_string(sandbox.path("logs/n8n.prom")).unwrap();
     for name in [
         "n8n_backup_last_run_success{",
+        "n8n_backup_drill_success{",
         "n8n_backup_proven_timestamp_seconds{",
         ",proof=\"compared\"} ",
         ",proof=\"loaded\"} ",

@@ -182,7 +182,7 @@ impl State {
                 Level::Ok,
                 verified.unwrap_or("not yet: n8n-backup verify reads every byte again"),
             ),
-            self.proven(newest),
+            self.proven(),
             match newest.offsite.as_deref() {
                 None if self.offsite_wanted => {
                     Finding::new("offsite", Level::Warning, "the newest point has no copy off-site")
@@ -217,10 +217,24 @@ impl State {
         }
     }
 
+    /// The newest point that failed its drill, unless that of a newer one has tested the same and passed.
+    fn failed_drill(&self) -> Option<(&Seen, &DrillOutcome)> {
+        let mut passed: Vec<&DrillOutcome> = Vec::new();
+        for point in self.points.iter().rev() {
+            match &point.drill {
+                Some(drill) if drill.passed() => passed.push(drill),
+                Some(drill) if !passed.iter().any(|newer| newer.covers(drill)) => return Some((point, drill)),
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// When a drill last restored a point.
-    fn proven(&self, newest: &Seen) -> Finding {
-        if let Some(failed) = newest.drill.as_ref().filter(|outcome| !outcome.passed()) {
-            return Finding::new("proven", Level::Critical, format!("the drill: {failed}"));
+    fn proven(&self) -> Finding {
+        if let Some((point, failed)) = self.failed_drill() {
+            let text = format!("the drill of {}: {failed}", point.name);
+            return Finding::new("proven", Level::Critical, text);
         }
         let last = self.points.iter().rev().find(|point| point.is_proven());
         let text = match last {
@@ -297,6 +311,14 @@ impl State {
     pub fn proven_age(&self) -> Option<i64> {
         let proven = self.points.iter().rev().find(|point| point.is_proven());
         proven.map(|point| point.age)
+    }
+
+    /// Whether the drills say that recovery works; none before the first one.
+    pub fn drill_success(&self) -> Option<bool> {
+        match self.failed_drill() {
+            Some(_) => Some(false),
+            None => self.proven_age().map(|_| true),
+        }
     }
 
     /// Each proof that a point has, with the age of the newest one that has it and what it says there.

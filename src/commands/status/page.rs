@@ -101,10 +101,10 @@ fn next_steps(state: &State, findings: &[Finding]) -> Vec<String> {
     let mut wrong: Vec<&Finding> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
     wrong.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let mut steps: Vec<String> = wrong.iter().map(|finding| step(finding)).collect();
-    let Some((_, newest)) = state.newest() else {
+    if state.newest().is_none() {
         return steps;
-    };
-    if state.proven_age().is_none() && newest.drill.as_ref().is_none_or(DrillOutcome::passed) {
+    }
+    if state.drill_success().is_none() {
         steps.push(
             "Prove that a backup can be restored: scripts/test-recovery.sh --full, or BACKUP_DRILL=full in .env"
                 .to_owned(),

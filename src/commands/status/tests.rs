@@ -151,6 +151,26 @@ fn a_shrunken_or_broken_point_is_noticed() {
         Level::Critical
     );
     assert_eq!(level(&state(vec![drilled("passed")]), "proven"), Level::Ok);
+    // What has failed once is not well again because a backup was made since, or another part tested.
+    let failed = Seen {
+        name: "weekly".to_owned(),
+        ..drilled("failed full 2026-01-02T03:04:05+00:00: redis key")
+    };
+    for (after, wanted) in [
+        (point(1, 9), Level::Critical),
+        (drilled("passed postgres 2026-01-03T03:04:05+00:00"), Level::Critical),
+        (drilled("passed full 2026-01-03T03:04:05+00:00"), Level::Ok),
+    ] {
+        let now = state(vec![drilled("passed"), failed.clone(), after]);
+        assert_eq!(level(&now, "proven"), wanted, "{now:?}");
+        assert_eq!(now.drill_success(), Some(wanted == Level::Ok));
+        let text = now.report(&now.findings(DEFAULT_MAX_AGE), DEFAULT_MAX_AGE);
+        assert_eq!(text.contains("the drill of weekly: failed full "), wanted != Level::Ok);
+    }
+    let key = drilled("failed full 2026-01-02T03:04:05+00:00: key");
+    let after = drilled("passed postgres 2026-01-03T03:04:05+00:00");
+    assert_eq!(level(&state(vec![key, after]), "proven"), Level::Ok);
+    assert_eq!(state(vec![point(1, 9)]).drill_success(), None);
     // What a remote is called is not how the copy went.
     let failover = Seen {
         offsite: Some("2026-01-02T03:04:05+00:00 nas:failover".to_owned()),
