@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::channel::{Channel, Outcome};
+use super::channel::{Channel, Measured, Outcome};
 use crate::config::Config;
 use crate::store::atomic::{self, Access};
 
@@ -38,17 +38,17 @@ impl Channel for MetricsFile {
             return Ok(());
         };
         metrics(&config.project, outcome)
-            .and_then(|metrics| metrics.write(path))
-            .context("BACKUP_METRICS_FILE was not written")
+            .write(path)
+            .context("BACKUP_METRICS_FILE was not written")?;
+        match &outcome.measured {
+            Ok(_) => Ok(()),
+            Err(error) => bail!("BACKUP_METRICS_FILE tells of the run alone: {error:#}"),
+        }
     }
 }
 
 /// What a run, and what it leaves, says in numbers.
-fn metrics(project: &Path, outcome: &Outcome) -> Result<Metrics> {
-    let measured = match &outcome.measured {
-        Ok(measured) => measured,
-        Err(error) => bail!("{error:#}"),
-    };
+fn metrics(project: &Path, outcome: &Outcome) -> Metrics {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -95,6 +95,14 @@ fn metrics(project: &Path, outcome: &Outcome) -> Result<Metrics> {
             part.bytes,
         );
     }
+    // That a run has failed must be told, whatever cannot be.
+    if let Ok(measured) = &outcome.measured {
+        add_measured(m, measured);
+    }
+    metrics
+}
+
+fn add_measured(m: &mut Metrics, measured: &Measured) {
     m.maybe(
         "n8n_backup_newest_timestamp_seconds",
         "When the newest recovery point was begun that a restore of the latest would take.",
@@ -140,7 +148,6 @@ fn metrics(project: &Path, outcome: &Outcome) -> Result<Metrics> {
         None,
         measured.free_bytes,
     );
-    Ok(metrics)
 }
 
 /// Metrics in the making. All of them are gauges.
@@ -206,8 +213,27 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::testing::TempDir;
+
+    #[test]
+    fn a_run_after_which_nothing_can_be_measured_is_told_all_the_same() {
+        let mut outcome = Outcome::new(Duration::from_secs(2), None);
+        outcome.measured = Err(anyhow::anyhow!("backups/sets is a file"));
+        let text = metrics(Path::new("/n8n"), &outcome).text;
+        for line in [
+            "n8n_backup_last_run_success{project=\"/n8n\"} 0\n",
+            "n8n_backup_component_success{project=\"/n8n\",component=\"redis\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("n8n_backup_points"), "{text}");
+        outcome.measured = Ok(Measured::default());
+        let text = metrics(Path::new("/n8n"), &outcome).text;
+        assert!(text.contains("n8n_backup_points{project=\"/n8n\"} 0\n"), "{text}");
+    }
 
     #[test]
     fn each_metric_is_described_once() {
