@@ -157,4 +157,39 @@ fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
     );
     let doctor = sandbox.binary().arg("doctor").run();
     assert!(doctor.stdout.contains("n8n's home is the directory "), "{doctor}");
+    // One that holds more than n8n's data is no home that can be replaced; another mount of that kind is left out.
+    let data = sandbox.path("data");
+    fs::create_dir_all(data.join("redis")).unwrap();
+    let (n8n, redis) = (sandbox.container("n8n-main"), sandbox.container("redis"));
+    sandbox.docker(&["rm", "-f", &n8n, &redis]);
+    sandbox.run_idle(&redis, &format!("{}:/data", data.join("redis").display()));
+    let refused = |sandbox: &Sandbox, why: &str| {
+        let doctor = sandbox.binary().arg("doctor").run();
+        assert!(doctor.stdout.contains(why), "{why}: {doctor}");
+        for outcome in [sandbox.run("backup-n8n", &[]), sandbox.run("restore-n8n", &[&file])] {
+            assert!(
+                outcome.code == Some(1) && outcome.stdout.contains(why),
+                "{why}: {outcome}"
+            );
+        }
+    };
+    for (home, why) in [
+        (sandbox.dir(), "it holds the backups"),
+        (&data, "it holds data of PostgreSQL or Redis"),
+    ] {
+        start_n8n(&sandbox, &[bind(home, "/home/node/.n8n")]);
+        refused(
+            &sandbox,
+            &format!("{} cannot be replaced as a whole: {why}", home.display()),
+        );
+        sandbox.docker(&["rm", "-f", &n8n]);
+    }
+    assert_eq!(sandbox.backups("n8n").len(), 2, "that of the restore is the last");
+    start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n"), bind(&data, "/data")]);
+    let doctor = sandbox.binary().arg("doctor").run();
+    let left = format!(
+        "not backed up: /data ({}): it holds data of PostgreSQL or Redis",
+        data.display()
+    );
+    assert!(doctor.stdout.contains(&left), "{doctor}");
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
 use crate::app::App;
 use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
 use crate::formats::tar::Part;
+use crate::process::hinted;
 
 /// Where n8n keeps its data, below the home directory of its user.
 pub(super) const HOME: &str = "/.n8n";
@@ -23,6 +24,9 @@ pub(super) const MOUNTS: &str = ".n8n-backup-mounts";
 const SYSTEM: [&str; 11] = [
     "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/dev", "/run", "/boot",
 ];
+
+/// Of the containers of PostgreSQL and Redis: what is mounted there is configuration.
+const CONFIGURATION: [&str; 3] = ["/docker-entrypoint-initdb.d", "/etc", "/usr"];
 
 /// A directory that belongs to n8n's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,9 @@ pub struct Directory {
 
 /// Finds what n8n's data consist of. `BACKUP_N8N_VOLUME` decides for the home where it is set, or where no container of n8n
 /// mounts a home.
+///
+/// # Errors
+/// When the home holds what a restore must not replace, such as the backups or PostgreSQL's data.
 pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Result<Layout> {
     let config = &app.config;
     let volume = &config.n8n_volume;
@@ -96,13 +103,19 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         (false, Some(source)) => source,
         _ => explicit,
     };
+    let mut databases = Databases::new(app, docker);
+    if let Some(what) = databases.what_is_in_home(&source)? {
+        bail!(hinted(
+            format_args!("n8n's home {source} cannot be replaced as a whole: {what}"),
+            "move n8n's home to a directory of its own, and mount that in n8n's containers",
+        ));
+    }
     let mut layout = Layout {
         home: Place { source, at },
         nested: BTreeMap::new(),
         others: Vec::new(),
         left_out: Vec::new(),
     };
-    let mut databases: Option<Vec<Source>> = None;
     for place in mounts().filter_map(place) {
         let at = &place.at;
         if layout.knows(&place) {
@@ -137,7 +150,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             // A single file, a socket, a device.
             Source::Directory(path) if is_no_directory(path) => continue,
             Source::Directory(path) if SYSTEM.iter().any(|dir| is_within(path, dir)) => continue,
-            Source::Directory(path) if holds_backups(app, path) => Some("it holds the backups"),
+            Source::Directory(path) if what_of_project(app, path).is_some() => what_of_project(app, path),
             _ if below.is_some() || config.include_mounts.contains(at) => None,
             Source::Volume(name) if is_anonymous(name) => Some("its volume has no name"),
             Source::Directory(path) if !is_of_project(app, path) => {
@@ -145,15 +158,12 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             }
             _ => None,
         };
+        let why = match why {
+            None => databases.what_is_in(&place.source)?,
+            why => why,
+        };
         if let Some(why) = why {
             layout.left_out.push(format!("{at} ({}): {why}", place.source));
-            continue;
-        }
-        let databases = match &mut databases {
-            Some(databases) => databases,
-            none => none.insert(sources_of_databases(app, docker)?),
-        };
-        if databases.contains(&place.source) {
             continue;
         }
         match below {
@@ -318,12 +328,77 @@ fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
     }
 }
 
-/// What PostgreSQL and Redis mount.
+/// What PostgreSQL and Redis keep their data in, asked for once it is needed.
+struct Databases<'a> {
+    app: &'a App,
+    docker: &'a Docker,
+    sources: Option<Vec<Source>>,
+}
+
+impl<'a> Databases<'a> {
+    fn new(app: &'a App, docker: &'a Docker) -> Self {
+        let sources = None;
+        Self { app, docker, sources }
+    }
+
+    /// Why what n8n mounts is not n8n's alone, if it is not.
+    fn what_is_in(&mut self, source: &Source) -> Result<Option<&'static str>> {
+        let (app, docker) = (self.app, self.docker);
+        let sources = match &mut self.sources {
+            Some(sources) => sources,
+            none => none.insert(sources_of_databases(app, docker)?),
+        };
+        let of_project = match source {
+            Source::Directory(path) => what_of_project(app, path),
+            Source::Volume(_) => None,
+        };
+        Ok(of_project.or_else(|| {
+            let held = sources.iter().any(|database| holds(source, database));
+            held.then_some("it holds data of PostgreSQL or Redis")
+        }))
+    }
+
+    /// The same of the home. A volume is none of a directory's, unless it was made to stand for one, as one that is set may be.
+    fn what_is_in_home(&mut self, home: &Source) -> Result<Option<&'static str>> {
+        match home {
+            Source::Directory(_) => self.what_is_in(home),
+            Source::Volume(name) if self.app.config.is_set("BACKUP_N8N_VOLUME") => {
+                let directory = self.docker.volume_directory(name).unwrap_or_default();
+                match directory.is_empty() {
+                    true => Ok(None),
+                    false => self.what_is_in(&Source::Directory(directory)),
+                }
+            }
+            Source::Volume(_) => Ok(None),
+        }
+    }
+}
+
+/// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.
 fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
     let names = [&*app.config.postgres_container, &*app.config.redis_container];
     let found = docker.containers(&names)?;
     let mounts = found.iter().flat_map(|container| &container.mounts);
-    Ok(mounts.filter_map(source_of).collect())
+    let is_data = |at: &str| !CONFIGURATION.iter().any(|dir| is_within(at, dir));
+    let mut sources: Vec<Source> = mounts
+        .filter(|mount| is_data(&mount.destination) && !is_no_directory(&mount.directory))
+        .filter_map(source_of)
+        .collect();
+    let stand_for = sources.iter().filter_map(|source| match source {
+        Source::Volume(name) => docker.volume_directory(name).ok().filter(|path| !path.is_empty()),
+        Source::Directory(_) => None,
+    });
+    let directories: Vec<Source> = stand_for.map(Source::Directory).collect();
+    sources.extend(directories);
+    Ok(sources)
+}
+
+/// Whether one is the other, or a directory that holds it.
+fn holds(outer: &Source, inner: &Source) -> bool {
+    match (outer, inner) {
+        (Source::Directory(outer), Source::Directory(inner)) => real(inner).starts_with(real(outer)),
+        _ => outer == inner,
+    }
 }
 
 /// Whether a path is `dir`, or below it.
@@ -345,9 +420,15 @@ fn is_of_project(app: &App, path: &str) -> bool {
     path.starts_with(&app.config.project) && path != app.config.project
 }
 
-fn holds_backups(app: &App, path: &str) -> bool {
+/// Why a directory is not to be replaced as a whole, where it is the project's.
+fn what_of_project(app: &App, path: &str) -> Option<&'static str> {
     let (path, backups) = (real(path), app.store.root());
-    path.starts_with(backups) || backups.starts_with(&path)
+    let backups = fs::canonicalize(backups).unwrap_or_else(|_| backups.to_owned());
+    match () {
+        () if path.starts_with(&backups) || backups.starts_with(&path) => Some("it holds the backups"),
+        () if app.config.project.starts_with(&path) => Some("it holds this directory"),
+        () => None,
+    }
 }
 
 /// Whether the engine has made the name up.
@@ -363,6 +444,22 @@ mod tests {
         Place {
             source,
             at: at.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_holds_another_directory_is_told_by_whole_names() {
+        let directory = |path: &str| Source::Directory(path.to_owned());
+        let volume = |name: &str| Source::Volume(name.to_owned());
+        for (outer, inner, wanted) in [
+            (directory("/p/data"), directory("/p/data/postgres"), true),
+            (directory("/p/data/"), directory("/p/data"), true),
+            (directory("/p/data"), directory("/p/database"), false),
+            (directory("/p/data/n8n"), directory("/p/data"), false),
+            (volume("data"), volume("data"), true),
+            (volume("data"), directory("data"), false),
+        ] {
+            assert_eq!(holds(&outer, &inner), wanted, "{outer} {inner}");
         }
     }
 
