@@ -198,7 +198,10 @@ impl<O: Observer> Observer for ReadBack<O> {
     }
 
     fn end(&mut self) -> Result<()> {
-        self.sync = None;
+        // The rest goes to disk while the processes of the chain end.
+        if let Some(sync) = self.sync.take() {
+            let _ = sync.try_send(());
+        }
         self.observer.end()
     }
 }
