@@ -5,7 +5,7 @@ mod probe;
 mod restore;
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
@@ -20,6 +20,7 @@ use crate::config::{Config, Encryption, Secret};
 use crate::engine::Docker;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
+use crate::store::identity::OF_ANOTHER;
 use crate::store::inventory;
 use crate::store::manifest::{Member, Point};
 use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
@@ -253,16 +254,19 @@ pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Whether there was a `.env` that set something, as far as copies and recovery points tell; in doubt there was.
+/// Whether there was a `.env` that set something, as far as this stack's copies and points tell; in doubt there was.
 fn was_there(app: &App) -> bool {
     let (Ok(copies), Ok(points)) = (app.store.list(Kind::Env), inventory::list(&app.store)) else {
         return true;
     };
+    let points = points.into_iter().filter_map(|(_, point)| point.ok());
+    let (others, own): (Vec<Point>, Vec<Point>) =
+        points.partition(|point| point.excluded_from_latest() == Some(OF_ANOTHER));
+    let copy_of = |point: &Point| Some(app.store.root().join(&point.member(Kind::Env)?.name));
+    let not_ours: Vec<PathBuf> = others.iter().filter_map(copy_of).collect();
+    let mut ours = copies.iter().rev().filter(|copy| !not_ours.contains(&copy.path));
     // Of a copy that is gone nobody knows what it said.
-    let gone = |member: &Member| !is_there(&app.store.root().join(&member.name));
-    let mut points = points.into_iter().filter_map(|(_, point)| point.ok());
-    points.any(|point| point.member(Kind::Env).is_some_and(gone))
-        || copies.iter().rev().any(|copy| sets_something(app, &copy.path))
+    own.iter().filter_map(copy_of).any(|copy| !is_there(&copy)) || ours.any(|copy| sets_something(app, &copy.path))
 }
 
 /// Whether a copy holds a setting; one that cannot be read may.

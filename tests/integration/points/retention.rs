@@ -392,9 +392,22 @@ fn an_env_file_that_never_set_anything_is_not_missed() {
         touch(&copy, days_ago(age));
     }
     sandbox.write(".env", "# none\n");
-    let outcome = sandbox.call("cleanup-backups").envs(&sandbox.settings()).run();
-    outcome.assert_success();
-    assert_eq!(points(&sandbox).len(), 3, "{outcome}");
+    // Nor is that of another stack, whose point was fetched.
+    sandbox.write("backups/.identity", "0123456789abcdef\n");
+    let stamp = point(&sandbox, 25, &whole(100), &["stack: fedcba9876543210"]);
+    let text = format!("A={}", "x".repeat(98));
+    let copy = sandbox.write(&format!("backups/env/env_{stamp}.backup"), &text);
+    touch(&copy, days_ago(25));
+    let clean = || {
+        let outcome = sandbox.call("cleanup-backups").envs(&sandbox.settings()).run();
+        outcome.assert_success();
+        points(&sandbox).len()
+    };
+    assert_eq!(clean(), 3);
+    // One that no point is known to hold may be this stack's.
+    sandbox.write("backups/env/env_20250101_020000.backup", &text);
+    point(&sandbox, 40, &whole(100), &[]);
+    assert_eq!(clean(), 4);
 }
 
 /// Whatever the clock says: it may have jumped, the host been off, or every backup have failed.
