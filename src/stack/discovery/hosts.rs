@@ -49,7 +49,7 @@ pub(super) fn inner_port(server: &Described, from: &Described, host: &str, port:
 }
 
 /// Whether a container is a server of the `kind`, by its image.
-fn is_server(container: &Described, kind: Kind) -> bool {
+pub(super) fn is_server(container: &Described, kind: Kind) -> bool {
     let (variables, names): (&[&str], &[&str]) = match kind {
         Kind::Redis => (
             &["REDIS_VERSION", "VALKEY_VERSION"],

@@ -24,7 +24,7 @@ use crate::store::Kind;
 pub use n8n::is_n8n_image;
 pub use recall::{composed, facts};
 
-use n8n::{role, Role};
+use n8n::{role, role_of_named, Role};
 
 /// Compose's labels.
 const PROJECT: &str = "com.docker.compose.project";
@@ -140,7 +140,7 @@ impl<'a> Stack<'a> {
     /// n8n's containers of the project; none where there are none that say anything.
     fn find(app: &App, all: &'a [Described]) -> Result<Option<Self>, Problem> {
         let config = &app.config;
-        let servers = |chosen: &dyn Fn(&Described) -> bool| -> Vec<(Role, &'a Described)> {
+        let with = |role: fn(&Described) -> Option<Role>, chosen: &dyn Fn(&Described) -> bool| {
             let mut found: Vec<_> = all
                 .iter()
                 .filter(|container| chosen(container) && container.label(ONE_OFF) != "True")
@@ -149,9 +149,13 @@ impl<'a> Stack<'a> {
             found.sort_by(|(role, one), (other_role, other)| (role, &one.name).cmp(&(other_role, &other.name)));
             found
         };
+        let servers = |chosen: &dyn Fn(&Described) -> bool| with(role, chosen);
         let is_named = |container: &Described| config.n8n_containers.contains(&container.name);
         let found = if config.is_set(N8N_CONTAINERS) {
-            servers(&is_named)
+            match servers(&is_named) {
+                found if found.iter().any(|(role, _)| *role == Role::Main) => found,
+                _ => with(role_of_named, &is_named),
+            }
         } else if !config.compose_project.is_empty() {
             let found = servers(&|container| container.label(PROJECT) == config.compose_project);
             if found.is_empty()

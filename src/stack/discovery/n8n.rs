@@ -1,6 +1,8 @@
 //! Which containers are n8n's, and what each does, by its image, its environment and its command.
 
+use super::hosts::is_server;
 use crate::engine::describe::Described;
+use crate::store::Kind;
 
 /// What one of n8n's containers does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,54 +22,77 @@ const SERVERS: [(&str, Role); 3] = [
     ("worker", Role::Worker),
 ];
 /// Programs that only start another one.
-const WRAPPERS: [&str; 7] = ["exec", "tini", "dumb-init", "node", "nohup", "env", "--"];
+const WRAPPERS: [&str; 8] = ["exec", "tini", "dumb-init", "node", "nohup", "env", "npx", "--"];
+/// As those, as another user, whom an argument names.
+const AS_USER: [&str; 6] = ["su-exec", "gosu", "s6-setuidgid", "setpriv", "runuser", "su"];
 const SHELLS: [&str; 4] = ["sh", "bash", "ash", "dash"];
 /// The start script of n8n's own image.
 const START_SCRIPT: &str = "docker-entrypoint.sh";
+/// The program of n8n's runners.
+const LAUNCHER: &str = "task-runner-launcher";
 /// What the environment of n8n is told by.
 const VARIABLES: [&str; 4] = ["N8N_", "DB_POSTGRESDB_", "DB_SQLITE_", "DB_TYPE"];
 
 /// What a container does as one of n8n's; none where it is not n8n's, or works once and ends, as an import does.
 pub(super) fn role(container: &Described) -> Option<Role> {
-    let is_image = is_n8n_image(&container.image) || container.label("org.opencontainers.image.title") == "n8n";
-    let is_told = container
-        .env
-        .keys()
-        .any(|name| VARIABLES.iter().any(|known| name.starts_with(known)));
-    if !is_image && !is_told {
+    told(container).flatten()
+}
+
+/// What a container that a setting names is, where its command does not tell: n8n, if its image or its variables are n8n's.
+pub(super) fn role_of_named(container: &Described) -> Option<Role> {
+    let is_other = [Kind::Postgres, Kind::Redis]
+        .iter()
+        .any(|kind| is_server(container, *kind))
+        || words(container).any(|word| base(word) == LAUNCHER);
+    let is_n8n = is_image(container) || has_variables(container);
+    match told(container) {
+        Some(role) => role,
+        None => (is_n8n && !is_other).then_some(Role::Main),
+    }
+}
+
+/// As [`role`]; `None` where nothing tells it.
+fn told(container: &Described) -> Option<Option<Role>> {
+    let is_image = is_image(container);
+    if !is_image && !has_variables(container) {
         return None;
     }
-    let words: Vec<&str> = container
-        .entry_point
-        .iter()
-        .chain(&container.command)
-        .map(String::as_str)
-        .collect();
+    let words: Vec<&str> = words(container).collect();
     let (mut program, mut arguments) = started(&words)?;
-    // Earlier start scripts run whatever program they are given.
-    if let (START_SCRIPT, [first, rest @ ..]) = (base(program), arguments) {
-        if SHELLS.contains(&base(first)) {
-            (program, arguments) = (first, rest);
+    // Earlier start scripts, and those of other images, run whatever program they are given.
+    if base(program) == START_SCRIPT {
+        if let Some((given, rest)) = started(arguments).filter(|(given, _)| is_shell(given) || is_program(given)) {
+            (program, arguments) = (given, rest);
         }
     }
-    if SHELLS.contains(&base(program)) {
-        let is_script = |word: &&str| word.starts_with('-') && word.ends_with('c');
-        return match arguments.iter().position(is_script) {
-            Some(at) => commands(arguments.get(at + 1)?).find_map(|words| run_by(&words)),
+    if is_shell(program) {
+        return match script(arguments) {
+            Some(script) => by_script(script),
             // A script of one's own, unless it works once and ends.
-            None => (is_image && goes_on(container)).then_some(Role::Main),
+            None => (is_image && goes_on(container)).then_some(Some(Role::Main)),
         };
     }
-    let starts_n8n = base(program) == "n8n" || (is_image && base(program) == START_SCRIPT);
+    let starts_n8n = is_program(program) || (is_image && base(program) == START_SCRIPT);
     // An image of one's own may bring a start script of any name.
     let may_start_n8n =
         is_image && container.command.iter().all(|word| !word.contains('/')) && program.ends_with(".sh");
     // The start script of the image is also PostgreSQL's and Redis's name for theirs.
     let is_official = base(program) == START_SCRIPT && words.first().is_some_and(|word| base(word) == "tini");
-    if starts_n8n || may_start_n8n || is_official {
-        return of_arguments(arguments);
-    }
-    None
+    (starts_n8n || may_start_n8n || is_official).then(|| of_arguments(arguments))
+}
+
+fn is_image(container: &Described) -> bool {
+    is_n8n_image(&container.image) || container.label("org.opencontainers.image.title") == "n8n"
+}
+
+fn has_variables(container: &Described) -> bool {
+    let mut names = container.env.keys();
+    names.any(|name| VARIABLES.iter().any(|known| name.starts_with(known)))
+}
+
+fn words(container: &Described) -> impl Iterator<Item = &str> {
+    let words = container.entry_point.iter().chain(&container.command);
+    words.map(String::as_str)
 }
 
 /// Whether a container is one that is to run all along.
@@ -87,7 +112,27 @@ pub fn is_n8n_image(image: &str) -> bool {
 fn started<'a, 'b>(words: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
     let passed = |word: &str| WRAPPERS.contains(&base(word)) || word.starts_with('-') || is_assignment(word);
     let at = words.iter().position(|word| !passed(word))?;
-    Some((words[at], &words[at + 1..]))
+    let (program, rest) = (words[at], &words[at + 1..]);
+    if !AS_USER.contains(&base(program)) {
+        return Some((program, rest));
+    }
+    // `su` takes a script as a shell does.
+    if script(rest).is_some_and(|script| script.contains(' ')) {
+        return Some(("sh", rest));
+    }
+    let starts = |word: &&str| is_program(word) || base(word) == START_SCRIPT;
+    let at = rest.iter().position(starts);
+    match at.or(rest.iter().position(|word| is_shell(word))) {
+        Some(at) => Some((rest[at], &rest[at + 1..])),
+        None => Some((program, rest)),
+    }
+}
+
+/// The script that a shell's arguments hold.
+fn script<'a>(arguments: &[&'a str]) -> Option<&'a str> {
+    let is_option = |word: &&str| word.starts_with('-') && !word.starts_with("--") && word.ends_with('c');
+    let at = arguments.iter().position(is_option)?;
+    arguments.get(at + 1).copied()
 }
 
 /// What n8n does with these arguments, if it goes on doing so.
@@ -102,13 +147,18 @@ fn of_arguments(arguments: &[&str]) -> Option<Role> {
     }
 }
 
-/// What the command does, where it is one of n8n.
-fn run_by(words: &[&str]) -> Option<Role> {
+/// What a script does, where n8n is started in it.
+fn by_script(script: &str) -> Option<Option<Role>> {
+    let runs: Vec<Option<Role>> = commands(script).filter_map(|words| run_by(&words)).collect();
+    let serves = runs.iter().find(|role| role.is_some());
+    serves.or(runs.first()).copied()
+}
+
+/// What a command of a script does, where it is one of n8n.
+fn run_by(words: &[&str]) -> Option<Option<Role>> {
     let (program, arguments) = started(words)?;
-    match base(program) {
-        "n8n" | START_SCRIPT => of_arguments(arguments),
-        _ => None,
-    }
+    let is_n8n = is_program(program) || base(program) == START_SCRIPT;
+    is_n8n.then(|| of_arguments(arguments))
 }
 
 /// The commands of a shell's script, as words.
@@ -116,9 +166,18 @@ fn commands(script: &str) -> impl Iterator<Item = Vec<&str>> {
     script.split([';', '&', '|', '(', ')', '{', '}', '\n']).map(|command| {
         command
             .split_whitespace()
-            .map(|word| word.trim_matches(['"', '\'']))
+            .map(|word| word.trim_matches(['"', '\'', '\\']))
             .collect()
     })
+}
+
+/// Whether a word is n8n's program, of whatever version for npx.
+fn is_program(word: &str) -> bool {
+    base(word).split('@').next() == Some("n8n")
+}
+
+fn is_shell(word: &str) -> bool {
+    SHELLS.contains(&base(word))
 }
 
 fn base(word: &str) -> &str {
@@ -189,6 +248,61 @@ mod tests {
         assert_eq!(shell("n8n import:credentials --input=/d"), None);
         assert_eq!(shell("chown -R 1000:1000 /home/node/.n8n"), None);
         assert_eq!(shell("mkdir -p /data/n8n"), None);
+    }
+
+    #[test]
+    fn n8n_is_known_behind_what_changes_the_user_and_in_other_images() {
+        let shell = |script: &str| of("n8nio/n8n", "[]", r#"["/bin/sh", "-c"]"#, &format!(r#"["{script}"]"#));
+        for (script, role) in [
+            (
+                "chown -R node:node /home/node/.n8n && su node -c 'n8n start'",
+                Some(Role::Main),
+            ),
+            ("su -s /bin/sh node -c 'n8n worker'", Some(Role::Worker)),
+            (r#"su - node -c \"cd /x && exec n8n\""#, Some(Role::Main)),
+            ("chown -R node /d && exec su-exec node n8n", Some(Role::Main)),
+            ("gosu 1000:1000 n8n worker", Some(Role::Worker)),
+            ("s6-setuidgid node n8n webhook", Some(Role::Webhook)),
+            (
+                "setpriv --reuid 1000 --clear-groups /docker-entrypoint.sh",
+                Some(Role::Main),
+            ),
+            ("runuser -u node -- n8n start", Some(Role::Main)),
+            ("npx --yes n8n@1.80.0 start", Some(Role::Main)),
+            ("su node -c 'n8n import:workflow --input=/d'", None),
+            ("su-exec node n8n export:workflow --all", None),
+            ("su node -c 'ls /home/node'", None),
+        ] {
+            assert_eq!(shell(script), role, "{script}");
+        }
+        let env = r#"["N8N_PORT=5678"]"#;
+        let node = |command: &str| of("stack-automation", env, r#"["docker-entrypoint.sh"]"#, command);
+        assert_eq!(node(r#"["n8n", "start"]"#), Some(Role::Main));
+        assert_eq!(node(r#"["npx", "n8n", "worker"]"#), Some(Role::Worker));
+        assert_eq!(node(r#"["su", "node", "-c", "n8n start"]"#), Some(Role::Main));
+        assert_eq!(node(r#"["n8n", "import:workflow"]"#), None);
+        assert_eq!(
+            of("n8nio/n8n", "[]", r#"["su-exec", "node", "n8n"]"#, "null"),
+            Some(Role::Main)
+        );
+    }
+
+    #[test]
+    fn a_named_container_is_n8n_unless_it_is_known_to_be_something_else() {
+        let named = |image: &str, command: &str| {
+            role_of_named(&described(&format!(
+                r#"{{"Id": "1", "Name": "/x",
+                    "Config": {{"Image": "{image}", "Env": ["N8N_PORT=5678"], "Cmd": {command}}}}}"#
+            )))
+        };
+        assert_eq!(named("stack-automation", r#"["/app/run"]"#), Some(Role::Main));
+        assert_eq!(named("stack-automation", r#"["n8n", "worker"]"#), Some(Role::Worker));
+        assert_eq!(named("stack-automation", r#"["n8n", "import:workflow"]"#), None);
+        assert_eq!(named("postgres:16", r#"["postgres"]"#), None);
+        assert_eq!(
+            named("n8nio/runners", r#"["/usr/local/bin/task-runner-launcher"]"#),
+            None
+        );
     }
 
     #[test]

@@ -179,6 +179,7 @@ fn what_is_not_n8ns_is_named() {
     let of = |service| Some(("mine", project.as_path(), service));
     all.push(server("mine-qdrant-1", "qdrant/qdrant", &[], of("qdrant")));
     all.push(server("mine-init-1", "n8nio/n8n", QUEUE, of("init")));
+    all[6].command = vec!["chown".to_owned()];
     all[3]
         .env
         .insert("N8N_DEFAULT_BINARY_DATA_MODE".to_owned(), "s3".to_owned());
