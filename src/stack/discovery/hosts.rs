@@ -12,8 +12,17 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Names of the host, where its published ports are.
 const OUTSIDE: [&str; 3] = ["host.docker.internal", "host.containers.internal", "172.17.0.1"];
 
-/// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
-/// several, and of those that have the host's network, where any program may listen, those that are servers of the `kind`.
+/// What passes connections on to a server; by the names of images.
+const PROXIES: [&str; 6] = ["pgbouncer", "pgpool", "pgcat", "supavisor", "odyssey", "haproxy"];
+/// The variables that tell a pooler its server, and the port there.
+const BACKENDS: [(&str, &str); 4] = [
+    ("DB_HOST", "DB_PORT"),
+    ("POSTGRESQL_HOST", "POSTGRESQL_PORT"),
+    ("PGHOST", "PGPORT"),
+    ("DATABASES_HOST", "DATABASES_PORT"),
+];
+
+/// As [`direct`]; behind a pooler that tells its server, that server.
 pub(super) fn reached<'a>(
     all: &'a [Described],
     from: &Described,
@@ -21,6 +30,34 @@ pub(super) fn reached<'a>(
     port: u16,
     kind: Kind,
 ) -> Vec<(&'a Described, u16)> {
+    let found = direct(all, from, host, port, kind);
+    let behind = match found[..] {
+        [(proxy, _)] if is_proxy(proxy) => backend(proxy).map(|(host, port)| direct(all, proxy, &host, port, kind)),
+        _ => None,
+    };
+    behind.filter(|behind| behind.len() == 1).unwrap_or(found)
+}
+
+/// Whether a container passes connections on to a server.
+pub(super) fn is_proxy(container: &Described) -> bool {
+    PROXIES.contains(&image_name(container))
+}
+
+/// The host and the port that a pooler's variables name.
+fn backend(proxy: &Described) -> Option<(String, u16)> {
+    let port = |text: Option<&str>| text.and_then(|port| port.parse().ok()).unwrap_or(5432);
+    if let Some((_, url)) = proxy.variable("DATABASE_URL").and_then(|url| url.split_once("://")) {
+        let place = url.split(['/', '?']).next()?.rsplit('@').next()?;
+        let (host, number) = place.split_once(':').unzip();
+        return Some((host.unwrap_or(place).to_owned(), port(number)));
+    }
+    let (host, number) = BACKENDS.iter().find(|(host, _)| proxy.variable(host).is_some())?;
+    Some((proxy.variable(host)?.to_owned(), port(proxy.variable(number))))
+}
+
+/// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
+/// several, and of those that have the host's network, where any program may listen, those that are servers of the `kind`.
+fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kind: Kind) -> Vec<(&'a Described, u16)> {
     let found = candidates(all, from, host, port);
     let is_sure = |(other, _): &(&Described, u16)| other.network_mode != "host";
     if found.len() == 1 && found.iter().all(is_sure) {
@@ -40,12 +77,29 @@ pub(super) fn reached<'a>(
     }
 }
 
-/// The port that `server`, which a setting names, listens on, where `from` reaches it as `host` at `port`.
-pub(super) fn inner_port(server: &Described, from: &Described, host: &str, port: u16) -> u16 {
+/// The port that `server`, which a setting names, listens on, where `from` is configured to `host` and `port`: its own,
+/// where these lead to something else.
+pub(super) fn inner_port(server: &Described, from: &Described, host: &str, port: u16, kind: Kind) -> u16 {
     match candidates(slice::from_ref(server), from, host, port).first() {
         Some((_, inner)) => *inner,
-        None => published(server, port).unwrap_or(port),
+        None => published(server, port).unwrap_or_else(|| own_port(server, kind)),
     }
+}
+
+/// The port that a server is told to listen on, or the usual one.
+fn own_port(server: &Described, kind: Kind) -> u16 {
+    let (variables, usual) = match kind {
+        Kind::Redis => (["REDIS_PORT_NUMBER", "VALKEY_PORT_NUMBER"], 6379),
+        _ => (["PGPORT", "POSTGRESQL_PORT_NUMBER"], 5432),
+    };
+    let words = || server.entry_point.iter().chain(&server.command).map(String::as_str);
+    let pairs = words().zip(words().skip(1));
+    let mut options = pairs.filter(|(option, _)| matches!(*option, "-p" | "--port"));
+    let option = options.next().map(|(_, port)| port);
+    let option = option.or_else(|| words().find_map(|word| word.trim_start_matches('-').strip_prefix("port=")));
+    let variable = || variables.iter().find_map(|name| server.variable(name));
+    let told = option.or_else(variable).and_then(|port| port.parse().ok());
+    told.unwrap_or(usual)
 }
 
 /// Whether a container is a server of the `kind`, by its image.
@@ -74,9 +128,14 @@ pub(super) fn is_server(container: &Described, kind: Kind) -> bool {
             ],
         ),
     };
-    let image = container.image.rsplit('/').next().unwrap_or_default();
-    let image = image.split([':', '@']).next().unwrap_or_default();
-    names.contains(&image) || variables.iter().any(|name| container.variable(name).is_some())
+    names.contains(&image_name(container)) || variables.iter().any(|name| container.variable(name).is_some())
+}
+
+/// The last part of the name of a container's image, without tag and digest.
+fn image_name(container: &Described) -> &str {
+    let name = container.image.split('@').next().unwrap_or_default();
+    let last = name.rsplit('/').next().unwrap_or_default();
+    last.split(':').next().unwrap_or_default()
 }
 
 /// The port behind a port of the host.
@@ -249,11 +308,54 @@ mod tests {
         let bindings = r#", "PortBindings": {"5432/tcp": [{"HostPort": "5433"}]}"#;
         let from = container("n8n", "n8nio/n8n", "bridge", "", "");
         let db = container("db", "postgres:16", "bridge", "", bindings);
-        assert_eq!(inner_port(&db, &from, "db.example.org", 5433), 5432);
-        assert_eq!(inner_port(&db, &from, "host.docker.internal", 5433), 5432);
+        assert_eq!(inner_port(&db, &from, "db.example.org", 5433, Kind::Postgres), 5432);
+        assert_eq!(
+            inner_port(&db, &from, "host.docker.internal", 5433, Kind::Postgres),
+            5432
+        );
         // By its own name it is reached directly.
-        assert_eq!(inner_port(&db, &from, "db", 5433), 5433);
-        assert_eq!(inner_port(&db, &from, "db.example.org", 6000), 6000);
+        assert_eq!(inner_port(&db, &from, "db", 5433, Kind::Postgres), 5433);
+        // What n8n is configured to is something else.
+        let own = |config: &str| {
+            let server = container("db", "postgres:16", "bridge", config, "");
+            inner_port(&server, &from, "pgbouncer", 6432, Kind::Postgres)
+        };
+        assert_eq!(own(""), 5432);
+        assert_eq!(own(r#", "Env": ["PGPORT=5433"]"#), 5433);
+        assert_eq!(own(r#", "Cmd": ["postgres", "-p", "5434"]"#), 5434);
+        assert_eq!(own(r#", "Cmd": ["-c", "port=5435"]"#), 5435);
         assert!(!is_of_host("203.0.113.7") && !is_of_host("127.0.0.1") && !is_of_host("db"));
+    }
+
+    #[test]
+    fn the_server_behind_a_pooler_is_found_where_that_tells_it() {
+        let behind = |image: &str, env: &str| {
+            let all = [
+                container("n8n", "n8nio/n8n", "net", "", ""),
+                container("pool", image, "net", &format!(r#", "Env": [{env}]"#), ""),
+                container("pg", "postgres:16", "net", "", ""),
+            ];
+            found(&all, "pool", 6432, Kind::Postgres)
+        };
+        assert_eq!(behind("edoburu/pgbouncer:v1.23", r#""DB_HOST=pg""#), one("pg", 5432));
+        assert_eq!(
+            behind("bitnami/pgbouncer", r#""POSTGRESQL_HOST=pg", "POSTGRESQL_PORT=5433""#),
+            one("pg", 5433)
+        );
+        assert_eq!(
+            behind("edoburu/pgbouncer", r#""DATABASE_URL=postgres://u:p@w@pg:5434/n8n""#),
+            one("pg", 5434)
+        );
+        assert_eq!(
+            behind("edoburu/pgbouncer", r#""DATABASE_URL=postgres://u:p@pg/n8n""#),
+            one("pg", 5432)
+        );
+        // Nothing tells, or what is told is no container here.
+        assert_eq!(behind("haproxy:3", ""), one("pool", 6432));
+        assert_eq!(
+            behind("pgbouncer/pgbouncer", r#""DATABASES_HOST=db.example.org""#),
+            one("pool", 6432)
+        );
+        assert_eq!(behind("own/db", r#""DB_HOST=pg""#), one("pool", 6432));
     }
 }

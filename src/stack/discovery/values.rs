@@ -1,7 +1,7 @@
 //! From the configuration of n8n's containers to the settings.
 
 use super::home::{home, home_of, mount_of};
-use super::hosts::{inner_port, reached};
+use super::hosts::{inner_port, is_proxy, reached};
 use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
 use crate::app::App;
 use crate::config::{Found, FoundRow, Problem, Secret};
@@ -202,8 +202,9 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         true => all
             .iter()
             .find(|other| other.name == config.postgres_container)
-            .map(|server| (server, inner_port(server, main.container, &host, port))),
+            .map(|server| (server, inner_port(server, main.container, &host, port, Kind::Postgres))),
         false => match reached(all, main.container, &host, port, Kind::Postgres).as_slice() {
+            [(proxy, _)] if is_proxy(proxy) => return found.problem(Kind::Postgres, behind(proxy, "database"), "set BACKUP_POSTGRES_CONTAINER in .env to the name of the container behind it; where there is none, back it up where it runs"),
             [one] => Some(*one),
             [] => {
                 let text =
@@ -296,6 +297,14 @@ fn superuser(docker: &Docker, server: &Described) -> Option<Role> {
     server.variable("PG_MAJOR").and_then(|_| role("postgres", None, usual))
 }
 
+/// That a server is reached by something that does not tell it.
+fn behind(proxy: &Described, what: &str) -> String {
+    format!(
+        "n8n's {what} is behind {} (image {}), which does not tell where it is",
+        proxy.name, proxy.image
+    )
+}
+
 fn names(several: &[(&Described, u16)]) -> String {
     let names: Vec<&str> = several.iter().map(|(other, _)| other.name.as_str()).collect();
     names.join(" and ")
@@ -327,8 +336,9 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
         true => all
             .iter()
             .find(|other| other.name == config.redis_container)
-            .map(|server| (server, inner_port(server, main.container, &host, port))),
+            .map(|server| (server, inner_port(server, main.container, &host, port, Kind::Redis))),
         false => match reached(all, main.container, &host, port, Kind::Redis).as_slice() {
+            [(proxy, _)] if is_proxy(proxy) => return found.problem(Kind::Redis, behind(proxy, "Redis"), "set BACKUP_REDIS_CONTAINER in .env to the name of the container behind it; where there is none, back it up where it runs"),
             [one] => Some(*one),
             [] => {
                 let text =
