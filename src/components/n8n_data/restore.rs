@@ -16,6 +16,7 @@ use crate::formats::tar;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::stack::LeftHalfDone;
+use crate::store::lock::{component_lock, Attempt, Lock};
 use crate::store::space::available;
 use crate::store::{make_dir, Kind};
 use crate::stream::encrypt::Locked;
@@ -114,8 +115,21 @@ fn writer(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Resu
     })
 }
 
-/// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held.
+/// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held; a restore
+/// of the database works in the same directory of the volume under its own lock.
 pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<()> {
+    let mut database = None;
+    if app.config.found.sqlite.is_some() || app.store.dir(Kind::Sqlite).is_dir() {
+        match Lock::attempt(&component_lock(&app.store.make_dir(Kind::Sqlite)?))? {
+            Attempt::Held(lock) => database = Some(lock),
+            Attempt::Busy(pid) => {
+                journal.info(format_args!(
+                    "What a restore has unpacked in the volume is left there: another run works on the database (PID: {pid})"
+                ));
+                return Ok(());
+            }
+        }
+    }
     let guard = writer(app, docker, layout, journal)?;
     let directories = layout.directories();
     let swaps = DirSwaps::new(&guard, directories.iter().map(|directory| directory.target.as_str()));
@@ -123,6 +137,7 @@ pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journa
         swaps.roll_back()?;
         journal.warn("Removed from the volume what an interrupted restore had unpacked there");
     }
+    drop(database);
     Ok(())
 }
 
