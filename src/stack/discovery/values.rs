@@ -204,7 +204,9 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             .find(|other| other.name == config.postgres_container)
             .map(|server| (server, inner_port(server, main.container, &host, port, Kind::Postgres))),
         false => match reached(all, main.container, &host, port, Kind::Postgres).as_slice() {
-            [(proxy, _)] if is_proxy(proxy) => return found.problem(Kind::Postgres, behind(proxy, "database"), "set BACKUP_POSTGRES_CONTAINER in .env to the name of the container behind it; where there is none, back it up where it runs"),
+            [(proxy, _)] if is_proxy(proxy) => {
+                return behind(found, Kind::Postgres, proxy, "BACKUP_POSTGRES_CONTAINER")
+            }
             [one] => Some(*one),
             [] => {
                 let text =
@@ -297,12 +299,16 @@ fn superuser(docker: &Docker, server: &Described) -> Option<Role> {
     server.variable("PG_MAJOR").and_then(|_| role("postgres", None, usual))
 }
 
-/// That a server is reached by something that does not tell it.
-fn behind(proxy: &Described, what: &str) -> String {
-    format!(
+/// Refuses a server that is reached through something that does not tell where it is.
+fn behind(found: &mut Found, kind: Kind, proxy: &Described, setting: &str) {
+    let what = if kind == Kind::Redis { "Redis" } else { "database" };
+    let text = format!(
         "n8n's {what} is behind {} (image {}), which does not tell where it is",
         proxy.name, proxy.image
-    )
+    );
+    let hint =
+        format!("set {setting} in .env to the name of the container behind it; without one, back it up where it runs");
+    found.problem(kind, text, &hint);
 }
 
 fn names(several: &[(&Described, u16)]) -> String {
@@ -338,7 +344,7 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
             .find(|other| other.name == config.redis_container)
             .map(|server| (server, inner_port(server, main.container, &host, port, Kind::Redis))),
         false => match reached(all, main.container, &host, port, Kind::Redis).as_slice() {
-            [(proxy, _)] if is_proxy(proxy) => return found.problem(Kind::Redis, behind(proxy, "Redis"), "set BACKUP_REDIS_CONTAINER in .env to the name of the container behind it; where there is none, back it up where it runs"),
+            [(proxy, _)] if is_proxy(proxy) => return behind(found, Kind::Redis, proxy, "BACKUP_REDIS_CONTAINER"),
             [one] => Some(*one),
             [] => {
                 let text =
