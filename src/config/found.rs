@@ -17,6 +17,8 @@ pub struct Found {
     pub told_by: String,
     /// The Compose project; empty without one.
     pub project: String,
+    /// The Compose projects of the servers that belong to another one than n8n; empty for a server of no project.
+    pub others: BTreeMap<Kind, String>,
     /// The kinds of backups that the stack has no use for.
     pub unused: Vec<Kind>,
     /// Where n8n keeps its data in its containers; empty when nothing tells.

@@ -9,7 +9,8 @@ use crate::engine::Docker;
 use crate::store::manifest::Point;
 use crate::store::Kind;
 
-/// Whether none of the containers that a point remembers is on this host, and it holds what they are made from.
+/// Whether none of the containers that a point remembers is on this host, and it holds what they are made from. Servers
+/// that are not of n8n's own Compose project are made by others.
 pub fn is_gone(app: &App, point: &Point) -> Result<bool> {
     if point.member(Kind::Deployment).is_none() || !app.config.found.problems.is_empty() {
         return Ok(false);
@@ -20,7 +21,8 @@ pub fn is_gone(app: &App, point: &Point) -> Result<bool> {
         (Kind::Postgres, &config.postgres_container),
         (Kind::Redis, &config.redis_container),
     ] {
-        names.extend(config.found.uses(kind).then_some(name.as_str()));
+        let is_own = config.found.uses(kind) && !config.found.others.contains_key(&kind);
+        names.extend(is_own.then_some(name.as_str()));
     }
     Ok(app.docker()?.containers(&names)?.is_empty())
 }

@@ -38,7 +38,7 @@ pub(super) fn role(container: &Described) -> Option<Role> {
     told(container).flatten()
 }
 
-/// What a container that a setting names is, where its command does not tell: n8n, if its image or its variables are n8n's.
+/// What a container that a setting names is, where its command does not tell: n8n, if its image or variables are n8n's.
 pub(super) fn role_of_named(container: &Described) -> Option<Role> {
     let is_other = [Kind::Postgres, Kind::Redis]
         .iter()

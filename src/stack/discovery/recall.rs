@@ -14,6 +14,11 @@ use crate::store::{Kind, Stamp, SET_SUFFIX};
 
 /// The facts of a recovery point that tell of the stack begin so.
 const PREFIX: &str = "stack.";
+/// Stands for no Compose project.
+const NONE: &str = "-";
+/// The facts of the projects of servers that are not of n8n's.
+const PROJECTS: [(Kind, &str); 2] = [(Kind::Postgres, "postgres.project"), (Kind::Redis, "redis.project")];
+
 /// What a recovery point is to remember of the stack. No secret is among it.
 pub fn facts(app: &App) -> Vec<(String, String)> {
     let config = &app.config;
@@ -24,6 +29,11 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
     let unused: Vec<&str> = found.unused.iter().map(|kind| kind.name()).collect();
     let port = config.postgres_port.map(|port| port.to_string());
     let sqlite = found.sqlite.clone().unwrap_or_default();
+    let projects = PROJECTS.iter().filter_map(|(kind, name)| {
+        let project = found.others.get(kind)?;
+        let project = if project.is_empty() { NONE } else { project };
+        Some((format!("{PREFIX}{name}"), project.to_owned()))
+    });
     [
         (UNUSED.to_owned(), unused.join(" ")),
         (format!("{PREFIX}project"), found.project.clone()),
@@ -45,6 +55,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
+    .chain(projects)
     .collect()
 }
 
@@ -183,6 +194,10 @@ fn fill(app: &mut App, point: &Point) {
         project: fact("project").unwrap_or_default(),
         schema: fact("schema").unwrap_or_default(),
         table_prefix: fact("prefix").unwrap_or_default(),
+        others: PROJECTS
+            .iter()
+            .filter_map(|(kind, name)| Some((*kind, fact(name)?.trim_start_matches(NONE).to_owned())))
+            .collect(),
         unused: Kind::PARTS.into_iter().filter(|kind| point.is_unused(*kind)).collect(),
         ..Found::default()
     };
@@ -214,4 +229,63 @@ fn fill(app: &mut App, point: &Point) {
         in_home: fact("sqlite.home").unwrap_or_default(),
     });
     config.postgres_port = config.postgres_port.or_else(|| fact("postgres.port")?.parse().ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{app_of, found, stack};
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_server_of_another_project_is_n8ns_also_when_n8n_is_gone() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        std::fs::write(project.join("compose.yaml"), "").unwrap();
+        for other in ["shared", ""] {
+            let mut all = stack("mine", &project);
+            for server in &mut all[..2] {
+                server.networks.insert("mine".to_owned(), Vec::new());
+                server.labels.clear();
+                if !other.is_empty() {
+                    server.labels.insert(PROJECT.to_owned(), other.to_owned());
+                    server.labels.insert(DIRECTORY.to_owned(), "/srv/shared".to_owned());
+                }
+            }
+            for n8n in &mut all[2..] {
+                n8n.env.insert("DB_POSTGRESDB_HOST".to_owned(), "mine-db-1".to_owned());
+                n8n.env
+                    .insert("QUEUE_BULL_REDIS_HOST".to_owned(), "mine-cache-1".to_owned());
+            }
+            let mut app = app_of(&project, "");
+            found(&mut app, &all).unwrap();
+            let remember = |app: &App, with: &str| {
+                let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+                point.set("deleted", "env");
+                let facts = facts(app).into_iter().filter(|(name, _)| !name.ends_with(with));
+                facts.for_each(|(name, value)| point.set(&name, &value));
+                let path = point.path(&app.store);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, point.text()).unwrap();
+            };
+            let recalled = |all: &[Described]| {
+                let mut app = app_of(&project, "");
+                found(&mut app, all).unwrap();
+                app.config.found
+            };
+            remember(&app, "none");
+            let told = recalled(&all[..2]);
+            assert!(told.problems.is_empty(), "{:?}", told.problems);
+            assert_eq!(told.others, app.config.found.others);
+            // One of the same name in yet another project is not meant, nor is it by a point that does not tell.
+            let mut third = all[..2].to_vec();
+            for server in &mut third {
+                server.labels.insert(PROJECT.to_owned(), "third".to_owned());
+                server.labels.insert(DIRECTORY.to_owned(), "/srv/third".to_owned());
+            }
+            assert_eq!(recalled(&third).problems.len(), 2);
+            remember(&app, ".project");
+            assert_eq!(recalled(&all[..2]).problems.len(), 2);
+        }
+    }
 }

@@ -77,7 +77,7 @@ const QUEUE: &[&str] = &[
 ];
 
 /// A stack of the project `name` in `dir`.
-fn stack(name: &str, dir: &Path) -> Vec<Described> {
+pub(super) fn stack(name: &str, dir: &Path) -> Vec<Described> {
     let of = |service| Some((name, dir, service));
     vec![
         server(

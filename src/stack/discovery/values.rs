@@ -163,6 +163,14 @@ impl Found {
         self.rows.push(FoundRow { what, value, from });
     }
 
+    /// Notes the project of a server, where that is not n8n's.
+    fn belongs(&mut self, kind: Kind, server: &Described) {
+        let project = server.label(super::PROJECT);
+        if project != self.project {
+            self.others.insert(kind, project.to_owned());
+        }
+    }
+
     pub(super) fn problem(&mut self, kind: Kind, text: String, hint: &str) {
         let hint = hint.to_owned();
         self.problems.insert(kind, Problem { text, hint });
@@ -239,6 +247,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             },
         );
         config.postgres_container.clone_from(&server.name);
+        found.belongs(Kind::Postgres, server);
         if config.postgres_port.is_none() && inner != 5432 {
             config.postgres_port = Some(inner);
         }
@@ -369,6 +378,7 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
             if set { "BACKUP_REDIS_CONTAINER".to_owned() } else { by },
         );
         config.redis_container.clone_from(&server.name);
+        found.belongs(Kind::Redis, server);
         if server.image.contains("dragonfly") {
             let text = format!("{} is Dragonfly, whose snapshots are not Redis's", server.name);
             return found.problem(Kind::Redis, text, "use Redis or Valkey for n8n's queue");
@@ -432,7 +442,10 @@ pub(super) fn check_defaults(app: &mut App, all: &[Described]) {
         (Kind::Postgres, &config.postgres_container, "BACKUP_POSTGRES_CONTAINER"),
         (Kind::Redis, &config.redis_container, "BACKUP_REDIS_CONTAINER"),
     ] {
-        let other = named(name).filter(|container| !config.is_set(setting) && !ours(container));
+        // A recovery point remembers that n8n's server is of another project.
+        let told = config.found.others.get(&kind);
+        let is_told = |container: &Described| told.is_some_and(|project| container.label(super::PROJECT) == project);
+        let other = named(name).filter(|container| !config.is_set(setting) && !ours(container) && !is_told(container));
         problems.extend(other.map(|container| (kind, problem(container, setting))));
     }
     if !config.is_set(N8N_CONTAINERS) {
