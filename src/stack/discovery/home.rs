@@ -1,5 +1,6 @@
 //! Where n8n keeps its home, and its database in SQLite.
 
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::Stack;
@@ -70,6 +71,15 @@ pub(super) fn home_of(container: &Described) -> String {
     mounted.or(homes.last()).cloned().unwrap_or_default()
 }
 
+/// Whether everything that n8n keeps is in PostgreSQL, and its key is backed up with the deployment.
+fn is_stateless(found: &Found, stack: &Stack<'_>) -> bool {
+    let is_file = |mount: &MountPoint| {
+        mount.volume.is_empty() && fs::metadata(&mount.source).is_ok_and(|source| !source.is_dir())
+    };
+    let mut mounts = stack.servers.iter().flat_map(|server| &server.mounts);
+    found.key.is_some() && !found.uses(Kind::Sqlite) && found.uses(Kind::Env) && mounts.all(is_file)
+}
+
 /// Finds n8n's home.
 pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     let config = &mut app.config;
@@ -81,6 +91,17 @@ pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     }
     if config.is_set("BACKUP_N8N_VOLUME") {
         return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
+    }
+    if mount.is_none() && is_stateless(found, stack) {
+        found.unused.push(Kind::N8n);
+        // The log of a backup says what the deployment lacks.
+        found.undeployed.push(format!(
+            "n8n's home {home} is no volume of {}: what n8n keeps there goes with the container, as community nodes and \
+             binary data in the file system",
+            stack.main.name
+        ));
+        let by = format!("no mount of {}, which is given its key", stack.main.name);
+        return found.row("n8n's data", "not kept", by);
     }
     let Some(mount) = mount else {
         return found.problem(
@@ -155,5 +176,45 @@ mod tests {
             good("/f/.n8n")
         );
         assert!(!home("1000", &["HOME=/data"], "/home/node/.n8n").1);
+    }
+
+    #[test]
+    fn n8n_that_keeps_nothing_but_its_key_needs_no_volume() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        std::fs::write(project.join(".env"), "A=1\n").unwrap();
+        let pg = [
+            "DB_TYPE=postgresdb",
+            "DB_POSTGRESDB_HOST=n8n-db",
+            "N8N_ENCRYPTION_KEY=k",
+        ];
+        let of = |env: &[&str], mounts: &[&Path]| {
+            let n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+            let mounted = mounts.iter().map(|source| MountPoint {
+                volume: String::new(),
+                source: source.display().to_string(),
+                destination: "/there".to_owned(),
+            });
+            let mut app = app_of(&project, "");
+            app.config.env_file_exists = true;
+            let mounts = mounted.collect();
+            found(&mut app, &[Described { mounts, ..n8n }]).unwrap();
+            app.config.found
+        };
+        let told = of(&pg, &[&project.join(".env")]);
+        assert!(!told.uses(Kind::N8n) && !told.problems.contains_key(&Kind::N8n));
+        assert!(
+            told.undeployed[0].contains("/home/node/.n8n is no volume of mine-n8n-1"),
+            "{:?}",
+            told.undeployed
+        );
+        for told in [
+            of(&pg[..2], &[]),
+            of(&pg, &[&project]),
+            of(&pg, &[Path::new("/no/where")]),
+            of(&["N8N_ENCRYPTION_KEY=k"], &[]),
+        ] {
+            assert!(told.uses(Kind::N8n) && told.problems.contains_key(&Kind::N8n));
+        }
     }
 }
