@@ -57,6 +57,14 @@ impl Source<'_> {
         }
     }
 
+    /// The number of one of Redis's databases, which may be none.
+    pub(super) fn database(&self, name: &str) -> Result<Option<u32>> {
+        match self.text(name)?.is_empty() {
+            true => Ok(None),
+            false => self.number(name, 0, u32::MAX).map(Some),
+        }
+    }
+
     /// Whether a setting is set.
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.value(name).is_some()

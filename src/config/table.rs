@@ -85,6 +85,9 @@ settings! {
     queue_prefix: String = text(),
         "QUEUE_BULL_PREFIX", "bull",
         "what n8n's queue keys in Redis begin with; restore-redis --empty-queue deletes those";
+    queue_db: Option<u32> = database(),
+        "QUEUE_BULL_REDIS_DB", "",
+        "the database of Redis that n8n's queue is in, where n8n's containers do not tell; without it, all are looked at";
     compose_project: String = text(),
         "BACKUP_COMPOSE_PROJECT", "",
         "the Compose project of the stack, where it was started in another directory or more than one is in this one";

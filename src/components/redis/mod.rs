@@ -99,6 +99,13 @@ impl Component for RedisData {
         if let Some(Err(error)) = dir.map(|dir| layout::check_kept(docker, name, dir)) {
             report.warn("redis", error.to_string());
         }
+        let databases = state.as_ref().map(|state| state.databases.as_slice());
+        if let Some(why) = shared(app, databases.unwrap_or_default()) {
+            report.warn(
+                "redis",
+                format!("{name} {why}: a restore of Redis replaces the data of other programs there, too"),
+            );
+        }
         report.result("redis", state.map(|state| told(app, &state)));
     }
 }
@@ -174,7 +181,49 @@ fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
 }
 
 /// What the server says that it holds.
+/// What tells that other programs use the server of n8n's queue, too; `databases` are those that hold keys.
+fn shared(app: &App, databases: &[u32]) -> Option<String> {
+    let config = &app.config;
+    let queue_db = config.queue_db?;
+    let others = databases.iter().filter(|database| **database != queue_db);
+    let others: Vec<String> = others.map(u32::to_string).collect();
+    if !others.is_empty() {
+        return Some(format!(
+            "holds keys in database {}, and n8n's queue is in {queue_db}",
+            others.join(" ")
+        ));
+    }
+    let project = config.found.others.get(&Kind::Redis).filter(|name| !name.is_empty())?;
+    Some(format!("belongs to the Compose project {project}"))
+}
+
 fn told(app: &App, state: &server::State) -> String {
     let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());
     format!("Redis answers on port {} and holds {keys} keys", app.config.redis_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_server_that_others_use_is_told() {
+        let config = |text: &str| Config::of_text(Path::new("/p"), Path::new("/p/.env"), text.as_bytes()).unwrap();
+        let mut app = App::new(config("QUEUE_BULL_REDIS_DB=2\n"));
+        assert_eq!(shared(&app, &[2]), None);
+        let told = shared(&app, &[0, 2, 5]);
+        assert_eq!(
+            told.as_deref(),
+            Some("holds keys in database 0 5, and n8n's queue is in 2")
+        );
+        app.config.found.others.insert(Kind::Redis, "shared".to_owned());
+        assert_eq!(
+            shared(&app, &[]).as_deref(),
+            Some("belongs to the Compose project shared")
+        );
+        assert_eq!(shared(&App::new(config("")), &[0, 1]), None);
+    }
 }

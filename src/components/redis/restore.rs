@@ -298,13 +298,13 @@ impl Plan<'_> {
         ));
         let prefix = &self.app.config.queue_prefix;
         if self.options.empty_queue {
-            let deleted = server.sum(&queue_script("DELETE"), prefix)?;
+            let deleted = server.sum(&queue_script("DELETE"), &self.app.config)?;
             self.journal
                 .info(format_args!("Deleted {deleted} keys of n8n's queue ({prefix}:*)"));
             server.expect("SAVE", "OK")?;
             keys = server.count()?;
         } else {
-            let waiting = server.sum(&queue_script("COUNT"), prefix)?;
+            let waiting = server.sum(&queue_script("COUNT"), &self.app.config)?;
             if waiting > 0 {
                 self.journal.warn(format_args!(
                     "{waiting} job(s) of n8n's queue wait or were running in the snapshot: they may run again. \

@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) file: String,
     /// Keys in all databases.
     pub(super) keys: Option<u64>,
+    /// The databases that hold keys.
+    pub(super) databases: Vec<u32>,
     /// The modules that were loaded from files, each with its arguments.
     pub(super) modules: Vec<Vec<String>>,
 }
@@ -88,7 +90,7 @@ impl State {
 
     /// Reads the replies to the questions.
     fn read(replies: &[String]) -> Result<Self> {
-        let [last_save, info, keyspace, dir, name, loaded] = replies else {
+        let [last_save, info, keyspace_told, dir, name, loaded] = replies else {
             bail!("too few replies from Redis")
         };
         if last_save.parse::<u64>().is_err() {
@@ -115,7 +117,8 @@ impl State {
             progress: info.get("current_save_keys_processed").cloned(),
             dir: told.map(str::to_owned),
             file: format!("{dir}/{name}"),
-            keys: keys(keyspace),
+            keys: keys(keyspace_told),
+            databases: keyspace(keyspace_told).unwrap_or_default().into_keys().collect(),
             modules: modules(loaded),
         })
     }
@@ -419,13 +422,15 @@ impl Redis<'_> {
             .with_context(|| format!("Redis replied to INFO keyspace: {reply}"))
     }
 
-    /// Runs a script with the queue's prefix in every database that has keys, and adds up what it gives.
-    pub(super) fn sum(&self, script: &str, prefix: &str) -> Result<u64> {
+    /// Runs a script with the queue's prefix in the queue's database, or where that is not known in every one that has keys,
+    /// and adds up what it gives.
+    pub(super) fn sum(&self, script: &str, config: &Config) -> Result<u64> {
         let reply = self.ask(&["INFO keyspace"])?.concat();
         let databases = keyspace(&reply).context("Redis does not tell its databases")?;
-        let call = format!("EVAL {} 0 {}", quoted(script), quoted(prefix));
+        let call = format!("EVAL {} 0 {}", quoted(script), quoted(&config.queue_prefix));
         let mut sum = 0;
-        for database in databases.keys() {
+        let is_of_queue = |database: &&u32| config.queue_db.is_none_or(|queue_db| queue_db == **database);
+        for database in databases.keys().filter(is_of_queue) {
             let select = format!("SELECT {database}");
             let replies = self.ask(&[&select, &call])?;
             let reply = replies.last().map_or("", String::as_str);

@@ -28,6 +28,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
     }
     let unused: Vec<&str> = found.unused.iter().map(|kind| kind.name()).collect();
     let port = config.postgres_port.map(|port| port.to_string());
+    let queue_db = config.queue_db.map(|database| database.to_string());
     let sqlite = found.sqlite.clone().unwrap_or_default();
     let projects = PROJECTS.iter().filter_map(|(kind, name)| {
         let project = found.others.get(kind)?;
@@ -46,6 +47,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}sqlite.home"), sqlite.in_home),
         (format!("{PREFIX}redis"), config.redis_container.clone()),
         (format!("{PREFIX}redis.port"), config.redis_port.to_string()),
+        (format!("{PREFIX}redis.db"), queue_db.unwrap_or_default()),
         (format!("{PREFIX}volume"), config.n8n_volume.clone()),
         (format!("{PREFIX}schema"), found.schema.clone()),
         (format!("{PREFIX}prefix"), found.table_prefix.clone()),
@@ -223,6 +225,7 @@ fn fill(app: &mut App, point: &Point) {
             config.redis_port = port;
         }
     }
+    config.queue_db = config.queue_db.or_else(|| fact("redis.db")?.parse().ok());
     config.found.sqlite = fact("sqlite").map(|path| SqliteFile {
         container: config.n8n_containers.first().cloned().unwrap_or_default(),
         path,
@@ -253,6 +256,7 @@ mod tests {
                 }
             }
             for n8n in &mut all[2..] {
+                n8n.env.insert("QUEUE_BULL_REDIS_DB".to_owned(), "3".to_owned());
                 n8n.env.insert("DB_POSTGRESDB_HOST".to_owned(), "mine-db-1".to_owned());
                 n8n.env
                     .insert("QUEUE_BULL_REDIS_HOST".to_owned(), "mine-cache-1".to_owned());
@@ -271,10 +275,11 @@ mod tests {
             let recalled = |all: &[Described]| {
                 let mut app = app_of(&project, "");
                 found(&mut app, all).unwrap();
-                app.config.found
+                (app.config.found.clone(), app.config.queue_db)
             };
             remember(&app, "none");
-            let told = recalled(&all[..2]);
+            let (told, queue_db) = recalled(&all[..2]);
+            assert_eq!(queue_db, Some(3));
             assert!(told.problems.is_empty(), "{:?}", told.problems);
             assert_eq!(told.others, app.config.found.others);
             // One of the same name in yet another project is not meant, nor is it by a point that does not tell.
@@ -283,9 +288,9 @@ mod tests {
                 server.labels.insert(PROJECT.to_owned(), "third".to_owned());
                 server.labels.insert(DIRECTORY.to_owned(), "/srv/third".to_owned());
             }
-            assert_eq!(recalled(&third).problems.len(), 2);
+            assert_eq!(recalled(&third).0.problems.len(), 2);
             remember(&app, ".project");
-            assert_eq!(recalled(&all[..2]).problems.len(), 2);
+            assert_eq!(recalled(&all[..2]).0.problems.len(), 2);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! From the configuration of n8n's containers to the settings.
 
+use std::str::FromStr;
+
 use super::home::{home, home_of, mount_of};
 use super::hosts::{inner_port, is_proxy, reached};
 use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
@@ -42,11 +44,10 @@ impl Configuration<'_> {
         Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// A port, or the usual one.
-    fn port(&self, name: &str, usual: u16) -> u16 {
-        self.value(name)
-            .and_then(|port| port.trim().parse().ok())
-            .unwrap_or(usual)
+    /// A number, or the usual one.
+    fn number<T: FromStr>(&self, name: &str, usual: T) -> T {
+        let number = self.value(name).and_then(|number| number.trim().parse().ok());
+        number.unwrap_or(usual)
     }
 
     fn is(&self, name: &str, value: &str) -> bool {
@@ -204,7 +205,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
     let host = main
         .value("DB_POSTGRESDB_HOST")
         .unwrap_or_else(|| "localhost".to_owned());
-    let port = main.port("DB_POSTGRESDB_PORT", 5432);
+    let port = main.number("DB_POSTGRESDB_PORT", 5432);
     let set = config.is_set("BACKUP_POSTGRES_CONTAINER");
     let server = match set {
         true => all
@@ -346,7 +347,7 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
     let host = main
         .value("QUEUE_BULL_REDIS_HOST")
         .unwrap_or_else(|| "localhost".to_owned());
-    let port = main.port("QUEUE_BULL_REDIS_PORT", 6379);
+    let port = main.number("QUEUE_BULL_REDIS_PORT", 6379);
     let server = match set {
         true => all
             .iter()
@@ -407,6 +408,7 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
     if let Some(prefix) = main.value("QUEUE_BULL_PREFIX") {
         config.queue_prefix = prefix;
     }
+    config.queue_db = Some(main.number("QUEUE_BULL_REDIS_DB", 0));
     config.redis_tls = main.is("QUEUE_BULL_REDIS_TLS", "true");
 }
 

@@ -155,6 +155,11 @@ fn the_queue_can_be_left_out() {
     outcome.assert_log_has("restore-redis", "INFO Deleted 4 keys of n8n's queue (bull:*)");
     assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "bulletin");
     assert_eq!(sandbox.redis(&["-n", "1", "dbsize"]).trim(), "0");
+    // Another program's database has keys of the same name.
+    sandbox.set("QUEUE_BULL_REDIS_DB", "0");
+    let outcome = sandbox.run("restore-redis", &["--empty-queue", &file]);
+    outcome.assert_log_has("restore-redis", "INFO Deleted 3 keys of n8n's queue (bull:*)");
+    assert_eq!(sandbox.redis(&["-n", "1", "keys", "*"]).trim(), "bull:jobs:id");
 }
 
 /// n8n's own keys live for seconds: some have run out before the restore, some run out between the load beside the live data and
