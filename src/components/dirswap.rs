@@ -114,6 +114,8 @@ case $verb in
     done >"$work/kept" ;;
   exchange)
     rm -rf -- "$work/new"/.n8n-backup-*
+    # The archive may hold what a restore of a database had begun in a directory below.
+    find "$work/new" -name "$work" -prune -exec rm -rf -- {} +
     # What is live goes before a copy in the archive.
     mkdir "$work/dropped"
     kept "$work/new" "$work/dropped"
@@ -426,7 +428,8 @@ mod tests {
             }
             step(dir.path(), "begin", nothing);
             step_with(dir.path(), "keep", &[".n8n/db", "none"], nothing);
-            for name in [".n8n/db", ".n8n/db-shm", ".n8n/a", "b", "c"] {
+            let begun = ".n8n/.n8n-backup-restore/begun";
+            for name in [".n8n/db", ".n8n/db-shm", ".n8n/a", "b", "c", begun] {
                 write(&format!(".n8n-backup-restore/new/{name}"), "new");
             }
             let mv = format!(
@@ -445,6 +448,7 @@ mod tests {
             let found = [".n8n/db", ".n8n/db-wal", ".n8n/db-shm", ".n8n/a", "b"].map(read);
             assert_eq!(found, ["old", "old", "", wanted, wanted], "{ends}");
             assert_eq!(read("c").is_empty(), wanted == "old", "{ends}");
+            assert_eq!(read(begun), "", "{ends}");
             assert_eq!(step(dir.path(), "state", nothing), "none");
         }
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Result};
 
+use super::packer::LeftOut;
 use crate::app::App;
+use crate::components::dirswap::WORK;
 use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
 use crate::formats::tar::Part;
 use crate::process::hinted;
@@ -288,14 +290,18 @@ impl Layout {
 const BESIDE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 impl Directory {
-    /// The names under which an archive would hold a database in SQLite that is called so in the directory.
-    pub fn database_names(&self, within: &str) -> Vec<String> {
+    /// What an archive leaves out for a database in SQLite that is called so in the directory.
+    pub fn left_out(&self, within: &str) -> LeftOut {
         let below = match self.part.below.as_str() {
             "" => String::new(),
             below => format!("{below}/"),
         };
-        let names = BESIDE.iter().map(|end| format!("./{below}{within}{end}"));
-        names.collect()
+        let name = format!("./{below}{within}");
+        let dir = name.rfind('/').map_or("", |at| &name[..at]);
+        LeftOut {
+            files: BESIDE.iter().map(|end| format!("{name}{end}")).collect(),
+            work: format!("{dir}/{WORK}"),
+        }
     }
 }
 

@@ -325,13 +325,16 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     let (app, layout) = (reader.app, reader.layout);
     let mut chain = app.chain();
     let others = layout.stored();
-    let database = app.config.found.sqlite.iter();
-    let database = database.filter_map(|file| layout.database(&file.path));
-    let left_out: Vec<String> = database
-        .flat_map(|(directory, name)| directory.database_names(&name))
-        .collect();
+    let database = app.config.found.sqlite.as_ref();
+    let database = database.and_then(|file| layout.database(&file.path));
+    let left_out = database
+        .map(|(directory, name)| directory.left_out(&name))
+        .unwrap_or_default();
     let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
-    let scanner = with_key(tar::Scanner::new()).notice(BEGUN).expecting(reading.names);
+    let mut scanner = with_key(tar::Scanner::new()).notice(BEGUN).expecting(reading.names);
+    if !left_out.work.is_empty() {
+        scanner = scanner.notice(&format!("{}/begun", left_out.work));
+    }
     // Two archives become one.
     let stream: Box<dyn std::io::Read + Send> = match others.is_empty() {
         true => reading.stream,

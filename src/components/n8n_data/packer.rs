@@ -18,10 +18,12 @@ use crate::process::{hinted, Chain, ChildInput, ChildOutput, Count, Finished, In
 const PACKER: &str = "tar";
 /// The variable with the patterns of what is left out, one on each line.
 const LEFT_OUT: &str = "LEFT_OUT";
+/// The variables with the directory in which a restore of the database works, as a name and as a pattern.
+const WORK: [&str; 2] = ["WORK", "WORK_PATTERN"];
 
 /// Takes `all` or `data` and directories. Prints every name in the first, each ended by NUL, one more NUL, and a tar
-/// archive; then the same for what else is named, in the root directory. `data` leaves out at the top what is our own,
-/// unless an exchange has begun in there, because some data are then nowhere else.
+/// archive; then the same for what else is named, in the root directory. `data` leaves out at the top, and beside the
+/// database, what is our own, unless an exchange has begun in there, because some data are then nowhere else.
 ///
 /// What tar says goes to standard error sorted: what could not be read, what has changed, sockets; at last its exit status
 /// and how many there are of each. That line also proves that tar came to its end.
@@ -36,8 +38,13 @@ case $(tar --version 2>/dev/null) in *GNU*) options="$options --format=gnu" gnu=
 ours=
 for name in .n8n-backup-*; do [ ! -e "$name" ] || ours=1; done
 [ "$what" = data ] && [ ! -e .n8n-backup-restore/begun ] || ours=
+# at_work: whether a restore has unpacked a database below the directory that we are in
+at_work() { [ -n "${WORK-}" ] && [ -e "$WORK" ] && [ ! -e "$WORK/begun" ]; }
+staged=$ours
+if at_work || (cd / && at_work); then staged=1; fi
 # list DIRECTORY...: the names, without sockets
 list() {
+  if at_work; then set -- "$@" -path "$WORK_PATTERN" -prune -o; fi
   if [ "$ours" ]; then
     find "$@" -path './.n8n-backup-*' -prune -o ! -type s -print0
   else
@@ -65,6 +72,7 @@ archive() (
 '
   for name in ${LEFT_OUT-}; do set -- --exclude="$name" "$@"; done
   unset IFS
+  if at_work; then set -- --exclude="$WORK_PATTERN" "$@"; fi
   exec tar $options "$@"
 )
 pack() {
@@ -98,7 +106,7 @@ sorted() {
         [ $errors -gt 3 ] || printf 'error %s\n' "$line" ;;
     esac
   done
-  printf 'exit %s %s %s %s %s\n' "$status" "$errors" "$changed" "$sockets" "${ours:-0}"
+  printf 'exit %s %s %s %s %s\n' "$status" "$errors" "$changed" "$sockets" "${staged:-0}"
 }
 exec 3>&1
 {
@@ -166,8 +174,17 @@ pub struct Packing<'a> {
 pub enum What<'a> {
     /// Everything.
     All,
-    /// Not what is our own, nor these files, by their names in the archive.
-    Data(&'a [String]),
+    /// Not what is our own.
+    Data(&'a LeftOut),
+}
+
+/// What is left out beside what is our own at the top, by the names in the archive.
+#[derive(Default)]
+pub struct LeftOut {
+    /// Files.
+    pub files: Vec<String>,
+    /// The directory in which a restore of the database works.
+    pub work: String,
 }
 
 /// A directory that is being packed.
@@ -197,14 +214,23 @@ impl Packing<'_> {
     fn left_out(&self) -> &[String] {
         match self.what {
             What::All => &[],
-            What::Data(left_out) => left_out,
+            What::Data(left_out) => &left_out.files,
         }
     }
 
-    /// The value of [`LEFT_OUT`].
-    fn patterns(&self) -> String {
-        let patterns: Vec<String> = self.left_out().iter().map(|name| pattern(name)).collect();
-        patterns.join("\n")
+    /// The variables that tell what is left out.
+    fn variables(&self) -> [(&'static str, String); 3] {
+        let files: Vec<String> = self.left_out().iter().map(|name| pattern(name)).collect();
+        let work = match self.what {
+            What::All => "",
+            What::Data(left_out) => &left_out.work,
+        };
+        let [name, as_pattern] = WORK;
+        [
+            (LEFT_OUT, files.join("\n")),
+            (name, work.to_owned()),
+            (as_pattern, pattern(work)),
+        ]
     }
 
     /// The packer with its arguments.
@@ -242,9 +268,9 @@ pub fn pack_alone(
     packing: Packing<'_>,
     ready: impl FnOnce(),
 ) -> Result<Option<Reading>> {
-    let patterns = packing.patterns();
+    let variables = packing.variables();
     let spec = ContainerSpec {
-        env: &[(LEFT_OUT, &patterns)],
+        env: &variables.each_ref().map(|(name, value)| (*name, value.as_str())),
         ..spec
     };
     let command = docker.run_leashed(spec, &packing.argv());
@@ -289,9 +315,9 @@ fn listed(chain: &mut Chain, mut stream: ChildOutput, home: &Part) -> mpsc::Rece
 impl Packer<'_> {
     /// Begins to pack.
     pub fn pack(self, chain: &mut Chain, packing: Packing<'_>) -> Result<Reading> {
-        let patterns = packing.patterns();
+        let variables = packing.variables();
         let how = Exec {
-            env: &[(LEFT_OUT, &patterns)],
+            env: &variables.each_ref().map(|(name, value)| (*name, value.as_str())),
             ..Exec::default()
         };
         let command = self.docker.exec(self.container, how, &packing.argv());
@@ -568,40 +594,4 @@ fn script(places: &[Place]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::formats::tar::Properties;
-
-    #[test]
-    fn a_list_ends_with_an_empty_name_wherever_it_is_cut() {
-        let bytes = b"./\0./a\nb\0./c\0\0rest\0";
-        for cut in 0..bytes.len() {
-            let mut list = List::of(Part::default());
-            let first = list.take(&bytes[..cut]).map(<[u8]>::to_vec);
-            let rest = match first {
-                Some(first) => [&first[..], &bytes[cut..]].concat(),
-                None => list.take(&bytes[cut..]).unwrap().to_vec(),
-            };
-            assert_eq!(rest, b"rest\0", "{cut}");
-            assert!(list.names.contains(b"a\nb") && list.names.contains(b"c") && !list.names.contains(b"rest"));
-        }
-    }
-
-    #[test]
-    fn names_in_a_script_are_only_names() {
-        let place = |name: &[u8], is_link| Place {
-            name: name.to_vec(),
-            is_link,
-            properties: Properties {
-                uid: 1,
-                gid: 2,
-                mode: 0,
-                mtime: 3,
-            },
-        };
-        let text = script(&[place(b"a'$(x)\n", false), place(b"-l", true)]);
-        let wanted =
-            "touch -h -d @3 -- './a'\\''$(x)\n'\nchown -h 1:2 -- './-l'\ntouch -h -d @3 -- './-l'\necho done\n";
-        assert_eq!(String::from_utf8(text).unwrap(), wanted);
-    }
-}
+mod tests;

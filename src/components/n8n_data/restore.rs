@@ -31,6 +31,8 @@ pub struct Plan<'a> {
     layout: Layout,
     /// Every directory of it, as a helper container sees it.
     targets: Vec<String>,
+    /// Where a restore of the database works besides.
+    database_dir: Option<String>,
     /// What is exchanged, the home first, each with what the archive has of it.
     parts: Vec<(Directory, tar::Summary)>,
 }
@@ -91,6 +93,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
         }
     }
     let plan = Plan {
+        database_dir: database_dir(app, &layout),
         app,
         docker,
         journal,
@@ -101,7 +104,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
     };
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
-    if plan.all(&helper).state()? == State::None {
+    if plan.all(&helper).state()? == State::None && plan.of_database(&helper).state()? == State::None {
         plan.check_room(&helper)?;
     }
     Ok(plan)
@@ -113,6 +116,14 @@ fn writer(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Resu
     dirswap::with_labels(app, docker, Kind::N8n, |labels| {
         helper::start(app, docker, journal, image, labels, &layout.writing())
     })
+}
+
+/// Where a restore of n8n's database in SQLite works, when that is not one of the directories.
+fn database_dir(app: &App, layout: &Layout) -> Option<String> {
+    let file = app.config.found.sqlite.as_ref()?;
+    let (directory, within) = layout.database(&file.path)?;
+    let (above, _) = within.rsplit_once('/')?;
+    Some(format!("{}/{above}", directory.target))
 }
 
 /// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held; a restore
@@ -132,10 +143,13 @@ pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journa
     }
     let guard = writer(app, docker, layout, journal)?;
     let directories = layout.directories();
-    let swaps = DirSwaps::new(&guard, directories.iter().map(|directory| directory.target.as_str()));
-    if swaps.state()? == State::Staged {
-        swaps.roll_back()?;
-        journal.warn("Removed from the volume what an interrupted restore had unpacked there");
+    let targets = directories.iter().map(|directory| directory.target.as_str());
+    let beside = database_dir(app, layout);
+    for swaps in [DirSwaps::new(&guard, targets), DirSwaps::new(&guard, beside.as_deref())] {
+        if swaps.state()? == State::Staged {
+            swaps.roll_back()?;
+            journal.warn("Removed from the volume what an interrupted restore had unpacked there");
+        }
     }
     drop(database);
     Ok(())
@@ -204,6 +218,11 @@ impl Plan<'_> {
     fn all<'h>(&'h self, helper: &'h Guard) -> DirSwaps<'h> {
         let targets = self.targets.iter().map(String::as_str);
         DirSwaps::new(helper, targets)
+    }
+
+    /// The directory of the database, which moves with the one that holds it.
+    fn of_database<'h>(&'h self, helper: &'h Guard) -> DirSwaps<'h> {
+        DirSwaps::new(helper, self.database_dir.as_deref())
     }
 
     /// What is exchanged now.
@@ -381,7 +400,7 @@ impl RestorePlan for Plan<'_> {
         let exchange = self.swaps(&helper);
         {
             let _lock = self.app.hold(Kind::N8n, self.journal)?;
-            if self.recover(&self.all(&helper))? {
+            if self.recover(&self.all(&helper))? | self.recover(&self.of_database(&helper))? {
                 self.check_room(&helper)?;
             }
         }

@@ -55,7 +55,7 @@ pub struct Scanner {
     global: Extended,
     wanted: Vec<Vec<u8>>,
     max: usize,
-    notable: Option<Vec<u8>>,
+    notable: Vec<Vec<u8>>,
     summary: Summary,
     all_dot_slash: bool,
     listing: Option<Listing>,
@@ -91,7 +91,7 @@ impl Scanner {
             global: Extended::default(),
             wanted: Vec::new(),
             max: 0,
-            notable: None,
+            notable: Vec::new(),
             summary: Summary::default(),
             all_dot_slash: true,
             listing: None,
@@ -120,10 +120,10 @@ impl Scanner {
         self
     }
 
-    /// Asks whether there is a member `name`. A `./` before the name makes no difference.
+    /// Asks whether there is a member `name`, or another one that was asked for so. A `./` before the name makes no difference.
     #[must_use]
     pub fn notice(mut self, name: &str) -> Self {
-        self.notable = Some(canonical(name.as_bytes()).into_owned());
+        self.notable.push(canonical(name.as_bytes()).into_owned());
         self
     }
 
@@ -365,7 +365,7 @@ impl Scanner {
             };
             self.summary.files += 1;
             self.summary.bytes = bytes;
-            self.summary.noticed |= self.notable.as_deref() == Some(&short[..]);
+            self.summary.noticed |= self.notable.iter().any(|name| **name == short[..]);
             if self.wanted.contains(&short) {
                 self.summary.captured = None;
                 if sparse.is_none() && stored <= self.max as u64 {
