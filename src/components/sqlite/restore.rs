@@ -32,13 +32,6 @@ if [ -e "$1" ]; then owner=$(stat -c %u:%g "$1") mode=$(stat -c %a "$1"); fi
 chown "$owner" "$2"
 chmod "$mode" "$2""#;
 
-/// Takes the database that was replaced, and how it is to be called.
-const KEEP: &str = r#"set -eu
-[ ! -e "$2" ]
-for end in '' -wal -shm -journal; do
-  [ ! -e "$1$end" ] || mv -- "$1$end" "$2$end"
-done"#;
-
 /// A database that has been verified, and the place that it is for.
 pub struct Plan<'a> {
     app: &'a App,
@@ -110,12 +103,15 @@ impl RestorePlan for Plan<'_> {
         if self.recover(&swap)? {
             self.check_room(&helper)?;
         }
-        let staged = self.stage(&helper, &swap).and_then(|()| self.check_alone(around));
-        if let Err(error) = staged {
-            // What cannot be removed now is removed by the next restore.
-            let _ = self.put_back(helper);
-            return Err(error.context("SQLite restore failed"));
-        }
+        let staged = self.stage(&helper, &swap);
+        let kept = match staged.and_then(|kept| self.check_alone(around).map(|()| kept)) {
+            Ok(kept) => kept,
+            Err(error) => {
+                // What cannot be removed now is removed by the next restore.
+                let _ = self.put_back(helper);
+                return Err(error.context("SQLite restore failed"));
+            }
+        };
         if let Err(error) = self.node(&helper).checkpoint(&self.live()) {
             // It is kept with its log, and put back with it.
             log::trace!("the live database is moved with its log: {error:#}");
@@ -130,11 +126,15 @@ impl RestorePlan for Plan<'_> {
                     .context(LeftHalfDone::rollback_failed()),
             });
         }
-        if self.options.keep_old {
-            self.keep_old(&helper, &swap)?;
+        let done = swap.finish(&[]);
+        match kept {
+            Some(kept) => {
+                done.context("The database is restored, and the one before could not be kept")?;
+                self.journal.info(format_args!("The database before is kept as {kept}"));
+                Ok(())
+            }
+            None => done.context("The database is restored, and the one before could not be removed"),
         }
-        swap.finish(&[])
-            .context("The database is restored, and the one before could not be removed")
     }
 }
 
@@ -251,11 +251,15 @@ impl Plan<'_> {
         Ok(true)
     }
 
-    /// Unpacks the database, proves it, and compares it with what the recovery point says.
-    fn stage(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<()> {
+    /// Unpacks the database, proves it, and compares it with what the recovery point says. Gives how the live one will be kept.
+    fn stage(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<Option<String>> {
         self.journal.info("Unpacking the database beside the live one...");
         let names = BESIDE.map(|end| format!("{}{end}", self.name));
         let owner = swap.begin(&names.each_ref().map(String::as_str))?;
+        let kept = match self.options.keep_old {
+            true => Some(self.keep_old(helper, swap)?),
+            false => None,
+        };
         let new = format!("{}/{}", swap.new_dir(), self.name);
         let node = self.node(helper);
         node.copy_in(self.file, &new)?;
@@ -283,16 +287,15 @@ impl Plan<'_> {
                 "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
             ));
         }
-        self.sh(helper, OWN, &[&self.live(), &new, &owner])
+        self.sh(helper, OWN, &[&self.live(), &new, &owner])?;
+        Ok(kept)
     }
 
-    /// Keeps the database that was replaced under another name.
-    fn keep_old(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<()> {
-        let name = |stamp| format!("{}/n8n_old_{stamp}.sqlite", self.dir);
-        let kept = name(Stamp::now().free(|stamp| self.sh(helper, r#"[ -e "$1" ]"#, &[&name(stamp)]).is_ok()));
-        self.sh(helper, KEEP, &[&format!("{}/{}", swap.old_dir(), self.name), &kept])
-            .context("The database is restored, and the one before could not be kept")?;
-        self.journal.info(format_args!("The database before is kept as {kept}"));
-        Ok(())
+    /// Has the database that is replaced kept under another name, which it gives.
+    fn keep_old(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<String> {
+        let path = |stamp| format!("{}/n8n_old_{stamp}.sqlite", self.dir);
+        let stamp = Stamp::now().free(|stamp| self.sh(helper, r#"[ -e "$1" ]"#, &[&path(stamp)]).is_ok());
+        swap.keep_old_as(&format!("n8n_old_{stamp}.sqlite"))?;
+        Ok(path(stamp))
     }
 }

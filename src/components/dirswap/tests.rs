@@ -1,0 +1,164 @@
+use super::*;
+use crate::testing::TempDir;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs a step as the helper container does, with `tools` first on the PATH.
+fn step(dir: &Path, verb: &str, tools: &Path) -> String {
+    step_with(dir, verb, &[], tools)
+}
+
+fn step_with(dir: &Path, verb: &str, names: &[&str], tools: &Path) -> String {
+    let path = std::env::var("PATH").unwrap();
+    // A file, since what is killed leaves the program that says it is alive for a second more, with a pipe held open.
+    let aside = TempDir::new();
+    let output = aside.path().join("said");
+    Command::new("sh")
+        .args(["-c", SCRIPT, "sh"])
+        .arg(dir)
+        .arg(verb)
+        .args(names)
+        .env("PATH", format!("{}:{path}", tools.display()))
+        .stdout(fs::File::create(&output).unwrap())
+        .status()
+        .unwrap();
+    fs::read_to_string(&output).unwrap().trim().to_owned()
+}
+
+/// A directory whose two files were exchanged for new ones.
+fn exchanged() -> TempDir {
+    let dir = TempDir::new();
+    let write = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+    write("a", "old");
+    write("b", "old");
+    step(dir.path(), "begin", Path::new("/nonexistent"));
+    write(".n8n-backup-restore/new/a", "new");
+    write(".n8n-backup-restore/new/b", "new");
+    step(dir.path(), "exchange", Path::new("/nonexistent"));
+    assert_eq!(step(dir.path(), "state", Path::new("/nonexistent")), "exchanged");
+    dir
+}
+
+/// Has a step end at the `rm` that this stands in for, and the next run set right what is left. Gives what the files hold.
+fn cut_short(verb: &str, rm: &str) -> Vec<String> {
+    let (dir, tools) = (exchanged(), TempDir::new());
+    let file = tools.path().join("rm");
+    fs::write(&file, format!("#!/bin/sh\nPATH=${{PATH#*:}}\n{rm}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    step(dir.path(), verb, tools.path());
+    let nothing = Path::new("/nonexistent");
+    match step(dir.path(), "state", nothing).as_str() {
+        "exchanged" => step(dir.path(), "finish", nothing),
+        _ => step(dir.path(), "back", nothing),
+    };
+    assert_eq!(step(dir.path(), "state", nothing), "none");
+    let read = |name| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    vec![read("a"), read("b")]
+}
+
+#[test]
+fn a_step_that_is_cut_short_is_not_taken_for_another() {
+    // Our directory goes entry by entry, and the marks need not go last.
+    let part = "case $1 in -rf) rm -f .n8n-backup-restore/moved; kill -KILL $PPID ;; *) rm \"$@\" ;; esac";
+    assert_eq!(cut_short("finish", part), ["new", "new"]);
+    let first = "rm \"$@\"; kill -KILL $PPID";
+    assert_eq!(cut_short("back", first), ["old", "old"]);
+}
+
+#[test]
+fn directories_that_belong_together_are_all_old_or_all_new() {
+    use State::{Broken, Exchanged, None, Staged};
+    for (states, wanted) in [
+        ([None, None], None),
+        ([Staged, None], Staged),
+        ([Staged, Staged], Staged),
+        ([Broken, Staged], Broken),
+        ([Exchanged, Staged], Broken),
+        ([Exchanged, Broken], Broken),
+        ([Exchanged, Exchanged], Exchanged),
+        // Finishing, and on the way back.
+        ([None, Exchanged], Exchanged),
+        ([Exchanged, None], Broken),
+        ([Broken, None], Broken),
+    ] {
+        assert_eq!(combined(&states), wanted, "{states:?}");
+    }
+}
+
+#[test]
+fn a_database_stays_whatever_becomes_of_the_exchange() {
+    let nothing = Path::new("/nonexistent");
+    // Where a step ends: at its first moves, at the last ones, not at all.
+    for (ends, wanted) in [(1, "old"), (3, "old"), (5, "old"), (7, "old"), (100, "new")] {
+        let (dir, tools) = (TempDir::new(), TempDir::new());
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for name in [".n8n/db", ".n8n/db-wal", ".n8n/a", "b"] {
+            write(name, "old");
+        }
+        step(dir.path(), "begin", nothing);
+        step_with(dir.path(), "keep", &[".n8n/db", "none"], nothing);
+        let begun = ".n8n/.n8n-backup-restore/begun";
+        for name in [".n8n/db", ".n8n/db-shm", ".n8n/a", "b", "c", begun] {
+            write(&format!(".n8n-backup-restore/new/{name}"), "new");
+        }
+        let mv = format!(
+            "#!/bin/sh\nPATH=${{PATH#*:}}\necho >>{0}/count\n[ $(wc -l <{0}/count) -le {ends} ] || exec kill -KILL $PPID\nexec mv \"$@\"\n",
+            tools.path().display()
+        );
+        let file = tools.path().join("mv");
+        fs::write(&file, mv).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        step(dir.path(), "exchange", tools.path());
+        match step(dir.path(), "state", nothing).as_str() {
+            "exchanged" => step(dir.path(), "finish", nothing),
+            _ => step(dir.path(), "back", nothing),
+        };
+        let read = |name| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let found = [".n8n/db", ".n8n/db-wal", ".n8n/db-shm", ".n8n/a", "b"].map(read);
+        assert_eq!(found, ["old", "old", "", wanted, wanted], "{ends}");
+        assert_eq!(read("c").is_empty(), wanted == "old", "{ends}");
+        assert_eq!(read(begun), "", "{ends}");
+        assert_eq!(step(dir.path(), "state", nothing), "none");
+    }
+}
+
+#[test]
+fn a_database_that_is_to_be_kept_is_kept_by_the_run_that_finishes() {
+    let nothing = Path::new("/nonexistent");
+    for cut_short in [false, true] {
+        let (dir, tools) = (TempDir::new(), TempDir::new());
+        let write = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+        write("db", "old");
+        write("db-wal", "old");
+        step_with(dir.path(), "begin", &["db", "db-wal", "db-shm"], nothing);
+        step_with(dir.path(), "old_as", &["kept db"], nothing);
+        write(".n8n-backup-restore/new/db", "new");
+        step(dir.path(), "exchange", nothing);
+        if cut_short {
+            let file = tools.path().join("mv");
+            fs::write(&file, "#!/bin/sh\nPATH=${PATH#*:}\nmv \"$@\"\nkill -KILL $PPID\n").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            step(dir.path(), "finish", tools.path());
+        }
+        assert_eq!(step(dir.path(), "state", nothing), "exchanged");
+        step(dir.path(), "finish", nothing);
+        let read = |name| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let found = ["db", "db-wal", "kept db", "kept db-wal"].map(read);
+        assert_eq!(found, ["new", "", "old", "old"], "{cut_short}");
+        assert_eq!(step(dir.path(), "state", nothing), "none");
+    }
+}
+
+#[test]
+fn what_is_no_directory_holds_no_exchange() {
+    let dir = TempDir::new();
+    let file = dir.path().join("redis.conf");
+    fs::write(&file, "").unwrap();
+    assert_eq!(step(&file, "state", dir.path()), "none");
+}
