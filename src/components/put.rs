@@ -14,6 +14,8 @@ pub enum How {
     InsertMissing,
     /// Those whose key is there are set to the values given; the others are left out.
     Update,
+    /// All are set to the values given: one whose key is not there is an error.
+    Replace,
 }
 
 /// Rows for a table.
@@ -28,6 +30,9 @@ pub struct Put {
 
 /// A column that must not be true of the row with an ID: the table, the column, the ID.
 pub type Unless<'a> = (&'a TableName, &'a str, &'a str);
+
+/// What a row is said to be that is to be replaced and is not there.
+pub(super) const GONE: &str = "the row that is replaced is not there any more";
 
 /// Refuses rows with columns that the live database lacks.
 pub(super) fn lacking(columns: &[String]) -> Result<()> {

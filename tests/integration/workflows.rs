@@ -549,6 +549,22 @@ fn a_credential_comes_back_where_its_key_is() {
     outcome.assert_never_says("FSoGtTx4c4UFzXbw:");
     assert_eq!(sandbox.psql(all), before);
     assert_eq!(names(&sandbox.path("backups/credentials")).len(), 1);
+    // What is changed during the question would be lost: what is saved is what was read before.
+    let psql = format!(
+        "\"$real\" exec {} psql -qU n8n n8n -c \"UPDATE credentials_entity SET name = 'Edited' WHERE id = '{rotated}'\"",
+        sandbox.container("postgres")
+    );
+    let count = sandbox.aside("reads");
+    let edit = format!(
+        "case \" $* \" in *' pg_dump '*) echo >>{0}; [ $(wc -l <{0}) != 2 ] || {psql} ;; esac",
+        count.display()
+    );
+    let args = ["credentials", "restore", rotated, "--from", path(&file)];
+    let call = sandbox.binary().args(&args);
+    let outcome = call.path_first(sandbox.stand_in_docker(&edit)).run();
+    outcome.assert_error("It has changed in n8n meanwhile, so nothing was done");
+    let name = format!("SELECT name FROM credentials_entity WHERE id = '{rotated}'");
+    assert_eq!(sandbox.psql(&name).trim(), "Edited");
     // Without the key in the database, the credential would be of no use.
     sandbox.psql("DELETE FROM deployment_key WHERE id = 'FSoGtTx4c4UFzXbw'");
     restore(rotated, &[]).assert_error("The live n8n does not have the key that the credential is encrypted under");

@@ -9,7 +9,7 @@ use crate::cli::{Call, Flag, Row};
 use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
 use crate::commands::workflows::restore::{put, shares, FROM, PROJECT};
-use crate::commands::workflows::source::{dump_of, read, read_live, similar};
+use crate::commands::workflows::source::{check_unchanged, dump_of, read, read_live, similar};
 use crate::commands::{Command, Run};
 use crate::components::{put_rows, How, YES};
 use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
@@ -96,10 +96,12 @@ fn run(app: &App, call: &Call) -> Result<()> {
     if !goes_on(JOURNAL, call.has(&YES)) {
         return Ok(());
     }
+    let (current, now) = read_live(app, All::default())?;
+    check_unchanged(replaced, current.0.get(&id))?;
     if let Some(replaced) = replaced {
         save(app, replaced).context("What is there now cannot be saved, so it is not replaced")?;
     }
-    let how = if replaced.is_some() { How::Update } else { How::Insert };
+    let how = if replaced.is_some() { How::Replace } else { How::Insert };
     let mut puts = vec![put(&now, Table::Credential, how, &[credential], &[])];
     if !shares.is_empty() {
         let shares: Vec<&Record> = shares.iter().collect();

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::source::{dump_of, read, read_live, similar};
+use super::source::{check_unchanged, dump_of, read, read_live, similar};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::commands::restore::goes_on;
@@ -163,6 +163,8 @@ fn run(app: &App, call: &Call) -> Result<()> {
         return Ok(());
     }
     if let Some(replaced) = &replaced {
+        let (current, _) = read_live(app, One::of(&id))?;
+        check_unchanged(Some(replaced), current.workflow.as_ref())?;
         save(app, replaced, &live.versions, &now)?;
     }
     let activate = call.has(&ACTIVATE);
@@ -337,7 +339,7 @@ impl Restored {
             // It stays where it is.
             true => vec![put(
                 Table::Workflow,
-                How::Update,
+                How::Replace,
                 &[&self.workflow],
                 &["parentFolderId"],
             )],
@@ -373,7 +375,7 @@ impl Restored {
             let mut active = self.workflow.only(&["id", "active", "activeVersionId"]);
             active.set("active", Some("t".to_owned()));
             active.set("activeVersionId", self.workflow.get("versionId").map(str::to_owned));
-            puts.push(put(Table::Workflow, How::Update, &[&active], &[]));
+            puts.push(put(Table::Workflow, How::Replace, &[&active], &[]));
         }
         puts.retain(|put| !put.rows.is_empty());
         puts

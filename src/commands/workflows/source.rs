@@ -9,7 +9,8 @@ use anyhow::{bail, ensure, Context as _, Result};
 use crate::app::App;
 use crate::cli::suggestion;
 use crate::components::{read_backup, read_tables};
-use crate::formats::n8n::{Directory, Reader, Table, Visitor};
+use crate::formats::n8n::{Directory, Reader, Record, Table, Visitor};
+use crate::process::hinted;
 use crate::store::lock::InUse;
 use crate::store::manifest::Point;
 use crate::store::{inventory, is_there, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
@@ -107,6 +108,25 @@ pub fn read_live<V: Visitor>(app: &App, visitor: V) -> Result<(V, Directory)> {
     read_tables(app, &names, Reader::rows(visitor))
         .and_then(Reader::finish)
         .context("Cannot read the workflows of the live database")
+}
+
+/// Refuses to go on where a row is not as it was read: a question may have waited for its answer in between, and what is saved
+/// first is what was read. What n8n itself notes in a workflow that runs makes no difference.
+pub fn check_unchanged(before: Option<&Record>, now: Option<&Record>) -> Result<()> {
+    let values = |row: &Record| -> Vec<(String, Option<String>)> {
+        let fields = row.fields().filter(|(column, _)| column.name != "staticData");
+        fields
+            .map(|(column, field)| (column.name.clone(), field.map(str::to_owned)))
+            .collect()
+    };
+    ensure!(
+        before.map(values) == now.map(values),
+        hinted(
+            "It has changed in n8n meanwhile, so nothing was done",
+            "run the same command again"
+        )
+    );
+    Ok(())
 }
 
 /// What may have been meant by an ID: those with a similar ID, or with it in their name.

@@ -7,7 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{sql, Psql};
 use crate::app::App;
-use crate::components::put::{lacking as refuse_lacking, How, Put, Unless};
+use crate::components::put::{lacking as refuse_lacking, How, Put, Unless, GONE};
 use crate::formats::pg_dump::TableName;
 
 /// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row
@@ -152,7 +152,7 @@ fn statement(put: &Put, own: &[Column], at: usize) -> Result<String> {
     Ok(match put.how {
         How::Insert => format!("{insert};\n"),
         How::InsertMissing => format!("{insert} ON CONFLICT DO NOTHING;\n"),
-        How::Update => {
+        How::Update | How::Replace => {
             let pairs = |is_key: bool, own: &str, between: &str| {
                 let chosen = values.iter().filter(|value| value.2 == is_key);
                 let pairs = chosen.map(|(name, value, _)| format!("{own}{name} = {value}"));
@@ -160,7 +160,16 @@ fn statement(put: &Put, own: &[Column], at: usize) -> Result<String> {
             };
             let (set, key) = (pairs(false, "", ", "), pairs(true, "t.", " AND "));
             ensure!(!key.is_empty(), "table {table} has no primary key in the backup");
-            format!("UPDATE {table} t SET {set} FROM pg_temp.put_{at} s WHERE {key};\n")
+            let update = format!("UPDATE {table} t SET {set} FROM pg_temp.put_{at} s WHERE {key};\n");
+            if put.how == How::Update {
+                return Ok(update);
+            }
+            ensure!(!update.contains("$put$"), "{table} has a column with an unusual name");
+            format!(
+                "DO $put$ DECLARE n bigint; BEGIN {update}GET DIAGNOSTICS n = ROW_COUNT;\n\
+                 IF n <> {} THEN RAISE EXCEPTION '{GONE}'; END IF; END $put$;\n",
+                put.rows.len()
+            )
         }
     })
 }
@@ -199,7 +208,7 @@ mod tests {
             table.clone(),
             vec![column("id", "bpchar", true), column("n m", "json", false)],
         )]);
-        let puts = [How::Insert, How::InsertMissing, How::Update].map(put);
+        let puts = [How::Insert, How::InsertMissing, How::Update, How::Replace].map(put);
         let text = script(&puts, &known, None).unwrap();
         assert!(
             text.contains("COPY pg_temp.put_0 FROM stdin;\n1\\\\.\\n\\t\\r'\t\\N\n\\.\n"),
@@ -214,6 +223,11 @@ mod tests {
         let update =
             "UPDATE \"a\"\"b\".\"t\" t SET \"n m\" = s.c1::json FROM pg_temp.put_2 s WHERE t.\"id\" = s.c0::bpchar;\n";
         assert!(text.contains(update), "{text}");
+        let replace = format!(
+            "DO $put$ DECLARE n bigint; BEGIN {}GET DIAGNOSTICS n = ROW_COUNT;\nIF n <> 1 THEN",
+            update.replace("put_2", "put_3")
+        );
+        assert!(text.contains(&replace), "{text}");
         assert!(text.ends_with("COMMIT;\n\\echo committed\n"));
     }
 }

@@ -346,7 +346,7 @@ const verbs = {
 
   // Puts the rows on standard input into tables, all of them or none, and deletes nothing.
   async put(file, wait) {
-    const { puts, unless } = JSON.parse(fs.readFileSync(0, 'utf8'));
+    const { puts, unless, gone } = JSON.parse(fs.readFileSync(0, 'utf8'));
     const db = await open(file, false, wait);
     await db.run('PRAGMA foreign_keys = ON');
     await db.run('BEGIN IMMEDIATE');
@@ -367,14 +367,18 @@ const verbs = {
       const isKey = ({ pk }) => pk > 0;
       const pairs = (chosen) => chosen.map(({ name }) => `${named(name)} = ?`);
       const [key, others] = [own.filter(isKey), own.filter((column) => !isKey(column))];
-      if (how === 'update' && !key.length) throw new Error(`table ${table} has no primary key in the backup`);
+      const isUpdate = how === 'update' || how === 'replace';
+      if (isUpdate && !key.length) throw new Error(`table ${table} has no primary key in the backup`);
       const sql =
-        how === 'update'
+        isUpdate
           ? `UPDATE ${named(table)} SET ${pairs(others).join(', ')} WHERE ${pairs(key).join(' AND ')}`
           : `INSERT INTO ${named(table)} (${names.join(', ')}) VALUES (${names.map(() => '?').join(', ')})` +
             (how === 'missing' ? ' ON CONFLICT DO NOTHING' : '');
-      const order = how === 'update' ? [...others, ...key] : own;
-      for (const row of rows) await db.all(sql, order.map((column) => valueOf(column, row[own.indexOf(column)])));
+      const order = isUpdate ? [...others, ...key] : own;
+      for (const row of rows) {
+        await db.all(sql, order.map((column) => valueOf(column, row[own.indexOf(column)])));
+        if (how === 'replace' && Number(await db.value('SELECT changes()')) !== 1) throw new Error(gone);
+      }
     }
     await db.run('COMMIT');
     await db.close();

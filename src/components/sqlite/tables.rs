@@ -8,7 +8,7 @@ use super::node::Node;
 use super::{database, Reader, SETTING};
 use crate::app::App;
 use crate::components::n8n_image;
-use crate::components::put::{lacking, How, Put, Unless};
+use crate::components::put::{lacking, How, Put, Unless, GONE};
 use crate::engine::{ContainerSpec, Data, Label, DATA_MOUNT};
 use crate::formats::json::Json;
 use crate::process::{hinted, Observer};
@@ -76,6 +76,7 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
             How::Insert => "insert",
             How::InsertMissing => "missing",
             How::Update => "update",
+            How::Replace => "replace",
         };
         Json::object([
             ("table", Json::text(&put.table.name)),
@@ -91,6 +92,10 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
             ("id", Json::text(id)),
         ])
     });
-    let request = Json::object([("puts", Json::List(puts.collect())), ("unless", unless)]);
+    let request = Json::object([
+        ("puts", Json::List(puts.collect())),
+        ("unless", unless),
+        ("gone", Json::text(GONE)),
+    ]);
     lacking(&node.put(&database.path, &request)?)
 }
