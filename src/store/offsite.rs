@@ -21,7 +21,7 @@ const SETS: &str = "sets";
 /// How the name of a stack's directory begins.
 const STACK: &str = "stack-";
 /// What one clock shows at the same moment in two time zones lies closer together than this.
-const ZONES: Duration = Duration::from_secs(28 * 3600);
+pub const ZONES: Duration = Duration::from_secs(28 * 3600);
 
 /// The path of a recovery point's manifest there.
 pub fn set_name(stamp: Stamp, encrypted: bool) -> String {

@@ -1,7 +1,9 @@
 //! What a recovery point remembers of the stack, for when n8n's containers are gone, or the engine is not asked.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Component, PathBuf};
+use std::time::SystemTime;
 
 use super::values::check_defaults;
 use super::{has_stack, is_n8n, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
@@ -9,7 +11,9 @@ use crate::app::App;
 use crate::config::{Composed, Found, SqliteFile};
 use crate::engine::describe::Described;
 use crate::store::identity::is_of_another;
+use crate::store::inventory::newest_first;
 use crate::store::manifest::{Point, UNUSED};
+use crate::store::offsite::ZONES;
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 
 /// The facts of a recovery point that tell of the stack begin so.
@@ -82,7 +86,7 @@ pub fn composed(point: &Point) -> Composed {
     }
 }
 
-/// The newest point of this stack, by the names alone: there may be thousands.
+/// The newest point of this stack. There may be thousands: those alone are read whose names let them be the newest one.
 fn newest(app: &App) -> Option<Point> {
     let sets = fs::read_dir(app.store.sets_dir()).ok()?;
     let names = sets
@@ -91,12 +95,19 @@ fn newest(app: &App) -> Option<Point> {
     let mut stamps: Vec<Stamp> = names
         .filter_map(|name| Stamp::parse(name.strip_suffix(SET_SUFFIX)?))
         .collect();
-    stamps.sort_unstable_by(|a, b| b.cmp(a));
+    let now = SystemTime::now();
+    stamps.sort_by_cached_key(|stamp| (stamp.time() >= now + ZONES, Reverse(*stamp)));
     let is_of_another = is_of_another(&app.store);
     let mut points = stamps
         .into_iter()
-        .filter_map(|stamp| Point::load(&app.store.set_path(stamp)).ok());
-    points.find(|point| !is_of_another(point))
+        .filter_map(|stamp| Point::load(&app.store.set_path(stamp)).ok())
+        .filter(|point| !is_of_another(point));
+    let last = points.next()?;
+    let from = last.stamp.time();
+    let near = points.take_while(|point| point.stamp.time() + ZONES > from);
+    let mut candidates: Vec<Point> = [last].into_iter().chain(near).collect();
+    newest_first(&mut candidates, now, |point| (point.time(), point.stamp));
+    candidates.into_iter().next()
 }
 
 /// The names of n8n's containers that the newest point remembers, perhaps none; `None` where there is no point.
@@ -292,5 +303,24 @@ mod tests {
             remember(&app, ".project");
             assert_eq!(recalled(&all[..2]).0.problems.len(), 2);
         }
+    }
+
+    #[test]
+    fn the_newest_point_is_told_by_its_instant_and_not_by_its_name() {
+        let dir = TempDir::new();
+        let app = app_of(dir.path(), "");
+        for (stamp, begun) in [
+            ("20260301_120000", "2026-03-01T12:00:00+00:00"),
+            // The clock was put back, or its time zone changed.
+            ("20260302_033000", "2026-03-02T01:30:00+00:00"),
+            ("20260302_023000", "2026-03-02T02:30:00+00:00"),
+            ("29990101_000000", "2999-01-01T00:00:00+00:00"),
+        ] {
+            let mut point = Point::new(Stamp::parse(stamp).unwrap());
+            point.set("begun", begun);
+            point.set("deleted", "env");
+            point.write(&app.store).unwrap();
+        }
+        assert_eq!(newest(&app).unwrap().stamp.to_string(), "20260302_023000");
     }
 }
