@@ -277,14 +277,18 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
             key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
         if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
             shown.push((marks::KEY, proof.words.clone()));
-            let archive = component(Kind::N8n)?
-                .member(point)
-                .filter(|_| parts == Parts::FULL && run.all_passed());
-            if n8n.is_none() && archive.is_some() {
+            let tried = parts == Parts::FULL && run.all_passed();
+            let archive = component(Kind::N8n)?.member(point).filter(|_| tried);
+            let lacking = match (&n8n, archive) {
+                (None, _) => Some("its image is not on this host"),
+                (_, None) => Some("the recovery point holds no home of n8n"),
+                _ => None,
+            };
+            if let Some(why) = lacking.filter(|_| tried) {
                 if rehearsal.is_some() {
                     run.unready += 1;
                 }
-                JOURNAL.warn("n8n was not started from the backup: its image is not on this host");
+                JOURNAL.warn(format_args!("n8n was not started from the backup: {why}"));
             }
             if let (Some(n8n), Some(archive)) = (n8n, archive) {
                 match n8n_proof::prove(&env, &n8n, &*database, &proof, &env.path(archive)) {
