@@ -483,7 +483,8 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
     done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
     sandbox.psql(
         "CREATE TABLE workflow_entity AS SELECT 'one' AS id; CREATE TABLE migrations (id int); \
-         CREATE TABLE credentials_entity (id text, name text, type text, data text);",
+         CREATE TABLE credentials_entity (id text, name text, type text, data text); \
+         CREATE SCHEMA billing; CREATE TABLE billing.bills (id int);",
     );
     // What is not in the backup is named.
     sandbox.write("own/Dockerfile", format!("{recipe}COPY nodes /nodes\n"));
@@ -496,6 +497,12 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
     );
     assert!(
         setup.stdout.contains("its data are not backed up: web/pages"),
+        "{setup}"
+    );
+    assert!(
+        setup
+            .stdout
+            .contains("other schemas than n8n's, which a restore replaces, too: billing (1)\n"),
         "{setup}"
     );
     let copied = run(&sandbox, "backup-all", &[]);

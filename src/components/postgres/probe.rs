@@ -59,6 +59,8 @@ pub(super) struct Probed {
     size: String,
     /// Whether n8n's tables are there.
     is_n8ns: bool,
+    /// The schemas beside n8n's own that hold tables of other programs, each with the number of these.
+    schemas: String,
     /// The other databases that it holds, with their sizes.
     others: Vec<String>,
 }
@@ -77,6 +79,15 @@ impl Probed {
                 true => report.error("postgres", &error),
                 false => report.warn("postgres", format!("database {database} does not hold n8n's tables")),
             }
+        }
+        if !self.schemas.is_empty() {
+            report.warn(
+                "postgres",
+                format!(
+                    "database {database} holds tables in other schemas than n8n's, which a restore replaces, too: {}",
+                    self.schemas
+                ),
+            );
         }
         if !self.others.is_empty() {
             report.warn(
@@ -99,12 +110,27 @@ pub(super) fn probe(app: &App, docker: &Docker) -> Result<Probed> {
         "" => String::new(),
         schema => format!(" AND schemaname = {}", sql::literal(schema)?),
     };
+    // What an extension made is the extension's.
+    let schemas = match found.schema.as_str() {
+        "" => "SELECT ''".to_owned(),
+        own => format!(
+            "SELECT coalesce(string_agg(format('%s (%s)', name, tables), ', ' ORDER BY name), '') FROM ( \
+             SELECT n.nspname AS name, count(*) AS tables FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind IN ('r', 'p') AND n.nspname <> {} AND n.nspname <> 'information_schema' \
+             AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+             WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+             GROUP BY 1) s",
+            sql::literal(own)?
+        ),
+    };
     let output = Psql::live(app, docker).run(
         &app.config.postgres_db,
         "doctor",
         format!(
             "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n\
              SELECT count(DISTINCT tablename) FROM pg_catalog.pg_tables WHERE tablename IN ({tables}){schema};\n\
+             {schemas};\n\
              SELECT datname || ' (' || pg_size_pretty(pg_database_size(oid)) || ')' FROM pg_catalog.pg_database \
              WHERE NOT datistemplate AND datname NOT IN ('postgres', current_database()) \
              AND has_database_privilege(oid, 'CONNECT') ORDER BY 1;\n"
@@ -116,6 +142,7 @@ pub(super) fn probe(app: &App, docker: &Docker) -> Result<Probed> {
         version: next(),
         size: next(),
         is_n8ns: next() == OF_N8N.len().to_string(),
+        schemas: next(),
         others: lines.collect(),
     })
 }
