@@ -486,25 +486,16 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
          CREATE TABLE credentials_entity (id text, name text, type text, data text); \
          CREATE SCHEMA billing; CREATE TABLE billing.bills (id int);",
     );
-    // What is not in the backup is named.
+    // What is not in the backup is named, and what is not n8n's.
     sandbox.write("own/Dockerfile", format!("{recipe}COPY nodes /nodes\n"));
     let setup = binary(&sandbox, &["setup"]);
-    assert!(
-        setup
-            .stdout
-            .contains("own/Dockerfile copies what is not backed up: nodes"),
-        "{setup}"
-    );
-    assert!(
-        setup.stdout.contains("its data are not backed up: web/pages"),
-        "{setup}"
-    );
-    assert!(
-        setup
-            .stdout
-            .contains("other schemas than n8n's, which a restore replaces, too: billing (1)\n"),
-        "{setup}"
-    );
+    for text in [
+        "own/Dockerfile copies what is not backed up: nodes",
+        "its data are not backed up: web/pages",
+        "other schemas than n8n's, which a restore replaces, too: billing (1)\n",
+    ] {
+        assert!(setup.stdout.contains(text), "{text}: {setup}");
+    }
     let copied = run(&sandbox, "backup-all", &[]);
     assert!(
         copied
