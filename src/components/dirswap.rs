@@ -17,9 +17,10 @@ pub const BEGUN: &str = "./.n8n-backup-restore/begun";
 
 /// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
 ///
-/// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory itself),
-/// `names`, `old_as` (how the first of them is kept), and the marks `begun`, `moved` and `back`, which tell how far the exchange has come and which way it goes. Each
-/// step may be cut short by the end of its container: what it has left must not look like something else.
+/// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory
+/// itself), `names`, `old_as` (how the first of them is kept), and the marks `begun`, `moved` and `back`, which tell
+/// how far the exchange has come and which way it goes. Each step may be cut short by the end of its container: what
+/// it has left must not look like something else.
 const SCRIPT: &str = r#"set -eu
 verb=$2
 # To remove much, or to bring it to disk, takes longer than a wait for an answer may; but not for ever.
@@ -67,8 +68,8 @@ named() {
 # given: gives what is ours in there to the owner of the directory
 given() {
   owner=$(stat -c '%u:%g' .)
-  for name in "$work" "$work/new" "$work/old" "$work/root" "$work/names" "$work/kept" "$work/dropped" "$work/old_as" "$work/begun" "$work/moved"; do
-    [ ! -e "$name" ] || chown "$owner" "$name"
+  for name in '' new old root names kept dropped old_as begun moved; do
+    [ ! -e "$work/$name" ] || chown "$owner" "$work/$name"
   done
 }
 # kept FROM TO: moves the databases that stay, with what SQLite keeps beside them
@@ -236,7 +237,7 @@ impl<'a> DirSwap<'a> {
         self.run("keep", names).map(drop)
     }
 
-    /// Has what the first name of [`DirSwap::begin`] stood for kept as `name` when the exchange is finished, by whichever run.
+    /// Has what the first name of [`DirSwap::begin`] stood for kept as `name` by whichever run finishes the exchange.
     pub fn keep_old_as(&self, name: &str) -> Result<()> {
         self.run("old_as", &[name]).map(drop)
     }

@@ -110,8 +110,8 @@ pub fn read_live<V: Visitor>(app: &App, visitor: V) -> Result<(V, Directory)> {
         .context("Cannot read the workflows of the live database")
 }
 
-/// Refuses to go on where a row is not as it was read: a question may have waited for its answer in between, and what is saved
-/// first is what was read. What n8n itself notes in a workflow that runs makes no difference.
+/// Refuses to go on where a row is not as it was read: a question may have waited for its answer in between, and what
+/// is saved first is what was read. What n8n itself notes in a workflow that runs makes no difference.
 pub fn check_unchanged(before: Option<&Record>, now: Option<&Record>) -> Result<()> {
     let values = |row: &Record| -> Vec<(String, Option<String>)> {
         let fields = row.fields().filter(|(column, _)| column.name != "staticData");

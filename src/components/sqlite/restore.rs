@@ -251,7 +251,8 @@ impl Plan<'_> {
         Ok(true)
     }
 
-    /// Unpacks the database, proves it, and compares it with what the recovery point says. Gives how the live one will be kept.
+    /// Unpacks the database, proves it, and compares it with what the recovery point says. Gives how the live one will
+    /// be kept.
     fn stage(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<Option<String>> {
         self.journal.info("Unpacking the database beside the live one...");
         let names = BESIDE.map(|end| format!("{}{end}", self.name));

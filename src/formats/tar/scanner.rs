@@ -120,7 +120,8 @@ impl Scanner {
         self
     }
 
-    /// Asks whether there is a member `name`, or another one that was asked for so. A `./` before the name makes no difference.
+    /// Asks whether there is a member `name`, or another one that was asked for so. A `./` before the name makes no
+    /// difference.
     #[must_use]
     pub fn notice(mut self, name: &str) -> Self {
         self.notable.push(canonical(name.as_bytes()).into_owned());
