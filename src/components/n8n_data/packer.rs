@@ -1,14 +1,14 @@
 //! The one packer, in both directions: `tar`, run in a helper container. GNU's and busybox's are made use of, and what
 //! either of them does not do is done here.
 
-use std::ffi::OsStr;
+mod names;
+
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::mpsc;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
+use self::names::{List, Matching};
 use crate::app::App;
 use crate::engine::{ContainerSpec, Docker, Exec};
 use crate::formats::tar::{Names, Part, Place, Scanner, Summary};
@@ -238,10 +238,7 @@ impl Packer<'_> {
         let argv: Vec<&str> = ["sh", "-c", LIST, "sh", dir].into_iter().chain(others).collect();
         let command = self.docker.exec(self.container, Exec::default(), &argv);
         let (_, stdout) = chain.stream("find", command, Input::Null)?;
-        let list = Matching {
-            wanted: names.clone(),
-            ..Matching::default()
-        };
+        let list = Matching::of(names.clone());
         let seen = chain.pump("listing", stdout, io::sink(), list);
         Ok(seen.get(&chain.finish()?)?.found)
     }
@@ -404,72 +401,6 @@ pub fn explained(error: anyhow::Error) -> anyhow::Error {
         return anyhow::Error::new(hinted("the image of the helper container has no tar", hint));
     }
     error
-}
-
-/// Names that are ended by NUL, as they come.
-struct List {
-    names: Names,
-    name: Vec<u8>,
-    home: Part,
-    holds_data: bool,
-}
-
-impl List {
-    fn of(home: Part) -> Self {
-        Self {
-            names: Names::default(),
-            name: Vec::new(),
-            home,
-            holds_data: false,
-        }
-    }
-
-    /// Takes the next bytes; gives what follows the list once that is at its end.
-    fn take<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        let mut rest = bytes;
-        while let Some(at) = rest.iter().position(|byte| *byte == 0) {
-            self.name.extend_from_slice(&rest[..at]);
-            rest = &rest[at + 1..];
-            if self.name.is_empty() {
-                return Some(rest);
-            }
-            self.names.insert(&self.name);
-            if !self.holds_data {
-                let name = self.home.relative(&self.name);
-                self.holds_data = name.is_some_and(|name| {
-                    let leads_to = |dir: &String| Path::new(dir).starts_with(OsStr::from_bytes(&name));
-                    !name.is_empty() && !self.home.emptied.iter().any(leads_to)
-                });
-            }
-            self.name.clear();
-        }
-        self.name.extend_from_slice(rest);
-        None
-    }
-}
-
-/// Finds names among those that are ended by NUL.
-#[derive(Default)]
-struct Matching {
-    wanted: Names,
-    name: Vec<u8>,
-    found: Vec<String>,
-}
-
-impl Observer for Matching {
-    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
-        for byte in chunk {
-            if *byte != 0 {
-                self.name.push(*byte);
-                continue;
-            }
-            if self.wanted.contains(&self.name) {
-                self.found.push(String::from_utf8_lossy(&self.name).into_owned());
-            }
-            self.name.clear();
-        }
-        Ok(())
-    }
 }
 
 /// The commands that set what is known of `places`.
