@@ -213,6 +213,9 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     if !restored {
         return Ok(());
     }
+    if let Some(app) = &made {
+        lost_host::start_rest(app)?;
+    }
     JOURNAL.info(RULE);
     let total: Duration = times.iter().map(|(_, took)| *took).sum();
     for (kind, took) in &times {

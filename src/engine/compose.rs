@@ -6,35 +6,113 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
+use super::dialect::absent;
 use super::Docker;
-use crate::process::{self, hinted};
+use crate::process::{self, hinted, Output};
 
 /// An image may have to come over a slow line; Compose says little meanwhile.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
+/// How Compose is called for a project. An empty name, or no files, leaves them to Compose; the paths are relative to the
+/// directory.
+#[derive(Clone, Copy, Debug)]
+pub struct ComposeProject<'a> {
+    /// Where it is called.
+    pub directory: &'a Path,
+    /// The project's name.
+    pub name: &'a str,
+    /// The compose files.
+    pub files: &'a [PathBuf],
+    /// The files of variables.
+    pub env_files: &'a [PathBuf],
+}
+
+/// What a compose file takes for there already (`external`), as the docker command for it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    /// `volume` or `network`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+}
+
+/// What must be there before a project can be created.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// The external volumes and networks that are missing.
+    pub external: Vec<External>,
+    /// The services whose networks others are in (`network_mode: service:NAME`). Compose 1 gives a container a network of its own
+    /// where that service does not run yet.
+    pub networks_of: Vec<String>,
+}
+
 impl Docker {
-    /// Has Compose create the containers, networks and volumes of the project `name` in `directory`, and start nothing. An
-    /// empty name, or no files, leaves them to Compose; the paths are relative to the directory.
-    pub fn compose_create(&self, directory: &Path, name: &str, files: &[PathBuf], env_files: &[PathBuf]) -> Result<()> {
+    /// Has Compose create the containers, networks and volumes of a project, and start nothing.
+    pub fn compose_create(&self, project: ComposeProject<'_>) -> Result<()> {
+        self.compose_up(project, &["up", "--no-start"])
+    }
+
+    /// Has Compose create these services alone, and start them.
+    pub fn compose_start(&self, project: ComposeProject<'_>, services: &[String]) -> Result<()> {
+        let services = services.iter().map(String::as_str);
+        let args: Vec<&str> = ["up", "--detach", "--no-deps"].into_iter().chain(services).collect();
+        self.compose_up(project, &args)
+    }
+
+    fn compose_up(&self, project: ComposeProject<'_>, args: &[&str]) -> Result<()> {
+        let output = self.run_compose(project, args)?;
+        if !output.success {
+            bail!("docker compose {}: {}", args.join(" "), output.stderr);
+        }
+        Ok(())
+    }
+
+    /// What a project needs before it can be created; nothing where Compose does not understand the files, which it tells of when
+    /// they are used.
+    pub fn compose_needs(&self, project: ComposeProject<'_>) -> Result<Needs> {
+        let output = self.run_compose(project, &["config"])?;
+        if !output.success {
+            return Ok(Needs::default());
+        }
+        let mut needs = needs(&output.text());
+        let mut missing = Vec::new();
+        for one in needs.external {
+            let found = self.query(&[one.kind, "inspect", "--format", "{{.Name}}", "--", &one.name])?;
+            if !found.success {
+                absent(found.stderr_lines())?;
+                missing.push(one);
+            }
+        }
+        needs.external = missing;
+        Ok(needs)
+    }
+
+    /// Creates an external volume or network, with the engine's defaults.
+    pub fn create_external(&self, external: &External) -> Result<()> {
+        let output = self.query(&[external.kind, "create", "--", &external.name])?;
+        if !output.success {
+            bail!("docker {} create {}: {}", external.kind, external.name, output.stderr);
+        }
+        Ok(())
+    }
+
+    fn run_compose(&self, project: ComposeProject<'_>, args: &[&str]) -> Result<Output> {
+        let ComposeProject { directory, name, .. } = project;
         let mut command = self.compose()?;
         if !name.is_empty() {
             command.args(["--project-name", name]);
         }
-        if !files.is_empty() {
+        if !project.files.is_empty() {
             command.arg("--project-directory").arg(directory);
         }
-        for (option, files) in [("--file", files), ("--env-file", env_files)] {
+        for (option, files) in [("--file", project.files), ("--env-file", project.env_files)] {
             for file in files {
                 command.arg(option).arg(directory.join(file));
             }
         }
-        command.args(["up", "--no-start"]).current_dir(directory);
+        command.args(args).current_dir(directory);
         let patience = self.stall.max(LONGEST_SILENCE);
-        let output = process::output("docker compose", command, None, patience)?;
-        if !output.success {
-            bail!("docker compose up --no-start: {}", output.stderr);
-        }
-        Ok(())
+        process::output("docker compose", command, None, patience)
     }
 
     /// The beginning of a command line of Compose.
@@ -49,5 +127,71 @@ impl Docker {
                 "install its plugin (docker-compose-plugin, or docker-compose of Debian)"
             )),
         }
+    }
+}
+
+/// Reads what `docker compose config` prints: YAML in a form of its own, with two blanks for each level.
+fn needs(config: &str) -> Needs {
+    let mut found = Needs::default();
+    let mut kind = None;
+    let mut entry: Option<External> = None;
+    let mut is_external = false;
+    // The end closes what stands last.
+    for line in config.lines().chain(["end:"]) {
+        let text = line.trim_start();
+        let depth = line.len() - text.len();
+        let (key, value) = text.split_once(':').unwrap_or((text, ""));
+        let value = unquoted(value);
+        if depth <= 2 {
+            found.external.extend(entry.take().filter(|_| is_external));
+            is_external = false;
+        }
+        match (depth, key) {
+            (0, "volumes") => kind = Some("volume"),
+            (0, "networks") => kind = Some("network"),
+            (0, _) => kind = None,
+            (2, _) => {
+                let name = unquoted(key).to_owned();
+                entry = kind.map(|kind| External { kind, name });
+            }
+            (4, "network_mode") => {
+                let service = value.strip_prefix("service:").map(str::to_owned);
+                found.networks_of.extend(service);
+            }
+            (4, "external") => is_external = value != "false",
+            (_, "name") => {
+                if let Some(entry) = entry.as_mut().filter(|_| depth == 4 || is_external) {
+                    value.clone_into(&mut entry.name);
+                }
+            }
+            _ => {}
+        }
+    }
+    found.networks_of.sort_unstable();
+    found.networks_of.dedup();
+    found
+}
+
+/// A scalar without its quotes.
+fn unquoted(text: &str) -> &str {
+    text.trim().trim_matches(['"', '\''])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_project_needs_is_read() {
+        let config = "name: x\nnetworks:\n  \"n\":\n    external: true\n    name: \"n\"\n  own:\n    name: x_own\n    labels:\n      \
+                      name: y\nservices:\n  a:\n    external: true\n    network_mode: service:vpn\n    volumes:\n    - v:/v:rw\nvolumes:\n  v:\n    name: other\n    \
+                      external: true\n  old:\n    external:\n      name: 'older'\n  no: {}\n  no2:\n    external: false\n  last:\n    external: \
+                      true\n";
+        let found = needs(config);
+        assert_eq!(found.networks_of, ["vpn"]);
+        let names = found.external.iter().map(|one| format!("{} {}", one.kind, one.name));
+        let wanted = ["network n", "volume other", "volume older", "volume last"];
+        assert_eq!(names.collect::<Vec<_>>(), wanted);
+        assert!(needs("").external.is_empty());
     }
 }

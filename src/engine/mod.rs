@@ -26,6 +26,7 @@ use crate::process::{self, hinted, is_executable, Output};
 
 use dialect::engine_error;
 
+pub use compose::{ComposeProject, External};
 pub use container::{Confined, ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
 pub use dialect::{lacks_image, lacks_program, tells_ended_container};
 pub use exec::Exec;

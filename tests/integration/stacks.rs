@@ -358,11 +358,42 @@ fn two_projects_of_one_directory_are_both_named() {
 #[test]
 fn a_lost_host_comes_back_from_its_deployment() {
     let sandbox = bare("shape-lost");
-    let environment = format!("{ON_POSTGRES}, N8N_ENCRYPTION_KEY={KEY}");
+    let environment = format!("{ON_POSTGRES}, N8N_ENCRYPTION_KEY={KEY}").replace("HOST=database", "HOST=vpn");
     let mounts = format!("{HOME}, './hook.js:/data/hook.js:ro'");
     sandbox.write("hook.js", "module.exports = {};\n");
-    sandbox
-        .compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", &environment, &mounts)).replace("SEED: '1', ", ""));
+    // A server in the network of another service, one that needs nothing of n8n's, and a one-shot.
+    let other = |service: &str, more: &str| {
+        format!(
+            "  {service}:\n    image: n8n-backup-test/busybox:1\n    {{labels}}\n    command: ['sleep', '1000000']\n{more}"
+        )
+    };
+    let services = [
+        format!("{POSTGRES}    network_mode: 'service:vpn'\n").replace("SEED: '1', ", ""),
+        n8n("n8n", "start", &environment, &mounts),
+        other("vpn", ""),
+        other(
+            "proxy",
+            "    restart: always\n    volumes: ['certs:/certs']\n    networks: [default, web]\n",
+        ),
+        other("once", ""),
+    ];
+    sandbox.compose_file(&services.concat());
+    // What others than Compose are to create.
+    let external = sandbox.container("external");
+    let text = fs::read_to_string(sandbox.path("docker-compose.yml")).unwrap();
+    let called = |section: &str, name: &str| format!("\n{section}:\n  {name}: {{external: true, name: {external}}}\n");
+    let text = text.replace("\nvolumes:\n", &called("volumes", "certs"));
+    sandbox.write(
+        "docker-compose.yml",
+        text.replace("\nnetworks:\n", &called("networks", "web")),
+    );
+    let create = |kind: &str| {
+        let labels = sandbox.labels();
+        let mut args = vec![kind, "create"];
+        args.extend(labels.iter().map(String::as_str));
+        sandbox.docker(&[&args[..], &[&external]].concat());
+    };
+    ["volume", "network"].into_iter().for_each(create);
     sandbox.compose(&["up", "-d"]);
     await_postgres(&sandbox);
     done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
@@ -379,6 +410,12 @@ fn a_lost_host_comes_back_from_its_deployment() {
     run(&sandbox, "backup-all", &[]).assert_success();
 
     sandbox.compose(&["down", "-v"]);
+    let remove = || {
+        for kind in ["volume", "network"] {
+            sandbox.docker(&[kind, "rm", &external]);
+        }
+    };
+    remove();
     fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();
     fs::remove_file(sandbox.path("hook.js")).unwrap();
     let refused = run(&sandbox, "restore-all", &["--yes", "latest"]);
@@ -399,13 +436,18 @@ fn a_lost_host_comes_back_from_its_deployment() {
         fs::read_to_string(sandbox.path("hook.js")).unwrap(),
         "module.exports = {};\n"
     );
-    let name = format!("{}_n8n_1", sandbox.prefix());
-    assert_eq!(
-        sandbox
-            .docker(&["inspect", "--format", "{{.State.Status}}", &name])
-            .trim(),
-        "running"
-    );
+    for (service, status) in [
+        ("n8n", "running"),
+        ("vpn", "running"),
+        ("proxy", "running"),
+        ("once", "created"),
+    ] {
+        let name = format!("{}_{service}_1", sandbox.prefix());
+        let found = sandbox.docker(&["inspect", "--format", "{{.State.Status}}", &name]);
+        assert_eq!(found.trim(), status, "{service}");
+    }
+    sandbox.compose(&["down", "-v"]);
+    remove();
 }
 
 #[test]

@@ -6,6 +6,8 @@ use super::{Surroundings, JOURNAL};
 use crate::app::App;
 use crate::components::{component, RestoreOptions};
 use crate::config::Config;
+use crate::engine::describe::Described;
+use crate::engine::{ComposeProject, External, Status};
 use crate::process::hinted;
 use crate::stack::discovery;
 use crate::store::manifest::Point;
@@ -24,14 +26,35 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         .plan_restore(app, &file, options)?
         .run(&Surroundings { app, component })?;
     let was = discovery::composed(point);
+    let project = ComposeProject {
+        directory: &app.config.project,
+        name: &app.config.found.project,
+        files: &was.files,
+        env_files: &was.env_files,
+    };
+    let needs = docker.compose_needs(project)?;
+    for external in needs.external {
+        let External { kind, name } = &external;
+        JOURNAL.info(format_args!(
+            "Creating the {kind} {name}, which the compose file takes for there already: docker {kind} create {name}"
+        ));
+        docker.create_external(&external)?;
+    }
+    // n8n itself is not started before its data are there.
+    let mut networks_of = needs.networks_of;
+    networks_of.retain(|service| !was.services.contains(service));
+    if !networks_of.is_empty() {
+        let names = networks_of.join(" ");
+        JOURNAL.info(format_args!(
+            "Starting the services whose networks others are in: {names}"
+        ));
+        docker
+            .compose_start(project, &networks_of)
+            .context("The stack could not be created")?;
+    }
     JOURNAL.info("Creating the stack: docker compose up --no-start");
     docker
-        .compose_create(
-            &app.config.project,
-            &app.config.found.project,
-            &was.files,
-            &was.env_files,
-        )
+        .compose_create(project)
         .with_context(|| images(point))
         .context("The stack could not be created")?;
     let mut app = App::new(Config::load(&app.config.project)?);
@@ -64,6 +87,32 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         )
     );
     Ok(app)
+}
+
+/// Starts what else was created and is to run, by its restart policy: a proxy, task runners. What has none may be a one-shot.
+pub(super) fn start_rest(app: &App) -> Result<()> {
+    let docker = app.docker()?;
+    let all = discovery::of_project(app, &docker)?;
+    let created = all.iter().filter(|container| container.status == Status::Created);
+    let (left, rest): (Vec<_>, Vec<_>) = created.partition(|container| container.container.restart == "no");
+    let names = |containers: &[&Described]| {
+        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+        names.join(" ")
+    };
+    if !rest.is_empty() {
+        JOURNAL.info(format_args!("Starting the rest of the stack: {}", names(&rest)));
+    }
+    let mut failed = Ok(());
+    for container in rest {
+        failed = failed.and(docker.start(&container.name));
+    }
+    if !left.is_empty() {
+        JOURNAL.warn(format_args!(
+            "Created and not started, having no restart policy: {} (docker compose up -d starts everything)",
+            names(&left)
+        ));
+    }
+    failed.context("The restore is done, and not all of the stack could be started")
 }
 
 /// The images that a point remembers.

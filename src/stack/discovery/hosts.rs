@@ -58,7 +58,15 @@ fn backend(proxy: &Described) -> Option<(String, u16)> {
 /// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
 /// several, and of those that have the host's network, where any program may listen, those that are servers of the `kind`.
 fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kind: Kind) -> Vec<(&'a Described, u16)> {
-    let found = candidates(all, from, host, port);
+    let mut found = candidates(all, from, host, port);
+    if let [(named, inner)] = found[..] {
+        // Of a container that lends its network, a server in that has the name, too.
+        let guests = all
+            .iter()
+            .filter(|other| other.id != from.id && shares_network(other, named));
+        let servers = guests.filter(|other| !is_server(named, kind) && is_server(other, kind));
+        found.extend(servers.map(|other| (other, inner)));
+    }
     let is_sure = |(other, _): &(&Described, u16)| other.network_mode != "host";
     if found.len() == 1 && found.iter().all(is_sure) {
         return found;
@@ -258,6 +266,11 @@ mod tests {
         ];
         assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), one("pg", 5432));
         assert_eq!(found(&all, "127.0.0.1", 6379, Kind::Redis), one("cache", 6379));
+        // From a network that both are in, the name of the one that lends its own leads to it, too.
+        let mut outside = all.to_vec();
+        outside[0] = container("n8n", "n8nio/n8n", "bridge", "", "");
+        assert_eq!(found(&outside, "gluetun", 5432, Kind::Postgres), one("pg", 5432));
+        assert_eq!(found(&outside, "exporter", 9187, Kind::Postgres), []);
         // What no image tells is told by the ports; else all of them are named.
         let all = [
             all[0].clone(),

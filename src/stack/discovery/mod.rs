@@ -109,6 +109,14 @@ pub fn servers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
     Ok(servers.map(|server| server.container.clone()).collect())
 }
 
+/// All containers of the Compose project that n8n's are of.
+pub fn of_project(app: &App, docker: &Docker) -> Result<Vec<Described>> {
+    let project = &app.config.found.project;
+    let mut all = docker.describe_all()?;
+    all.retain(|container| container.label(PROJECT) == project && !project.is_empty());
+    Ok(all)
+}
+
 /// As [`discover`], by what the newest recovery point remembers: for commands that ask no engine.
 pub fn recall(app: &mut App) {
     recall::recall(app, None);
