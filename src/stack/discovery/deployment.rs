@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{is_of, Stack, COMPOSE_FILES, SERVICE};
 use crate::config::Composed;
@@ -13,7 +13,33 @@ const FILES: &str = "com.docker.compose.project.config_files";
 /// The label with the files that Compose takes variables from.
 const ENV_FILES: &str = "com.docker.compose.project.environment_file";
 /// What is no part of a deployment, though a compose file may name it.
-const OURS: [&str; 4] = ["backups", "logs", "bin", "scripts"];
+const OURS: [&str; 3] = ["backups", "logs", "bin/n8n-backup"];
+/// Where containers have their configuration: a directory that is mounted there is part of the deployment.
+const CONFIGURATION: [&str; 3] = ["/docker-entrypoint-initdb.d", "/etc", "/usr/local/etc"];
+/// Each host has these of its own.
+const SYSTEM: [&str; 18] = [
+    "/etc/group",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/localtime",
+    "/etc/machine-id",
+    "/etc/passwd",
+    "/etc/resolv.conf",
+    "/etc/ssl",
+    "/etc/timezone",
+    "/bin",
+    "/dev",
+    "/lib",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/run",
+];
+/// The most files, and bytes, that a directory of configuration holds.
+const MAX_FILES: usize = 200;
+const MAX_BYTES: u64 = 2 << 20;
 /// The longest compose file that is read.
 const MAX_COMPOSE: u64 = 1 << 20;
 
@@ -60,9 +86,65 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
                 }
             }
         }
-        unread.extend(words(&text).filter_map(|word| within(project, &from.join(word))));
+        for word in words(&text) {
+            let path = from.join(word);
+            unread.extend(within(project, &path));
+            warnings.extend(outside(project, &path).filter(|warning| !warnings.contains(warning)));
+        }
     }
     found.into_iter().collect()
+}
+
+/// The warning of a file that is named and not part of the deployment, as a secret in another place of the host.
+fn outside(project: &Path, file: &Path) -> Option<String> {
+    let path = project.join(file);
+    let real = path.canonicalize().ok()?;
+    let is_of_system = |path: &Path| SYSTEM.iter().any(|dir| path.starts_with(dir));
+    let is_left = real.is_file() && below(project, file).is_none() && !is_of_system(&path) && !is_of_system(&real);
+    is_left.then(|| not_below(&file.display().to_string(), "which the deployment names"))
+}
+
+fn not_below(file: &str, what: &str) -> String {
+    format!(
+        "{file}, {what}, is not backed up with the deployment: it is no regular file below this directory; put it there, or keep \
+         a copy of it by other means"
+    )
+}
+
+/// The directories of configuration that other containers than n8n's mount, with their files.
+pub(super) fn configuration(project: &Path, containers: &[&Described], stack: &Stack<'_>) -> Vec<PathBuf> {
+    let is_n8n = |container: &Described| stack.servers.iter().any(|server| server.id == container.id);
+    let others = containers.iter().filter(|container| !is_n8n(container));
+    let mounts = others.flat_map(|container| &container.mounts);
+    mounts.filter_map(|mount| small(project, mount)).flatten().collect()
+}
+
+/// The files of a directory of the project that a container mounts as configuration, unless they are too many or too large.
+fn small(project: &Path, mount: &MountPoint) -> Option<Vec<PathBuf>> {
+    let is_configuration = CONFIGURATION
+        .iter()
+        .any(|dir| Path::new(&mount.destination).starts_with(dir));
+    if !mount.volume.is_empty() || !is_configuration {
+        return None;
+    }
+    let mut files = Vec::new();
+    let mut bytes = 0_u64;
+    let mut unread = vec![project.join(directory(project, &mount.source)?)];
+    while let Some(dir) = unread.pop() {
+        for item in fs::read_dir(dir).ok()?.flatten() {
+            let meta = item.metadata().ok()?;
+            match within(project, &item.path()) {
+                Some(file) => files.push(file),
+                None if meta.is_dir() => unread.push(item.path()),
+                None => {}
+            }
+            bytes = bytes.saturating_add(if meta.is_file() { meta.len() } else { 0 });
+            if bytes > MAX_BYTES || files.len().max(unread.len()) > MAX_FILES {
+                return None;
+            }
+        }
+    }
+    Some(files)
 }
 
 /// What Compose was called with and [`files`] leaves out, each with a warning: without it the stack cannot be deployed again.
@@ -77,13 +159,13 @@ pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String>
     let left = called
         .into_iter()
         .filter(|file| below(project, Path::new(file)).is_none());
-    left.map(|file| {
-        format!(
-            "{file}, with which Compose was called, is not backed up with the deployment: it is no regular file below this directory; \
-             put it there, or keep a copy of it by other means"
-        )
-    })
-    .collect()
+    let called = left.map(|file| not_below(file, "with which Compose was called"));
+    let mounts = containers.iter().flat_map(|container| &container.mounts);
+    let files = mounts.filter(|mount| mount.volume.is_empty());
+    let mounted: BTreeSet<String> = files
+        .filter_map(|mount| outside(project, Path::new(&mount.source)))
+        .collect();
+    called.chain(mounted).collect()
 }
 
 /// The build contexts in a compose file.
@@ -151,27 +233,42 @@ fn directory(project: &Path, source: &str) -> Option<String> {
     (!relative.as_os_str().is_empty()).then(|| relative.display().to_string())
 }
 
-/// What a container of another program keeps in volumes, and in directories of the project, as far as n8n does not see it
-/// too.
+/// What a container of another program keeps in volumes, and in directories of the project, as far as it is not in the
+/// deployment and n8n does not see it too.
 pub(super) fn uncovered(other: &Described, stack: &Stack<'_>, project: &Path) -> Option<String> {
+    let kept = mounted(other, stack, project, |_| true);
+    (!kept.is_empty()).then(|| {
+        let name = &other.name;
+        format!("{name} is not n8n's, and its data are not backed up: {kept}")
+    })
+}
+
+/// The directories of the project that a server of n8n's mounts besides its data, as far as they are not in the deployment.
+pub(super) fn beside_data(server: &Described, stack: &Stack<'_>, project: &Path) -> Option<String> {
+    let is_data = |at: &str| {
+        let data = server
+            .variable("PGDATA")
+            .is_some_and(|data| Path::new(data).starts_with(at));
+        data || at.contains("data") || ["/var/lib", "/bitnami"].iter().any(|dir| at.starts_with(dir))
+    };
+    let kept = mounted(server, stack, project, |mount| {
+        mount.volume.is_empty() && !is_data(&mount.destination)
+    });
+    (!kept.is_empty()).then(|| format!("{} mounts what is not backed up: {kept}", server.name))
+}
+
+/// The volumes, and the directories of the project, that a container mounts, as far as n8n does not see them too.
+fn mounted(other: &Described, stack: &Stack<'_>, project: &Path, chosen: impl Fn(&MountPoint) -> bool) -> String {
     let seen = |mount: &MountPoint| {
         let mut mounts = stack.servers.iter().flat_map(|server| &server.mounts);
         mounts.any(|known| known.volume == mount.volume && known.source == mount.source)
     };
-    let volumes = other.mounts.iter().filter(|mount| !seen(mount));
-    let volumes: Vec<String> = volumes
-        .filter_map(|mount| match mount.volume.as_str() {
-            "" => directory(project, &mount.source),
-            volume => Some(volume.to_owned()),
-        })
-        .collect();
-    (!volumes.is_empty()).then(|| {
-        format!(
-            "{} is not n8n's, and its data are not backed up: {}",
-            other.name,
-            volumes.join(" ")
-        )
-    })
+    let mounts = other.mounts.iter().filter(|mount| chosen(mount) && !seen(mount));
+    let names = mounts.filter_map(|mount| match mount.volume.as_str() {
+        "" => directory(project, &mount.source).filter(|_| small(project, mount).is_none()),
+        volume => Some(volume.to_owned()),
+    });
+    names.collect::<Vec<_>>().join(" ")
 }
 
 /// How Compose was called for n8n's containers, by their labels.
@@ -214,8 +311,7 @@ fn is_yaml(file: &Path) -> bool {
 /// A file of the deployment, as its path from the project directory.
 fn within(project: &Path, file: &Path) -> Option<PathBuf> {
     let relative = below(project, file)?;
-    let first = relative.components().next();
-    let is_ours = matches!(first, Some(Component::Normal(name)) if OURS.iter().any(|ours| name == *ours));
+    let is_ours = OURS.iter().any(|ours| relative.starts_with(ours));
     (!is_ours && relative != Path::new(".env")).then_some(relative)
 }
 
@@ -247,11 +343,14 @@ mod tests {
         let dir = TempDir::new();
         let project = dir.path().canonicalize().unwrap();
         let write = |name: &str, text: &str| write(&project, name, text);
-        write(
-            "docker-compose.yml",
-            "include:\n  - more/db.yaml\nservices:\n  n8n:\n    env_file: [n8n.env, \"./none.env\"]\n    # hidden.env\n    \
-             volumes:\n      - ./files:/files\n      - './hook.js:/data/hook.js:ro'\nsecrets:\n  key:\n    file: ./secrets/key\n",
-        );
+        let far = TempDir::new();
+        let far = far.path().join("key");
+        fs::write(&far, "x").unwrap();
+        let text = "include:\n  - more/db.yaml\nservices:\n  n8n:\n    env_file: [n8n.env, \"./none.env\"]\n    # hidden.env\n    \
+                    volumes:\n      - ./files:/files\n      - './hook.js:/data/hook.js:ro'\n      - \
+                    ./scripts/init.sh:/docker-entrypoint-initdb.d/init.sh\n      - ./bin/n8n-backup:/b\n      - \
+                    /etc/passwd:/x\nsecrets:\n  key:\n    file: ./secrets/key\n  far:\n    file: FAR\n";
+        write("docker-compose.yml", &text.replace("FAR", &far.display().to_string()));
         write(
             "more/db.yaml",
             "services: {db: {volumes: [\"../init.sql:/docker-entrypoint-initdb.d/init.sql\"]}}\n",
@@ -266,11 +365,14 @@ mod tests {
             "files/a",
             "backups/x",
             "other",
+            "scripts/init.sh",
+            "bin/n8n-backup",
         ] {
             write(name, "x");
         }
         std::os::unix::fs::symlink("/etc/passwd", project.join("none.env")).unwrap();
-        let found: Vec<String> = files(&project, &[], &mut Vec::new())
+        let mut warnings = Vec::new();
+        let found: Vec<String> = files(&project, &[], &mut warnings)
             .iter()
             .map(|file| file.display().to_string())
             .collect();
@@ -282,8 +384,13 @@ mod tests {
                 "init.sql",
                 "more/db.yaml",
                 "n8n.env",
+                "scripts/init.sh",
                 "secrets/key"
             ]
+        );
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with(&far.display().to_string()),
+            "{warnings:?}"
         );
         assert!(files(TempDir::new().path(), &[], &mut Vec::new()).is_empty());
     }
@@ -335,6 +442,53 @@ mod tests {
                 "web/Web.docker copies what is not backed up: *.html"
             ]
         );
+    }
+
+    #[test]
+    fn directories_of_configuration_are_found_and_others_are_told() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        for name in [
+            "init/a.sql",
+            "init/deep/b.sh",
+            "conf/big",
+            "wal/1",
+            "data/1",
+            "backups/x",
+        ] {
+            write(&project, name, "x");
+        }
+        fs::File::create(project.join("conf/big"))
+            .unwrap()
+            .set_len(MAX_BYTES + 1)
+            .unwrap();
+        let mounts = [
+            ("init", "/docker-entrypoint-initdb.d"),
+            ("conf", "/usr/local/etc/redis"),
+            ("wal", "/wal"),
+            ("data", "/var/lib/postgresql/data"),
+            ("backups", "/etc/backups"),
+        ];
+        let mounts = mounts.map(|(source, at)| {
+            let source = project.join(source).display().to_string();
+            format!(r#"{{"Type": "bind", "Source": "{source}", "Destination": "{at}"}}"#)
+        });
+        let server = described(&format!(
+            r#"{{"Id": "1", "Name": "/db", "Mounts": [{}]}}"#,
+            mounts.join(",")
+        ));
+        let n8n = described(r#"{"Id": "2", "Name": "/n8n"}"#);
+        let stack = Stack {
+            main: &n8n,
+            servers: vec![&n8n],
+        };
+        let mut found = configuration(&project, &[&n8n, &server], &stack);
+        found.sort_unstable();
+        assert_eq!(found, ["init/a.sql", "init/deep/b.sh"].map(PathBuf::from));
+        let told = "db mounts what is not backed up: conf wal";
+        assert_eq!(beside_data(&server, &stack, &project).as_deref(), Some(told));
+        let told = uncovered(&server, &stack, &project).unwrap();
+        assert!(told.ends_with(": conf wal data"), "{told}");
     }
 
     #[test]

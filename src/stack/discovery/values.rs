@@ -93,6 +93,13 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     let containers: Vec<&Described> = all.iter().filter(of_project).collect();
     found.undeployed = super::deployment::left_out(&app.config.project, &containers);
     found.deployment = super::deployment::files(&app.config.project, &containers, &mut found.undeployed);
+    found.deployment.extend(super::deployment::configuration(
+        &app.config.project,
+        &containers,
+        stack,
+    ));
+    found.deployment.sort_unstable();
+    found.deployment.dedup();
     found.compose = super::deployment::composed(&app.config.project, stack);
     found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
     if !app.config.env_file_exists && found.deployment.is_empty() {
@@ -109,16 +116,19 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
             .warnings
             .push(format!("n8n keeps binary data in {place}, which is not backed up"));
     }
-    let ours = |other: &&&Described| {
-        let config = &app.config;
-        config.n8n_containers.contains(&other.name)
-            || (other.name == config.postgres_container && found.uses(Kind::Postgres))
+    let config = &app.config;
+    let is_server = |other: &Described| {
+        (other.name == config.postgres_container && found.uses(Kind::Postgres))
             || (other.name == config.redis_container && found.uses(Kind::Redis))
     };
-    let others: Vec<String> = containers
+    let others = containers
         .iter()
-        .filter(|other| !ours(other))
-        .filter_map(|other| super::deployment::uncovered(other, stack, &app.config.project))
+        .filter(|other| !config.n8n_containers.contains(&other.name));
+    let others: Vec<String> = others
+        .filter_map(|other| match is_server(other) {
+            true => super::deployment::beside_data(other, stack, &config.project),
+            false => super::deployment::uncovered(other, stack, &config.project),
+        })
         .collect();
     found.warnings.extend(others);
     app.config.found = found;
