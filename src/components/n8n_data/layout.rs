@@ -106,11 +106,8 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         _ => explicit,
     };
     let mut databases = Databases::new(app, docker);
-    if let Some(what) = databases.what_is_in_home(&source)? {
-        bail!(hinted(
-            format_args!("n8n's home {source} cannot be replaced as a whole: {what}"),
-            "move n8n's home to a directory of its own, and mount that in n8n's containers",
-        ));
+    if let Source::Directory(_) = &source {
+        databases.check_home(&source, &source)?;
     }
     let mut layout = Layout {
         home: Place { source, at },
@@ -364,20 +361,29 @@ impl<'a> Databases<'a> {
         }))
     }
 
-    /// The same of the home. A volume is none of a directory's, unless it was made to stand for one, as one that is set may be.
-    fn what_is_in_home(&mut self, home: &Source) -> Result<Option<&'static str>> {
-        match home {
-            Source::Directory(_) => self.what_is_in(home),
-            Source::Volume(name) if self.app.config.is_set("BACKUP_N8N_VOLUME") => {
-                let directory = self.docker.volume_directory(name).unwrap_or_default();
-                match directory.is_empty() {
-                    true => Ok(None),
-                    false => self.what_is_in(&Source::Directory(directory)),
-                }
-            }
-            Source::Volume(_) => Ok(None),
+    /// Refuses a home that is not n8n's alone.
+    fn check_home(&mut self, home: &Source, stands_for: &Source) -> Result<()> {
+        match self.what_is_in(stands_for)? {
+            None => Ok(()),
+            Some(what) => bail!(hinted(
+                format_args!("n8n's home {home} cannot be replaced as a whole: {what}"),
+                "move n8n's home to a directory of its own, and mount that in n8n's containers",
+            )),
         }
     }
+}
+
+/// Refuses a home in a volume that was made to stand for a directory, as [`data_layout`] refuses a directory. Asks the
+/// engine.
+pub(super) fn check_volume(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
+    let Source::Volume(name) = &layout.home.source else {
+        return Ok(());
+    };
+    let directory = docker.volume_directory(name).unwrap_or_default();
+    if directory.is_empty() {
+        return Ok(());
+    }
+    Databases::new(app, docker).check_home(&layout.home.source, &Source::Directory(directory))
 }
 
 /// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.

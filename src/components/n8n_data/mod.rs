@@ -153,7 +153,13 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
             tried_alone: false,
             guard: None,
         };
-        let backup = archived(reader, run).map_err(packer::explained).context(FAILED);
+        let is_alone = scope.spawn(|| layout::check_volume(app, &docker, &layout));
+        let check = || {
+            is_alone
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("the home was not looked at")))
+        };
+        let backup = archived(reader, run, check).map_err(packer::explained).context(FAILED);
         (backup, versions.join().unwrap_or_default())
     });
     let mut backup = backup?;
@@ -291,7 +297,8 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 }
 
 /// Reads everything, and again where it has changed meanwhile. What changes each time is in the archive as it was read.
-fn archived(mut reader: Reader<'_>, run: &BackupRun) -> Result<Backup> {
+/// `check` is asked before the archive is published.
+fn archived(mut reader: Reader<'_>, run: &BackupRun, check: impl FnOnce() -> Result<()>) -> Result<Backup> {
     let mut attempt = 1;
     let read = loop {
         let begun = Instant::now();
@@ -305,6 +312,7 @@ fn archived(mut reader: Reader<'_>, run: &BackupRun) -> Result<Backup> {
         attempt += 1;
         JOURNAL.warning(&error.context("The volume changed while it was read, trying again"));
     };
+    check()?;
     if read.said.staged {
         restore::clear(reader.app, reader.docker, reader.layout, JOURNAL)?;
     }

@@ -1,7 +1,7 @@
 //! What doctor says of n8n's data: where it is, and who uses it.
 
 use super::helper;
-use super::layout::{data_layout, Layout, HOME};
+use super::layout::{check_volume, data_layout, Layout, HOME};
 use crate::app::App;
 use crate::engine::{Container, Docker, Exec, Mount, Source, Status};
 use crate::process;
@@ -14,6 +14,7 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
     let containers = app.n8n_containers(docker);
     let found = containers.and_then(|containers| {
         let layout = data_layout(app, docker, &containers)?;
+        check_volume(app, docker, &layout)?;
         Ok((containers, layout))
     });
     match found {

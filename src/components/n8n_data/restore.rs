@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::helper;
-use super::layout::{data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
+use super::layout::{check_volume, data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
@@ -66,6 +66,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
     }
     journal.info("Backup file integrity verified");
     helper::check_home(&docker, &layout)?;
+    check_volume(app, &docker, &layout)?;
     check_users(app, &docker, &layout)?;
     warn_of_users(app, &docker, journal, &layout);
     for place in stored.places {
