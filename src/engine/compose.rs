@@ -13,8 +13,8 @@ use crate::process::{self, hinted, Output};
 /// An image may have to come over a slow line; Compose says little meanwhile.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
-/// How Compose is called for a project. An empty name, or no files, leaves them to Compose; the paths are relative to the
-/// directory.
+/// How Compose is called for a project. An empty name, or no files, leaves them to Compose; the paths are relative to
+/// the directory.
 #[derive(Clone, Copy, Debug)]
 pub struct ComposeProject<'a> {
     /// Where it is called.
@@ -41,8 +41,8 @@ pub struct External {
 pub struct Needs {
     /// The external volumes and networks that are missing.
     pub external: Vec<External>,
-    /// The services whose networks others are in (`network_mode: service:NAME`). Compose 1 gives a container a network of its own
-    /// where that service does not run yet.
+    /// The services whose networks others are in (`network_mode: service:NAME`). Compose 1 gives a container a network
+    /// of its own where that service does not run yet.
     pub networks_of: Vec<String>,
 }
 
@@ -67,8 +67,8 @@ impl Docker {
         Ok(())
     }
 
-    /// What a project needs before it can be created; nothing where Compose does not understand the files, which it tells of when
-    /// they are used.
+    /// What a project needs before it can be created; nothing where Compose does not understand the files, which it
+    /// tells of when they are used.
     pub fn compose_needs(&self, project: ComposeProject<'_>) -> Result<Needs> {
         let output = self.run_compose(project, &["config"])?;
         if !output.success {

@@ -89,7 +89,8 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
     Ok(app)
 }
 
-/// Starts what else was created and is to run, by its restart policy: a proxy, task runners. What has none may be a one-shot.
+/// Starts what else was created and is to run, by its restart policy: a proxy, task runners. What has none may be a
+/// one-shot.
 pub(super) fn start_rest(app: &App) -> Result<()> {
     let docker = app.docker()?;
     let all = discovery::of_project(app, &docker)?;

@@ -44,9 +44,9 @@ const MAX_BYTES: u64 = 2 << 20;
 const MAX_COMPOSE: u64 = 1 << 20;
 
 /// The files, relative to the project directory: regular ones within it alone. Compose's syntax is not read: whatever a
-/// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`, `extends` or
-/// as a mount. Of a build context it is the Dockerfile, and the files that this copies. `.env` is backed up by itself.
-/// `warnings` gets what is left out of a build context.
+/// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`,
+/// `extends` or as a mount. Of a build context it is the Dockerfile, and the files that this copies. `.env` is backed
+/// up by itself. `warnings` gets what is left out of a build context.
 pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Vec<String>) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
     let mut compose: Vec<PathBuf> = COMPOSE_FILES.iter().map(PathBuf::from).collect();
@@ -119,7 +119,8 @@ pub(super) fn configuration(project: &Path, containers: &[&Described], stack: &S
     mounts.filter_map(|mount| small(project, mount)).flatten().collect()
 }
 
-/// The files of a directory of the project that a container mounts as configuration, unless they are too many or too large.
+/// The files of a directory of the project that a container mounts as configuration, unless they are too many or too
+/// large.
 fn small(project: &Path, mount: &MountPoint) -> Option<Vec<PathBuf>> {
     let is_configuration = CONFIGURATION
         .iter()
@@ -147,7 +148,8 @@ fn small(project: &Path, mount: &MountPoint) -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-/// What Compose was called with and [`files`] leaves out, each with a warning: without it the stack cannot be deployed again.
+/// What Compose was called with and [`files`] leaves out, each with a warning: without it the stack cannot be deployed
+/// again.
 pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String> {
     let labels = containers
         .iter()
@@ -243,7 +245,8 @@ pub(super) fn uncovered(other: &Described, stack: &Stack<'_>, project: &Path) ->
     })
 }
 
-/// The directories of the project that a server of n8n's mounts besides its data, as far as they are not in the deployment.
+/// The directories of the project that a server of n8n's mounts besides its data, as far as they are not in the
+/// deployment.
 pub(super) fn beside_data(server: &Described, stack: &Stack<'_>, project: &Path) -> Option<String> {
     let is_data = |at: &str| {
         let data = server

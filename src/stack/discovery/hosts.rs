@@ -56,7 +56,8 @@ fn backend(proxy: &Described) -> Option<(String, u16)> {
 }
 
 /// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
-/// several, and of those that have the host's network, where any program may listen, those that are servers of the `kind`.
+/// several, and of those that have the host's network, where any program may listen, those that are servers of the
+/// `kind`.
 fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kind: Kind) -> Vec<(&'a Described, u16)> {
     let mut found = candidates(all, from, host, port);
     if let [(named, inner)] = found[..] {
@@ -228,7 +229,8 @@ mod tests {
     use super::*;
     use crate::engine::describe::tests::described;
 
-    /// A container with a network mode, and more of what `docker inspect` says of its configuration and of the host's side.
+    /// A container with a network mode, and more of what `docker inspect` says of its configuration and of the host's
+    /// side.
     fn container(name: &str, image: &str, mode: &str, config: &str, host: &str) -> Described {
         described(&format!(
             r#"{{"Id": "id-{name}", "Name": "/{name}", "Config": {{"Image": "{image}" {config}}},
