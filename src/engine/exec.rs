@@ -75,6 +75,12 @@ impl Docker {
         self.exec_under(LEASH, container, env, argv)
     }
 
+    /// As [`Docker::exec_leashed`] of the program that a shell script leaves as its arguments; the script itself may read
+    /// lines.
+    pub fn exec_leashed_after(&self, script: &str, container: &str, argv: &[&str]) -> Command {
+        self.exec_under(&format!("{script}{LEASH}"), container, &[], argv)
+    }
+
     /// `docker run` of a program as root in a container that only shows data, is made for it and goes with it. It begins when a
     /// line comes by standard input, and is ended when that closes, as by [`Docker::exec_leashed`].
     pub fn run_leashed(&self, spec: ContainerSpec<'_>, argv: &[&str]) -> Command {

@@ -50,7 +50,7 @@ fn a_snapshot_loads_into_a_fresh_redis() {
     );
     outcome.assert_never_says(password);
     let record = fs::read_to_string(&record).unwrap();
-    assert!(record.contains("<redis-cli>"), "{record}");
+    assert!(record.contains("client=redis-cli"), "{record}");
     assert!(!record.contains(r#"p w"d"#) && !record.contains("REDIS"), "{record}");
 
     let fresh = Sandbox::new("fresh").redis().build();
@@ -238,7 +238,8 @@ fn a_save_that_fails_is_an_error_at_once() {
     for script in [
         r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@" | head -c 60; exit 0; fi"#,
         r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@"; exit 1; fi"#,
-        r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@" | tr v w; exit 0; fi"#,
+        // A byte of the snapshot, which comes after what Redis has replied.
+        r#"if [[ " $* " == *" cat "* ]]; then "$real" "$@" | sed 's/redis-ver/redis-wer/'; exit 0; fi"#,
     ] {
         let stand_in = sandbox.stand_in_docker(script);
         let outcome = sandbox.call("backup-redis").path_first(&stand_in).run();

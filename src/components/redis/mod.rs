@@ -4,8 +4,10 @@ mod drill;
 mod layout;
 mod replies;
 mod restore;
+mod save;
 mod server;
 
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
@@ -23,6 +25,7 @@ use crate::report::log::{self, Journal};
 use crate::store::{Kind, Stamp};
 use crate::stream::publish::{publish, write};
 use crate::stream::read::observe;
+use save::COPY;
 use server::Redis;
 
 /// The fact of a point with the modules of the live server: their files and arguments.
@@ -124,23 +127,32 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     let _lock = app.hold(Kind::Redis, JOURNAL)?;
     let redis = Redis::live(app, &docker);
 
-    let begun = redis
-        .begin_save_once_loaded(JOURNAL)
+    let (begun, copy) = redis
+        .begin_save_once_loaded(app, JOURNAL)
         .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
     let before = begun.before.last_save.clone();
     JOURNAL.info(format_args!("Current LASTSAVE: {before}"));
-    let saved = redis.save(begun, JOURNAL)?;
+    let (saved, at_once) = redis.save(begun, JOURNAL)?;
     JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
 
     let path = app.store.path(Kind::Redis, stamp);
     JOURNAL.info(format_args!("Copying RDB file to {}", path.display()));
     let partial = app.store.create(Kind::Redis, stamp)?;
     let (scanner, bytes, sha256) = {
-        let mut chain = app.chain();
-        let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", &saved.file]);
-        let (_, stream) = chain.stream("docker exec cat", copy, Input::Leash)?;
+        // One that began before the end of the save is not that of the save.
+        let (mut chain, leash, stream) = match copy.filter(|copy| at_once && copy.file == saved.file) {
+            Some(copy) => (copy.chain, Some(copy.leash), copy.stream),
+            None => {
+                let mut chain = app.chain();
+                let copy = docker.exec_leashed(&config.redis_container, &[], &["cat", "--", &saved.file]);
+                let (_, stream) = chain.stream(COPY, copy, Input::Leash)?;
+                (chain, None, Box::new(stream) as Box<dyn Read + Send>)
+            }
+        };
         let written = write(&app.config, &mut chain, &partial, stream, rdb::Scanner::new())?;
-        chain.finish().and_then(|finished| written.get(&finished))
+        let written = chain.finish().and_then(|finished| written.get(&finished));
+        drop(leash);
+        written
     }
     .context("Failed to copy RDB file from container")?;
     if bytes == 0 {

@@ -9,19 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::replies::{explained, fields, keys, keyspace, modules, quoted, value_of, Keys};
-use super::LISTENS_AFTER;
 use crate::app::App;
 use crate::config::{Config, Secret};
 use crate::engine::{Docker, Exec};
 use crate::formats::rdb;
-use crate::report::log::Journal;
 
-/// Commands that let a session wait a few milliseconds: for a replica more than most servers have. Where there is one, or
-/// the command is denied, they return at once, which does no harm.
-const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
-
-/// How often a save is asked for again while saves of the server's own come before it.
-const ATTEMPTS: u32 = 3;
+/// What ends each reply.
+const END: &str = "n8n-backup-end-of-reply";
 
 /// A Redis in a container.
 pub(super) struct Redis<'a> {
@@ -59,27 +53,9 @@ pub(super) struct State {
     pub(super) modules: Vec<Vec<String>>,
 }
 
-/// A save that Redis was told to begin.
-pub(super) struct Begun {
-    /// The state before.
-    pub(super) before: State,
-    /// What Redis replied.
-    pub(super) reply: String,
-    /// The replies to each of [`PAUSES`] and to [`State::QUESTIONS`] after it.
-    pub(super) after: Vec<String>,
-}
-
-impl Begun {
-    /// Whether another save came first; or may have: what is scheduled behind a rewrite cannot be told from that rewrite
-    /// before Redis 7.
-    fn is_forestalled(&self) -> bool {
-        self.reply.contains("already in progress") || (self.before.saves.is_none() && self.reply.contains("scheduled"))
-    }
-}
-
 impl State {
     /// What is asked, in one session.
-    const QUESTIONS: [&'static str; 6] = [
+    pub(super) const QUESTIONS: [&'static str; 6] = [
         "LASTSAVE",
         "INFO persistence",
         "INFO keyspace",
@@ -89,7 +65,7 @@ impl State {
     ];
 
     /// Reads the replies to the questions.
-    fn read(replies: &[String]) -> Result<Self> {
+    pub(super) fn read(replies: &[String]) -> Result<Self> {
         let [last_save, info, keyspace_told, dir, name, loaded] = replies else {
             bail!("too few replies from Redis")
         };
@@ -140,6 +116,34 @@ impl State {
     }
 }
 
+/// Takes the replies to as many commands out of what redis-cli printed.
+pub(super) fn replies(stdout: &[u8], stderr: &str, commands: usize) -> Result<Vec<String>> {
+    let text = String::from_utf8_lossy(stdout).replace('\r', "");
+    let mut replies = vec![String::new()];
+    for line in text.lines() {
+        if line == END {
+            replies.push(String::new());
+        } else if let Some(reply) = replies.last_mut() {
+            reply.push_str(line);
+            reply.push('\n');
+        }
+    }
+    // The reply to AUTH comes first, what follows the last end is nothing.
+    if replies.len() != commands + 2 {
+        // Without any end, every command was refused for the reason that the first one gives.
+        let refused = replies.len() == 1;
+        let last = replies.pop().unwrap_or_default();
+        if let Some(first) = last.lines().map(str::trim).find(|line| refused && !line.is_empty()) {
+            return Err(explained(format!("Redis replied: {first}")));
+        }
+        let output = [last.trim(), stderr.trim()].join(" ");
+        return Err(explained(format!("redis-cli did not get through: {}", output.trim())));
+    }
+    replies.remove(0);
+    replies.pop();
+    Ok(replies.into_iter().map(|reply| reply.trim_end().to_owned()).collect())
+}
+
 /// The options with which redis-cli reaches the live server. Its certificate need not be one for the name that it has in
 /// its own container.
 fn reached_at(config: &Config) -> Vec<String> {
@@ -169,21 +173,7 @@ impl<'a> Redis<'a> {
     /// Sends commands to Redis in one session of redis-cli and gives each one's reply. They and the password go by
     /// standard input, which nobody else can read.
     pub(super) fn ask(&self, commands: &[&str]) -> Result<Vec<String>> {
-        const END: &str = "n8n-backup-end-of-reply";
-        let mut script = String::new();
-        match self.login {
-            None => {}
-            Some(("", password)) => {
-                let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
-            }
-            Some((user, password)) => {
-                let _ = writeln!(script, "AUTH {} {}", quoted(user), quoted(password.reveal()));
-            }
-        }
-        let _ = writeln!(script, "ECHO {END}");
-        for command in commands {
-            let _ = writeln!(script, "{command}\nECHO {END}");
-        }
+        let script = self.script(commands);
         let how = Exec {
             interactive: true,
             ..Exec::default()
@@ -203,74 +193,30 @@ impl<'a> Redis<'a> {
                 output = other;
             }
         }
-        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-        let mut replies = vec![String::new()];
-        for line in text.lines() {
-            if line == END {
-                replies.push(String::new());
-            } else if let Some(reply) = replies.last_mut() {
-                reply.push_str(line);
-                reply.push('\n');
+        replies(&output.stdout, &output.stderr, commands.len())
+    }
+
+    /// What has redis-cli log in and run commands.
+    pub(super) fn script(&self, commands: &[&str]) -> String {
+        let mut script = String::new();
+        match self.login {
+            None => {}
+            Some(("", password)) => {
+                let _ = writeln!(script, "AUTH {}", quoted(password.reveal()));
+            }
+            Some((user, password)) => {
+                let _ = writeln!(script, "AUTH {} {}", quoted(user), quoted(password.reveal()));
             }
         }
-        // The reply to AUTH comes first, what follows the last end is nothing.
-        if replies.len() != commands.len() + 2 {
-            // Without any end, every command was refused for the reason that the first one gives.
-            let refused = replies.len() == 1;
-            let last = replies.pop().unwrap_or_default();
-            if let Some(first) = last.lines().map(str::trim).find(|line| refused && !line.is_empty()) {
-                return Err(explained(format!("Redis replied: {first}")));
-            }
-            let output = [last.trim(), output.stderr.trim()].join(" ");
-            return Err(explained(format!("redis-cli did not get through: {}", output.trim())));
+        let _ = writeln!(script, "ECHO {END}");
+        for command in commands {
+            let _ = writeln!(script, "{command}\nECHO {END}");
         }
-        replies.remove(0);
-        replies.pop();
-        Ok(replies.into_iter().map(|reply| reply.trim_end().to_owned()).collect())
+        script
     }
 
     pub(super) fn state(&self) -> Result<State> {
         State::read(&self.ask(&State::QUESTIONS)?)
-    }
-
-    /// Has Redis save, in the session that asks for its state: it sees the end of a small save too, and each session takes
-    /// the engine some time.
-    pub(super) fn begin_save(&self) -> Result<Begun> {
-        let mut commands = State::QUESTIONS.to_vec();
-        // SCHEDULE: a rewrite of the append-only file that is under way only delays ours.
-        commands.push("BGSAVE SCHEDULE");
-        for pause in PAUSES {
-            commands.push(pause);
-            commands.extend(State::QUESTIONS);
-        }
-        let mut replies = self.ask(&commands)?.into_iter();
-        let before: Vec<String> = replies.by_ref().take(State::QUESTIONS.len()).collect();
-        Ok(Begun {
-            before: State::read(&before)?,
-            reply: replies.next().unwrap_or_default(),
-            after: replies.collect(),
-        })
-    }
-
-    /// As [`Redis::begin_save`], once the server has loaded its data if it was only just started, as after a reboot of the host in
-    /// the hour of the backup.
-    pub(super) fn begin_save_once_loaded(&self, journal: Journal) -> Result<Begun> {
-        let first = self.begin_save();
-        let says = |text: &str| match &first {
-            Ok(begun) => begun.reply.starts_with(text),
-            Err(error) => format!("{error:#}").contains(text),
-        };
-        let patience = match () {
-            () if says("LOADING") => self.stall,
-            // It may listen on another port.
-            () if says("Connection refused") => self.stall.min(LISTENS_AFTER),
-            () => return first,
-        };
-        journal.info("Redis is starting, waiting for it");
-        self.loaded(patience, || {
-            self.docker.running(self.container, "BACKUP_REDIS_CONTAINER").map(drop)
-        })?;
-        self.begin_save()
     }
 
     /// Waits until the server answers and has loaded its data, for as long as `patience` when nothing moves; `alive` says when that
@@ -314,67 +260,6 @@ impl<'a> Redis<'a> {
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(500));
-        }
-    }
-
-    /// Waits for the end of a save. One that another save or rewrite has forestalled is begun anew after that.
-    pub(super) fn save(&self, mut begun: Begun, journal: Journal) -> Result<State> {
-        for _ in 0..ATTEMPTS {
-            if !begun.is_forestalled() {
-                break;
-            }
-            journal.info("Another save or rewrite is in progress, waiting for it first");
-            self.wait(|state| !state.busy)?;
-            begun = self.begin_save()?;
-        }
-        let Begun { before, reply, after } = begun;
-        journal.info("Triggering BGSAVE");
-        if !reply.starts_with("Background saving") {
-            bail!("BGSAVE failed: {reply}");
-        }
-        journal.info("Waiting for BGSAVE to complete...");
-        let is_done = |now: &State| {
-            let begun = match (before.saves, now.saves) {
-                // CONFIG RESETSTAT lets it begin anew.
-                (Some(before), Some(now)) => now != before,
-                _ => true,
-            };
-            begun && !now.busy
-        };
-        let seen = after
-            .chunks(1 + State::QUESTIONS.len())
-            .filter_map(|answers| State::read(answers.get(1..)?).ok())
-            .find(is_done);
-        let done = match seen {
-            Some(state) => state,
-            None => self.wait(is_done)?,
-        };
-        if !done.good {
-            bail!("BGSAVE failed: rdb_last_bgsave_status:err (the Redis log says why, a full disk for one)");
-        }
-        Ok(done)
-    }
-
-    /// Asks again and again until `done`; gives up when the stall limit passes without progress.
-    fn wait(&self, done: impl Fn(&State) -> bool) -> Result<State> {
-        let limit = self.stall;
-        let mut moved = Instant::now();
-        let mut progress = None;
-        let mut pause = Duration::from_millis(20);
-        loop {
-            let state = self.state()?;
-            if done(&state) {
-                return Ok(state);
-            }
-            if state.progress != progress {
-                progress.clone_from(&state.progress);
-                moved = Instant::now();
-            }
-            if moved.elapsed() >= limit {
-                return Err(anyhow!("BGSAVE timeout after {} seconds", limit.as_secs()));
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 }
@@ -439,23 +324,5 @@ impl Redis<'_> {
             sum = count.with_context(|| format!("Redis replied to the script that looks at n8n's queue: {reply}"))?;
         }
         Ok(sum)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_save_that_came_first_is_told_from_ours() {
-        let begun = |persistence: &str, reply: &str| Begun {
-            before: State::read(&["1", persistence, "", "", "", ""].map(str::to_owned)).unwrap(),
-            reply: reply.to_owned(),
-            after: Vec::new(),
-        };
-        assert!(!begun("rdb_bgsave_in_progress:0", "Background saving started").is_forestalled());
-        assert!(begun("aof_rewrite_in_progress:1", "Background saving scheduled").is_forestalled());
-        assert!(!begun("rdb_saves:3", "Background saving scheduled").is_forestalled());
-        assert!(begun("rdb_saves:3", "ERR Background save already in progress").is_forestalled());
     }
 }
