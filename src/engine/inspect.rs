@@ -273,6 +273,11 @@ impl Docker {
         self.list(name, "{{range .Args}}{{println .}}{{end}}")
     }
 
+    /// The user of a container's program, as the engine takes it (`node`, `1000:1000`); empty for root.
+    pub fn user(&self, name: &str) -> Result<String> {
+        Ok(self.list(name, "{{.Config.User}}")?.pop().unwrap_or_default())
+    }
+
     fn list(&self, name: &str, format: &str) -> Result<Vec<String>> {
         let output = self.query(&["inspect", "--type", "container", "--format", format, "--", name])?;
         if !output.success {

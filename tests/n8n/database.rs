@@ -280,21 +280,39 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
 fn a_database_with_another_name_in_another_home_is_found() {
     let environment = "N8N_USER_FOLDER=/data, DB_SQLITE_DATABASE=my data.db, DB_TYPE=sqlite";
     let sandbox = Sandbox::new("sqlite-names").containers().no_env_file().build();
-    crate::common::sqlite::write_stack(&sandbox, environment, "'./home:/data/.n8n'");
-    let home = sandbox.path("home");
-    fs::create_dir(&home).unwrap();
+    crate::common::sqlite::write_stack(&sandbox, environment, "'./data:/data'");
+    let home = sandbox.path("data/.n8n");
+    fs::create_dir_all(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(1000), Some(1000)).unwrap();
     sandbox.compose(&["up", "-d"]);
     sandbox.await_work();
     let file = "/data/.n8n/my data.db";
     let before = sandbox.dump_sqlite(file);
-    sandbox.locked("backup-sqlite", &[]).assert_success();
+    sandbox.in_n8n(&format!("chmod 640 '{file}'"));
+    sandbox.locked("backup-all", &[]).assert_success();
     let backup = sandbox.backup("sqlite");
     assert_same(&before, &sandbox.dump_backup(&backup));
     fs::write(home.join("my data.db"), "").unwrap();
     let outcome = sandbox.locked("restore-sqlite", &["--yes", &backup.to_string_lossy()]);
     outcome.assert_success();
     assert_same(&before, &sandbox.dump_sqlite(file));
+    // The engine makes a directory that is lost, as root; n8n could not write there. What no point records is given to
+    // n8n's user.
+    let unknown = sandbox.aside("unknown.sqlite.gz");
+    fs::copy(&backup, &unknown).unwrap();
+    let unknown = unknown.to_string_lossy();
+    for (name, of, owners) in [
+        ("restore-sqlite", &*unknown, "1000:1000 755\n1000:1000 644\n"),
+        ("restore-all", "latest", "1000:1000 755\n1000:1000 640\n"),
+    ] {
+        sandbox.compose(&["rm", "--force", "--stop", "n8n"]);
+        fs::remove_dir_all(sandbox.path("data")).unwrap();
+        sandbox.compose(&["up", "--no-start"]);
+        sandbox.locked(name, &["--yes", of]).assert_success();
+        assert_same(&before, &sandbox.dump_sqlite(file));
+        let stat = format!("stat -c '%u:%g %a' /data/.n8n '{file}'");
+        assert_eq!(sandbox.beside_n8n(&stat), owners, "{name}");
+    }
 }
 
 /// A mounted directory of another file system, gone when this is dropped.

@@ -214,7 +214,10 @@ const verbs = {
       await made.all('PRAGMA journal_mode = WAL');
       await made.close();
     }
-    fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify({ path: copy, journal, length: fs.statSync(copy).size })}\n`);
+    const { uid, gid, mode } = fs.statSync(file);
+    const owner = `${uid}:${gid}:${(mode & 0o777).toString(8)}`;
+    const header = { path: copy, journal, owner, length: fs.statSync(copy).size };
+    fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify(header)}\n`);
   },
 
   // Proves a copy while it is sent.

@@ -165,6 +165,7 @@ fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
     let Copying {
         mut chain,
         journal,
+        owner,
         stream,
         contents,
     } = node.copy(app.chain(), file, &name)?;
@@ -191,7 +192,7 @@ fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
         )
     );
     let entry = publish(&app.config, partial, bytes)?;
-    let facts = facts(&contents, &journal);
+    let facts = facts(&contents, &journal, &owner);
     Ok(Backup {
         workflows: contents.workflows,
         ..Backup::of(Kind::Sqlite, entry, sha256, facts)
@@ -199,10 +200,11 @@ fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
 }
 
 /// What a recovery point's manifest says of a database.
-fn facts(contents: &Contents, journal: &str) -> Vec<(String, String)> {
+fn facts(contents: &Contents, journal: &str, owner: &str) -> Vec<(String, String)> {
     let mut facts = vec![
         ("sqlite.version".to_owned(), contents.version.clone()),
         ("sqlite.journal".to_owned(), journal.to_owned()),
+        (OWNER.to_owned(), owner.to_owned()),
         ("sqlite.bytes".to_owned(), contents.length.to_string()),
         ("sqlite.tables".to_owned(), contents.tables.len().to_string()),
         ("sqlite.rows".to_owned(), contents.rows().to_string()),
@@ -216,6 +218,9 @@ fn rows(contents: &Contents) -> impl Iterator<Item = (String, String)> + '_ {
     let each = contents.tables.iter();
     each.map(|(name, rows)| (format!("{ROWS}{name}"), rows.to_string()))
 }
+
+/// The fact that tells whose the live database was, and its mode: `UID:GID:MODE`.
+const OWNER: &str = "sqlite.owner";
 
 /// The facts with the rows of each table begin so.
 const ROWS: &str = "sqlite.rows.";

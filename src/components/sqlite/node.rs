@@ -36,6 +36,8 @@ pub struct Contents {
     pub length: u64,
     /// How it keeps what was not committed: `wal`, `delete`, ...; empty where nobody asked.
     pub journal: String,
+    /// Whose the live database is, as `UID:GID:MODE`; empty where it is no copy.
+    pub owner: String,
     /// The version of SQLite that read it.
     pub version: String,
     /// The rows of each table.
@@ -51,6 +53,7 @@ impl Contents {
         Some(Self {
             length: number(json.get("length")?)?,
             journal: text("journal"),
+            owner: text("owner"),
             version: text("version"),
             tables: tables
                 .map(|(name, rows)| Some((name.clone(), number(rows)?)))
@@ -253,6 +256,7 @@ impl Node<'_> {
         Ok(Copying {
             chain,
             journal: found.journal,
+            owner: found.owner,
             stream: Whole {
                 copy,
                 left: found.length,
@@ -292,6 +296,8 @@ pub struct Copying {
     pub chain: Chain,
     /// How the database keeps what was not committed.
     pub journal: String,
+    /// Whose it is, as `UID:GID:MODE`.
+    pub owner: String,
     /// The bytes of the copy. They come to an end only where all of them were there.
     pub stream: Whole<ChildOutput>,
     /// What is in it, once it is proven.

@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{anyhow, ensure, Context as _, Result};
 
 use super::node::Node;
-use super::{database, rows, verify, ROWS, SETTING};
+use super::{database, rows, verify, OWNER, ROWS, SETTING};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::drill::check_recorded as check_rows;
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
-use crate::engine::{Container, Data, Docker, Exec, Guard, Source};
+use crate::engine::{Container, Data, Docker, Exec, Guard, Mount, Source};
 use crate::formats::sqlite::Summary;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -25,12 +25,44 @@ use crate::stream::read::check_recorded;
 /// What SQLite keeps beside a database.
 const BESIDE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
-/// Takes the live database, the new one, and the owner of their directory. Gives the new one what the live one has.
+/// Makes a directory that is missing, in an empty volume, and gives it to the owner of the one above.
+const MAKE_DIR: &str = r#"set -eu
+make() {
+  [ ! -d "$1/." ] || return 0
+  make "${1%/*}"
+  mkdir -- "$1"
+  chown "$(stat -c %u:%g "${1%/*}/.")" "$1"
+}
+make "$1""#;
+
+/// Takes the live database, the new one, what the recovery point says of owner and mode, and the user of n8n's
+/// container. Gives the new one what the live one has. Where that is lost, the engine may have made the directory,
+/// which is root's then.
 const OWN: &str = r#"set -eu
-owner=$3 mode=644
-if [ -e "$1" ]; then owner=$(stat -c %u:%g "$1") mode=$(stat -c %a "$1"); fi
-chown "$owner" "$2"
-chmod "$mode" "$2""#;
+live=$1 new=$2 recorded=$3 user=$4
+dir=${live%/*} mode=644
+case $recorded in *[!0-9:]*) recorded='' ;; esac
+of_dir=$(stat -c %u:%g "$dir/.")
+has=$(stat -c %u:%g:%a "$live" 2>/dev/null) || has=''
+case $has in
+  '') ;;
+  # A restore into such a directory has made it root's.
+  0:*) mode=${has##*:} has='' ;;
+esac
+: "${has:=$recorded}"
+if [ -z "$has" ]; then
+  case $user in
+    *:*) ;;
+    *) user=${user:-0}:$(id -g "${user:-0}" 2>/dev/null || echo 0) ;;
+  esac
+  case $of_dir in
+    0:*) has=$user:$mode ;;
+    *) has=$of_dir:$mode ;;
+  esac
+fi
+chown "${has%:*}" "$new"
+chmod "${has##*:}" "$new"
+if [ ! -e "$live" ] && [ "${of_dir%:*}" = 0 ]; then chown "${has%:*}" "$dir"; fi"#;
 
 /// A database that has been verified, and the place that it is for.
 pub struct Plan<'a> {
@@ -167,17 +199,22 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Refuses a restore while containers use the volume that would not be stopped.
-    fn check_users(&self) -> Result<()> {
+    /// What holds the database.
+    fn mount(&self) -> Result<&Mount> {
         let path = self.live();
-        let above = |mount: &&crate::engine::Mount| Path::new(&path).starts_with(&mount.destination);
+        let above = |mount: &&Mount| Path::new(&path).starts_with(&mount.destination);
         let mounts = self.container.mounts.iter().filter(above);
-        let mount = mounts.max_by_key(|mount| mount.destination.len()).with_context(|| {
+        mounts.max_by_key(|mount| mount.destination.len()).with_context(|| {
             format!(
                 "{path} is on no volume of {}: what is restored there would go with the container",
                 self.container.name
             )
-        })?;
+        })
+    }
+
+    /// Refuses a restore while containers use the volume that would not be stopped.
+    fn check_users(&self) -> Result<()> {
+        let mount = self.mount()?;
         let source = match mount.name.as_str() {
             "" => Source::Directory(mount.directory.clone()),
             name => Source::Volume(name.to_owned()),
@@ -203,7 +240,8 @@ impl Plan<'_> {
 
     /// Refuses a database that the volume has no room for, beside the live one.
     fn check_room(&self, helper: &Guard) -> Result<()> {
-        let Some(free) = self.docker.free_space(helper.id(), &self.dir)? else {
+        // The directory may be missing in an empty volume.
+        let Some(free) = self.docker.free_space(helper.id(), &self.mount()?.destination)? else {
             self.journal.warn(format_args!(
                 "Could not determine the disk space that is free for {}",
                 self.dir
@@ -256,7 +294,8 @@ impl Plan<'_> {
     fn stage(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<Option<String>> {
         self.journal.info("Unpacking the database beside the live one...");
         let names = BESIDE.map(|end| format!("{}{end}", self.name));
-        let owner = swap.begin(&names.each_ref().map(String::as_str))?;
+        self.sh(helper, MAKE_DIR, &[&self.dir])?;
+        swap.begin(&names.each_ref().map(String::as_str))?;
         let kept = match self.options.keep_old {
             true => Some(self.keep_old(helper, swap)?),
             false => None,
@@ -273,8 +312,9 @@ impl Plan<'_> {
                 contents.length
             ));
         }
-        if let Some((point, _)) = point_of(&self.app.store, self.file)? {
-            check_rows(&point, ROWS, &[""], &rows(&contents).collect::<Vec<_>>())?;
+        let point = point_of(&self.app.store, self.file)?.map(|(point, _)| point);
+        if let Some(point) = &point {
+            check_rows(point, ROWS, &[""], &rows(&contents).collect::<Vec<_>>())?;
         }
         self.journal.info(format_args!(
             "Found {} tables with {} rows in the restored database",
@@ -288,7 +328,9 @@ impl Plan<'_> {
                 "--deactivate: {count} workflow(s) that were active are inactive, and no execution waits"
             ));
         }
-        self.sh(helper, OWN, &[&self.live(), &new, &owner])?;
+        let recorded = point.as_ref().and_then(|point| point.fact(OWNER)).unwrap_or_default();
+        let user = self.docker.user(&self.container.name)?;
+        self.sh(helper, OWN, &[&self.live(), &new, recorded, &user])?;
         Ok(kept)
     }
 
