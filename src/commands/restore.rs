@@ -60,6 +60,9 @@ fn restore(
     let _lock = hold(app, journal)?;
     let _used = InUse::hold([path])?;
     let plan = component.plan_restore(app, path, options)?;
+    if restart_n8n || matches!(plan.n8n(), N8n::Stops) {
+        pause::check_outlive_stop(app, &app.docker()?)?;
+    }
     let warnings = plan.warnings();
     for warning in &warnings {
         journal.warn(warning);

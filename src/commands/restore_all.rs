@@ -370,6 +370,7 @@ fn plan<'a>(
         if let Some((name, setting)) = component.needs(app) {
             let container = docker.existing(&name, setting)?;
             if matches!(container.status, Status::Created | Status::Exited) {
+                container.check_outlives_stop()?;
                 pause.start_temporarily(&name)?;
                 component.await_ready(app, docker)?;
             }

@@ -113,6 +113,7 @@ impl Described {
                     &text(&["HostConfig", "RestartPolicy", "Name"]),
                     &number(&["HostConfig", "RestartPolicy", "MaximumRetryCount"]),
                 ),
+                auto_remove: matches!(at(&["HostConfig", "AutoRemove"]), Some(Json::Bool(true))),
                 mounts: mounts
                     .clone()
                     .map(|mount| {
@@ -302,7 +303,7 @@ pub mod tests {
             r#"{"Id": "0a", "Name": "/web-1", "State": {"Status": "running"},
                 "Config": {"Image": "n8nio/n8n:2", "Env": ["A=b=c", "EMPTY=", "odd"], "Entrypoint": ["tini", "--"],
                            "Cmd": null, "Labels": {"x": "y"}, "Hostname": "web", "ExposedPorts": {"5678/tcp": {}}},
-                "HostConfig": {"NetworkMode": "n", "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "always"},
+                "HostConfig": {"NetworkMode": "n", "AutoRemove": true, "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "always"},
                                "PortBindings": {"5678/tcp": [{"HostIp": "", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
                            {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
@@ -325,6 +326,7 @@ pub mod tests {
             (container.name.as_str(), container.restart.as_str()),
             ("web-1", "always")
         );
+        assert!(container.auto_remove);
         assert_eq!(
             (
                 container.mounts[0].name.as_str(),

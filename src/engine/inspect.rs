@@ -29,6 +29,8 @@ pub struct Container {
     pub started_at: String,
     /// Its restart policy, as `docker update --restart` takes it: `no`, `always`, `on-failure:3`.
     pub restart: String,
+    /// Whether it was made with `--rm`: the engine removes it as soon as it stops.
+    pub auto_remove: bool,
     /// What it mounts.
     pub mounts: Vec<Mount>,
 }
@@ -101,6 +103,20 @@ impl fmt::Display for Status {
 }
 
 impl Container {
+    /// Refuses one that is gone, with its settings and its anonymous volumes, once it is stopped.
+    pub fn check_outlives_stop(&self) -> Result<()> {
+        if !self.auto_remove {
+            return Ok(());
+        }
+        Err(Error::new(hinted(
+            format_args!(
+                "{} was created with --rm: the engine removes it as soon as it is stopped",
+                self.name
+            ),
+            "create it again without --rm, with --restart unless-stopped, before you restore anything",
+        )))
+    }
+
     /// Reads `container|` and what [`Container::parse`] takes, a line for each, and behind each its `mount|` lines.
     fn parse_all(text: &str) -> Result<Vec<Self>> {
         let mut found: Vec<Self> = Vec::new();
@@ -117,9 +133,9 @@ impl Container {
         Ok(found)
     }
 
-    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|RESTART POLICY|RETRIES|VERSION`.
+    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|RESTART POLICY|RETRIES|AUTO-REMOVE|VERSION`.
     fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.splitn(8, '|').map(str::to_owned);
+        let mut fields = line.splitn(9, '|').map(str::to_owned);
         let name = fields.next()?;
         Some(Self {
             name: name.trim_start_matches('/').to_owned(),
@@ -129,6 +145,7 @@ impl Container {
             // podman writes a date as people read it.
             started_at: fields.next()?.replace(' ', "_"),
             restart: restart_policy(&fields.next()?, &fields.next()?),
+            auto_remove: fields.next()? == "true",
             version: fields.next()?,
             mounts: Vec::new(),
         })
@@ -192,7 +209,7 @@ impl Docker {
         }
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
-                              {{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}\
+                              {{.HostConfig.AutoRemove}}|{{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}\
                               {{range .Mounts}}{{println}}\
                               mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
@@ -431,9 +448,9 @@ mod tests {
 
     #[test]
     fn containers_are_read_with_what_they_mount() {
-        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|1.2|3\n\
+        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|true|1.2|3\n\
                     mount|volume|n8n_data|/home/node/.n8n|/v\n\
-                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026||0|\n";
+                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026||0|false|\n";
         let found = Container::parse_all(text).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
@@ -445,6 +462,7 @@ mod tests {
             ),
             ("2026-01-02_03:04", "on-failure:3", "no")
         );
+        assert!(found[0].auto_remove && !found[1].auto_remove);
         assert_eq!(found[0].mounts[0].name, "n8n_data");
         assert_eq!(found[0].mounts[1].directory, "/srv");
         assert_eq!((&found[1].status, found[1].mounts.len()), (&Status::Exited, 0));

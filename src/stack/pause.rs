@@ -10,7 +10,7 @@ use super::interrupted::{is_history, is_up, let_go, names_of, unfinished};
 use super::record::{is_n8n, path, read, write, Entry, Record};
 use super::LeftHalfDone;
 use crate::app::App;
-use crate::engine::{Docker, Status};
+use crate::engine::{Container, Docker, Status};
 use crate::report::log::Journal;
 use crate::store::{Kind, Stamp};
 
@@ -71,14 +71,22 @@ pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Re
     done
 }
 
+/// Refuses a stack of which a stop removes a container of n8n's that runs.
+pub fn check_outlive_stop(app: &App, docker: &Docker) -> Result<()> {
+    let containers = app.n8n_containers(docker)?;
+    let mut running = containers.iter().filter(|container| is_up(container));
+    running.try_for_each(Container::check_outlives_stop)
+}
+
 impl<'a> Pause<'a> {
     /// Looks at what there is. `others` are containers that are not stopped here, and may be started or stopped by the restore
     /// itself: at the end they are as they are now, or were before an earlier restore that was interrupted. Changes nothing.
     /// The main lock must be held.
     ///
     /// # Errors
-    /// When the engine does not answer, or the record of an earlier restore cannot be read.
+    /// When the engine does not answer, the record of an earlier restore cannot be read, or as for [`check_outlive_stop`].
     pub fn plan(app: &'a App, docker: &'a Docker, journal: Journal, others: &[String]) -> Result<Self> {
+        check_outlive_stop(app, docker)?;
         let before = read(app)?;
         let mut record = Record::default();
         for name in others {

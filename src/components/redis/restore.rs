@@ -51,6 +51,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     journal.info("Backup file integrity verified");
     let docker = app.docker()?;
     let container = docker.existing(&app.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    container.check_outlives_stop()?;
     if container.status == Status::Running {
         // One that does not answer says nothing yet.
         let told = Redis::live(app, &docker).state().ok().and_then(|state| state.dir);

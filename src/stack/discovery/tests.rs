@@ -201,9 +201,12 @@ fn what_is_not_n8ns_is_named() {
     qdrant.push(bind(&project.join("nginx")));
     all[3].mounts.push(bind(&project.join("nginx")));
     all[1].image = "docker.dragonflydb.io/dragonflydb/dragonfly".to_owned();
+    all[3].container.auto_remove = true;
     let mut app = app_of(&project, "");
     found(&mut app, &all).unwrap();
     let warnings = app.config.found.warnings.join("\n");
+    let removed = format!("{} was created with --rm: ", all[3].name);
+    assert!(warnings.contains(&removed), "{warnings}");
     assert!(
         warnings.contains("binary data in s3") && warnings.contains("backed up: mine-qdrant-1_data qdrant/storage\n"),
         "{warnings}"

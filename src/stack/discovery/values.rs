@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::config::{Found, FoundRow, Problem, Secret};
 use crate::engine::describe::Described;
 use crate::engine::{Docker, Exec, Status};
+use crate::process::explained;
 use crate::store::Kind;
 
 /// What one of n8n's containers is configured to.
@@ -131,6 +132,14 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         })
         .collect();
     found.warnings.extend(others);
+    // PostgreSQL is not stopped by a restore.
+    let redis = Some(&config.redis_container).filter(|_| found.uses(Kind::Redis));
+    let stopped = |name: &String| config.n8n_containers.contains(name) || Some(name) == redis;
+    let removed = all
+        .iter()
+        .filter(|other| stopped(&other.name))
+        .filter_map(|other| other.container.check_outlives_stop().err());
+    found.warnings.extend(removed.map(|error| explained(&error)));
     app.config.found = found;
 }
 

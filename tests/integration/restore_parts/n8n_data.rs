@@ -152,6 +152,15 @@ fn who_mounts_the_directory_of_a_volume_is_seen() {
     );
     sandbox.docker(&["rm", "-fv", &stranger]);
     sandbox.run("restore-n8n", &[&file]).assert_success();
+
+    // One that its stop would remove is not stopped.
+    sandbox.docker(&[&run[..], &["--rm"], &labels, &[image, "sleep", "600"]].concat());
+    sandbox.set("BACKUP_N8N_CONTAINERS", &stranger);
+    sandbox
+        .run("restore-n8n", &[&file])
+        .assert_error("{}-webhook was created with --rm: the engine removes it as soon as it is stopped");
+    assert!(runs(&sandbox, "webhook"));
+    sandbox.docker(&["rm", "-fv", &stranger]);
 }
 
 #[test]
