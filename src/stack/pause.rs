@@ -197,10 +197,11 @@ impl<'a> Pause<'a> {
         }
         self.record = record;
         self.write()?;
-        self.hold();
+        // A failure ends the restore, so it comes before anything is held.
         for name in paused {
             self.docker.unpause(name)?;
         }
+        self.hold();
         self.stop(&running)?;
         self.begun = true;
         Ok(())

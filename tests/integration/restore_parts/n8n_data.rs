@@ -327,6 +327,10 @@ fn a_paused_n8n_is_stopped_and_a_held_one_is_let_go() {
     let main = sandbox.container("n8n-main");
     sandbox.docker(&["update", "--restart=unless-stopped", &main]);
     sandbox.pause(&main);
+    let docker = sandbox.failing_docker("*' unpause '*", 1);
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert_eq!(policy(&sandbox, "n8n-main"), "unless-stopped");
     let outcome = sandbox.run("restore-n8n", &[&file]);
     outcome.assert_success();
     outcome.assert_log_has("restore-n8n", "WARN {} is paused; it is stopped, and runs at the end");
