@@ -193,10 +193,17 @@ impl<'a> ContainerSpec<'a> {
                 option("--tmpfs", tmpfs.to_owned());
             }
         }
+        let is_live = match self.data {
+            Data::Mounts(_) => true,
+            Data::Of(_) => self.confined.is_none(),
+            Data::Fresh | Data::FreshAt(_) => false,
+        };
+        if is_live {
+            // What was labelled for a live container alone (`:Z`) is to be read all the same, where SELinux rules.
+            option("--security-opt", "label=disable".to_owned());
+        }
         match self.data {
             Data::Mounts(mounts) => {
-                // What was labelled for n8n's container alone (`:Z`) is to be read all the same, where SELinux rules.
-                option("--security-opt", "label=disable".to_owned());
                 for mount in mounts {
                     let (name, value) = mount.option();
                     option(name, value);
@@ -394,5 +401,15 @@ mod tests {
              --label n8n-backup.restore=me --security-opt label=disable --volume n8n_data:/n8n-backup-volume:ro \
              --mount type=bind,\"source=/srv/a,\"\"b\"\"\",\"target=/x\",readonly --entrypoint sleep -- alpine 9"
         );
+        // The mounts of a live container are labelled for that one alone; those of a scratch container are everybody's.
+        let of = |confined| {
+            let spec = ContainerSpec {
+                confined,
+                ..ContainerSpec::new(&labels, "alpine", Data::Of("redis"))
+            };
+            spec.args(&["create"]).join(" ")
+        };
+        assert!(of(None).contains(" --security-opt label=disable --volumes-from redis "));
+        assert!(!of(Some(Confined::default())).contains("label=disable"));
     }
 }
