@@ -209,7 +209,8 @@ impl Docker {
         }
         const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
                               {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
-                              {{.HostConfig.AutoRemove}}|{{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}\
+                              {{.HostConfig.AutoRemove}}|\
+                              {{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}\
                               {{range .Mounts}}{{println}}\
                               mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
         let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];

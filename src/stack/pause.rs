@@ -84,7 +84,8 @@ impl<'a> Pause<'a> {
     /// The main lock must be held.
     ///
     /// # Errors
-    /// When the engine does not answer, the record of an earlier restore cannot be read, or as for [`check_outlive_stop`].
+    /// When the engine does not answer, or the record of an earlier restore cannot be read, and as for
+    /// [`check_outlive_stop`].
     pub fn plan(app: &'a App, docker: &'a Docker, journal: Journal, others: &[String]) -> Result<Self> {
         check_outlive_stop(app, docker)?;
         let before = read(app)?;

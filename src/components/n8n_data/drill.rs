@@ -6,7 +6,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::layout::{stored_part, MOUNTS};
 use super::packer::{self, Packer, Rework};
-use super::{facts, helper, with_key};
+use super::{facts, helper, with_key, HOME_FACT};
 use crate::components::credentials;
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::config::Secret;
@@ -35,7 +35,7 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         stored_part(),
     ];
     let mut scanners = packer::scanners(&parts);
-    scanners.push(with_key(tar::Scanner::new()).with_names());
+    scanners.push(with_key(tar::Scanner::new(), env.point.fact(HOME_FACT)).with_names());
     let seen = observe(&context.config, file, scanners)?;
     let mut held = seen.into_iter().map(tar::Scanner::finish).collect::<Result<Vec<_>>>()?;
     let packed = held.pop().unwrap_or_default();
@@ -103,10 +103,8 @@ pub fn unpack_home(env: &DrillEnv<'_>, file: &Path, container: &ScratchContainer
 
 /// n8n's key in an archive, where it holds one.
 pub fn key(env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
-    match observe(&env.app.config, file, with_key(tar::Scanner::new()))?
-        .finish()?
-        .captured
-    {
+    let scanner = with_key(tar::Scanner::new(), env.point.fact(HOME_FACT));
+    match observe(&env.app.config, file, scanner)?.finish()?.captured {
         Some(config) => credentials::key_of_config(&config),
         None => Ok(None),
     }

@@ -176,6 +176,13 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
 }
 
 impl Layout {
+    /// Where n8n's directory is within the home, which is mounted above it.
+    pub fn home_below<'a>(&self, directory: &'a str) -> Option<&'a str> {
+        let path = directory.strip_prefix(self.home.at.trim_end_matches('/'))?;
+        let path = path.strip_prefix('/')?;
+        (!self.home.at.is_empty() && !path.is_empty()).then_some(path)
+    }
+
     /// Whether another container mounts the same.
     fn knows(&self, place: &Place) -> bool {
         let mut known = self.nested.values().chain(&self.others).chain([&self.home]);

@@ -50,6 +50,8 @@ const MAX_CONFIG: usize = 64 << 10;
 
 /// The fact of a recovery point that tells where n8n mounted what the archive holds.
 pub const AT_FACT: &str = "n8n.at";
+/// n8n's directory within the archive, where what is mounted lies above it.
+const HOME_FACT: &str = "n8n.home";
 
 const ABOUT: About = About {
     title: "n8n volume",
@@ -167,6 +169,10 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     if !layout.home.at.is_empty() {
         backup.facts.push((AT_FACT.to_owned(), layout.home.at.clone()));
     }
+    let below = layout.home_below(&app.config.found.home);
+    backup
+        .facts
+        .extend(below.map(|path| (HOME_FACT.to_owned(), path.to_owned())));
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
@@ -339,7 +345,10 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
         .map(|(directory, name)| directory.left_out(&name))
         .unwrap_or_default();
     let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
-    let mut scanner = with_key(tar::Scanner::new()).notice(BEGUN).expecting(reading.names);
+    let below = layout.home_below(&app.config.found.home);
+    let mut scanner = with_key(tar::Scanner::new(), below)
+        .notice(BEGUN)
+        .expecting(reading.names);
     if !left_out.work.is_empty() {
         scanner = scanner.notice(&format!("{}/begun", left_out.work));
     }
@@ -451,8 +460,12 @@ fn check_no_key_lost(app: &App, layout: &Layout) -> Result<()> {
     }
 }
 
-/// Has a scanner look for the file that may hold n8n's key. The home may be mounted above n8n's directory.
-fn with_key(scanner: tar::Scanner) -> tar::Scanner {
+/// Has a scanner look for the file that may hold n8n's key: in the directory `below` what is mounted, where that is known.
+/// The home may be mounted above n8n's directory.
+fn with_key(scanner: tar::Scanner, below: Option<&str>) -> tar::Scanner {
+    if let Some(path) = below {
+        return scanner.capture(&format!("./{path}/config"), MAX_CONFIG);
+    }
     scanner
         .capture("./config", MAX_CONFIG)
         .or_capture(&format!("./{}/config", HOME.trim_start_matches('/')))

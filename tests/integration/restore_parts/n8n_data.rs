@@ -154,12 +154,23 @@ fn who_mounts_the_directory_of_a_volume_is_seen() {
     sandbox.run("restore-n8n", &[&file]).assert_success();
 
     // One that its stop would remove is not stopped.
-    sandbox.docker(&[&run[..], &["--rm"], &labels, &[image, "sleep", "600"]].concat());
+    let options = ["--rm", "--env=N8N_USER_FOLDER=/files/below", "--env=DB_TYPE=postgresdb"];
+    sandbox.docker(&[&run[..], &options, &labels, &[image, "sleep", "600"]].concat());
     sandbox.set("BACKUP_N8N_CONTAINERS", &stranger);
     sandbox
         .run("restore-n8n", &[&file])
         .assert_error("{}-webhook was created with --rm: the engine removes it as soon as it is stopped");
     assert!(runs(&sandbox, "webhook"));
+
+    // The key is found, too, in a user folder below what is mounted.
+    let home = sandbox.aside("data/below/.n8n");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(home.join("config"), r#"{"encryptionKey": "k"}"#).unwrap();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let manifest = fs::read_to_string(sandbox.backups("sets").last().unwrap()).unwrap();
+    assert!(manifest.contains("n8n.key: in the volume\n"), "{manifest}");
+    assert!(manifest.contains("n8n.home: below/.n8n\n"), "{manifest}");
+    sandbox.run("test-recovery", &["--n8n"]).assert_success();
     sandbox.docker(&["rm", "-fv", &stranger]);
 }
 
