@@ -443,10 +443,13 @@ fn restore(
                 JOURNAL.info(format_args!("Already restored by the interrupted run: {}", kind.name()));
                 continue;
             }
-            JOURNAL.info(format_args!("Restoring: {}", kind.name()));
             let begun = Instant::now();
             let untouched = pause.is_untouched();
-            part.run(app).with_context(|| match untouched {
+            let work = || {
+                JOURNAL.info(format_args!("Restoring: {}", kind.name()));
+                part.run(app)
+            };
+            pause.restore_part(kind, work).with_context(|| match untouched {
                 true => hinted(
                     format_args!("Full restore failed at {}; no other part was touched", kind.name()),
                     "run it again once the cause is gone",
@@ -456,7 +459,6 @@ fn restore(
                     "run it again to go on",
                 ),
             })?;
-            pause.done(kind)?;
             times.push((kind, begun.elapsed()));
         }
         Ok(())

@@ -61,9 +61,12 @@ pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Re
     let mut record = read(app)?.unwrap_or_default();
     record.done.retain(|done| *done != kind);
     record.mixed = true;
+    record.begun.push(kind);
     write(app, &record)?;
     // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
     let done = work();
+    record.end_part(kind, &done);
+    let done = done.and(write(app, &record));
     journal.warn(format_args!(
         "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {point} \
          goes on with it, with the same options"
@@ -190,6 +193,7 @@ impl<'a> Pause<'a> {
             record.point = before.point;
             record.parts = before.parts;
             record.done = before.done;
+            record.begun = before.begun;
             record.mixed = before.mixed;
         }
         if before.containers.values().any(|entry| entry.runs) {
@@ -290,24 +294,32 @@ impl<'a> Pause<'a> {
     }
 
     /// The parts of a point that an interrupted restore of it has brought in place. From now on this point is what the
-    /// record tells of, and its `parts` with those that the interrupted one was to bring are what is to be done, but for
-    /// those that are `skipped` by name.
+    /// record tells of, and its `parts` with those that the interrupted one was to bring, of whichever point, are what
+    /// is to be done, but for those that are `skipped` by name and not half replaced.
     pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind]) -> Result<Vec<Kind>> {
-        if self.record.point != Some(point) {
-            self.record.mixed |= !self.record.done.is_empty();
-            if self.record.point.is_some() {
-                self.record.parts.clear();
-            } else {
-                // Parts whose own restores were interrupted: until they are restored, too, what is there is half of it.
-                self.record.mixed |= !self.record.parts.is_empty();
-            }
-            self.record.point = Some(point);
-            self.record.done.clear();
-        } else {
-            let done = &self.record.done;
-            self.record
+        let record = &mut self.record;
+        if record.point != Some(point) {
+            // Until the parts of an unfinished restore are restored, too, what is there is half of it.
+            record.mixed |= !record.parts.is_empty();
+            record.done.clear();
+        }
+        // Those of restores of their own, without a point, are given up by nothing but another restore of them.
+        if record.point.replace(point).is_some() {
+            let (done, begun) = (&record.done, &record.begun);
+            record
                 .parts
-                .retain(|part| done.contains(part) || !skipped.contains(part));
+                .retain(|part| done.contains(part) || begun.contains(part) || !skipped.contains(part));
+        }
+        let half: Vec<Kind> = skipped
+            .iter()
+            .copied()
+            .filter(|part| record.begun.contains(part))
+            .collect();
+        if !half.is_empty() {
+            self.journal.warn(format_args!(
+                "The restore of {} was killed and may have replaced half of it: n8n stays stopped until it is restored",
+                names_of(&half)
+            ));
         }
         self.record.parts.extend(parts);
         self.record.parts.sort_unstable();
@@ -316,15 +328,21 @@ impl<'a> Pause<'a> {
         Ok(self.record.done.clone())
     }
 
-    /// Records that a part is in place.
-    pub fn done(&mut self, kind: Kind) -> Result<()> {
-        self.record.done.push(kind);
-        self.write()
+    /// Restores a part, and records that it is in place.
+    pub fn restore_part(&mut self, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.record.begun.push(kind);
+        self.write()?;
+        let done = work();
+        self.record.end_part(kind, &done);
+        if done.is_ok() {
+            self.record.done.push(kind);
+        }
+        done.and(self.write())
     }
 
     /// Whether no part of the point is in place yet.
     pub fn is_untouched(&self) -> bool {
-        self.record.done.is_empty() && !self.record.mixed
+        self.record.done.is_empty() && self.record.begun.is_empty() && !self.record.mixed
     }
 
     /// Whether n8n will be started at the end.

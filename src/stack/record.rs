@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context as _, Result};
 
+use super::LeftHalfDone;
 use crate::app::App;
 use crate::store::atomic::{self, Access};
 use crate::store::{Kind, Stamp};
@@ -27,6 +28,8 @@ pub(super) struct Record {
     pub(super) parts: Vec<Kind>,
     /// Its parts that are in place.
     pub(super) done: Vec<Kind>,
+    /// Those that are being replaced: where a restore was killed, each may be half exchanged.
+    pub(super) begun: Vec<Kind>,
     /// Parts of another point are in place too.
     pub(super) mixed: bool,
 }
@@ -43,6 +46,13 @@ pub(super) struct Entry {
 }
 
 impl Record {
+    /// After the work on a part: only one that was left half done is still begun.
+    pub(super) fn end_part(&mut self, kind: Kind, done: &Result<()>) {
+        if !done.as_ref().is_err_and(|error| error.is::<LeftHalfDone>()) {
+            self.begun.retain(|begun| *begun != kind);
+        }
+    }
+
     /// The containers that are held, with the restart policy that each had.
     pub(super) fn held(&self) -> impl Iterator<Item = (&str, &str)> {
         let each = self.containers.iter();
@@ -70,10 +80,11 @@ impl Record {
                 }
                 ["policy", name, policy] => record.containers.get_mut(*name)?.policy = Some((*policy).to_owned()),
                 ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
-                [list @ ("part" | "done"), name] => {
+                [list @ ("part" | "done" | "begun"), name] => {
                     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == *name)?;
                     match *list {
                         "part" => record.parts.push(kind),
+                        "begun" => record.begun.push(kind),
                         _ => record.done.push(kind),
                     }
                 }
@@ -96,7 +107,7 @@ impl Record {
         if let Some(point) = self.point {
             text.push_str(&format!("point {point}\n"));
         }
-        for (list, kinds) in [("part", &self.parts), ("done", &self.done)] {
+        for (list, kinds) in [("part", &self.parts), ("done", &self.done), ("begun", &self.begun)] {
             for kind in kinds {
                 text.push_str(&format!("{list} {}\n", kind.name()));
             }
@@ -159,6 +170,7 @@ mod tests {
         record.point = Stamp::parse("20260102_030405");
         record.parts = Kind::ALL.to_vec();
         record.done = vec![Kind::Postgres, Kind::N8n];
+        record.begun = vec![Kind::Redis];
         record.mixed = true;
         assert_eq!(Record::parse(&record.text()), Some(record));
         assert_eq!(Record::parse("done everything"), None);

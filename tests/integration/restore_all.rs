@@ -280,6 +280,20 @@ fn a_part_that_is_skipped_by_name_holds_up_no_interrupted_restore() {
     outcome.assert_error("Full restore failed at redis");
     assert_eq!(status(&sandbox, "n8n-main"), "exited");
 
+    // One that was killed in its middle may be half exchanged.
+    let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
+    assert!(!record.contains("begun"), "{record}");
+    fs::write(sandbox.path("backups/.restore"), format!("{record}begun redis\n")).unwrap();
+    let outcome = sandbox.run("restore-all", &["--skip", "redis", "latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN The restore of redis was killed and may have replaced half of it: n8n stays stopped until it is restored",
+    );
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+    let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
+    fs::write(sandbox.path("backups/.restore"), record.replace("begun redis\n", "")).unwrap();
+
     let outcome = sandbox.run("restore-all", &["--skip", "redis", "latest"]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");
@@ -352,6 +366,10 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     let point = crate::common::name(&sandbox.backups("sets")[0]).replace(".sha256", "");
     sandbox.psql("drop table settings cascade");
     sandbox.redis(&["flushall"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let names = sandbox.backups("sets").into_iter();
+    let mut other = names.map(|path| crate::common::name(&path).replace(".sha256", ""));
+    let other = other.find(|name| *name != point).unwrap();
     let docker = sandbox.failing_docker("*' exchange '*", 1);
     let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
     outcome.assert_error("Full restore failed at redis");
@@ -376,9 +394,18 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
         assert_eq!(record.contains("done postgres"), name != "restore-postgres", "{record}");
         assert!(record.contains("point "), "{record}");
     }
-    // Nor is it finished by a part of it.
+    // Nor is it finished by a part of another point.
+    let outcome = sandbox.run("restore-all", &["--only", "redis", &other]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN n8n stays stopped: restored from the recovery point: redis; as before: postgres, n8n, env, some of it \
+         from another point",
+    );
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+    // Nor by a part of it.
     sandbox.psql("drop table settings cascade");
-    let outcome = sandbox.run("restore-all", &["--only", "postgres", "latest"]);
+    let outcome = sandbox.run("restore-all", &["--only", "postgres", &point]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
     outcome.assert_log_has(
@@ -442,6 +469,8 @@ fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
         });
         running.signal("KILL");
         running.wait();
+        let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
+        assert_eq!(record.contains("begun redis\n"), !moment.is_empty(), "{record}");
         let said = sandbox.binary().arg("status").run();
         let wanted = format!("running, though it did not run before: {}", servers[0]);
         assert!(said.stdout.contains(&wanted), "{said}");
