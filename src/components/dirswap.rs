@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail, Result};
 
 use crate::app::App;
 use crate::engine::{Data, Docker, Exec, Guard, Label};
+use crate::report::log::Journal;
 use crate::store::Kind;
 
 /// Our directory within the one that is exchanged.
@@ -83,6 +84,19 @@ kept() {
     done
   done <"$work/kept"
 }
+# aside FROM: moves out of the way what was made since in the place of an entry of FROM, as by n8n that was started by
+# hand, with what SQLite keeps beside it
+aside() {
+  for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+    name=${entry##*/}
+    [ -e "$entry" ] || [ -L "$entry" ] || continue
+    [ -e "$name" ] || [ -L "$name" ] || continue
+    for end in -wal -shm -journal ''; do
+      [ -e "$name$end" ] || [ -L "$name$end" ] || continue
+      mv -- "./$name$end" "$work/aside/$name.before-restore-$stamp$end"
+    done
+  done
+}
 # close: removes our directory, and gives the directory the properties in $properties
 close() {
   rm -rf -- "$work"
@@ -130,13 +144,20 @@ case $verb in
   back)
     if [ -e "$work/begun" ]; then
       : >"$work/back"
+      stamp=$(date +%Y%m%d_%H%M%S)
+      mkdir -p "$work/aside"
+      # An entry moves from one to the other at once: it stands in both only if somebody made it again.
+      [ ! -e "$work/moved" ] || aside "$work/new"
       kept "$work/new" "$work/old"
       if [ -e "$work/moved" ]; then
         kept . "$work/old"
         named . none
         rm -f -- "$work/moved"
       fi
+      aside "$work/old"
       pass "$work/old" .
+      ls -A "$work/aside"
+      pass "$work/aside" .
     fi
     if [ -s "$work/root" ]; then properties=$(cat "$work/root"); else properties=$(stat -c '%u %g %a %Y' .); fi
     close ;;
@@ -250,10 +271,17 @@ impl<'a> DirSwap<'a> {
         self.run("exchange", &[]).map(drop)
     }
 
-    /// Puts back what was there, from any state. After a step that failed, only in a helper of its own: the step may go on in the
-    /// old one, since a program that was started by `docker exec` outlives the client.
-    pub fn roll_back(&self) -> Result<()> {
-        self.run("back", &[]).map(drop)
+    /// Puts back what was there, from any state; what was made in its place since is kept under a dated name. After a
+    /// step that failed, only in a helper of its own: the step may go on in the old one, since a program that was
+    /// started by `docker exec` outlives the client.
+    pub fn roll_back(&self, journal: Journal) -> Result<()> {
+        for name in self.run("back", &[])?.lines().filter(|line| !line.is_empty()) {
+            journal.warn(format_args!(
+                "Something was started on what was half replaced: what that made is kept as {}/{name}",
+                self.dir
+            ));
+        }
+        Ok(())
     }
 
     /// Ends the exchange: what was there is removed. `root` is what the directory itself is to be like: owner, group,
@@ -302,8 +330,8 @@ impl<'a> DirSwaps<'a> {
     }
 
     /// As of each, from any state.
-    pub fn roll_back(&self) -> Result<()> {
-        self.0.iter().rev().try_for_each(DirSwap::roll_back)
+    pub fn roll_back(&self, journal: Journal) -> Result<()> {
+        self.0.iter().rev().try_for_each(|swap| swap.roll_back(journal))
     }
 
     /// As of each that is not finished yet. `roots` tells what they are to be like.

@@ -156,6 +156,43 @@ fn a_database_that_is_to_be_kept_is_kept_by_the_run_that_finishes() {
 }
 
 #[test]
+fn what_was_made_in_a_half_exchanged_place_is_kept() {
+    let nothing = Path::new("/nonexistent");
+    let names = ["db", "db-wal", "db-shm", "db-journal"];
+    // Before the mark that all is moved, and after it.
+    for (moved, names) in [(false, &names[..]), (true, &names), (false, &[]), (true, &[])] {
+        let dir = TempDir::new();
+        let write = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+        step_with(dir.path(), "begin", names, nothing);
+        write(".n8n-backup-restore/begun", "");
+        write(".n8n-backup-restore/new/db", "new");
+        write(".n8n-backup-restore/old/db", "old");
+        if moved {
+            write(".n8n-backup-restore/moved", "");
+        }
+        for name in ["db", "db-wal", "db-shm"] {
+            write(name, "made since");
+        }
+        assert_eq!(step(dir.path(), "state", nothing), "broken");
+        let said = step(dir.path(), "back", nothing);
+        let said: Vec<&str> = said.lines().collect();
+        let kept = said.first().copied().unwrap_or_default();
+        assert!(kept.starts_with("db.before-restore-2"), "{said:?}");
+        assert_eq!(said, [kept, &format!("{kept}-shm"), &format!("{kept}-wal")]);
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        assert_eq!(
+            [read("db"), read("db-wal"), read("db-shm")],
+            ["old", "", ""],
+            "{moved} {names:?}"
+        );
+        for name in said {
+            assert_eq!(read(name), "made since", "{moved} {names:?}");
+        }
+        assert_eq!(step(dir.path(), "state", nothing), "none");
+    }
+}
+
+#[test]
 fn what_is_no_directory_holds_no_exchange() {
     let dir = TempDir::new();
     let file = dir.path().join("redis.conf");

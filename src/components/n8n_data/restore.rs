@@ -148,7 +148,7 @@ pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journa
     let beside = database_dir(app, layout);
     for swaps in [DirSwaps::new(&guard, targets), DirSwaps::new(&guard, beside.as_deref())] {
         if swaps.state()? == State::Staged {
-            swaps.roll_back()?;
+            swaps.roll_back(journal)?;
             journal.warn("Removed from the volume what an interrupted restore had unpacked there");
         }
     }
@@ -302,17 +302,17 @@ impl Plan<'_> {
     fn put_back(&self, failed: Guard) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        self.all(&helper).roll_back()
+        self.all(&helper).roll_back(self.journal)
     }
 
     /// Sets right what a killed restore has left. Whether there was something.
     fn recover(&self, exchange: &DirSwaps<'_>) -> Result<bool> {
         match exchange.state()? {
             State::None => return Ok(false),
-            State::Staged => exchange.roll_back()?,
+            State::Staged => exchange.roll_back(self.journal)?,
             // Else n8n would be started on half of its data.
             State::Broken => exchange
-                .roll_back()
+                .roll_back(self.journal)
                 .map_err(|error| error.context(LeftHalfDone::rollback_failed()))?,
             State::Exchanged => exchange.finish(&[])?,
         }

@@ -137,7 +137,7 @@ impl Plan<'_> {
     fn put_back(&self, failed: Guard, layout: &Layout) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        DirSwap::new(&helper, &layout.dir).roll_back()
+        DirSwap::new(&helper, &layout.dir).roll_back(self.journal)
     }
 
     fn replace(&self, helper: Guard, layout: &Layout, around: &dyn Around) -> Result<()> {
@@ -199,14 +199,16 @@ impl Plan<'_> {
     fn recover(&self, exchange: &DirSwap<'_>) -> Result<()> {
         match exchange.state()? {
             State::None => return Ok(()),
-            State::Staged => exchange.roll_back()?,
+            State::Staged => exchange.roll_back(self.journal)?,
             State::Exchanged => exchange.finish(&[])?,
             State::Broken => {
                 let running = self.docker.is_running(&self.container.name)?;
                 if running {
                     self.docker.stop(&self.container.name)?;
                 }
-                exchange.roll_back().context(LeftHalfDone::rollback_failed())?;
+                exchange
+                    .roll_back(self.journal)
+                    .context(LeftHalfDone::rollback_failed())?;
                 if running {
                     self.docker.start(&self.container.name)?;
                 }

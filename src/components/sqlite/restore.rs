@@ -270,17 +270,17 @@ impl Plan<'_> {
     fn put_back(&self, failed: Guard) -> Result<()> {
         drop(failed);
         let helper = self.helper()?;
-        DirSwap::new(&helper, &self.dir).roll_back()
+        DirSwap::new(&helper, &self.dir).roll_back(self.journal)
     }
 
     /// Sets right what a killed restore has left. Whether there was something.
     fn recover(&self, swap: &DirSwap<'_>) -> Result<bool> {
         match swap.state()? {
             State::None => return Ok(false),
-            State::Staged => swap.roll_back()?,
+            State::Staged => swap.roll_back(self.journal)?,
             // Else n8n would be started on a database that is not there.
             State::Broken => swap
-                .roll_back()
+                .roll_back(self.journal)
                 .map_err(|error| error.context(LeftHalfDone::rollback_failed()))?,
             State::Exchanged => swap.finish(&[])?,
         }
