@@ -112,6 +112,10 @@ impl Around for Surroundings<'_> {
     fn check_stopped(&self) -> Result<()> {
         stack::check_stopped(self.app)
     }
+
+    fn undo_at_rest(&self, journal: Journal, undo: Box<dyn FnOnce() -> Result<()> + '_>) -> Result<()> {
+        stack::undo_at_rest(self.app, journal, undo)
+    }
 }
 
 /// The operand, as a backup file of a kind.

@@ -302,6 +302,9 @@ pub trait Around {
     /// Makes sure that n8n has not worked since it was stopped, right before and right after a step that cannot be taken back. Where
     /// it was not stopped, there is nothing to look at.
     fn check_stopped(&self) -> Result<()>;
+
+    /// Undoes a step with n8n at rest, whatever has been started meanwhile.
+    fn undo_at_rest(&self, journal: Journal, undo: Box<dyn FnOnce() -> Result<()> + '_>) -> Result<()>;
 }
 
 /// What a restore asks of n8n.

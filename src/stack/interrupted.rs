@@ -194,14 +194,11 @@ pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut
 /// With what was started, or that the engine does not answer.
 pub fn check_stopped(app: &App) -> Result<()> {
     let Some(record) = read(app)? else { return Ok(()) };
-    let docker = app.docker()?;
     let rests = |now: &Container| match record.containers.get(&now.name) {
         Some(known) => !is_up(now) && now.started_at == known.started,
         None => !is_up(now),
     };
-    let known = app.n8n_containers(&docker)?.into_iter();
-    let known = known.filter(|now| record.containers.contains_key(&now.name));
-    for now in known.chain(discovery::servers(app, &docker)?) {
+    for now in at_rest(app, &app.docker()?, &record)? {
         ensure!(
             rests(&now),
             "{} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
@@ -210,6 +207,44 @@ pub fn check_stopped(app: &App) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Undoes a step of the restore under way with n8n at rest: with its files exchanged under it, it would go on writing
+/// to those that are gone. What was started meanwhile is stopped; the end of the restore starts what it had stopped,
+/// and the rest is started here.
+///
+/// # Errors
+/// That a container cannot be stopped, and then nothing is undone; or those of `undo`, and then all stays stopped.
+pub fn undo_at_rest(app: &App, journal: Journal, undo: impl FnOnce() -> Result<()>) -> Result<()> {
+    let Some(record) = read(app)? else { return undo() };
+    let docker = app.docker()?;
+    let mut names: Vec<String> = at_rest(app, &docker, &record)?
+        .into_iter()
+        .filter(is_up)
+        .map(|now| now.name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in &names {
+        journal.warn(format_args!("Stopping {name}, which was started meanwhile"));
+        docker.stop(name)?;
+    }
+    undo()?;
+    names.retain(|name| !record.containers.contains_key(name));
+    for name in &names {
+        if let Err(error) = docker.start(name) {
+            journal.warning(&error);
+        }
+    }
+    Ok(())
+}
+
+/// The containers that are to rest during a restore, as they are now.
+fn at_rest(app: &App, docker: &Docker, record: &Record) -> Result<Vec<Container>> {
+    let mut found = app.n8n_containers(docker)?;
+    found.retain(|now| record.containers.contains_key(&now.name));
+    found.extend(discovery::servers(app, docker)?);
+    Ok(found)
 }
 
 pub(super) fn names_of(kinds: &[Kind]) -> String {

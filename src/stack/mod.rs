@@ -5,7 +5,9 @@ mod interrupted;
 pub mod pause;
 mod record;
 
-pub use interrupted::{check_stopped, interrupted, needs, release, running, unfinished, Interrupted, Needs};
+pub use interrupted::{
+    check_stopped, interrupted, needs, release, running, undo_at_rest, unfinished, Interrupted, Needs,
+};
 
 use std::fmt;
 

@@ -295,6 +295,9 @@ fn a_restore_that_fails_leaves_the_database_as_it_was() {
                     .contains("was started while what it works on was being replaced"),
                 "{outcome}"
             );
+            // It is not to go on with a file that is gone.
+            let stopped = outcome.stdout.contains("which was started meanwhile");
+            assert_eq!(stopped, pattern == EXCHANGES, "{outcome}");
             assert_same(&changed, &found);
             sandbox.await_work();
             assert_clean(&sandbox);

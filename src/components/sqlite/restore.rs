@@ -151,7 +151,8 @@ impl RestorePlan for Plan<'_> {
         self.journal.info("Replacing the database...");
         if let Err(error) = swap.exchange().and_then(|()| self.check_alone(around)) {
             self.journal.warn("Putting back what was there before");
-            return Err(match self.put_back(helper) {
+            let back = around.undo_at_rest(self.journal, Box::new(|| self.put_back(helper)));
+            return Err(match back {
                 Ok(()) => error.context("SQLite restore failed"),
                 Err(worse) => error
                     .context(format!("{worse:#}"))

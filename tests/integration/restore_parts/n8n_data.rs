@@ -325,6 +325,11 @@ fn an_n8n_that_somebody_starts_meanwhile_loses_nothing() {
             "restore-n8n",
             "ERROR Cause: {} was started while what it works on was being replaced: {}",
         );
+        // It is not to go on with files that are gone.
+        let stopped = outcome
+            .log
+            .contains(&format!("Stopping {main}, which was started meanwhile"));
+        assert_eq!(stopped, when == "right after it", "{outcome}");
         assert_same(&changed, &sandbox.fingerprint_volume());
         assert!(runs(&sandbox, "n8n-main"), "{when}");
         assert_eq!(policy(&sandbox, "n8n-main"), "always", "{when}");
