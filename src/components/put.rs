@@ -12,8 +12,6 @@ pub enum How {
     Insert,
     /// Those whose key is not there are inserted.
     InsertMissing,
-    /// Those whose key is there are set to the values given; the others are left out.
-    Update,
     /// All are set to the values given: one whose key is not there is an error.
     Replace,
 }
@@ -28,8 +26,11 @@ pub struct Put {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
-/// A column that must not be true of the row with an ID: the table, the column, the ID.
-pub type Unless<'a> = (&'a TableName, &'a str, &'a str);
+/// Columns of which none may hold anything but false in the row with an ID: the table, the columns, the ID.
+pub type Unless<'a> = (&'a TableName, &'a [&'a str], &'a str);
+
+/// What a row is said to be that must not be changed.
+pub(super) const IN_USE: &str = "it is active now";
 
 /// What a row is said to be that is to be replaced and is not there.
 pub(super) const GONE: &str = "the row that is replaced is not there any more";

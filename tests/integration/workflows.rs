@@ -405,6 +405,91 @@ fn one_workflow_comes_back_into_the_live_database() {
 
     restore(&["y2CJSrlVXagfDxv"])
         .assert_error("There is no workflow y2CJSrlVXagfDxv in {}, did you mean y2CJSrlVXagfDxv8?");
+    published_versions(&sandbox);
+}
+
+/// What is published is not always what is edited, and what n8n 1 wrote lacks what n8n 2 goes by.
+fn published_versions(sandbox: &Sandbox) {
+    const OLD: &str = "11111111-0000-4000-8000-000000000001";
+    const DRAFT: &str = "0943c66e-3813-4ce9-b55d-286a17ea35c8";
+    let two = changed(
+        sandbox,
+        "two.sql.gz",
+        &format!(
+            "/^COPY public.workflow_history /a {OLD}\\t{HOOK}\\tO W\\t2026-11-27\\t2026-11-27\\t[]\\t{{}}\\tThen\\tf\\t\\\\N\\t[]\n\
+             /^Hook\t/{{s/{DRAFT}(\t\\[\\])/{OLD}\\1/; s/\\\\N\t\\{{\\}}\t/{{\"node:Webhook\":{{}}}}\t{{}}\t/}}"
+        ),
+    );
+    let before = changed(
+        sandbox,
+        "before.sql.gz",
+        "s/^(COPY public.workflow_entity .*), \"activeVersionId\"/\\1/
+         /^COPY public.workflow_entity/,/^\\\\\\.$/s/\t[^\t]*(\t[^\t]*\t[^\t]*)$/\\1/
+         /^COPY public.workflow_history/,/^\\\\\\.$/{/^[0-9a-f]{8}-/d}",
+    );
+    let restore = |file: &Path, args: &[&str]| {
+        let outcome = workflows(
+            sandbox,
+            &[&["workflows", "restore"], args, &["--from", path(file), "--yes"]].concat(),
+        );
+        outcome.assert_success();
+        outcome
+    };
+    let state = |id: &str| {
+        let state = sandbox.psql(&format!(
+            "SELECT w.active, w.\"activeVersionId\", w.\"staticData\", w.\"triggerCount\", count(h.*), max(h.name) \
+             FROM workflow_entity w LEFT JOIN workflow_history h ON h.\"workflowId\" = w.id WHERE w.id = '{id}' GROUP BY w.id"
+        ));
+        state.trim().to_owned()
+    };
+    let counter = || {
+        let counter = sandbox.psql(&format!(
+            "SELECT \"versionCounter\" FROM workflow_entity WHERE id = '{HOOK}'"
+        ));
+        counter.trim().parse::<u32>().unwrap()
+    };
+    sandbox.psql(&format!(
+        "UPDATE workflow_entity SET \"versionCounter\" = 70, nodes = '[]' WHERE id = '{HOOK}'; \
+         UPDATE workflow_history SET name = 'Now' WHERE \"workflowId\" = '{HOOK}'"
+    ));
+    restore(&two, &[HOOK, "--force"]).assert_log_has(
+        "workflows restore",
+        &format!("WARN Version {OLD} was published then, {{}}"),
+    );
+    restore(&two, &[HOOK, "--activate"]).assert_log_has(
+        "workflows restore",
+        &format!("INFO Version {OLD} will be published, {{}}"),
+    );
+    assert_eq!(state(HOOK), format!("t|{OLD}|{{\"node:Webhook\":{{}}}}|1|2|Then"));
+    assert!(counter() > 70, "{}", counter());
+    let named = format!("SELECT name FROM workflow_history WHERE \"versionId\" = '{DRAFT}'");
+    assert_eq!(sandbox.psql(&named).trim(), "Now");
+
+    restore(&two, &[HOOK, "--as-copy", "--activate"]);
+    let copy = sandbox.psql(&format!(
+        "SELECT w.id FROM workflow_entity w JOIN workflow_history h ON h.\"versionId\" = w.\"activeVersionId\" \
+         WHERE w.id <> '{HOOK}' AND w.name = 'Hook' AND h.name = 'Then' AND w.\"versionId\" <> w.\"activeVersionId\""
+    ));
+    let copied = state(copy.trim());
+    assert!(copied.starts_with("t|") && copied.ends_with("||0|2|Then"), "{copied}");
+
+    // n8n 2 runs what has a published version, whatever the other column says.
+    sandbox.psql(&format!(
+        "UPDATE workflow_entity SET active = false WHERE id = '{HOOK}'"
+    ));
+    let refused = workflows(sandbox, &["workflows", "restore", HOOK, "--from", path(&two), "--yes"]);
+    refused.assert_error("Workflow Hook (i4YonIkhBdusvbhG) is active now{}");
+    restore(&before, &[HOOK, "--force"]);
+    assert_eq!(state(HOOK), "f|||1|2|Then");
+    sandbox.psql(&format!(
+        "DELETE FROM workflow_published_version; DELETE FROM workflow_entity WHERE id = '{HOOK}'"
+    ));
+    restore(&before, &[HOOK, "--activate"]);
+    assert_eq!(state(HOOK), format!("t|{DRAFT}||1|1|"));
+    restore(&before, &[HOOK, "--as-copy"]);
+    let versions = "SELECT count(*) FROM workflow_entity w JOIN workflow_history h ON h.\"workflowId\" = w.id AND \
+         h.\"versionId\" = w.\"versionId\" WHERE w.name = 'Hook' AND h.authors = 'n8n-backup' AND h.nodes::text = w.nodes::text";
+    assert_eq!(sandbox.psql(versions).trim(), "2");
 }
 
 #[test]

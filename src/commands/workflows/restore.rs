@@ -106,10 +106,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
             similar(&id, known)
         );
     };
-    let mut restored = Restored {
-        workflow,
-        versions: backup.versions,
-    };
+    let mut restored = Restored::of(workflow, backup.versions);
     let _lock = hold(app, JOURNAL)?;
     let (live, now) = read_live(app, One::of(&id))?;
     let as_copy = call.has(&AS_COPY);
@@ -117,7 +114,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let name = ascii(restored.workflow.text("name"));
     if let Some(replaced) = &replaced {
         ensure!(
-            !replaced.is("active") || call.has(&FORCE),
+            !runs(replaced) || call.has(&FORCE),
             hinted(
                 format!(
                     "Workflow {name} ({}) is active now, and n8n keeps its triggers in memory",
@@ -131,7 +128,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
         true => restored.renew()?,
         false => Vec::new(),
     };
-    restored.deactivate();
+    restored.complete(&now)?;
     let project = call
         .value(&PROJECT)
         .map(|project| project.to_string_lossy().into_owned());
@@ -159,6 +156,8 @@ fn run(app: &App, call: &Call) -> Result<()> {
             dump.path.display()
         )),
     }
+    let activate = call.has(&ACTIVATE);
+    restored.tell_published(activate);
     if !goes_on(JOURNAL, call.has(&YES)) {
         return Ok(());
     }
@@ -167,10 +166,11 @@ fn run(app: &App, call: &Call) -> Result<()> {
         check_unchanged(Some(replaced), current.workflow.as_ref())?;
         save(app, replaced, &live.versions, &now)?;
     }
-    let activate = call.has(&ACTIVATE);
     let puts = restored.puts(&then, &now, &id, shares, replaced.is_some(), activate);
     let table = now.table(Table::Workflow);
-    let guard = (!call.has(&FORCE)).then_some((&table, "active", restored.workflow.text("id")));
+    let mut running = STATES.to_vec();
+    running.retain(|column| now.has(Table::Workflow, column));
+    let guard = (!call.has(&FORCE)).then_some((&table, running.as_slice(), restored.workflow.text("id")));
     put_rows(app, &puts, guard).context("The workflow was not restored, and nothing was changed")?;
     JOURNAL.success(format_args!(
         "Workflow restored: {name} ({}), from {}",
@@ -185,10 +185,18 @@ fn run(app: &App, call: &Call) -> Result<()> {
             paths.join(", ")
         ));
     }
-    if activate || replaced.is_some_and(|replaced| replaced.is("active")) {
+    if activate || replaced.as_ref().is_some_and(runs) {
         JOURNAL.warn("n8n must be restarted: it learns which workflows are active when it starts");
     }
     Ok(())
+}
+
+/// The columns that tell what n8n runs: from 2.0 on the published version alone.
+const STATES: [&str; 2] = ["active", "activeVersionId"];
+
+/// Whether n8n runs a workflow once it starts.
+fn runs(workflow: &Record) -> bool {
+    workflow.is("active") || workflow.get("activeVersionId").is_some()
 }
 
 /// Saves what is there now, as the JSON that an export writes.
@@ -267,12 +275,66 @@ fn no_place(what: &str, now: &Directory) -> anyhow::Error {
 struct Restored {
     workflow: Record,
     versions: Vec<Record>,
+    /// The version that was published, where the backup has it.
+    published: Option<String>,
+    /// A version for what is edited, where the backup has none.
+    added: Option<Record>,
 }
 
 impl Restored {
-    fn deactivate(&mut self) {
+    fn of(workflow: Record, versions: Vec<Record>) -> Self {
+        let is_there = |id: &&str| versions.iter().any(|version| version.get("versionId") == Some(*id));
+        let published = workflow.get("activeVersionId").filter(is_there).map(str::to_owned);
+        Self {
+            workflow,
+            versions,
+            published,
+            added: None,
+        }
+    }
+
+    /// Deactivates it, and adds what the live n8n needs and an older one did not write: without a version of what is
+    /// edited, n8n 2 cannot publish it.
+    fn complete(&mut self, now: &Directory) -> Result<()> {
         self.workflow.set("active", Some("f".to_owned()));
         self.workflow.set("activeVersionId", None);
+        if now.has(Table::Workflow, "activeVersionId") {
+            self.workflow.add("activeVersionId", None);
+        }
+        if !now.has(Table::History, "versionId") {
+            return Ok(());
+        }
+        if self.workflow.text("versionId").trim().is_empty() {
+            self.workflow.add("versionId", Some(new_uuid()?));
+        }
+        let current = self.workflow.get("versionId");
+        if self.versions.iter().all(|version| version.get("versionId") != current) {
+            let mut columns = vec!["versionId", "nodes", "connections", "nodeGroups"];
+            columns.retain(|column| now.has(Table::History, column));
+            let mut version = self.workflow.only(&columns);
+            version.add("workflowId", self.workflow.get("id").map(str::to_owned));
+            version.add("authors", Some("n8n-backup".to_owned()));
+            self.added = Some(version);
+        }
+        Ok(())
+    }
+
+    /// Says what is published where that is not what is edited.
+    fn tell_published(&self, activate: bool) {
+        let current = self.workflow.get("versionId");
+        let Some(published) = self.published.as_deref().filter(|id| Some(*id) != current) else {
+            return;
+        };
+        let published = ascii(published);
+        match activate {
+            true => JOURNAL.info(format_args!(
+                "Version {published} will be published, as it was then; what was edited since stays a draft"
+            )),
+            false => JOURNAL.warn(format_args!(
+                "Version {published} was published then, and what was edited since is a draft: publish that version from the \
+                 workflow's history, or take --activate"
+            )),
+        }
     }
 
     /// Gives the workflow, its versions and its webhooks new IDs. Paths of webhooks that people chose stay; gives those.
@@ -299,6 +361,7 @@ impl Restored {
             }
         }
         let current = self.workflow.get("versionId").map(str::to_owned);
+        let published = self.published.take();
         for row in self.versions.iter_mut().chain([&mut self.workflow]) {
             let mut nodes = row.text("nodes").to_owned();
             for (old, new) in &renamed {
@@ -312,12 +375,18 @@ impl Restored {
             if version.get("versionId") == current.as_deref() {
                 new_current = Some(new.clone());
             }
+            if published.is_some() && version.get("versionId") == published.as_deref() {
+                self.published = Some(new.clone());
+            }
             version.set("versionId", Some(new));
             version.set("workflowId", Some(id.clone()));
         }
         self.workflow
             .set("versionId", Some(new_current.map_or_else(new_uuid, Ok)?));
         self.workflow.set("id", Some(id));
+        // It names webhooks that n8n has registered with other services, which the copy would take over and delete.
+        self.workflow.set("staticData", None);
+        self.workflow.set("triggerCount", Some("0".to_owned()));
         paths.dedup();
         Ok(paths)
     }
@@ -336,18 +405,19 @@ impl Restored {
         let id = self.workflow.text("id");
         let put = |table, how, rows: &[&Record], without: &[&str]| put(now, table, how, rows, without);
         let mut puts = match is_there {
-            // It stays where it is.
+            // It stays where it is, and n8n's counter of changes goes on.
             true => vec![put(
                 Table::Workflow,
                 How::Replace,
                 &[&self.workflow],
-                &["parentFolderId"],
+                &["parentFolderId", "versionCounter"],
             )],
             false => vec![put(Table::Workflow, How::Insert, &[&self.workflow], &[])],
         };
         let versions: Vec<&Record> = self.versions.iter().collect();
-        puts.push(put(Table::History, How::Update, &versions, &[]));
         puts.push(put(Table::History, How::InsertMissing, &versions, &[]));
+        let added: Vec<&Record> = self.added.iter().collect();
+        puts.push(put(Table::History, How::InsertMissing, &added, &[]));
         puts.push(put(
             Table::SharedWorkflow,
             How::Insert,
@@ -374,7 +444,8 @@ impl Restored {
         if activate {
             let mut active = self.workflow.only(&["id", "active", "activeVersionId"]);
             active.set("active", Some("t".to_owned()));
-            active.set("activeVersionId", self.workflow.get("versionId").map(str::to_owned));
+            let published = self.published.as_deref().or(self.workflow.get("versionId"));
+            active.set("activeVersionId", published.map(str::to_owned));
             puts.push(put(Table::Workflow, How::Replace, &[&active], &[]));
         }
         puts.retain(|put| !put.rows.is_empty());

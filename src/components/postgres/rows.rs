@@ -7,11 +7,11 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{sql, Psql};
 use crate::app::App;
-use crate::components::put::{lacking as refuse_lacking, How, Put, Unless, GONE};
+use crate::components::put::{lacking as refuse_lacking, How, Put, Unless, GONE, IN_USE};
 use crate::formats::pg_dump::TableName;
 
-/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of the row
-/// `id` of a table by then, nothing is done.
+/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of a row by
+/// then, nothing is done.
 pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
     let docker = app.docker()?;
     docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
@@ -100,17 +100,20 @@ fn qualified(table: &TableName) -> Result<String> {
 /// The transaction. Values travel as text, as rows of COPY, and become those of the columns' types by the server.
 fn script(puts: &[Put], known: &HashMap<TableName, Vec<Column>>, unless: Option<Unless<'_>>) -> Result<String> {
     let mut text = format!("{}BEGIN;\n", sql::PRELUDE);
-    if let Some((table, column, id)) = unless {
+    if let Some((table, columns, id)) = unless {
         ensure!(!id.contains('$'), "{id} is no ID");
+        let mut used = Vec::new();
+        for column in columns {
+            used.push(format!("coalesce({}::text, 'false') <> 'false'", sql::ident(column)?));
+        }
         // Whoever writes the row meanwhile waits for the end.
         let _ = writeln!(
             text,
             "DO $unless$ BEGIN PERFORM FROM {table} WHERE id::text = {id} FOR UPDATE;\n\
-             IF EXISTS (SELECT FROM {table} WHERE id::text = {id} AND {column}) THEN\n\
-             RAISE EXCEPTION 'it is % now', {name}; END IF; END $unless$;",
+             IF EXISTS (SELECT FROM {table} WHERE id::text = {id} AND ({used})) THEN\n\
+             RAISE EXCEPTION '{IN_USE}'; END IF; END $unless$;",
             table = qualified(table)?,
-            column = sql::ident(column)?,
-            name = sql::literal(column)?,
+            used = used.join(" OR "),
             id = sql::literal(id)?
         );
     }
@@ -152,7 +155,7 @@ fn statement(put: &Put, own: &[Column], at: usize) -> Result<String> {
     Ok(match put.how {
         How::Insert => format!("{insert};\n"),
         How::InsertMissing => format!("{insert} ON CONFLICT DO NOTHING;\n"),
-        How::Update | How::Replace => {
+        How::Replace => {
             let pairs = |is_key: bool, own: &str, between: &str| {
                 let chosen = values.iter().filter(|value| value.2 == is_key);
                 let pairs = chosen.map(|(name, value, _)| format!("{own}{name} = {value}"));
@@ -161,9 +164,6 @@ fn statement(put: &Put, own: &[Column], at: usize) -> Result<String> {
             let (set, key) = (pairs(false, "", ", "), pairs(true, "t.", " AND "));
             ensure!(!key.is_empty(), "table {table} has no primary key in the backup");
             let update = format!("UPDATE {table} t SET {set} FROM pg_temp.put_{at} s WHERE {key};\n");
-            if put.how == How::Update {
-                return Ok(update);
-            }
             ensure!(!update.contains("$put$"), "{table} has a column with an unusual name");
             format!(
                 "DO $put$ DECLARE n bigint; BEGIN {update}GET DIAGNOSTICS n = ROW_COUNT;\n\
@@ -208,7 +208,7 @@ mod tests {
             table.clone(),
             vec![column("id", "bpchar", true), column("n m", "json", false)],
         )]);
-        let puts = [How::Insert, How::InsertMissing, How::Update, How::Replace].map(put);
+        let puts = [How::Insert, How::InsertMissing, How::Replace].map(put);
         let text = script(&puts, &known, None).unwrap();
         assert!(
             text.contains("COPY pg_temp.put_0 FROM stdin;\n1\\\\.\\n\\t\\r'\t\\N\n\\.\n"),
@@ -222,11 +222,8 @@ mod tests {
         );
         let update =
             "UPDATE \"a\"\"b\".\"t\" t SET \"n m\" = s.c1::json FROM pg_temp.put_2 s WHERE t.\"id\" = s.c0::bpchar;\n";
-        assert!(text.contains(update), "{text}");
-        let replace = format!(
-            "DO $put$ DECLARE n bigint; BEGIN {}GET DIAGNOSTICS n = ROW_COUNT;\nIF n <> 1 THEN",
-            update.replace("put_2", "put_3")
-        );
+        let replace =
+            format!("DO $put$ DECLARE n bigint; BEGIN {update}GET DIAGNOSTICS n = ROW_COUNT;\nIF n <> 1 THEN");
         assert!(text.contains(&replace), "{text}");
         assert!(text.ends_with("COMMIT;\n\\echo committed\n"));
     }

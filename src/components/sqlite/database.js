@@ -361,16 +361,16 @@ const verbs = {
       put.columns.forEach((name, at) => put.own[at] || lacking.push(`${put.table}.${name}`));
     }
     if (lacking.length) return { lacking: [...new Set(lacking)] };
-    const { table, column, id } = unless ?? {};
-    if (table && (await db.value(`SELECT 1 FROM ${named(table)} WHERE id = ? AND ${named(column)}`, [id]))) {
-      throw new Error(`it is ${column} now`);
+    for (const column of unless?.columns ?? []) {
+      const used = `SELECT 1 FROM ${named(unless.table)} WHERE id = ? AND coalesce(${named(column)}, 0) <> 0`;
+      if (await db.value(used, [unless.id])) throw new Error(unless.told);
     }
     for (const { table, how, own, rows } of puts) {
       const names = own.map(({ name }) => named(name));
       const isKey = ({ pk }) => pk > 0;
       const pairs = (chosen) => chosen.map(({ name }) => `${named(name)} = ?`);
       const [key, others] = [own.filter(isKey), own.filter((column) => !isKey(column))];
-      const isUpdate = how === 'update' || how === 'replace';
+      const isUpdate = how === 'replace';
       if (isUpdate && !key.length) throw new Error(`table ${table} has no primary key in the backup`);
       const sql =
         isUpdate
@@ -380,7 +380,7 @@ const verbs = {
       const order = isUpdate ? [...others, ...key] : own;
       for (const row of rows) {
         await db.all(sql, order.map((column) => valueOf(column, row[own.indexOf(column)])));
-        if (how === 'replace' && Number(await db.value('SELECT changes()')) !== 1) throw new Error(gone);
+        if (isUpdate && Number(await db.value('SELECT changes()')) !== 1) throw new Error(gone);
       }
     }
     await db.run('COMMIT');

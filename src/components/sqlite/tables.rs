@@ -8,7 +8,7 @@ use super::node::Node;
 use super::{database, Reader, SETTING};
 use crate::app::App;
 use crate::components::n8n_image;
-use crate::components::put::{lacking, How, Put, Unless, GONE};
+use crate::components::put::{lacking, How, Put, Unless, GONE, IN_USE};
 use crate::engine::{ContainerSpec, Data, Label, DATA_MOUNT};
 use crate::formats::json::Json;
 use crate::process::{hinted, Observer};
@@ -75,7 +75,6 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
         let how = match put.how {
             How::Insert => "insert",
             How::InsertMissing => "missing",
-            How::Update => "update",
             How::Replace => "replace",
         };
         Json::object([
@@ -85,11 +84,15 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
             ("rows", Json::List(put.rows.iter().map(row).collect())),
         ])
     });
-    let unless = unless.map_or(Json::Null, |(table, column, id)| {
+    let unless = unless.map_or(Json::Null, |(table, columns, id)| {
         Json::object([
             ("table", Json::text(&table.name)),
-            ("column", Json::text(column)),
+            (
+                "columns",
+                Json::List(columns.iter().map(|name| Json::text(*name)).collect()),
+            ),
             ("id", Json::text(id)),
+            ("told", Json::text(IN_USE)),
         ])
     });
     let request = Json::object([

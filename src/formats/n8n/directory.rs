@@ -1,10 +1,11 @@
 //! What workflows and credentials belong to: projects, folders, tags and users.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::record::Record;
 use super::tables::{Place, Table};
-use crate::formats::pg_dump::TableName;
+use crate::formats::pg_dump::{Column, TableName};
 
 /// How deep folders may lie in each other.
 const MAX_FOLDERS: usize = 100;
@@ -13,6 +14,7 @@ const MAX_FOLDERS: usize = 100;
 #[derive(Debug, Default)]
 pub struct Directory {
     pub(super) place: Option<Place>,
+    pub(super) columns: HashMap<Table, Arc<Vec<Column>>>,
     projects: HashMap<String, Record>,
     folders: HashMap<String, Record>,
     tags: HashMap<String, Record>,
@@ -62,6 +64,12 @@ impl Directory {
             schema: schema.to_owned(),
             name: format!("{prefix}{}", table.name()),
         }
+    }
+
+    /// Whether a table is there and has a column.
+    pub fn has(&self, table: Table, column: &str) -> bool {
+        let columns = self.columns.get(&table);
+        columns.is_some_and(|columns| columns.iter().any(|known| known.name == column))
     }
 
     /// The key that a credential's data are encrypted under, wrapped by n8n's own; none where that is n8n's own.

@@ -72,7 +72,9 @@ impl<V: Visitor> Sink for Reader<V> {
             return Ok(false);
         };
         self.found |= known == Table::Workflow;
-        self.current = Some((known, Arc::new(columns.to_vec())));
+        let columns = Arc::new(columns.to_vec());
+        self.directory.columns.insert(known, Arc::clone(&columns));
+        self.current = Some((known, columns));
         Ok(self.visitor.wants(known))
     }
 

@@ -48,6 +48,18 @@ impl Record {
         }
     }
 
+    /// Sets a column, which is added where the row lacks it.
+    pub fn add(&mut self, column: &str, value: Option<String>) {
+        if !self.has(column) {
+            Arc::make_mut(&mut self.columns).push(Column {
+                name: column.to_owned(),
+                kind: String::new(),
+            });
+            self.fields.push(None);
+        }
+        self.set(column, value);
+    }
+
     /// Its columns and values.
     pub fn fields(&self) -> impl Iterator<Item = (&Column, Option<&str>)> {
         self.columns.iter().zip(self.fields.iter().map(Option::as_deref))
