@@ -461,6 +461,10 @@ fn published_versions(sandbox: &Sandbox) {
         &format!("INFO Version {OLD} will be published, {{}}"),
     );
     assert_eq!(state(HOOK), format!("t|{OLD}|{{\"node:Webhook\":{{}}}}|1|2|Then"));
+    let told = workflows(sandbox, &["workflows", "diff", path(&dump())]);
+    assert!(told.stdout.contains(&format!("published: Hook ({HOOK})")), "{told}");
+    let told = workflows(sandbox, &["workflows", "diff", path(&two)]);
+    assert!(!told.stdout.contains(HOOK), "{told}");
     assert!(counter() > 70, "{}", counter());
     let named = format!("SELECT name FROM workflow_history WHERE \"versionId\" = '{DRAFT}'");
     assert_eq!(sandbox.psql(&named).trim(), "Now");
@@ -528,6 +532,12 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     );
     restore(&column, &[]).assert_error("The workflow was not restored, and nothing was changed");
     assert_eq!(sandbox.fingerprint_postgres(), before);
+    // A folder of another project.
+    sandbox.psql(
+        "INSERT INTO project (id, name, type) VALUES ('other', 'Other', 'team'); \
+         INSERT INTO folder (id, name, \"projectId\") VALUES ('folder1', 'F', 'other')",
+    );
+    restore(&folder, &[]).assert_error("The folder folder1 of its project that it belongs to is not there now");
     // With a project that is there, it goes into that.
     assert_eq!(restore(&project, &["--project", "kUOail2oPxHO7R5n"]).code, Some(0));
     assert!(rows(&sandbox, INVOICES).contains("kUOail2oPxHO7R5n"));

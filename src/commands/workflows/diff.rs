@@ -77,6 +77,8 @@ struct State {
     name: String,
     active: bool,
     archived: bool,
+    /// The version that n8n 2 runs.
+    published: Option<String>,
     digest: u64,
 }
 
@@ -93,6 +95,10 @@ impl Visitor for States {
             name: row.text("name").to_owned(),
             active: row.is("active"),
             archived: row.is("isArchived"),
+            published: row
+                .get("activeVersionId")
+                .filter(|_| row.is("active"))
+                .map(str::to_owned),
             digest: digest(&row, &CONTENT),
         };
         self.0.insert(row.text("id").to_owned(), state);
@@ -169,6 +175,11 @@ fn run(app: &App, old: &Side, new: &Side, json: bool) -> Result<u8> {
             (then.name != now.name, "renamed"),
             (!then.active && now.active, "activated"),
             (then.active && !now.active, "deactivated"),
+            // An older n8n tells of no version.
+            (
+                then.published.is_some() && now.published.is_some() && then.published != now.published,
+                "published",
+            ),
             (!then.archived && now.archived, "archived"),
             (then.archived && !now.archived, "unarchived"),
             (!changes.as_ref().is_ok_and(Vec::is_empty), "changed"),

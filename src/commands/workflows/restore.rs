@@ -142,7 +142,9 @@ fn run(app: &App, call: &Call) -> Result<()> {
             project.as_deref(),
         )?,
     };
-    check_folder(&mut restored.workflow, &now, replaced.is_some(), project.as_deref())?;
+    if replaced.is_none() {
+        check_folder(&mut restored.workflow, &now, &shares, project.as_deref())?;
+    }
     match &replaced {
         Some(replaced) => JOURNAL.warn(format_args!(
             "This will replace workflow {} ({}), changed last {}",
@@ -244,14 +246,20 @@ pub fn shares(
     Ok(shares)
 }
 
-/// Sees to it that the workflow's folder is there, or that it is in none.
-fn check_folder(workflow: &mut Record, now: &Directory, is_there: bool, project: Option<&str>) -> Result<()> {
-    let Some(folder) = workflow.get("parentFolderId").filter(|_| !is_there) else {
+/// Sees to it that the workflow's folder is there, in the project of its owner, or that it is in none.
+fn check_folder(workflow: &mut Record, now: &Directory, shares: &[Record], project: Option<&str>) -> Result<()> {
+    let Some(folder) = workflow.get("parentFolderId") else {
         return Ok(());
     };
+    let owning = shares.iter().find(|share| share.text("role").ends_with(":owner"));
+    let owning = owning.and_then(|share| share.get("projectId"));
+    let (is_fit, its) = match now.folder_project(folder) {
+        Some(home) => (owning == Some(home), " of its project"),
+        None => (false, ""),
+    };
     ensure!(
-        project.is_some() || now.has_folder(folder),
-        no_place(&format!("folder {folder}"), now)
+        project.is_some() || is_fit,
+        no_place(&format!("folder {folder}{its}"), now)
     );
     if project.is_some() {
         workflow.set("parentFolderId", None);

@@ -75,8 +75,8 @@ async function inspect(file, wait, more = async () => ({})) {
   return found;
 }
 
-// What tells a workflow from what it was at the last backup: by its ID a number for its contents, in hexadecimal, and its name. The
-// columns are those that a dump's workflows are compared by.
+// What tells a workflow from what it was at the last backup: by its ID a number for its contents, in hexadecimal, its name, and
+// the version that n8n 2 runs. The columns are those that a dump's workflows are compared by.
 async function workflows(db) {
   const { createHash } = require('crypto');
   const contents = ['nodes', 'connections', 'settings', 'pinData', 'nodeGroups', 'description', 'name', 'active', 'isArchived'];
@@ -86,7 +86,8 @@ async function workflows(db) {
     for (const { id } of await db.all(`SELECT id FROM ${named(table)}`)) {
       const [row] = await db.all(`SELECT * FROM ${named(table)} WHERE id = ?`, [id]);
       const text = JSON.stringify(contents.map((column) => row[column] ?? null));
-      found[id] = [createHash('sha256').update(text).digest('hex').slice(0, 16), String(row.name)];
+      const published = row.active ? row.activeVersionId ?? null : null;
+      found[id] = [createHash('sha256').update(text).digest('hex').slice(0, 16), String(row.name), published];
     }
   }
   return { workflows: found };

@@ -73,9 +73,12 @@ impl Contents {
 
 fn digests(json: &Json) -> Option<Digests> {
     let entry = |(id, told): &(String, Json)| {
-        let [digest, name] = told.items() else { return None };
+        let [digest, name, published @ ..] = told.items() else {
+            return None;
+        };
         let digest = u64::from_str_radix(digest.as_str()?, 16).ok()?;
-        Some((ascii(id), (digest, ascii(name.as_str()?))))
+        let published = published.first().and_then(Json::as_str).map(ascii);
+        Some((ascii(id), (digest, ascii(name.as_str()?), published)))
     };
     json.fields().iter().map(entry).collect::<Option<_>>().map(Digests)
 }
@@ -382,8 +385,11 @@ mod tests {
         assert_eq!(contents.tables, [("a b".to_owned(), 3), ("c".to_owned(), 0)]);
         assert_eq!(contents.workflows, None);
         assert!(Contents::of(&Json::parse("{}").unwrap()).is_none());
-        let text = r#"{"length":1,"workflows":{"w\n1":["00000000000000ff","A\tb"]}}"#;
+        let text = r#"{"length":1,"workflows":{"w\n1":["00000000000000ff","A\tb",null],"x":["01","X","v"]}}"#;
         let told = Contents::of(&Json::parse(text).unwrap()).unwrap().workflows.unwrap();
-        assert_eq!(told.text(), "w\\n1\t00000000000000ff\tA\\tb\n");
+        assert_eq!(
+            told.text(),
+            "w\\n1\t00000000000000ff\tA\\tb\nx\t0000000000000001\tX\tv\n"
+        );
     }
 }

@@ -11,9 +11,9 @@ use super::tables::Table;
 use crate::formats::pg_dump::Rows;
 use crate::formats::text::ascii;
 
-/// The IDs of workflows, and for each a digest and the name, as printable ASCII.
+/// The IDs of workflows, and for each a digest, the name, and the version that n8n 2 runs, as printable ASCII.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Digests(pub BTreeMap<String, (u64, String)>);
+pub struct Digests(pub BTreeMap<String, (u64, String, Option<String>)>);
 
 /// How the workflows differ from those before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,10 @@ impl Digests {
         let line = |line: &str| {
             let mut fields = line.split('\t');
             let (id, digest, name) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((id.to_owned(), (u64::from_str_radix(digest, 16).ok()?, name.to_owned())))
+            // What an earlier version wrote has no version.
+            let published = fields.next().map(str::to_owned);
+            let digest = u64::from_str_radix(digest, 16).ok()?;
+            Some((id.to_owned(), (digest, name.to_owned(), published)))
         };
         text.lines().map(line).collect::<Option<_>>().map(Self)
     }
@@ -44,7 +47,10 @@ impl Digests {
     pub fn text(&self) -> String {
         let lines = self.0.iter();
         lines
-            .map(|(id, (digest, name))| format!("{id}\t{digest:016x}\t{name}\n"))
+            .map(|(id, (digest, name, published))| {
+                let published = published.as_ref().map_or_else(String::new, |id| format!("\t{id}"));
+                format!("{id}\t{digest:016x}\t{name}{published}\n")
+            })
             .collect()
     }
 
@@ -54,12 +60,14 @@ impl Digests {
         for (id, now) in &self.0 {
             match before.0.get(id) {
                 None => since.added += 1,
-                Some(then) if then != now => since.changed += 1,
-                Some(_) => {}
+                Some(then) => {
+                    let published = then.2.is_some() && now.2.is_some() && then.2 != now.2;
+                    since.changed += usize::from(published || (then.0, &then.1) != (now.0, &now.1));
+                }
             }
         }
         let gone = before.0.iter().filter(|(id, _)| !self.0.contains_key(*id));
-        since.deleted = gone.map(|(_, (_, name))| name.clone()).collect();
+        since.deleted = gone.map(|(_, (_, name, _))| name.clone()).collect();
         since
     }
 }
@@ -102,7 +110,8 @@ impl Visitor for Digests {
 
     fn visit(&mut self, _: Table, row: Record) -> Result<()> {
         let columns = [&CONTENT[..], &["name", "active", "isArchived"]].concat();
-        let entry = (digest(&row, &columns), ascii(row.text("name")));
+        let published = row.get("activeVersionId").filter(|_| row.is("active")).map(ascii);
+        let entry = (digest(&row, &columns), ascii(row.text("name")), published);
         self.0.insert(ascii(row.text("id")), entry);
         Ok(())
     }
@@ -113,7 +122,7 @@ mod tests {
     use super::*;
 
     fn digests(workflows: &[(&str, u64, &str)]) -> Digests {
-        let entry = |(id, digest, name): &(&str, u64, &str)| ((*id).to_owned(), (*digest, (*name).to_owned()));
+        let entry = |(id, digest, name): &(&str, u64, &str)| ((*id).to_owned(), (*digest, (*name).to_owned(), None));
         Digests(workflows.iter().map(entry).collect())
     }
 
@@ -136,6 +145,12 @@ mod tests {
         ] {
             assert_eq!(now.since(&before).text(1), text);
         }
+        let published = |version: &str| Digests::parse(&format!("a\t1\tA\t{version}\n")).unwrap();
+        assert_eq!(Digests::parse(&published("v1").text()), Some(published("v1")));
+        assert_eq!(published("v2").since(&published("v1")).text(1), "1 workflow changed");
+        assert_eq!(published("v1").since(&published("v1")).text(1), "no workflow changed");
+        let earlier = digests(&[("a", 1, "A")]);
+        assert_eq!(published("v1").since(&earlier).text(1), "no workflow changed");
     }
 
     #[test]

@@ -126,9 +126,9 @@ impl Directory {
         all
     }
 
-    /// Whether there is a folder.
-    pub fn has_folder(&self, id: &str) -> bool {
-        self.folders.contains_key(id)
+    /// The project of a folder.
+    pub fn folder_project(&self, id: &str) -> Option<&str> {
+        self.folders.get(id)?.get("projectId")
     }
 
     /// Whose a workflow is: its project, or before n8n had these, its user.
