@@ -44,7 +44,8 @@ pub(super) fn lacking(columns: &[String]) -> Result<()> {
                 "The live database lacks columns that are in the backup: {}",
                 columns.join(", ")
             ),
-            "its n8n is older than the one that was backed up: update it first"
+            "the backup is of another n8n: update the live one where it is the older; where it is the newer, restore the backup \
+             on a test host, update n8n there, and export from it"
         )
     );
     Ok(())

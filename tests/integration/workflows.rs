@@ -541,6 +541,18 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     // With a project that is there, it goes into that.
     assert_eq!(restore(&project, &["--project", "kUOail2oPxHO7R5n"]).code, Some(0));
     assert!(rows(&sandbox, INVOICES).contains("kUOail2oPxHO7R5n"));
+
+    // Before n8n had projects, a share named a user.
+    let users = changed(
+        &sandbox,
+        "users.sql.gz",
+        "s/^(COPY public.shared_workflow .*)\"projectId\"/\\1\"userId\"/",
+    );
+    sandbox.psql(&format!("DELETE FROM workflow_entity WHERE id = '{INVOICES}'"));
+    restore(&users, &[]).assert_error("The project that it belongs to is not there now");
+    restore(&users, &["--project", "other"]).assert_success();
+    let owner = format!("SELECT \"projectId\", role FROM shared_workflow WHERE \"workflowId\" = '{INVOICES}'");
+    assert_eq!(sandbox.psql(&owner).trim(), "other|workflow:owner");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
-use crate::commands::workflows::restore::{put, shares, FROM, PROJECT};
+use crate::commands::workflows::place::shares;
+use crate::commands::workflows::restore::{put, FROM, PROJECT};
 use crate::commands::workflows::source::{check_unchanged, dump_of, read, read_live, similar};
 use crate::commands::{Command, Run};
 use crate::components::{put_rows, How, YES};
@@ -81,8 +82,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
         None => shares(
             then.credential_shares(&id),
             &now,
-            "credentialsId",
-            &id,
+            (Table::SharedCredential, &id),
             project.as_deref(),
         )?,
     };
@@ -102,7 +102,14 @@ fn run(app: &App, call: &Call) -> Result<()> {
         save(app, replaced).context("What is there now cannot be saved, so it is not replaced")?;
     }
     let how = if replaced.is_some() { How::Replace } else { How::Insert };
-    let mut puts = vec![put(&now, Table::Credential, how, &[credential], &[])];
+    // n8n has dropped this column, and what was in it.
+    let dropped = ["nodesAccess"];
+    let dropped = if now.has(Table::Credential, dropped[0]) {
+        &[][..]
+    } else {
+        &dropped[..]
+    };
+    let mut puts = vec![put(&now, Table::Credential, how, &[credential], dropped)];
     if !shares.is_empty() {
         let shares: Vec<&Record> = shares.iter().collect();
         puts.push(put(&now, Table::SharedCredential, How::Insert, &shares, &[]));

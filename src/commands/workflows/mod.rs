@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod export;
+pub mod place;
 pub mod restore;
 pub mod source;
 mod staging;

@@ -5,6 +5,7 @@ use std::io::Read as _;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
+use super::place::{check_folder, shares};
 use super::source::{check_unchanged, dump_of, read, read_live, similar};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -137,8 +138,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
         None => shares(
             then.shares(&id),
             &now,
-            "workflowId",
-            restored.workflow.text("id"),
+            (Table::SharedWorkflow, restored.workflow.text("id")),
             project.as_deref(),
         )?,
     };
@@ -216,67 +216,6 @@ fn save(app: &App, workflow: &Record, versions: &[Record], directory: &Directory
         .context("What is there now cannot be saved, so it is not replaced")?;
     JOURNAL.info(format_args!("Saved what is there now: {}", path.display()));
     Ok(())
-}
-
-/// The shares of what is not there now: those of the backup, or one for `project`. `column` names what is shared.
-pub fn shares(
-    backup: &[Record],
-    now: &Directory,
-    column: &str,
-    id: &str,
-    project: Option<&str>,
-) -> Result<Vec<Record>> {
-    let mut shares = backup.to_vec();
-    if let Some(project) = project {
-        let owning = shares.iter().position(|share| share.text("role").ends_with(":owner"));
-        let owning = shares.get(owning.unwrap_or(0)).cloned();
-        let mut owning = owning.context("The backup tells of no owner")?;
-        owning.set("projectId", Some(project.to_owned()));
-        shares = vec![owning];
-    }
-    for share in &mut shares {
-        share.set(column, Some(id.to_owned()));
-        if let Some(project) = share.get("projectId") {
-            ensure!(
-                now.project(project).is_some(),
-                no_place(&format!("project {project}"), now)
-            );
-        }
-    }
-    Ok(shares)
-}
-
-/// Sees to it that the workflow's folder is there, in the project of its owner, or that it is in none.
-fn check_folder(workflow: &mut Record, now: &Directory, shares: &[Record], project: Option<&str>) -> Result<()> {
-    let Some(folder) = workflow.get("parentFolderId") else {
-        return Ok(());
-    };
-    let owning = shares.iter().find(|share| share.text("role").ends_with(":owner"));
-    let owning = owning.and_then(|share| share.get("projectId"));
-    let (is_fit, its) = match now.folder_project(folder) {
-        Some(home) => (owning == Some(home), " of its project"),
-        None => (false, ""),
-    };
-    ensure!(
-        project.is_some() || is_fit,
-        no_place(&format!("folder {folder}{its}"), now)
-    );
-    if project.is_some() {
-        workflow.set("parentFolderId", None);
-    }
-    Ok(())
-}
-
-fn no_place(what: &str, now: &Directory) -> anyhow::Error {
-    let projects = now.projects().into_iter();
-    let projects: Vec<String> = projects
-        .map(|project| format!("{} ({})", ascii(project.text("id")), ascii(project.text("name"))))
-        .collect();
-    hinted(
-        format!("The {} that it belongs to is not there now", ascii(what)),
-        format!("name a project by --project: {}", projects.join(", ")),
-    )
-    .into()
 }
 
 /// What is put into the live database.

@@ -1,0 +1,82 @@
+//! Where a workflow or a credential that is put back belongs: its project and its folder.
+
+use std::sync::Arc;
+
+use anyhow::{ensure, Context as _, Result};
+
+use crate::formats::n8n::{Directory, Record, Table};
+use crate::formats::text::ascii;
+use crate::process::hinted;
+
+/// The shares of what is not there now: those of the backup, or one for `project`. Before n8n had projects, a share named
+/// a user.
+pub fn shares(
+    backup: &[Record],
+    now: &Directory,
+    (table, id): (Table, &str),
+    project: Option<&str>,
+) -> Result<Vec<Record>> {
+    let (column, role) = match table {
+        Table::SharedCredential => ("credentialsId", "credential:owner"),
+        _ => ("workflowId", "workflow:owner"),
+    };
+    let mut shares = backup.to_vec();
+    if now.has(table, "projectId") && !shares.iter().all(|share| share.has("projectId")) {
+        ensure!(project.is_some(), no_place("project", now));
+        let mut owning = Record::new(Arc::default(), Vec::new());
+        owning.add(column, None);
+        owning.add("projectId", None);
+        owning.add("role", Some(role.to_owned()));
+        shares = vec![owning];
+    }
+    if let Some(project) = project {
+        let owning = shares.iter().position(|share| share.text("role").ends_with(":owner"));
+        let owning = shares.get(owning.unwrap_or(0)).cloned();
+        let mut owning = owning.context("The backup tells of no owner")?;
+        owning.set("projectId", Some(project.to_owned()));
+        shares = vec![owning];
+    }
+    for share in &mut shares {
+        share.set(column, Some(id.to_owned()));
+        if let Some(project) = share.get("projectId") {
+            ensure!(
+                now.project(project).is_some(),
+                no_place(&format!("project {project}"), now)
+            );
+        }
+    }
+    Ok(shares)
+}
+
+/// Sees to it that the workflow's folder is there, in the project of its owner, or that it is in none.
+pub fn check_folder(workflow: &mut Record, now: &Directory, shares: &[Record], project: Option<&str>) -> Result<()> {
+    let Some(folder) = workflow.get("parentFolderId") else {
+        return Ok(());
+    };
+    let owning = shares.iter().find(|share| share.text("role").ends_with(":owner"));
+    let owning = owning.and_then(|share| share.get("projectId"));
+    let (is_fit, its) = match now.folder_project(folder) {
+        Some(home) => (owning == Some(home), " of its project"),
+        None => (false, ""),
+    };
+    ensure!(
+        project.is_some() || is_fit,
+        no_place(&format!("folder {folder}{its}"), now)
+    );
+    if project.is_some() {
+        workflow.set("parentFolderId", None);
+    }
+    Ok(())
+}
+
+fn no_place(what: &str, now: &Directory) -> anyhow::Error {
+    let projects = now.projects().into_iter();
+    let projects: Vec<String> = projects
+        .map(|project| format!("{} ({})", ascii(project.text("id")), ascii(project.text("name"))))
+        .collect();
+    hinted(
+        format!("The {} that it belongs to is not there now", ascii(what)),
+        format!("name a project by --project: {}", projects.join(", ")),
+    )
+    .into()
+}
