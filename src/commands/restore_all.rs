@@ -213,7 +213,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     if !restored {
         return Ok(());
     }
-    if let Some(app) = &made {
+    if made.is_some() || options.start {
         lost_host::start_rest(app)?;
     }
     JOURNAL.info(RULE);

@@ -29,7 +29,7 @@ use crate::stream::encrypt::Locked;
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
 /// The name of n8n's own proof.
-const N8N: &str = "start";
+const N8N: &str = marks::START;
 
 /// What is to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -239,12 +239,14 @@ impl<'a> Pause<'a> {
         if !self.record.parts.contains(&kind) {
             self.record.parts.push(kind);
         }
+        self.record.begun.push(kind);
         self.write()
     }
 
     /// As [`Pause::end`], but n8n stays stopped and the record in place while another part is half restored, whose restore was
     /// interrupted.
     fn end_part(mut self, kind: Kind, done: Result<()>) -> Result<()> {
+        self.record.end_part(kind, &done);
         if done.as_ref().is_err_and(|error| error.is::<LeftHalfDone>()) {
             return self.end(done, false);
         }
@@ -304,6 +306,11 @@ impl<'a> Pause<'a> {
             record.done.clear();
         }
         // Those of restores of their own, without a point, are given up by nothing but another restore of them.
+        if record.point.is_none() {
+            record.begun.extend(&record.parts);
+            record.begun.sort_unstable();
+            record.begun.dedup();
+        }
         if record.point.replace(point).is_some() {
             let (done, begun) = (&record.done, &record.begun);
             record
@@ -387,7 +394,14 @@ impl<'a> Pause<'a> {
     /// before is stopped.
     pub fn stay_stopped(&self) -> bool {
         let parts = self.record.parts.iter().copied();
-        let (done, left): (Vec<Kind>, Vec<Kind>) = parts.partition(|kind| self.record.done.contains(kind));
+        let (done, mut left): (Vec<Kind>, Vec<Kind>) = parts.partition(|kind| self.record.done.contains(kind));
+        // One that was begun by itself meanwhile, too.
+        left.extend(
+            self.record
+                .begun
+                .iter()
+                .filter(|kind| !self.record.parts.contains(kind)),
+        );
         if self.is_untouched() || left.is_empty() {
             return false;
         }

@@ -21,6 +21,8 @@ pub const KEY: &str = "drill.key";
 pub const OPENED: &str = "drill.opened";
 pub const STARTED: &str = "drill.started";
 pub const MIGRATED: &str = "drill.migrated";
+/// What a drill calls n8n's start, where that has failed.
+pub const START: &str = "start";
 /// With which other images it was recovered, and when. A drill leaves that as it is.
 pub const REHEARSED: &str = "drill.rehearsed";
 /// All of them that a drill replaces.

@@ -291,7 +291,16 @@ fn a_part_that_is_skipped_by_name_holds_up_no_interrupted_restore() {
         "WARN The restore of redis was killed and may have replaced half of it: n8n stays stopped until it is restored",
     );
     assert_eq!(status(&sandbox, "n8n-main"), "exited");
+    // So may one of a part by itself, by an earlier version too, however often the others are restored.
     let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
+    let of_containers = |line: &&str| line.starts_with("container ") || line.starts_with("policy ");
+    let single: Vec<&str> = record.lines().filter(of_containers).chain(["part redis\n"]).collect();
+    fs::write(sandbox.path("backups/.restore"), single.join("\n")).unwrap();
+    for _ in 0..2 {
+        let outcome = sandbox.run("restore-all", &["--skip", "redis", "latest"]);
+        outcome.assert_success();
+        assert_eq!(status(&sandbox, "n8n-main"), "exited");
+    }
     fs::write(sandbox.path("backups/.restore"), record.replace("begun redis\n", "")).unwrap();
 
     let outcome = sandbox.run("restore-all", &["--skip", "redis", "latest"]);

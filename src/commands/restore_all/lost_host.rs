@@ -1,6 +1,6 @@
 //! A host without the stack: it is created from what the recovery point says that it was deployed from.
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{Surroundings, JOURNAL};
 use crate::app::App;
@@ -33,6 +33,16 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         env_files: &was.env_files,
     };
     let needs = docker.compose_needs(project)?;
+    // Compose takes no network for its own that another has made.
+    let of_project = |external: &&External| external.kind == "network" && external.name.ends_with("_default");
+    if let Some(External { name, .. }) = needs.external.iter().find(of_project) {
+        bail!(hinted(
+            format_args!("The network {name} is missing, which another Compose project makes"),
+            format_args!(
+                "start that project, or create it by hand (docker network create {name}); then run this again"
+            )
+        ));
+    }
     for external in needs.external {
         let External { kind, name } = &external;
         JOURNAL.info(format_args!(
@@ -95,7 +105,10 @@ pub(super) fn start_rest(app: &App) -> Result<()> {
     let docker = app.docker()?;
     let all = discovery::of_project(app, &docker)?;
     let created = all.iter().filter(|container| container.status == Status::Created);
-    let (left, rest): (Vec<_>, Vec<_>) = created.partition(|container| container.container.restart == "no");
+    let (left, rest): (Vec<_>, Vec<_>) = created.partition(|container| {
+        let policy = container.container.restart.as_str();
+        policy == "no" || policy.starts_with("on-failure")
+    });
     let names = |containers: &[&Described]| {
         let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
         names.join(" ")
@@ -109,7 +122,7 @@ pub(super) fn start_rest(app: &App) -> Result<()> {
     }
     if !left.is_empty() {
         JOURNAL.warn(format_args!(
-            "Created and not started, having no restart policy: {} (docker compose up -d starts everything)",
+            "Created and not started, having no restart policy that goes on: {} (docker compose up -d starts everything)",
             names(&left)
         ));
     }

@@ -219,12 +219,18 @@ impl State {
 
     /// The newest point that failed its drill, unless that of a newer one has tested the same and passed.
     fn failed_drill(&self) -> Option<(&Seen, &DrillOutcome)> {
-        let mut passed: Vec<&DrillOutcome> = Vec::new();
+        // A full test goes without n8n's start where its image is not here.
+        let started = |point: &Seen| point.proofs.iter().any(|(name, _)| marks::STARTED.ends_with(name));
+        let mut passed: Vec<(&Seen, &DrillOutcome)> = Vec::new();
         for point in self.points.iter().rev() {
-            match &point.drill {
-                Some(drill) if drill.passed() => passed.push(drill),
-                Some(drill) if !passed.iter().any(|newer| newer.covers(drill)) => return Some((point, drill)),
-                _ => {}
+            let Some(drill) = &point.drill else { continue };
+            let tested = |(newer, by): &(&Seen, &DrillOutcome)| {
+                by.covers(drill) && (started(newer) || !drill.failed.iter().any(|name| name == marks::START))
+            };
+            match drill.passed() {
+                true => passed.push((point, drill)),
+                false if !passed.iter().any(tested) => return Some((point, drill)),
+                false => {}
             }
         }
         None

@@ -171,6 +171,16 @@ fn a_shrunken_or_broken_point_is_noticed() {
     let after = drilled("passed postgres 2026-01-03T03:04:05+00:00");
     assert_eq!(level(&state(vec![key, after]), "proven"), Level::Ok);
     assert_eq!(state(vec![point(1, 9)]).drill_success(), None);
+    // A full test does not start n8n where its image is not here.
+    let start = drilled("failed full 2026-01-02T03:04:05+00:00: start");
+    let full = drilled("passed full 2026-01-03T03:04:05+00:00");
+    let started = Seen {
+        proofs: vec![("started", "n8n 2.1".to_owned())],
+        ..full.clone()
+    };
+    for (after, wanted) in [(full, Level::Critical), (started, Level::Ok)] {
+        assert_eq!(level(&state(vec![start.clone(), after]), "proven"), wanted);
+    }
     // What a remote is called is not how the copy went.
     let failover = Seen {
         offsite: Some("2026-01-02T03:04:05+00:00 nas:failover".to_owned()),

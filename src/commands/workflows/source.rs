@@ -111,10 +111,14 @@ pub fn read_live<V: Visitor>(app: &App, visitor: V) -> Result<(V, Directory)> {
 }
 
 /// Refuses to go on where a row is not as it was read: a question may have waited for its answer in between, and what
-/// is saved first is what was read. What n8n itself notes in a workflow that runs makes no difference.
+/// is saved first is what was read. What n8n itself notes in a workflow that runs makes no difference; a person's edit has
+/// a version of its own.
 pub fn check_unchanged(before: Option<&Record>, now: Option<&Record>) -> Result<()> {
     let values = |row: &Record| -> Vec<(String, Option<String>)> {
-        let fields = row.fields().filter(|(column, _)| column.name != "staticData");
+        const NOTED: [&str; 3] = ["staticData", "versionCounter", "triggerCount"];
+        let fields = row
+            .fields()
+            .filter(|(column, _)| !NOTED.contains(&column.name.as_str()));
         fields
             .map(|(column, field)| (column.name.clone(), field.map(str::to_owned)))
             .collect()

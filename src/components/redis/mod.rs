@@ -192,7 +192,6 @@ fn verify(app: &App, path: &Path) -> Result<rdb::Summary> {
     observe(&app.config, path, rdb::Scanner::new())?.finish()
 }
 
-/// What the server says that it holds.
 /// What tells that other programs use the server of n8n's queue, too; `databases` are those that hold keys.
 fn shared(app: &App, databases: &[u32]) -> Option<String> {
     let config = &app.config;
@@ -209,6 +208,7 @@ fn shared(app: &App, databases: &[u32]) -> Option<String> {
     Some(format!("belongs to the Compose project {project}"))
 }
 
+/// What the server says that it holds.
 fn told(app: &App, state: &server::State) -> String {
     let keys = state.keys.map_or_else(|| "its".to_owned(), |keys| keys.to_string());
     format!("Redis answers on port {} and holds {keys} keys", app.config.redis_port)

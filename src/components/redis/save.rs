@@ -74,6 +74,11 @@ impl Begun {
         })
     }
 
+    /// Whether the server has not loaded its data yet.
+    fn is_too_early(&self) -> bool {
+        self.reply.starts_with("LOADING")
+    }
+
     /// Whether another save came first; or may have: what is scheduled behind a rewrite cannot be told from that rewrite
     /// before Redis 7.
     fn is_forestalled(&self) -> bool {
@@ -141,6 +146,9 @@ impl Redis<'_> {
         let Ok(begun) = replies(session, "", commands.len()).and_then(Begun::read) else {
             return Ok(None);
         };
+        if begun.is_too_early() {
+            return Ok(None);
+        }
         let copy = Copy {
             chain,
             leash,

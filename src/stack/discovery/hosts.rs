@@ -91,15 +91,22 @@ fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kin
 pub(super) fn inner_port(server: &Described, from: &Described, host: &str, port: u16, kind: Kind) -> u16 {
     match candidates(slice::from_ref(server), from, host, port).first() {
         Some((_, inner)) => *inner,
-        None => published(server, port).unwrap_or_else(|| own_port(server, kind)),
+        None => published(server, port)
+            .or_else(|| own_port(server, kind))
+            .unwrap_or(match kind {
+                // Its configuration may tell more, and n8n's port is one of the host.
+                _ if server.network_mode == "host" => port,
+                Kind::Redis => 6379,
+                _ => 5432,
+            }),
     }
 }
 
-/// The port that a server is told to listen on, or the usual one.
-fn own_port(server: &Described, kind: Kind) -> u16 {
-    let (variables, usual) = match kind {
-        Kind::Redis => (["REDIS_PORT_NUMBER", "VALKEY_PORT_NUMBER"], 6379),
-        _ => (["PGPORT", "POSTGRESQL_PORT_NUMBER"], 5432),
+/// The port that a server is told to listen on.
+fn own_port(server: &Described, kind: Kind) -> Option<u16> {
+    let variables = match kind {
+        Kind::Redis => ["REDIS_PORT_NUMBER", "VALKEY_PORT_NUMBER"],
+        _ => ["PGPORT", "POSTGRESQL_PORT_NUMBER"],
     };
     let words = || server.entry_point.iter().chain(&server.command).map(String::as_str);
     let pairs = words().zip(words().skip(1));
@@ -107,8 +114,7 @@ fn own_port(server: &Described, kind: Kind) -> u16 {
     let option = options.next().map(|(_, port)| port);
     let option = option.or_else(|| words().find_map(|word| word.trim_start_matches('-').strip_prefix("port=")));
     let variable = || variables.iter().find_map(|name| server.variable(name));
-    let told = option.or_else(variable).and_then(|port| port.parse().ok());
-    told.unwrap_or(usual)
+    option.or_else(variable).and_then(|port| port.parse().ok())
 }
 
 /// Whether a container is a server of the `kind`, by its image.

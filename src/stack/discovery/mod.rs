@@ -162,6 +162,8 @@ impl<'a> Stack<'a> {
         let found = if config.is_set(N8N_CONTAINERS) {
             match servers(&is_named) {
                 found if found.iter().any(|(role, _)| *role == Role::Main) => found,
+                // What it does not tell is not known either, and the settings hold: its database may be none of SQLite.
+                found if config.is_set("BACKUP_POSTGRES_CONTAINER") => found,
                 _ => with(role_of_named, &is_named),
             }
         } else if !config.compose_project.is_empty() {

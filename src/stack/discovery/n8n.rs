@@ -25,6 +25,8 @@ const SERVERS: [(&str, Role); 3] = [
 const WRAPPERS: [&str; 8] = ["exec", "tini", "dumb-init", "node", "nohup", "env", "npx", "--"];
 /// As those, as another user, whom an argument names.
 const AS_USER: [&str; 6] = ["su-exec", "gosu", "s6-setuidgid", "setpriv", "runuser", "su"];
+/// Options of those that take the next word.
+const VALUED: [&str; 8] = ["-u", "-g", "-G", "-s", "--shell", "--reuid", "--regid", "--groups"];
 const SHELLS: [&str; 4] = ["sh", "bash", "ash", "dash"];
 /// The start script of n8n's own image.
 const START_SCRIPT: &str = "docker-entrypoint.sh";
@@ -120,12 +122,30 @@ fn started<'a, 'b>(words: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
     if script(rest).is_some_and(|script| script.contains(' ')) {
         return Some(("sh", rest));
     }
-    let starts = |word: &&str| is_program(word) || base(word) == START_SCRIPT;
-    let at = rest.iter().position(starts);
-    match at.or(rest.iter().position(|word| is_shell(word))) {
+    match command_of_user(rest) {
         Some(at) => Some((rest[at], &rest[at + 1..])),
         None => Some((program, rest)),
     }
+}
+
+/// Where the program stands that runs as another user, if it is n8n or a shell: behind the options, and the user where
+/// that is a word of its own. Any later word may be the name of a database or a directory.
+fn command_of_user(words: &[&str]) -> Option<usize> {
+    let starts = |at: &usize| {
+        words
+            .get(*at)
+            .is_some_and(|word| is_program(word) || base(word) == START_SCRIPT || is_shell(word))
+    };
+    if let Some(option) = words.iter().position(|word| *word == "-c") {
+        return Some(option + 1).filter(starts);
+    }
+    let is_value = |at: usize| at > 0 && VALUED.contains(&words[at - 1]);
+    let is_user_by_number = |word: &str| word.contains(':') || word.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = words
+        .iter()
+        .enumerate()
+        .filter(|(at, word)| !word.starts_with('-') && !is_value(*at) && !is_user_by_number(word));
+    plain.map(|(at, _)| at).take(2).find(starts)
 }
 
 /// The script that a shell's arguments hold.
@@ -272,6 +292,16 @@ mod tests {
             ("su node -c 'n8n import:workflow --input=/d'", None),
             ("su-exec node n8n export:workflow --all", None),
             ("su node -c 'ls /home/node'", None),
+            (
+                "setpriv --reuid node --regid node --clear-groups n8n start",
+                Some(Role::Main),
+            ),
+            ("gosu root chown -R node /data/n8n", None),
+            ("su postgres -c 'createdb n8n'", None),
+            ("su postgres -c 'pg_dump n8n | gzip'", None),
+            ("su node -c 'ls /data/n8n'", None),
+            ("gosu n8n chown -R 1000 /data", None),
+            ("gosu n8n n8n worker", Some(Role::Worker)),
         ] {
             assert_eq!(shell(script), role, "{script}");
         }
