@@ -277,10 +277,10 @@ impl Sandbox {
 pub struct Gate(PathBuf);
 
 impl Gate {
-    /// A shell command that ends once the gate is open.
+    /// A shell command that ends once the gate is open, or gone with its sandbox.
     pub fn wait(&self) -> String {
         let [file, reached] = [&self.0, &self.reached()].map(|path| shell_quoted(&path.to_string_lossy()));
-        format!(": >{reached}; until [ -e {file} ]; do sleep 0.02; done")
+        format!(": >{reached}; while [ ! -e {file} ] && [ -e {reached} ]; do sleep 0.02; done")
     }
 
     /// Whether something waits.
