@@ -159,12 +159,15 @@ impl<'a> Stack<'a> {
         };
         let servers = |chosen: &dyn Fn(&Described) -> bool| with(role, chosen);
         let is_named = |container: &Described| config.n8n_containers.contains(&container.name);
+        // One that tells no database has none in SQLite where PostgreSQL's container is named.
+        let is_told = |container: &Described| {
+            let is_open = container.variable("DB_TYPE").is_none() && config.is_set("BACKUP_POSTGRES_CONTAINER");
+            is_named(container) && !is_open
+        };
         let found = if config.is_set(N8N_CONTAINERS) {
             match servers(&is_named) {
                 found if found.iter().any(|(role, _)| *role == Role::Main) => found,
-                // What it does not tell is not known either, and the settings hold: its database may be none of SQLite.
-                found if config.is_set("BACKUP_POSTGRES_CONTAINER") => found,
-                _ => with(role_of_named, &is_named),
+                _ => with(role_of_named, &is_told),
             }
         } else if !config.compose_project.is_empty() {
             let found = servers(&|container| container.label(PROJECT) == config.compose_project);
