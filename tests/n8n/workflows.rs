@@ -165,9 +165,8 @@ impl Rest<'_> {
 
     /// Waits until a webhook answers with a status.
     fn await_webhook(&self, path: &str, status: &str) {
-        let path = format!("/webhook/{path}");
         await_true("a webhook is not as it should be", || {
-            self.ask("GET", &path, None).starts_with(status)
+            stack::webhook(&self.container, path).starts_with(status)
         });
     }
 }
