@@ -9,15 +9,20 @@ use anyhow::{bail, Result};
 use super::credentials;
 use crate::app::App;
 use crate::config::Secret;
-use crate::engine::{Docker, Exec};
+use crate::engine::{Container, Docker, Exec};
 use crate::process::hinted;
 use crate::stack::discovery::{is_n8n, is_n8n_image};
+use crate::store::inventory;
 use crate::store::manifest::Point;
 
 /// How the facts of a point begin that tell which image n8n's containers were made from.
 pub const IMAGE_FACT: &str = "n8n.image.";
 /// As [`IMAGE_FACT`], of the version.
 const VERSION_FACT: &str = "n8n.version.";
+/// As [`IMAGE_FACT`], of its name and digest in the registry that it came from: what `docker pull` takes.
+const DIGEST_FACT: &str = "n8n.digest.";
+/// The digest of an image that came from no registry.
+const NO_DIGEST: &str = "none";
 /// Prints n8n's `config`, or the key in the file that its environment names.
 const READ_KEY: &str = r#"if [ -r "${N8N_ENCRYPTION_KEY_FILE-}" ]; then
   printf 'key '; cat -- "$N8N_ENCRYPTION_KEY_FILE"
@@ -40,6 +45,53 @@ pub struct N8nImage {
     pub container: Option<String>,
     /// The variables of that container.
     pub environment: BTreeMap<String, String>,
+}
+
+/// What a recovery point records of the images that n8n's containers were made from. A digest that the last one has of the
+/// same image is not asked for again: that takes the engine a good part of a small backup.
+pub fn facts(app: &App, docker: &Docker, containers: &[Container]) -> Vec<(String, String)> {
+    let points = inventory::list(&app.store).unwrap_or_default();
+    let last = points.into_iter().rev().find_map(|(_, point)| point.ok());
+    let mut digests: BTreeMap<String, Option<String>> = last.as_ref().map(digests).unwrap_or_default();
+    let mut facts = Vec::new();
+    for container in containers {
+        let (name, id) = (&container.name, &container.image_id);
+        facts.push((format!("{IMAGE_FACT}{name}"), format!("{} {id}", container.image)));
+        let digest = digests.entry(id.clone()).or_insert_with(|| {
+            let image = docker.describe_image(id).ok().flatten()?;
+            Some(image.digest.unwrap_or_else(|| NO_DIGEST.to_owned()))
+        });
+        facts.extend(digest.clone().map(|digest| (format!("{DIGEST_FACT}{name}"), digest)));
+        if !container.version.is_empty() {
+            facts.push((format!("{VERSION_FACT}{name}"), container.version.clone()));
+        }
+    }
+    facts
+}
+
+/// The digests of images that a recovery point has, by the images' IDs.
+fn digests(point: &Point) -> BTreeMap<String, Option<String>> {
+    let images = point.facts(IMAGE_FACT).filter_map(|(container, image)| {
+        let (_, id) = image.rsplit_once(' ')?;
+        let digest = point.fact(&format!("{DIGEST_FACT}{container}"))?;
+        Some((id.to_owned(), Some(digest.to_owned())))
+    });
+    images.collect()
+}
+
+/// The images that a recovery point names: each with its digest, where it came from a registry, which gives the same one
+/// again after its tag has moved.
+pub fn named(point: &Point) -> Vec<String> {
+    let images = point.facts(IMAGE_FACT).map(|(container, image)| {
+        let name = image.rsplit_once(' ').map_or(image, |(name, _)| name);
+        match point.fact(&format!("{DIGEST_FACT}{container}")) {
+            Some(digest) if digest != NO_DIGEST => format!("{name} ({digest})"),
+            _ => image.to_owned(),
+        }
+    });
+    let mut images: Vec<String> = images.collect();
+    images.dedup();
+    images
 }
 
 /// The image of the stack's n8n: that of its containers, else the one that the recovery point names, where it is here.
@@ -176,6 +228,28 @@ impl N8nImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Stamp;
+
+    #[test]
+    fn an_image_is_named_by_what_can_be_pulled() {
+        let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+        for (name, value) in [
+            ("n8n.image.main", "n8nio/n8n:2 sha256:aa"),
+            ("n8n.digest.main", "n8nio/n8n@sha256:11"),
+            ("n8n.image.own", "own sha256:bb"),
+            ("n8n.digest.own", "none"),
+            ("n8n.image.unknown", "old sha256:cc"),
+        ] {
+            point.set(name, value);
+        }
+        assert_eq!(
+            named(&point),
+            ["n8nio/n8n:2 (n8nio/n8n@sha256:11)", "own sha256:bb", "old sha256:cc"]
+        );
+        // Where a point does not say whether there is a digest, the engine is asked.
+        let known = digests(&point);
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["sha256:aa", "sha256:bb"]);
+    }
 
     #[test]
     fn versions_are_compared_by_their_numbers() {

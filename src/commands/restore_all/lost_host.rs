@@ -4,7 +4,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{Surroundings, JOURNAL};
 use crate::app::App;
-use crate::components::{component, RestoreOptions};
+use crate::components::{component, n8n_image, RestoreOptions};
 use crate::config::Config;
 use crate::engine::describe::Described;
 use crate::engine::{ComposeProject, External, Status};
@@ -131,7 +131,7 @@ pub(super) fn start_rest(app: &App) -> Result<()> {
 
 /// The images that a point remembers.
 fn images(point: &Point) -> String {
-    let images: Vec<&str> = point.facts("n8n.image.").map(|(_, image)| image).collect();
+    let images = n8n_image::named(point);
     match images.is_empty() {
         true => "Compose has failed".to_owned(),
         false => format!("n8n ran as {}", images.join(", ")),

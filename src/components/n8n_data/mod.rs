@@ -7,7 +7,6 @@ mod packer;
 mod probe;
 mod restore;
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::path::Path;
 use std::thread;
@@ -25,7 +24,7 @@ use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, Re
 use super::{ALLOW_PLAIN, YES};
 use crate::app::App;
 use crate::cli::Row;
-use crate::components::credentials;
+use crate::components::{credentials, n8n_image};
 use crate::config::Secret;
 use crate::engine::{Container, ContainerSpec, Data, Docker, Guard, Label, DATA_MOUNT};
 use crate::formats::tar;
@@ -145,8 +144,8 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     let path = app.store.path(Kind::N8n, run.stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     // Each question takes the engine some time; none waits for another's answer.
-    let (backup, versions) = thread::scope(|scope| {
-        let versions = scope.spawn(|| versions(&docker, &containers));
+    let (backup, images) = thread::scope(|scope| {
+        let images = scope.spawn(|| n8n_image::facts(app, &docker, &containers));
         let reader = Reader {
             app,
             docker: &docker,
@@ -162,10 +161,10 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
                 .unwrap_or_else(|_| Err(anyhow!("the home was not looked at")))
         };
         let backup = archived(reader, run, check).map_err(packer::explained).context(FAILED);
-        (backup, versions.join().unwrap_or_default())
+        (backup, images.join().unwrap_or_default())
     });
     let mut backup = backup?;
-    backup.facts.extend(versions);
+    backup.facts.extend(images);
     if !layout.home.at.is_empty() {
         backup.facts.push((AT_FACT.to_owned(), layout.home.at.clone()));
     }
@@ -196,24 +195,6 @@ fn about_home(layout: &Layout, containers: &[Container]) {
             container.name
         ));
     }
-}
-
-/// The images that n8n's containers were made from.
-fn versions(docker: &Docker, containers: &[Container]) -> Vec<(String, String)> {
-    let mut facts = Vec::new();
-    let mut digests: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    for container in containers {
-        let (name, id) = (&container.name, &container.image_id);
-        facts.push((format!("n8n.image.{name}"), format!("{} {id}", container.image)));
-        let digest = digests
-            .entry(id)
-            .or_insert_with(|| docker.describe_image(id).ok().flatten()?.digest);
-        facts.extend(digest.clone().map(|digest| (format!("n8n.digest.{name}"), digest)));
-        if !container.version.is_empty() {
-            facts.push((format!("n8n.version.{name}"), container.version.clone()));
-        }
-    }
-    facts
 }
 
 /// The archive is to be begun again: what was read has changed meanwhile.

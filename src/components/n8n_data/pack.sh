@@ -44,6 +44,10 @@ archive() (
 '
   for name in ${LEFT_OUT-}; do set -- --exclude="$name" "$@"; done
   unset IFS
+  if { [ -n "${LEFT_OUT-}" ] || at_work; } && ! tar --exclude=x -cf - /dev/null >/dev/null 2>&1; then
+    echo 'tar: this one has no --exclude: set BACKUP_HELPER_IMAGE in .env to an image with another (alpine:latest)' >&2
+    exit 1
+  fi
   if at_work; then set -- --exclude="$WORK_PATTERN" "$@"; fi
   exec tar $options "$@"
 )

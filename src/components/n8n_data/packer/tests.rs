@@ -1,6 +1,6 @@
 use super::*;
 use crate::formats::tar::Properties;
-use crate::testing::TempDir;
+use crate::testing::{sh, TempDir};
 use std::fs;
 use std::process::Command;
 
@@ -69,4 +69,29 @@ fn what_a_restore_of_a_database_unpacks_is_left_out_unless_the_exchange_has_begu
         assert_eq!(has(&output.stdout, "./.n8n/config\0"), 2);
         assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), said);
     }
+    // A tar that can leave nothing out is no tar for this, and is told as what it is.
+    fs::remove_file(work.join("begun")).unwrap();
+    let bin = TempDir::new();
+    let tar = bin.path().join("tar");
+    let text = "#!/bin/sh\ncase \"$*\" in *--exclude*) exit 1 ;; esac\nPATH=${PATH#*:} exec tar \"$@\"\n";
+    let made = sh("printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"")
+        .args(["sh", text])
+        .arg(&tar)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let argv = packing.argv();
+    let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
+    let output = Command::new(argv[0])
+        .args(&argv[1..])
+        .envs(packing.variables())
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.starts_with("error tar: this one has no --exclude: set BACKUP_HELPER_IMAGE "),
+        "{said}"
+    );
+    assert!(said.ends_with("exit 1 1 0 0 1\n"), "{said}");
 }
