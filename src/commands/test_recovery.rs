@@ -24,7 +24,7 @@ use crate::report::units;
 use crate::store::manifest::{self, Point, DRILL_TOOK};
 use crate::store::marks::{self, DrillOutcome, Mark, Time};
 use crate::store::{Kind, Stamp};
-use crate::stream::encrypt::Locked;
+use crate::stream::read::is_no_verdict;
 
 /// The name of the key proof, beside those of the components.
 const KEY: &str = "key";
@@ -185,8 +185,8 @@ impl Tally {
             }
             Err(error) => error,
         };
-        // A file that this host cannot decrypt may be as whole as any.
-        if error.downcast_ref::<Inconclusive>().is_some() || error.downcast_ref::<Locked>().is_some() {
+        // A file that this host cannot decrypt, or not read just now, may be as whole as any.
+        if error.downcast_ref::<Inconclusive>().is_some() || is_no_verdict(&error) {
             self.unready += 1;
             JOURNAL.failure(&error.context(format!("{title} could not be tested")));
         } else {
@@ -425,6 +425,18 @@ fn unfinished(parts: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
+
+    #[test]
+    fn what_cannot_be_read_in_a_test_has_not_failed_it() {
+        let mut run = Tally::default();
+        let unreadable = io::Error::from_raw_os_error(5);
+        let outcome: Result<()> = Err(Error::new(unreadable).context("reading n8n.sql.gz"));
+        assert!(run.take("postgres", "PostgreSQL", outcome).is_none());
+        let outcome: Result<()> = Err(anyhow!("relation does not exist").context("psql"));
+        assert!(run.take("redis", "Redis", outcome).is_none());
+        assert_eq!((run.unready, &run.failed[..]), (1, &["redis"][..]));
+    }
 
     #[test]
     fn a_lesser_test_takes_nothing_away() {
