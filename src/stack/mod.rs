@@ -27,6 +27,16 @@ impl LeftHalfDone {
     }
 }
 
+/// Marks an error of a restore as one from before it could see whether an interrupted one has left the part half exchanged.
+#[derive(Debug)]
+pub struct Unseen;
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("The restore could not begin")
+    }
+}
+
 impl fmt::Display for LeftHalfDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -64,8 +64,7 @@ pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Re
     record.begun.push(kind);
     write(app, &record)?;
     // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
-    let done = work();
-    record.end_part(kind, &done);
+    let done = record.end_part(kind, work());
     let done = done.and(write(app, &record));
     journal.warn(format_args!(
         "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {point} \
@@ -246,7 +245,7 @@ impl<'a> Pause<'a> {
     /// As [`Pause::end`], but n8n stays stopped and the record in place while another part is half restored, whose restore was
     /// interrupted.
     fn end_part(mut self, kind: Kind, done: Result<()>) -> Result<()> {
-        self.record.end_part(kind, &done);
+        let done = self.record.end_part(kind, done);
         if done.as_ref().is_err_and(|error| error.is::<LeftHalfDone>()) {
             return self.end(done, false);
         }
@@ -339,8 +338,7 @@ impl<'a> Pause<'a> {
     pub fn restore_part(&mut self, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
         self.record.begun.push(kind);
         self.write()?;
-        let done = work();
-        self.record.end_part(kind, &done);
+        let done = self.record.end_part(kind, work());
         if done.is_ok() {
             self.record.done.push(kind);
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::LeftHalfDone;
+use super::{LeftHalfDone, Unseen};
 use crate::app::App;
 use crate::store::atomic::{self, Access};
 use crate::store::{Kind, Stamp};
@@ -28,7 +28,8 @@ pub(super) struct Record {
     pub(super) parts: Vec<Kind>,
     /// Its parts that are in place.
     pub(super) done: Vec<Kind>,
-    /// Those that are being replaced: where a restore was killed, each may be half exchanged.
+    /// Those that are being replaced: where a restore was killed, each may be half exchanged. The restore that tries again
+    /// adds it once more.
     pub(super) begun: Vec<Kind>,
     /// Parts of another point are in place too.
     pub(super) mixed: bool,
@@ -46,11 +47,21 @@ pub(super) struct Entry {
 }
 
 impl Record {
-    /// After the work on a part: only one that was left half done is still begun.
-    pub(super) fn end_part(&mut self, kind: Kind, done: &Result<()>) {
-        if !done.as_ref().is_err_and(|error| error.is::<LeftHalfDone>()) {
-            self.begun.retain(|begun| *begun != kind);
+    /// After the work on a part: only one that was left half done is still begun, by this restore or by one before it that was
+    /// interrupted and was not set right yet.
+    pub(super) fn end_part(&mut self, kind: Kind, done: Result<()>) -> Result<()> {
+        let begun_before = self.begun.iter().filter(|begun| **begun == kind).count() > 1;
+        let done = done.map_err(|error| match begun_before && error.is::<Unseen>() {
+            true => error.context(LeftHalfDone::new(
+                "A restore of this was interrupted, and what it left could not be looked at: run the same restore again",
+            )),
+            false => error,
+        });
+        self.begun.retain(|begun| *begun != kind);
+        if done.as_ref().is_err_and(|error| error.is::<LeftHalfDone>()) {
+            self.begun.push(kind);
         }
+        done
     }
 
     /// The containers that are held, with the restart policy that each had.
@@ -152,6 +163,28 @@ pub(super) fn write(app: &App, record: &Record) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::Error;
+
+    #[test]
+    fn a_part_that_was_not_looked_at_is_as_the_restore_before_left_it() {
+        let unseen = || Err(Error::msg("no helper").context(Unseen));
+        let half = |done: Result<()>| done.unwrap_err().is::<LeftHalfDone>();
+        let mut record = Record::default();
+        record.begun = vec![Kind::N8n];
+        assert!(!half(record.end_part(Kind::N8n, unseen())));
+        assert_eq!(record.begun, []);
+        for (done, left) in [
+            (unseen(), &[Kind::N8n][..]),
+            (Err(Error::msg("once it was set right")), &[]),
+            (Ok(()), &[]),
+        ] {
+            record.begun = vec![Kind::N8n, Kind::N8n];
+            let failed = done.is_err();
+            let done = record.end_part(Kind::N8n, done);
+            assert_eq!(record.begun, left);
+            assert!(done.is_err() == failed && (!failed || half(done) != left.is_empty()));
+        }
+    }
 
     #[test]
     fn the_record_is_read_as_it_was_written() {

@@ -15,7 +15,7 @@ use crate::engine::{Docker, Exec, Guard, DATA_MOUNT};
 use crate::formats::tar;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::stack::LeftHalfDone;
+use crate::stack::{LeftHalfDone, Unseen};
 use crate::store::lock::{component_lock, Attempt, Lock};
 use crate::store::space::available;
 use crate::store::{make_dir, Kind};
@@ -397,11 +397,12 @@ impl RestorePlan for Plan<'_> {
 
     /// Unpacks the archive beside what is there and exchanges the two, with a backup of what was there right before.
     fn run(&self, around: &dyn Around) -> Result<()> {
-        let helper = self.helper()?;
+        let helper = self.helper().context(Unseen)?;
         let exchange = self.swaps(&helper);
         {
-            let _lock = self.app.hold(Kind::N8n, self.journal)?;
-            if self.recover(&self.all(&helper))? | self.recover(&self.of_database(&helper))? {
+            let _lock = self.app.hold(Kind::N8n, self.journal).context(Unseen)?;
+            let recovered = self.recover(&self.all(&helper)).context(Unseen)?;
+            if recovered | self.recover(&self.of_database(&helper)).context(Unseen)? {
                 self.check_room(&helper)?;
             }
         }

@@ -19,7 +19,7 @@ use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Container, Data, Docker, Exec, Guard, Status};
 use crate::process::{hinted, Input};
 use crate::report::log::Journal;
-use crate::stack::LeftHalfDone;
+use crate::stack::{LeftHalfDone, Unseen};
 use crate::store::Kind;
 use crate::stream::encrypt::Locked;
 use crate::stream::read::{check_recorded, read};
@@ -88,7 +88,7 @@ impl RestorePlan for Plan<'_> {
     /// Loads the snapshot beside the live data and exchanges the two. The container runs afterwards if it ran before, whatever
     /// the outcome.
     fn run(&self, around: &dyn Around) -> Result<()> {
-        let _component = self.app.hold(Kind::Redis, self.journal)?;
+        let _component = self.app.hold(Kind::Redis, self.journal).context(Unseen)?;
         let name = &self.container.name;
         let done = self.exchange(around);
         let left = match &done {
@@ -118,10 +118,10 @@ impl Plan<'_> {
 
     fn exchange(&self, around: &dyn Around) -> Result<()> {
         let name = &self.container.name;
-        let helper = self.helper()?;
-        let mounts = self.docker.mounts(name)?;
+        let helper = self.helper().context(Unseen)?;
+        let mounts = self.docker.mounts(name).context(Unseen)?;
         for dir in &mounts {
-            self.recover(&DirSwap::new(&helper, dir))?;
+            self.recover(&DirSwap::new(&helper, dir)).context(Unseen)?;
         }
         let layout = self.layout()?;
         self.replace(helper, &layout, around)

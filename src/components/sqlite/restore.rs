@@ -16,7 +16,7 @@ use crate::formats::sqlite::Summary;
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::stack::LeftHalfDone;
+use crate::stack::{LeftHalfDone, Unseen};
 use crate::store::inventory::point_of;
 use crate::store::{Kind, Stamp};
 use crate::stream::encrypt::Locked;
@@ -129,10 +129,10 @@ impl RestorePlan for Plan<'_> {
     }
 
     fn run(&self, around: &dyn Around) -> Result<()> {
-        let _component = self.app.hold(Kind::Sqlite, self.journal)?;
-        let helper = self.helper()?;
+        let _component = self.app.hold(Kind::Sqlite, self.journal).context(Unseen)?;
+        let helper = self.helper().context(Unseen)?;
         let swap = DirSwap::new(&helper, &self.dir);
-        if self.recover(&swap)? {
+        if self.recover(&swap).context(Unseen)? {
             self.check_room(&helper)?;
         }
         let staged = self.stage(&helper, &swap);
