@@ -548,6 +548,11 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
     sandbox.write("own/Dockerfile", &recipe);
     run(&sandbox, "backup-all", &[]).assert_success();
 
+    run(&sandbox, "restore-all", &["--dry-run", "latest"]).assert_log_has(
+        "restore-postgres",
+        "WARN The database holds tables in other schemas than n8n's, which are replaced by what the dump has of them: billing (1)",
+    );
+
     sandbox.compose(&["down", "-v", "--rmi", "local"]);
     sandbox.docker(&["image", "rm", "--force", &image]);
     for dir in ["own", "web"] {

@@ -110,27 +110,14 @@ pub(super) fn probe(app: &App, docker: &Docker) -> Result<Probed> {
         "" => String::new(),
         schema => format!(" AND schemaname = {}", sql::literal(schema)?),
     };
-    // What an extension made is the extension's.
-    let schemas = match found.schema.as_str() {
-        "" => "SELECT ''".to_owned(),
-        own => format!(
-            "SELECT coalesce(string_agg(format('%s (%s)', name, tables), ', ' ORDER BY name), '') FROM ( \
-             SELECT n.nspname AS name, count(*) AS tables FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind IN ('r', 'p') AND n.nspname <> {} AND n.nspname <> 'information_schema' \
-             AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
-             WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
-             GROUP BY 1) s",
-            sql::literal(own)?
-        ),
-    };
+    let schemas = sql::other_schemas(&found.schema)?;
     let output = Psql::live(app, docker).run(
         &app.config.postgres_db,
         "doctor",
         format!(
             "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n\
              SELECT count(DISTINCT tablename) FROM pg_catalog.pg_tables WHERE tablename IN ({tables}){schema};\n\
-             {schemas};\n\
+             {schemas}\
              SELECT datname || ' (' || pg_size_pretty(pg_database_size(oid)) || ')' FROM pg_catalog.pg_database \
              WHERE NOT datistemplate AND datname NOT IN ('postgres', current_database()) \
              AND has_database_privilege(oid, 'CONNECT') ORDER BY 1;\n"

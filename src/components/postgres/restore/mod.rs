@@ -137,6 +137,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     compat::check_extras(&sql::parse_named(&blockers)?, &summary.event_triggers, config, journal)?;
     compat::check_versions(&summary, &server, options, journal)?;
     check_room(app, &docker, &server, &leftovers, summary.bytes, options, journal)?;
+    if server.exists {
+        warn_of_others(&psql, journal);
+    }
     if options.in_place && server.exists {
         journal.warn(format_args!(
             "--in-place: {live} is dumped and dropped before the load. A failure after that leaves no database but the dump"
@@ -156,6 +159,22 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         trusted,
         options,
     })
+}
+
+/// Names what a restore takes back, or away, beside n8n's data. The live database may be what is broken: then it tells nothing.
+fn warn_of_others(psql: &Psql<'_>, journal: Journal) {
+    let config = &psql.app.config;
+    let schemas =
+        sql::other_schemas(&config.found.schema).and_then(|script| psql.run(&config.postgres_db, "restore", script));
+    if let Some(schemas) = schemas
+        .ok()
+        .map(|told| told.trim().to_owned())
+        .filter(|told| !told.is_empty())
+    {
+        journal.warn(format_args!(
+            "The database holds tables in other schemas than n8n's, which are replaced by what the dump has of them: {schemas}"
+        ));
+    }
 }
 
 /// Refuses a restore that would fill the server's disk.

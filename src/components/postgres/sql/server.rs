@@ -186,6 +186,24 @@ pub fn parse_oid(output: &str) -> Result<Option<u32>> {
     }
 }
 
+/// The schemas of the database beside n8n's `own` that hold tables of other programs, each with the number of these, in one
+/// line for people. What an extension made is the extension's. An empty `own` is one that is not known: then there is none.
+pub fn other_schemas(own: &str) -> Result<String> {
+    if own.is_empty() {
+        return Ok("SELECT '';\n".to_owned());
+    }
+    Ok(format!(
+        "SELECT coalesce(string_agg(format('%s (%s)', name, tables), ', ' ORDER BY name), '') FROM ( \
+         SELECT n.nspname AS name, count(*) AS tables FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p') AND n.nspname <> {} AND n.nspname <> 'information_schema' \
+         AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+         WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+         GROUP BY 1) s;\n",
+        literal(own)?
+    ))
+}
+
 /// Asks whether a database is there: `t` or `f`. One whose drop was cut short is not (PostgreSQL marks it as invalid by this limit).
 pub fn exists(database: &str) -> Result<String> {
     Ok(format!(
