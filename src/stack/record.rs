@@ -169,8 +169,10 @@ mod tests {
     fn a_part_that_was_not_looked_at_is_as_the_restore_before_left_it() {
         let unseen = || Err(Error::msg("no helper").context(Unseen));
         let half = |done: Result<()>| done.unwrap_err().is::<LeftHalfDone>();
-        let mut record = Record::default();
-        record.begun = vec![Kind::N8n];
+        let mut record = Record {
+            begun: vec![Kind::N8n],
+            ..Record::default()
+        };
         assert!(!half(record.end_part(Kind::N8n, unseen())));
         assert_eq!(record.begun, []);
         for (done, left) in [
