@@ -92,6 +92,14 @@ pub fn is_broken_pipe(error: &Error) -> bool {
             .any(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
+/// Whether a chain was ended since nothing moved in it.
+pub fn is_stalled(error: &Error) -> bool {
+    match error.downcast_ref::<Told>() {
+        Some(told) => is_stalled(&told.error),
+        None => error.is::<Stalled>(),
+    }
+}
+
 /// Whether `error`, of a chain that has read something, says nothing of what it read: that could not be read, a program
 /// is missing, could not be started or was killed, or nothing moved.
 pub fn is_outside(error: &Error) -> bool {
@@ -99,7 +107,7 @@ pub fn is_outside(error: &Error) -> bool {
         return is_outside(&told.error);
     }
     let killed = |failed: &Failed| failed.status.is_none_or(|status| status.code().is_none());
-    error.is::<Stalled>()
+    is_stalled(error)
         || error.is::<Missing>()
         || error.downcast_ref::<Failed>().is_some_and(killed)
         || error

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{bail, Error, Result};
+use anyhow::{anyhow, bail, Error, Result};
 
-use crate::process::{Observer, Tail};
+use crate::process::{is_stalled, Observer, Tail};
 
 /// How much of a line is looked at.
 const LINE_BYTES: usize = 4096;
@@ -43,8 +43,13 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).tail.text()
     }
 
-    /// Adds the last lines to a failure, where there are any.
+    /// Adds the last lines to a failure, where there are any. An n8n that hangs has failed: what stalled is n8n itself,
+    /// not the reading of a backup.
     pub fn explain(&self, error: Error) -> Error {
+        let error = match is_stalled(&error) {
+            true => anyhow!("{error:#}"),
+            false => error,
+        };
         match self.last_lines().as_str() {
             "" => error,
             last => error.context(last.to_owned()),
@@ -102,6 +107,28 @@ fn failed_activation(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{Chain, Input};
+    use crate::stream::read::is_no_verdict;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[test]
+    fn an_n8n_that_hangs_has_failed() {
+        let mut log = Log::default();
+        log.feed(b"the first line of n8n\n").unwrap();
+        for script in ["exec sleep 60", "echo to stderr >&2; exec sleep 60"] {
+            let mut chain = Chain::new(Duration::from_millis(200));
+            let mut hangs = Command::new("sh");
+            hangs.args(["-c", script]);
+            let _pipes = chain.spawn("n8n", hangs, Input::Null).unwrap();
+            let stalled = chain.finish().unwrap_err();
+            assert!(is_no_verdict(&stalled), "{stalled:#}");
+            let failed = log.explain(stalled).context("n8n did not open the credentials");
+            assert!(!is_no_verdict(&failed), "{failed:#}");
+            let text = format!("{failed:#}");
+            assert!(text.contains("the first line of n8n: nothing moved"), "{text}");
+        }
+    }
 
     #[test]
     fn workflows_that_are_not_activated_are_named_once() {
