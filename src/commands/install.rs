@@ -16,6 +16,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use super::{rows, Command, Run};
 use crate::cli::Row;
 use crate::store::atomic::{self, Access};
+use crate::store::shim::is_shim;
 use crate::store::Kind;
 
 pub const INSTALL: Command = Command {
@@ -46,8 +47,7 @@ pub const UNINSTALL: Command = Command {
 const SHIM: &str = include_str!("../../scripts/backup-all.sh");
 /// What they share.
 const SHARED: &str = include_str!("../../scripts/lib/shim.sh");
-/// How the second line of both begins, in every version.
-const MARK: &[u8] = b"# n8n-backup shim: ";
+
 /// The directories of a project that what is in them makes private.
 fn private() -> Vec<PathBuf> {
     let below = Kind::ALL.iter().map(|kind| kind.dir()).chain(["sets"]);
@@ -226,18 +226,6 @@ fn original(script: &Path) -> PathBuf {
 /// Whether something is there, a link that leads nowhere included.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
-}
-
-/// Whether a file is a script of ours, or their shared part, of any version.
-fn is_shim(path: &Path) -> bool {
-    let text = atomic::open(path).and_then(|file| {
-        let mut first = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(file, 1024), &mut first).map(|_| first)
-    });
-    let Ok(text) = text else { return false };
-    text.split(|byte| *byte == b'\n')
-        .nth(1)
-        .is_some_and(|line| line.starts_with(MARK))
 }
 
 fn is_same(a: &Path, b: &Path) -> Result<bool> {

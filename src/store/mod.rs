@@ -15,6 +15,7 @@ mod partial;
 pub mod place;
 pub mod remote;
 pub mod retention;
+pub mod shim;
 pub mod space;
 mod stamp;
 

@@ -13,6 +13,7 @@ use crate::components::dirswap::WORK;
 use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
 use crate::formats::tar::Part;
 use crate::process::hinted;
+use crate::store::shim::holds_ours;
 
 /// Where n8n keeps its data, below the home directory of its user.
 pub(super) const HOME: &str = "/.n8n";
@@ -446,6 +447,7 @@ fn what_of_project(app: &App, path: &str) -> Option<&'static str> {
     match () {
         () if path.starts_with(&backups) || backups.starts_with(&path) => Some("it holds the backups"),
         () if app.config.project.starts_with(&path) => Some("it holds this directory"),
+        () if holds_ours(&app.config.project, &path) => Some("it holds n8n-backup's log, program or scripts"),
         () => None,
     }
 }
@@ -458,6 +460,8 @@ fn is_anonymous(volume: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::testing::TempDir;
 
     fn place(source: Source, at: &str) -> Place {
         Place {
@@ -512,5 +516,23 @@ mod tests {
         assert_eq!(path_of_stored(format!("{stored}/x").as_bytes()), None);
         assert_eq!(layout.reading()[1].target, "/n8n-backup-volume/custom");
         assert_eq!(layout.writing()[3].target, format!("/{stored}"));
+    }
+
+    #[test]
+    fn what_holds_something_of_ours_is_not_n8ns() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        for name in ["logs", "scripts/mine", "files"] {
+            fs::create_dir_all(project.join(name)).unwrap();
+        }
+        let script = include_str!("../../../scripts/backup-all.sh");
+        fs::write(project.join("scripts/backup-all.sh"), script).unwrap();
+        let app = App::new(Config::of_text(&project, Path::new(".env"), b"").unwrap());
+        let why = |name: &str| what_of_project(&app, &project.join(name).display().to_string());
+        for name in ["logs", "scripts"] {
+            assert_eq!(why(name), Some("it holds n8n-backup's log, program or scripts"));
+        }
+        assert_eq!((why("scripts/mine"), why("files")), (None, None));
+        assert_eq!(why(""), Some("it holds the backups"));
     }
 }

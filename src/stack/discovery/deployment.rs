@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{is_of, Stack, COMPOSE_FILES, SERVICE};
 use crate::config::Composed;
 use crate::engine::describe::{Described, MountPoint};
+use crate::store::shim::{holds_ours, is_shim};
 
 /// The label with Compose's files, comma-separated.
 const FILES: &str = "com.docker.compose.project.config_files";
@@ -111,12 +112,36 @@ fn not_below(file: &str, what: &str) -> String {
     )
 }
 
-/// The directories of configuration that other containers than n8n's mount, with their files.
-pub(super) fn configuration(project: &Path, containers: &[&Described], stack: &Stack<'_>) -> Vec<PathBuf> {
+/// The files in the directories of configuration that other containers than n8n's mount, and the user's own in those of
+/// ours that n8n mounts, which are not n8n's data. `warnings` gets which of the latter are left out.
+pub(super) fn mounted_files(
+    project: &Path,
+    containers: &[&Described],
+    stack: &Stack<'_>,
+    warnings: &mut Vec<String>,
+) -> Vec<PathBuf> {
     let is_n8n = |container: &Described| stack.servers.iter().any(|server| server.id == container.id);
     let others = containers.iter().filter(|container| !is_n8n(container));
     let mounts = others.flat_map(|container| &container.mounts);
-    mounts.filter_map(|mount| small(project, mount)).flatten().collect()
+    let mut found: Vec<PathBuf> = mounts.filter_map(|mount| small(project, mount)).flatten().collect();
+    let mounts = stack.servers.iter().flat_map(|server| &server.mounts);
+    let binds = mounts.filter(|mount| mount.volume.is_empty());
+    let dirs: BTreeSet<PathBuf> = binds
+        .filter_map(|mount| directory(project, &mount.source))
+        .map(PathBuf::from)
+        .filter(|dir| dir != Path::new("logs") && holds_ours(project, &project.join(dir)))
+        .collect();
+    for dir in dirs {
+        match files_of(project, &dir) {
+            Some(files) => found.extend(files),
+            None => warnings.push(format!(
+                "{} holds more files than are backed up with the deployment, and n8n's data leave it out, since n8n-backup is \
+                 in there: have n8n mount a directory of its own",
+                dir.display()
+            )),
+        }
+    }
+    found
 }
 
 /// The files of a directory of the project that a container mounts as configuration, unless they are too many or too
@@ -128,12 +153,20 @@ fn small(project: &Path, mount: &MountPoint) -> Option<Vec<PathBuf>> {
     if !mount.volume.is_empty() || !is_configuration {
         return None;
     }
+    files_of(project, directory(project, &mount.source)?.as_ref())
+}
+
+/// The files of a directory of the project that are the user's, unless they are too many or too large.
+fn files_of(project: &Path, dir: &Path) -> Option<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut bytes = 0_u64;
-    let mut unread = vec![project.join(directory(project, &mount.source)?)];
+    let mut unread = vec![project.join(dir)];
     while let Some(dir) = unread.pop() {
         for item in fs::read_dir(dir).ok()?.flatten() {
             let meta = item.metadata().ok()?;
+            if is_ours(project, &item.path()) {
+                continue;
+            }
             match within(project, &item.path()) {
                 // A key that a server reads alone would make the backup fail; the directory is named then.
                 Some(file) => {
@@ -318,8 +351,13 @@ fn is_yaml(file: &Path) -> bool {
 /// A file of the deployment, as its path from the project directory.
 fn within(project: &Path, file: &Path) -> Option<PathBuf> {
     let relative = below(project, file)?;
-    let is_ours = OURS.iter().any(|ours| relative.starts_with(ours));
-    (!is_ours && relative != Path::new(".env")).then_some(relative)
+    (!is_ours(project, &project.join(&relative)) && relative != Path::new(".env")).then_some(relative)
+}
+
+/// Whether a path of the project is of the backups, the log, or what was installed.
+fn is_ours(project: &Path, path: &Path) -> bool {
+    let is_below = |ours: &str| path.starts_with(project.join(ours));
+    OURS.iter().any(|ours| is_below(ours)) || (is_below("scripts") && is_shim(path))
 }
 
 /// A regular file below the project directory, as its path from there.
@@ -334,185 +372,4 @@ fn below(project: &Path, file: &Path) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::describe::tests::described;
-    use crate::testing::TempDir;
-
-    fn write(project: &Path, name: &str, text: &str) {
-        let path = project.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    #[test]
-    fn what_the_compose_files_name_is_found() {
-        let dir = TempDir::new();
-        let project = dir.path().canonicalize().unwrap();
-        let write = |name: &str, text: &str| write(&project, name, text);
-        let far = TempDir::new();
-        let far = far.path().join("key");
-        fs::write(&far, "x").unwrap();
-        let text = "include:\n  - more/db.yaml\nservices:\n  n8n:\n    env_file: [n8n.env, \"./none.env\"]\n    # hidden.env\n    \
-                    volumes:\n      - ./files:/files\n      - './hook.js:/data/hook.js:ro'\n      - \
-                    ./scripts/init.sh:/docker-entrypoint-initdb.d/init.sh\n      - ./bin/n8n-backup:/b\n      - \
-                    /etc/passwd:/x\nsecrets:\n  key:\n    file: ./secrets/key\n  far:\n    file: FAR\n";
-        write("docker-compose.yml", &text.replace("FAR", &far.display().to_string()));
-        write(
-            "more/db.yaml",
-            "services: {db: {volumes: [\"../init.sql:/docker-entrypoint-initdb.d/init.sql\"]}}\n",
-        );
-        for name in [
-            "n8n.env",
-            "hidden.env",
-            "hook.js",
-            "secrets/key",
-            "init.sql",
-            ".env",
-            "files/a",
-            "backups/x",
-            "other",
-            "scripts/init.sh",
-            "bin/n8n-backup",
-        ] {
-            write(name, "x");
-        }
-        std::os::unix::fs::symlink("/etc/passwd", project.join("none.env")).unwrap();
-        let mut warnings = Vec::new();
-        let found: Vec<String> = files(&project, &[], &mut warnings)
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect();
-        assert_eq!(
-            found,
-            [
-                "docker-compose.yml",
-                "hook.js",
-                "init.sql",
-                "more/db.yaml",
-                "n8n.env",
-                "scripts/init.sh",
-                "secrets/key"
-            ]
-        );
-        assert!(
-            warnings.len() == 1 && warnings[0].starts_with(&far.display().to_string()),
-            "{warnings:?}"
-        );
-        assert!(files(TempDir::new().path(), &[], &mut Vec::new()).is_empty());
-    }
-
-    #[test]
-    fn of_a_build_context_the_files_are_found_and_the_rest_is_told() {
-        let dir = TempDir::new();
-        let project = dir.path().canonicalize().unwrap();
-        let write = |name: &str, text: &str| write(&project, name, text);
-        write(
-            "compose.yaml",
-            "services:\n  n8n:\n    build: ./n8n\n  web:\n    build:\n      context: web\n      dockerfile: Web.docker\n  \
-             far: {build: ../far}\n  git:\n    build: https://example.org/x.git\n",
-        );
-        write(
-            "n8n/Dockerfile",
-            "FROM n8nio/n8n\nCOPY --chown=node:node hook.js nodes \\\n  /data/\ncopy [\"a.sh\", \"/\"]\n\
-             COPY --from=x /bin/y /bin/\nADD https://example.org/z /z\nRUN cp b.sh /b\n",
-        );
-        for name in [
-            "n8n/hook.js",
-            "n8n/nodes/x.js",
-            "n8n/a.sh",
-            "n8n/b.sh",
-            "n8n/.dockerignore",
-            "web/other",
-        ] {
-            write(name, "x");
-        }
-        write("web/Web.docker", "FROM scratch\nCOPY *.html /\n");
-        let mut warnings = Vec::new();
-        let found = files(&project, &[], &mut warnings);
-        let names: Vec<String> = found.iter().map(|file| file.display().to_string()).collect();
-        assert_eq!(
-            names,
-            [
-                "compose.yaml",
-                "n8n/.dockerignore",
-                "n8n/Dockerfile",
-                "n8n/a.sh",
-                "n8n/hook.js",
-                "web/Web.docker"
-            ]
-        );
-        assert_eq!(
-            warnings,
-            [
-                "n8n/Dockerfile copies what is not backed up: nodes",
-                "web/Web.docker copies what is not backed up: *.html"
-            ]
-        );
-    }
-
-    #[test]
-    fn directories_of_configuration_are_found_and_others_are_told() {
-        let dir = TempDir::new();
-        let project = dir.path().canonicalize().unwrap();
-        for name in [
-            "init/a.sql",
-            "init/deep/b.sh",
-            "conf/big",
-            "wal/1",
-            "data/1",
-            "backups/x",
-        ] {
-            write(&project, name, "x");
-        }
-        fs::File::create(project.join("conf/big"))
-            .unwrap()
-            .set_len(MAX_BYTES + 1)
-            .unwrap();
-        let mounts = [
-            ("init", "/docker-entrypoint-initdb.d"),
-            ("conf", "/usr/local/etc/redis"),
-            ("wal", "/wal"),
-            ("data", "/var/lib/postgresql/data"),
-            ("backups", "/etc/backups"),
-        ];
-        let mounts = mounts.map(|(source, at)| {
-            let source = project.join(source).display().to_string();
-            format!(r#"{{"Type": "bind", "Source": "{source}", "Destination": "{at}"}}"#)
-        });
-        let server = described(&format!(
-            r#"{{"Id": "1", "Name": "/db", "Mounts": [{}]}}"#,
-            mounts.join(",")
-        ));
-        let n8n = described(r#"{"Id": "2", "Name": "/n8n"}"#);
-        let stack = Stack {
-            main: &n8n,
-            servers: vec![&n8n],
-        };
-        let mut found = configuration(&project, &[&n8n, &server], &stack);
-        found.sort_unstable();
-        assert_eq!(found, ["init/a.sql", "init/deep/b.sh"].map(PathBuf::from));
-        let told = "db mounts what is not backed up: conf wal";
-        assert_eq!(beside_data(&server, &stack, &project).as_deref(), Some(told));
-        let told = uncovered(&server, &stack, &project).unwrap();
-        assert!(told.ends_with(": conf wal data"), "{told}");
-    }
-
-    #[test]
-    fn what_compose_was_called_with_is_not_left_out_without_a_word() {
-        let dir = TempDir::new();
-        let project = dir.path().canonicalize().unwrap();
-        fs::write(project.join("docker-compose.yml"), "services: {}\n").unwrap();
-        std::os::unix::fs::symlink("docker-compose.yml", project.join("link.yml")).unwrap();
-        let called = |files: &str| {
-            let text = format!(r#"{{"Id": "1", "Name": "/x", "Config": {{"Labels": {{"{FILES}": "{files}"}}}}}}"#);
-            left_out(&project, &[&described(&text)])
-        };
-        let inside = project.join("docker-compose.yml").display().to_string();
-        assert!(called("").is_empty() && called(&inside).is_empty());
-        for left in ["/etc/passwd", "gone.yml", "link.yml"] {
-            let warnings = called(&format!("{inside},{left}"));
-            assert!(warnings.len() == 1 && warnings[0].starts_with(left), "{warnings:?}");
-        }
-    }
-}
+mod tests;

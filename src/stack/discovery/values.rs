@@ -94,10 +94,11 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     let containers: Vec<&Described> = all.iter().filter(of_project).collect();
     found.undeployed = super::deployment::left_out(&app.config.project, &containers);
     found.deployment = super::deployment::files(&app.config.project, &containers, &mut found.undeployed);
-    found.deployment.extend(super::deployment::configuration(
+    found.deployment.extend(super::deployment::mounted_files(
         &app.config.project,
         &containers,
         stack,
+        &mut found.undeployed,
     ));
     found.deployment.sort_unstable();
     found.deployment.dedup();

@@ -1,0 +1,237 @@
+use super::*;
+use crate::engine::describe::tests::described;
+use crate::testing::TempDir;
+
+fn write(project: &Path, name: &str, text: &str) {
+    let path = project.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn what_the_compose_files_name_is_found() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let write = |name: &str, text: &str| write(&project, name, text);
+    let far = TempDir::new();
+    let far = far.path().join("key");
+    fs::write(&far, "x").unwrap();
+    let text = "include:\n  - more/db.yaml\nservices:\n  n8n:\n    env_file: [n8n.env, \"./none.env\"]\n    # hidden.env\n    \
+                volumes:\n      - ./files:/files\n      - './hook.js:/data/hook.js:ro'\n      - \
+                ./scripts/init.sh:/docker-entrypoint-initdb.d/init.sh\n      - ./bin/n8n-backup:/b\n      - \
+                /etc/passwd:/x\nsecrets:\n  key:\n    file: ./secrets/key\n  far:\n    file: FAR\n";
+    write("docker-compose.yml", &text.replace("FAR", &far.display().to_string()));
+    write(
+        "more/db.yaml",
+        "services: {db: {volumes: [\"../init.sql:/docker-entrypoint-initdb.d/init.sql\"]}}\n",
+    );
+    for name in [
+        "n8n.env",
+        "hidden.env",
+        "hook.js",
+        "secrets/key",
+        "init.sql",
+        ".env",
+        "files/a",
+        "backups/x",
+        "other",
+        "scripts/init.sh",
+        "bin/n8n-backup",
+    ] {
+        write(name, "x");
+    }
+    std::os::unix::fs::symlink("/etc/passwd", project.join("none.env")).unwrap();
+    let mut warnings = Vec::new();
+    let found: Vec<String> = files(&project, &[], &mut warnings)
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "docker-compose.yml",
+            "hook.js",
+            "init.sql",
+            "more/db.yaml",
+            "n8n.env",
+            "scripts/init.sh",
+            "secrets/key"
+        ]
+    );
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with(&far.display().to_string()),
+        "{warnings:?}"
+    );
+    assert!(files(TempDir::new().path(), &[], &mut Vec::new()).is_empty());
+}
+
+#[test]
+fn of_a_build_context_the_files_are_found_and_the_rest_is_told() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let write = |name: &str, text: &str| write(&project, name, text);
+    write(
+        "compose.yaml",
+        "services:\n  n8n:\n    build: ./n8n\n  web:\n    build:\n      context: web\n      dockerfile: Web.docker\n  \
+         far: {build: ../far}\n  git:\n    build: https://example.org/x.git\n",
+    );
+    write(
+        "n8n/Dockerfile",
+        "FROM n8nio/n8n\nCOPY --chown=node:node hook.js nodes \\\n  /data/\ncopy [\"a.sh\", \"/\"]\n\
+         COPY --from=x /bin/y /bin/\nADD https://example.org/z /z\nRUN cp b.sh /b\n",
+    );
+    for name in [
+        "n8n/hook.js",
+        "n8n/nodes/x.js",
+        "n8n/a.sh",
+        "n8n/b.sh",
+        "n8n/.dockerignore",
+        "web/other",
+    ] {
+        write(name, "x");
+    }
+    write("web/Web.docker", "FROM scratch\nCOPY *.html /\n");
+    let mut warnings = Vec::new();
+    let found = files(&project, &[], &mut warnings);
+    let names: Vec<String> = found.iter().map(|file| file.display().to_string()).collect();
+    assert_eq!(
+        names,
+        [
+            "compose.yaml",
+            "n8n/.dockerignore",
+            "n8n/Dockerfile",
+            "n8n/a.sh",
+            "n8n/hook.js",
+            "web/Web.docker"
+        ]
+    );
+    assert_eq!(
+        warnings,
+        [
+            "n8n/Dockerfile copies what is not backed up: nodes",
+            "web/Web.docker copies what is not backed up: *.html"
+        ]
+    );
+}
+
+#[test]
+fn directories_of_configuration_are_found_and_others_are_told() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    for name in [
+        "init/a.sql",
+        "init/deep/b.sh",
+        "conf/big",
+        "wal/1",
+        "data/1",
+        "backups/x",
+    ] {
+        write(&project, name, "x");
+    }
+    fs::File::create(project.join("conf/big"))
+        .unwrap()
+        .set_len(MAX_BYTES + 1)
+        .unwrap();
+    let mounts = [
+        ("init", "/docker-entrypoint-initdb.d"),
+        ("conf", "/usr/local/etc/redis"),
+        ("wal", "/wal"),
+        ("data", "/var/lib/postgresql/data"),
+        ("backups", "/etc/backups"),
+    ];
+    let mounts = mounts.map(|(source, at)| {
+        let source = project.join(source).display().to_string();
+        format!(r#"{{"Type": "bind", "Source": "{source}", "Destination": "{at}"}}"#)
+    });
+    let server = described(&format!(
+        r#"{{"Id": "1", "Name": "/db", "Mounts": [{}]}}"#,
+        mounts.join(",")
+    ));
+    let n8n = described(r#"{"Id": "2", "Name": "/n8n"}"#);
+    let stack = Stack {
+        main: &n8n,
+        servers: vec![&n8n],
+    };
+    let mut found = mounted_files(&project, &[&n8n, &server], &stack, &mut Vec::new());
+    found.sort_unstable();
+    assert_eq!(found, ["init/a.sql", "init/deep/b.sh"].map(PathBuf::from));
+    let told = "db mounts what is not backed up: conf wal";
+    assert_eq!(beside_data(&server, &stack, &project).as_deref(), Some(told));
+    let told = uncovered(&server, &stack, &project).unwrap();
+    assert!(told.ends_with(": conf wal data"), "{told}");
+}
+
+#[test]
+fn what_compose_was_called_with_is_not_left_out_without_a_word() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    fs::write(project.join("docker-compose.yml"), "services: {}\n").unwrap();
+    std::os::unix::fs::symlink("docker-compose.yml", project.join("link.yml")).unwrap();
+    let called = |files: &str| {
+        let text = format!(r#"{{"Id": "1", "Name": "/x", "Config": {{"Labels": {{"{FILES}": "{files}"}}}}}}"#);
+        left_out(&project, &[&described(&text)])
+    };
+    let inside = project.join("docker-compose.yml").display().to_string();
+    assert!(called("").is_empty() && called(&inside).is_empty());
+    for left in ["/etc/passwd", "gone.yml", "link.yml"] {
+        let warnings = called(&format!("{inside},{left}"));
+        assert!(warnings.len() == 1 && warnings[0].starts_with(left), "{warnings:?}");
+    }
+}
+
+#[test]
+fn of_a_directory_of_ours_that_n8n_mounts_the_users_own_files_are_found() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let shim = include_str!("../../../../scripts/backup-all.sh");
+    let shared = include_str!("../../../../scripts/lib/shim.sh");
+    for (name, text) in [
+        (
+            "compose.yaml",
+            "volumes: [./scripts/backup-all.sh:/x, ./scripts/init.sql:/y]\n",
+        ),
+        ("scripts/backup-all.sh", shim),
+        ("scripts/lib/shim.sh", shared),
+        ("scripts/backup-all.sh.orig", "x"),
+        ("scripts/init.sql", "x"),
+        ("scripts/deep/a.py", "x"),
+        ("bin/n8n-backup", "x"),
+        ("bin/tool", "x"),
+        ("logs/backup.log", "x"),
+        ("files/a", "x"),
+    ] {
+        write(&project, name, text);
+    }
+    assert_eq!(
+        files(&project, &[], &mut Vec::new()),
+        ["compose.yaml", "scripts/init.sql"].map(PathBuf::from)
+    );
+    let found = || {
+        let mounts = ["scripts", "bin", "logs", "files"].map(|name| {
+            let source = project.join(name).display().to_string();
+            format!(r#"{{"Type": "bind", "Source": "{source}", "Destination": "/{name}"}}"#)
+        });
+        let n8n = described(&format!(
+            r#"{{"Id": "2", "Name": "/n8n", "Mounts": [{}]}}"#,
+            mounts.join(",")
+        ));
+        let stack = Stack {
+            main: &n8n,
+            servers: vec![&n8n],
+        };
+        let mut warnings = Vec::new();
+        let mut found = mounted_files(&project, &[&n8n], &stack, &mut warnings);
+        found.sort_unstable();
+        (found, warnings)
+    };
+    let own = ["scripts/backup-all.sh.orig", "scripts/deep/a.py", "scripts/init.sql"].map(PathBuf::from);
+    assert_eq!(found(), ([&[PathBuf::from("bin/tool")], &own[..]].concat(), Vec::new()));
+    let large = fs::File::create(project.join("bin/tool")).unwrap();
+    large.set_len(MAX_BYTES + 1).unwrap();
+    let (left, warnings) = found();
+    assert_eq!(left, own);
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("bin holds more "),
+        "{warnings:?}"
+    );
+}
