@@ -47,10 +47,12 @@ pub struct Found {
     pub rows: Vec<FoundRow>,
 }
 
-/// How Compose was called for n8n's containers. The files are relative to the project directory; none where Compose was
-/// called in another one, or with a file that lies outside.
+/// How Compose was called for n8n's containers. The paths are relative to the project directory; none where Compose
+/// worked outside of it, or with a file that lies outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Composed {
+    /// The directory that Compose worked in; empty for the project directory itself.
+    pub directory: PathBuf,
     /// The compose files.
     pub files: Vec<PathBuf>,
     /// The files with variables.

@@ -13,8 +13,7 @@ use crate::process::{self, hinted, Output};
 /// An image may have to come over a slow line; Compose says little meanwhile.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
-/// How Compose is called for a project. An empty name, or no files, leaves them to Compose; the paths are relative to
-/// the directory.
+/// How Compose is called for a project. An empty name, or no files, leaves them to Compose; the paths are absolute.
 #[derive(Clone, Copy, Debug)]
 pub struct ComposeProject<'a> {
     /// Where it is called.
@@ -107,7 +106,7 @@ impl Docker {
         }
         for (option, files) in [("--file", project.files), ("--env-file", project.env_files)] {
             for file in files {
-                command.arg(option).arg(directory.join(file));
+                command.arg(option).arg(file);
             }
         }
         command.args(args).current_dir(directory);

@@ -457,13 +457,19 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
         .replace("SEED: '1', ", "")
         .replace("POSTGRES_DB: flows", "POSTGRES_DB: '${DATABASE}'");
     sandbox.compose_file(&format!("{postgres}{}", n8n("n8n", "start", "A=1", HOME)));
-    fs::rename(sandbox.path("docker-compose.yml"), sandbox.path("n8n.yml")).unwrap();
+    fs::create_dir(sandbox.path("deploy")).unwrap();
+    fs::rename(sandbox.path("docker-compose.yml"), sandbox.path("deploy/n8n.yml")).unwrap();
+    // Compose works in the directory of the file then.
+    sandbox.set("BACKUP_COMPOSE_PROJECT", sandbox.prefix());
     let variables = [ON_POSTGRES, "'N8N_ENCRYPTION_KEY=${KEY}'"].join(", ");
-    let second = n8n("second", "start", &variables, HOME).replace("    {labels}\n", "");
+    let second =
+        n8n("second", "start", &variables, &format!("'./hook.js:/hook.js', {HOME}")).replace("    {labels}\n", "");
     let production = format!("version: '3.7'\nservices:\n  n8n:\n    environment: [{variables}]\n");
-    sandbox.write("production.yml", format!("{production}{second}"));
-    sandbox.write("production.env", format!("DATABASE=flows\nKEY={KEY}\n"));
-    let called = ["-f", "n8n.yml", "-f", "production.yml", "--env-file", "production.env"];
+    sandbox.write("deploy/hook.js", "module.exports = {};\n");
+    sandbox.write("deploy/production.yml", format!("{production}{second}"));
+    sandbox.write("deploy/production.env", format!("DATABASE=flows\nKEY={KEY}\n"));
+    let called = ["deploy/n8n.yml", "deploy/production.yml", "deploy/production.env"];
+    let called = ["-f", called[0], "-f", called[1], "--env-file", called[2]];
     sandbox.compose(&[&called[..], &["up", "-d"]].concat());
     await_postgres(&sandbox);
     done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
@@ -475,14 +481,13 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
 
     let lose = || {
         sandbox.compose(&[&called[..], &["down", "-v"]].concat());
-        for file in ["n8n.yml", "production.yml", "production.env"] {
-            fs::remove_file(sandbox.path(file)).unwrap();
-        }
+        fs::remove_dir_all(sandbox.path("deploy")).unwrap();
     };
     let restore = |how: &[&str]| run(&sandbox, "restore-all", &[&["--yes"], how, &["latest"]].concat());
     lose();
     // A service is gone from a file that somebody has put there.
-    sandbox.write("production.yml", &production);
+    fs::create_dir(sandbox.path("deploy")).unwrap();
+    sandbox.write("deploy/production.yml", &production);
     let refused = restore(&["--create"]);
     assert_eq!(refused.code, Some(1), "{refused}");
     assert!(
@@ -500,6 +505,9 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
         let told = sandbox.docker(&["inspect", "--format", what, &name]);
         assert!(told.starts_with("running") && told.contains(KEY), "{told}");
     }
+    let second = format!("{}_second_1", sandbox.prefix());
+    let hook = sandbox.docker(&["exec", &second, "cat", "/hook.js"]);
+    assert_eq!(hook, "module.exports = {};\n");
 }
 
 #[test]

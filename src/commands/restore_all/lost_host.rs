@@ -1,5 +1,8 @@
 //! A host without the stack: it is created from what the recovery point says that it was deployed from.
 
+use std::fs;
+use std::path::PathBuf;
+
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{Surroundings, JOURNAL};
@@ -26,11 +29,18 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         .plan_restore(app, &file, options)?
         .run(&Surroundings { app, component })?;
     let was = discovery::composed(point);
+    let here = |files: &[PathBuf]| -> Vec<PathBuf> { files.iter().map(|file| app.config.project.join(file)).collect() };
+    let (directory, files, env_files) = (
+        app.config.project.join(&was.directory),
+        here(&was.files),
+        here(&was.env_files),
+    );
+    fs::create_dir_all(&directory).with_context(|| format!("Cannot create directory {}", directory.display()))?;
     let project = ComposeProject {
-        directory: &app.config.project,
+        directory: &directory,
         name: &app.config.found.project,
-        files: &was.files,
-        env_files: &was.env_files,
+        files: &files,
+        env_files: &env_files,
     };
     let needs = docker.compose_needs(project)?;
     // Compose takes no network for its own that another has made.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{is_of, Stack, COMPOSE_FILES, SERVICE};
+use super::{Stack, COMPOSE_FILES, DIRECTORY, SERVICE};
 use crate::config::Composed;
 use crate::engine::describe::{Described, MountPoint};
 use crate::store::shim::{holds_ours, is_shim};
@@ -46,14 +46,24 @@ const MAX_COMPOSE: u64 = 1 << 20;
 
 /// The files, relative to the project directory: regular ones within it alone. Compose's syntax is not read: whatever a
 /// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`,
-/// `extends` or as a mount. Of a build context it is the Dockerfile, and the files that this copies. `.env` is backed
-/// up by itself. `warnings` gets what is left out of a build context.
+/// `extends` or as a mount, seen from the file's directory or the one that Compose works in. Of a build context it is the
+/// Dockerfile, and the files that this copies. `.env` of the project directory is backed up by itself. `warnings` gets
+/// what is left out.
 pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Vec<String>) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
     let mut compose: Vec<PathBuf> = COMPOSE_FILES.iter().map(PathBuf::from).collect();
+    let mut works_in = BTreeSet::new();
     for container in containers {
-        let labels = [container.label(FILES), container.label(ENV_FILES)];
-        compose.extend(labels.iter().flat_map(|files| files.split(',')).map(PathBuf::from));
+        compose.extend(
+            [FILES, ENV_FILES]
+                .iter()
+                .flat_map(|label| called_with(project, container, label)),
+        );
+        if let Some(directory) = real_below(project, Path::new(container.label(DIRECTORY))) {
+            // Compose reads it without being told.
+            compose.push(directory.join(".env"));
+            works_in.insert(directory);
+        }
         found.extend(
             container
                 .mounts
@@ -73,8 +83,11 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
         }) else {
             continue;
         };
-        let from = file.parent().unwrap_or(Path::new(""));
-        for context in contexts(&text).filter_map(|context| real_below(project, &from.join(context))) {
+        let mut bases = works_in.clone();
+        bases.insert(file.parent().unwrap_or(Path::new("")).to_owned());
+        let from_each = |name: &str| -> Vec<PathBuf> { bases.iter().map(|base| base.join(name)).collect() };
+        let contexts = contexts(&text).flat_map(from_each);
+        for context in contexts.filter_map(|context| real_below(project, &context)) {
             for dockerfile in dockerfiles(&text).map(|name| context.join(name)) {
                 let Some(dockerfile) = within(project, &dockerfile) else {
                     continue;
@@ -88,9 +101,12 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
             }
         }
         for word in words(&text) {
-            let path = from.join(word);
-            unread.extend(within(project, &path));
-            warnings.extend(outside(project, &path).filter(|warning| !warnings.contains(warning)));
+            let paths = from_each(word);
+            let inside: Vec<PathBuf> = paths.iter().filter_map(|path| within(project, path)).collect();
+            for path in paths.iter().filter(|_| inside.is_empty()) {
+                warnings.extend(outside(project, path).filter(|warning| !warnings.contains(warning)));
+            }
+            unread.extend(inside);
         }
     }
     found.into_iter().collect()
@@ -190,15 +206,10 @@ fn files_of(project: &Path, dir: &Path) -> Option<Vec<PathBuf>> {
 pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String> {
     let labels = containers
         .iter()
-        .flat_map(|container| [FILES, ENV_FILES].map(|label| container.label(label)));
-    let called: BTreeSet<&str> = labels
-        .flat_map(|files| files.split(','))
-        .filter(|file| !file.is_empty())
-        .collect();
-    let left = called
-        .into_iter()
-        .filter(|file| below(project, Path::new(file)).is_none());
-    let called = left.map(|file| not_below(file, "with which Compose was called"));
+        .flat_map(|container| [FILES, ENV_FILES].map(|label| called_with(project, container, label)));
+    let called: BTreeSet<PathBuf> = labels.flatten().collect();
+    let left = called.into_iter().filter(|file| below(project, file).is_none());
+    let called = left.map(|file| not_below(&file.display().to_string(), "with which Compose was called"));
     let mounts = containers.iter().flat_map(|container| &container.mounts);
     let files = mounts.filter(|mount| mount.volume.is_empty());
     let mounted: BTreeSet<String> = files
@@ -259,11 +270,11 @@ fn add_context(project: &Path, context: &Path, dockerfile: &Path, found: &mut BT
     left_out
 }
 
-/// The path from the project directory of a directory below it, or of itself.
+/// The path from the project directory of a directory below it, or of itself; an empty name is none.
 fn real_below(project: &Path, directory: &Path) -> Option<PathBuf> {
     let path = project.join(directory).canonicalize().ok()?;
     let relative = path.strip_prefix(project).ok()?;
-    path.is_dir().then(|| relative.to_owned())
+    (path.is_dir() && !directory.as_os_str().is_empty()).then(|| relative.to_owned())
 }
 
 /// The path from the project directory of a directory below it that a container mounts.
@@ -311,6 +322,18 @@ fn mounted(other: &Described, stack: &Stack<'_>, project: &Path, chosen: impl Fn
     names.collect::<Vec<_>>().join(" ")
 }
 
+/// The files that a label lists. Compose 1 names them as seen from where it was called: the project directory, or the one
+/// that it works in.
+fn called_with(project: &Path, container: &Described, label: &str) -> Vec<PathBuf> {
+    let works_in = Path::new(container.label(DIRECTORY));
+    let names = container.label(label).split(',').filter(|name| !name.is_empty());
+    let file = |name: &str| match works_in.join(name) {
+        file if below(project, Path::new(name)).is_none() && below(project, &file).is_some() => file,
+        _ => PathBuf::from(name),
+    };
+    names.map(file).collect()
+}
+
 /// How Compose was called for n8n's containers, by their labels.
 pub(super) fn composed(project: &Path, stack: &Stack<'_>) -> Composed {
     let mut services: Vec<String> = stack
@@ -322,13 +345,14 @@ pub(super) fn composed(project: &Path, stack: &Stack<'_>) -> Composed {
     services.sort_unstable();
     services.dedup();
     let files = |label: &str| -> Option<Vec<PathBuf>> {
-        let names = stack.main.label(label).split(',').filter(|name| !name.is_empty());
-        names.map(|name| below(project, Path::new(name))).collect()
+        let files = called_with(project, stack.main, label).into_iter();
+        files.map(|file| below(project, &file)).collect()
     };
-    let is_here = is_of(stack.main, project);
-    let called = files(FILES).zip(files(ENV_FILES)).filter(|_| is_here);
-    let (files, env_files) = called.unwrap_or_default();
+    let directory = real_below(project, Path::new(stack.main.label(DIRECTORY)));
+    let called = directory.and_then(|directory| Some((directory, files(FILES)?, files(ENV_FILES)?)));
+    let (directory, files, env_files) = called.unwrap_or_default();
     Composed {
+        directory,
         files,
         env_files,
         services,

@@ -55,6 +55,10 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}volume"), config.n8n_volume.clone()),
         (format!("{PREFIX}schema"), found.schema.clone()),
         (format!("{PREFIX}prefix"), found.table_prefix.clone()),
+        (
+            format!("{PREFIX}compose.directory"),
+            found.compose.directory.display().to_string(),
+        ),
         (format!("{PREFIX}compose.files"), listed(&found.compose.files)),
         (format!("{PREFIX}compose.env"), listed(&found.compose.env_files)),
         (format!("{PREFIX}services"), found.compose.services.join(" ")),
@@ -74,12 +78,14 @@ fn listed(files: &[PathBuf]) -> String {
 /// How Compose created n8n's containers, as a point remembers it; no path leads out of the project directory.
 pub fn composed(point: &Point) -> Composed {
     let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).unwrap_or_default();
+    let is_inside = |path: &PathBuf| path.components().all(|part| matches!(part, Component::Normal(_)));
     let files = |name: &str| -> Vec<PathBuf> {
         let names = fact(name).split(',').filter(|name| !name.is_empty()).map(PathBuf::from);
-        let is_inside = |file: &PathBuf| file.components().all(|part| matches!(part, Component::Normal(_)));
         names.filter(is_inside).collect()
     };
+    let directory = Some(PathBuf::from(fact("compose.directory"))).filter(is_inside);
     Composed {
+        directory: directory.unwrap_or_default(),
         files: files("compose.files"),
         env_files: files("compose.env"),
         services: fact("services").split_whitespace().map(str::to_owned).collect(),

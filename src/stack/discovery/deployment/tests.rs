@@ -1,5 +1,9 @@
+use super::super::tests::{app_of, found, stack};
+use super::super::{composed as remembered, facts};
 use super::*;
 use crate::engine::describe::tests::described;
+use crate::store::manifest::Point;
+use crate::store::Stamp;
 use crate::testing::TempDir;
 
 fn write(project: &Path, name: &str, text: &str) {
@@ -234,4 +238,64 @@ fn of_a_directory_of_ours_that_n8n_mounts_the_users_own_files_are_found() {
         warnings.len() == 1 && warnings[0].starts_with("bin holds more "),
         "{warnings:?}"
     );
+}
+
+#[test]
+fn compose_files_in_a_directory_of_the_project_are_found_from_where_compose_worked() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let text = "services:\n  n8n:\n    build: ./image\n    volumes: [./hook.js:/data/hook.js]\n";
+    write(&project, "docker/compose.yml", text);
+    for name in [
+        ".env",
+        "docker/.env",
+        "docker/hook.js",
+        "docker/image/Dockerfile",
+        "hook.js",
+        "image/Dockerfile",
+    ] {
+        write(&project, name, "x");
+    }
+    let called = |directory: &Path, file: &str| {
+        let mut all = stack("mine", directory);
+        for container in &mut all {
+            container.labels.insert(FILES.to_owned(), file.to_owned());
+        }
+        let mut app = app_of(&project, "BACKUP_COMPOSE_PROJECT=mine\n");
+        found(&mut app, &all).unwrap();
+        let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+        facts(&app).iter().for_each(|(name, value)| point.set(name, value));
+        (app.config.found.deployment.clone(), remembered(&point))
+    };
+    let beside = [
+        "docker/.env",
+        "docker/compose.yml",
+        "docker/hook.js",
+        "docker/image/Dockerfile",
+    ];
+    let file = project.join("docker/compose.yml").display().to_string();
+    for file in [&file, "docker/compose.yml", "compose.yml"] {
+        let (files, told) = called(&project.join("docker"), file);
+        assert_eq!(files, beside.map(PathBuf::from), "{file}");
+        assert_eq!(
+            (told.directory, told.files),
+            (PathBuf::from("docker"), vec![PathBuf::from(beside[1])])
+        );
+    }
+    // With --project-directory, what the file names is seen from there.
+    let (files, told) = called(&project, &file);
+    assert!(
+        ["hook.js", "image/Dockerfile"]
+            .iter()
+            .all(|name| files.contains(&PathBuf::from(name))),
+        "{files:?}"
+    );
+    assert_eq!(
+        (told.directory, told.files),
+        (PathBuf::new(), vec![PathBuf::from(beside[1])])
+    );
+    assert_eq!(called(Path::new("/srv"), &file).1.files, Vec::<PathBuf>::new());
+    let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+    point.set("stack.compose.directory", "../x");
+    assert_eq!(remembered(&point).directory, PathBuf::new());
 }
