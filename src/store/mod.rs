@@ -168,11 +168,16 @@ impl Store {
 /// Makes a directory and its parents when missing, for the owner alone: where root makes them, for that of the directory
 /// that they are in.
 pub fn make_dir(dir: &Path) -> Result<()> {
+    make_dir_as(dir, 0o700)
+}
+
+/// As [`make_dir`], with this mode.
+pub fn make_dir_as(dir: &Path, mode: u32) -> Result<()> {
     let context = || format!("Cannot create directory {}", dir.display());
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !is_there(dir)).collect();
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(dir)
         .with_context(context)?;
     let keeper = missing.last().and_then(|dir| dir.parent());

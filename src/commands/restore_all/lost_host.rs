@@ -1,6 +1,5 @@
 //! A host without the stack: it is created from what the recovery point says that it was deployed from.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -14,7 +13,7 @@ use crate::engine::{ComposeProject, External, Status};
 use crate::process::hinted;
 use crate::stack::discovery;
 use crate::store::manifest::Point;
-use crate::store::Kind;
+use crate::store::{make_dir_as, Kind};
 
 /// Writes what the stack is deployed from and has Compose create it. Gives what is to be restored into.
 pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Result<App> {
@@ -35,7 +34,7 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         here(&was.files),
         here(&was.env_files),
     );
-    fs::create_dir_all(&directory).with_context(|| format!("Cannot create directory {}", directory.display()))?;
+    make_dir_as(&directory, 0o755)?;
     let project = ComposeProject {
         directory: &directory,
         name: &app.config.found.project,

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Cursor, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context as _, Result};
@@ -16,9 +16,9 @@ use crate::config::Secret;
 use crate::formats::tar;
 use crate::formats::tar::small::{pack, unpack, SmallFile};
 use crate::report::log::Journal;
-use crate::store::atomic::{self, Access};
+use crate::store::atomic::{self, own_user, Access};
 use crate::store::manifest::FETCHED;
-use crate::store::{inventory, Kind, Stamp, ENCRYPTED};
+use crate::store::{inventory, make_dir_as, Kind, Stamp, ENCRYPTED};
 use crate::stream::encrypt::Locked;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::{check_recorded, read};
@@ -59,6 +59,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Option<(File, bool)>> {
 /// The files, and the key.
 fn collect(app: &App) -> Result<Vec<SmallFile>> {
     let project = &app.config.project;
+    let owner = owner_of(project)?;
     let mut files = Vec::new();
     let mut total = 0_u64;
     app.config
@@ -70,20 +71,26 @@ fn collect(app: &App) -> Result<Vec<SmallFile>> {
         let name = path.to_string_lossy().into_owned();
         let file = project.join(path);
         let Ok(meta) = file.symlink_metadata() else { continue };
-        let why = match () {
-            () if !meta.is_file() => Some("it is no regular file"),
-            () if path.to_str().is_none() || name.len() > MAX_NAME => Some("its name is too long"),
-            () if total.saturating_add(meta.len()) > MAX_BYTES => Some("with it they would exceed 16 MiB"),
-            () => None,
+        let read = match () {
+            () if !meta.is_file() => Err("it is no regular file".to_owned()),
+            () if path.to_str().is_none() || name.len() > MAX_NAME => Err("its name is too long".to_owned()),
+            () if total.saturating_add(meta.len()) > MAX_BYTES => Err("with it they would exceed 16 MiB".to_owned()),
+            () => fs::read(&file).map_err(|error| format!("it cannot be read ({error})")),
         };
-        if let Some(why) = why {
-            JOURNAL.warn(format_args!("{name} is not backed up with the deployment: {why}"));
-            continue;
-        }
-        let contents = fs::read(&file).with_context(|| format!("Cannot read {}", file.display()))?;
+        let contents = match read {
+            Ok(contents) => contents,
+            Err(why) => {
+                JOURNAL.warn(format_args!("{name} is not backed up with the deployment: {why}"));
+                continue;
+            }
+        };
         total = total.saturating_add(contents.len() as u64);
-        let mode = meta.mode() & 0o777;
-        files.push(SmallFile { name, mode, contents });
+        files.push(SmallFile {
+            name,
+            mode: meta.mode() & 0o777,
+            owner: Some((meta.uid(), meta.gid())).filter(|own| *own != owner),
+            contents,
+        });
     }
     if let Some(key) = app.config.found.key.as_ref().filter(|_| app.config.key) {
         if !is_in_env_file(app, key) {
@@ -91,11 +98,18 @@ fn collect(app: &App) -> Result<Vec<SmallFile>> {
             files.push(SmallFile {
                 name: KEY.to_owned(),
                 mode: 0o600,
+                owner: None,
                 contents: key.reveal().as_bytes().to_vec(),
             });
         }
     }
     Ok(files)
+}
+
+/// The user and group of the project directory.
+fn owner_of(project: &Path) -> Result<(u32, u32)> {
+    let owner = project.metadata().map(|meta| (meta.uid(), meta.gid()));
+    owner.with_context(|| format!("Cannot read {}", project.display()))
 }
 
 /// Whether the copy of `.env` holds the key where it is looked for.
@@ -209,16 +223,11 @@ impl Plan<'_> {
     /// Writes the files; each that is replaced stays beside the new one.
     pub fn run(&self) -> Result<()> {
         let project = &self.app.config.project;
-        let owner = project.metadata().map(|meta| (meta.uid(), meta.gid()));
-        let owner = owner.with_context(|| format!("Cannot read {}", project.display()))?;
+        let owner = owner_of(project)?;
         for file in self.missing.iter().chain(&self.differing) {
             let path = project.join(&file.name);
             let dir = path.parent().unwrap_or(project);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(dir)
-                .with_context(|| format!("Cannot create directory {}", dir.display()))?;
+            make_dir_as(dir, 0o755)?;
             // No link on the way leads out of the project.
             let real = dir
                 .canonicalize()
@@ -230,9 +239,19 @@ impl Plan<'_> {
                 project.display()
             );
             let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let may = |owner: &(u32, u32)| {
+                let may = own_user() == Some(0);
+                if !may {
+                    self.journal.warn(format_args!(
+                        "{} belonged to {}:{}, and only root can give it back to that user",
+                        file.name, owner.0, owner.1
+                    ));
+                }
+                may
+            };
             let access = Access {
                 mode: file.mode,
-                owner: Some(owner),
+                owner: file.owner.filter(may).or(Some(owner)),
             };
             if let Ok(old) = fs::read(&path) {
                 let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
@@ -247,5 +266,64 @@ impl Plan<'_> {
             self.journal.info(format_args!("Written: {}", path.display()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, PermissionsExt};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::testing::{skip, TempDir};
+
+    /// Written by root, each file gets its user again; what belongs to the project's user goes to whoever that is then.
+    #[test]
+    fn owners_and_modes_come_back() {
+        if own_user() != Some(0) {
+            return skip("deployment::owners_and_modes_come_back", "it needs root");
+        }
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let owner = |name: &str, user: u32, group: u32| chown(project.join(name), Some(user), Some(group)).unwrap();
+        owner("", 1000, 1000);
+        for (name, user, mode) in [
+            ("in/compose.yaml", 1000, 0o644),
+            ("key", 999, 0o400),
+            ("root", 0, 0o600),
+        ] {
+            fs::create_dir_all(project.join("in")).unwrap();
+            fs::write(project.join(name), name).unwrap();
+            fs::set_permissions(project.join(name), fs::Permissions::from_mode(mode)).unwrap();
+            owner(name, user, user);
+        }
+        let mut config = Config::of_text(&project, Path::new(".env"), b"").unwrap();
+        config.found.deployment = ["in/compose.yaml", "key", "root", "."].map(PathBuf::from).into();
+        let app = App::new(config);
+        let missing = unpack(&pack(&collect(&app).unwrap()).unwrap()).unwrap();
+        assert_eq!(missing.len(), 3, "a directory is no file");
+        fs::remove_dir_all(project.join("in")).unwrap();
+        fs::remove_file(project.join("key")).unwrap();
+        owner("", 1001, 1001);
+        let plan = Plan {
+            app: &app,
+            journal: JOURNAL,
+            missing,
+            differing: Vec::new(),
+        };
+        plan.run().unwrap();
+        for (name, user, mode) in [
+            ("in", 1001, 0o755),
+            ("in/compose.yaml", 1001, 0o644),
+            ("key", 999, 0o400),
+            ("root", 0, 0o600),
+        ] {
+            let meta = project.join(name).metadata().unwrap();
+            assert_eq!(
+                (meta.uid(), meta.gid(), meta.mode() & 0o777),
+                (user, user, mode),
+                "{name}"
+            );
+        }
     }
 }

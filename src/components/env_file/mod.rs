@@ -90,6 +90,10 @@ impl Component for EnvFile {
                 backup.facts = vec![("env.key".to_owned(), "in the deployment".to_owned())];
             }
         }
+        ensure!(
+            !backup.files.is_empty(),
+            "Failed to backup environment file: there is no .env, and no file of the deployment can be read"
+        );
         backup.report(JOURNAL, "Environment backup completed");
         Ok(backup)
     }

@@ -4,36 +4,62 @@ use anyhow::{bail, Result};
 
 use super::BLOCK;
 
+/// Where the name of the user stands.
+const USER: usize = 265;
+const ROOT: &str = "root";
+
 /// The header of a regular file of `bytes` bytes, owned by root, with the permissions `mode`, as POSIX (ustar) has it.
-/// A size from 8 GiB on, for which that has too few digits, stands as GNU tar writes it: in binary, marked by the
-/// highest bit.
 pub fn file_header(name: &str, bytes: u64, mode: u32) -> Result<Vec<u8>> {
+    header_of(name, bytes, mode, None)
+}
+
+/// As [`file_header`], of a file of this user and group. Only where one is given does it have a name of root.
+pub(super) fn header_of(name: &str, bytes: u64, mode: u32, owner: Option<(u32, u32)>) -> Result<Vec<u8>> {
     let mut block = vec![0_u8; BLOCK];
-    let size = format!("{bytes:011o}");
     if name.len() > 100 {
         bail!("{name} is too long a name for a tar header");
     }
-    let large = size.len() > 11;
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
     put(100, &format!("{mode:07o}"));
-    put(108, "0000000");
-    put(116, "0000000");
-    if !large {
-        put(124, &size);
-    }
     put(136, "00000000000");
     // The checksum is taken with blanks in its place.
     put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");
-    if large {
-        block[124] = 0x80;
-        block[128..136].copy_from_slice(&bytes.to_be_bytes());
+    if owner.is_some_and(|(user, _)| user == 0) {
+        put(USER, ROOT);
     }
+    let (user, group) = owner.unwrap_or_default();
+    put_number(&mut block[108..116], user.into());
+    put_number(&mut block[116..124], group.into());
+    put_number(&mut block[124..136], bytes);
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     Ok(block)
+}
+
+/// Writes a number in octal digits, ended by NUL. One with too many digits stands as GNU tar writes it: in binary, marked
+/// by the highest bit.
+fn put_number(field: &mut [u8], number: u64) {
+    let last = field.len() - 1;
+    let digits = format!("{number:0last$o}");
+    match digits.len() == last {
+        true => field[..last].copy_from_slice(digits.as_bytes()),
+        false => {
+            let bytes = number.to_be_bytes();
+            let (from, of) = (field.len().saturating_sub(8), 8_usize.saturating_sub(field.len()));
+            field[from..].copy_from_slice(&bytes[of..]);
+            field[0] |= 0x80;
+        }
+    }
+}
+
+/// The user and group in a header of [`header_of`], where they were given.
+pub(super) fn owner_in(block: &[u8]) -> Option<(u32, u32)> {
+    let of = |from: usize| u32::try_from(number(&block[from..from + 8])?).ok();
+    let owner = (of(108)?, of(116)?);
+    (owner.0 != 0 || until_nul(&block[USER..USER + 32]) == ROOT.as_bytes()).then_some(owner)
 }
 
 /// What follows the contents of the last file, `bytes` long: padding and the two blocks of zeros that end an archive.

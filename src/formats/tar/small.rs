@@ -1,8 +1,8 @@
-//! Archives of a few small files, held in memory: written as [`file_header`] has it, and read as they are written.
+//! Archives of a few small files, held in memory: written as [`header_of`] has it, and read as they are written.
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::header::{file_header, header_name, until_nul};
+use super::header::{header_name, header_of, owner_in, until_nul};
 use super::BLOCK;
 
 /// A file of an archive.
@@ -12,6 +12,8 @@ pub struct SmallFile {
     pub name: String,
     /// Its permissions.
     pub mode: u32,
+    /// Its user and group, where they are not those of the directory that it is unpacked into.
+    pub owner: Option<(u32, u32)>,
     /// What it holds.
     pub contents: Vec<u8>,
 }
@@ -20,7 +22,8 @@ pub struct SmallFile {
 pub fn pack(files: &[SmallFile]) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     for file in files {
-        archive.extend(file_header(&file.name, file.contents.len() as u64, file.mode)?);
+        let bytes = file.contents.len() as u64;
+        archive.extend(header_of(&file.name, bytes, file.mode, file.owner)?);
         archive.extend_from_slice(&file.contents);
         archive.resize(archive.len().next_multiple_of(BLOCK), 0);
     }
@@ -55,12 +58,18 @@ pub fn unpack(mut archive: &[u8]) -> Result<Vec<SmallFile>> {
         let contents = archive
             .get(BLOCK..BLOCK.saturating_add(length))
             .context("the archive is cut off")?;
-        let mode = u32::try_from(number(100, 108)?)?;
+        let mode = u32::try_from(number(100, 108)?)? & 0o777;
+        let owner = owner_in(header);
         archive = archive
             .get(BLOCK + length.next_multiple_of(BLOCK)..)
             .context("the archive is cut off")?;
         let contents = contents.to_vec();
-        files.push(SmallFile { name, mode, contents });
+        files.push(SmallFile {
+            name,
+            mode,
+            owner,
+            contents,
+        });
     }
 }
 
@@ -73,6 +82,7 @@ mod tests {
         SmallFile {
             name: name.to_owned(),
             mode: 0o640,
+            owner: None,
             contents: contents.to_vec(),
         }
     }
@@ -84,11 +94,17 @@ mod tests {
             file("a/b", &[7; 512]),
             file("empty", b""),
         ];
+        let owners = [(0, 0), (0, 5), (999, 1000), (4_000_000_000, 0)];
+        let owned = owners.map(|owner| SmallFile {
+            owner: Some(owner),
+            ..file("owned", b"x")
+        });
+        let files = [&files[..], &owned].concat();
         let archive = pack(&files).unwrap();
         assert_eq!(unpack(&archive).unwrap(), files);
         let mut scanner = Scanner::new();
         scanner.feed(&archive).unwrap();
-        assert_eq!(scanner.finish().unwrap().files, 3);
+        assert_eq!(scanner.finish().unwrap().files, 7);
         assert!(unpack(&pack(&[]).unwrap()).unwrap().is_empty());
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Stack, COMPOSE_FILES, DIRECTORY, SERVICE};
@@ -77,11 +78,11 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
             continue;
         }
         let path = project.join(&file);
-        let Ok(text) = fs::metadata(&path).and_then(|meta| match meta.len() <= MAX_COMPOSE {
-            true => fs::read_to_string(&path),
-            false => Ok(String::new()),
-        }) else {
-            continue;
+        let is_short = fs::metadata(&path).is_ok_and(|meta| meta.len() <= MAX_COMPOSE);
+        let text = if is_short {
+            text_of(project, &file, warnings)
+        } else {
+            String::new()
         };
         let mut bases = works_in.clone();
         bases.insert(file.parent().unwrap_or(Path::new("")).to_owned());
@@ -92,7 +93,8 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
                 let Some(dockerfile) = within(project, &dockerfile) else {
                     continue;
                 };
-                let left_out = add_context(project, &context, &dockerfile, &mut found);
+                let text = text_of(project, &dockerfile, warnings);
+                let left_out = add_context(project, &context, &dockerfile, &text, &mut found);
                 let left_out = left_out.join(" ");
                 let warning = format!("{} copies what is not backed up: {left_out}", dockerfile.display());
                 if !left_out.is_empty() && !warnings.contains(&warning) {
@@ -104,7 +106,8 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
             let paths = from_each(word);
             let inside: Vec<PathBuf> = paths.iter().filter_map(|path| within(project, path)).collect();
             for path in paths.iter().filter(|_| inside.is_empty()) {
-                warnings.extend(outside(project, path).filter(|warning| !warnings.contains(warning)));
+                let warning = outside(project, path).or_else(|| hidden(project, path));
+                warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
             }
             unread.extend(inside);
         }
@@ -119,6 +122,31 @@ fn outside(project: &Path, file: &Path) -> Option<String> {
     let is_of_system = |path: &Path| SYSTEM.iter().any(|dir| path.starts_with(dir));
     let is_left = real.is_file() && below(project, file).is_none() && !is_of_system(&path) && !is_of_system(&real);
     is_left.then(|| not_below(&file.display().to_string(), "which the deployment names"))
+}
+
+/// The warning of what is named below the project directory, in a directory that may not be looked into.
+fn hidden(project: &Path, file: &Path) -> Option<String> {
+    let path = project.join(file);
+    let error = path.symlink_metadata().err()?;
+    let is_hidden = path.starts_with(project) && error.kind() == ErrorKind::PermissionDenied;
+    is_hidden.then(|| {
+        format!(
+            "{}, which the deployment names, is not backed up with it: it cannot be looked at ({error})",
+            file.display()
+        )
+    })
+}
+
+/// The text of a compose file or Dockerfile, which tells what else belongs to the deployment.
+fn text_of(project: &Path, file: &Path, warnings: &mut Vec<String>) -> String {
+    fs::read_to_string(project.join(file)).unwrap_or_else(|error| {
+        let warning = format!(
+            "What {} names is not backed up with the deployment: that file cannot be read ({error})",
+            file.display()
+        );
+        warnings.extend(Some(warning).filter(|warning| !warnings.contains(warning)));
+        String::new()
+    })
 }
 
 fn not_below(file: &str, what: &str) -> String {
@@ -178,17 +206,18 @@ fn files_of(project: &Path, dir: &Path) -> Option<Vec<PathBuf>> {
     let mut bytes = 0_u64;
     let mut unread = vec![project.join(dir)];
     while let Some(dir) = unread.pop() {
-        for item in fs::read_dir(dir).ok()?.flatten() {
+        let Ok(items) = fs::read_dir(&dir) else {
+            // `readable` tells of it.
+            files.extend(dir.strip_prefix(project).map(Path::to_owned));
+            continue;
+        };
+        for item in items.flatten() {
             let meta = item.metadata().ok()?;
             if is_ours(project, &item.path()) {
                 continue;
             }
             match within(project, &item.path()) {
-                // A key that a server reads alone would make the backup fail; the directory is named then.
-                Some(file) => {
-                    fs::File::open(item.path()).ok()?;
-                    files.push(file);
-                }
+                Some(file) => files.push(file),
                 None if meta.is_dir() => unread.push(item.path()),
                 None => {}
             }
@@ -199,6 +228,21 @@ fn files_of(project: &Path, dir: &Path) -> Option<Vec<PathBuf>> {
         }
     }
     Some(files)
+}
+
+/// Those of the files that can be read; `warnings` gets the others.
+pub(super) fn readable(project: &Path, mut files: Vec<PathBuf>, warnings: &mut Vec<String>) -> Vec<PathBuf> {
+    files.retain(|file| match fs::File::open(project.join(file)) {
+        Ok(_) => true,
+        Err(error) => {
+            warnings.push(format!(
+                "{} is not backed up with the deployment: it cannot be read ({error})",
+                file.display()
+            ));
+            false
+        }
+    });
+    files
 }
 
 /// What Compose was called with and [`files`] leaves out, each with a warning: without it the stack cannot be deployed
@@ -235,10 +279,15 @@ fn values<'a>(text: &'a str, keys: &'static [&str]) -> impl Iterator<Item = &'a 
 }
 
 /// Adds a Dockerfile, what goes with it, and the files of its context that it copies. Gives what else it copies.
-fn add_context(project: &Path, context: &Path, dockerfile: &Path, found: &mut BTreeSet<PathBuf>) -> Vec<String> {
+fn add_context(
+    project: &Path,
+    context: &Path,
+    dockerfile: &Path,
+    text: &str,
+    found: &mut BTreeSet<PathBuf>,
+) -> Vec<String> {
     found.insert(dockerfile.to_owned());
     found.extend(within(project, &context.join(".dockerignore")));
-    let text = fs::read_to_string(project.join(dockerfile)).unwrap_or_default();
     let text = text.replace("\\\n", " ");
     let mut left_out = Vec::new();
     for line in text.lines() {

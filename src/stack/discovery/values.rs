@@ -107,6 +107,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);
     }
+    found.deployment = super::deployment::readable(&app.config.project, found.deployment, &mut found.undeployed);
     database(app, docker, &mut found, all, &main);
     queue(app, &mut found, all, &main, stack);
     home(app, &mut found, stack);

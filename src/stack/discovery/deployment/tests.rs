@@ -299,3 +299,37 @@ fn compose_files_in_a_directory_of_the_project_are_found_from_where_compose_work
     point.set("stack.compose.directory", "../x");
     assert_eq!(remembered(&point).directory, PathBuf::new());
 }
+
+#[test]
+fn what_cannot_be_read_is_named_and_left_out() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    write(
+        &project,
+        "compose.yaml",
+        "services:\n  n8n:\n    build: .\ninclude: [more.yaml, deep/x.yaml]\n",
+    );
+    for name in ["more.yaml", "Dockerfile"] {
+        // Root may read everything, but not as text.
+        fs::write(project.join(name), b"a: \xff").unwrap();
+    }
+    let mut warnings = Vec::new();
+    let found = files(&project, &[], &mut warnings);
+    assert_eq!(found, ["Dockerfile", "compose.yaml", "more.yaml"].map(PathBuf::from));
+    let told = ["What Dockerfile names is not ", "What more.yaml names is not "];
+    assert!(
+        warnings.len() == 2
+            && told
+                .iter()
+                .zip(&warnings)
+                .all(|(told, warning)| warning.starts_with(told)),
+        "{warnings:?}"
+    );
+    warnings.clear();
+    let found = readable(&project, ["gone", "more.yaml"].map(PathBuf::from).into(), &mut warnings);
+    assert_eq!(found, [Path::new("more.yaml")]);
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("gone is not backed up "),
+        "{warnings:?}"
+    );
+}
