@@ -31,6 +31,7 @@ use crate::formats::tar;
 use crate::process::{hinted, Chain, Failed};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
+use crate::store::manifest::Point;
 use crate::store::{inventory, marks, Kind, Partial};
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::observe;
@@ -46,6 +47,12 @@ const WORTH_ANOTHER: Duration = Duration::from_secs(120);
 
 /// n8n's `config` is a small JSON file.
 const MAX_CONFIG: usize = 64 << 10;
+
+/// n8n's user folder at the time of a point, where what is mounted lies above n8n's directory in it.
+pub fn user_folder(point: &Point) -> Option<String> {
+    let home = format!("{}/{}", point.fact(AT_FACT)?, point.fact(HOME_FACT)?);
+    home.strip_suffix(HOME).map(str::to_owned)
+}
 
 /// The fact of a recovery point that tells where n8n mounted what the archive holds.
 pub const AT_FACT: &str = "n8n.at";
@@ -476,4 +483,23 @@ fn facts(summary: &tar::Summary) -> Vec<(String, String)> {
         ("n8n.files".to_owned(), summary.files.to_string()),
         ("n8n.bytes".to_owned(), summary.bytes.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Stamp;
+
+    #[test]
+    fn the_user_folder_is_what_holds_n8ns_directory() {
+        let folder = |at: &str, home: &str| {
+            let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+            point.set(AT_FACT, at);
+            point.set(HOME_FACT, home);
+            user_folder(&point)
+        };
+        assert_eq!(folder("/root", ".n8n").as_deref(), Some("/root"));
+        assert_eq!(folder("/data", "deep/.n8n").as_deref(), Some("/data/deep"));
+        assert_eq!(user_folder(&Point::new(Stamp::parse("20260101_000000").unwrap())), None);
+    }
 }

@@ -18,7 +18,7 @@ use self::environment::{Place, PORT};
 use self::log::Log;
 use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
 use super::key_proof::Proof;
-use super::n8n_data::{unpack_home, AT_FACT};
+use super::n8n_data::{unpack_home, user_folder, AT_FACT};
 use super::n8n_image::N8nImage;
 use crate::config::Secret;
 use crate::engine::{Confined, Exec, ScratchContainer};
@@ -172,7 +172,9 @@ impl<'a> N8n<'a> {
         let folder = image
             .variable("N8N_USER_FOLDER")
             .filter(|folder| folder.starts_with('/'))
-            .unwrap_or(USER_FOLDER);
+            .map(str::to_owned)
+            .or_else(|| user_folder(env.point))
+            .unwrap_or_else(|| USER_FOLDER.to_owned());
         let home = format!("{}/.n8n", folder.trim_end_matches('/'));
         // What the archive holds may have been mounted above the home.
         let above = env.point.fact(AT_FACT).filter(|at| home.starts_with(&format!("{at}/")));
@@ -181,7 +183,7 @@ impl<'a> N8n<'a> {
         let place = Place {
             database: &access.variables,
             key: proof.key.as_ref().unwrap_or(&none),
-            user_folder: folder,
+            user_folder: &folder,
         };
         let bytes = env.point.fact("n8n.bytes").and_then(|bytes| bytes.parse().ok());
         env.check_room(&image.id, bytes.unwrap_or_default())?;

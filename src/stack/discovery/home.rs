@@ -51,8 +51,8 @@ fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountP
     });
 }
 
-/// Where a container of n8n keeps its home. Root's is its own, unless the image's start script changes to the user node, as earlier
-/// ones do: what is mounted tells.
+/// Where a container of n8n keeps its home. Root's is its own, and an image that names no user runs as root, unless its start script
+/// changes to the user node, as earlier ones do: what is mounted tells.
 pub(super) fn home_of(container: &Described) -> String {
     let user = container.user.split(':').next().unwrap_or_default();
     let set = container
@@ -60,7 +60,7 @@ pub(super) fn home_of(container: &Described) -> String {
         .or_else(|| container.variable("HOME"));
     let folders = match set {
         Some(folder) => vec![folder],
-        None if matches!(user, "root" | "0") => vec!["/root", "/home/node"],
+        None if matches!(user, "" | "root" | "0") => vec!["/root", "/home/node"],
         None => vec!["/home/node"],
     };
     let homes = folders
@@ -165,7 +165,7 @@ mod tests {
         };
         let good = |home: &str| (home.to_owned(), true);
         assert_eq!(home("node", &[], "/home/node/.n8n"), good("/home/node/.n8n"));
-        for user in ["root", "0", "0:0"] {
+        for user in ["root", "0", "0:0", ""] {
             assert_eq!(home(user, &[], "/root/.n8n"), good("/root/.n8n"));
             // The start script of earlier images changes the user.
             assert_eq!(home(user, &[], "/home/node/.n8n"), good("/home/node/.n8n"));
