@@ -7,7 +7,7 @@ use crate::config::Secret;
 /// The port of n8n; nothing else listens where it does but PostgreSQL.
 pub const PORT: &str = "5678";
 /// What is never taken over, by how it begins: what concerns the container, or would reach out, or is found on another server.
-const DROPPED: [&str; 27] = [
+const DROPPED: [&str; 31] = [
     "PATH",
     "HOME",
     "HOSTNAME",
@@ -22,6 +22,12 @@ const DROPPED: [&str; 27] = [
     "OFFLOAD_",
     "WEBHOOK_",
     "EXTERNAL_",
+    "CREDENTIALS_OVERWRITE_",
+    "N8N_CACHE_",
+    "N8N_EVENTBUS_",
+    "N8N_EXTERNAL_",
+    "N8N_METRICS",
+    "N8N_POSTHOG_",
     "N8N_RUNNERS_",
     "N8N_SSL_",
     "N8N_SMTP_",
@@ -31,13 +37,14 @@ const DROPPED: [&str; 27] = [
     "N8N_OTEL_",
     "N8N_DIAGNOSTICS_",
     "N8N_MULTI_MAIN_",
-    "N8N_WEBHOOK_URL",
-    "N8N_EDITOR_BASE_URL",
     "N8N_ENDPOINT_HEALTH",
     "N8N_CONFIG_FILES",
 ];
 /// What is of [`DROPPED`] and says what the database is like.
 const KEPT: [&str; 3] = ["DB_POSTGRESDB_SCHEMA", "DB_TABLE_PREFIX", "DB_SQLITE_POOL_SIZE"];
+
+/// What else of n8n's own names a server of the live stack, or of the Internet, by how it ends.
+const ADDRESSES: [&str; 7] = ["_HOST", "_URL", "_URLS", "_ENDPOINT", "_SERVER", "_DSN", "_REGISTRY"];
 
 /// What is the same in every drill.
 const SET: [(&str, &str); 16] = [
@@ -92,7 +99,11 @@ fn is_taken(name: &str) -> bool {
     let leads_out = name.ends_with("_FILE")
         || name.ends_with("_FILES")
         || name.to_ascii_lowercase().ends_with("_proxy")
-        || (name.starts_with("N8N_") && (name.contains("STORAGE") || name.contains("BINARY_DATA_MODE")));
+        || name.contains("REDIS")
+        || (name.starts_with("N8N_")
+            && (ADDRESSES.iter().any(|end| name.ends_with(end))
+                || name.contains("STORAGE")
+                || name.contains("BINARY_DATA_MODE")));
     let dropped = DROPPED.iter().any(|begin| name.starts_with(begin)) && !KEPT.contains(&name);
     fits && !leads_out && !dropped
 }
@@ -132,7 +143,18 @@ mod tests {
             ("N8N_EXTERNAL_STORAGE_S3_HOST", "s3"),
             ("N8N_DEFAULT_BINARY_DATA_MODE", "s3"),
             ("N8N_PORT", "80"),
+            ("N8N_HOST", "live"),
             ("WEBHOOK_URL", "https://live"),
+            ("N8N_CACHE_BACKEND", "redis"),
+            ("N8N_CACHE_REDIS_TTL", "1"),
+            ("N8N_REDIS_KEY_PREFIX", "n8n"),
+            ("N8N_METRICS_QUEUE_METRICS_INTERVAL", "1"),
+            ("N8N_EXTERNAL_SECRETS_UPDATE_INTERVAL", "1"),
+            ("N8N_LICENSE_SERVER_URL", "http://live"),
+            ("N8N_VERSION_NOTIFICATIONS_ENDPOINT", "http://live"),
+            ("N8N_COMMUNITY_PACKAGES_REGISTRY", "http://live"),
+            ("CREDENTIALS_OVERWRITE_ENDPOINT", "x"),
+            ("EXTERNAL_HOOK_FILES", "/hook.js"),
             ("ODD-ONE", "a"),
             ("DB_POSTGRESDB_SCHEMA", "n8n"),
             ("DB_TABLE_PREFIX", "x_"),
@@ -170,13 +192,22 @@ mod tests {
             "HTTP_PROXY",
             "NODE_OPTIONS",
             "WEBHOOK_URL",
+            "N8N_CACHE_BACKEND",
+            "N8N_METRICS_QUEUE_METRICS_INTERVAL",
+            "N8N_EXTERNAL_SECRETS_UPDATE_INTERVAL",
+            "N8N_LICENSE_SERVER_URL",
+            "N8N_VERSION_NOTIFICATIONS_ENDPOINT",
+            "N8N_COMMUNITY_PACKAGES_REGISTRY",
+            "CREDENTIALS_OVERWRITE_ENDPOINT",
+            "EXTERNAL_HOOK_FILES",
             "ODD-ONE",
         ] {
             assert_eq!(get(name), None, "{name}");
         }
-        assert!(!all
-            .iter()
-            .any(|(name, _)| name.ends_with("_FILE") || name.contains("S3") || name.contains("QUEUE")));
+        assert!(!all.iter().any(|(name, _)| name.ends_with("_FILE")
+            || name.contains("S3")
+            || name.contains("QUEUE")
+            || name.contains("REDIS")));
         for (name, value) in [
             ("DB_TYPE", "postgresdb"),
             ("DB_POSTGRESDB_HOST", "127.0.0.1"),
@@ -187,6 +218,7 @@ mod tests {
             ("N8N_RUNNERS_MODE", "internal"),
             ("N8N_ENCRYPTION_KEY", "right"),
             ("N8N_PORT", PORT),
+            ("N8N_HOST", "localhost"),
             ("GENERIC_TIMEZONE", "Europe/Berlin"),
             ("N8N_ENV_FEAT_ENCRYPTION_KEY_ROTATION", "true"),
             ("MINE", "a b=c"),
