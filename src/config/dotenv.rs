@@ -42,6 +42,9 @@ const MAX_NESTING: usize = 32;
 /// which differ stay different. No such byte is below 0x80.
 const FOREIGN: u32 = 0x10_ff00;
 
+/// Stands for a value that cannot be read. No setting takes it.
+const UNREADABLE: &str = "\0";
+
 /// Parses `text`, the bytes of the file at `path`, which is used in messages only.
 ///
 /// `is_read` names the variables whose values the caller uses; a byte that is not UTF-8 is an error there, also one
@@ -60,27 +63,42 @@ pub fn parse(
     is_read: &dyn Fn(&str) -> bool,
     outer: &dyn Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>> {
-    let text = decode(path, text)?;
-    let mut parser = Parser {
-        path,
-        rest: text.strip_prefix('\u{feff}').unwrap_or(&text),
-        line: 1,
-        is_read,
-        outer,
-        vars: BTreeMap::new(),
-    };
+    check_bytes(path, text)?;
+    let text = decode(text);
+    let mut parser = Parser::new(path, &text, is_read, outer);
     while parser.skip_to_statement() {
         parser.statement()?;
     }
     Ok(parser.vars)
 }
 
+/// What a file holds beside that for which [`parse`] refuses it: of a statement that cannot be read, its first line is
+/// passed over, and its variable is [`UNREADABLE`], so that what refers to it is no value either.
+pub fn parse_what_can_be(
+    path: &Path,
+    text: &[u8],
+    is_read: &dyn Fn(&str) -> bool,
+    outer: &dyn Fn(&str) -> Option<String>,
+) -> BTreeMap<String, String> {
+    let text = decode(text);
+    let mut parser = Parser::new(path, &text, is_read, outer);
+    while parser.skip_to_statement() {
+        let begin = parser.rest;
+        if parser.statement().is_err() {
+            parser.vars.insert(parser.key.to_owned(), UNREADABLE.to_owned());
+            parser.rest = begin;
+            parser.take_while(|c| c != '\n');
+        }
+    }
+    parser.vars
+}
+
 fn fail<T>(path: &Path, line: usize, problem: impl Display) -> Result<T> {
     bail!("{}, line {line}: {problem}", path.display())
 }
 
-/// The bytes as text, once it is known that they are no UTF-16 and hold no NUL byte.
-fn decode<'a>(path: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
+/// Refuses UTF-16 and NUL bytes.
+fn check_bytes(path: &Path, text: &[u8]) -> Result<()> {
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
         return fail(path, 1, "the text is not UTF-8; save the file as UTF-8");
     }
@@ -88,8 +106,13 @@ fn decode<'a>(path: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
         let line = 1 + text[..offset].iter().filter(|byte| **byte == b'\n').count();
         return fail(path, line, "there is a NUL byte; remove it or save the file as UTF-8");
     }
+    Ok(())
+}
+
+/// The bytes as text.
+fn decode(text: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(text) {
-        return Ok(text.into());
+        return text.into();
     }
     let mut decoded = String::with_capacity(text.len() + text.len() / 8);
     for chunk in text.utf8_chunks() {
@@ -97,7 +120,7 @@ fn decode<'a>(path: &Path, text: &'a [u8]) -> Result<Cow<'a, str>> {
         let foreign = chunk.invalid().iter();
         decoded.extend(foreign.filter_map(|byte| char::from_u32(FOREIGN + u32::from(*byte))));
     }
-    Ok(decoded.into())
+    decoded.into()
 }
 
 /// Whether a byte that is not UTF-8 is read as this character.
@@ -111,12 +134,31 @@ struct Parser<'a> {
     path: &'a Path,
     rest: &'a str,
     line: usize,
+    /// The variable of the last statement.
+    key: &'a str,
     is_read: &'a dyn Fn(&str) -> bool,
     outer: &'a dyn Fn(&str) -> Option<String>,
     vars: BTreeMap<String, String>,
 }
 
 impl<'a> Parser<'a> {
+    fn new(
+        path: &'a Path,
+        text: &'a str,
+        is_read: &'a dyn Fn(&str) -> bool,
+        outer: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Self {
+            path,
+            rest: text.strip_prefix('\u{feff}').unwrap_or(text),
+            line: 1,
+            key: "",
+            is_read,
+            outer,
+            vars: BTreeMap::new(),
+        }
+    }
+
     fn fail<T>(&self, line: usize, problem: impl Display) -> Result<T> {
         fail(self.path, line, problem)
     }
@@ -157,6 +199,7 @@ impl<'a> Parser<'a> {
         }
         let line = self.line;
         let key = self.take_while(is_key_char);
+        self.key = key;
         self.take_while(is_blank);
         let separator = self.rest.chars().next();
         // The text is not shown: a line that is no assignment may be a stray part of a secret.

@@ -97,8 +97,7 @@ impl Config {
 
     /// The settings as they are with this `text` in `.env`; in messages it is that of `file`.
     pub fn of_text(project: &Path, file: &Path, text: &[u8]) -> Result<Self> {
-        let is_read = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
-        let values = dotenv::parse(file, text, &is_read, &process_variable)?;
+        let values = dotenv::parse(file, text, &is_setting, &process_variable)?;
         Self::from_values(project, true, &values, &process_variable)
             .with_context(|| format!("Bad setting (see {})", file.display()))
     }
@@ -108,35 +107,39 @@ impl Config {
         Self::from_values(project, false, &BTreeMap::new(), &process_variable)
     }
 
-    /// The settings of the channels that are told of a run, where the others cannot be read: of each what a line of `.env` says by
-    /// itself, else the environment, unless that is no value for it.
+    /// The settings of the channels that are told of a run, where the others cannot be read: of each what `.env` says where a
+    /// run could read it, else the environment, unless that is no value for it.
     pub fn of_channels(project: &Path) -> Result<Self> {
+        let file = env_file(project);
+        let text = fs::read(&file).unwrap_or_default();
+        Self::of_channels_in(project, &file, &text, &process_variable)
+    }
+
+    fn of_channels_in(
+        project: &Path,
+        file: &Path,
+        text: &[u8],
+        outer: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
         const OF_CHANNELS: [&str; 4] = [
             "BACKUP_METRICS_FILE",
             "BACKUP_PING_URL",
             "BACKUP_NOTIFY_COMMAND",
             "BACKUP_STATUS_PAGE",
         ];
-        let file = env_file(project);
-        let text = fs::read(&file).unwrap_or_default();
-        let outer = |name: &str| process_variable(name).filter(|_| OF_CHANNELS.contains(&name));
+        let of_channels = |name: &str| outer(name).filter(|_| OF_CHANNELS.contains(&name));
         let mut values = BTreeMap::new();
-        for line in text.split(|byte| *byte == b'\n') {
-            let Ok(found) = dotenv::parse(&file, line, &|name| OF_CHANNELS.contains(&name), &outer) else {
+        for (name, value) in dotenv::parse_what_can_be(file, text, &is_setting, outer) {
+            if !OF_CHANNELS.contains(&name.as_str()) {
                 continue;
-            };
-            for (name, value) in found
-                .into_iter()
-                .filter(|(name, _)| OF_CHANNELS.contains(&name.as_str()))
-            {
-                let mut with = values.clone();
-                with.insert(name, value);
-                if Self::from_values(project, true, &with, &|_| None).is_ok() {
-                    values = with;
-                }
+            }
+            let mut with = values.clone();
+            with.insert(name, value);
+            if Self::from_values(project, true, &with, &|_| None).is_ok() {
+                values = with;
             }
         }
-        Self::from_values(project, true, &values, &outer)
+        Self::from_values(project, true, &values, &of_channels)
             .or_else(|_| Self::from_values(project, true, &values, &|_| None))
     }
 
@@ -202,6 +205,10 @@ impl Config {
     pub fn backups(&self) -> PathBuf {
         self.project.join("backups")
     }
+}
+
+fn is_setting(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.name == name)
 }
 
 fn env_file(project: &Path) -> PathBuf {

@@ -109,3 +109,32 @@ fn what_is_read_is_what_the_table_has() {
     let known = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
     assert_eq!(asked.into_inner(), known);
 }
+
+#[test]
+fn an_alarm_goes_where_a_run_would_ping() {
+    let ping = |text: &str| {
+        let outer = |name: &str| (name == "HOST").then(|| "hc.example".to_owned());
+        let file = Path::new("/p/.env");
+        let config = Config::of_channels_in(Path::new("/p"), file, text.as_bytes(), &outer).unwrap();
+        config.ping_url.as_ref().map(|url| url.reveal().to_owned())
+    };
+    let broken = "BACKUP_JOBS=many\nBACKUP_GPG_PASSPHRASE='not closed\n";
+    let url = "BACKUP_PING_URL=\"https://${HOST}/${ID:-none}\"\n";
+    for (text, expected) in [
+        (format!("ID=7\n{url}{broken}"), "https://hc.example/7"),
+        (format!("BACKUP_JOBS=many\n{url}"), "https://hc.example/none"),
+        (format!("{broken}ID=\"7\"\n{url}"), "https://hc.example/7"),
+        (format!("A=x\0y\nID=7\n{url}"), "https://hc.example/7"),
+    ] {
+        assert_eq!(ping(&text).as_deref(), Some(expected), "{text}");
+    }
+    // A variable that cannot be read makes no other address.
+    for text in [
+        format!("ID=1\nID=${{LACKING:?}}\n{url}"),
+        "BACKUP_PING_URL='https://h/${ID}'\nBACKUP_JOBS=many\n".to_owned(),
+        "BACKUP_PING_URL=https://h/${ID\n".to_owned(),
+    ] {
+        assert_eq!(ping(&text), None, "{text}");
+    }
+    assert!(load(&[("BACKUP_PING_URL", "https://h/${ID}")], &[]).is_err());
+}
