@@ -129,7 +129,7 @@ settings! {
         "bind mounts of n8n's containers outside of this directory that are backed up too: paths in the container, blank-separated";
     exclude_mounts: Vec<String> = places(),
         "BACKUP_EXCLUDE_MOUNTS", "",
-        "mounts of n8n's containers that are left out, in the same form";
+        "mounts of n8n's containers that are left out, in the same form; no warning names them, nor what else is named here";
     retention_days: u64 = number(0, 36_500),
         "BACKUP_RETENTION_DAYS", "7",
         "backups older than this number of whole days are deleted";

@@ -51,6 +51,8 @@ pub struct Layout {
     pub others: Vec<Place>,
     /// What n8n mounts besides, and why that is not backed up.
     pub left_out: Vec<String>,
+    /// What `BACKUP_EXCLUDE_MOUNTS` names of it.
+    pub excluded: Vec<String>,
 }
 
 /// A directory as a helper container sees it, with its part of an archive.
@@ -115,6 +117,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         nested: BTreeMap::new(),
         others: Vec::new(),
         left_out: Vec::new(),
+        excluded: Vec::new(),
     };
     for place in mounts().filter_map(place) {
         let at = &place.at;
@@ -133,6 +136,10 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             }
             continue;
         }
+        if config.exclude_mounts.contains(at) {
+            layout.excluded.push(format!("{at} ({})", place.source));
+            continue;
+        }
         if layout.taken(at) {
             let text = format!(
                 "{at} ({}): another container of n8n mounts something else there",
@@ -146,7 +153,6 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             home => at.strip_prefix(home).and_then(|rest| rest.strip_prefix('/')),
         };
         let why = match &place.source {
-            _ if config.exclude_mounts.contains(at) => Some("BACKUP_EXCLUDE_MOUNTS names it"),
             // A single file, a socket, a device.
             Source::Directory(path) if is_no_directory(path) => continue,
             Source::Directory(path) if SYSTEM.iter().any(|dir| is_within(path, dir)) => continue,
@@ -498,6 +504,7 @@ mod tests {
                 .collect(),
             others: vec![place(Source::Directory("/p/files".to_owned()), "/data/50%")],
             left_out: Vec::new(),
+            excluded: Vec::new(),
         };
         let parts = |name: &[u8]| -> Vec<bool> {
             let all = layout.directories();

@@ -29,6 +29,9 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
             for text in &layout.left_out {
                 report.warn("mounts", format!("not backed up: {text}"));
             }
+            for text in &layout.excluded {
+                report.ok("mounts", format!("{text} is left out, as BACKUP_EXCLUDE_MOUNTS says"));
+            }
             other_containers(app, docker, &layout, report);
             unused_database(app, docker, &containers, report);
         }

@@ -49,8 +49,13 @@ const MAX_COMPOSE: u64 = 1 << 20;
 /// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`,
 /// `extends` or as a mount, seen from the file's directory or the one that Compose works in. Of a build context it is the
 /// Dockerfile, and the files that this copies. `.env` of the project directory is backed up by itself. `warnings` gets
-/// what is left out.
-pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Vec<String>) -> Vec<PathBuf> {
+/// what is left out, but for the paths of this host that are `excluded`.
+pub(super) fn files(
+    project: &Path,
+    containers: &[&Described],
+    excluded: &[String],
+    warnings: &mut Vec<String>,
+) -> Vec<PathBuf> {
     let mut found = BTreeSet::new();
     let mut compose: Vec<PathBuf> = COMPOSE_FILES.iter().map(PathBuf::from).collect();
     let mut works_in = BTreeSet::new();
@@ -94,9 +99,15 @@ pub(super) fn files(project: &Path, containers: &[&Described], warnings: &mut Ve
                     continue;
                 };
                 let text = text_of(project, &dockerfile, warnings);
-                let left_out = add_context(project, &context, &dockerfile, &text, &mut found);
+                let mut left_out = add_context(project, &context, &dockerfile, &text, &mut found);
+                let path = |name: &String| project.join(&context).join(name.trim_matches('/'));
+                left_out.retain(|name| !excluded.iter().any(|excluded| path(name) == Path::new(excluded)));
                 let left_out = left_out.join(" ");
-                let warning = format!("{} copies what is not backed up: {left_out}", dockerfile.display());
+                let warning = format!(
+                    "{} copies what is not backed up: {left_out} (what BACKUP_EXCLUDE_MOUNTS names by its path on this host is \
+                     not told)",
+                    dockerfile.display()
+                );
                 if !left_out.is_empty() && !warnings.contains(&warning) {
                     warnings.push(warning);
                 }

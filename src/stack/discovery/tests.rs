@@ -208,9 +208,10 @@ fn what_is_not_n8ns_is_named() {
     let removed = format!("{} was created with --rm: ", all[3].name);
     assert!(warnings.contains(&removed), "{warnings}");
     assert!(
-        warnings.contains("binary data in s3") && warnings.contains("backed up: mine-qdrant-1_data qdrant/storage\n"),
+        warnings.contains("binary data in s3") && warnings.contains("backed up: mine-qdrant-1_data qdrant/storage ("),
         "{warnings}"
     );
+    assert!(warnings.contains("BACKUP_EXCLUDE_MOUNTS"), "{warnings}");
     assert!(app
         .config
         .found
@@ -218,6 +219,9 @@ fn what_is_not_n8ns_is_named() {
         .unwrap_err()
         .to_string()
         .contains("Dragonfly"));
+    let mut app = app_of(&project, "BACKUP_EXCLUDE_MOUNTS=/there\n");
+    found(&mut app, &all).unwrap();
+    assert!(!app.config.found.warnings.join("\n").contains("qdrant/storage"));
 }
 
 #[test]

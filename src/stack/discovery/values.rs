@@ -93,7 +93,12 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     let of_project = |other: &&Described| !found.project.is_empty() && other.label(super::PROJECT) == found.project;
     let containers: Vec<&Described> = all.iter().filter(of_project).collect();
     found.undeployed = super::deployment::left_out(&app.config.project, &containers);
-    found.deployment = super::deployment::files(&app.config.project, &containers, &mut found.undeployed);
+    found.deployment = super::deployment::files(
+        &app.config.project,
+        &containers,
+        &app.config.exclude_mounts,
+        &mut found.undeployed,
+    );
     found.deployment.extend(super::deployment::mounted_files(
         &app.config.project,
         &containers,
@@ -128,12 +133,20 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         .iter()
         .filter(|other| !config.n8n_containers.contains(&other.name));
     let others: Vec<String> = others
-        .filter_map(|other| match is_server(other) {
-            true => super::deployment::beside_data(other, stack, &config.project),
-            false => super::deployment::uncovered(other, stack, &config.project),
+        .filter_map(|other| {
+            let mut told = (*other).clone();
+            told.mounts
+                .retain(|mount| !config.exclude_mounts.contains(&mount.destination));
+            match is_server(other) {
+                true => super::deployment::beside_data(&told, stack, &config.project),
+                false => super::deployment::uncovered(&told, stack, &config.project),
+            }
         })
         .collect();
-    found.warnings.extend(others);
+    let hint = "what BACKUP_EXCLUDE_MOUNTS names by its path in the container is not told";
+    found
+        .warnings
+        .extend(others.iter().map(|warning| format!("{warning} ({hint})")));
     // PostgreSQL is not stopped by a restore.
     let redis = Some(&config.redis_container).filter(|_| found.uses(Kind::Redis));
     let stopped = |name: &String| config.n8n_containers.contains(name) || Some(name) == redis;
