@@ -22,7 +22,7 @@ use crate::store::manifest::{self, Member, Point, FETCHED};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
-use crate::store::{is_there, Stamp, ENCRYPTED};
+use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
 use crate::stream::encrypt::is_of_passphrase;
 use crate::stream::publish;
 use crate::stream::read::sha256;
@@ -131,7 +131,10 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         "Fetching recovery point {stamp}, {} file(s)",
         point.members.len()
     ));
-    for member in &point.members {
+    // A dump in clear is nobody's until the manifest says that it was fetched.
+    let may_be_anybodys = |member: &Member| member.kind == Kind::Postgres && !member.name.ends_with(ENCRYPTED);
+    let (last, first): (Vec<&Member>, Vec<&Member>) = point.members.iter().partition(|member| may_be_anybodys(member));
+    for member in first.into_iter().chain(last) {
         source
             .fetch(member, allow_plain)
             .with_context(|| format!("{} could not be fetched", member.name))?;
@@ -140,6 +143,11 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         // Its files are those that were recorded, by their checksums.
         Some(here) if here.members != point.members || !here.damaged().is_empty() => {
             manifest::update(&app.store, stamp, |here| {
+                // Of what is new here, the manifest that was fetched alone says what it is.
+                let is_new = |member: &&Member| !here.members.contains(member);
+                if point.members.iter().filter(is_new).any(may_be_anybodys) {
+                    here.set(FETCHED, &now());
+                }
                 here.members = point.members;
                 [marks::DAMAGED, "deleted"].iter().for_each(|fact| here.unset(fact));
             })?;

@@ -125,7 +125,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
 
     // What is excluded is neither read nor replaced.
     sandbox.set("BACKUP_EXCLUDE_MOUNTS", "/files /home/node/.n8n/custom");
-    let doctor = sandbox.call("doctor").run();
+    let doctor = sandbox.binary().arg("doctor").run();
     assert!(!doctor.stdout.contains("not backed up: /files"), "{doctor}");
     let outcome = sandbox.run("restore-n8n", &[&file]);
     outcome.assert_success();

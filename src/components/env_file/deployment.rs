@@ -17,8 +17,7 @@ use crate::formats::tar;
 use crate::formats::tar::small::{pack, unpack, SmallFile};
 use crate::report::log::Journal;
 use crate::store::atomic::{self, own_user, Access};
-use crate::store::manifest::FETCHED;
-use crate::store::{inventory, make_dir_as, Kind, Stamp, ENCRYPTED};
+use crate::store::{inventory, make_dir_as, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::{check_recorded, read};
@@ -150,8 +149,7 @@ pub fn beside(app: &App, file: &Path) -> Option<PathBuf> {
 /// Whether an archive came from off-site and was not encrypted there.
 pub fn may_be_anybodys(app: &App, file: &Path) -> Result<bool> {
     let point = inventory::point_of(&app.store, file)?;
-    let was_fetched = point.is_some_and(|(point, _)| point.fact(FETCHED).is_some());
-    Ok(was_fetched && !file.to_string_lossy().ends_with(ENCRYPTED))
+    Ok(point.is_some_and(|(point, member)| point.may_be_anybodys(&member.name)))
 }
 
 /// An archive that has been verified, and how it differs from the files that are there.

@@ -1,8 +1,8 @@
 //! Which dumps are taken as they are.
 //!
 //! A dump is a program for `psql` and the server. Files of our own are loaded with the rights of the user that restores:
-//! those that a manifest records, and those that nobody but the caller or root could have written. For any other file
-//! the user has to vouch, by `--trust-dump`; else a role that may do nothing but fill the staged database loads it, and only
+//! those that a manifest records, and those that nobody but the caller or root could have written. What came from off-site in
+//! clear is neither, though it lies there and a manifest came along with it. For any other file the user has to vouch, by `--trust-dump`; else a role that may do nothing but fill the staged database loads it, and only
 //! where `psql` knows `\restrict`, under which it runs no command of its own that a dump holds.
 
 use std::os::unix::fs::MetadataExt;
@@ -21,14 +21,14 @@ pub(super) const TRUST_IT: &str = "add --trust-dump if you know where the file i
 /// Whether a file may be loaded with the rights of the user that restores. One of unknown origin is refused where `psql`
 /// cannot be restricted.
 pub fn is_trusted(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> Result<bool> {
-    if vouched_for || is_ours(app, file) || is_recorded(app, file)? {
+    if vouched_for || is_ours(app, file) && !was_fetched_plain(app, file)? || is_recorded(app, file)? {
         return Ok(true);
     }
     ensure!(
         restrict,
         hinted(
-            "The dump is of unknown origin: no recovery point records it, it is not a file in backups/postgres that only \
-             you can write, and the psql of this server cannot be kept from running commands that a dump holds",
+            "The dump is of unknown origin: no recovery point that was made here or encrypted records it, it is not a file \
+             in backups/postgres that only you can write, and the psql of this server cannot be kept from running commands that a dump holds",
             "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, \
              17.6 or newer"
         )
@@ -36,14 +36,24 @@ pub fn is_trusted(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> 
     Ok(false)
 }
 
-/// Whether a recovery point here records a file of this very contents, wherever it lies now.
+/// Whether a recovery point records a file of this very contents, wherever it lies now. One that was fetched knows who made
+/// them only where they were encrypted.
 fn is_recorded(app: &App, file: &Path) -> Result<bool> {
     let sum = sha256(&app.config, file)?;
-    let mut members = inventory::list(&app.store)?
+    let mut points = inventory::list(&app.store)?
         .into_iter()
-        .filter_map(|(_, point)| point.ok())
-        .flat_map(|point| point.members);
-    Ok(members.any(|member| member.kind == Kind::Postgres && member.sha256 == sum))
+        .filter_map(|(_, point)| point.ok());
+    Ok(points.any(|point| {
+        let mut members = point.members.iter();
+        members
+            .any(|member| member.kind == Kind::Postgres && member.sha256 == sum && !point.may_be_anybodys(&member.name))
+    }))
+}
+
+/// Whether it lies where fetch-offsite has put it, in clear.
+fn was_fetched_plain(app: &App, file: &Path) -> Result<bool> {
+    let point = inventory::point_of(&app.store, file)?;
+    Ok(point.is_some_and(|(point, member)| point.may_be_anybodys(&member.name)))
 }
 
 /// Whether a file lies in `backups/postgres`, and nobody but the caller and root can write to it or put it there.
@@ -68,9 +78,47 @@ fn is_ours(app: &App, file: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::store::manifest::{Member, Point, FETCHED};
+    use crate::store::Stamp;
     use crate::testing::TempDir;
     use std::fs;
     use std::os::unix::fs::{symlink, PermissionsExt};
+
+    #[test]
+    fn a_plain_file_from_off_site_is_not_ours() {
+        let project = TempDir::new();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let dir = app.store.make_dir(Kind::Postgres).unwrap();
+        let record = |stamp: &str, end: &str, fetched: bool| {
+            let file = dir.join(format!("n8n_{stamp}.sql.gz{end}"));
+            fs::write(&file, stamp).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            let mut point = Point::new(Stamp::parse(stamp).unwrap());
+            point.members.push(Member {
+                kind: Kind::Postgres,
+                name: format!("postgres/n8n_{stamp}.sql.gz{end}"),
+                sha256: sha256(&app.config, &file).unwrap(),
+            });
+            if fetched {
+                point.set(FETCHED, "2026-01-05T00:00:00+00:00");
+            }
+            point.write(&app.store).unwrap();
+            file
+        };
+        for (file, ours) in [
+            (record("20260102_030405", "", false), true),
+            (record("20260103_030405", "", true), false),
+            (record("20260104_030405", ".gpg", true), true),
+        ] {
+            let copy = project.path().join("copy.sql.gz");
+            fs::copy(&file, &copy).unwrap();
+            for file in [&file, &copy] {
+                assert_eq!(is_trusted(&app, file, true, false).unwrap(), ours, "{}", file.display());
+                assert_eq!(is_trusted(&app, file, false, false).is_ok(), ours);
+                assert!(is_trusted(&app, file, false, true).unwrap());
+            }
+        }
+    }
 
     #[test]
     fn a_file_that_others_can_write_is_not_ours() {

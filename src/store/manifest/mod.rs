@@ -16,7 +16,7 @@ use crate::formats::text::ascii;
 use crate::store::atomic::{self, Access};
 use crate::store::lock::{component_lock, InUse, Lock};
 use crate::store::marks::{self, DrillOutcome, Mark, OffsiteCopy, Pin};
-use crate::store::{is_there, make_dir, Kind, Stamp, Store};
+use crate::store::{is_there, make_dir, Kind, Stamp, Store, ENCRYPTED};
 
 /// The first line, before the stamp.
 const TITLE: &str = "# n8n-backup recovery point ";
@@ -74,6 +74,11 @@ impl Point {
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether its file `name` came from off-site and was not encrypted there, so that its manifest says nothing of who made it.
+    pub fn may_be_anybodys(&self, name: &str) -> bool {
+        self.fact(FETCHED).is_some() && !name.ends_with(ENCRYPTED)
     }
 
     /// All facts whose names begin with `prefix`, without it.
