@@ -7,10 +7,21 @@ use anyhow::Result;
 use super::put::{Put, Unless};
 use super::{postgres, sqlite};
 use crate::app::App;
+use crate::formats::n8n::Place;
 use crate::process::Observer;
 use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
 use crate::stream::read::observe;
+
+/// Where n8n's tables are, as its containers say, or the recovery point that remembers them.
+pub fn told_place(app: &App) -> Option<Place> {
+    let found = &app.config.found;
+    let place = Place {
+        schema: found.schema.clone(),
+        prefix: found.table_prefix.clone(),
+    };
+    (found.is_told() && !place.schema.is_empty()).then_some(place)
+}
 
 /// Leads a backup of the database past `observer`, and gives it back: a dump as it is, of another kind the tables whose names
 /// end with one of `names`.

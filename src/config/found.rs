@@ -27,6 +27,8 @@ pub struct Found {
     pub schema: String,
     /// What the names of n8n's tables begin with.
     pub table_prefix: String,
+    /// The role that n8n logs in to PostgreSQL as; the one that restores may be another. Empty when nothing tells.
+    pub login: String,
     /// n8n's database, where that is in SQLite.
     pub sqlite: Option<SqliteFile>,
     /// What stands against backing up or restoring a kind.

@@ -8,6 +8,7 @@ use super::{sql, Psql};
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::Docker;
+use crate::formats::n8n::Place;
 use crate::process::hinted;
 
 /// Such a role. It goes when what it has loaded is handed over, or with the staged database.
@@ -53,17 +54,18 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Gives all that was loaded to the role that owns n8n's tables in the live database, or to the owner of the staged
-    /// one. Gives that role.
-    pub fn hand_over(&self, staged: &str, live_exists: bool) -> Result<String> {
-        let owner = match live_exists {
-            true => self
+    /// Gives all that was loaded to the role that owns n8n's tables in the live database, at `place` where that is known, or to
+    /// the one that n8n logs in as, or to the owner of the staged database. Gives that role.
+    pub fn hand_over(&self, staged: &str, place: Option<&Place>) -> Result<String> {
+        let config = &self.app.config;
+        let owner = match place {
+            Some(place) => self
                 .live
-                .run(&self.app.config.postgres_db, "restore", sql::owner_of_n8n())?,
-            false => String::new(),
+                .run(&config.postgres_db, "restore", sql::owner_of_n8n(place)?)?,
+            None => String::new(),
         };
         let owner = owner.lines().next().map(sql::unhex).transpose()?;
-        let script = sql::hand_over(&self.name, owner.as_deref())?;
+        let script = sql::hand_over(&self.name, owner.as_deref(), &config.found.login)?;
         let output = self.live.run_long(staged, "restore", script)?;
         sql::unhex(output.trim())
     }

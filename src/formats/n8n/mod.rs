@@ -24,5 +24,5 @@ pub use listing::{Credentials, Entry, Listing};
 pub use name::file_name;
 pub use reader::{Reader, Visitor};
 pub use record::Record;
-pub use tables::Table;
+pub use tables::{Place, Table};
 pub use text::{close, open, version, Spans, VERSIONED};

@@ -59,6 +59,9 @@ impl Table {
     }
 }
 
+/// Tables of n8n beside those that are read.
+const OTHERS: [&str; 4] = ["execution_entity", "migrations", "settings", "webhook_entity"];
+
 /// The schema of n8n's tables, and what their names begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -67,34 +70,81 @@ pub struct Place {
 }
 
 impl Place {
-    /// Finds the table of workflows among those of a database.
+    /// Where n8n's tables are together, in one schema and with one prefix: a copy of one of them, as `old_workflow_entity`, has
+    /// few of the others beside it. Several are several n8n, or a copy of all.
+    pub fn all(tables: &[&TableName]) -> Vec<Self> {
+        let mut places: Vec<Self> = Vec::new();
+        for table in tables {
+            for end in [Table::Workflow, Table::Credential] {
+                let Some(prefix) = table.name.strip_suffix(end.name()) else {
+                    continue;
+                };
+                let place = Self {
+                    schema: table.schema.clone(),
+                    prefix: prefix.to_owned(),
+                };
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+        }
+        let held: Vec<usize> = places.iter().map(|place| place.count(tables)).collect();
+        let most = held.iter().copied().max().unwrap_or_default();
+        let held = places.into_iter().zip(held);
+        // Versions of n8n differ by a few.
+        held.filter(|(_, count)| count * 2 >= most)
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// How many of n8n's tables are there.
+    fn count(&self, tables: &[&TableName]) -> usize {
+        let names = Table::ALL.map(Table::name).into_iter().chain(OTHERS);
+        names.filter(|name| self.holds(name, tables)).count()
+    }
+
+    /// Whether the table `name` of n8n's is among these.
+    pub fn holds(&self, name: &str, tables: &[&TableName]) -> bool {
+        tables
+            .iter()
+            .any(|table| table.schema == self.schema && table.name.strip_prefix(&self.prefix) == Some(name))
+    }
+
+    /// Finds the place among the tables of a database, where one is of workflows.
     ///
     /// # Errors
-    /// There is none, or more than one.
+    /// There is none, or more than one n8n.
     pub fn find(tables: &[(TableName, Vec<Column>)]) -> Result<Self> {
-        let found: Vec<(&TableName, &str)> = tables
+        let is_readable = |columns: &[Column]| {
+            let has = |name: &&str| columns.iter().any(|column| column.name == *name);
+            ["id", "name", "nodes", "connections"].iter().all(has)
+        };
+        let names = tables
             .iter()
-            .filter(|(_, columns)| {
-                let has = |name: &&str| columns.iter().any(|column| column.name == *name);
-                ["id", "name", "nodes", "connections"].iter().all(has)
-            })
-            .filter_map(|(table, _)| Some((table, table.name.strip_suffix(Table::Workflow.name())?)))
-            .collect();
-        match found[..] {
+            .filter(|(table, columns)| !table.name.ends_with(Table::Workflow.name()) || is_readable(columns));
+        let names: Vec<&TableName> = names.map(|(table, _)| table).collect();
+        let mut found = Self::all(&names);
+        found.retain(|place| place.holds(Table::Workflow.name(), &names));
+        match &found[..] {
             [] => bail!(
                 "it is not a database of n8n: no table workflow_entity with the columns id, name, nodes and connections"
             ),
-            [(table, prefix)] => Ok(Self {
-                schema: table.schema.clone(),
-                prefix: prefix.to_owned(),
-            }),
+            [place] => Ok(place.clone()),
             _ => {
-                let names: Vec<String> = found.iter().map(|(table, _)| table.to_string()).collect();
+                let names = found.iter().map(|place| place.name_of(Table::Workflow).to_string());
                 bail!(
                     "more than one n8n keeps its workflows in this database: {}",
-                    names.join(", ")
+                    names.collect::<Vec<_>>().join(", ")
                 )
             }
+        }
+    }
+
+    /// The name of one of n8n's tables there.
+    pub fn name_of(&self, table: Table) -> TableName {
+        TableName {
+            schema: self.schema.clone(),
+            name: format!("{}{}", self.prefix, table.name()),
         }
     }
 

@@ -191,12 +191,26 @@ fn what_is_no_dump_of_n8n_is_told() {
         (dump(OLD).replace("database dump complete", ""), "cut off"),
         ("nothing".to_owned(), "not a dump"),
         (
-            dump(&format!("{tables}{OLD}")),
-            "more than one n8n keeps its workflows in this database: public.workflow_entity, x.n8n_workflow_entity",
+            dump(&{
+                let (created, rows) = OLD.split_once("COPY").unwrap();
+                format!("{created}{}COPY{rows}", created.replace("x.n8n_", "y."))
+            }),
+            "more than one n8n keeps its workflows in this database: x.n8n_workflow_entity, y.workflow_entity",
         ),
     ] {
         assert!(why_not(&text).contains(why), "{why}: {}", why_not(&text));
     }
+}
+
+#[test]
+fn a_copy_of_a_table_is_not_taken_for_n8ns() {
+    let copies = "CREATE TABLE x.old_workflow_entity (id text, name text, nodes json, connections json);\n\
+                  CREATE TABLE x.old_credentials_entity (id text, data text);\n";
+    let rows = "COPY x.old_workflow_entity (id, name, nodes, connections) FROM stdin;\n9\tOld\t[]\t{}\n\\.\n";
+    let (all, directory) = read(&dump(&format!("{copies}{OLD}{rows}")), All::default()).unwrap();
+    assert_eq!(all.workflows.len(), 2);
+    assert!(all.workflows.iter().all(|row| row.text("id") != "9"));
+    assert_eq!(directory.place.unwrap().prefix, "n8n_");
 }
 
 #[test]

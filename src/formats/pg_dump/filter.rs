@@ -53,9 +53,12 @@ fn is_about_pg_cron(line: &[u8]) -> bool {
         || is_about_privileges(line.trim_ascii_end()) && (holds(b" cron.") || holds(b" SCHEMA cron "))
 }
 
+/// The role that what follows is made by, or granted by.
+const SESSION: &[u8] = b"SET SESSION AUTHORIZATION ";
+
 /// Whether a line begins a statement that may be about owners or privileges; a quoted name in it may hold line breaks.
 fn may_be_about_privileges(line: &[u8]) -> bool {
-    [&b"ALTER "[..], b"GRANT ", b"REVOKE "]
+    [&b"ALTER "[..], b"GRANT ", b"REVOKE ", SESSION]
         .iter()
         .any(|begin| line.starts_with(begin))
 }
@@ -73,6 +76,12 @@ fn is_about_privileges(line: &[u8]) -> bool {
         return false;
     };
     let begins = ["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "];
+    if line.starts_with(SESSION) {
+        // One role, as a string or as a name.
+        let inner = words.strip_suffix('\'').and_then(|words| words.split_once('\''));
+        let role = inner.map_or(words, |(_, role)| role);
+        return !role.contains(['\'', '$', ';', '\\']);
+    }
     // pg_dump writes no string in any of them, and no second statement after it.
     !words.contains(['\'', '$', ';'])
         && (begins.iter().any(|begin| words.starts_with(begin))
@@ -242,6 +251,9 @@ mod tests {
             "GRANT SELECT(id),UPDATE(name) ON TABLE public.t TO reader WITH GRANT OPTION;",
             "REVOKE ALL ON FUNCTION pg_catalog.f() FROM PUBLIC;",
             "ALTER DEFAULT PRIVILEGES FOR ROLE n8n IN SCHEMA public GRANT SELECT ON TABLES TO reader;",
+            "SET SESSION AUTHORIZATION 'n8n';",
+            "SET SESSION AUTHORIZATION \"o'd;d\";",
+            "SET SESSION AUTHORIZATION DEFAULT;",
             "ALTER TABLE public.\"two\nlines; and\n\nmore\" OWNER TO n8n;",
             "GRANT SELECT ON TABLE public.\"two\n\" TO \"\nwho\";",
         ] {
@@ -252,6 +264,7 @@ mod tests {
             "ALTER TABLE public.t ADD CONSTRAINT c CHECK (true);",
             "ALTER TABLE public.t ALTER c SET DEFAULT ' OWNER TO n8n;',",
             "GRANT SELECT ON t TO reader; DROP TABLE t;",
+            "SET SESSION AUTHORIZATION 'a'; DROP TABLE t; SELECT 'b';",
             "GRANT SELECT ON t",
             "ALTER TABLE \" OWNER TO \" ADD c integer;",
             "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT \"a\nb\" PRIMARY KEY (id);",

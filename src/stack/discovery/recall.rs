@@ -45,6 +45,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}n8n"), config.n8n_containers.join(" ")),
         (format!("{PREFIX}postgres"), config.postgres_container.clone()),
         (format!("{PREFIX}postgres.user"), config.postgres_user.clone()),
+        (format!("{PREFIX}login"), found.login.clone()),
         (format!("{PREFIX}postgres.db"), config.postgres_db.clone()),
         (format!("{PREFIX}postgres.port"), port.unwrap_or_default()),
         (format!("{PREFIX}sqlite"), sqlite.path),
@@ -213,6 +214,7 @@ fn fill(app: &mut App, point: &Point) {
         project: fact("project").unwrap_or_default(),
         schema: fact("schema").unwrap_or_default(),
         table_prefix: fact("prefix").unwrap_or_default(),
+        login: fact("login").unwrap_or_default(),
         others: PROJECTS
             .iter()
             .filter_map(|(kind, name)| Some((*kind, fact(name)?.trim_start_matches(NONE).to_owned())))

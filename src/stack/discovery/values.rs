@@ -236,6 +236,9 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             );
         }
     }
+    found.login = main
+        .value("DB_POSTGRESDB_USER")
+        .unwrap_or_else(|| "postgres".to_owned());
     let host = main
         .value("DB_POSTGRESDB_HOST")
         .unwrap_or_else(|| "localhost".to_owned());
@@ -288,9 +291,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         }
         if !config.is_set("BACKUP_POSTGRES_USER") {
             let role = superuser(docker, server).unwrap_or_else(|| Role {
-                user: main
-                    .value("DB_POSTGRESDB_USER")
-                    .unwrap_or_else(|| "postgres".to_owned()),
+                user: found.login.clone(),
                 password: main.value("DB_POSTGRESDB_PASSWORD"),
                 from: format!("DB_POSTGRESDB_USER of {name}"),
             });

@@ -88,11 +88,21 @@ fn what_a_strangers_dump_does_in_the_dark_is_refused_by_the_server() {
     case("an honest one is loaded, and belongs to the role of n8n", || {
         sandbox.psql("ALTER TABLE workflow_entity OWNER TO \"n8n app\"");
         let path = edited(&sandbox, &dump, "honest.sql.gz", |text| {
-            before_end(&text, "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1';\nALTER FUNCTION public.mine() OWNER TO nobody_here;")
+            before_end(&text, "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1';\nALTER FUNCTION public.mine() OWNER TO nobody_here;\n\
+                SET SESSION AUTHORIZATION 'nobody_here';\nCREATE SCHEMA more;\nCREATE TYPE more.kind AS ENUM ('a');\nRESET SESSION AUTHORIZATION;\n\
+                CREATE TABLE public.old_workflow_entity (id text);")
         });
+        // A copy of a table says nothing of who n8n is.
+        sandbox.psql("CREATE TABLE public.old_workflow_entity (id text)");
         let outcome = stranger(&sandbox, &path);
         outcome.assert_success();
         assert_eq!(sandbox.psql(owners).trim(), "n8n app");
+        let others = "SELECT string_agg(DISTINCT pg_get_userbyid(o), ',') FROM (SELECT nspowner FROM pg_namespace WHERE nspname = 'more' \
+                      UNION ALL SELECT typowner FROM pg_type WHERE typname = 'kind' \
+                      UNION ALL SELECT proowner FROM pg_proc WHERE proname = 'mine') x(o)";
+        assert_eq!(sandbox.psql(others).trim(), "n8n app");
+        // n8n's migrations create tables.
+        sandbox.psql("SET ROLE \"n8n app\"; CREATE TABLE public.migrated (id int); DROP TABLE public.migrated, public.old_workflow_entity");
         assert_eq!(sandbox.psql(roles), before.0);
         let rows = |print: &str| {
             print

@@ -15,8 +15,10 @@ use super::loader::Loader;
 use super::sql::{self, Leftover, Mark, Server};
 use super::{executions, load, once_started, trust, verify, Psql};
 use crate::app::App;
+use crate::components::tables::told_place;
 use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
+use crate::formats::n8n::Place;
 use crate::formats::pg_dump::{self, Strip};
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -388,7 +390,14 @@ impl Plan<'_> {
     /// Loads the dump into the staged database and proves that all of it is there.
     fn load_and_check(&self, staged: &str) -> Result<()> {
         if self.trusted || !self.server.superuser {
-            return self.load_as(&self.psql(), staged, false);
+            if !self.trusted {
+                // They are for roles of another server, and n8n is to work with what comes of it.
+                self.journal.warn(
+                    "The dump is of unknown origin: what it says of owners and privileges is left out (--trust-dump loads it \
+                     as it is)",
+                );
+            }
+            return self.load_as(&self.psql(), staged, !self.trusted);
         }
         let (_, stamp) = staged.split_at(sql::staged_name("").len());
         let loader = Loader::create(self.app, self.psql(), self.maintenance, stamp, staged)
@@ -398,12 +407,18 @@ impl Plan<'_> {
              dump says of owners and privileges is left out (--trust-dump loads it as it is)",
         );
         self.load_as(&loader.psql(), staged, true)?;
+        let place = told_place(self.app).or_else(|| self.places().into_iter().next());
         let owner = loader
-            .hand_over(staged, self.server.exists)
+            .hand_over(staged, place.as_ref().filter(|_| self.server.exists))
             .context("Database restore failed")?;
         self.journal
             .info(format_args!("All that was loaded belongs to {owner}"));
         Ok(())
+    }
+
+    /// Where n8n's tables are in the dump.
+    fn places(&self) -> Vec<Place> {
+        Place::all(&self.summary.tables.iter().collect::<Vec<_>>())
     }
 
     /// Loads the dump as the role of `loader`, with or without what it says of owners and privileges.
@@ -435,7 +450,7 @@ impl Plan<'_> {
         if self.options.deactivate {
             // What triggers of the dump do, they do with its rights.
             let output = loader
-                .run_long(staged, "restore", sql::deactivate())
+                .run_long(staged, "restore", sql::deactivate(&self.places()))
                 .context("Database restore failed")?;
             let count = sql::parse_deactivated(&output)?;
             self.journal.warn(format_args!(

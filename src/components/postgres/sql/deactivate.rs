@@ -3,11 +3,18 @@
 use anyhow::{bail, Result};
 
 use super::*;
+use crate::formats::n8n::Place;
 
-/// Leaves every workflow inactive, whatever schema and prefix n8n's tables have, and takes away what n8n could start
+/// Leaves every workflow of n8n inactive, whose tables are at `places`, and takes away what n8n could start
 /// one from: published versions, webhooks and executions that wait. What the n8n at hand does not have is left out.
 /// Connected to the staged database. Read by [`parse_deactivated`].
-pub fn deactivate() -> String {
+pub fn deactivate(places: &[Place]) -> String {
+    let names = places
+        .iter()
+        .map(|place| format!("'{}.{}'", hex(&place.schema), hex(&place.prefix)));
+    // Of no place there is none.
+    let places: Vec<String> = names.chain(["''".to_owned()]).collect();
+    let places = places.join(", ");
     format!(
         r#"{PRELUDE}
 DO $deactivate$
@@ -22,7 +29,9 @@ BEGIN
             EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'activeVersionId' AND NOT a.attisdropped)
                 AS versions
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND right(c.relname, 15) = 'workflow_entity' AND n.nspname !~ '^pg_'
+        WHERE c.relkind IN ('r', 'p') AND right(c.relname, 15) = 'workflow_entity'
+        AND concat_ws('.', encode(convert_to(n.nspname, 'UTF8'), 'hex'), encode(convert_to(left(c.relname, -15), 'UTF8'), 'hex'))
+            IN ({places})
         AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
             AND a.attname IN ('id', 'name', 'nodes', 'connections', 'active')) = 5
     LOOP

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::*;
+use crate::formats::n8n::{Place, Table};
 
 /// Name of the role that loads into the database of the run `stamp` (YYYYMMDD_HHMMSS).
 pub fn loader_name(stamp: &str) -> String {
@@ -34,31 +35,39 @@ pub fn admit_loader(loader: &str) -> Result<String> {
     Ok(format!("{PRELUDE}GRANT ALL ON SCHEMA public TO {};\n", ident(loader)?))
 }
 
-/// Asks for the owner of n8n's tables, connected to the live database: a hex name, or nothing where they are not there.
-pub fn owner_of_n8n() -> String {
-    format!(
-        "{PRELUDE}\
-SELECT encode(convert_to(pg_get_userbyid(relowner), 'UTF8'), 'hex') FROM pg_class
-    WHERE relkind IN ('r', 'p') AND right(relname, 15) = 'workflow_entity' ORDER BY oid LIMIT 1;
-"
-    )
-}
-
-/// Gives what `loader` owns to `owner`, or to the owner of the database, and drops the role. Connected to the staged
-/// database. Prints the new owner, a hex name.
-pub fn hand_over(loader: &str, owner: Option<&str>) -> Result<String> {
-    let owner = match owner {
-        Some(owner) => name_literal(owner)?,
-        None => "(SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())".to_owned(),
-    };
+/// Asks for the owner of n8n's tables at `place`, connected to the live database: a hex name, or nothing where they are not
+/// there.
+pub fn owner_of_n8n(place: &Place) -> Result<String> {
+    let table = place.name_of(Table::Workflow);
     Ok(format!(
         "{PRELUDE}\
-SELECT format('REASSIGN OWNED BY %I TO %I', {name}, {owner}) \\gexec
+SELECT encode(convert_to(pg_get_userbyid(relowner), 'UTF8'), 'hex') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE relkind IN ('r', 'p') AND nspname = {} AND relname = {};
+",
+        literal(&table.schema)?,
+        literal(&table.name)?
+    ))
+}
+
+/// Gives what `loader` owns to `owner`, where n8n, which logs in as `login`, has its rights; else to `login`, or where that is
+/// not known, to the owner of the database. Drops the role. n8n's migrations create tables: what the dump says of the
+/// schema's privileges is left out, so they are granted. Connected to the staged database. Prints the new owner, a hex name.
+pub fn hand_over(loader: &str, owner: Option<&str>, login: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}\
+SELECT coalesce(
+    (SELECT rolname FROM pg_roles o WHERE rolname::text = {owner} AND NOT EXISTS (SELECT FROM pg_roles l
+        WHERE l.rolname::text = {login} AND NOT pg_has_role(l.oid, o.oid, 'USAGE'))),
+    (SELECT rolname FROM pg_roles WHERE rolname::text = {login}),
+    (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())) AS owner \\gset
+REASSIGN OWNED BY {loader} TO :\"owner\";
 DROP OWNED BY {loader};
 DROP ROLE {loader};
-SELECT encode(convert_to({owner}::text, 'UTF8'), 'hex');
+SELECT format('GRANT ALL ON SCHEMA public TO %I', :'owner') FROM pg_namespace WHERE nspname = 'public' \\gexec
+SELECT encode(convert_to(:'owner', 'UTF8'), 'hex');
 ",
-        name = name_literal(loader)?,
+        owner = literal(owner.unwrap_or_default())?,
+        login = literal(login)?,
         loader = ident(loader)?,
     ))
 }
