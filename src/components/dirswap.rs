@@ -6,7 +6,7 @@
 use anyhow::{anyhow, bail, Result};
 
 use crate::app::App;
-use crate::engine::{Data, Docker, Exec, Guard, Label};
+use crate::engine::{Docker, Exec, Guard, Label};
 use crate::report::log::Journal;
 use crate::store::Kind;
 
@@ -180,19 +180,18 @@ case $verb in
 esac"#;
 
 /// Starts the helper container in which a restore of a component exchanges its data, once those are gone that were killed with
-/// earlier restores of it.
-pub fn helper_container(app: &App, docker: &Docker, kind: Kind, image: &str, data: Data<'_>) -> Result<Guard> {
-    with_labels(app, docker, kind, |labels| docker.helper_container(labels, image, data))
-}
-
-/// As [`helper_container`], where `start` makes it, with the labels that it gets.
-pub fn with_labels(
+/// earlier restores of it. In a dry run, beside which a restore may be at work, one that only looks, and all others stay.
+pub fn helper_container(
     app: &App,
     docker: &Docker,
     kind: Kind,
+    dry_run: bool,
     start: impl FnOnce(&[Label<'_>]) -> Result<Guard>,
 ) -> Result<Guard> {
     let project = app.owner();
+    if dry_run {
+        return start(&[Label::Look(&project)]);
+    }
     let owner = format!("{project}-restore-{}", kind.name());
     let helper = Label::Helper(&owner);
     docker.sweep(helper)?;

@@ -253,6 +253,8 @@ pub struct RestoreOptions {
     pub deactivate: bool,
     /// Take files that are not encrypted, where backups are.
     pub allow_plain: bool,
+    /// Only plan: the main lock is not held.
+    pub dry_run: bool,
 }
 
 impl RestoreOptions {
@@ -267,6 +269,7 @@ impl RestoreOptions {
             replace_deployment: call.has(&REPLACE_DEPLOYMENT),
             deactivate: call.has(&DEACTIVATE),
             allow_plain: call.has(&ALLOW_PLAIN),
+            dry_run: false,
         }
     }
 }

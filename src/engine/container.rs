@@ -23,6 +23,9 @@ pub enum Label<'a> {
     Helper(&'a str),
     /// A helper container of any restore, of one project.
     Restore(&'a str),
+    /// A helper container of one project whose run holds no lock, so that no other run takes it for a leftover: it goes by
+    /// itself.
+    Look(&'a str),
     /// A scratch container, of one project.
     Drill(&'a str),
 }
@@ -33,6 +36,7 @@ impl fmt::Display for Label<'_> {
         match self {
             Self::Helper(owner) => write!(f, "{HELPER}={owner}"),
             Self::Restore(project) => write!(f, "{RESTORE}={project}"),
+            Self::Look(project) => write!(f, "{HELPER}={project}-look"),
             Self::Drill(project) => write!(f, "{DRILL}={project}"),
         }
     }
@@ -160,6 +164,19 @@ impl<'a> ContainerSpec<'a> {
         }
     }
 
+    /// A container that does nothing but show data.
+    fn helper(labels: &'a [Label<'a>], image: &'a str, data: Data<'a>) -> Self {
+        let looks = labels.iter().any(|label| matches!(label, Label::Look(_)));
+        Self {
+            user: Some("0"),
+            entrypoint: Some("sleep"),
+            // It ends by itself, should nobody come to remove it.
+            argv: if looks { &["3600"] } else { &["86400"] },
+            transient: looks,
+            ..Self::new(labels, image, data)
+        }
+    }
+
     /// The arguments of docker that make it by `verb`.
     pub(super) fn args(&self, verb: &[&str]) -> Vec<String> {
         let mut args: Vec<String> = verb.iter().map(|arg| (*arg).to_owned()).collect();
@@ -255,13 +272,7 @@ impl Docker {
     /// Starts a container that does nothing but show data, for programs that [`Docker::exec`] runs as root in it. The
     /// image needs `sleep` and what is to be run.
     pub fn helper_container(&self, labels: &[Label<'_>], image: &str, data: Data<'_>) -> Result<Guard> {
-        let spec = ContainerSpec {
-            user: Some("0"),
-            entrypoint: Some("sleep"),
-            // It ends by itself after a day, should nobody come to remove it.
-            argv: &["86400"],
-            ..ContainerSpec::new(labels, image, data)
-        };
+        let spec = ContainerSpec::helper(labels, image, data);
         self.make(&["run", "--detach"], &spec)
     }
 
@@ -389,17 +400,22 @@ mod tests {
             mount(Source::Volume("n8n_data".to_owned()), DATA_MOUNT),
             mount(Source::Directory("/srv/a,\"b\"".to_owned()), "/x"),
         ];
-        let spec = ContainerSpec {
-            entrypoint: Some("sleep"),
-            argv: &["9"],
-            ..ContainerSpec::new(&labels, "alpine", Data::Mounts(&mounts))
-        };
+        let spec = ContainerSpec::helper(&labels, "alpine", Data::Mounts(&mounts));
         let text = spec.args(&["run", "--detach"]).join(" ");
         assert_eq!(
             text,
             "run --detach --pull never --no-healthcheck --network none --label n8n-backup.helper=me-restore-n8n \
              --label n8n-backup.restore=me --security-opt label=disable --volume n8n_data:/n8n-backup-volume:ro \
-             --mount type=bind,\"source=/srv/a,\"\"b\"\"\",\"target=/x\",readonly --entrypoint sleep -- alpine 9"
+             --mount type=bind,\"source=/srv/a,\"\"b\"\"\",\"target=/x\",readonly --user 0 --entrypoint sleep -- alpine 86400"
+        );
+        // One that no lock stands for is found by no sweep, and goes by itself.
+        let labels = [Label::Look("me")];
+        let text = ContainerSpec::helper(&labels, "alpine", Data::Mounts(&[]))
+            .args(&["run"])
+            .join(" ");
+        assert!(
+            text.contains(" --label n8n-backup.helper=me-look ") && text.contains(" --rm "),
+            "{text}"
         );
         // The mounts of a live container are labelled for that one alone; those of a scratch container are everybody's.
         let of = |confined| {

@@ -9,7 +9,7 @@ use anyhow::{ensure, Result};
 use super::fits::{check_n8n, is_gone};
 use super::{keeps, Options, JOURNAL};
 use crate::app::App;
-use crate::components::{check_encrypted, About, Component, COMPONENTS};
+use crate::components::{check_encrypted, About, Component, RestoreOptions, COMPONENTS};
 use crate::engine::Status;
 use crate::process::hint_of;
 use crate::report::units;
@@ -172,7 +172,11 @@ fn part(
 }
 
 fn planned(app: &App, component: &'static dyn Component, file: &Path, options: &Options) -> Result<()> {
-    let plan = component.plan_restore(app, file, options.parts)?;
+    let how = RestoreOptions {
+        dry_run: true,
+        ..options.parts
+    };
+    let plan = component.plan_restore(app, file, how)?;
     for warning in plan.warnings() {
         JOURNAL.warn(format_args!("[DRY-RUN] {warning}"));
     }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::testing::TempDir;
+use crate::config::Config;
+use crate::engine::Data;
+use crate::testing::{TempDir, STALL};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -198,4 +200,25 @@ fn what_is_no_directory_holds_no_exchange() {
     let file = dir.path().join("redis.conf");
     fs::write(&file, "").unwrap();
     assert_eq!(step(&file, "state", dir.path()), "none");
+}
+
+#[test]
+fn a_dry_run_leaves_the_helper_of_a_restore_at_work_alone() {
+    let dir = TempDir::new();
+    let (program, log) = (dir.path().join("docker"), dir.path().join("log"));
+    let script = format!("#!/bin/sh\necho \"$*\" >>'{}'\necho at-work\n", log.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let app = App::new(Config::without_env_file(dir.path()).unwrap());
+    let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
+    for (dry_run, sweeps) in [(true, false), (false, true)] {
+        let _ = fs::remove_file(&log);
+        let start = |labels: &[Label<'_>]| docker.helper_container(labels, "alpine", Data::Mounts(&[]));
+        let guard = helper_container(&app, &docker, Kind::N8n, dry_run, start).unwrap();
+        let log = fs::read_to_string(&log).unwrap();
+        assert_eq!(log.contains("rm --force --volumes -- at-work"), sweeps, "{log}");
+        // Nor does another run take it for a leftover of a restore.
+        assert_eq!(log.contains("n8n-backup.restore="), !dry_run, "{log}");
+        drop(guard);
+    }
 }

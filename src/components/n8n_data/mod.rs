@@ -107,9 +107,10 @@ impl Component for N8nData {
         &self,
         app: &'a App,
         file: &'a Path,
-        _options: RestoreOptions,
+        options: RestoreOptions,
     ) -> Result<Box<dyn RestorePlan + 'a>> {
-        Ok(Box::new(restore::prepare(app, file, ABOUT.restore_journal())?))
+        let journal = ABOUT.restore_journal();
+        Ok(Box::new(restore::prepare(app, file, options.dry_run, journal)?))
     }
 
     fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
@@ -308,7 +309,7 @@ fn archived(mut reader: Reader<'_>, run: &BackupRun, check: impl FnOnce() -> Res
     };
     check()?;
     if read.said.staged {
-        restore::clear(reader.app, reader.docker, reader.layout, JOURNAL)?;
+        restore::clear(&reader, JOURNAL)?;
     }
     read.finish(reader)
 }

@@ -8,10 +8,11 @@ use anyhow::{bail, ensure, Context as _, Result};
 use super::helper;
 use super::layout::{check_volume, data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
+use super::Reader;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Docker, Exec, Guard, DATA_MOUNT};
+use crate::engine::{Docker, Exec, Guard, Label, DATA_MOUNT};
 use crate::formats::tar;
 use crate::report::log::Journal;
 use crate::report::units;
@@ -35,6 +36,7 @@ pub struct Plan<'a> {
     database_dir: Option<String>,
     /// What is exchanged, the home first, each with what the archive has of it.
     parts: Vec<(Directory, tar::Summary)>,
+    dry_run: bool,
 }
 
 /// Verifies the archive, looks for the directories and compares the room on the disks, unless an interrupted restore has left
@@ -43,7 +45,7 @@ pub struct Plan<'a> {
 /// # Errors
 /// What is wrong with the file, that there is no volume, that it is in use by containers which would not be stopped, or that
 /// a disk has too little room.
-pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     let docker = app.docker()?;
     let layout = data_layout(app, &docker, &app.n8n_containers(&docker)?)?;
@@ -102,6 +104,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
         layout,
         targets,
         parts,
+        dry_run,
     };
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
@@ -109,14 +112,6 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, journal: Journal) -> Result<Pla
         plan.check_room(&helper)?;
     }
     Ok(plan)
-}
-
-/// A helper container that shows every directory by itself.
-fn writer(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<Guard> {
-    let image = helper::image(app, docker, journal)?;
-    dirswap::with_labels(app, docker, Kind::N8n, |labels| {
-        helper::start(app, docker, journal, image, labels, &layout.writing())
-    })
 }
 
 /// Where a restore of n8n's database in SQLite works, when that is not one of the directories.
@@ -129,7 +124,10 @@ fn database_dir(app: &App, layout: &Layout) -> Option<String> {
 
 /// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held; a restore
 /// of the database works in the same directory of the volume under its own lock.
-pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journal) -> Result<()> {
+pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
+    let Reader {
+        app, docker, layout, ..
+    } = *reader;
     let mut database = None;
     if app.config.found.sqlite.is_some() || app.store.dir(Kind::Sqlite).is_dir() {
         match Lock::attempt(&component_lock(&app.store.make_dir(Kind::Sqlite)?))? {
@@ -142,7 +140,9 @@ pub(super) fn clear(app: &App, docker: &Docker, layout: &Layout, journal: Journa
             }
         }
     }
-    let guard = writer(app, docker, layout, journal)?;
+    // Not as a restore's: one may be about to begin, which waits for the lock.
+    let labels = [Label::Helper(reader.owner)];
+    let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing())?;
     let directories = layout.directories();
     let targets = directories.iter().map(|directory| directory.target.as_str());
     let beside = database_dir(app, layout);
@@ -212,7 +212,11 @@ fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
 impl Plan<'_> {
     /// A container that shows every directory by itself.
     fn helper(&self) -> Result<Guard> {
-        writer(self.app, &self.docker, &self.layout, self.journal)
+        let (app, docker) = (self.app, &self.docker);
+        let image = helper::image(app, docker, self.journal)?;
+        dirswap::helper_container(app, docker, Kind::N8n, self.dry_run, |labels| {
+            helper::start(app, docker, self.journal, image, labels, &self.layout.writing())
+        })
     }
 
     /// Every directory, since an earlier run may have begun with other ones.

@@ -130,7 +130,9 @@ impl Plan<'_> {
     /// A container that sees what the live one has mounted.
     fn helper(&self) -> Result<Guard> {
         let data = Data::Of(&self.container.name);
-        dirswap::helper_container(self.app, &self.docker, Kind::Redis, &self.container.image_id, data)
+        dirswap::helper_container(self.app, &self.docker, Kind::Redis, false, |labels| {
+            self.docker.helper_container(labels, &self.container.image_id, data)
+        })
     }
 
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.

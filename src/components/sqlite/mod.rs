@@ -112,13 +112,11 @@ enum Reader {
 }
 
 impl Reader {
-    fn of(app: &App, docker: &Docker, container: &Container) -> Result<Self> {
+    /// Bears `label`, where it is one of ours.
+    fn of(docker: &Docker, container: &Container, label: Label<'_>) -> Result<Self> {
         if container.status == Status::Running {
             return Ok(Self::Live(container.name.clone()));
         }
-        let owner = format!("{}-sqlite", app.owner());
-        let label = Label::Helper(&owner);
-        docker.sweep(label)?;
         let helper = docker.helper_container(&[label], &container.image_id, Data::Of(&container.name))?;
         Ok(Self::Helper(helper))
     }
@@ -143,7 +141,10 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     let database = database(app)?;
     let container = docker.existing(&database.container, SETTING)?;
     let _lock = app.hold(Kind::Sqlite, JOURNAL)?;
-    let reader = Reader::of(app, &docker, &container)?;
+    let owner = format!("{}-sqlite", app.owner());
+    let label = Label::Helper(&owner);
+    docker.sweep(label)?;
+    let reader = Reader::of(&docker, &container, label)?;
     let node = Node {
         app,
         docker: &docker,

@@ -180,7 +180,9 @@ impl Plan<'_> {
     /// A container that sees what n8n's has mounted.
     fn helper(&self) -> Result<Guard> {
         let data = Data::Of(&self.container.name);
-        dirswap::helper_container(self.app, &self.docker, Kind::Sqlite, &self.container.image_id, data)
+        dirswap::helper_container(self.app, &self.docker, Kind::Sqlite, self.options.dry_run, |labels| {
+            self.docker.helper_container(labels, &self.container.image_id, data)
+        })
     }
 
     fn node<'h>(&'h self, helper: &'h Guard) -> Node<'h> {

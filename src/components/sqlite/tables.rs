@@ -19,7 +19,7 @@ pub fn read_live<O: Observer>(app: &App, names: &[&str], observer: O) -> Result<
     let docker = app.docker()?;
     let database = database(app)?;
     let container = docker.existing(&database.container, SETTING)?;
-    let reader = Reader::of(app, &docker, &container)?;
+    let reader = Reader::of(&docker, &container, Label::Look(&app.owner()))?;
     let node = Node {
         app,
         docker: &docker,
