@@ -55,7 +55,10 @@ pass() {
     name=${name##*/}
     case $name in .n8n-backup-*) continue ;; esac
     [ -e "$from/$name" ] || [ -L "$from/$name" ] || continue
-    if [ "$to" = none ]; then rm -rf -- "${from:?}/$name"; else mv -- "$from/$name" "$to/"; fi
+    if [ "$to" != none ]; then mv -- "$from/$name" "$to/"
+    elif written "$name"; then set_aside "$name"
+    else rm -rf -- "${from:?}/$name"
+    fi
   done
 }
 # named FROM TO: the same for the names that were given to begin
@@ -65,6 +68,11 @@ named() {
     while IFS= read -r name; do set -- "$@" "$name"; done <"$work/names"
   fi
   pass "$@"
+}
+# written NAME: whether n8n has worked with what is new there; names are given for what we start ourselves to prove it
+written() {
+  [ ! -e "$work/names" ] || return 1
+  [ -n "$(find "./$1" "./$1-wal" ! -type d -newer "$work/moved" 2>/dev/null | head -n 1)" ]
 }
 # given: gives what is ours in there to the owner of the directory
 given() {
@@ -84,17 +92,20 @@ kept() {
     done
   done <"$work/kept"
 }
-# aside FROM: moves out of the way what was made since in the place of an entry of FROM, as by n8n that was started by
-# hand, with what SQLite keeps beside it
+# set_aside NAME: moves it out of the way, with what SQLite keeps beside it
+set_aside() {
+  for end in -wal -shm -journal ''; do
+    [ -e "$1$end" ] || [ -L "$1$end" ] || continue
+    mv -- "./$1$end" "$work/aside/$1.before-restore-$stamp$end"
+  done
+}
+# aside FROM: the same for what was made since in the place of an entry of FROM, as by n8n that was started by hand
 aside() {
   for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
     name=${entry##*/}
     [ -e "$entry" ] || [ -L "$entry" ] || continue
     [ -e "$name" ] || [ -L "$name" ] || continue
-    for end in -wal -shm -journal ''; do
-      [ -e "$name$end" ] || [ -L "$name$end" ] || continue
-      mv -- "./$name$end" "$work/aside/$name.before-restore-$stamp$end"
-    done
+    set_aside "$name"
   done
 }
 # close: removes our directory, and gives the directory the properties in $properties
@@ -141,6 +152,9 @@ case $verb in
     : >"$work/moved"
     pass "$work/new" .
     given ;;
+  turn)
+    # Others are put back first: what is new here does not stay.
+    [ ! -e "$work/begun" ] || : >"$work/back" ;;
   back)
     if [ -e "$work/begun" ]; then
       : >"$work/back"
@@ -330,6 +344,10 @@ impl<'a> DirSwaps<'a> {
 
     /// As of each, from any state.
     pub fn roll_back(&self, journal: Journal) -> Result<()> {
+        // The first tells from now on which way it goes, until it is its turn.
+        if let [first, _, ..] = &self.0[..] {
+            first.run("turn", &[])?;
+        }
         self.0.iter().rev().try_for_each(|swap| swap.roll_back(journal))
     }
 
@@ -346,14 +364,16 @@ impl<'a> DirSwaps<'a> {
     }
 }
 
-/// The state of all, of which the first is the last to be put back, and the first to be finished.
+/// The state of all, of which the first is the first to be exchanged and to be finished, and broken as long as others are put back.
+/// One without a state is finished, or takes no part.
 fn combined(states: &[State]) -> State {
-    let all = |known: &[State]| states.iter().all(|state| known.contains(state));
-    let finished = states.first() == Some(&State::None);
+    let left: Vec<State> = states.iter().copied().filter(|state| *state != State::None).collect();
+    // What an end that was cut short has left looks as if it had not begun, and stands before what is yet to be finished.
+    let staged = left.iter().take_while(|state| **state == State::Staged).count();
     match () {
-        () if all(&[State::None]) => State::None,
-        () if all(&[State::Exchanged]) || (finished && all(&[State::None, State::Exchanged])) => State::Exchanged,
-        () if all(&[State::None, State::Staged]) => State::Staged,
+        () if left.is_empty() => State::None,
+        () if staged == left.len() => State::Staged,
+        () if left[staged..].iter().all(|state| *state == State::Exchanged) => State::Exchanged,
         () => State::Broken,
     }
 }

@@ -80,9 +80,14 @@ fn directories_that_belong_together_are_all_old_or_all_new() {
         ([Exchanged, Staged], Broken),
         ([Exchanged, Broken], Broken),
         ([Exchanged, Exchanged], Exchanged),
-        // Finishing, and on the way back.
+        // Finishing, also where that was cut short; the second may have no part in it.
         ([None, Exchanged], Exchanged),
-        ([Exchanged, None], Broken),
+        ([Staged, Exchanged], Exchanged),
+        ([None, Staged], Staged),
+        ([Exchanged, None], Exchanged),
+        // On the way back.
+        ([Broken, Exchanged], Broken),
+        ([Broken, Staged], Broken),
         ([Broken, None], Broken),
     ] {
         assert_eq!(combined(&states), wanted, "{states:?}");
@@ -192,6 +197,60 @@ fn what_was_made_in_a_half_exchanged_place_is_kept() {
         }
         assert_eq!(step(dir.path(), "state", nothing), "none");
     }
+}
+
+#[test]
+fn what_is_to_be_put_back_is_not_taken_for_exchanged() {
+    let (dir, nothing) = (exchanged(), Path::new("/nonexistent"));
+    step(dir.path(), "turn", nothing);
+    assert_eq!(step(dir.path(), "state", nothing), "broken");
+    step(dir.path(), "back", nothing);
+    step(dir.path(), "turn", nothing);
+    assert_eq!(step(dir.path(), "state", nothing), "none");
+}
+
+#[test]
+fn what_was_written_to_what_is_new_is_kept() {
+    let nothing = Path::new("/nonexistent");
+    let dir = TempDir::new();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    for name in ["a", "b", "storage/x"] {
+        write(name, "old");
+    }
+    step(dir.path(), "begin", nothing);
+    for name in ["a", "b", "storage/x", "db", "idle"] {
+        write(&format!(".n8n-backup-restore/new/{name}"), "new");
+    }
+    step(dir.path(), "exchange", nothing);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    for name in ["b", "storage/y", "db-wal", "made"] {
+        write(name, "since");
+    }
+    let said = step(dir.path(), "back", nothing);
+    let said: Vec<&str> = said.lines().collect();
+    let stamp = said[0].strip_prefix("b.before-restore-").unwrap();
+    let kept = |name: &str| format!("{name}.before-restore-{stamp}");
+    assert_eq!(
+        said,
+        [
+            kept("b"),
+            kept("db"),
+            kept("db") + "-wal",
+            kept("made"),
+            kept("storage")
+        ]
+    );
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    assert_eq!(
+        ["a", "b", "storage/x", "db", "idle"].map(read),
+        ["old", "old", "old", "", ""]
+    );
+    assert_eq!(read(&(kept("storage") + "/y")), "since");
+    assert_eq!(step(dir.path(), "state", nothing), "none");
 }
 
 #[test]
