@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::inventory::newest_first;
 use super::manifest::Point;
 use super::remote::Rclone;
-use super::retention::{decide, File, Grade, Rules, Unit};
+use super::retention::{decide, File, Grade, Reason, Rules, Unit};
 use super::{Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 
 /// The directory of the manifests, there as here.
@@ -192,6 +192,8 @@ pub struct Expired {
     pub sets: Vec<String>,
     /// Files, of their points or of none.
     pub files: Vec<String>,
+    /// Manifests of the points that stay for what they hold, in whose favour others go.
+    pub relied_on: Vec<String>,
 }
 
 /// A directory there.
@@ -206,7 +208,7 @@ pub struct Place<'a> {
 
 /// Applies the retention to what is there: the same rules as here, but for the age, which is counted from the newest point
 /// there, so that a clock that jumps takes nothing away. `places` are the directories whose points are ours. A point that lacks a
-/// file there, or holds one that is not as it was, is relied on for nothing.
+/// file there, holds one that is not as it was, or is restored by name only, is relied on for nothing.
 ///
 /// # Errors
 /// When a directory there does not hold what it should, as the points tell that this host knows.
@@ -235,8 +237,11 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
                 grade,
             };
             match set.and_then(|set| points.get_mut(&set)) {
-                Some(point) if differs || there.length(name) == Some(0) => point.files.push(file(Grade::Empty)),
-                Some(point) => point.files.push(file(Grade::Good)),
+                Some(unit) if differs || there.length(name) == Some(0) => unit.files.push(file(Grade::Empty)),
+                Some(unit) if point.is_some_and(|point| point.excluded_from_latest().is_some()) => {
+                    unit.files.push(file(Grade::Unproven));
+                }
+                Some(unit) => unit.files.push(file(Grade::Good)),
                 None => {
                     // What was sent in part is not relied on.
                     let mut other = unit(stamp, stamp.time(), false);
@@ -262,7 +267,9 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
             };
             unit.pinned = known.get(&set).is_some_and(|point| point.pin().is_some());
             unit.complete = match known.get(&set) {
-                Some(point) => point.is_complete() && there.lacks(point).is_empty(),
+                Some(point) => {
+                    point.excluded_from_latest().is_none() && point.is_complete() && there.lacks(point).is_empty()
+                }
                 // Which parts a stack has no use for is not told by names: with SQLite, n8n needs neither a queue nor `.env`.
                 None if good(&Kind::Sqlite) => good(&Kind::N8n),
                 None => [Kind::Postgres, Kind::Redis, Kind::N8n, Kind::Env].iter().all(good),
@@ -286,6 +293,12 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
             expired.sets.extend(sets);
             let names = unit.files.iter().map(|file| file.path.to_string_lossy().into_owned());
             expired.files.extend(names);
+        } else if verdict
+            .reasons
+            .iter()
+            .any(|reason| !matches!(reason, Reason::Young(_) | Reason::Pinned))
+        {
+            expired.relied_on.extend(sets);
         }
     }
     expired.files.sort();

@@ -263,8 +263,9 @@ fn plan<'a>(
 ) -> Result<Vec<&'a Point>> {
     let newest = points.first().map(|point| point.stamp);
     let days = app.config.offsite_keep_days;
-    // Age is not counted from a point that is dated in the future.
-    let from = points.first().map(Point::time).filter(|time| !is_ahead(*time, now));
+    // Age is not counted from a point that is dated in the future, nor, as there, from one that is restored by name only.
+    let from = points.iter().find(|point| point.excluded_from_latest().is_none());
+    let from = from.map(Point::time).filter(|time| !is_ahead(*time, now));
     let is_old = |point: &Point| from.is_some_and(|from| days > 0 && age_in_days(point.time(), from) > days);
     let expired = |point: &Point| is_old(point) && point.pin().is_none();
     let mut plan = Vec::new();
@@ -463,10 +464,8 @@ fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: b
         if unknown.is_empty() {
             break expired;
         }
-        let (own, names) = after.own_of(rclone);
-        let read = |stamp: &Stamp| read_manifest(app, &own, names.set(*stamp).unwrap_or_default(), |_| Ok(()));
-        let read = |stamp: &Stamp| {
-            let point = Point::parse(&read(stamp)?)?;
+        let read = |(stamp, name): &(Stamp, String)| {
+            let point = Point::parse(&read_manifest(app, rclone, name, |_| Ok(()))?)?;
             ensure!(
                 point.stamp == *stamp,
                 "the manifest of {stamp} is that of {}",
@@ -480,7 +479,9 @@ fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: b
             Err(error) => break Err(error),
         }
     };
-    let Expired { mut sets, mut files } = match expired {
+    let Expired {
+        mut sets, mut files, ..
+    } = match expired {
         Ok(expired) => expired,
         Err(error) => {
             JOURNAL.warn(format_args!("{error:#}: nothing is deleted there"));

@@ -73,24 +73,23 @@ impl There {
         ]
     }
 
-    /// The points of the stack that the retention would let go, and of which nothing but names is known.
-    pub(super) fn unknown(&self, known: &[Point], expired: &Expired) -> Vec<Stamp> {
-        let prefix = self.dir().unwrap_or_default();
-        let goes = |stamp: &Stamp| {
-            let set = self.own.set(*stamp).map(|set| format!("{prefix}/{set}"));
-            set.is_some_and(|set| expired.sets.contains(&set))
-        };
-        let is_known = |stamp: &Stamp| known.iter().any(|point| point.stamp == *stamp);
-        self.own
-            .sets()
-            .filter(|stamp| !is_known(stamp) && goes(stamp))
+    /// The points, each with the path of its manifest, that the retention would let go, or relies on to let others go, and of
+    /// which nothing but names is known: those tell neither the instant, nor a pin, nor that a point is restored by name only.
+    pub(super) fn unknown(&self, known: &[Point], expired: &Expired) -> Vec<(Stamp, String)> {
+        if expired.sets.is_empty() && expired.files.is_empty() {
+            return Vec::new();
+        }
+        let counts = |name: &String| expired.sets.contains(name) || expired.relied_on.contains(name);
+        let is_known = |stamp: Stamp| known.iter().any(|point| point.stamp == stamp);
+        let [own, unnamed] = self.places(&[]);
+        let path = |place: &Place<'_>, stamp| Some((stamp, format!("{}{}", place.prefix, place.there.set(stamp)?)));
+        let unnamed = self.unnamed.sets().filter_map(|stamp| path(&unnamed, stamp));
+        // One that is sent again to the stack's directory is known by that copy alone.
+        let unnamed = unnamed.filter(|(stamp, _)| self.own.set(*stamp).is_none());
+        let own = self.own.sets().filter_map(|stamp| path(&own, stamp));
+        own.chain(unnamed)
+            .filter(|(stamp, name)| !is_known(*stamp) && counts(name))
             .collect()
-    }
-
-    /// The directory of the stack.
-    pub(super) fn own_of(&self, rclone: &Rclone) -> (Rclone, &RemoteFiles) {
-        let dir = self.dir().unwrap_or_default();
-        (rclone.within(&dir), &self.own)
     }
 
     /// What is wrong with the copy of a point, by names and lengths.
@@ -147,4 +146,77 @@ pub(in crate::commands) fn read_manifest(
         bytes = finished.and_then(|finished| text.get(&finished)).with_context(unread)?;
     }
     String::from_utf8(bytes).context("the manifest is no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::offsite::expired;
+    use crate::store::retention::Rules;
+
+    /// What the retention decides by, it has read: here the newest by the names is the older one by the instant.
+    #[test]
+    fn points_that_are_known_by_names_alone_are_read_before_others_go() {
+        let stack = Identity::parse("00000000000000aa").unwrap();
+        let stamps = ["20260101_020000", "20260109_200000", "20260110_020000"];
+        let names = stamps.iter().flat_map(|stamp| {
+            let dir = stack_dir(&stack);
+            let dump = if *stamp == stamps[0] {
+                String::new()
+            } else {
+                format!("{dir}/")
+            };
+            [
+                format!("{dump}sets/{stamp}.sha256"),
+                format!("{dump}redis/dump_{stamp}.rdb"),
+            ]
+        });
+        let mut remote: Remote = names.map(|name| (name, Some(1))).collect();
+        let there = There {
+            own: remote.take(Some(&stack)),
+            unnamed: remote.unnamed,
+            stack: Some(stack),
+        };
+        let known = |stamp: &str, begun: &str| {
+            let sum = "0".repeat(64);
+            let text = format!(
+                "# n8n-backup recovery point {stamp}\n# begun: {begun}\n# size.redis: 1\n{sum}  redis/dump_{stamp}.rdb\n"
+            );
+            Point::parse(&text).unwrap()
+        };
+        let rules = |days| Rules {
+            days,
+            ..Rules::default()
+        };
+        let now = Stamp::parse("20260111_020000").unwrap().time();
+        let decide = |known: &[Point], days| {
+            let expired = expired(&there.places(known), now, &rules(days)).unwrap();
+            let unknown = there.unknown(known, &expired);
+            (
+                expired.sets,
+                unknown
+                    .into_iter()
+                    .map(|(stamp, _)| stamp.to_string())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        // Where nothing goes, nothing is read.
+        assert_eq!(decide(&[], 30), (vec![], vec![]));
+        let (sets, unknown) = decide(&[], 5);
+        assert_eq!(
+            (sets.len(), unknown),
+            (1, vec![stamps[2].to_owned(), stamps[0].to_owned()])
+        );
+        let begun = |hours: u64| {
+            let time: chrono::DateTime<chrono::Utc> = (now - Duration::from_secs(hours * 3600)).into();
+            time.to_rfc3339()
+        };
+        // The one that is relied on then is read as well.
+        let mut points = vec![known(stamps[0], &begun(24 * 10)), known(stamps[2], &begun(40))];
+        assert_eq!(decide(&points, 5).1, [stamps[1]]);
+        points.push(known(stamps[1], &begun(20)));
+        assert_eq!(decide(&points, 5).1, [""; 0]);
+    }
 }

@@ -148,6 +148,21 @@ fn what_this_host_knows_of_the_instant_counts() {
     assert_eq!(expired.sets, ["sets/20260102_020000.sha256"]);
 }
 
+/// As here: what a restore made of the state before it must not take the place of a good one.
+#[test]
+fn a_point_that_is_restored_by_name_only_is_relied_on_for_nothing() {
+    let files = there(&["0101 prne", "0102 prne", "0103 prne", "0901 re"]);
+    let days = ["0101", "0102", "0103"];
+    let mut points = days.map(|day| point(day, &PARTS));
+    points[2].set("aside", "made right before a restore");
+    let now = stamp("20261101_000000").time();
+    let expired = expired(&[place(&files, &points)], now, &rules(30, 1)).unwrap();
+    assert_eq!(
+        expired.sets,
+        ["sets/20260101_020000.sha256", "sets/20260103_020000.sha256"]
+    );
+}
+
 #[test]
 fn a_pinned_point_stays_there() {
     let files = there(&["0101 prne", "0102 re", "0103 prne", "0901 prne"]);

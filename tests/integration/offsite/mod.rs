@@ -382,7 +382,9 @@ fn age_alone_deletes_off_site_copies_and_never_the_newest() {
     let put = |name: &str| {
         let path = there.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "x").unwrap();
+        let stamp = name.strip_prefix("sets/").and_then(|name| name.strip_suffix(".sha256"));
+        let text = stamp.map(|stamp| format!("# n8n-backup recovery point {stamp}\n# deleted: n8n\n"));
+        fs::write(path, text.unwrap_or_else(|| "x".to_owned())).unwrap();
     };
     let old = ["sets/20200101_020000.sha256", "redis/dump_20200101_020000.rdb.gpg"];
     let recent = ["sets/20200130_020000.sha256", "redis/dump_20200130_020001.rdb.gpg"];
