@@ -1,8 +1,9 @@
 //! doctor: looks at everything that a backup will need, and says what to do about what is not right. Changes nothing.
 
+mod schedule;
+
 use std::env;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,7 +79,7 @@ fn run(app: &App, unread: Option<&Error>, quiet: bool) -> Result<bool> {
     programs(app, &mut report);
     places(app, &mut report);
     history(app, &mut report);
-    schedule(app, &mut report);
+    schedule::check(app, &mut report);
 
     let mut out = io::stdout().lock();
     for finding in &report.0 {
@@ -138,7 +139,13 @@ fn cron_environment(app: &App, report: &mut Report) {
             .into_iter()
             .find(|name| env::var_os(name).is_some()),
     ) {
-        (Ok(_), None) => report.ok("cron", "the engine answers in cron's environment, too"),
+        (Ok(_), None) => report.ok(
+            "cron",
+            format!(
+                "the engine answers in cron's environment, too{}",
+                schedule::not_asked_as_owner(&app.config.project)
+            ),
+        ),
         (Ok(_), Some(name)) => report.warn(
             "cron",
             format!("{name} is set here, and cron does not pass it: put {name}=... above the entry in the crontab"),
@@ -185,10 +192,19 @@ fn places(app: &App, report: &mut Report) {
     let config = &app.config;
     let mut open = Vec::new();
     for dir in [config.backups(), config.project.join("logs")] {
-        match limits(&dir) {
+        // A run makes what is missing.
+        let missing = dir
+            .symlink_metadata()
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let tried = match dir.parent().filter(|_| missing) {
+            Some(parent) => parent,
+            None => &dir,
+        };
+        match limits(tried) {
             Ok(found) => {
-                report.ok("directory", format!("{} takes files", dir.display()));
-                tell_limits(&dir, found, report);
+                let how = if missing { "will be made and take" } else { "takes" };
+                report.ok("directory", format!("{} {how} files", dir.display()));
+                tell_limits(tried, found, report);
                 open.extend(found.open_mode.map(|_| dir));
             }
             Err(error) => report.fail(
@@ -328,39 +344,5 @@ fn history(app: &App, report: &mut Report) {
                 super::shared::now()
             ),
         ),
-    }
-}
-
-/// Whether anything runs backup-all by itself.
-fn schedule(app: &App, report: &mut Report) {
-    let script = app.config.project.join("scripts/backup-all.sh");
-    let script = script.to_string_lossy();
-    let mentions = |text: &str| {
-        let escaped = script.replace('%', "\\%");
-        text.lines()
-            .any(|line| !line.trim_start().starts_with('#') && (line.contains(&*script) || line.contains(&escaped)))
-    };
-    let mut crontab = process::command("crontab");
-    crontab.arg("-l");
-    let listed = process::output("crontab", crontab, None, Duration::from_secs(5));
-    let mut dirs = vec!["/etc/cron.d".into(), "/etc/systemd/system".into()];
-    dirs.extend(env::var_os("HOME").map(|home| Path::new(&home).join(".config/systemd/user")));
-    let files = dirs
-        .iter()
-        .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
-    let mut texts = files.map(|item| item.path()).chain(["/etc/crontab".into()]);
-    if listed.is_ok_and(|output| output.success && mentions(&output.text())) {
-        report.ok("schedule", "your crontab runs backup-all.sh");
-    } else if let Some(file) = texts.find(|file| fs::read_to_string(file).is_ok_and(|text| mentions(&text))) {
-        report.ok("schedule", format!("{} runs backup-all.sh", file.display()));
-    } else {
-        report.warn(
-            "schedule",
-            format!(
-                "nothing was found that runs backup-all.sh: add '0 2 * * * {script} >> {} 2>&1' to your crontab (crontab -e), or, \
-                 from a clone, make install-timer N8N_DIR=...",
-                app.config.project.join("logs/backup.log").display()
-            ),
-        );
     }
 }

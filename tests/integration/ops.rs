@@ -351,6 +351,13 @@ fn the_doctor_says_what_is_wrong_and_what_to_do() {
     );
     assert!(!quiet.stdout.contains("key:"), "{quiet}");
 
+    // What a run makes is no failure.
+    fs::rename(sandbox.path("logs"), sandbox.path("away")).unwrap();
+    let unmade = sandbox.binary().arg("doctor").run();
+    fs::rename(sandbox.path("away"), sandbox.path("logs")).unwrap();
+    assert_eq!(unmade.code, Some(0), "{unmade}");
+    assert!(unmade.stdout.contains("/logs will be made and take files"), "{unmade}");
+
     // One more worker, as after docker compose up --scale.
     let (worker, mount) = (sandbox.container("n8n.worker.2"), format!("{}:/data", sandbox.volume()));
     sandbox.run_idle(&worker, &mount);

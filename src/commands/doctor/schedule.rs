@@ -1,0 +1,407 @@
+//! Whether anything is going to run backup-all by itself, and whether that meets another run.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::process;
+use crate::report::finding::Report;
+use crate::store::atomic::{own_user, owner_for};
+
+/// Where systemd keeps a mark for each user whose units run without a session.
+const LINGERING: &str = "/var/lib/systemd/linger";
+
+/// A user of this host.
+struct Account {
+    uid: u32,
+    name: String,
+    home: PathBuf,
+}
+
+impl Account {
+    /// The user of that number, as the host's databases know them.
+    fn of(uid: u32) -> Self {
+        let mut getent = process::command("getent");
+        getent.args(["passwd", &uid.to_string()]);
+        let found = told(getent);
+        let mut fields = found.trim_end().split(':');
+        let name = fields.next().filter(|name| !name.is_empty());
+        Self {
+            uid,
+            name: name.map_or_else(|| uid.to_string(), str::to_owned),
+            home: fields.nth(4).unwrap_or_default().into(),
+        }
+    }
+
+    fn is(&self, named: &str) -> bool {
+        named == self.name || named == self.uid.to_string()
+    }
+}
+
+/// Something that runs backup-all for a directory.
+struct Entry {
+    from: String,
+    /// Whose run it is.
+    user: String,
+    /// The n8n directories that its command may mean.
+    projects: Vec<PathBuf>,
+    /// Minute and hour, and the days, as a crontab has them.
+    when: (String, String),
+    /// Why nothing comes of it, and what to do.
+    idle: Option<String>,
+}
+
+/// Looks, and says what was found.
+pub fn check(app: &App, report: &mut Report) {
+    let project = &app.config.project;
+    let uid = own_user().unwrap_or_default();
+    let mut me = Account::of(uid);
+    if let Some(home) = env::var_os("HOME") {
+        me.home = home.into();
+    }
+    let owner = other_owner(project);
+    let mut entries = Vec::new();
+    let (tables, units) = ("/etc/cron.d", "/etc/systemd/system");
+    for account in owner.iter().chain([&me]) {
+        let mut crontab = process::command("crontab");
+        let from = match account.uid == uid {
+            true => "your crontab".to_owned(),
+            false => {
+                crontab.args(["-u", &account.name]);
+                format!("the crontab of {}", account.name)
+            }
+        };
+        crontab.arg("-l");
+        entries.extend(of_crontab(&told(crontab), &from, Some(account)));
+        let config = env::var_os("XDG_CONFIG_HOME").filter(|_| account.uid == uid);
+        let config = config.map_or_else(|| account.home.join(".config"), PathBuf::from);
+        entries.extend(of_units(&config.join("systemd/user"), Some(account)));
+    }
+    for table in files(Path::new(tables)).into_iter().chain(["/etc/crontab".into()]) {
+        let text = fs::read_to_string(&table).unwrap_or_default();
+        entries.extend(of_crontab(&text, &table.display().to_string(), None));
+    }
+    entries.extend(of_units(Path::new(units), None));
+    judge(&entries, &app.config, &me, owner.as_ref(), report);
+}
+
+/// The owner of a directory, where root works on that of another user.
+fn other_owner(dir: &Path) -> Option<Account> {
+    owner_for(dir).map(|(uid, _)| Account::of(uid))
+}
+
+/// Says for whom an answer does not hold, where root asks on a directory of another user.
+pub fn not_asked_as_owner(dir: &Path) -> String {
+    other_owner(dir).map_or_else(String::new, |owner| {
+        format!("; this asked as root, not as {}", owner.name)
+    })
+}
+
+/// What a program says; nothing where it fails.
+fn told(command: Command) -> String {
+    let name = command.get_program().to_string_lossy().into_owned();
+    process::output(&name, command, None, Duration::from_secs(5))
+        .ok()
+        .filter(|output| output.success)
+        .map(|output| output.text())
+        .unwrap_or_default()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(dir).into_iter().flatten().flatten();
+    items.map(|item| item.path()).collect()
+}
+
+fn judge(entries: &[Entry], config: &Config, me: &Account, owner: Option<&Account>, report: &mut Report) {
+    let project = &config.project;
+    let own: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.projects.contains(project))
+        .collect();
+    let live: Vec<&Entry> = own.iter().copied().filter(|entry| entry.idle.is_none()).collect();
+    match (live.first(), own.iter().find_map(|entry| entry.idle.clone())) {
+        (Some(entry), _) if me.is(&entry.user) || entry.user == "root" => {
+            report.ok("schedule", format!("{} runs backup-all", entry.from));
+        }
+        (Some(entry), _) => report.warn(
+            "schedule",
+            format!(
+                "{} runs backup-all as {}, and these checks are those of {}: run doctor as {0}, too",
+                entry.from, entry.user, me.name
+            ),
+        ),
+        (None, Some(idle)) => report.warn("schedule", idle),
+        (None, None) => report.warn(
+            "schedule",
+            format!(
+                "nothing was found that runs backup-all: add '{}' to {}, or, from a clone, make install-timer N8N_DIR=...",
+                advised(project),
+                match owner {
+                    Some(owner) => format!("the crontab of {} (crontab -u {0} -e)", owner.name),
+                    None => "your crontab (crontab -e)".to_owned(),
+                }
+            ),
+        ),
+    }
+    for (index, first) in live.iter().enumerate() {
+        if let Some(second) = live.iter().skip(index + 1).find(|second| meet(first, second)) {
+            report.warn(
+                "schedule",
+                format!(
+                    "{} and {} run it at the same minute: the second finds the lock held, and reports a failure; remove one",
+                    first.from, second.from
+                ),
+            );
+        }
+        for other in entries
+            .iter()
+            .filter(|other| other.idle.is_none() && meet(first, other))
+        {
+            if let Some(dir) = other.projects.iter().find(|dir| shares_lock(dir, config)) {
+                report.warn(
+                    "schedule",
+                    format!(
+                        "{} backs up {} at the same minute, with the same {}: the second is refused; move one by 20 minutes, \
+                         or set a BACKUP_LOCK_FILE for each",
+                        other.from,
+                        dir.display(),
+                        config.lock_file.display()
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Whether two begin together on some day.
+fn meet(one: &Entry, other: &Entry) -> bool {
+    let every = |entry: &Entry| entry.when.1 == "* * *";
+    !one.when.0.is_empty() && one.when.0 == other.when.0 && (one.when.1 == other.when.1 || every(one) || every(other))
+}
+
+/// Whether another n8n directory of the same owner takes the lock file that this one takes. Another user's is no obstacle.
+fn shares_lock(dir: &Path, config: &Config) -> bool {
+    let uid = |dir: &Path| {
+        dir.metadata()
+            .map(|meta| std::os::unix::fs::MetadataExt::uid(&meta))
+            .ok()
+    };
+    let theirs = || Config::load(dir).or_else(|_| Config::without_env_file(dir));
+    dir != config.project
+        && dir.join("backups").is_dir()
+        && uid(dir) == uid(&config.project)
+        && theirs().is_ok_and(|theirs| theirs.lock_file == config.lock_file)
+}
+
+/// The entry that a crontab needs; with the scripts, `scripts/make/cron.sh` writes the same.
+fn advised(project: &Path) -> String {
+    let script = project.join("scripts/backup-all.sh");
+    match (script.exists(), env::current_exe()) {
+        (false, Ok(program)) => format!("0 2 * * * {} -q -C {} backup-all", quoted(&program), quoted(project)),
+        _ => {
+            let log = project.join("logs/backup.log");
+            format!("0 2 * * * {} >> {} 2>&1", quoted(&script), quoted(&log))
+        }
+    }
+}
+
+/// A path as a word of a crontab's command.
+fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./@%+:,-".contains(c);
+    let word = match path.chars().all(plain) {
+        true => path.into_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    };
+    // cron takes a bare percent sign for a newline.
+    word.replace('%', r"\%")
+}
+
+/// The entries of a crontab that run backup-all. One without an `account` names the user in each line.
+fn of_crontab(text: &str, from: &str, account: Option<&Account>) -> Vec<Entry> {
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        if !line.starts_with(|c: char| c.is_ascii_digit() || "*@".contains(c)) {
+            continue;
+        }
+        let mut fields = line.split_whitespace();
+        let when = match line.starts_with('@') {
+            true => match fields.next().unwrap_or_default() {
+                "@daily" | "@midnight" => ("0 0".to_owned(), "* * *".to_owned()),
+                other => (other.to_owned(), String::new()),
+            },
+            false => {
+                let fields: Vec<&str> = fields.by_ref().take(5).map(bare).collect();
+                let (time, days) = fields.split_at(fields.len().min(2));
+                (time.join(" "), days.join(" "))
+            }
+        };
+        let user = match account {
+            Some(account) => account.name.clone(),
+            None => fields.next().unwrap_or_default().to_owned(),
+        };
+        // Up to a percent sign that stands bare.
+        let command = line.replace(r"\%", "\0");
+        let command = command.split('%').next().unwrap_or_default().replace('\0', "%");
+        found.push(Entry {
+            from: from.to_owned(),
+            user,
+            projects: projects(&words(&command), account),
+            when,
+            idle: None,
+        });
+    }
+    found.retain(|entry| !entry.projects.is_empty());
+    found
+}
+
+/// A number without zeros before it.
+fn bare(field: &str) -> &str {
+    match field.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
+    }
+}
+
+/// The services of a directory of units that run backup-all, and their timers. One without an `account` is the system's.
+fn of_units(dir: &Path, account: Option<&Account>) -> Vec<Entry> {
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let value = |text: &str, key: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.map(|value| value.trim().to_owned())
+    };
+    let enabled: Vec<PathBuf> = files(&dir.join("timers.target.wants"));
+    let mut found = Vec::new();
+    for unit in files(dir) {
+        let Some(name) = unit
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".service"))
+        else {
+            continue;
+        };
+        let text = read(&unit);
+        let Some(command) = value(&text, "ExecStart") else {
+            continue;
+        };
+        let command = command.trim_start_matches(['@', '-', ':', '+', '!']).replace("%%", "%");
+        let timer = enabled.iter().map(|timer| (timer, read(timer))).find(|(timer, text)| {
+            let named = value(text, "Unit").is_some_and(|named| named.strip_suffix(".service") == Some(name));
+            !text.is_empty() && (named || timer.file_stem().is_some_and(|stem| stem == name))
+        });
+        let manager = if account.is_some() {
+            "systemctl --user"
+        } else {
+            "systemctl"
+        };
+        let idle = match (&timer, account) {
+            (None, _) => Some(format!(
+                "{} runs backup-all, but no timer of it is enabled: {manager} enable --now {name}.timer",
+                unit.display()
+            )),
+            (Some(_), Some(account)) if !Path::new(LINGERING).join(&account.name).exists() => Some(format!(
+                "{} runs backup-all only while {1} is logged in: loginctl enable-linger {1}",
+                unit.display(),
+                account.name
+            )),
+            _ => None,
+        };
+        found.push(Entry {
+            from: unit.with_extension("timer").display().to_string(),
+            user: match account {
+                Some(account) => account.name.clone(),
+                None => value(&text, "User").unwrap_or_else(|| "root".to_owned()),
+            },
+            projects: projects(&words(&command), account),
+            when: timer.map_or_else(Default::default, |(_, text)| {
+                of_calendar(&value(&text, "OnCalendar").unwrap_or_default())
+            }),
+            idle,
+        });
+    }
+    found.retain(|entry| !entry.projects.is_empty());
+    found
+}
+
+/// When a timer runs, as a crontab would say it.
+fn of_calendar(text: &str) -> (String, String) {
+    let every = || "* * *".to_owned();
+    let (days, time) = text.rsplit_once(' ').unwrap_or(("", text));
+    match (text, time.split(':').map(bare).collect::<Vec<_>>().as_slice()) {
+        ("daily", _) => ("0 0".to_owned(), every()),
+        (_, [hour, minute, ..]) if matches!(days, "" | "*-*-*") => (format!("{minute} {hour}"), every()),
+        (_, [hour, minute, ..]) => (format!("{minute} {hour}"), days.to_owned()),
+        _ => (text.to_owned(), String::new()),
+    }
+}
+
+/// The words of a command, as a shell tells them apart, and the words of those that are commands themselves (`sh -c '...'`).
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match quote {
+            Some(mark) if mark == c => quote = None,
+            None if c == '\'' || c == '"' => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c.is_whitespace() || ";&|<>()".contains(c) => words.extend(word.take()),
+            _ if c == '\\' && quote != Some('\'') => word.get_or_insert_default().extend(chars.next()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    let commands = words.iter().filter(|word| word.contains(char::is_whitespace));
+    let within: Vec<String> = commands.flat_map(|command| self::words(command)).collect();
+    words.extend(within);
+    words
+}
+
+/// The n8n directories whose backup the words of a command run. What is not there runs nothing.
+fn projects(words: &[String], account: Option<&Account>) -> Vec<PathBuf> {
+    let home = |rest: &str| Some(account?.home.join(rest));
+    let whole = |word: &str| match ["~/", "$HOME/", "${HOME}/", "%h/"]
+        .iter()
+        .find_map(|start| word.strip_prefix(start))
+    {
+        Some(rest) => home(rest),
+        None => Some(PathBuf::from(word)),
+    };
+    // Also of an option that holds its value.
+    let values = words
+        .iter()
+        .map(|word| word.split_once('=').map_or(word.as_str(), |(_, value)| value));
+    let paths: Vec<PathBuf> = values.filter_map(whole).collect();
+    let above = |path: &Path| path.parent()?.parent()?.canonicalize().ok();
+    let named = |path: &&PathBuf, name: &str| path.is_absolute() && path.is_file() && path.ends_with(name);
+
+    // Of a link also what it leads to.
+    let scripts = paths.iter().filter(|path| named(path, "backup-all.sh"));
+    let mut found: Vec<PathBuf> = scripts
+        .flat_map(|script| {
+            [
+                above(script),
+                script.canonicalize().ok().and_then(|script| above(&script)),
+            ]
+        })
+        .flatten()
+        .collect();
+    let here = ["backup-all", "scripts/backup-all.sh", "./scripts/backup-all.sh"];
+    if words.iter().any(|word| here.contains(&word.as_str())) {
+        let dirs = paths.iter().filter(|path| path.is_absolute() && path.is_dir());
+        let dirs: Vec<PathBuf> = dirs.filter_map(|dir| dir.canonicalize().ok()).collect();
+        if dirs.is_empty() {
+            let programs = paths.iter().filter(|path| named(path, "bin/n8n-backup"));
+            found.extend(programs.filter_map(|program| above(program)));
+        }
+        found.extend(dirs);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::report::finding::Level;
+use crate::testing::{sh, TempDir};
+
+fn account(dir: &TempDir) -> Account {
+    Account {
+        uid: 4711,
+        name: "alice".to_owned(),
+        home: dir.path().canonicalize().unwrap(),
+    }
+}
+
+/// An n8n directory with its script.
+fn project(dir: &TempDir, name: &str) -> PathBuf {
+    let project = dir.path().canonicalize().unwrap().join(name);
+    for part in ["scripts", "bin", "logs", "backups"] {
+        fs::create_dir_all(project.join(part)).unwrap();
+    }
+    for file in ["scripts/backup-all.sh", "bin/n8n-backup"] {
+        fs::write(project.join(file), "").unwrap();
+    }
+    project
+}
+
+/// What is said of a directory.
+fn said(entries: &[Entry], project: &Path, dir: &TempDir) -> Vec<(Level, String)> {
+    let config = Config::of_text(project, &project.join(".env"), b"").unwrap();
+    let mut report = Report::default();
+    judge(entries, &config, &account(dir), None, &mut report);
+    let found = report.0.into_iter();
+    found.map(|finding| (finding.level, finding.text)).collect()
+}
+
+#[track_caller]
+fn warns(entries: &[Entry], project: &Path, dir: &TempDir, text: &str) {
+    let said = said(entries, project, dir);
+    let warned = |(level, said): &(Level, String)| *level == Level::Warning && said.contains(text);
+    assert!(said.iter().any(warned), "{said:?}");
+}
+
+#[test]
+fn the_advised_line_is_one_that_a_shell_and_the_check_understand() {
+    let dir = TempDir::new();
+    let user = account(&dir);
+    for name in ["n8n", "my n8n", "a%b", "it's (mine) & 100%"] {
+        let project = project(&dir, name);
+        let script = project.join("scripts/backup-all.sh");
+        let line = advised(&project);
+        let command = line.strip_prefix("0 2 * * * ").unwrap().replace(r"\%", "%");
+        let run = format!("set -- {}; printf %s \"$1\"", command.split(" >> ").next().unwrap());
+        let output = sh(&run).output().unwrap();
+        assert_eq!(output.stdout, script.as_os_str().as_encoded_bytes(), "{line}");
+        let entries = of_crontab(&line, "your crontab", Some(&user));
+        let found = said(&entries, &project, &dir);
+        assert_eq!(
+            found,
+            [(Level::Ok, "your crontab runs backup-all".to_owned())],
+            "{line}"
+        );
+    }
+    assert_eq!(quoted(Path::new("/a'b c%")), r"'/a'\''b c\%'");
+}
+
+#[test]
+fn only_a_line_that_runs_the_script_counts() {
+    let dir = TempDir::new();
+    let user = account(&dir);
+    let ours = project(&dir, "my n8n");
+    project(&dir, "other");
+    symlink(&ours, dir.path().join("link")).unwrap();
+    symlink(ours.join("scripts/backup-all.sh"), dir.path().join("backup-all.sh")).unwrap();
+    let root = dir.path().display();
+    for line in [
+        format!("0 2 * * * '{root}/my n8n/scripts/backup-all.sh' >> '{root}/my n8n/logs/backup.log' 2>&1"),
+        format!("@daily {root}/my\\ n8n/scripts/backup-all.sh"),
+        format!("*/5 * * * * {root}/link/scripts/backup-all.sh>/dev/null"),
+        format!("0 2 * * * {root}/backup-all.sh"),
+        "0 2 * * * cd $HOME/link && scripts/backup-all.sh".to_owned(),
+        "0 2 * * * bash -lc 'cd \"$HOME/my n8n\"; ./scripts/backup-all.sh'".to_owned(),
+        "0 2 * * * ~/link/bin/n8n-backup backup-all".to_owned(),
+        format!("0 2 * * * n8n-backup -C '{root}/my n8n' backup-all"),
+        format!("0 2 * * * /usr/bin/n8n-backup --project-dir={root}/link backup-all"),
+    ] {
+        let entries = of_crontab(&line, "your crontab", Some(&user));
+        assert_eq!(said(&entries, &ours, &dir)[0].0, Level::Ok, "{line}");
+    }
+    for line in [
+        format!("0 2 * * * {root}/my n8n/scripts/backup-all.sh >> {root}/my n8n/logs/backup.log 2>&1"),
+        format!("# 0 2 * * * {root}/link/scripts/backup-all.sh"),
+        format!("0 2 * * * true % {root}/link/scripts/backup-all.sh"),
+        format!("0 2 * * * {root}/link/scripts/backup-redis.sh"),
+        format!("0 2 * * * {root}/gone/scripts/backup-all.sh"),
+        format!("0 2 * * * {root}/link/bin/n8n-backup -C {root}/other backup-all"),
+        format!("SCRIPT={root}/link/scripts/backup-all.sh"),
+    ] {
+        let entries = of_crontab(&line, "your crontab", Some(&user));
+        warns(&entries, &ours, &dir, "nothing was found that runs backup-all");
+    }
+    // In the system's tables each line names its user.
+    let line = format!("0 2 * * * bob {root}/link/scripts/backup-all.sh");
+    let entries = of_crontab(&line, "/etc/crontab", None);
+    warns(
+        &entries,
+        &ours,
+        &dir,
+        "/etc/crontab runs backup-all as bob, and these checks are those of alice",
+    );
+}
+
+#[test]
+fn without_the_script_the_program_is_advised() {
+    let dir = TempDir::new();
+    let line = advised(dir.path());
+    let end = format!(" -q -C {} backup-all", dir.path().display());
+    assert!(line.starts_with("0 2 * * * /") && line.ends_with(&end), "{line}");
+}
+
+#[test]
+fn a_service_counts_with_its_timer_enabled_alone() {
+    let dir = TempDir::new();
+    let ours = project(&dir, "my 50% n8n");
+    let units = dir.path().join("units");
+    fs::create_dir_all(units.join("timers.target.wants")).unwrap();
+    let path = ours.display().to_string().replace('%', "%%");
+    let service = format!("[Service]\nUser=4711\nExecStart=:/bin/bash \"{path}/scripts/backup-all.sh\"\n");
+    fs::write(units.join("n8n.service"), service).unwrap();
+    fs::write(units.join("n8n.timer"), "[Timer]\nOnCalendar=*-*-* 02:00:00\n").unwrap();
+    warns(
+        &of_units(&units, None),
+        &ours,
+        &dir,
+        "no timer of it is enabled: systemctl enable --now n8n.timer",
+    );
+    let link = units.join("timers.target.wants/n8n.timer");
+    symlink("../n8n.timer", &link).unwrap();
+    let entries = of_units(&units, None);
+    let timer = units.join("n8n.timer").display().to_string();
+    assert_eq!(
+        said(&entries, &ours, &dir),
+        [(Level::Ok, format!("{timer} runs backup-all"))]
+    );
+    assert_eq!(entries[0].when, ("0 2".to_owned(), "* * *".to_owned()));
+    // A user's unit ends with the session.
+    let nobody = Account {
+        name: "n8nbt-none".to_owned(),
+        ..account(&dir)
+    };
+    warns(
+        &of_units(&units, Some(&nobody)),
+        &ours,
+        &dir,
+        "loginctl enable-linger n8nbt-none",
+    );
+    fs::remove_file(&link).unwrap();
+    // A timer of another name.
+    let other = units.join("timers.target.wants/nightly.timer");
+    fs::write(other, "[Timer]\nOnCalendar=daily\nUnit=n8n.service\n").unwrap();
+    assert_eq!(said(&of_units(&units, None), &ours, &dir)[0].0, Level::Ok);
+}
+
+#[test]
+fn runs_that_meet_are_told() {
+    let dir = TempDir::new();
+    let user = account(&dir);
+    let (ours, other) = (project(&dir, "a"), project(&dir, "b"));
+    let line = |when: &str, project: &Path| format!("{when} {}/scripts/backup-all.sh\n", project.display());
+    let said = |text: String| said(&of_crontab(&text, "your crontab", Some(&user)), &ours, &dir);
+    let apart = said(line("0 2 * * *", &ours) + &line("20 2 * * *", &other) + &line("0 14 * * *", &ours));
+    assert_eq!(apart.len(), 1, "{apart:?}");
+    let twice = said(line("0 2 * * *", &ours) + &line("00 02 * * *", &ours));
+    assert!(twice[1].1.contains("run it at the same minute"), "{twice:?}");
+    let both = || said(line("0 2 * * *", &ours) + &line("0 2 * * 7", &other));
+    assert!(
+        both()[1]
+            .1
+            .contains("at the same minute, with the same /tmp/n8n-backup.lock"),
+        "{:?}",
+        both()
+    );
+    fs::write(other.join(".env"), "BACKUP_LOCK_FILE=logs/lock\n").unwrap();
+    assert_eq!(both().len(), 1);
+    assert_eq!(of_calendar("*-*-* 02:20:00").0, "20 2");
+    assert_eq!(of_calendar("Sun 2:05"), ("5 2".to_owned(), "Sun".to_owned()));
+}
