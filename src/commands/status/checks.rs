@@ -24,6 +24,8 @@ use super::DAY;
 const COMPARED: usize = 5;
 /// How far the disk forecast looks.
 const HORIZON_DAYS: u64 = 90;
+/// How many of the newest points tell how often one is made and how they grow.
+const RECENT: usize = 8;
 /// A disk that will be full within so many days is warned about.
 const WARN_DAYS: u64 = 14;
 
@@ -59,6 +61,24 @@ pub(super) struct Seen {
     pub(super) executions_left_out: bool,
 }
 
+/// How long points are kept, as far as numbers can tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Keep {
+    /// For how many days each is.
+    pub(super) days: u64,
+    /// How many the calendar's rules keep longer.
+    pub(super) longer: u64,
+}
+
+impl Keep {
+    fn of(rules: &Rules) -> Self {
+        Self {
+            days: rules.days.max(rules.last as u64).max(rules.daily as u64),
+            longer: (rules.weekly + rules.monthly + rules.yearly) as u64,
+        }
+    }
+}
+
 /// All that the verdict rests on.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -73,8 +93,7 @@ pub struct State {
     pub(super) interrupted: Option<stack::Interrupted>,
     pub(super) free: Option<u64>,
     pub(super) reserve: u64,
-    /// For how many days points are kept, as far as a number of days can tell.
-    pub(super) kept_days: u64,
+    pub(super) keep: Keep,
     pub(super) offsite_wanted: bool,
 }
 
@@ -86,7 +105,7 @@ impl State {
             free: available(&config.backups(), config.stall).ok(),
             reserve: config.min_free_kb * 1024,
             offsite_wanted: config.offsite,
-            kept_days: kept_days(&config.retention),
+            keep: Keep::of(&config.retention),
             ..Self::default()
         };
         state.interrupted = stack::interrupted(app);
@@ -293,7 +312,7 @@ impl State {
             .filter(|point| point.complete)
             .map(|point| (u64::try_from(point.age).unwrap_or(0), point.bytes))
             .collect();
-        forecast(&sizes, self.free?.saturating_sub(self.reserve), self.kept_days)
+        forecast(&sizes, self.free?.saturating_sub(self.reserve), self.keep)
     }
 
     /// Free bytes on the disk of the backups.
@@ -383,12 +402,6 @@ impl Seen {
     }
 }
 
-/// The days that points are kept, those that the calendar's rules keep longer counted as one more each.
-fn kept_days(rules: &Rules) -> u64 {
-    let last = rules.days.max(rules.last as u64).max(rules.daily as u64);
-    last.saturating_add((rules.weekly + rules.monthly + rules.yearly) as u64)
-}
-
 /// Seconds since 1970.
 fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -456,29 +469,47 @@ pub fn span(seconds: i64) -> String {
 }
 
 /// In how many days `room` bytes will be used up. `points` are (age in seconds, bytes), oldest first. Points are taken to
-/// come as often as they did, to grow by as much a day as they did, and to go when older than `retention` days.
-pub(super) fn forecast(points: &[(u64, u64)], room: u64, retention: u64) -> Option<u64> {
-    let (&(oldest_age, oldest_bytes), &(newest_age, newest_bytes)) = (points.first()?, points.last()?);
+/// come as often as they did lately, to grow by as much a day as they did, and to go as `keep` says.
+pub(super) fn forecast(points: &[(u64, u64)], room: u64, keep: Keep) -> Option<u64> {
+    let &(newest_age, newest_bytes) = points.last()?;
+    // Points from before a gap, or that are kept longer than the others, do not tell how often one is made.
+    let recent = &points[points.len().saturating_sub(RECENT)..];
+    let mut gaps: Vec<u64> = recent.windows(2).map(|two| two[0].0.saturating_sub(two[1].0)).collect();
+    gaps.sort_unstable();
+    let usual = gaps
+        .get(gaps.len().saturating_sub(1) / 2)
+        .map_or(DAY, |gap| DAY.max(*gap));
+    let since = newest_age.saturating_add(RECENT as u64 * usual);
+    let recent: Vec<_> = recent.iter().filter(|(age, _)| *age <= since).collect();
+    let &&(oldest_age, oldest_bytes) = recent.first()?;
     let days = oldest_age.saturating_sub(newest_age) as f64 / DAY as f64;
     // One point tells neither: once a day, and no growth, then.
-    let (per_day, growth) = if points.len() > 1 && days >= 0.5 {
+    let (per_day, growth) = if days >= 0.5 {
         (
-            (points.len() - 1) as f64 / days,
+            (recent.len() - 1) as f64 / days,
             (newest_bytes as f64 - oldest_bytes as f64) / days,
         )
     } else {
         (1.0, 0.0)
     };
-    let mut kept: Vec<(f64, f64)> = points
+    // What the last run has left, though it was older than the days, is pinned or kept by another rule, and stays. A run
+    // may begin some seconds earlier than the one before, and leave one more.
+    let (stay, go): (Vec<_>, Vec<_>) = points
         .iter()
+        .partition(|(age, _)| age.saturating_sub(newest_age) / DAY > keep.days.saturating_add(1));
+    let days = keep.days.saturating_add(keep.longer.saturating_sub(stay.len() as u64));
+    let mut kept: Vec<(f64, f64)> = go
+        .into_iter()
         .map(|&(age, bytes)| (-(age as f64) / DAY as f64, bytes as f64))
         .collect();
     let now: f64 = kept.iter().map(|(_, bytes)| bytes).sum();
     for day in 0..HORIZON_DAYS {
         let at = day as f64;
-        kept.retain(|(born, _)| (at - born).floor() <= retention as f64);
+        kept.retain(|(born, _)| (at - born).floor() <= days as f64);
         let next = (newest_bytes as f64 + growth * at).max(0.0);
-        kept.push((at, next * per_day));
+        // The next one has to fit whole, however long until then.
+        let count = if day == 0 { per_day.max(1.0) } else { per_day };
+        kept.push((at, next * count));
         if kept.iter().map(|(_, bytes)| bytes).sum::<f64>() - now > room as f64 {
             return Some(day);
         }

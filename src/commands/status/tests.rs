@@ -1,8 +1,9 @@
-use super::checks::{forecast, Seen};
+use super::checks::{forecast, Keep, Seen};
 use super::*;
 use crate::store::marks::DrillOutcome;
 
 const GIB: u64 = 1 << 30;
+const WEEK: Keep = Keep { days: 7, longer: 0 };
 
 fn point(age_hours: i64, bytes: u64) -> Seen {
     Seen {
@@ -19,7 +20,7 @@ fn state(points: Vec<Seen>) -> State {
         points,
         free: Some(100 * GIB),
         reserve: GIB,
-        kept_days: 7,
+        keep: WEEK,
         ..State::default()
     }
 }
@@ -193,19 +194,46 @@ fn a_shrunken_or_broken_point_is_noticed() {
 fn a_disk_that_will_be_full_is_foreseen() {
     let daily = |count: u64, bytes: u64| (0..count).rev().map(|day| (day * DAY, bytes)).collect::<Vec<_>>();
     // Eight points of a day each are kept: nothing is added to them.
-    assert_eq!(forecast(&daily(9, GIB), 2 * GIB, 7), None);
+    assert_eq!(forecast(&daily(9, GIB), 2 * GIB, WEEK), None);
     // The fourth of four more does not fit.
-    assert_eq!(forecast(&daily(3, GIB), 3 * GIB + 1, 30), Some(3));
-    assert_eq!(forecast(&daily(1, GIB), GIB - 1, 7), Some(0));
-    assert_eq!(forecast(&[], 0, 7), None);
+    assert_eq!(
+        forecast(&daily(3, GIB), 3 * GIB + 1, Keep { days: 30, longer: 0 }),
+        Some(3)
+    );
+    assert_eq!(forecast(&daily(1, GIB), GIB - 1, WEEK), Some(0));
+    assert_eq!(forecast(&[], 0, WEEK), None);
     // Growth by a tenth of a GiB a day fills the disk though their number stays.
     let growing: Vec<(u64, u64)> = (0..8).rev().map(|day| (day * DAY, (17 - day) * GIB / 10)).collect();
-    let full = forecast(&growing, 20 * GIB, 7).unwrap();
+    let full = forecast(&growing, 20 * GIB, WEEK).unwrap();
     assert!((20..40).contains(&full), "{full}");
     let mut tight = state(vec![point(25, 60 * GIB), point(1, 60 * GIB)]);
     assert_eq!(level(&tight, "disk"), Level::Warning);
     tight.free = Some(GIB / 2);
     assert_eq!(level(&tight, "disk"), Level::Critical);
+}
+
+#[test]
+fn points_that_are_kept_for_longer_hide_no_full_disk() {
+    let daily = |count: u64, growth: u64| (0..count).rev().map(move |day| (day * DAY, 10 * GIB - day * growth));
+    let after = |old: Vec<(u64, u64)>, growth| old.into_iter().chain(daily(8, growth)).collect::<Vec<_>>();
+    let old = |count: u64| {
+        (1..=count)
+            .rev()
+            .map(|month| (month * 30 * DAY, 10 * GIB))
+            .collect::<Vec<_>>()
+    };
+    let few: Vec<(u64, u64)> = daily(3, 0).collect();
+    assert_eq!(forecast(&few, 12 * GIB, WEEK), Some(1));
+    // One is pinned.
+    let pinned: Vec<(u64, u64)> = [(60 * DAY, 10 * GIB)].into_iter().chain(few).collect();
+    assert_eq!(forecast(&pinned, 12 * GIB, WEEK), Some(1));
+    // After one night alone, that is how often they come; the next one has to fit all the same.
+    assert_eq!(forecast(&pinned[..2], 9 * GIB, WEEK), Some(0));
+    let yearly = Keep { days: 7, longer: 12 };
+    assert_eq!(forecast(&after(old(12), GIB / 2), 2 * GIB, yearly), Some(0));
+    // The year is full: a point that comes lets another one go.
+    assert_eq!(forecast(&after(old(12), 0), 12 * GIB, yearly), None);
+    assert_eq!(forecast(&after(old(2), 0), 100 * GIB, yearly), Some(10));
 }
 
 #[test]
