@@ -20,6 +20,8 @@ use crate::store::{total, Kind};
 
 use super::DAY;
 
+/// So many seconds a point may wait for its copy off-site: it is made at the end of the run, and takes its time.
+const SENT_WITHIN: i64 = 12 * 3600;
 /// How many earlier points the newest one's size is compared with.
 const COMPARED: usize = 5;
 /// How far the disk forecast looks.
@@ -202,13 +204,24 @@ impl State {
                 verified.unwrap_or("not yet: n8n-backup verify reads every byte again"),
             ),
             self.proven(),
-            match newest.offsite.as_deref() {
-                None if self.offsite_wanted => {
-                    Finding::new("offsite", Level::Warning, "the newest point has no copy off-site")
-                }
-                copy => Finding::new("offsite", Level::Ok, copy.unwrap_or("no copy off-site")),
-            },
+            self.offsite(index, newest),
         ]
+    }
+
+    /// Whether the newest point has a copy, or its run is still at it.
+    fn offsite(&self, index: usize, newest: &Seen) -> Finding {
+        let mut earlier = self.points[..index].iter().rev();
+        let before = earlier.find(|point| point.why_not_latest.is_none());
+        match (newest.offsite.as_deref(), before) {
+            (Some(copy), _) => Finding::new("offsite", Level::Ok, copy),
+            (None, _) if !self.offsite_wanted => Finding::new("offsite", Level::Ok, "no copy off-site"),
+            (None, None) if newest.age < SENT_WITHIN => Finding::new("offsite", Level::Ok, "no copy off-site yet"),
+            (None, Some(before)) if newest.age < SENT_WITHIN && before.offsite.is_some() => {
+                let text = format!("the newest point has no copy off-site yet; {} has one", before.name);
+                Finding::new("offsite", Level::Ok, text)
+            }
+            (None, _) => Finding::new("offsite", Level::Warning, "the newest point has no copy off-site"),
+        }
     }
 
     /// The newest point's size against the median of those before it.

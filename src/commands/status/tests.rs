@@ -237,6 +237,37 @@ fn points_that_are_kept_for_longer_hide_no_full_disk() {
 }
 
 #[test]
+fn a_copy_that_is_under_way_is_no_fault() {
+    let sent = |age_hours: i64, is_sent: bool| Seen {
+        offsite: is_sent.then(|| "2026-01-02T03:04:05+00:00 nas:b".to_owned()),
+        ..point(age_hours, 9)
+    };
+    let level_of = |points: Vec<Seen>| {
+        let wanted = State {
+            offsite_wanted: true,
+            ..state(points)
+        };
+        level(&wanted, "offsite")
+    };
+    assert_eq!(level_of(vec![sent(20, true), sent(0, false)]), Level::Ok);
+    assert_eq!(level_of(vec![sent(0, false)]), Level::Ok);
+    // The run is long over, or the one before did not send its point either.
+    for late in [
+        vec![sent(37, true), sent(13, false)],
+        vec![sent(24, false), sent(0, false)],
+    ] {
+        assert_eq!(level_of(late), Level::Warning);
+    }
+    // One that no restore would take counts neither way.
+    let partial = Seen {
+        why_not_latest: Some("it holds no redis".to_owned()),
+        ..sent(2, false)
+    };
+    assert_eq!(level_of(vec![sent(20, true), partial, sent(1, false)]), Level::Ok);
+    assert_eq!(level(&state(vec![sent(20, false)]), "offsite"), Level::Ok);
+}
+
+#[test]
 fn the_first_line_is_a_plugins() {
     let state = state(vec![point(5, 4096)]);
     let text = state.report(&state.findings(DEFAULT_MAX_AGE), DEFAULT_MAX_AGE);
