@@ -163,7 +163,8 @@ pub fn after_backup(app: &App, stamp: Stamp) -> Result<()> {
     };
     JOURNAL.info(format_args!("Starting recovery test: {}", parts.word()));
     let _lock = drill::hold(app).context(Inconclusive)?;
-    test(app, &Point::load(&app.store.set_path(stamp))?, parts, None)
+    let point = Point::load(&app.store.set_path(stamp)).context(Inconclusive)?;
+    test(app, &point, parts, None)
 }
 
 /// What has come of the tests so far.
@@ -269,13 +270,12 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
         if let Some(files) = &files {
             drill::compare_binary_data(&*database, files);
         }
-        let mut n8n = n8n_image::find(app, &env.docker, point).context(Inconclusive)?;
-        if let Some(other) = rehearsal.and_then(|rehearsal| rehearsal.n8n.clone()) {
-            n8n = Some(other.in_place_of(n8n, &env.docker)?);
-        }
-        let outcome =
-            key_proof::all_keys(&env, keys).and_then(|keys| key_proof::prove(&env, &keys, &*database, n8n.as_ref()));
-        if let Some(proof) = run.take(KEY, "Encryption key", outcome) {
+        let n8n = n8n_of(&env, rehearsal).context(Inconclusive);
+        let outcome = n8n.and_then(|n8n| {
+            let keys = key_proof::all_keys(&env, keys)?;
+            Ok((key_proof::prove(&env, &keys, &*database, n8n.as_ref())?, n8n))
+        });
+        if let Some((proof, n8n)) = run.take(KEY, "Encryption key", outcome) {
             shown.push((marks::KEY, proof.words.clone()));
             let tried = parts == Parts::FULL && run.all_passed();
             let archive = component(Kind::N8n)?.member(point).filter(|_| tried);
@@ -307,6 +307,15 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
         ));
     }
     conclude(app, point, parts, &run, &shown, rehearsal)
+}
+
+/// The n8n that is to open the credentials.
+fn n8n_of(env: &DrillEnv<'_>, rehearsal: Option<&Rehearsal>) -> Result<Option<N8nImage>> {
+    let live = n8n_image::find(env.app, &env.docker, env.point)?;
+    match rehearsal.and_then(|rehearsal| rehearsal.n8n.clone()) {
+        Some(other) => Ok(Some(other.in_place_of(live, &env.docker)?)),
+        None => Ok(live),
+    }
 }
 
 /// The file of a component, when it is the one that was recorded.

@@ -115,7 +115,8 @@ pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Poi
                     "test-recovery --list shows those that there are",
                 )
             })
-            .context(Inconclusive)?;
+            .flatten()
+            .context(Inconclusive);
     }
     let wanted = |point: &Result<Point>| match point {
         Ok(point) => point.excluded_from_latest().is_none() && parts.0.iter().all(|kind| point.has(*kind)),
@@ -137,5 +138,27 @@ pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Poi
             ));
         }
     }
-    points.remove(&stamp).context("There is no backup to test yet")?
+    let found = points.remove(&stamp).context("There is no backup to test yet");
+    found.flatten().context(Inconclusive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_fails_no_test() {
+        let project = TempDir::new();
+        let name = "20260102_030405";
+        fs::create_dir_all(project.path().join(format!("backups/sets/{name}.sha256"))).unwrap();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        for set in [None, Some(OsStr::new("latest")), Some(OsStr::new(name))] {
+            let error = choose(&app, Parts::FULL, set).unwrap_err();
+            assert!(error.downcast_ref::<Inconclusive>().is_some(), "{error:#}");
+            assert!(format!("{error:#}").contains(name), "{error:#}");
+        }
+    }
 }
