@@ -11,6 +11,8 @@ use crate::process::{self, hinted};
 
 /// Above what the limits in [`request`] add up to.
 const LIMIT: Duration = Duration::from_secs(60);
+/// curl's exit code when it would have to follow a redirect.
+const REDIRECTED: i32 = 47;
 
 /// The monitor.
 pub struct Ping;
@@ -60,13 +62,18 @@ fn send(url: &Secret, signal: Signal, lines: &[String]) -> Result<()> {
     curl.args(["--disable", "--config", "-"]);
     let request = request(url.reveal(), signal, lines).into_bytes();
     let output = process::output("curl", curl, Some(request), LIMIT)?;
-    if !output.success {
-        bail!("{}", output.stderr);
+    match output.code {
+        _ if output.success => Ok(()),
+        Some(REDIRECTED) => bail!(hinted(
+            "it answered with a redirect",
+            "give BACKUP_PING_URL as the address that this leads to, often https:// in place of http://"
+        )),
+        _ => bail!("{}", output.stderr),
     }
-    Ok(())
 }
 
-/// curl's configuration for a ping: at most 10 seconds for a try, and half a minute for all of them.
+/// curl's configuration for a ping: at most 10 seconds for a try, and half a minute for all of them. A redirect is not
+/// followed, since it may lead to a page of login, but must not pass for an answer.
 fn request(url: &str, signal: Signal, lines: &[String]) -> String {
     let (url, query) = match url.split_once('?') {
         Some((url, query)) => (url, format!("?{query}")),
@@ -79,7 +86,7 @@ fn request(url: &str, signal: Signal, lines: &[String]) -> String {
     };
     let url = format!("{}{path}{query}", url.trim_end_matches('/'));
     format!(
-        "url = {}\nproto = \"=http,https\"\nsilent\nshow-error\nfail\noutput = \"/dev/null\"\nmax-time = 10\n\
+        "url = {}\nproto = \"=http,https\"\nsilent\nshow-error\nfail\nlocation\nmax-redirs = 0\noutput = \"/dev/null\"\nmax-time = 10\n\
          retry = {retries}\nretry-connrefused\nretry-max-time = 20\nheader = \"Content-Type: text/plain\"\n\
          data-raw = {}\n",
         quoted(&url),
@@ -96,6 +103,44 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::hint_of;
+    use crate::testing::skip;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    #[test]
+    fn a_redirect_is_no_answer() {
+        if process::find("curl", None).is_none() {
+            return skip("ping::a_redirect_is_no_answer", "curl is not installed");
+        }
+        for (status, arrives) in [("200 OK", true), ("301 Moved Permanently", false), ("302 Found", false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/uuid", listener.local_addr().unwrap());
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"the last line") {
+                    let mut block = [0; 1024];
+                    let n = stream.read(&mut block).unwrap();
+                    request.extend_from_slice(&block[..n]);
+                }
+                let head = format!("HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:1/uuid\r\nConnection: close\r\n");
+                stream
+                    .write_all(format!("{head}Content-Length: 0\r\n\r\n").as_bytes())
+                    .unwrap();
+            });
+            let sent = send(&Secret::new(&url), Signal::Success, &["the last line".to_owned()]);
+            server.join().unwrap();
+            assert_eq!(sent.is_ok(), arrives, "{status}: {sent:?}");
+            if let Err(error) = sent {
+                assert!(
+                    hint_of(&error).is_some_and(|hint| hint.contains("BACKUP_PING_URL")),
+                    "{error:#}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn a_ping_goes_where_its_signal_says() {
