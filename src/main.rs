@@ -110,7 +110,7 @@ fn run(work: Run, call: &Call) -> u8 {
         Ok(code) => code,
         Err(error) => {
             match work {
-                Run::Plugin(_, tell) => drop(io::stdout().write_all(tell(&error).as_bytes())),
+                Run::Plugin(_, tell) => drop(io::stdout().write_all(tell(call, &error).as_bytes())),
                 _ => Journal::new(call.row.name).failure(&error),
             }
             call.row.failure

@@ -50,8 +50,8 @@ pub enum Run {
     Anywhere(fn(&Call) -> Result<u8>),
     /// Works in a project directory.
     Project(fn(&Path, &Call) -> Result<u8>),
-    /// As `Project`; what goes wrong is told by a text on standard output, for a program that reads its first line.
-    Plugin(fn(&Path, &Call) -> Result<u8>, fn(&Error) -> String),
+    /// As `Project`; what goes wrong is told by a text on standard output, for a program that reads it.
+    Plugin(fn(&Path, &Call) -> Result<u8>, fn(&Call, &Error) -> String),
     /// Backs one component up.
     Backup(&'static dyn Component),
     /// Restores one component.

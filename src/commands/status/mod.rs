@@ -66,27 +66,33 @@ pub fn parse_age(text: &str) -> Result<Duration> {
         .with_context(|| format!("not an age such as 26h, 90m or 2d: '{text}'"))
 }
 
-/// The line for monitoring when nothing can be told.
-fn unknown(error: &anyhow::Error) -> String {
-    format!("BACKUP UNKNOWN - {}\n", ascii(&explained(error)))
+/// The line for monitoring when nothing can be told, or the JSON.
+fn unknown(call: &Call, error: &anyhow::Error) -> String {
+    let text = ascii(&explained(error));
+    if !call.has(&JSON) {
+        return format!("BACKUP UNKNOWN - {text}\n");
+    }
+    let json = Json::object([
+        ("status", Json::text("unknown")),
+        ("code", Json::number(UNKNOWN)),
+        ("error", Json::text(text)),
+    ]);
+    format!("{json}\n")
 }
 
-/// Prints the verdict and gives its exit code: 0 ok, 1 warning, 2 critical, 3 when nothing can be told.
+/// Prints the verdict and gives its exit code: 0 ok, 1 warning, 2 critical.
 fn run(app: &App, call: &Call) -> Result<u8> {
     let (max_age, json) = (call.value(&MAX_AGE), call.has(&JSON));
     if let Some(file) = call.value(&HTML) {
         let limit = max_age.map_or(Ok(DEFAULT_MAX_AGE), |text| parse_age(&text.to_string_lossy()));
         page::write(app, Path::new(file), limit.context("Bad --max-age")?, true)?;
     }
-    let (code, text) = match tell(app, max_age, json) {
-        Ok((level, text)) => (level as u8, text),
-        Err(error) => (UNKNOWN, unknown(&error)),
-    };
+    let (level, text) = tell(app, max_age, json)?;
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context("Cannot write to standard output")?;
-    Ok(code)
+    Ok(level as u8)
 }
 
 /// Writes the page that `BACKUP_STATUS_PAGE` names.

@@ -10,6 +10,7 @@ use chrono::Local;
 use super::checks::{span, Seen, State};
 use super::worst;
 use crate::app::App;
+use crate::process::explained;
 use crate::report::finding::{Finding, Level};
 use crate::report::units;
 use crate::store::atomic::{self, Access};
@@ -23,8 +24,17 @@ const SHOWN: usize = 60;
 /// Writes the page to `file`: whole, or not at all, and for its owner alone. A run that has failed is told, since it need
 /// not have left anything that is looked at.
 pub fn write(app: &App, file: &Path, max_age: Duration, succeeded: bool) -> Result<()> {
-    let state = State::gather(app)?;
-    let mut findings = state.findings(max_age);
+    let (state, mut findings) = match State::gather(app) {
+        Ok(state) => {
+            let findings = state.findings(max_age);
+            (state, findings)
+        }
+        // The page of before would go on saying that all is well.
+        Err(error) => {
+            let finding = Finding::new("directories", Level::Critical, explained(&error));
+            (State::default(), vec![finding])
+        }
+    };
     let is_told = |finding: &Finding| finding.check == "run" && finding.level != Level::Ok;
     if !succeeded && !findings.iter().any(is_told) {
         findings.retain(|finding| finding.check != "run");
@@ -342,6 +352,29 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::super::DEFAULT_MAX_AGE;
     use super::*;
+    use crate::config::Config;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    #[test]
+    fn points_that_cannot_be_looked_at_leave_no_page_of_before() {
+        let project = TempDir::new();
+        fs::create_dir_all(project.path().join("backups")).unwrap();
+        fs::write(project.path().join("backups/sets"), "").unwrap();
+        let file = project.path().join("status.html");
+        fs::write(&file, "<b>OK</b>").unwrap();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        write(&app, &file, DEFAULT_MAX_AGE, true).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(
+            text.contains("<b>CRITICAL</b>") && text.contains("backups/sets"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Mount the disk of the backups") && !text.contains("<b>OK</b>"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn whatever_is_in_it_the_page_is_inert() {

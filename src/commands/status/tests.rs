@@ -1,5 +1,6 @@
 use super::checks::{forecast, Keep, Seen};
 use super::*;
+use crate::cli::{parse, Request};
 use crate::store::marks::DrillOutcome;
 
 const GIB: u64 = 1 << 30;
@@ -265,6 +266,17 @@ fn a_copy_that_is_under_way_is_no_fault() {
     };
     assert_eq!(level_of(vec![sent(20, true), partial, sent(1, false)]), Level::Ok);
     assert_eq!(level(&state(vec![sent(20, false)]), "offsite"), Level::Ok);
+}
+
+#[test]
+fn programs_get_json_when_nothing_can_be_told_too() {
+    let told = |args: &[&str]| match parse(&[COMMAND.row], args.iter().map(Into::into)) {
+        Ok(Request::Run(call)) => unknown(&call, &anyhow::anyhow!("no \"sets\"")),
+        _ => panic!("{args:?}"),
+    };
+    assert_eq!(told(&["status"]), "BACKUP UNKNOWN - no \"sets\"\n");
+    let json = Json::parse(&told(&["status", "--json"])).unwrap();
+    assert_eq!(json.get("error").and_then(Json::as_str), Some("no \"sets\""));
 }
 
 #[test]
