@@ -152,6 +152,28 @@ mod tests {
     }
 
     #[test]
+    fn a_script_of_ones_own_is_n8n_where_no_other_container_surely_is() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let of = |service| Some(("mine", project.as_path(), service));
+        let mut all = vec![
+            container("mine-helper-1", "n8nio/n8n", &[], &[], of("helper")),
+            container("mine-n8n-1", "n8nio/n8n", &[], &[], of("n8n")),
+        ];
+        all[0].entry_point = vec!["/scripts/run".to_owned()];
+        all[0].container.restart = "always".to_owned();
+        let names = |settings: &str, all: &[Described]| {
+            let mut app = app_of(&project, settings);
+            found(&mut app, all).unwrap();
+            app.config.n8n_containers.join(" ")
+        };
+        assert_eq!(names("", &all), "mine-n8n-1");
+        assert_eq!(names("", &all[..1]), "mine-helper-1");
+        let named = "mine-helper-1 mine-n8n-1";
+        assert_eq!(names(&format!("BACKUP_N8N_CONTAINERS=\"{named}\"\n"), &all), named);
+    }
+
+    #[test]
     fn the_home_is_where_the_user_has_it() {
         let dir = TempDir::new();
         let project = dir.path().canonicalize().unwrap();

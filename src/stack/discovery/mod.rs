@@ -154,6 +154,11 @@ impl<'a> Stack<'a> {
                 .filter(|container| chosen(container) && container.label(ONE_OFF) != "True")
                 .filter_map(|container| Some((role(container)?, container)))
                 .collect();
+            // Beside n8n's main container, what a script of its own starts is something else, unless it is named.
+            let is_sure = found.iter().any(|(role, _)| *role == Role::Main) && !config.is_set(N8N_CONTAINERS);
+            found.retain(|(role, _)| !is_sure || *role != Role::Presumed);
+            let presumed = found.iter_mut().filter(|(role, _)| *role == Role::Presumed);
+            presumed.for_each(|(role, _)| *role = Role::Main);
             found.sort_by(|(role, one), (other_role, other)| (role, &one.name).cmp(&(other_role, &other.name)));
             found
         };

@@ -1,5 +1,7 @@
 //! Which containers are n8n's, and what each does, by its image, its environment and its command.
 
+use std::path::Path;
+
 use super::hosts::is_server;
 use crate::engine::describe::Described;
 use crate::store::Kind;
@@ -9,6 +11,8 @@ use crate::store::Kind;
 pub(super) enum Role {
     /// Serves the editor and starts workflows.
     Main,
+    /// The same, unless another one surely does: a script of its own starts what it does not tell.
+    Presumed,
     /// Takes calls of webhooks.
     Webhook,
     /// Runs what the others queue.
@@ -21,13 +25,32 @@ const SERVERS: [(&str, Role); 3] = [
     ("webhook", Role::Webhook),
     ("worker", Role::Worker),
 ];
-/// Programs that only start another one.
-const WRAPPERS: [&str; 8] = ["exec", "tini", "dumb-init", "node", "nohup", "env", "npx", "--"];
+/// Programs that only start another one, and words of a shell before a command.
+const WRAPPERS: [&str; 16] = [
+    "exec",
+    "tini",
+    "dumb-init",
+    "node",
+    "nohup",
+    "env",
+    "npx",
+    "--",
+    "then",
+    "do",
+    "else",
+    "if",
+    "while",
+    "until",
+    "!",
+    "time",
+];
 /// As those, as another user, whom an argument names.
 const AS_USER: [&str; 6] = ["su-exec", "gosu", "s6-setuidgid", "setpriv", "runuser", "su"];
 /// Options of those that take the next word.
 const VALUED: [&str; 8] = ["-u", "-g", "-G", "-s", "--shell", "--reuid", "--regid", "--groups"];
 const SHELLS: [&str; 4] = ["sh", "bash", "ash", "dash"];
+/// Where the system's own programs are: a program elsewhere may be a start script.
+const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"];
 /// The start script of n8n's own image.
 const START_SCRIPT: &str = "docker-entrypoint.sh";
 /// The program of n8n's runners.
@@ -67,20 +90,74 @@ fn told(container: &Described) -> Option<Option<Role>> {
             (program, arguments) = (given, rest);
         }
     }
+    // A script of one's own, unless it works once and ends.
+    let own = || Some(Some(by_name(container))).filter(|_| is_image && goes_on(container));
     if is_shell(program) {
         return match script(arguments) {
-            Some(script) => by_script(script),
-            // A script of one's own, unless it works once and ends.
-            None => (is_image && goes_on(container)).then_some(Some(Role::Main)),
+            Some(script) => {
+                by_script(script).or_else(|| own().filter(|_| commands(script).any(|words| runs_own(&words))))
+            }
+            None => own(),
         };
     }
     let starts_n8n = is_program(program) || (is_image && base(program) == START_SCRIPT);
+    if let Some(role) = behind(program, arguments).filter(|_| !starts_n8n) {
+        return Some(role);
+    }
     // An image of one's own may bring a start script of any name.
     let may_start_n8n =
         is_image && container.command.iter().all(|word| !word.contains('/')) && program.ends_with(".sh");
     // The start script of the image is also PostgreSQL's and Redis's name for theirs.
     let is_official = base(program) == START_SCRIPT && words.first().is_some_and(|word| base(word) == "tini");
-    (starts_n8n || may_start_n8n || is_official).then(|| of_arguments(arguments))
+    let role = (starts_n8n || may_start_n8n || is_official).then(|| of_arguments(arguments));
+    match role {
+        None | Some(None) if is_own(program) && base(program) != START_SCRIPT => own().or(role),
+        role => role,
+    }
+}
+
+/// Whether a program may be a start script of one's own.
+fn is_own(program: &str) -> bool {
+    let is_of_system = SYSTEM
+        .iter()
+        .any(|dir| Path::new(program).parent() == Some(Path::new(dir)));
+    let is_known = is_program(program) || base(program) == LAUNCHER;
+    (program.contains('/') || program.ends_with(".sh")) && !is_of_system && !is_known
+}
+
+/// Whether a command runs such a script.
+fn runs_own(words: &[&str]) -> bool {
+    started(words).is_some_and(|(program, arguments)| {
+        let is_reader = is_shell(program) || [".", "source"].contains(&program);
+        is_own(program) || (is_reader && arguments.iter().any(|word| is_own(word)))
+    })
+}
+
+/// What a script of one's own starts, which does not tell it: as its command names it, or else its service.
+fn by_name(container: &Described) -> Role {
+    let service = Some(container.label(super::SERVICE)).filter(|service| !service.is_empty());
+    let named = |text: &str| {
+        let mut names = text.split(|c: char| !c.is_ascii_alphanumeric());
+        names.find_map(|name| SERVERS.iter().find(|(known, _)| *known == name && *known != "start"))
+    };
+    let by_command = words(container).find_map(named);
+    let by_service = || named(service.unwrap_or(&container.name));
+    by_command.or_else(by_service).map_or(Role::Presumed, |(_, role)| *role)
+}
+
+/// What n8n does that another program starts, which waits for something before: behind `--`, or named with its command.
+fn behind(program: &str, arguments: &[&str]) -> Option<Option<Role>> {
+    if ["echo", "printf"].contains(&base(program)) {
+        return None;
+    }
+    if let Some(at) = arguments.iter().position(|word| *word == "--") {
+        let rest = &arguments[at + 1..];
+        let is_path = |word: &&&str| word.contains('/') && is_program(word) && !word.contains("bin/");
+        return rest.first().filter(|word| !is_path(word)).and_then(|_| run_by(rest));
+    }
+    let serves = |words: &[&str]| is_program(words[0]) && SERVERS.iter().any(|(name, _)| *name == words[1]);
+    let at = arguments.windows(2).position(serves)?;
+    Some(of_arguments(&arguments[at + 1..]))
 }
 
 fn is_image(container: &Described) -> bool {
@@ -177,8 +254,11 @@ fn by_script(script: &str) -> Option<Option<Role>> {
 /// What a command of a script does, where it is one of n8n.
 fn run_by(words: &[&str]) -> Option<Option<Role>> {
     let (program, arguments) = started(words)?;
-    let is_n8n = is_program(program) || base(program) == START_SCRIPT;
-    is_n8n.then(|| of_arguments(arguments))
+    match () {
+        () if is_program(program) || base(program) == START_SCRIPT => Some(of_arguments(arguments)),
+        () if is_shell(program) => script(arguments).and_then(by_script),
+        () => behind(program, arguments),
+    }
 }
 
 /// The commands of a shell's script, as words.
@@ -263,11 +343,75 @@ mod tests {
                     "Config": {{"Image": "n8nio/n8n", "Entrypoint": ["/bin/sh", "/custom/start.sh"]}}}}"#
             )))
         };
-        assert_eq!(script("unless-stopped"), Some(Role::Main));
+        assert_eq!(script("unless-stopped"), Some(Role::Presumed));
         assert_eq!((script("no"), script("on-failure")), (None, None));
         assert_eq!(shell("n8n import:credentials --input=/d"), None);
         assert_eq!(shell("chown -R 1000:1000 /home/node/.n8n"), None);
         assert_eq!(shell("mkdir -p /data/n8n"), None);
+    }
+
+    #[test]
+    fn n8n_is_known_behind_what_waits_and_behind_a_script_of_ones_own() {
+        let of = |entry_point: &str, command: &str, service: &str| {
+            role(&described(&format!(
+                r#"{{"Id": "1", "Name": "/x-1", "HostConfig": {{"RestartPolicy": {{"Name": "always"}}}},
+                    "Config": {{"Image": "n8nio/n8n", "Entrypoint": {entry_point}, "Cmd": {command},
+                                "Labels": {{"com.docker.compose.service": "{service}"}}}}}}"#
+            )))
+        };
+        let (main, presumed) = (Some(Role::Main), Some(Role::Presumed));
+        let (worker, webhook) = (Some(Role::Worker), Some(Role::Webhook));
+        for (entry_point, command, role) in [
+            (r#"["/wait-for-it.sh"]"#, r#"["db:5432", "--", "n8n", "start"]"#, main),
+            (
+                r#"["/wait-for-it.sh"]"#,
+                r#"["db:5432", "--strict", "--", "n8n"]"#,
+                main,
+            ),
+            (
+                r#"["./wait-for"]"#,
+                r#"["db:5432", "--", "sh", "-c", "n8n worker"]"#,
+                worker,
+            ),
+            (r#"["dockerize", "-wait", "tcp://db"]"#, r#"["n8n", "worker"]"#, worker),
+            (r#"["tini", "--", "/custom/entrypoint"]"#, "null", presumed),
+            (r#"["tini", "--", "/custom/entrypoint"]"#, r#"["worker"]"#, worker),
+            (r#"["tini", "--", "sh", "/start.sh"]"#, r#"["worker"]"#, worker),
+            (r#"["/bin/sh", "/start-webhook.sh"]"#, "null", webhook),
+            (r#"["/start.sh"]"#, r#"["db:5432"]"#, presumed),
+            (OFFICIAL, r#"["sh", "-c", "./wait-for db && n8n start"]"#, main),
+            (OFFICIAL, r#"["import:workflow", "--input=/x"]"#, None),
+            (r#"["/usr/sbin/crond", "-f"]"#, "null", None),
+            (r#"["chown", "--", "/data/n8n"]"#, "null", None),
+            (r#"["/usr/local/bin/task-runner-launcher"]"#, "null", None),
+        ] {
+            assert_eq!(of(entry_point, command, "n8n"), role, "{entry_point} {command}");
+        }
+        for (script, role) in [
+            ("./wait-for && n8n start", main),
+            ("./wait-for db:5432 -- n8n worker", worker),
+            ("./wait-for db:5432 -- /docker-entrypoint.sh", main),
+            ("if [ -f /x ]; then exec n8n webhook; fi", webhook),
+            ("if ! n8n list:workflow; then sleep 1; fi; /usr/local/bin/n8n", main),
+            ("/scripts/start.sh", presumed),
+            ("/scripts/start.sh worker", worker),
+            ("sleep 5 && bash /scripts/start-webhook.sh", webhook),
+            (". /scripts/start.sh", presumed),
+            ("cp /a/x.sh /b/x.sh", None),
+            ("echo n8n start; n8n import:workflow --input=/x", None),
+            ("while :; do n8n export:workflow --all; sleep 60; done", None),
+            ("crond -f", None),
+            ("tail -f /dev/null", None),
+        ] {
+            let command = format!(r#"["{script}"]"#);
+            assert_eq!(of(r#"["sh", "-c"]"#, &command, "n8n"), role, "{script}");
+        }
+        // Where nothing else tells it, the service's name does.
+        let by_service = |service: &str| of(r#"["sh", "/start.sh"]"#, "null", service);
+        assert_eq!(
+            [by_service("n8n-worker"), by_service("n8n"), by_service("webhook")],
+            [worker, presumed, webhook]
+        );
     }
 
     #[test]
