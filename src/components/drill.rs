@@ -12,6 +12,7 @@ use super::n8n_image::N8nImage;
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
+use crate::formats::n8n::Place;
 use crate::formats::tar::Names;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -79,7 +80,7 @@ pub struct Migrations {
 /// A recovered database of n8n.
 pub trait RecoveredDatabase {
     /// The program that prints what is encrypted in it, as `open.js` takes it, and what that reads on its standard input.
-    fn sealed(&self) -> Result<(Command, &'static str)>;
+    fn sealed(&self) -> Result<(Command, String)>;
 
     /// The migrations that it has seen; none where it is not n8n's.
     fn migrations(&self) -> Result<Option<Migrations>>;
@@ -127,6 +128,15 @@ pub struct DrillEnv<'a> {
 }
 
 impl<'a> DrillEnv<'a> {
+    /// Where n8n's tables were, as the point remembers.
+    pub fn recorded_place(&self) -> Option<Place> {
+        let fact = |name| self.point.fact(name).map(str::to_owned);
+        Some(Place {
+            schema: fact("stack.schema")?,
+            prefix: fact("stack.prefix").unwrap_or_default(),
+        })
+    }
+
     /// A env for `point`, cleared of what a run that was killed has left. The caller holds the lock of the drills.
     /// Gives also how many containers that were.
     pub fn new(app: &'a App, point: &'a Point) -> Result<(Self, usize)> {

@@ -3,23 +3,28 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{ensure, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 
+use super::probe::OF_N8N;
 use super::scratch::{self, psql, LOCALE_FACT, MAINTENANCE};
 use super::sql::{self, CountKind};
 use super::{executions, facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, Access, DrillEnv, Drilled, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
+    check_recorded, explain, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
 };
 use crate::components::n8n_image::N8nImage;
+use crate::components::tables::told_place;
 use crate::engine::ScratchContainer;
+use crate::formats::n8n::{Place, Table};
+use crate::formats::pg_dump::TableName;
+use crate::formats::text::ascii;
 
 /// Prints what n8n has encrypted.
 const SEALED: &str = include_str!("sealed.sql");
 /// The database that the dump is loaded into.
 const DATABASE: &str = "n8n_backup_drill";
 /// The fact of a point that tells the role that n8n logs in as.
-const LOGIN_FACT: &str = "stack.postgres.user";
+const LOGIN_FACT: &str = "stack.login";
 /// The superuser of a scratch server where the role that restores is none.
 const SUPERUSER: &str = "n8n_backup_drill";
 /// Tables and indexes take more room than the text of a dump; the log of the load comes on top.
@@ -30,6 +35,52 @@ struct Loaded<'a> {
     env: &'a DrillEnv<'a>,
     server: ScratchContainer,
     superuser: String,
+    /// Where n8n's tables are in it.
+    place: Option<Place>,
+}
+
+/// Where n8n's tables are in the dump: where the point has `recorded` them, else where they stand together; of several n8n, where
+/// n8n's containers have `told`.
+///
+/// # Errors
+/// They are not where the point says; there are those of several n8n.
+fn place(recorded: Option<&Place>, told: Option<&Place>, tables: &[TableName]) -> Result<Option<Place>> {
+    let tables: Vec<&TableName> = tables.iter().collect();
+    if let Some(recorded) = recorded {
+        // A manifest is ASCII.
+        let is_it = |place: &Place| ascii(&place.schema) == recorded.schema && ascii(&place.prefix) == recorded.prefix;
+        let names = tables.iter().filter_map(|table| {
+            Some(Place {
+                schema: table.schema.clone(),
+                prefix: table.name.strip_suffix(OF_N8N[0])?.to_owned(),
+            })
+        });
+        let mut places = names.filter(|place| OF_N8N.iter().all(|name| place.holds(name, &tables)));
+        let place = places.find(is_it).with_context(|| {
+            let names = OF_N8N.map(|name| format!("{}.{}{name}", recorded.schema, recorded.prefix));
+            format!(
+                "the dump is not of n8n's database: it does not hold {}",
+                names.join(" and ")
+            )
+        })?;
+        return Ok(Some(place));
+    }
+    let mut found = Place::all(&tables);
+    if let Some(told) = told.filter(|told| found.contains(told)) {
+        return Ok(Some(told.clone()));
+    }
+    if found.is_empty() {
+        JOURNAL.warn("The dump holds no tables of n8n, so that nothing is known of n8n's data");
+    }
+    if found.len() > 1 {
+        let names: Vec<String> = found
+            .iter()
+            .map(|place| place.name_of(Table::Workflow).to_string())
+            .collect();
+        let error = anyhow!("the dump holds the tables of more than one n8n: {}", names.join(", "));
+        return Err(error.context(Inconclusive));
+    }
+    Ok(found.pop())
 }
 
 /// Loads the dump and compares tables, rows and sequences with the dump and the manifest.
@@ -49,6 +100,11 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         JOURNAL.warn(executions::WARNING);
     }
     load::check_statements(&summary)?;
+    let place = place(
+        env.recorded_place().as_ref(),
+        told_place(context).as_ref(),
+        &summary.tables,
+    )?;
     check_recorded(env.point, "postgres.", &["rows.", "sequence."], &facts(&summary))?;
 
     let image = match &env.postgres_image {
@@ -112,9 +168,12 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         count(&[CountKind::Sequence]),
         if left_out { ", without executions" } else { "" }
     );
-    Ok(watch
-        .drilled(what)
-        .with_database(Box::new(Loaded { env, server, superuser })))
+    Ok(watch.drilled(what).with_database(Box::new(Loaded {
+        env,
+        server,
+        superuser,
+        place,
+    })))
 }
 
 /// The superuser of the scratch server: the role that restores, as on the live server, unless that is none there.
@@ -132,18 +191,29 @@ impl Loaded<'_> {
 }
 
 impl RecoveredDatabase for Loaded<'_> {
-    fn sealed(&self) -> Result<(Command, &'static str)> {
-        Ok((self.as_superuser().command(DATABASE, "drill")?, SEALED))
+    fn sealed(&self) -> Result<(Command, String)> {
+        let (schema, prefix) = match &self.place {
+            Some(place) => (place.schema.as_str(), place.prefix.as_str()),
+            None => ("", ""),
+        };
+        let script = SEALED
+            .replace("{schema}", &sql::literal(schema)?)
+            .replace("{prefix}", &sql::literal(prefix)?);
+        Ok((self.as_superuser().command(DATABASE, "drill")?, script))
     }
 
     fn migrations(&self) -> Result<Option<Migrations>> {
-        let output = self.as_superuser().run(DATABASE, "drill", sql::migrations())?;
+        let output = self
+            .as_superuser()
+            .run(DATABASE, "drill", sql::migrations(self.place.as_ref())?)?;
         let found = sql::parse_migrations(&output)?;
         Ok(found.map(|(count, newest)| Migrations { count, newest }))
     }
 
     fn binary_files(&self) -> Result<Vec<String>> {
-        let output = self.as_superuser().run(DATABASE, "drill", sql::binary_files())?;
+        let output = self
+            .as_superuser()
+            .run(DATABASE, "drill", sql::binary_files(self.place.as_ref())?)?;
         sql::parse_names(&output)
     }
 
@@ -154,19 +224,27 @@ impl RecoveredDatabase for Loaded<'_> {
     fn let_in(&self, n8n: &N8nImage) -> Result<Access> {
         let psql = self.as_superuser();
         let restorer = &self.env.app.config.postgres_user;
-        let live = n8n
-            .variable("DB_POSTGRESDB_USER")
-            .or_else(|| self.env.point.fact(LOGIN_FACT))
-            .unwrap_or(restorer);
-        let is_missing = !psql
-            .run(MAINTENANCE, "drill", sql::missing_roles(&[live.to_owned()])?)?
-            .is_empty();
-        let role = if is_missing { restorer } else { live };
+        // The point tells of its own time.
+        let logins = [
+            self.env.point.fact(LOGIN_FACT),
+            n8n.variable("DB_POSTGRESDB_USER"),
+            Some(self.env.app.config.found.login.as_str()).filter(|login| !login.is_empty()),
+        ];
+        let logins: Vec<String> = logins.into_iter().flatten().map(str::to_owned).collect();
+        let missing = psql.run(MAINTENANCE, "drill", sql::missing_roles(&logins)?)?;
+        let missing = sql::parse_names(&missing)?;
+        let role = logins.iter().find(|login| !missing.contains(login)).unwrap_or(restorer);
         psql.run(
             MAINTENANCE,
             "drill",
             format!("ALTER ROLE {} LOGIN;\n", sql::ident(role)?),
         )?;
+        let place = self.place.iter().flat_map(|place| {
+            [
+                ("DB_POSTGRESDB_SCHEMA", place.schema.as_str()),
+                ("DB_TABLE_PREFIX", place.prefix.as_str()),
+            ]
+        });
         let variables = [
             ("DB_TYPE", "postgresdb"),
             ("DB_POSTGRESDB_HOST", "127.0.0.1"),
@@ -176,7 +254,11 @@ impl RecoveredDatabase for Loaded<'_> {
             ("DB_POSTGRESDB_PASSWORD", "none"),
         ];
         Ok(Access {
-            variables: variables.map(|(name, value)| (name, value.to_owned())).into(),
+            variables: variables
+                .into_iter()
+                .chain(place)
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect(),
             by_files: false,
         })
     }
@@ -190,7 +272,8 @@ impl RecoveredDatabase for Loaded<'_> {
         let script = format!(
             "SELECT format('DELETE FROM %s WHERE data = '''' OR id::text = ANY (%L)', c.oid::regclass, ARRAY[{list}]::text[])\n\
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace\n\
-             WHERE c.relkind IN ('r', 'p') AND right(c.relname, 18) = 'credentials_entity' AND n.nspname !~ '^pg_' \\gexec\n"
+             WHERE c.relkind IN ('r', 'p') AND {} \\gexec\n",
+            sql::is_n8ns(self.place.as_ref(), Table::Credential.name())?
         );
         self.as_superuser()
             .run(DATABASE, "drill", sql::script_of(&script))
@@ -206,5 +289,68 @@ impl RecoveredDatabase for Loaded<'_> {
         let psql = self.as_superuser();
         psql.run(MAINTENANCE, "drill", sql::scratch_database(name)?)?;
         psql.command(name, "drill")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n8ns_tables_are_where_the_point_says_or_where_they_stand_together() {
+        let place = |schema: &str, prefix: &str| Place {
+            schema: schema.to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        let tables = |place: &Place, names: &[&str]| -> Vec<TableName> {
+            let table = |name: &&str| TableName {
+                schema: place.schema.clone(),
+                name: format!("{}{name}", place.prefix),
+            };
+            names.iter().map(table).collect()
+        };
+        let own = place("n8n", "x_");
+        let all = [
+            "workflow_entity",
+            "credentials_entity",
+            "migrations",
+            "settings",
+            "user",
+        ];
+        let own_and = |other: &Place, names: &[&str]| [tables(other, names), tables(&own, &all)].concat();
+
+        let old = place("n8n", "old_");
+        let copies = own_and(&old, &all[..2]);
+        assert_eq!(super::place(None, None, &copies).unwrap(), Some(own.clone()));
+        assert_eq!(
+            super::place(Some(&own), Some(&old), &copies).unwrap(),
+            Some(own.clone())
+        );
+        // Two copies of two tables prove nothing of n8n's.
+        let error = super::place(Some(&old), None, &copies).unwrap_err();
+        assert!(!error.is::<Inconclusive>());
+        assert!(
+            error
+                .to_string()
+                .contains("n8n.old_workflow_entity and n8n.old_migrations"),
+            "{error}"
+        );
+
+        let public = place("public", "");
+        let two = own_and(&public, &all);
+        assert!(super::place(None, None, &two).unwrap_err().is::<Inconclusive>());
+        assert_eq!(super::place(None, Some(&public), &two).unwrap(), Some(public.clone()));
+        assert_eq!(super::place(Some(&own), None, &two).unwrap(), Some(own));
+        assert_eq!(
+            super::place(None, Some(&public), &tables(&public, &["t"])).unwrap(),
+            None
+        );
+        assert!(super::place(Some(&public), None, &tables(&public, &["t"])).is_err());
+        let odd = place("sch\u{e4}ma", "");
+        let recorded = place("sch\\u{e4}ma", "");
+        assert_eq!(
+            super::place(Some(&recorded), None, &tables(&odd, &all)).unwrap(),
+            Some(odd)
+        );
     }
 }

@@ -257,7 +257,7 @@ fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
     let scripts = [
         sql::sweep_list(live)?,
         sql::roles(),
-        sql::migrations(),
+        sql::migrations(super::tables::told_place(app).as_ref())?,
         sql::LIKENESS.to_owned(),
     ];
     let [left, roles, migrations, likeness] = Psql::live(app, docker).run_each(live, "facts", scripts)?;

@@ -10,7 +10,7 @@ use crate::process::hinted;
 use crate::report::finding::Report;
 
 /// The tables without which no n8n has ever worked, without the prefix of their names.
-const OF_N8N: [&str; 2] = ["workflow_entity", "migrations"];
+pub(super) const OF_N8N: [&str; 2] = ["workflow_entity", "migrations"];
 
 /// Makes sure that a dump is of n8n's database, where n8n's containers tell what that is; else
 /// it may be what the settings say, and is told.

@@ -1,5 +1,5 @@
--- Prints what n8n has encrypted in this database as open.js and open.sql take it: the keys first. The tables may stand in any
--- schema, and their names may have a prefix.
+-- Prints what n8n has encrypted in this database as open.js and open.sql take it: the keys first, and no credential that holds
+-- nothing. {schema} and {prefix} say where n8n's tables are.
 SET client_min_messages = error;
 CREATE FUNCTION pg_temp.field(about oid, attribute text) RETURNS text LANGUAGE sql AS $$
 SELECT coalesce((SELECT format('encode(convert_to(coalesce(t.%I::text, ''''), ''UTF8''), ''hex'')', attname) FROM pg_attribute
@@ -12,7 +12,7 @@ SELECT CASE source.suffix
         pg_temp.row_of('CASE WHEN type::text = ''data_encryption'' THEN ''key'' ELSE ''signing'' END', pg_temp.field(c.oid, 'id'),
             pg_temp.field(c.oid, 'type'), pg_temp.field(c.oid, 'status'), pg_temp.field(c.oid, 'algorithm'), pg_temp.field(c.oid, 'value')),
         c.oid::regclass)
-    WHEN 'credentials_entity' THEN format('%s %s t ORDER BY id) TO STDOUT',
+    WHEN 'credentials_entity' THEN format('%s %s t WHERE data::text <> '''' ORDER BY id) TO STDOUT',
         pg_temp.row_of('''credential''', pg_temp.field(c.oid, 'id'), pg_temp.field(c.oid, 'name'), pg_temp.field(c.oid, 'type'), '''''',
             pg_temp.field(c.oid, 'data')),
         c.oid::regclass)
@@ -23,7 +23,7 @@ SELECT CASE source.suffix
     END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN (VALUES (1, 'deployment_key', ARRAY['id', 'type', 'value', 'createdAt']), (2, 'credentials_entity', ARRAY['id', 'data']),
-    (3, 'user', ARRAY['id', 'mfaSecret', 'mfaRecoveryCodes'])) source(rank, suffix, needs) ON right(c.relname, length(source.suffix)) = source.suffix
-WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+    (3, 'user', ARRAY['id', 'mfaSecret', 'mfaRecoveryCodes'])) source(rank, suffix, needs) ON c.relname = {prefix} || source.suffix
+WHERE c.relkind IN ('r', 'p') AND n.nspname = {schema}
 AND needs <@ ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
 ORDER BY source.rank, c.oid \gexec

@@ -93,21 +93,26 @@ async function workflows(db) {
   return { workflows: found };
 }
 
-// The tables whose names end so and that have these columns.
-async function tables(db, end, columns) {
-  const found = [];
-  const all = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
-  for (const { name } of all.filter(({ name }) => name.endsWith(end))) {
-    const own = (await db.all(`PRAGMA table_info(${quoted(name)})`)).map((column) => column.name);
-    if (columns.every((column) => own.includes(column))) found.push(name);
-  }
-  return found;
+const names = async (db) => (await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")).map(({ name }) => name);
+
+const OF_N8N = ['workflow_entity', 'credentials_entity', 'execution_entity', 'migrations', 'settings', 'tag_entity', 'user', 'webhook_entity'];
+
+// n8n's table of this name, where it has these columns. The prefix is the one with which the most of n8n's tables are there: a
+// copy of one of them, as old_workflow_entity, has few of the others beside it.
+async function tables(db, table, columns) {
+  const all = await names(db);
+  const count = (prefix) => OF_N8N.filter((name) => all.includes(prefix + name)).length;
+  const prefixes = all.map((name) => /^(.*)(?:workflow|credentials)_entity$/s.exec(name)?.[1]).filter((prefix) => prefix !== undefined);
+  const [prefix] = prefixes.sort((one, other) => count(other) - count(one) || one.length - other.length);
+  const found = all.filter((name) => name === `${prefix ?? ''}${table}`);
+  const own = found.length ? (await columnsOf(db, found[0])).map((column) => column.name) : [];
+  return columns.every((column) => own.includes(column)) ? found : [];
 }
 
 // Their rows.
-async function rows(db, end, columns, order) {
+async function rows(db, table, columns, order) {
   const found = [];
-  for (const name of await tables(db, end, columns)) {
+  for (const name of await tables(db, table, columns)) {
     found.push(...(await db.all(`SELECT * FROM ${named(name)} ORDER BY ${order}`)));
   }
   return found;
@@ -249,7 +254,7 @@ const verbs = {
     return { journal, length: bytes };
   },
 
-  // What n8n has encrypted, as open.js takes it: the keys first. The names of the tables may have a prefix.
+  // What n8n has encrypted, as open.js takes it: the keys first, and no credential that holds nothing.
   async sealed(file, wait) {
     const db = await open(file, false, wait);
     const hex = (text) => Buffer.from(String(text ?? '')).toString('hex');
@@ -259,7 +264,7 @@ const verbs = {
       if (kind) say(kind, row.id, row.type, row.status, row.algorithm, row.value);
     }
     for (const row of await rows(db, 'credentials_entity', ['id', 'data'], 'id')) {
-      say('credential', row.id, row.name, row.type, '', row.data);
+      if (row.data) say('credential', row.id, row.name, row.type, '', row.data);
     }
     for (const row of await rows(db, 'user', ['id', 'mfaSecret', 'mfaRecoveryCodes'], 'id')) {
       const codes = [row.mfaSecret, ...String(row.mfaRecoveryCodes ?? '').split(',')];
@@ -300,8 +305,8 @@ const verbs = {
       await db.run(`UPDATE ${named(name)} SET "activeVersionId" = NULL`);
     }
     const starts = ['workflow_published_version', 'workflow_publication_outbox', 'workflow_publication_trigger_status', 'webhook_entity'];
-    for (const end of starts) {
-      for (const name of await tables(db, end, [])) await db.run(`DELETE FROM ${named(name)}`);
+    for (const start of starts) {
+      for (const name of await tables(db, start, [])) await db.run(`DELETE FROM ${named(name)}`);
     }
     for (const name of await tables(db, 'execution_entity', ['waitTill', 'status'])) {
       await db.run(
@@ -322,7 +327,10 @@ const verbs = {
     const db = await open(file, true, wait);
     await db.run('BEGIN');
     const found = [];
-    for (const end of ends) for (const name of await tables(db, end, [])) found.push({ name, columns: await columnsOf(db, name) });
+    const all = await names(db);
+    for (const end of ends) {
+      for (const name of all.filter((name) => name.endsWith(end))) found.push({ name, columns: await columnsOf(db, name) });
+    }
     const list = (columns, word) => columns.map((column) => named(column.name) + word(column)).join(', ');
     say('--\n-- PostgreSQL database dump\n--\n\n');
     for (const { name, columns } of found) {

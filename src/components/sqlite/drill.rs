@@ -83,8 +83,8 @@ impl Unpacked<'_> {
 }
 
 impl RecoveredDatabase for Unpacked<'_> {
-    fn sealed(&self) -> Result<(Command, &'static str)> {
-        Ok((self.node().sealed(&self.file), ""))
+    fn sealed(&self) -> Result<(Command, String)> {
+        Ok((self.node().sealed(&self.file), String::new()))
     }
 
     fn migrations(&self) -> Result<Option<Migrations>> {
@@ -103,11 +103,14 @@ impl RecoveredDatabase for Unpacked<'_> {
         // A migration copies tables, and n8n's user need not be that of the stack's n8n.
         self.env.check_room(&n8n.id, self.bytes)?;
         self.sh("chmod a+rwx . && chmod a+rw -- *")?;
+        let mut variables = vec![
+            ("DB_TYPE", "sqlite".to_owned()),
+            ("DB_SQLITE_DATABASE", self.file.clone()),
+        ];
+        let prefix = self.env.recorded_place().map(|place| place.prefix);
+        variables.extend(prefix.map(|prefix| ("DB_TABLE_PREFIX", prefix)));
         Ok(Access {
-            variables: vec![
-                ("DB_TYPE", "sqlite".to_owned()),
-                ("DB_SQLITE_DATABASE", self.file.clone()),
-            ],
+            variables,
             by_files: true,
         })
     }

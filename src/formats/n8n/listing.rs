@@ -99,7 +99,7 @@ pub struct Credentials {
     pub rows: Vec<Record>,
     /// Names of workflows by what their nodes refer to: an ID, or where there is none a type and name.
     uses: BTreeMap<String, Vec<String>>,
-    /// What they hold, encrypted: lines of their kind, ID, name, type and data.
+    /// What they hold, where they hold something, encrypted: lines of their kind, ID, name, type and data.
     sealed: Vec<u8>,
     /// IDs of workflows that cannot be read, and why.
     pub unread: Vec<(String, String)>,
@@ -144,7 +144,9 @@ impl Visitor for Credentials {
     fn visit(&mut self, table: Table, mut row: Record) -> Result<()> {
         if table == Table::Credential {
             let fields = [row.text("id"), row.text("name"), row.text("type"), "", row.text("data")];
-            sealed_line("credential", fields, &mut self.sealed);
+            if !row.text("data").is_empty() {
+                sealed_line("credential", fields, &mut self.sealed);
+            }
             row.set("data", None);
             self.rows.push(row);
             return Ok(());

@@ -30,7 +30,13 @@ fn the_key_proof_tells_right_from_wrong_and_from_unknown() {
     // The table may have a prefix and stand in another schema.
     let sandbox = Sandbox::new("dkey").postgres().volume().build();
     let (right, wrong) = ("k\u{e4}y 'A'\\\"$x", "key B");
-    sandbox.psql("CREATE SCHEMA n8n; CREATE TABLE n8n.my_credentials_entity (id text PRIMARY KEY, data text NOT NULL)");
+    // A copy beside it, and a credential that holds nothing, prove nothing.
+    sandbox.psql(
+        "CREATE SCHEMA n8n; CREATE TABLE n8n.my_credentials_entity (id text PRIMARY KEY, data text NOT NULL); \
+         INSERT INTO n8n.my_credentials_entity VALUES ('empty', ''); CREATE TABLE n8n.my_workflow_entity (id text); \
+         CREATE TABLE n8n.my_migrations (id int); CREATE TABLE n8n.old_credentials_entity (id text, data text); \
+         INSERT INTO n8n.old_credentials_entity VALUES ('old', 'U2FsdGVkX18AAAA')",
+    );
     // n8n takes the key's characters as bytes.
     let latin1 = sh(
         "printf %s \"$1\" | iconv -f UTF-8 -t ISO-8859-1 | base64 -w0",

@@ -38,14 +38,12 @@ pub fn admit_loader(loader: &str) -> Result<String> {
 /// Asks for the owner of n8n's tables at `place`, connected to the live database: a hex name, or nothing where they are not
 /// there.
 pub fn owner_of_n8n(place: &Place) -> Result<String> {
-    let table = place.name_of(Table::Workflow);
     Ok(format!(
         "{PRELUDE}\
 SELECT encode(convert_to(pg_get_userbyid(relowner), 'UTF8'), 'hex') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE relkind IN ('r', 'p') AND nspname = {} AND relname = {};
+    WHERE c.relkind IN ('r', 'p') AND {};
 ",
-        literal(&table.schema)?,
-        literal(&table.name)?
+        is_n8ns(Some(place), Table::Workflow.name())?
     ))
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{bail, Result};
 
 use super::*;
+use crate::formats::n8n::Place;
 
 /// Databases to connect to for work on `live`, best first; the second is for servers that lack the first.
 ///
@@ -263,18 +264,34 @@ pub fn scratch_database(name: &str) -> Result<String> {
 
 /// Asks, connected to a database of n8n's, for the files of binary data that executions name: lines of hex. The table may
 /// stand in any schema and its name have any prefix.
-pub fn binary_files() -> String {
-    format!(
+pub fn binary_files(place: Option<&Place>) -> Result<String> {
+    Ok(format!(
         r#"{PRELUDE}
 SELECT format('SELECT DISTINCT encode(convert_to(m[1], ''UTF8''), ''hex'') FROM %s t, regexp_matches(t.data::text, ''filesystem-v2:(workflows/[^"\\]+)'', ''g'') m',
     c.oid::regclass)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND right(c.relname, 14) = 'execution_data'
-AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+WHERE c.relkind IN ('r', 'p') AND {}
 AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'data' AND NOT a.attisdropped)
 ORDER BY c.oid \gexec
-"#
-    )
+"#,
+        is_n8ns(place, "execution_data")?
+    ))
+}
+
+/// The condition that the relation `c` in the schema `n` is n8n's table `name`, by its place, or where none is known by the end of
+/// its name.
+pub fn is_n8ns(place: Option<&Place>, name: &str) -> Result<String> {
+    Ok(match place {
+        Some(place) => format!(
+            "n.nspname = {} AND c.relname = {}",
+            literal(&place.schema)?,
+            literal(&format!("{}{name}", place.prefix))?
+        ),
+        None => format!(
+            "right(c.relname, {}) = '{name}' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'",
+            name.len()
+        ),
+    })
 }
 
 /// Has psql tell its own version. Read by [`knows_restrict`].
@@ -299,16 +316,17 @@ pub fn knows_restrict(version: &str) -> bool {
 }
 
 /// Asks, connected to a database of n8n's, how many migrations it has seen, and for the newest. Read by [`parse_migrations`].
-pub fn migrations() -> String {
-    format!(
+pub fn migrations(place: Option<&Place>) -> Result<String> {
+    Ok(format!(
         r#"{PRELUDE}
 SELECT format('SELECT concat_ws(E''\t'', count(*), encode(convert_to(coalesce((SELECT name FROM %1$s ORDER BY id DESC LIMIT 1), ''none''), ''UTF8''), ''hex'')) FROM %1$s', c.oid::regclass)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND right(c.relname, 10) = 'migrations' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+WHERE c.relkind = 'r' AND {}
 AND ARRAY['id', 'name', 'timestamp'] <@ ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid)
 ORDER BY c.oid LIMIT 1 \gexec
-"#
-    )
+"#,
+        is_n8ns(place, "migrations")?
+    ))
 }
 
 /// Reads the answer to [`migrations`]: a number and a name, where there is such a table.
