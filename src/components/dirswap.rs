@@ -69,10 +69,11 @@ named() {
   fi
   pass "$@"
 }
-# written NAME: whether n8n has worked with what is new there; names are given for what we start ourselves to prove it
+# written NAME: whether n8n has worked with what is new there; names are given for what we start ourselves to prove it. An
+# archive may hold times of the future.
 written() {
   [ ! -e "$work/names" ] || return 1
-  [ -n "$(find "./$1" "./$1-wal" ! -type d -newer "$work/moved" 2>/dev/null | head -n 1)" ]
+  [ -n "$(find "./$1" "./$1-wal" ! -type d -newer "$work/moved" ! -newer "$work/back" 2>/dev/null | head -n 1)" ]
 }
 # given: gives what is ours in there to the owner of the directory
 given() {

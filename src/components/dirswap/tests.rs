@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 /// Runs a step as the helper container does, with `tools` first on the PATH.
 fn step(dir: &Path, verb: &str, tools: &Path) -> String {
@@ -225,8 +227,11 @@ fn what_was_written_to_what_is_new_is_kept() {
     for name in ["a", "b", "storage/x", "db", "idle"] {
         write(&format!(".n8n-backup-restore/new/{name}"), "new");
     }
+    let ahead = SystemTime::now() + Duration::from_secs(3600);
+    let idle = fs::File::open(dir.path().join(".n8n-backup-restore/new/idle")).unwrap();
+    idle.set_modified(ahead).unwrap();
     step(dir.path(), "exchange", nothing);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    thread::sleep(Duration::from_millis(1100));
     for name in ["b", "storage/y", "db-wal", "made"] {
         write(name, "since");
     }
