@@ -89,15 +89,20 @@ pub struct Mounted {
     pub target: String,
     /// Whether nothing can be written to it.
     pub read_only: bool,
+    /// Whether a directory that is missing is made, as the engine does when it starts a container of Compose's.
+    pub makes: bool,
 }
 
 impl Mounted {
-    /// Docker's option for it. A directory that is missing is an error, and not made.
+    /// Docker's option for it. A directory that is missing is an error otherwise.
     fn option(&self) -> (&'static str, String) {
         match &self.source {
             Source::Volume(name) => {
                 let mode = if self.read_only { ":ro" } else { "" };
                 ("--volume", format!("{name}:{}{mode}", self.target))
+            }
+            Source::Directory(path) if self.makes && !path.contains(':') => {
+                ("--volume", format!("{path}:{}", self.target))
             }
             Source::Directory(path) => {
                 let mode = if self.read_only { ",readonly" } else { "" };
@@ -395,6 +400,7 @@ mod tests {
             source,
             target: target.to_owned(),
             read_only: true,
+            makes: false,
         };
         let mounts = [
             mount(Source::Volume("n8n_data".to_owned()), DATA_MOUNT),

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::common::faults::Small;
 use crate::common::{assert_same, sh, Sandbox};
 
 const BUSYBOX: &str = "n8n-backup-test/busybox:1";
@@ -159,6 +160,27 @@ fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
     );
     let doctor = sandbox.binary().arg("doctor").run();
     assert!(doctor.stdout.contains("n8n's home is the directory "), "{doctor}");
+    // What holds another file system is not moved. A directory that is missing is made again, but not by a rehearsal.
+    if let Some(_disk) = Small::mount("mounts: a disk in n8n's home", &home.join("storage/nas"), "1M") {
+        sandbox
+            .run("restore-n8n", &[&file])
+            .assert_error("{} cannot be replaced: another file system is mounted there, at storage/nas");
+    }
+    sandbox.docker(&["rm", "-f", &sandbox.container("n8n-main")]);
+    fs::remove_dir_all(&home).unwrap();
+    let labels = sandbox.labels();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let (main, mount) = (
+        sandbox.container("n8n-main"),
+        format!("{}:/home/node/.n8n", home.display()),
+    );
+    let create = ["create", "--name", &main, "--network", "none", "-v", &mount];
+    sandbox.docker(&[&create[..], &labels, &[BUSYBOX]].concat());
+    let rehearsal = sandbox.run("restore-all", &["--dry-run", "--only", "n8n"]);
+    rehearsal.assert_success();
+    assert!(!home.exists(), "{rehearsal}");
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert!(home.join("config").exists());
     // One that holds more than n8n's data is no home that can be replaced; another mount of that kind is left out.
     let data = sandbox.path("data");
     fs::create_dir_all(data.join("redis")).unwrap();
@@ -186,7 +208,7 @@ fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
         );
         sandbox.docker(&["rm", "-f", &n8n]);
     }
-    assert_eq!(sandbox.backups("n8n").len(), 2, "that of the restore is the last");
+    assert_eq!(sandbox.backups("n8n").len(), 3, "that of the restore is the last");
     start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n"), bind(&data, "/data")]);
     let doctor = sandbox.binary().arg("doctor").run();
     let left = format!(

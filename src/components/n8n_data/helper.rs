@@ -1,10 +1,10 @@
 //! The helper container that shows n8n's data: from which image it is made, and that there is something to show.
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Error, Result};
 
-use super::layout::Layout;
+use super::layout::{Directory, Layout};
 use crate::app::App;
-use crate::engine::{lacks_image, lacks_program, Container, Data, Docker, Guard, Label, Mounted, Source};
+use crate::engine::{lacks_image, lacks_program, Container, Data, Docker, Exec, Guard, Label, Mounted, Source};
 use crate::process::hinted;
 use crate::report::log::Journal;
 
@@ -18,6 +18,65 @@ pub(super) fn check_home(docker: &Docker, layout: &Layout) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses directories that cannot be exchanged: what holds another file system is not moved, and what is in that would be
+/// deleted with what was there.
+pub(super) fn check_mounts<'a>(helper: &Guard, directories: impl Iterator<Item = &'a Directory>) -> Result<()> {
+    let docker = helper.docker();
+    let command = docker.exec(helper.id(), Exec::default(), &["cat", "/proc/self/mounts"]);
+    let output = docker.answer("cat", command, None)?;
+    ensure!(output.success, "{}", output.stderr);
+    let mounts = output.text();
+    for directory in directories {
+        if let Some(why) = hindrance(&mounts, &directory.target) {
+            let place = &directory.place;
+            return Err(Error::new(hinted(
+                format_args!("{} cannot be replaced: {why}", place.source),
+                format_args!(
+                    "mount that in another place of the host; or, where n8n's home is another directory, leave {} out of backups and \
+                     restores by BACKUP_EXCLUDE_MOUNTS",
+                    place.at
+                ),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Why a directory cannot be exchanged, as `/proc/self/mounts` tells it.
+fn hindrance(mounts: &str, target: &str) -> Option<String> {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        Some((plain(fields.nth(1)?), fields.nth(1)?))
+    });
+    let below = |at: &str| {
+        at.strip_prefix(target)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .map(str::to_owned)
+    };
+    let each = mounts.filter_map(|(at, options)| match below(&at) {
+        Some(name) => Some(format!("another file system is mounted there, at {name}")),
+        None if at == target && options.split(',').any(|option| option == "ro") => {
+            Some("its file system is read-only".to_owned())
+        }
+        None => None,
+    });
+    each.last()
+}
+
+/// A path of `/proc/self/mounts`, in which blanks and the like stand as `\040`.
+fn plain(path: &str) -> String {
+    let mut parts = path.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(byte) => plain.extend([char::from(byte)].into_iter().chain(part[3..].chars())),
+            None => plain.push_str(part),
+        }
+    }
+    plain
 }
 
 /// The image of the helper: the one of the settings when it is on this host, else one that the stack runs.
@@ -119,4 +178,23 @@ pub(super) fn start(
     }
     let hint = "set BACKUP_HELPER_IMAGE in .env to one that has a shell and tar, such as alpine, and pull it";
     Err(error.context(hinted("No local image has the programs that read a volume", hint)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_another_file_system_or_takes_nothing_is_told() {
+        let mounts = "overlay / overlay ro,relatime 0 0\n/dev/a /n8n-backup-volume ext4 rw,ro_x 0 0\n\
+                      /dev/b /m/%2Ffiles\\0401 ext4 rw 0 0\n/dev/c /m/%2Ffiles\\0401/na\\134s ext4 rw 0 0\n\
+                      /dev/d /m/%2Fro squashfs ro,nosuid 0 0\n";
+        let found = |target: &str| hindrance(mounts, target);
+        assert_eq!((found("/n8n-backup-volume"), found("/m/%2Ffiles")), (None, None));
+        assert_eq!(
+            found("/m/%2Ffiles 1").as_deref(),
+            Some("another file system is mounted there, at na\\s")
+        );
+        assert_eq!(found("/m/%2Fro").as_deref(), Some("its file system is read-only"));
+    }
 }

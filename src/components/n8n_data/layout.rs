@@ -259,6 +259,7 @@ impl Layout {
             source: place.source.clone(),
             target,
             read_only: true,
+            makes: false,
         };
         let home = Mounted {
             // Where n8n has never run, the engine makes the directories that the others are mounted at.
@@ -284,14 +285,18 @@ impl Layout {
             .collect()
     }
 
-    /// What a helper container mounts to write: each directory by itself.
-    pub fn writing(&self) -> Vec<Mounted> {
+    /// What a helper container mounts to write: each directory by itself. Those of the host that are missing, as on a new one,
+    /// are made where `makes` says so, else left out.
+    pub fn writing(&self, makes: bool) -> Vec<Mounted> {
+        let missing = |source: &Source| matches!(source, Source::Directory(path) if !Path::new(path).exists());
         let directories = self.directories().into_iter();
         directories
+            .filter(|directory| makes || !missing(&directory.place.source))
             .map(|directory| Mounted {
                 source: directory.place.source,
                 target: directory.target,
                 read_only: false,
+                makes,
             })
             .collect()
     }
@@ -522,7 +527,13 @@ mod tests {
         assert_eq!(path_of_stored(stored.as_bytes()).as_deref(), Some("/data/50%"));
         assert_eq!(path_of_stored(format!("{stored}/x").as_bytes()), None);
         assert_eq!(layout.reading()[1].target, "/n8n-backup-volume/custom");
-        assert_eq!(layout.writing()[3].target, format!("/{stored}"));
+        let writing = layout.writing(true);
+        assert_eq!(
+            (writing[3].target.clone(), writing[3].makes),
+            (format!("/{stored}"), true)
+        );
+        // This host has no such directory.
+        assert_eq!(layout.writing(false).len(), 3);
     }
 
     #[test]

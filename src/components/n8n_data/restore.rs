@@ -107,6 +107,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
         dry_run,
     };
     let helper = plan.helper()?;
+    helper::check_mounts(&helper, plan.parts.iter().map(|(directory, _)| directory))?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
     if plan.all(&helper).state()? == State::None && plan.of_database(&helper).state()? == State::None {
         plan.check_room(&helper)?;
@@ -142,7 +143,7 @@ pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
     }
     // Not as a restore's: one may be about to begin, which waits for the lock.
     let labels = [Label::Helper(reader.owner)];
-    let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing())?;
+    let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing(false))?;
     let directories = layout.directories();
     let targets = directories.iter().map(|directory| directory.target.as_str());
     let beside = database_dir(app, layout);
@@ -215,7 +216,14 @@ impl Plan<'_> {
         let (app, docker) = (self.app, &self.docker);
         let image = helper::image(app, docker, self.journal)?;
         dirswap::helper_container(app, docker, Kind::N8n, self.dry_run, |labels| {
-            helper::start(app, docker, self.journal, image, labels, &self.layout.writing())
+            helper::start(
+                app,
+                docker,
+                self.journal,
+                image,
+                labels,
+                &self.layout.writing(!self.dry_run),
+            )
         })
     }
 
