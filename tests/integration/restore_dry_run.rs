@@ -93,7 +93,14 @@ fn a_rehearsal_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(started, starts(&sandbox));
     assert!(!sandbox.path("backups/.restore").exists());
 
-    // What would be refused is told of every part.
+    // What would be refused is told of every part, and of the whole.
+    let worker = sandbox.container("n8n-worker");
+    sandbox.docker(&["rm", "-f", &worker]);
+    let labels = sandbox.labels();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let run = ["run", "-d", "--rm", "--name", &worker, "--network", "none"];
+    sandbox.docker(&[&run[..], &labels, &["n8n-backup-test/busybox:1", "sleep", "600"]].concat());
+    let started = starts(&sandbox);
     for kind in ["postgres", "n8n"] {
         fs::write(sandbox.backup(kind), "no backup").unwrap();
     }
@@ -105,7 +112,11 @@ fn a_rehearsal_tells_what_would_happen_and_changes_nothing() {
             &format!("ERROR [DRY-RUN] Would be refused: {kind}: {{}}"),
         );
     }
-    outcome.assert_log_has("restore-all", "ERROR The restore would be refused, for 2 reason(s)");
+    outcome.assert_log_has(
+        "restore-all",
+        "ERROR [DRY-RUN] Would be refused: the restore: {}-n8n-worker was created with --rm: {}",
+    );
+    outcome.assert_log_has("restore-all", "ERROR The restore would be refused, for 3 reason(s)");
     assert_eq!(started, starts(&sandbox));
     assert!(!lock.exists());
 }

@@ -15,6 +15,7 @@ use crate::process::hint_of;
 use crate::report::units;
 use crate::stack;
 use crate::stack::discovery;
+use crate::stack::pause::check_outlive_stop;
 use crate::store::inventory;
 use crate::store::manifest::Point;
 use crate::store::Kind;
@@ -67,11 +68,15 @@ pub fn dry_run(app: &App, point: &Point, parts: &[Kind], options: &Options) -> R
         .collect();
     let from_backup = settings_of_backup(app, &chosen, &mut tally);
     let app = from_backup.as_ref().unwrap_or(app);
-    if !gone && parts.iter().any(|kind| kind.is_database()) {
-        let fits = app
-            .docker()
-            .and_then(|docker| check_n8n(app, &docker, point, options.force));
-        if let Err(error) = fits {
+    if !gone {
+        let fits = || check_n8n(app, &app.docker()?, point, options.force);
+        let has_database = parts.iter().any(|kind| kind.is_database());
+        let outlives = app.docker().and_then(|docker| check_outlive_stop(app, &docker));
+        for error in [has_database.then(fits), Some(outlives)]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::err)
+        {
             tally.refuse("the restore", &error);
         }
     }
@@ -154,6 +159,7 @@ fn part(
         if !matches!(container.status, Status::Created | Status::Exited) {
             return planned(app, component, file, options);
         }
+        container.check_outlives_stop()?;
         component.verify(app, file)?;
         tally.leave_open(format_args!(
             "{name} is stopped and was not started: the file is whole, and whether the server can take it is not known"
