@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::container::{Source, HELPER};
+use super::describe::MountPoint;
 use super::dialect::{absent, engine_error};
 use super::Docker;
 
@@ -22,45 +23,89 @@ impl Docker {
     /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty
     /// otherwise.
     pub fn volume_directory(&self, name: &str) -> Result<String> {
-        const FORMAT: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
-        let output = self.query(&["volume", "inspect", "--format", FORMAT, "--", name])?;
+        self.of_volume(name, "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}")
+    }
+
+    fn of_volume(&self, name: &str, format: &str) -> Result<String> {
+        let output = self.query(&["volume", "inspect", "--format", format, "--", name])?;
         if !output.success {
             return Err(engine_error(&output.stderr));
         }
         Ok(output.text())
     }
 
-    /// The names of the containers that run, or are paused, and mount a directory, or a volume or the directory that it
-    /// stands for; helper containers of ours left out.
+    /// The names of the containers that run, or are paused, and mount a directory, or a volume, where the engine keeps it, or the
+    /// directory that it stands for; helper containers of ours left out.
     pub fn users(&self, source: &Source) -> Result<Vec<String>> {
-        let volume = match source {
-            Source::Volume(name) => name,
-            Source::Directory(path) => return self.users_of(path),
-        };
-        let directory = self.volume_directory(volume)?;
-        let mut names = self.users_of(volume)?;
-        if !directory.is_empty() {
-            names.extend(self.users_of(&directory)?);
-            names.sort();
-            names.dedup();
-        }
-        Ok(names)
-    }
-
-    /// As [`Docker::users`], of a volume or a directory alone.
-    fn users_of(&self, source: &str) -> Result<Vec<String>> {
-        let filter = format!("volume={source}");
-        let list = |more: &[&str]| -> Result<Vec<String>> {
-            let args = ["ps", "--no-trunc", "--format", "{{.Names}}", "--filter", &filter];
-            let output = self.query(&[&args[..], more].concat())?;
-            if !output.success {
-                return Err(engine_error(&output.stderr));
+        let mut wanted = Vec::new();
+        match source {
+            Source::Volume(name) => {
+                wanted.extend([name.clone(), self.of_volume(name, "{{.Mountpoint}}")?]);
+                wanted.push(self.volume_directory(name)?);
             }
-            Ok(output.text().lines().map(str::to_owned).collect())
+            Source::Directory(path) => wanted.push(path.clone()),
+        }
+        wanted.retain(|wanted| !wanted.is_empty());
+        let filters: Vec<String> = wanted
+            .iter()
+            .map(|wanted| format!("--filter=volume={wanted}"))
+            .collect();
+        let filters = filters.iter().map(String::as_str);
+        let args: Vec<&str> = ["ps", "--quiet", "--no-trunc"].into_iter().chain(filters).collect();
+        let output = self.query(&args)?;
+        if !output.success {
+            return Err(engine_error(&output.stderr));
+        }
+        let ids = output.text();
+        let mut found = self.describe(&ids.lines().filter(|id| !id.is_empty()).collect::<Vec<_>>())?;
+        // The engine also takes a place in a container for what is mounted there.
+        let mounts = |mount: &MountPoint| wanted.contains(&mount.volume) || wanted.contains(&mount.source);
+        found.retain(|one| one.label(HELPER).is_empty() && one.mounts.iter().any(mounts));
+        Ok(found.into_iter().map(|one| one.name).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::testing::{TempDir, STALL};
+
+    #[test]
+    fn who_mounts_the_same_is_a_user_and_who_mounts_something_at_its_place_is_none() {
+        let dir = TempDir::new();
+        let program = dir.path().join("docker");
+        let container = |name: &str, label: &str, kind: &str, volume: &str, source: &str, at: &str| {
+            format!(
+                r#"{{"Id": "{name}", "Name": "/{name}", "Config": {{"Labels": {{"{label}": "me"}}}},
+                    "Mounts": [{{"Type": "{kind}", "Name": "{volume}", "Source": "{source}", "Destination": "{at}"}}]}}"#
+            )
         };
-        let mut names = list(&[])?;
-        let ours = list(&["--filter", &format!("label={HELPER}")])?;
-        names.retain(|name| !name.is_empty() && !ours.contains(name));
-        Ok(names)
+        let all = [
+            container("by-name", "x", "volume", "data", "/var/data/_data", "/a"),
+            container("by-path", "x", "bind", "", "/var/data/_data", "/a"),
+            container("by-device", "x", "bind", "", "/srv/data", "/a"),
+            container("helper", HELPER, "volume", "data", "/var/data/_data", "/a"),
+            container("other", "x", "volume", "other", "/var/other/_data", "/srv/data"),
+        ];
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\nvolume*Mountpoint*) echo /var/data/_data ;;\nvolume*) echo /srv/data ;;\nps*) echo \"$*\" \
+             >>'{}'; echo 0a ;;\n*) cat <<'E'\n[{}]\nE\nesac\n",
+            dir.path().join("log").display(),
+            all.join(",")
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
+        let users = |source| docker.users(&source).unwrap();
+        assert_eq!(
+            users(Source::Volume("data".to_owned())),
+            ["by-name", "by-path", "by-device"]
+        );
+        assert_eq!(users(Source::Directory("/srv/data".to_owned())), ["by-device"]);
+        let asked = fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(asked.contains("--filter=volume=data --filter=volume=/var/data/_data --filter=volume=/srv/data"));
     }
 }
