@@ -16,14 +16,14 @@ use crate::config::Encryption;
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::store::identity::{self, Identity};
-use crate::store::inventory::Inventory;
+use crate::store::identity::{self, Identity, OF_ANOTHER};
+use crate::store::inventory::{is_ahead, look_newest_first, Inventory};
 use crate::store::manifest::{self, Member, Point, FETCHED};
 use crate::store::marks::{self, Mark, OffsiteCopy};
-use crate::store::offsite::{newest_there, stack_dir, stamp_of_file, Remote, RemoteFiles};
+use crate::store::offsite::{stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
-use crate::stream::encrypt::is_of_passphrase;
+use crate::stream::encrypt::{is_of_passphrase, Locked};
 use crate::stream::publish;
 use crate::stream::read::sha256;
 
@@ -33,9 +33,11 @@ pub const COMMAND: Command = Command {
     row: &Row {
         name: "fetch-offsite",
         summary: "bring a recovery point back from RCLONE_REMOTE:RCLONE_BUCKET",
-        details: "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', which is the default. Each file gets its name only\n\
-                  when its SHA-256 is the recorded one; what is here already is neither fetched nor replaced. A host\n\
-                  that has no identity yet takes over that of the only stack there; of several it lists them.",
+        details:
+            "SET is its stamp (YYYYMMDD_HHMMSS) or 'latest', the newest complete one there, which is the default.\n\
+                  Each file gets its name only when its SHA-256 is the recorded one; what is here already is neither\n\
+                  fetched nor replaced. A host that has no identity and no points of its own yet takes over that of\n\
+                  the only stack there; of several it lists them.",
         operand: Some("[SET]"),
         flags: &[STACK, ALLOW_PLAIN],
         ..Row::ACTS
@@ -74,58 +76,54 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         };
     let rclone = rclone(app)?;
     let mut there = Remote::list(&rclone)?;
-    let known = Identity::known(&app.store)?;
-    let stack = choose(&there, known.as_ref(), stack, &remote)?;
-    let own = Source {
-        app,
-        rclone: stack
-            .as_ref()
-            .map_or_else(|| rclone.clone(), |stack| rclone.within(&stack_dir(stack))),
-        files: there.take(stack.as_ref()),
-        stack: stack.clone(),
-    };
-    // What earlier versions have sent bears no name.
-    let unnamed = Source {
+    let known = Identity::before_fetch(&app.store)?;
+    let asked = stack;
+    let stack = choose(&there, known.as_ref(), asked, &remote)?;
+    let files = there.take(stack.as_ref());
+    let source = |rclone, files, is_own| Source {
         app,
         rclone,
-        files: there.unnamed,
-        stack: None,
+        files,
+        is_own,
+        stack: stack.as_ref(),
+        remote: &remote,
+        allow_plain,
     };
+    let dir = stack.as_ref().map(stack_dir);
+    let own = dir.map_or_else(|| rclone.clone(), |dir| rclone.within(&dir));
+    let own = source(own, files, stack.is_some());
+    // What earlier versions have sent bears no name, and counts as this project's: it is none of another stack's.
+    let unnamed = match asked.is_none() || stack == known {
+        true => there.unnamed,
+        false => RemoteFiles::default(),
+    };
+    let unnamed = source(rclone, unnamed, false);
     let sources = [&own, &unnamed];
     let sets: Vec<(Stamp, &Source<'_>)> = sources
         .into_iter()
         .flat_map(|source| source.files.sets().map(move |stamp| (stamp, source)))
-        .filter(|(stamp, source)| source.stack.is_some() || own.files.set(*stamp).is_none())
+        .filter(|(stamp, source)| source.is_own || own.files.set(*stamp).is_none())
         .collect();
     let last = sets.iter().map(|(stamp, _)| *stamp).max();
     let last = last.with_context(|| format!("There is no recovery point at {remote}"))?;
-    let (stamp, source, text) = match wanted {
-        None => newest_there(&sets, SystemTime::now(), |stamp, source| {
-            source.manifest(stamp, allow_plain)
-        })?
-        .with_context(|| format!("There is no recovery point at {remote}"))?,
+    let (mut point, source) = match wanted {
+        None => latest(&sets, SystemTime::now(), &remote)?,
         Some(wanted) => {
             let found = sets.iter().find(|(stamp, _)| *stamp == wanted);
             let (stamp, source) = found.with_context(|| {
-                format!("There is no recovery point {wanted} at {remote}; the newest one is {last}")
+                format!("There is no recovery point {wanted} at {remote}; the last one by its name is {last}")
             })?;
-            (*stamp, *source, source.manifest(*stamp, allow_plain)?)
+            (source.point(*stamp)?, *source)
         }
     };
-    let mut point = Point::parse(&text)
-        .and_then(|point| check(&point, stamp, stack.as_ref(), source.stack.is_some()).map(|()| point))
-        .with_context(|| format!("The manifest of {stamp} at {remote} cannot be used"))?;
-    source.check_encrypted(&point, allow_plain)?;
-    if known.is_some() && stack != known {
+    let stamp = point.stamp;
+    let is_of_another = source.is_own && known.is_some() && stack != known;
+    if is_of_another {
         JOURNAL.info("It is of another stack: it is restored by name only, and is never this project's latest");
     }
     let here = here(app, &point)?;
     if here.is_none() {
         Inventory::note_away(&app.store, &mut point);
-    }
-    if let Some(stack) = stack.filter(|_| known.is_none()) {
-        JOURNAL.info(format_args!("This host takes over the identity of stack {stack}"));
-        stack.adopt(&app.store)?;
     }
     JOURNAL.info(format_args!(
         "Fetching recovery point {stamp}, {} file(s)",
@@ -136,7 +134,7 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
     let (last, first): (Vec<&Member>, Vec<&Member>) = point.members.iter().partition(|member| may_be_anybodys(member));
     for member in first.into_iter().chain(last) {
         source
-            .fetch(member, allow_plain)
+            .fetch(member)
             .with_context(|| format!("{} could not be fetched", member.name))?;
     }
     match here {
@@ -155,11 +153,21 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         Some(_) => {}
         None => {
             point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
-            point.set(FETCHED, &now());
+            let whose = if is_of_another {
+                format!(" {OF_ANOTHER}")
+            } else {
+                String::new()
+            };
+            point.set(FETCHED, &format!("{}{whose}", now()));
             let sent = point.clone();
             note_pin(&mut point, &sent);
             point.write(&app.store)?;
         }
+    }
+    // Whoever has nothing of a stack is not that stack.
+    if let Some(stack) = stack.clone().filter(|_| known.is_none() && source.is_own) {
+        JOURNAL.info(format_args!("This host takes over the identity of stack {stack}"));
+        stack.adopt(&app.store)?;
     }
     JOURNAL.success(format_args!(
         "Recovery point {stamp} is in {}",
@@ -224,26 +232,104 @@ fn choose(there: &Remote, known: Option<&Identity>, asked: Option<&str>, remote:
     }
 }
 
+/// The point that `latest` means there, as it does here: the newest that holds all parts, by the instant. Where none does, it is
+/// the newest that holds any.
+fn latest<'s>(sets: &[(Stamp, &'s Source<'s>)], now: SystemTime, remote: &str) -> Result<(Point, &'s Source<'s>)> {
+    let look = |stamp: Stamp, source: &'s Source<'s>| {
+        let point = source.point(stamp);
+        if let Err(error) = &point {
+            // What holds for this one holds for all.
+            if error.is::<Locked>() || source.rclone.list().is_err() {
+                return point.map(|_| None);
+            }
+        }
+        let time = point.as_ref().map_or_else(|_| stamp.time(), Point::time);
+        let why_not = |point: &Point| {
+            let excluded = point.excluded_from_latest().map(str::to_owned);
+            excluded.or_else(|| source.lacks(point))
+        };
+        let point = point.and_then(|point| why_not(&point).map_or(Ok(point), |why| Err(anyhow!(why))));
+        let missing = point.as_ref().ok().and_then(|point| point.missing_parts(&Kind::PARTS));
+        let is_whole = point.is_ok() && missing.is_none();
+        Ok(Some((time, is_whole, (stamp, source, point, missing))))
+    };
+    let mut looked = look_newest_first(sets.iter().copied(), now, look)?;
+    let whole = looked
+        .iter()
+        .position(|(_, _, point, missing)| point.is_ok() && missing.is_none());
+    let found = whole.or_else(|| looked.iter().position(|(_, _, point, _)| point.is_ok()));
+    let rest = looked.split_off(found.unwrap_or(looked.len()));
+    for (stamp, _, point, missing) in looked {
+        let error = match (point, missing) {
+            (Err(error), _) if rest.is_empty() => {
+                return Err(error.context(hinted(
+                    format_args!("Recovery point {stamp} at {remote} is not fetched as the latest, nor is any other"),
+                    "name one as YYYYMMDD_HHMMSS",
+                )));
+            }
+            (Err(error), _) => error,
+            (Ok(_), missing) => anyhow!(missing.unwrap_or_default()),
+        };
+        JOURNAL.warning(&error.context(format!("Passing over the newer recovery point {stamp}")));
+    }
+    let found = rest.into_iter().next();
+    let (stamp, source, point, missing) = found.with_context(|| format!("There is no recovery point at {remote}"))?;
+    let point = point?;
+    if let Some(missing) = missing {
+        JOURNAL.warn(format_args!(
+            "Recovery point {stamp} is not complete, and no other one there is: {missing}"
+        ));
+    }
+    if is_ahead(point.time(), now) {
+        JOURNAL.warn(format_args!(
+            "Recovery point {stamp} is dated in the future, and there is no other one: is the clock right?"
+        ));
+    }
+    Ok((point, source))
+}
+
 /// A directory there whose points are meant.
 struct Source<'a> {
     app: &'a App,
     rclone: Rclone,
     files: RemoteFiles,
-    /// Whose it is, if it is anybody's.
-    stack: Option<Identity>,
+    /// Whether it is that of the stack, and not what earlier versions have sent.
+    is_own: bool,
+    /// The stack whose points are meant.
+    stack: Option<&'a Identity>,
+    remote: &'a str,
+    allow_plain: bool,
 }
 
 impl Source<'_> {
+    /// A point, as its manifest there tells it.
+    fn point(&self, stamp: Stamp) -> Result<Point> {
+        let text = self.manifest(stamp)?;
+        let mut point = Point::parse(&text)
+            .and_then(|point| check(&point, stamp, self.stack, self.is_own).map(|()| point))
+            .with_context(|| format!("The manifest of {stamp} at {} cannot be used", self.remote))?;
+        self.check_encrypted(&point)?;
+        // That was said of the files of the host that sent it; these are compared when they come.
+        point.unset(marks::DAMAGED);
+        Ok(point)
+    }
+
+    /// What a point lacks there, in words.
+    fn lacks(&self, point: &Point) -> Option<String> {
+        let lacks = self.files.lacks(point);
+        (!lacks.is_empty()).then(|| format!("these are missing there or have another length: {}", lacks.join(", ")))
+    }
+
     /// The text of the manifest of a point.
-    fn manifest(&self, stamp: Stamp, allow_plain: bool) -> Result<String> {
+    fn manifest(&self, stamp: Stamp) -> Result<String> {
         let name = self.files.set(stamp).context("there is no such manifest")?;
         read_manifest(self.app, &self.rclone, name, |bytes| {
             if name.ends_with(ENCRYPTED) {
-                self.check_made_here(name, bytes, allow_plain)?;
+                self.check_made_here(name, bytes)?;
             } else if self.app.config.encryption.is_some() {
                 // No version has sent one in clear there.
                 ensure!(
-                    self.stack.is_none() || allow_plain,
+                    !self.is_own || self.allow_plain,
                     hinted(
                         format_args!(
                             "{name} is not encrypted, while this project encrypts its backups: anybody who may write there could \
@@ -261,9 +347,9 @@ impl Source<'_> {
     }
 
     /// Refuses a point with files that whoever may write there could have made.
-    fn check_encrypted(&self, point: &Point, allow_plain: bool) -> Result<()> {
+    fn check_encrypted(&self, point: &Point) -> Result<()> {
         let plain = point.members.iter().find(|member| !member.name.ends_with(ENCRYPTED));
-        match plain.filter(|_| self.app.config.encryption.is_some() && !allow_plain) {
+        match plain.filter(|_| self.app.config.encryption.is_some() && !self.allow_plain) {
             None => Ok(()),
             Some(member) => bail!(hinted(
                 format_args!(
@@ -277,9 +363,9 @@ impl Source<'_> {
     }
 
     /// Refuses what begins as a file that was encrypted to a public key, where we encrypt with a passphrase.
-    fn check_made_here(&self, name: &str, start: &[u8], allow_plain: bool) -> Result<()> {
+    fn check_made_here(&self, name: &str, start: &[u8]) -> Result<()> {
         let by_passphrase = matches!(self.app.config.encryption, Some(Encryption::Passphrase(_)));
-        if !by_passphrase || allow_plain || is_of_passphrase(start) {
+        if !by_passphrase || self.allow_plain || is_of_passphrase(start) {
             return Ok(());
         }
         Err(
@@ -291,7 +377,7 @@ impl Source<'_> {
     }
 
     /// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
-    fn fetch(&self, member: &Member, allow_plain: bool) -> Result<()> {
+    fn fetch(&self, member: &Member) -> Result<()> {
         let app = self.app;
         let (kind, stamp) = stamp_of_file(&member.name).context("no backup file")?;
         let _lock = app.hold(kind, JOURNAL)?;
@@ -325,7 +411,7 @@ impl Source<'_> {
         if encrypted {
             let mut start = Vec::new();
             partial.reader()?.take(START).read_to_end(&mut start)?;
-            self.check_made_here(&member.name, &start, allow_plain)?;
+            self.check_made_here(&member.name, &start)?;
         }
         let entry = partial.publish()?;
         JOURNAL.info(format_args!(

@@ -41,22 +41,32 @@ impl Identity {
     pub fn known(store: &Store) -> Result<Option<Self>> {
         let path = store.identity_path();
         match atomic::read_text(&path, 1024) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::of_points(store),
+            Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
             Ok(text) => match Self::parse(text.trim()) {
-                Some(known) => return Ok(Some(known)),
+                Some(known) => Ok(Some(known)),
                 None => bail!(hinted(
                     format_args!("{} holds no identity", path.display()),
                     "remove it: the recovery points tell it, too"
                 )),
             },
         }
-        let sets = read_dir(&store.sets_dir())?.into_iter().map(|item| item.path());
-        let points = sets.filter_map(|path| {
-            let point = Point::load(&path).ok().filter(|point| point.path(store) == path)?;
-            Some((point.fact(FETCHED).is_none(), point.time(), of(&point)?))
-        });
-        Ok(points.max().map(|(_, _, newest)| newest))
+    }
+
+    fn of_points(store: &Store) -> Result<Option<Self>> {
+        // One that was of another stack when it came still is.
+        let points = points(store)?.filter(|point| point.fact(FETCHED).is_none_or(|fact| !fact.ends_with(OF_ANOTHER)));
+        let told = points.filter_map(|point| Some((is_made_here(&point), point.time(), of(&point)?)));
+        Ok(told.max().map(|(_, _, newest)| newest))
+    }
+
+    /// That of a project to which points come from elsewhere. None is told where it may take over theirs: where it knows none,
+    /// and has made no point of its own.
+    pub fn before_fetch(store: &Store) -> Result<Option<Self>> {
+        match Self::known(store)? {
+            None if !points(store)?.any(|point| is_made_here(&point)) => Ok(None),
+            _ => Self::of_project(store).map(Some),
+        }
     }
 
     /// That of a project, made when it has none.
@@ -105,11 +115,21 @@ pub fn of(point: &Point) -> Option<Identity> {
     Identity::parse(point.fact(FACT)?)
 }
 
-/// Tells the points that are of another stack than this project's, such as those that were fetched from it. A project without an
-/// identity file tells of none.
+fn points(store: &Store) -> Result<impl Iterator<Item = Point> + '_> {
+    let sets = read_dir(&store.sets_dir())?.into_iter().map(|item| item.path());
+    Ok(sets.filter_map(|path| Point::load(&path).ok().filter(|point| point.path(store) == path)))
+}
+
+fn is_made_here(point: &Point) -> bool {
+    point.fact(FETCHED).is_none()
+}
+
+/// Tells the points that are of another stack than this project's, such as those that were fetched from it. Where the identity file
+/// is lost, the points tell whose they are; a project that never had one tells of none.
 pub fn is_of_another(store: &Store) -> impl Fn(&Point) -> bool {
     let own = atomic::read_text(&store.identity_path(), 1024).ok();
     let own = own.and_then(|text| Identity::parse(text.trim()));
+    let own = own.or_else(|| Identity::of_points(store).ok().flatten());
     move |point| own.is_some() && of(point).is_some_and(|of| Some(&of) != own.as_ref())
 }
 
@@ -119,6 +139,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::store::inventory::list;
     use crate::store::Stamp;
     use crate::testing::TempDir;
 
@@ -173,7 +194,39 @@ mod tests {
             }
             fs::write(point.path(&store), point.text()).unwrap();
         }
+        // Also before that, the fetched one is of another.
+        let listed = list(&store).unwrap().into_iter().map(|(_, point)| point.unwrap());
+        let excluded = |point: &Point| point.excluded_from_latest() == Some(OF_ANOTHER);
+        let excluded: Vec<bool> = listed.map(|point| excluded(&point)).collect();
+        assert_eq!(excluded, [true, false, false, true]);
+        assert!(!store.identity_path().exists());
         assert_eq!(Identity::of_project(&store).unwrap().to_string(), "00000000000000bb");
         assert!(store.identity_path().exists());
+    }
+
+    #[test]
+    fn a_project_with_points_of_its_own_takes_over_no_identity() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        fs::create_dir_all(store.sets_dir()).unwrap();
+        assert_eq!(Identity::before_fetch(&store).unwrap(), None);
+        let mut point = Point::new(Stamp::parse("20260101_020000").unwrap());
+        point.set("deleted", "redis");
+        point.set(FETCHED, "2026-01-05T00:00:00+00:00");
+        fs::write(point.path(&store), point.text()).unwrap();
+        assert_eq!(Identity::before_fetch(&store).unwrap(), None);
+        let stack = Identity::parse("00000000000000aa");
+        stack.clone().unwrap().mark(&mut point);
+        for (fetched, known) in [("T", stack), ("T of another stack", None)] {
+            point.set(FETCHED, fetched);
+            fs::write(point.path(&store), point.text()).unwrap();
+            assert_eq!(Identity::known(&store).unwrap(), known);
+        }
+        // As earlier versions have made it.
+        point.unset(FACT);
+        point.unset(FETCHED);
+        fs::write(point.path(&store), point.text()).unwrap();
+        let own = Identity::before_fetch(&store).unwrap();
+        assert!(own.is_some() && own == Identity::known(&store).unwrap());
     }
 }

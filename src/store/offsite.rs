@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{bail, Result};
 
@@ -20,8 +20,6 @@ use super::{Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 const SETS: &str = "sets";
 /// How the name of a stack's directory begins.
 const STACK: &str = "stack-";
-/// What one clock shows at the same moment in two time zones lies closer together than this.
-pub const ZONES: Duration = Duration::from_secs(28 * 3600);
 
 /// The path of a recovery point's manifest there.
 pub fn set_name(stamp: Stamp, encrypted: bool) -> String {
@@ -140,31 +138,6 @@ impl RemoteFiles {
         let before = near.iter().rev().find(|set| **set <= stamp);
         before.or(near.first()).copied()
     }
-}
-
-/// The newest recovery point of those that are there, with its manifest, which `read` gives. A name tells local time; where
-/// several may be the newest one, their manifests tell the instant.
-pub fn newest_there<T: Copy>(
-    sets: &[(Stamp, T)],
-    now: SystemTime,
-    read: impl Fn(Stamp, T) -> Result<String>,
-) -> Result<Option<(Stamp, T, String)>> {
-    let ahead = |stamp: Stamp| stamp.time() >= now + ZONES;
-    let all_ahead = sets.iter().all(|(stamp, _)| ahead(*stamp));
-    let sets = || sets.iter().copied().filter(|(stamp, _)| all_ahead || !ahead(*stamp));
-    let Some(last) = sets().map(|(stamp, _)| stamp.time()).max() else {
-        return Ok(None);
-    };
-    let mut candidates = Vec::new();
-    for (stamp, place) in sets().filter(|(stamp, _)| stamp.time() + ZONES > last) {
-        let text = read(stamp, place)?;
-        // One that cannot be used is told when it is the one to fetch.
-        let time = Point::parse(&text).map_or_else(|_| stamp.time(), |point| point.time());
-        candidates.push((time, stamp, (place, text)));
-    }
-    newest_first(&mut candidates, now, |(time, stamp, _)| (*time, *stamp));
-    let newest = candidates.into_iter().next();
-    Ok(newest.map(|(_, stamp, (place, text))| (stamp, place, text)))
 }
 
 /// The point that a manifest's path there stands for.

@@ -1,6 +1,5 @@
 //! What a recovery point remembers of the stack, for when n8n's containers are gone, or the engine is not asked.
 
-use std::cmp::Reverse;
 use std::fs;
 use std::path::{Component, PathBuf};
 use std::time::SystemTime;
@@ -11,9 +10,8 @@ use crate::app::App;
 use crate::config::{Composed, Found, SqliteFile};
 use crate::engine::describe::Described;
 use crate::store::identity::is_of_another;
-use crate::store::inventory::newest_first;
+use crate::store::inventory::look_newest_first;
 use crate::store::manifest::{Point, UNUSED};
-use crate::store::offsite::ZONES;
 use crate::store::{Kind, Stamp, SET_SUFFIX};
 
 /// The facts of a recovery point that tell of the stack begin so.
@@ -99,22 +97,15 @@ fn newest(app: &App) -> Option<Point> {
     let names = sets
         .flatten()
         .map(|item| item.file_name().to_string_lossy().into_owned());
-    let mut stamps: Vec<Stamp> = names
-        .filter_map(|name| Stamp::parse(name.strip_suffix(SET_SUFFIX)?))
-        .collect();
-    let now = SystemTime::now();
-    stamps.sort_by_cached_key(|stamp| (stamp.time() >= now + ZONES, Reverse(*stamp)));
+    let stamps = names.filter_map(|name| Stamp::parse(name.strip_suffix(SET_SUFFIX)?));
     let is_of_another = is_of_another(&app.store);
-    let mut points = stamps
-        .into_iter()
-        .filter_map(|stamp| Point::load(&app.store.set_path(stamp)).ok())
-        .filter(|point| !is_of_another(point));
-    let last = points.next()?;
-    let from = last.stamp.time();
-    let near = points.take_while(|point| point.stamp.time() + ZONES > from);
-    let mut candidates: Vec<Point> = [last].into_iter().chain(near).collect();
-    newest_first(&mut candidates, now, |point| (point.time(), point.stamp));
-    candidates.into_iter().next()
+    let look = |stamp, ()| {
+        let point = Point::load(&app.store.set_path(stamp)).ok();
+        let point = point.filter(|point| !is_of_another(point));
+        Ok(point.map(|point| (point.time(), true, point)))
+    };
+    let newest = look_newest_first(stamps.map(|stamp| (stamp, ())), SystemTime::now(), look);
+    newest.ok()?.into_iter().next()
 }
 
 /// The names of n8n's containers that the newest point remembers, perhaps none; `None` where there is no point.

@@ -22,6 +22,8 @@ use super::{entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, S
 /// A time that lies further ahead than this was dated by a clock that is wrong, or today's is. An hour is what clocks are set
 /// back in autumn, and a name without a manifest tells local time.
 const SKEW: Duration = Duration::from_secs(65 * 60);
+/// What one clock shows at the same moment in two time zones lies closer together than this.
+const ZONES: Duration = Duration::from_secs(28 * 3600);
 
 /// Whether something was dated in the future.
 pub fn is_ahead(time: SystemTime, now: SystemTime) -> bool {
@@ -35,6 +37,37 @@ pub fn newest_first<T, K: Ord>(items: &mut [T], now: SystemTime, key: impl Fn(&T
         let (time, name) = key(item);
         Reverse((!is_ahead(time, now), time, name))
     });
+}
+
+/// Points in the order of [`newest_first`], of which the names alone are known: `look` is asked for one's instant, and whether it
+/// is one that is looked for, and gives nothing of what counts for nothing. Since names tell local time, those are looked at that
+/// may be newer than the newest that is looked for, and no others.
+pub fn look_newest_first<T: Copy, L>(
+    sets: impl IntoIterator<Item = (Stamp, T)>,
+    now: SystemTime,
+    mut look: impl FnMut(Stamp, T) -> Result<Option<(SystemTime, bool, L)>>,
+) -> Result<Vec<L>> {
+    let mut sets: Vec<(Stamp, T)> = sets.into_iter().collect();
+    // Ahead in each time zone.
+    let ahead = now + ZONES;
+    newest_first(&mut sets, ahead, |(stamp, _)| (stamp.time(), *stamp));
+    let mut looked = Vec::new();
+    let mut newest = None;
+    for (stamp, place) in sets {
+        let older = |newest| is_ahead(stamp.time(), ahead) || stamp.time() + ZONES <= newest;
+        if newest.is_some_and(older) {
+            break;
+        }
+        let Some((time, wanted, found)) = look(stamp, place)? else {
+            continue;
+        };
+        if wanted && !is_ahead(time, now) {
+            newest = newest.max(Some(time));
+        }
+        looked.push((time, stamp, found));
+    }
+    newest_first(&mut looked, now, |(time, stamp, _)| (*time, *stamp));
+    Ok(looked.into_iter().map(|(_, _, found)| found).collect())
 }
 
 /// What has become of a file of a recovery point, as far as can be told without reading it.

@@ -232,3 +232,40 @@ fn the_order_is_that_of_the_instants() {
         "{latest:?}"
     );
 }
+
+/// The names that are looked at, and what is found to be the newest, of points that are told by `NAME INSTANT WANTED`.
+fn look(points: &[(&str, &str, bool)], now: &str) -> (Vec<String>, String) {
+    let stamp = |text: &str| Stamp::parse(text).unwrap();
+    let mut names = Vec::new();
+    let sets = points.iter().map(|point| (stamp(point.0), *point));
+    let found = look_newest_first(sets, stamp(now).time(), |stamp_of, (name, instant, wanted)| {
+        assert_eq!(stamp_of, stamp(name));
+        names.push(name.to_owned());
+        Ok(Some((stamp(instant).time(), wanted, (name, wanted))))
+    });
+    let newest = found.unwrap().into_iter().find(|(_, wanted)| *wanted);
+    (names, newest.map(|(name, _)| name.to_owned()).unwrap_or_default())
+}
+
+#[test]
+fn names_alone_tell_which_manifests_may_be_the_newest() {
+    let now = "20260110_120000";
+    let mut points = vec![
+        ("20260101_020000", "20260101_020000", true),
+        ("20260108_020000", "20260108_020000", true),
+        // Of a zone far behind, and one far ahead.
+        ("20260109_230000", "20260110_100000", true),
+        ("20260110_110000", "20260109_210000", true),
+    ];
+    let (looked, newest) = look(&points, now);
+    assert_eq!(newest, "20260109_230000");
+    assert_eq!(looked, ["20260110_110000", "20260109_230000"]);
+    // What is not looked for, and what is dated in the future by less than the zones are apart, is not the newest.
+    points[2].2 = false;
+    points[3].2 = false;
+    points.push(("20260111_080000", "20260111_080000", true));
+    assert_eq!(look(&points, now).1, "20260108_020000");
+    // It is where there is no other.
+    assert_eq!(look(&points[4..], now).1, "20260111_080000");
+    assert_eq!(look(&points[2..4], now).1, "");
+}

@@ -178,7 +178,8 @@ fn a_point_goes_off_site_and_comes_back_on_a_new_host() {
     again.assert_success();
     again.assert_log_has("fetch-offsite", "INFO Already here: {}");
     assert_eq!(listing, new_host.listing());
-    fetch(&["20200101_000000"]).assert_error("There is no recovery point 20200101_000000 at {}; the newest one is {}");
+    fetch(&["20200101_000000"])
+        .assert_error("There is no recovery point 20200101_000000 at {}; the last one by its name is {}");
     fetch(&["yesterday"]).assert_error("'yesterday' is no recovery point{}");
 
     // A copy that has rotted there does not get a name here, nor does the point.

@@ -181,6 +181,18 @@ fn stacks_that_share_a_place_leave_each_other_alone() {
         "INFO It is of another stack: it is restored by name only, {}",
     );
     assert_eq!(identity(&host), identity(&first));
+    // Also where the file is lost, and what earlier versions have sent is not the other stack's.
+    fs::remove_file(host.path("backups/.identity")).unwrap();
+    for part in ["sets/20260302_020000.sha256", "redis/dump_20260302_020000.rdb"] {
+        let copy = there.join(part);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::write(copy, "of nobody").unwrap();
+    }
+    let again = fetch(&host, &["--stack", &identity(&second), "latest"]);
+    again
+        .assert_success()
+        .assert_log_has("fetch-offsite", "SUCCESS Recovery point 20260203_020000 is in {}");
+    assert_eq!(identity(&host), identity(&first), "{again}");
     let before = contents(&there);
     let outcome = send(&host);
     outcome.assert_log_has(
@@ -316,9 +328,19 @@ fn what_earlier_versions_have_sent_counts() {
 
     let host = plain("offearlierhost");
     host.set("RCLONE_CONFIG", &sandbox.aside("rclone.conf").to_string_lossy());
-    for stamp in [POINTS[1], POINTS[2], "latest"] {
-        host.binary().arg("fetch-offsite").arg(stamp).run().assert_success();
+    let fetch = |stamp: &str| host.binary().arg("fetch-offsite").arg(stamp).run();
+    fetch(POINTS[2]).assert_success();
+    // Whose that one is nobody knows, nor is a host any stack's before it has a point of that.
+    let copy = stack_dir(&there).join(format!("redis/dump_{}.rdb", POINTS[1]));
+    let whole = fs::read(&copy).unwrap();
+    fs::write(&copy, "spoiled").unwrap();
+    fetch(POINTS[1]).assert_error("redis/{} could not be fetched");
+    assert!(!host.path("backups/.identity").exists());
+    fs::write(&copy, whole).unwrap();
+    for stamp in [POINTS[1], "latest"] {
+        fetch(stamp).assert_success();
     }
+    assert_eq!(identity(&host), identity(&sandbox));
     assert_eq!(host.backups("sets").len(), 2);
     // They are let go with the others.
     sandbox.set("BACKUP_OFFSITE_KEEP_DAYS", "1");

@@ -150,11 +150,36 @@ fn the_newest_off_site_is_the_newest_too() {
         &whole(10),
         &[],
     );
+    // Nor is one that clocks a few hours ahead have made, one of the state before a restore, or one that lacks a part.
+    let made = |time: SystemTime, files: &[(&'static str, usize)], fact: &str| {
+        let begun = DateTime::<Utc>::from(time).to_rfc3339();
+        point_at(
+            &sandbox,
+            &stamp(time),
+            SystemTime::now(),
+            files,
+            &[&format!("begun: {begun}"), fact],
+        )
+    };
+    let now = SystemTime::now();
+    made(now + 20 * hour, &whole(10), "failed: none");
+    let before_restore = made(now - hour, &whole(10), "aside: made right before a restore");
+    let partial = made(now - hour / 2, &whole(10)[1..], "failed: postgres");
+    let damaged = in_zone(&sandbox, hour / 4, 9);
     sandbox.run("backup-offsite", &[]).assert_success();
+    let identity = fs::read_to_string(sandbox.path("backups/.identity")).unwrap();
+    let there = sandbox
+        .aside("there/n8n-backups")
+        .join(format!("stack-{}", identity.trim()));
+    fs::write(there.join(format!("sets/{damaged}.sha256")), "no manifest").unwrap();
     let new_host = Sandbox::new("offnewesthost").build();
     new_host.set("RCLONE_CONFIG", &conf.to_string_lossy());
     let fetched = new_host.binary().arg("fetch-offsite").env("TZ", "JST-9").run();
     fetched.assert_success();
+    for passed in [before_restore, partial, damaged] {
+        let told = format!("WARN Passing over the newer recovery point {passed}: {{}}");
+        fetched.assert_log_has("fetch-offsite", &told);
+    }
     assert_eq!(points(&new_host), [newest]);
 }
 
