@@ -29,7 +29,7 @@ use crate::report::units;
 use crate::stack::{self, Needs};
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
-use crate::store::inventory::{self, is_ahead};
+use crate::store::inventory::{self, is_ahead, Inventory};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
@@ -442,6 +442,21 @@ impl Drop for Temporary {
 fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: bool) -> Result<()> {
     let days = app.config.offsite_keep_days;
     if days == 0 {
+        return Ok(());
+    }
+    // What is pinned here, and what the points hold, is not known then.
+    let away = Inventory::take(&app.store)?.away.into_iter().next();
+    let away = away.map(|away| away.to_string()).or_else(|| {
+        let none = points.is_empty() && !before.is_empty();
+        none.then(|| {
+            format!(
+                "{} holds no recovery point of this stack",
+                app.store.sets_dir().display()
+            )
+        })
+    });
+    if let Some(away) = away {
+        JOURNAL.warn(format_args!("{away}: is a disk not mounted? Nothing is deleted there"));
         return Ok(());
     }
     let rules = Rules {

@@ -406,6 +406,34 @@ fn what_is_empty_off_site_lets_nothing_go_there() {
     assert_eq!(sets(), 3, "{outcome}");
     fs::remove_dir_all(there.join("postgres")).unwrap();
     fs::rename(sandbox.aside("postgres"), there.join("postgres")).unwrap();
+
+    // Nor does anything go while it is here that a directory is empty, also of what is in no stack's directory there.
+    let unnamed = there.parent().unwrap();
+    for part in ["sets", "redis"] {
+        fs::create_dir(unnamed.join(part)).unwrap();
+    }
+    for stamp in ["20200101_020000", "20200301_020000"] {
+        let text = format!("# n8n-backup recovery point {stamp}\n# deleted: n8n\n");
+        fs::write(unnamed.join(format!("sets/{stamp}.sha256")), text).unwrap();
+        fs::write(unnamed.join(format!("redis/dump_{stamp}.rdb")), "x").unwrap();
+    }
+    for away in ["backups/postgres", "backups/sets", "backups"] {
+        let dir = sandbox.path(away);
+        fs::rename(&dir, sandbox.aside("here")).unwrap();
+        fs::create_dir(&dir).unwrap();
+        let outcome = sandbox.run("backup-offsite", &[]);
+        outcome.assert_log_has(
+            "backup-offsite",
+            "WARN {} holds {}: is a disk not mounted? Nothing is deleted there",
+        );
+        fs::remove_dir_all(&dir).unwrap();
+        fs::rename(sandbox.aside("here"), &dir).unwrap();
+        assert_eq!(
+            sets() + fs::read_dir(unnamed.join("sets")).unwrap().count(),
+            5,
+            "{outcome}"
+        );
+    }
     let outcome = sandbox.run("backup-offsite", &[]);
     outcome.assert_log_has("backup-offsite", "INFO Deleting there, older than 30 days: {}");
     assert_eq!(sets(), 1, "{outcome}");
