@@ -27,7 +27,7 @@ verb=$2
 # To remove much, or to bring it to disk, takes longer than a wait for an answer may; but not for ever.
 alive() {
   left=14400
-  while [ $left -gt 0 ] && sleep 1 >/dev/null && kill -0 $$ 2>/dev/null; do
+  while [ $left -gt 0 ] && sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
     echo
     left=$((left - 1))
   done
