@@ -13,8 +13,10 @@ use crate::store::Kind;
 /// Our directory within the one that is exchanged.
 pub const WORK: &str = ".n8n-backup-restore";
 
-/// The mark in it, from the root of the volume, that an exchange has begun.
-pub const BEGUN: &str = "./.n8n-backup-restore/begun";
+/// The mark in our directory within `dir` that an exchange has begun.
+pub fn begun(dir: &str) -> String {
+    format!("{dir}/{WORK}/begun")
+}
 
 /// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
 ///

@@ -6,6 +6,8 @@ use crate::common::faults::Small;
 use crate::common::{assert_same, sh, Sandbox};
 
 const BUSYBOX: &str = "n8n-backup-test/busybox:1";
+/// An image with GNU's tar.
+const REDIS: &str = "n8n-backup-test/redis:1";
 
 /// Starts `n8n-main` with these mounts, as docker's `--mount` takes them.
 fn start_n8n(sandbox: &Sandbox, mounts: &[String]) {
@@ -74,7 +76,21 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
                 >/mnt/away/a && echo l >/mnt/left/l";
     sandbox.docker(&["exec", &main, "sh", "-ec", fill]);
     sandbox.set("BACKUP_INCLUDE_MOUNTS", "/mnt/away /host-etc");
+    // One file in two mounts.
+    fs::write(sandbox.path("files/shared"), "s").unwrap();
+    fs::hard_link(sandbox.path("files/shared"), away.join("shared")).unwrap();
     let saved = contents(&sandbox);
+    // As killed runs leave it.
+    let left_behind = [
+        "custom/.n8n-backup-restore/new",
+        "files/.n8n-backup-restore/new",
+        "custom/.n8n-backup-sqlite-killed",
+    ];
+    for dir in left_behind.map(|dir| sandbox.path(dir)) {
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("staged"), "x").unwrap();
+    }
+    sandbox.set("BACKUP_HELPER_IMAGE", REDIS);
 
     let doctor = sandbox.binary().arg("doctor").run();
     assert!(doctor.stdout.contains("not backed up: /mnt/left ("), "{doctor}");
@@ -91,10 +107,14 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     ] {
         assert!(held.lines().any(|member| member == name), "{name}: {held}");
     }
-    for name in ["left", "etc%2Fsingle", "%2Fbackups", "host-etc"] {
+    for name in ["left", "etc%2Fsingle", "%2Fbackups", "host-etc", "staged"] {
         assert!(!held.contains(name), "{name}: {held}");
     }
+    for dir in left_behind {
+        assert!(!sandbox.path(dir).exists(), "{dir}");
+    }
     sandbox.run("test-recovery", &["--n8n"]).assert_success();
+    sandbox.set("BACKUP_HELPER_IMAGE", BUSYBOX);
 
     let file = sandbox.backup("n8n").display().to_string();
     let spoil = "cd /home/node/.n8n && rm -rf custom/* binaryData/* config /files/* /data/other/* && echo new >custom/new && echo \

@@ -9,7 +9,6 @@ use anyhow::{bail, Result};
 
 use super::packer::LeftOut;
 use crate::app::App;
-use crate::components::dirswap::WORK;
 use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
 use crate::formats::tar::Part;
 use crate::process::hinted;
@@ -313,10 +312,9 @@ impl Directory {
             below => format!("{below}/"),
         };
         let name = format!("./{below}{within}");
-        let dir = name.rfind('/').map_or("", |at| &name[..at]);
         LeftOut {
             files: BESIDE.iter().map(|end| format!("{name}{end}")).collect(),
-            work: format!("{dir}/{WORK}"),
+            dir: name.rfind('/').map_or_else(String::new, |at| name[..at].to_owned()),
         }
     }
 }

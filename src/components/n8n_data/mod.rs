@@ -12,12 +12,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{anyhow, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 pub use self::drill::unpack_home;
 use self::layout::{data_layout, Layout, HOME};
 use self::packer::{Packer, Packing, Reading, Said, What};
-use super::dirswap::BEGUN;
+use super::dirswap::begun;
 use super::drill::{DrillEnv, Drilled};
 use super::run::{instant, Snapshot};
 use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
@@ -335,26 +335,31 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
         .unwrap_or_default();
     let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
     let below = layout.home_below(&app.config.found.home);
-    let mut scanner = with_key(tar::Scanner::new(), below)
-        .notice(BEGUN)
-        .expecting(reading.names);
-    if !left_out.work.is_empty() {
-        scanner = scanner.notice(&format!("{}/begun", left_out.work));
+    let parts = layout.directories().into_iter().map(|directory| directory.part);
+    let parts: Vec<tar::Part> = parts.collect();
+    let mut scanner = with_key(tar::Scanner::new(), below).expecting(reading.names);
+    for dir in parts.iter().map(|part| &part.below).chain([&left_out.dir]) {
+        scanner = scanner.notice(&begun(dir));
     }
-    // Two archives become one.
-    let stream: Box<dyn std::io::Read + Send> = match others.is_empty() {
-        true => reading.stream,
-        false => Box::new(tar::Select::new(reading.stream, tar::Part::default())),
-    };
+    let scanner = scanner.apart(parts);
+    // Several archives become one.
+    let stream = tar::Select::new(reading.stream, tar::Part::default());
     let packed = Packed::start(&app.target(Kind::N8n, run.stamp), &mut chain, stream, scanner, JOURNAL)?;
     let finished = chain.finish()?;
     drop(reading.leash);
     let (partial, bytes, scanner, sha256) = packed.get(&finished)?;
     let said = packer::said(&finished)?;
-    // busybox's tar gives up where a file gets shorter.
     let summary = scanner
         .finish()
         .map_err(|error| error.context(Changed("the archive is not whole".to_owned())))?;
+    if let Some(name) = &summary.crossing {
+        bail!(hinted(
+            format_args!(
+                "{name} and a file in another mount are one (hard links), and this tar cannot pack them apart"
+            ),
+            "set BACKUP_HELPER_IMAGE in .env to an image whose tar has --exclude, such as alpine:latest, and pull it"
+        ));
+    }
     if !summary.missing.is_empty() {
         let still = reader.packer()?.still_there(DATA_MOUNT, &others, &summary.missing)?;
         if !still.is_empty() {

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use self::names::{List, Matching};
+use super::Changed;
 use crate::app::App;
 use crate::engine::{ContainerSpec, Docker, Exec};
 use crate::formats::tar::{Names, Part, Place, Scanner, Summary};
@@ -18,15 +19,16 @@ use crate::process::{hinted, Chain, ChildInput, ChildOutput, Count, Finished, In
 const PACKER: &str = "tar";
 /// The variable with the patterns of what is left out, one on each line.
 const LEFT_OUT: &str = "LEFT_OUT";
-/// The variables with the directory in which a restore of the database works, as a name and as a pattern.
-const WORK: [&str; 2] = ["WORK", "WORK_PATTERN"];
+/// The variable with the directory of the database.
+const DATABASE_DIR: &str = "DATABASE_DIR";
 
-/// Takes `all` or `data` and directories. Prints every name in the first, each ended by NUL, one more NUL, and a tar
-/// archive; then the same for what else is named, in the root directory. `data` leaves out at the top, and beside the
-/// database, what is our own, unless an exchange has begun in there, because some data are then nowhere else.
+/// Takes `all` or `data`, a directory, and what is mounted in there or in the root directory. Prints every name, each ended
+/// by NUL, one more NUL, and tar archives, one after another. `data` leaves out at the top of each directory, and beside
+/// the database, what is our own, unless an exchange has begun in there, because some data are then nowhere else.
 ///
-/// What tar says goes to standard error sorted: what could not be read, what has changed, sockets; at last its exit status
-/// and how many there are of each. That line also proves that tar came to its end.
+/// What tar says goes to standard error sorted: what could not be read, what has changed, sockets; at last its exit status,
+/// how many there are of each, whether something was left out and whether the archive was given up. That line also proves
+/// that tar came to its end.
 const PACK: &str = include_str!("pack.sh");
 
 /// Takes a directory and what is named as seen from the root directory. Prints every name, each ended by NUL.
@@ -86,8 +88,8 @@ pub enum What<'a> {
 pub struct LeftOut {
     /// Files.
     pub files: Vec<String>,
-    /// The directory in which a restore of the database works.
-    pub work: String,
+    /// The directory of the database, in which copies and restores of it work; empty where it is in none.
+    pub dir: String,
 }
 
 /// A directory that is being packed.
@@ -122,30 +124,26 @@ impl Packing<'_> {
     }
 
     /// The variables that tell what is left out.
-    fn variables(&self) -> [(&'static str, String); 3] {
+    fn variables(&self) -> [(&'static str, String); 2] {
         let files: Vec<String> = self.left_out().iter().map(|name| pattern(name)).collect();
-        let work = match self.what {
+        let dir = match self.what {
             What::All => "",
-            What::Data(left_out) => &left_out.work,
+            What::Data(left_out) => &left_out.dir,
         };
-        let [name, as_pattern] = WORK;
-        [
-            (LEFT_OUT, files.join("\n")),
-            (name, work.to_owned()),
-            (as_pattern, pattern(work)),
-        ]
+        [(LEFT_OUT, files.join("\n")), (DATABASE_DIR, dir.to_owned())]
     }
 
     /// The packer with its arguments.
-    fn argv(&self) -> Vec<&str> {
+    fn argv(&self) -> Vec<String> {
         let what = match self.what {
             What::All => "all",
             What::Data(_) => "data",
         };
-        let others = self.others.iter().map(String::as_str);
-        ["sh", "-c", PACK, "sh", what, self.dir]
-            .into_iter()
-            .chain(others)
+        let argv = ["sh", "-c", PACK, "sh", what, self.dir].map(str::to_owned);
+        let nested = self.home.emptied.iter().map(|name| format!("./{name}"));
+        argv.into_iter()
+            .chain(nested)
+            .chain(self.others.iter().cloned())
             .collect()
     }
 }
@@ -176,7 +174,9 @@ pub fn pack_alone(
         env: &variables.each_ref().map(|(name, value)| (*name, value.as_str())),
         ..spec
     };
-    let command = docker.run_leashed(spec, &packing.argv());
+    let argv = packing.argv();
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let command = docker.run_leashed(spec, &argv);
     let (stdin, stream) = chain.stream(PACKER, command, Input::Piped)?;
     let mut stdin = stdin.context("tar has no input")?;
     ready();
@@ -223,7 +223,9 @@ impl Packer<'_> {
             env: &variables.each_ref().map(|(name, value)| (*name, value.as_str())),
             ..Exec::default()
         };
-        let command = self.docker.exec(self.container, how, &packing.argv());
+        let argv = packing.argv();
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let command = self.docker.exec(self.container, how, &argv);
         let (_, stream) = chain.stream(PACKER, command, Input::Null)?;
         let listed = listed(chain, stream, packing.home).recv();
         // The chain tells why there is nothing.
@@ -365,15 +367,18 @@ pub fn compare(archive: &Summary, there: &Summary, what: &str) -> Result<()> {
 /// What tar said, of a chain that has come to its end.
 ///
 /// # Errors
-/// When something could not be read.
+/// When something could not be read; with [`Changed`] when tar gave up what has changed meanwhile.
 pub fn said(finished: &Finished) -> Result<Said> {
-    let lines = finished.last_lines(PACKER);
+    said_in(&finished.last_lines(PACKER))
+}
+
+fn said_in(lines: &[String]) -> Result<Said> {
     let numbers = lines.last().and_then(|line| line.strip_prefix("exit "));
     let numbers = numbers.map(|text| text.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>());
     let Some(Ok(numbers)) = numbers else {
         bail!("tar did not come to its end");
     };
-    let [status, errors, changed, sockets, ours] = numbers[..] else {
+    let [status, errors, changed, sockets, ours, cut] = numbers[..] else {
         bail!("tar did not come to its end");
     };
     let of = |kind: &str| -> Vec<String> {
@@ -385,7 +390,16 @@ pub fn said(finished: &Finished) -> Result<Said> {
         "{errors} of what it holds cannot be read, and would be missing: {}",
         of("error ").join("; ")
     );
-    ensure!(status == 0 || changed > 0, "tar ended with exit code {status}");
+    if cut > 0 {
+        let hint = "set BACKUP_HELPER_IMAGE in .env to an image with GNU's tar, which goes on";
+        let error = anyhow::Error::new(hinted("the tar of busybox ends there", hint));
+        return Err(error.context(Changed("a file became shorter while it was read".to_owned())));
+    }
+    // From 3 on it was ended, whatever it had said before.
+    ensure!(
+        status == 0 || (changed > 0 && status < 3),
+        "tar ended with exit code {status}"
+    );
     Ok(Said {
         changed: (changed, of("changed ")),
         sockets: (sockets, of("socket ")),

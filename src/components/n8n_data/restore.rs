@@ -14,6 +14,7 @@ use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
 use crate::engine::{Docker, Exec, Guard, Label, DATA_MOUNT};
 use crate::formats::tar;
+use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::stack::{LeftHalfDone, Unseen};
@@ -52,7 +53,8 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     let directories = layout.directories();
     let of_directories: Vec<tar::Part> = directories.iter().map(|directory| directory.part.clone()).collect();
     let mut scanners = packer::scanners(&of_directories);
-    scanners.push(tar::Scanner::new().part(stored_part()).with_places());
+    let all = tar::Scanner::new().apart(of_directories);
+    scanners.push(all.part(stored_part()).with_places());
     let mut summaries = check_recorded(&app.config, &app.store, file)
         .and_then(|()| {
             let seen = observe(&app.config, file, scanners)?;
@@ -65,6 +67,14 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     let stored = summaries.pop().unwrap_or_default();
     if let Some(name) = stored.unsafe_names.first() {
         bail!("The archive holds names that lead out of the volume ({name}): it is not unpacked");
+    }
+    if let Some(name) = &stored.crossing {
+        bail!(hinted(
+            format_args!(
+                "The archive holds {name} as a hard link to a file in another mount, which cannot be unpacked there"
+            ),
+            "name that mount in BACKUP_EXCLUDE_MOUNTS in .env and restore the others, then unpack that one with tar"
+        ));
     }
     journal.info("Backup file integrity verified");
     helper::check_home(&docker, &layout)?;
@@ -123,8 +133,16 @@ fn database_dir(app: &App, layout: &Layout) -> Option<String> {
     Some(format!("{}/{above}", directory.target))
 }
 
-/// Removes what a restore that was killed had staged, and not yet begun to exchange. The lock of the component is held; a restore
-/// of the database works in the same directory of the volume under its own lock.
+/// Takes directories. Removes copies of the database from there, and prints which.
+const REMOVE_COPIES: &str = r#"for dir; do
+  for copy in "$dir"/.n8n-backup-sqlite-*; do
+    [ ! -d "$copy" ] || { rm -rf -- "$copy" && echo "${copy##*/}"; }
+  done
+done"#;
+
+/// Removes what a restore that was killed had staged, and not yet begun to exchange, and the copies of the database of backups that
+/// were killed. The lock of the component is held; backups and restores of the database work in the same directory of the volume under
+/// its own lock.
 pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
     let Reader {
         app, docker, layout, ..
@@ -135,7 +153,7 @@ pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
             Attempt::Held(lock) => database = Some(lock),
             Attempt::Busy(pid) => {
                 journal.info(format_args!(
-                    "What a restore has unpacked in the volume is left there: another run works on the database (PID: {pid})"
+                    "What was unpacked or copied in the volume is left there while a run works on the database (PID: {pid})"
                 ));
                 return Ok(());
             }
@@ -145,9 +163,18 @@ pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
     let labels = [Label::Helper(reader.owner)];
     let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing(false))?;
     let directories = layout.directories();
-    let targets = directories.iter().map(|directory| directory.target.as_str());
+    let targets = || directories.iter().map(|directory| directory.target.as_str());
     let beside = database_dir(app, layout);
-    for swaps in [DirSwaps::new(&guard, targets), DirSwaps::new(&guard, beside.as_deref())] {
+    let script = ["sh", "-c", REMOVE_COPIES, "sh"].into_iter();
+    let argv: Vec<&str> = script.chain(targets()).chain(beside.as_deref()).collect();
+    let removed = docker.answer("sh", docker.exec(guard.id(), Exec::default(), &argv), None)?;
+    if !removed.text().is_empty() {
+        journal.warn("Removed from the volume a copy of the database that an interrupted backup had made there");
+    }
+    for swaps in [
+        DirSwaps::new(&guard, targets()),
+        DirSwaps::new(&guard, beside.as_deref()),
+    ] {
         if swaps.state()? == State::Staged {
             swaps.roll_back(journal)?;
             journal.warn("Removed from the volume what an interrupted restore had unpacked there");

@@ -60,6 +60,7 @@ pub struct Scanner {
     all_dot_slash: bool,
     listing: Option<Listing>,
     part: Part,
+    apart: Vec<Part>,
     with_places: bool,
     with_names: bool,
     /// The symbolic links so far.
@@ -96,6 +97,7 @@ impl Scanner {
             all_dot_slash: true,
             listing: None,
             part: Part::default(),
+            apart: Vec::new(),
             with_places: false,
             with_names: false,
             links: Names::default(),
@@ -139,6 +141,13 @@ impl Scanner {
     #[must_use]
     pub fn part(mut self, part: Part) -> Self {
         self.part = part;
+        self
+    }
+
+    /// Asks for [`Summary::crossing`] between these parts.
+    #[must_use]
+    pub fn apart(mut self, parts: Vec<Part>) -> Self {
+        self.apart = parts;
         self
     }
 
@@ -334,6 +343,10 @@ impl Scanner {
         self.note_unsafe(&name);
         if kind == b'1' {
             self.note_unsafe(&link);
+            let part_of = |name: &[u8]| self.apart.iter().position(|part| part.relative(name).is_some());
+            if part_of(&name) != part_of(&link) {
+                self.summary.crossing = Some(String::from_utf8_lossy(&name).into_owned());
+            }
         }
         if kind == b'2' || (kind == b'1' && self.links.contains(&link)) {
             self.links.insert(&name);

@@ -16,6 +16,8 @@ pub struct Select<R> {
     /// What says more of the next member, until it is known whether that belongs to the part.
     before: Vec<u8>,
     keeps: bool,
+    /// Whether members came that no end has followed.
+    open: bool,
     ready: io::Cursor<Vec<u8>>,
     ended: bool,
 }
@@ -30,6 +32,7 @@ impl<R: Read> Select<R> {
             rest: Vec::new(),
             before: Vec::new(),
             keeps: false,
+            open: false,
             ready: io::Cursor::default(),
             ended: false,
         }
@@ -40,9 +43,11 @@ impl<R: Read> Select<R> {
         if is_header && block.iter().all(|byte| *byte == 0) {
             // The end of an archive; another one may follow.
             self.scanner = Scanner::new();
+            self.open = false;
             return Ok(());
         }
         self.scanner.feed(block)?;
+        self.open = true;
         if is_header {
             match self.scanner.name() {
                 Some(name) => {
@@ -77,7 +82,7 @@ impl<R: Read> Read for Select<R> {
             if n == 0 {
                 self.ended = true;
                 // What is cut off stays so.
-                if self.rest.is_empty() && self.scanner.awaits_header() && self.before.is_empty() {
+                if self.rest.is_empty() && !self.open && self.before.is_empty() {
                     out = vec![0; 2 * BLOCK];
                 }
             } else {

@@ -1,8 +1,42 @@
 use super::*;
-use crate::formats::tar::Properties;
+use crate::formats::tar::{Properties, Select};
 use crate::testing::{sh, TempDir};
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Output};
+
+/// Runs the packer, with `bin` before the other programs.
+fn run(packing: &Packing<'_>, bin: &str) -> Output {
+    let argv = packing.argv();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let mut command = Command::new(&argv[0]);
+    command.args(&argv[1..]).envs(packing.variables()).env("PATH", path);
+    command.output().unwrap()
+}
+
+/// The archives that it printed, as one.
+fn archive(output: &Output) -> Vec<u8> {
+    let mut list = List::of(Part::default());
+    let archives = list.take(&output.stdout).unwrap();
+    let mut archive = Vec::new();
+    Select::new(archives, Part::default())
+        .read_to_end(&mut archive)
+        .unwrap();
+    archive
+}
+
+/// A directory with a tar that can leave nothing out.
+fn without_exclude() -> TempDir {
+    let bin = TempDir::new();
+    let tar = bin.path().join("tar");
+    let text = "#!/bin/sh\ncase \"$*\" in *--exclude*) exit 1 ;; esac\nPATH=${PATH#*:} exec tar \"$@\"\n";
+    let made = sh("printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"")
+        .args(["sh", text])
+        .arg(&tar)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    bin
+}
 
 #[test]
 fn a_list_ends_with_an_empty_name_wherever_it_is_cut() {
@@ -44,7 +78,7 @@ fn what_a_restore_of_a_database_unpacks_is_left_out_unless_the_exchange_has_begu
     fs::write(work.join("new/database.sqlite"), "staged").unwrap();
     fs::write(dir.path().join(".n8n/config"), "{}").unwrap();
     let left_out = LeftOut {
-        work: "./.n8n/[1]/.n8n-backup-restore".to_owned(),
+        dir: "./.n8n/[1]".to_owned(),
         ..LeftOut::default()
     };
     let packing = Packing {
@@ -54,16 +88,11 @@ fn what_a_restore_of_a_database_unpacks_is_left_out_unless_the_exchange_has_begu
         home: &Part::default(),
     };
     let has = |output: &[u8], name: &str| output.windows(name.len()).filter(|at| *at == name.as_bytes()).count();
-    for (begun, held, said) in [(false, 0, "exit 0 0 0 0 1"), (true, 2, "exit 0 0 0 0 0")] {
+    for (begun, held, said) in [(false, 0, "exit 0 0 0 0 1 0"), (true, 2, "exit 0 0 0 0 0 0")] {
         if begun {
             fs::write(work.join("begun"), "").unwrap();
         }
-        let argv = packing.argv();
-        let output = Command::new(argv[0])
-            .args(&argv[1..])
-            .envs(packing.variables())
-            .output()
-            .unwrap();
+        let output = run(&packing, "/bin");
         // In the list of names and in the archive.
         assert_eq!(has(&output.stdout, "/new/database.sqlite\0"), held);
         assert_eq!(has(&output.stdout, "./.n8n/config\0"), 2);
@@ -71,27 +100,118 @@ fn what_a_restore_of_a_database_unpacks_is_left_out_unless_the_exchange_has_begu
     }
     // A tar that can leave nothing out is no tar for this, and is told as what it is.
     fs::remove_file(work.join("begun")).unwrap();
-    let bin = TempDir::new();
-    let tar = bin.path().join("tar");
-    let text = "#!/bin/sh\ncase \"$*\" in *--exclude*) exit 1 ;; esac\nPATH=${PATH#*:} exec tar \"$@\"\n";
-    let made = sh("printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"")
-        .args(["sh", text])
-        .arg(&tar)
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let argv = packing.argv();
-    let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
-    let output = Command::new(argv[0])
-        .args(&argv[1..])
-        .envs(packing.variables())
-        .env("PATH", path)
-        .output()
-        .unwrap();
+    let bin = without_exclude();
+    let output = run(&packing, bin.path().to_str().unwrap());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         said.starts_with("error tar: this one has no --exclude: set BACKUP_HELPER_IMAGE "),
         "{said}"
     );
-    assert!(said.ends_with("exit 1 1 0 0 1\n"), "{said}");
+    assert!(said.ends_with("exit 1 1 0 0 1 0\n"), "{said}");
+}
+
+/// What the packer says of a `tar` that says this and ends with that exit code.
+fn said_of(tar: &str, status: u8) -> Result<Said> {
+    let bin = TempDir::new();
+    let packing = Packing {
+        what: What::All,
+        dir: bin.path().to_str().unwrap(),
+        others: &[],
+        home: &Part::default(),
+    };
+    let made =
+        sh("printf '#!/bin/sh\\ncat >&2 <<.\\n%s\\n.\\nexit %s\\n' \"$1\" \"$2\" >\"$3/tar\" && chmod 755 \"$3/tar\"")
+            .args(["sh", tar, &status.to_string()])
+            .arg(bin.path())
+            .status()
+            .unwrap();
+    assert!(made.success());
+    let output = run(&packing, bin.path().to_str().unwrap());
+    let lines = String::from_utf8(output.stderr).unwrap();
+    said_in(&lines.lines().map(str::to_owned).collect::<Vec<_>>())
+}
+
+#[test]
+fn what_became_shorter_is_read_again_and_what_cannot_be_read_is_an_error() {
+    let is_changed = |error: &anyhow::Error| error.downcast_ref::<Changed>().is_some();
+    let error = said_of("tar: short read", 1).unwrap_err();
+    assert!(is_changed(&error), "{error:#}");
+    let said = said_of("tar: ./a: File shrank by 5 bytes; padding with zeros", 1).unwrap();
+    assert_eq!(said.changed.0, 1);
+    for (text, status) in [
+        (
+            "tar: ./a: Read error at byte 0, while reading 512 bytes: Input/output error",
+            2,
+        ),
+        (
+            "tar: ./a: File shrank by b: Read error at byte 512, while reading 1 byte: Input/output error",
+            2,
+        ),
+        (
+            "tar: ./emoving leading: Read error at byte 0, while reading 1 byte: Input/output error",
+            2,
+        ),
+        ("tar: read error: I/O error", 1),
+        ("tar: short read\ntar: ./a: Cannot open: Permission denied", 1),
+        ("tar: ./a: file changed as we read it", 137),
+        ("", 137),
+    ] {
+        let error = said_of(text, status).unwrap_err();
+        assert!(!is_changed(&error), "{text}: {error:#}");
+    }
+}
+
+#[test]
+fn what_is_mounted_in_the_home_is_packed_by_itself() {
+    let dir = TempDir::new();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("custom[1]/deep/.n8n-backup-restore/new")).unwrap();
+    fs::create_dir_all(path("custom1")).unwrap();
+    for name in ["a", "custom1/b", "custom[1]/deep/.n8n-backup-restore/new/staged"] {
+        fs::write(path(name), name).unwrap();
+    }
+    for name in ["twin", "custom[1]/a", "custom[1]/twin", "custom[1]/deep/a"] {
+        fs::hard_link(path("a"), path(name)).unwrap();
+    }
+    let nested = ["custom[1]", "custom[1]/deep"].map(str::to_owned).to_vec();
+    let parts = || {
+        let below = |dir: &String| Part {
+            below: dir.clone(),
+            emptied: nested.iter().filter(|other| *other > dir).cloned().collect(),
+            ..Part::default()
+        };
+        let home = Part {
+            emptied: nested.clone(),
+            ..Part::default()
+        };
+        let parts: Vec<Part> = [home].into_iter().chain(nested.iter().map(below)).collect();
+        parts
+    };
+    let left_out = LeftOut::default();
+    let packing = Packing {
+        what: What::Data(&left_out),
+        dir: dir.path().to_str().unwrap(),
+        others: &[],
+        home: &parts()[0],
+    };
+    let packed = |output: &Output, what: &dyn Fn(Scanner) -> Scanner| {
+        let mut scanner = what(Scanner::new());
+        scanner.feed(&archive(output)).unwrap();
+        scanner.finish().unwrap()
+    };
+    let output = run(&packing, "/bin");
+    assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "exit 0 0 0 0 1 0");
+    let all = packed(&output, &|scanner| scanner.apart(parts()));
+    // A link within one of them stays one.
+    assert_eq!((all.members, all.files, all.crossing), (10, 4, None));
+    for (part, members) in parts().into_iter().zip([6, 4, 2]) {
+        let part = packed(&output, &|scanner| scanner.part(part.clone()));
+        assert_eq!(part.members, members);
+    }
+    // A tar that can leave nothing out packs them together, and that is seen.
+    fs::remove_dir_all(path("custom[1]/deep/.n8n-backup-restore")).unwrap();
+    let bin = without_exclude();
+    let output = run(&packing, bin.path().to_str().unwrap());
+    let all = packed(&output, &|scanner| scanner.apart(parts()));
+    assert!(all.members == 10 && all.crossing.is_some(), "{all:?}");
 }
