@@ -71,6 +71,8 @@ esac
 END
 chmod 755 "$checkout"/tools/*
 export CRONTAB_FILE=$work/crontab
+# Where timers go; systemd is not told.
+export UNIT_DIR=$work/units
 PATH=$checkout/tools:$PATH
 unset CARGO_TARGET_DIR
 
@@ -363,6 +365,40 @@ the_owner_of_the_directory_gets_the_cron_line() {
   [[ ! -e $CRONTAB_FILE.nobody ]]
 }
 
+what_the_owner_of_the_directory_may_not_do_is_told() {
+  fresh 'of another user'
+  in_checkout install N8N_DIR="$dir"
+  in_checkout install-cron N8N_DIR="$dir"
+  chown -R nobody "$dir"
+  mkdir -p "$work/docker"
+  printf '#!/bin/bash\n((UID == 0))\n' >"$work/docker/docker"
+  chmod 755 "$work/docker" "$work/docker/docker"
+  local target
+  for target in install-timer install-cron; do
+    PATH=$work/docker:$PATH in_checkout "$target" N8N_DIR="$dir"
+    has 'nobody may not use docker' "$work/out"
+    has "root's crontab runs it, too" "$work/out"
+    PATH=$work/docker:$PATH in_checkout "un$target" N8N_DIR="$dir"
+  done
+  printf '#!/bin/sh\n' >"$work/docker/docker"
+  PATH=$work/docker:$PATH in_checkout install-cron N8N_DIR="$dir"
+  ! grep 'may not use docker' "$work/out" || return 1
+  rm -- "$CRONTAB_FILE"*
+}
+
+a_timer_that_systemd_does_not_take_leaves_no_unit() {
+  fresh 'without a bus'
+  in_checkout install N8N_DIR="$dir"
+  mkdir -p "$work/home" "$work/systemctl"
+  chown -R nobody "$dir" "$work/home"
+  printf '#!/bin/sh\nexit 1\n' >"$work/systemctl/systemctl"
+  chmod 755 "$work/systemctl" "$work/systemctl/systemctl"
+  ! setpriv --reuid 65534 --regid 65534 --clear-groups env -u UNIT_DIR -u XDG_CONFIG_HOME HOME="$work/home" \
+    PATH="$work/systemctl:$PATH" N8N_DIR="$dir" "$checkout/scripts/make/timer.sh" add >"$work/out" 2>&1 || return 1
+  has 'no new one was installed' "$work/out"
+  expect 'units' '' "$(find "$work/home" -type f)"
+}
+
 an_unwritable_directory_is_refused() {
   fresh 'read only'
   chmod 555 "$dir"
@@ -421,6 +457,45 @@ cron_line_is_added_once_and_removed() {
   [[ ! -e $CRONTAB_FILE ]]
 }
 
+backups_of_several_directories_begin_apart() {
+  rm -rf -- "$CRONTAB_FILE" "$UNIT_DIR"
+  local name
+  for name in one 'number two' three; do
+    fresh "$name"
+    in_checkout install N8N_DIR="$dir"
+  done
+  in_checkout install-timer N8N_DIR="$work/one"
+  has 'nightly at 02:00' "$work/out"
+  # Again, it keeps its time.
+  in_checkout install-timer N8N_DIR="$work/one"
+  has 'nightly at 02:00' "$work/out"
+  in_checkout install-cron N8N_DIR="$work/number two"
+  has "20 2 * * * '$work/number two/scripts/backup-all.sh' >>" "$CRONTAB_FILE"
+  in_checkout install-timer N8N_DIR="$work/three"
+  has 'nightly at 02:40' "$work/out"
+  in_checkout uninstall-cron N8N_DIR="$work/number two"
+  [[ ! -e $CRONTAB_FILE ]]
+  rm -r -- "$UNIT_DIR"
+}
+
+what_runs_it_already_is_named() {
+  rm -rf -- "$CRONTAB_FILE" "$UNIT_DIR"
+  fresh 'run twice'
+  in_checkout install N8N_DIR="$dir"
+  in_checkout install-cron N8N_DIR="$dir"
+  ! grep Warning "$work/out" || return 1
+  in_checkout install-timer N8N_DIR="$dir"
+  has 'runs it, too, and the second run fails; make uninstall-cron' "$work/out"
+  in_checkout install-cron N8N_DIR="$dir"
+  has '.timer runs it, too, and the second run fails; make uninstall-timer' "$work/out"
+  in_checkout uninstall-cron N8N_DIR="$dir"
+  in_checkout uninstall-timer N8N_DIR="$dir"
+  rmdir -- "$UNIT_DIR"
+  rm -- "$dir/scripts/backup-all.sh.orig"
+  in_checkout uninstall N8N_DIR="$dir"
+  has 'fails from now on' "$work/out"
+}
+
 cron_line_runs_in_a_directory_with_spaces() {
   fresh "it's 100% mine"
   in_checkout install N8N_DIR="$dir"
@@ -452,7 +527,7 @@ a_missing_crontab_program_is_named() {
   in_checkout install N8N_DIR="$dir"
   mkdir -p "$work/without"
   local program
-  for program in bash env make sed grep id cat dirname; do
+  for program in bash env make sed grep id cat dirname stat cksum cut; do
     ln -sf "$(command -v "$program")" "$work/without/$program"
   done
   ! PATH=$work/without N8N_DIR=$dir "$checkout/scripts/make/cron.sh" add >"$work/out" 2>&1 || return 1
@@ -573,6 +648,8 @@ check the_checkout_itself_is_only_built
 check mistyped_settings_stop_make
 check make_passes_file_names_whole
 check cron_line_is_added_once_and_removed
+check backups_of_several_directories_begin_apart
+check what_runs_it_already_is_named
 check cron_line_runs_in_a_directory_with_spaces
 check an_unreadable_crontab_is_not_replaced
 check a_missing_crontab_program_is_named
@@ -589,9 +666,11 @@ if [[ $EUID -eq 0 ]]; then
   check root_follows_no_link_of_the_owner
   check root_refuses_a_directory_that_others_may_write_to
   check the_owner_of_the_directory_gets_the_cron_line
+  check what_the_owner_of_the_directory_may_not_do_is_told
+  check a_timer_that_systemd_does_not_take_leaves_no_unit
   check an_unwritable_directory_is_refused
 else
-  printf '%s\n' 'install::root_*, install::the_owner_*, install::an_unwritable_directory_is_refused: need root' \
+  printf '%s\n' 'install::root_*, install::the_owner_*, install::what_the_owner_*, install::a_timer_*, install::an_unwritable_directory_is_refused: need root' \
     >>"${N8N_BACKUP_SKIPPED:-/dev/stderr}"
 fi
 

@@ -11,17 +11,9 @@ case $dir in
 esac
 [[ $dir != "$root" || ${1:-} == remove || -x $dir/bin/n8n-backup ]] || die 'bin/n8n-backup is missing: run make build'
 
-# Unique for each stack: the path, shortened and made safe, and a checksum of it.
-name=n8n-backup${dir//[^A-Za-z0-9]/-}
-name=${name:0:60}-$(printf '%s' "$dir" | cksum | cut -d ' ' -f 1)
+. "${BASH_SOURCE[0]%/*}/schedule.sh"
 manager=(systemctl)
-if [[ $EUID -ne 0 ]]; then
-  manager+=(--user)
-  units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
-else
-  units=/etc/systemd/system
-fi
-units=${UNIT_DIR:-$units}
+[[ $EUID -eq 0 ]] || manager+=(--user)
 
 # tell ARGUMENT...: runs systemctl, unless UNIT_DIR is set.
 tell() {
@@ -42,8 +34,11 @@ case ${1:-} in
     if [[ $EUID -eq 0 ]]; then
       user="User=$(stat -c %u -- "$dir")"$'\n'
     fi
+    free_time
+    there=
+    [[ ! -e $units/$unit.timer ]] || there=yes
     mkdir -p -- "$units"
-    cat >"$units/$name.service" <<END
+    cat >"$units/$unit.service" <<END
 [Unit]
 Description=Backup of n8n in $path
 Documentation=man:n8n-backup(1)
@@ -56,39 +51,41 @@ Nice=10
 CPUWeight=20
 IOSchedulingClass=idle
 END
-    cat >"$units/$name.timer" <<END
+    cat >"$units/$unit.timer" <<END
 [Unit]
 Description=Nightly backup of n8n in $path
 
 [Timer]
-OnCalendar=*-*-* 02:00:00
+OnCalendar=*-*-* $(printf %02d:%02d "$hour" "$minute"):00
 Persistent=true
 
 [Install]
 WantedBy=timers.target
 END
-    tell daemon-reload
-    tell enable --now "$name.timer"
-    say "Installed $units/$name.timer: runs backup-all.sh nightly at 02:00, or as soon as possible after a missed run"
-    if crontab -l 2>/dev/null | grep -v '^[[:space:]]*#' | grep -qF -- "$dir/scripts/backup-all.sh"; then
-      say 'Note: your crontab runs it too; make uninstall-cron removes that line'
+    if ! { tell daemon-reload && tell enable --now "$unit.timer"; }; then
+      # A unit that was there before may be enabled.
+      [[ -n $there ]] || rm -f -- "$units/$unit.timer" "$units/$unit.service" "$units/timers.target.wants/$unit.timer"
+      die "${manager[*]} does not take the timer; no new one was installed"
     fi
+    say "Installed $units/$unit.timer: runs backup-all.sh nightly at $(printf %02d:%02d "$hour" "$minute")," \
+      'or as soon as possible after a missed run'
+    warn_of timer
     if [[ $EUID -ne 0 ]]; then
       say "Note: without 'loginctl enable-linger $(id -un)' the timer runs only while you are logged in"
     fi
     ;;
   remove)
-    if [[ ! -e $units/$name.timer && ! -e $units/$name.service ]]; then
-      say "Not installed: $units/$name.timer"
+    if [[ ! -e $units/$unit.timer && ! -e $units/$unit.service ]]; then
+      say "Not installed: $units/$unit.timer"
       exit 0
     fi
-    tell disable --now "$name.timer" || true
+    tell disable --now "$unit.timer" || true
     # systemd would otherwise remember when the timer last ran and whether the run failed.
-    tell clean --what=state "$name.timer" 2>/dev/null || true
-    rm -f -- "$units/$name.timer" "$units/$name.service"
+    tell clean --what=state "$unit.timer" 2>/dev/null || true
+    rm -f -- "$units/$unit.timer" "$units/$unit.service"
     tell daemon-reload
-    tell reset-failed "$name.timer" "$name.service" 2>/dev/null || true
-    say "Removed $units/$name.timer"
+    tell reset-failed "$unit.timer" "$unit.service" 2>/dev/null || true
+    say "Removed $units/$unit.timer"
     ;;
   *) die 'usage: timer.sh add|remove' ;;
 esac

@@ -196,6 +196,9 @@ fn uninstall(dir: &Path) -> Result<Vec<String>> {
         "Uninstalled from {}: restored {restored} originals, deleted {removed} files; backups, logs and .env are untouched",
         dir.display()
     ));
+    if !exists(&dir.join("scripts/backup-all.sh")) {
+        said.push("A crontab line or timer that runs backup-all.sh there fails from now on: remove it, too".to_owned());
+    }
     Ok(said)
 }
 
