@@ -45,7 +45,8 @@ pub fn overview(rows: &[&Row]) -> String {
     flags(&mut text, GLOBAL);
     text.push_str(
         "\nThe project directory is --project-dir, else N8N_DIR, else the parent of the directory that this program\n\
-         is in, when that has scripts/, else the current directory. Settings are read from its .env.\n\
+         is in, when that has scripts/, else the current directory. A program that is installed in another directory\n\
+         than N8N_DIR does nothing. Settings are read from the directory's .env.\n\
          'n8n-backup COMMAND --help' tells more about a command.\n",
     );
     text
