@@ -10,13 +10,17 @@ use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
 use crate::commands::workflows::place::shares;
 use crate::commands::workflows::restore::{put, FROM, PROJECT};
-use crate::commands::workflows::source::{check_unchanged, dump_of, read, read_live, similar};
+use crate::commands::workflows::source::{check_unchanged, dump_of, read, read_live, similar, Dump};
 use crate::commands::{Command, Run};
+use crate::components::drill::DrillEnv;
+use crate::components::key_proof::not_opened_live;
 use crate::components::{put_rows, How, YES};
-use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
+use crate::formats::n8n::{self, Credentials, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
 use crate::process::hinted;
 use crate::report::log::{self, Journal};
+use crate::store::manifest::Point;
+use crate::store::Stamp;
 use crate::stream::publish::keep_text;
 
 const FORCE: Flag = Flag::new("force", "even where it is not known whether n8n's key opens it");
@@ -71,7 +75,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let _lock = hold(app, JOURNAL)?;
     let (live, now) = read_live(app, All::default())?;
     if !call.has(&FORCE) {
-        check_key(credential, &backup, &then, &live, &now)?;
+        check_key((app, &dump), credential, (&backup, &then), (&live, &now))?;
     }
     let replaced = live.0.get(&id);
     let project = call
@@ -119,18 +123,47 @@ fn run(app: &App, call: &Call) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a credential that the live n8n has no key for, as far as can be told without opening anything: a key of the
-/// database must be the same there, and n8n's own is the same where it still has something that was encrypted under it.
-fn check_key(credential: &Record, backup: &All, then: &Directory, live: &All, now: &Directory) -> Result<()> {
+/// Refuses a credential that the live n8n cannot open: tried with its key, where that is known. Else as far as can be told
+/// without opening anything: a key of the database must be the same there, and n8n's own is the same where it still has
+/// something that was encrypted under it.
+fn check_key(
+    (app, dump): (&App, &Dump),
+    credential: &Record,
+    (backup, then): (&All, &Directory),
+    (live, now): (&All, &Directory),
+) -> Result<()> {
+    const UNKNOWN: &str = "It is not known whether the live n8n's key opens the credential";
+    const FORCED: &str = "add --force when N8N_ENCRYPTION_KEY is the same as it was then";
+    let point = dump.point.clone().unwrap_or_else(|| Point::new(Stamp::now()));
+    let mut tried = Credentials::default();
+    tried.visit(Table::Credential, credential.clone())?;
+    let not_opened = not_opened_live(&DrillEnv::beside(app, &point)?, tried.sealed(now));
+    let no_key = || {
+        hinted(
+            "The live n8n does not have the key that the credential is encrypted under",
+            "bring back that key (docs/recovery.md, \"The key\"), restore the database with its keys, or enter the credential again",
+        )
+    };
+    if let Some(not_opened) = not_opened.with_context(|| hinted(UNKNOWN, FORCED))? {
+        let certain = not_opened.get(credential.text("id"));
+        ensure!(certain != Some(&true), no_key());
+        ensure!(
+            certain.is_none(),
+            hinted(format!("{UNKNOWN}: it has a form that is not known here"), FORCED)
+        );
+        return Ok(());
+    }
     let data = credential.text("data");
     let (old, new) = (then.key(data), now.key(data));
     if data.contains(':') || old.is_some() {
-        let same = |old: &Record, new: &Record| old.get("id") == new.get("id") && old.get("value") == new.get("value");
+        let pair = old.zip(new).filter(|(old, new)| old.get("id") == new.get("id"));
+        let (old, new) = pair.with_context(no_key)?;
+        // n8n may have wrapped the same key again, or under another one of its own.
         ensure!(
-            old.zip(new).is_some_and(|(old, new)| same(old, new)),
+            old.get("value") == new.get("value"),
             hinted(
-                "The live n8n does not have the key that the credential is encrypted under",
-                "restore the database with its keys, or enter the credential again"
+                format!("{UNKNOWN}: it wraps the credential's key in another way now"),
+                FORCED
             )
         );
         return Ok(());
@@ -141,10 +174,7 @@ fn check_key(credential: &Record, backup: &All, then: &Directory, live: &All, no
     };
     ensure!(
         backup.0.iter().any(unchanged),
-        hinted(
-            "It is not known whether the live n8n's key opens the credential: no other one is the same there",
-            "add --force when N8N_ENCRYPTION_KEY is the same as it was then"
-        )
+        hinted(format!("{UNKNOWN}: no other one is the same there"), FORCED)
     );
     Ok(())
 }

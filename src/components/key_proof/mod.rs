@@ -163,6 +163,19 @@ pub fn not_opened(env: &DrillEnv<'_>, rows: Vec<u8>) -> Result<BTreeMap<String, 
     let image = n8n_image::find(env.app, &env.docker, env.point)?.context("n8n's image is not on this host")?;
     let keys = all_keys(env, BTreeMap::new())?;
     let key = agreed(&keys)?.context("the recovery point holds no key")?;
+    not_opened_by(key, env, &image, rows)
+}
+
+/// The same of the key that the running n8n uses; none where that cannot be found out.
+pub fn not_opened_live(env: &DrillEnv<'_>, rows: Vec<u8>) -> Result<Option<BTreeMap<String, bool>>> {
+    let image = n8n_image::find(env.app, &env.docker, env.point)?;
+    let found = image.and_then(|image| Some((image.live_key(&env.docker)?, image)));
+    found
+        .map(|(key, image)| not_opened_by(&key, env, &image, rows))
+        .transpose()
+}
+
+fn not_opened_by(key: &Secret, env: &DrillEnv<'_>, image: &N8nImage, rows: Vec<u8>) -> Result<BTreeMap<String, bool>> {
     let total = rows.split_inclusive(|byte| *byte == b'\n').filter(|row| row[0] == b'c');
     let total = total.count();
     let node = env.confined_run(&image.id, "node", &["-e", OPEN_JS]);

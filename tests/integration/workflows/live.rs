@@ -381,6 +381,10 @@ fn a_credential_comes_back_where_its_key_is() {
     outcome.assert_error("It has changed in n8n meanwhile, so nothing was done");
     let name = format!("SELECT name FROM credentials_entity WHERE id = '{rotated}'");
     assert_eq!(sandbox.psql(&name).trim(), "Edited");
+    // n8n wraps its keys again.
+    sandbox.psql("UPDATE deployment_key SET value = 'x' WHERE id = 'FSoGtTx4c4UFzXbw'");
+    restore(rotated, &[]).assert_error("It is not known whether the live n8n's key opens the credential: {}");
+    restore(rotated, &["--force"]).assert_success();
     // Without the key in the database, the credential would be of no use.
     sandbox.psql("DELETE FROM deployment_key WHERE id = 'FSoGtTx4c4UFzXbw'");
     restore(rotated, &[]).assert_error("The live n8n does not have the key that the credential is encrypted under");
