@@ -215,6 +215,11 @@ fn what_n8n_writes_meanwhile_is_in_a_copy_or_not_but_never_half() {
 #[test]
 fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
     let sandbox = on_sqlite("sqlite-single", "A=1", HOME);
+    sandbox.sql(
+        "CREATE TABLE agents (id text, \"activeVersionId\" text); INSERT INTO agents VALUES ('a', 'v1'); \
+         ALTER TABLE execution_entity ADD \"waitTill\" text; ALTER TABLE execution_entity ADD status text; \
+         UPDATE execution_entity SET status = 'new' WHERE id < 9",
+    );
     let before = sandbox.dump_sqlite(FILE);
     sandbox.locked("backup-sqlite", &[]).assert_success();
     let file = sandbox.backup("sqlite");
@@ -262,7 +267,10 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
         "{inactive}"
     );
     assert_same(
-        &before.replace("\"active\":\"1n\"", "\"active\":\"0n\""),
+        &before
+            .replace("\"active\":\"1n\"", "\"active\":\"0n\"")
+            .replace("\"activeVersionId\":\"v1\"", "\"activeVersionId\":null")
+            .replace("\"status\":\"new\"", "\"status\":\"canceled\""),
         &sandbox.dump_sqlite(FILE),
     );
     change(&sandbox);

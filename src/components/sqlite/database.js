@@ -301,8 +301,10 @@ const verbs = {
       count += await db.value(`SELECT count(*) FROM ${named(name)} WHERE active`);
       await db.run(`UPDATE ${named(name)} SET active = 0`);
     }
-    for (const name of await tables(db, 'workflow_entity', ['activeVersionId'])) {
-      await db.run(`UPDATE ${named(name)} SET "activeVersionId" = NULL`);
+    for (const end of ['workflow_entity', 'agents']) {
+      for (const name of await tables(db, end, ['activeVersionId'])) {
+        await db.run(`UPDATE ${named(name)} SET "activeVersionId" = NULL`);
+      }
     }
     const starts = ['workflow_published_version', 'workflow_publication_outbox', 'workflow_publication_trigger_status', 'webhook_entity'];
     for (const start of starts) {
@@ -310,7 +312,7 @@ const verbs = {
     }
     for (const name of await tables(db, 'execution_entity', ['waitTill', 'status'])) {
       await db.run(
-        `UPDATE ${named(name)} SET "waitTill" = NULL, status = 'canceled' WHERE "waitTill" IS NOT NULL OR status = 'waiting'`,
+        `UPDATE ${named(name)} SET "waitTill" = NULL, status = 'canceled' WHERE "waitTill" IS NOT NULL OR status IN ('waiting', 'new')`,
       );
     }
     await db.run('COMMIT');

@@ -311,7 +311,11 @@ fn each_backup_tells_what_has_changed() {
 fn a_copy_for_a_test_host_starts_no_workflow() {
     let sandbox = live("wf-copy");
     sandbox.psql(&format!(
-        "INSERT INTO execution_entity (finished, mode, status, \"workflowId\", \"waitTill\") VALUES (false, 'trigger', 'waiting', '{HOOK}', now())"
+        "INSERT INTO execution_entity (finished, mode, status, \"workflowId\", \"waitTill\") \
+         VALUES (false, 'trigger', 'waiting', '{HOOK}', now()), (false, 'trigger', 'new', '{HOOK}', NULL); \
+         INSERT INTO agents (id, name, \"projectId\") SELECT 'agent1', 'Bot', id FROM project; \
+         INSERT INTO agent_history (\"versionId\", \"agentId\", author) VALUES ('version1', 'agent1', 'O W'); \
+         UPDATE agents SET \"activeVersionId\" = 'version1'"
     ));
     sandbox.run("backup-postgres", &[]).assert_success();
     let file = sandbox.backup("postgres");
@@ -328,8 +332,9 @@ fn a_copy_for_a_test_host_starts_no_workflow() {
     );
     let active = "SELECT (SELECT count(*) FROM workflow_entity WHERE active OR \"activeVersionId\" IS NOT NULL), \
                   (SELECT count(*) FROM webhook_entity), (SELECT count(*) FROM workflow_published_version), \
-                  (SELECT count(*) FROM execution_entity WHERE \"waitTill\" IS NOT NULL OR status = 'waiting')";
-    assert_eq!(sandbox.psql(active).trim(), "0|0|0|0");
+                  (SELECT count(*) FROM execution_entity WHERE \"waitTill\" IS NOT NULL OR status IN ('waiting', 'new')), \
+                  (SELECT count(*) FROM agents WHERE \"activeVersionId\" IS NOT NULL)";
+    assert_eq!(sandbox.psql(active).trim(), "0|0|0|0|0");
     assert_eq!(sandbox.psql("SELECT count(*) FROM workflow_entity").trim(), "3");
     assert_eq!(sandbox.psql(executions), before);
 

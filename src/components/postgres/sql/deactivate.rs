@@ -6,7 +6,8 @@ use super::*;
 use crate::formats::n8n::Place;
 
 /// Leaves every workflow of n8n inactive, whose tables are at `places`, and takes away what n8n could start
-/// one from: published versions, webhooks and executions that wait. What the n8n at hand does not have is left out.
+/// one from: published versions and agents, webhooks, and executions that wait or have not begun. What the n8n at hand does
+/// not have is left out.
 /// Connected to the staged database. Read by [`parse_deactivated`].
 pub fn deactivate(places: &[Place]) -> String {
     let names = places
@@ -21,13 +22,12 @@ DO $deactivate$
 DECLARE
     n8n record;
     cleared text;
+    published text;
     done bigint;
     total bigint;
 BEGIN
     FOR n8n IN
-        SELECT n.nspname AS schema, left(c.relname, -15) AS prefix,
-            EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'activeVersionId' AND NOT a.attisdropped)
-                AS versions
+        SELECT n.nspname AS schema, left(c.relname, -15) AS prefix
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p') AND right(c.relname, 15) = 'workflow_entity'
         AND concat_ws('.', encode(convert_to(n.nspname, 'UTF8'), 'hex'), encode(convert_to(left(c.relname, -15), 'UTF8'), 'hex'))
@@ -38,10 +38,13 @@ BEGIN
         EXECUTE format('UPDATE %I.%I SET active = false WHERE active', n8n.schema, n8n.prefix || 'workflow_entity');
         GET DIAGNOSTICS done = ROW_COUNT;
         total := coalesce(total, 0) + done;
-        IF n8n.versions THEN
-            EXECUTE format('UPDATE %I.%I SET "activeVersionId" = NULL WHERE "activeVersionId" IS NOT NULL',
-                n8n.schema, n8n.prefix || 'workflow_entity');
-        END IF;
+        FOREACH published IN ARRAY ARRAY['workflow_entity', 'agents'] LOOP
+            IF EXISTS (SELECT FROM pg_attribute a WHERE NOT a.attisdropped AND a.attname = 'activeVersionId'
+                AND a.attrelid = to_regclass(format('%I.%I', n8n.schema, n8n.prefix || published))) THEN
+                EXECUTE format('UPDATE %I.%I SET "activeVersionId" = NULL WHERE "activeVersionId" IS NOT NULL',
+                    n8n.schema, n8n.prefix || published);
+            END IF;
+        END LOOP;
         FOREACH cleared IN ARRAY ARRAY['workflow_published_version', 'workflow_publication_outbox',
             'workflow_publication_trigger_status', 'webhook_entity'] LOOP
             IF to_regclass(format('%I.%I', n8n.schema, n8n.prefix || cleared)) IS NOT NULL THEN
@@ -51,7 +54,8 @@ BEGIN
         IF (SELECT count(*) FROM pg_attribute a WHERE NOT a.attisdropped AND a.attname IN ('waitTill', 'status')
             AND a.attrelid = to_regclass(format('%I.%I', n8n.schema, n8n.prefix || 'execution_entity'))) = 2 THEN
             EXECUTE format('UPDATE %I.%I SET "waitTill" = NULL, status = ''canceled'' '
-                'WHERE "waitTill" IS NOT NULL OR status::text = ''waiting''', n8n.schema, n8n.prefix || 'execution_entity');
+                'WHERE "waitTill" IS NOT NULL OR status::text IN (''waiting'', ''new'')',
+                n8n.schema, n8n.prefix || 'execution_entity');
         END IF;
     END LOOP;
     PERFORM set_config('n8n_backup.deactivated', coalesce(total::text, ''), false);
