@@ -350,7 +350,18 @@ fn workflows_come_out_of_sqlite_and_back() {
     sandbox.sql(&format!(
         "UPDATE credentials_entity SET data = '{sealed}' WHERE id = 'c0'; UPDATE credentials_entity SET data = 'AAAA' WHERE id = 'c2'"
     ));
+    // More than a call takes arguments, and than should be in memory at once.
+    sandbox.sql(
+        "CREATE TABLE execution_data (id integer PRIMARY KEY, data text); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 \
+         FROM n WHERE i < 150000) INSERT INTO execution_data SELECT i, '\"filesystem-v2:workflows/w1/one\"' FROM n",
+    );
     sandbox.locked("backup-all", &[]).assert_success();
+    sandbox.sql("DROP TABLE execution_data");
+    let drill = sandbox.locked("test-recovery", &[]);
+    drill.assert_log_has(
+        "test-recovery",
+        "WARN 1 of 1 files of binary data that executions name {}",
+    );
     let run = |args: &[&str]| {
         sandbox
             .binary()

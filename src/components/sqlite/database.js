@@ -118,6 +118,19 @@ async function rows(db, table, columns, order) {
   return found;
 }
 
+// Those of a table, a few at a time: one may be large, and all of them much larger than the memory.
+async function* each(db, name, columns) {
+  let after = null;
+  for (let rows = [0]; rows.length; ) {
+    const where = after === null ? '' : `WHERE rowid > ${after}`;
+    rows = await db.all(`SELECT rowid AS "row id", ${columns} FROM ${named(name)} ${where} ORDER BY rowid LIMIT 16`);
+    for (const row of rows) {
+      yield row;
+      after = row['row id'];
+    }
+  }
+}
+
 // The columns of a table.
 const columnsOf = (db, table) => db.all(`PRAGMA table_info(${quoted(table)})`);
 
@@ -341,15 +354,8 @@ const verbs = {
     for (const { name, columns } of found) {
       say(`COPY public.${named(name)} (${list(columns, () => '')}) FROM stdin;\n`);
       const kinds = columns.map(kindOf);
-      let after = null;
-      // A row may be large, and a table much larger than the memory.
-      for (let rows = [0]; rows.length; ) {
-        const where = after === null ? '' : `WHERE rowid > ${after}`;
-        rows = await db.all(`SELECT rowid AS "row id", * FROM ${named(name)} ${where} ORDER BY rowid LIMIT 16`);
-        for (const row of rows) {
-          say(`${columns.map((column, at) => field(kinds[at], row[column.name])).join('\t')}\n`);
-          after = row['row id'];
-        }
+      for await (const row of each(db, name, '*')) {
+        say(`${columns.map((column, at) => field(kinds[at], row[column.name])).join('\t')}\n`);
       }
       say('\\.\n');
     }
@@ -403,8 +409,10 @@ const verbs = {
   async binary(file, wait) {
     const db = await open(file, false, wait);
     const names = new Set();
-    for (const { data } of await rows(db, 'execution_data', ['data'], 'rowid')) {
-      for (const [, name] of String(data).matchAll(/filesystem-v2:(workflows\/[^"\\]+)/g)) names.add(name);
+    for (const name of await tables(db, 'execution_data', ['data'])) {
+      for await (const { data } of each(db, name, 'data')) {
+        for (const [, found] of String(data).matchAll(/filesystem-v2:(workflows\/[^"\\]+)/g)) names.add(found);
+      }
     }
     await db.close();
     return { names: [...names] };
