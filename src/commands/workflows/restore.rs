@@ -248,6 +248,16 @@ impl Restored {
         if now.has(Table::Workflow, "activeVersionId") {
             self.workflow.add("activeVersionId", None);
         }
+        // As in a row that n8n adds, lest what a newer n8n has in them stays with the nodes of before.
+        for (column, value) in [
+            ("nodeGroups", Some("[]")),
+            ("isArchived", Some("f")),
+            ("description", None),
+        ] {
+            if now.has(Table::Workflow, column) && !self.workflow.has(column) {
+                self.workflow.add(column, value.map(str::to_owned));
+            }
+        }
         if !now.has(Table::History, "versionId") {
             return Ok(());
         }

@@ -132,8 +132,8 @@ fn published_versions(sandbox: &Sandbox) {
     let before = changed(
         sandbox,
         "before.sql.gz",
-        "s/^(COPY public.workflow_entity .*), \"activeVersionId\"/\\1/
-         /^COPY public.workflow_entity/,/^\\\\\\.$/s/\t[^\t]*(\t[^\t]*\t[^\t]*)$/\\1/
+        "s/^(COPY public.workflow_entity .*), \"activeVersionId\", \"nodeGroups\"/\\1/
+         /^COPY public.workflow_entity/,/^\\\\\\.$/s/\t[^\t]*\t[^\t]*(\t[^\t]*)$/\\1/
          /^COPY public.workflow_history/,/^\\\\\\.$/{/^[0-9a-f]{8}-/d}",
     );
     let restore = |file: &Path, args: &[&str]| {
@@ -192,8 +192,13 @@ fn published_versions(sandbox: &Sandbox) {
     ));
     let refused = workflows(sandbox, &["workflows", "restore", HOOK, "--from", path(&two), "--yes"]);
     refused.assert_error("Workflow Hook (i4YonIkhBdusvbhG) is active now{}");
+    // Groups of nodes that are not there any more.
+    let groups = format!("UPDATE workflow_entity SET \"nodeGroups\" = '[{{\"id\":\"g\"}}]' WHERE id = '{HOOK}'");
+    sandbox.psql(&groups);
     restore(&before, &[HOOK, "--force"]);
     assert_eq!(state(HOOK), "f|||1|2|Then");
+    let groups = format!("SELECT \"nodeGroups\" FROM workflow_entity WHERE id = '{HOOK}'");
+    assert_eq!(sandbox.psql(&groups).trim(), "[]");
     sandbox.psql(&format!(
         "DELETE FROM workflow_published_version; DELETE FROM workflow_entity WHERE id = '{HOOK}'"
     ));
