@@ -84,6 +84,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let shares = match replaced {
         Some(_) => Vec::new(),
         None => shares(
+            JOURNAL,
             then.credential_shares(&id),
             &now,
             (Table::SharedCredential, &id),

@@ -7,10 +7,12 @@ use anyhow::{ensure, Context as _, Result};
 use crate::formats::n8n::{Directory, Record, Table};
 use crate::formats::text::ascii;
 use crate::process::hinted;
+use crate::report::log::Journal;
 
-/// The shares of what is not there now: those of the backup, or one for `project`. Before n8n had projects, a share named
-/// a user.
+/// The shares of what is not there now: those of the backup with whom is there, or one for `project`. Before n8n had
+/// projects, a share named a user.
 pub fn shares(
+    journal: Journal,
     backup: &[Record],
     now: &Directory,
     (table, id): (Table, &str),
@@ -36,6 +38,19 @@ pub fn shares(
         owning.set("projectId", Some(project.to_owned()));
         shares = vec![owning];
     }
+    // Others may be gone; whom it belongs to may not.
+    shares.retain(|share| {
+        let project = share.get("projectId").filter(|project| now.project(project).is_none());
+        let gone = project.filter(|_| !share.text("role").ends_with(":owner"));
+        if let Some(gone) = gone {
+            journal.warn(format_args!(
+                "It will not be shared with project {}, which is not there now",
+                ascii(gone)
+            ));
+        }
+        gone.is_none()
+    });
+    ensure!(backup.is_empty() || !shares.is_empty(), no_place("project", now));
     for share in &mut shares {
         share.set(column, Some(id.to_owned()));
         if let Some(project) = share.get("projectId") {

@@ -136,6 +136,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let shares = match &replaced {
         Some(_) => Vec::new(),
         None => shares(
+            JOURNAL,
             then.shares(&id),
             &now,
             (Table::SharedWorkflow, restored.workflow.text("id")),

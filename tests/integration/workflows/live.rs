@@ -256,6 +256,20 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     assert_eq!(restore(&project, &["--project", "kUOail2oPxHO7R5n"]).code, Some(0));
     assert!(rows(&sandbox, INVOICES).contains("kUOail2oPxHO7R5n"));
 
+    // Nor are others who are gone what it belongs to.
+    let shared = changed(
+        &sandbox,
+        "shared.sql.gz",
+        "s/^y2CJSrlVXagfDxv8\\tkUOail2oPxHO7R5n\\tworkflow:owner(.*)/&\\ny2CJSrlVXagfDxv8\\tgone\\tworkflow:editor\\1/",
+    );
+    sandbox.psql(&format!("DELETE FROM workflow_entity WHERE id = '{INVOICES}'"));
+    restore(&shared, &[]).assert_log_has(
+        "workflows restore",
+        "WARN It will not be shared with project gone, which is not there now",
+    );
+    let shares = format!("SELECT role FROM shared_workflow WHERE \"workflowId\" = '{INVOICES}'");
+    assert_eq!(sandbox.psql(&shares).trim(), "workflow:owner");
+
     // Before n8n had projects, a share named a user.
     let users = changed(
         &sandbox,
