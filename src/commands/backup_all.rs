@@ -137,6 +137,7 @@ fn look(app: &App, outcome: &mut Outcome) {
             points,
             stored_bytes,
             free_bytes: state.free(),
+            days_until_full: state.days_until_full(),
         }
     });
 }

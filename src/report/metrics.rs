@@ -148,6 +148,12 @@ fn add_measured(m: &mut Metrics, measured: &Measured) {
         None,
         measured.free_bytes,
     );
+    m.maybe(
+        "n8n_backup_days_until_full",
+        "In how many days that will be used up, as recovery points have come, grown and gone lately.",
+        None,
+        measured.days_until_full,
+    );
 }
 
 /// Metrics in the making. All of them are gauges.
@@ -233,6 +239,16 @@ mod tests {
         outcome.measured = Ok(Measured::default());
         let text = metrics(Path::new("/n8n"), &outcome).text;
         assert!(text.contains("n8n_backup_points{project=\"/n8n\"} 0\n"), "{text}");
+        assert!(!text.contains("n8n_backup_days_until_full"), "{text}");
+        outcome.measured = Ok(Measured {
+            days_until_full: Some(3),
+            ..Measured::default()
+        });
+        let text = metrics(Path::new("/n8n"), &outcome).text;
+        assert!(
+            text.contains("n8n_backup_days_until_full{project=\"/n8n\"} 3\n"),
+            "{text}"
+        );
     }
 
     #[test]
