@@ -61,6 +61,19 @@ pub struct Composed {
     pub env_files: Vec<PathBuf>,
     /// The services that run n8n.
     pub services: Vec<String>,
+    /// The directories of the project that containers mount, and those that hold files of the deployment.
+    pub directories: Vec<Directory>,
+}
+
+/// A directory of the project, as it is made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Its path from the project directory.
+    pub path: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its user and group, where they are not those of the project directory.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// n8n's database in SQLite.

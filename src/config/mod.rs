@@ -18,7 +18,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::store::retention::Rules;
 
-pub use found::{Composed, Found, FoundRow, Problem, SqliteFile};
+pub use found::{Composed, Directory, Found, FoundRow, Problem, SqliteFile};
 pub use project::find_project;
 pub use secret::Secret;
 use source::Source;

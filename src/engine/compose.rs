@@ -43,6 +43,8 @@ pub struct Needs {
     /// The services whose networks others are in (`network_mode: service:NAME`). Compose 1 gives a container a network
     /// of its own where that service does not run yet.
     pub networks_of: Vec<String>,
+    /// The paths of the host that services mount.
+    pub binds: Vec<PathBuf>,
 }
 
 impl Docker {
@@ -141,6 +143,7 @@ fn needs(config: &str) -> Needs {
         let depth = line.len() - text.len();
         let (key, value) = text.split_once(':').unwrap_or((text, ""));
         let value = unquoted(value);
+        found.binds.extend(bind(text));
         if depth <= 2 {
             found.external.extend(entry.take().filter(|_| is_external));
             is_external = false;
@@ -171,6 +174,15 @@ fn needs(config: &str) -> Needs {
     found
 }
 
+/// The path of the host in a line of a mount, of either form.
+fn bind(text: &str) -> Option<PathBuf> {
+    let item = text.strip_prefix("- ");
+    let long = item.unwrap_or(text).strip_prefix("source:").map(unquoted);
+    let short = || unquoted(item?).split_once(":/").map(|(source, _)| source);
+    let source = long.or_else(short)?;
+    source.starts_with('/').then(|| PathBuf::from(source))
+}
+
 /// A scalar without its quotes.
 fn unquoted(text: &str) -> &str {
     text.trim().trim_matches(['"', '\''])
@@ -183,7 +195,8 @@ mod tests {
     #[test]
     fn what_a_project_needs_is_read() {
         let config = "name: x\nnetworks:\n  \"n\":\n    external: true\n    name: \"n\"\n  own:\n    name: x_own\n    labels:\n      \
-                      name: y\nservices:\n  a:\n    external: true\n    network_mode: service:vpn\n    volumes:\n    - v:/v:rw\nvolumes:\n  v:\n    name: other\n    \
+                      name: y\nservices:\n  a:\n    external: true\n    network_mode: service:vpn\n    volumes:\n    - v:/v:rw\n    - /p/short:/x:rw\n    - type: bind\n      \
+                      source: /p/long\n      target: /y\n    - type: volume\n      source: v\nvolumes:\n  v:\n    name: other\n    \
                       external: true\n  old:\n    external:\n      name: 'older'\n  no: {}\n  no2:\n    external: false\n  last:\n    external: \
                       true\n";
         let found = needs(config);
@@ -191,6 +204,7 @@ mod tests {
         let names = found.external.iter().map(|one| format!("{} {}", one.kind, one.name));
         let wanted = ["network n", "volume other", "volume older", "volume last"];
         assert_eq!(names.collect::<Vec<_>>(), wanted);
+        assert_eq!(found.binds, ["/p/short", "/p/long"].map(PathBuf::from));
         assert!(needs("").external.is_empty());
     }
 }

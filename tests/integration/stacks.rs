@@ -4,9 +4,10 @@ mod networks;
 mod servers;
 
 use std::fs;
+use std::os::unix::fs::{chown, MetadataExt};
 
 use crate::common::compose::{stand_in_image, strict_redis_image, N8N_IMAGE, STRICT_REDIS_IMAGE};
-use crate::common::{assert_same, await_true, done, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, done, is_root, Outcome, Sandbox};
 
 /// The key that the seed's credentials are encrypted with.
 const KEY: &str = "tEst+K3y/n8n-backup-0123456789ab";
@@ -516,6 +517,12 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
     let image = format!("{}/n8n:1", sandbox.prefix());
     fs::create_dir_all(sandbox.path("own/nodes")).unwrap();
     fs::create_dir_all(sandbox.path("web/pages")).unwrap();
+    let owner = if is_root() {
+        1234
+    } else {
+        sandbox.dir().metadata().unwrap().uid()
+    };
+    chown(sandbox.path("web/pages"), Some(owner), None).unwrap();
     let recipe = format!("FROM {N8N_IMAGE}\nCOPY hook.js /hook.js\n");
     sandbox.write("own/Dockerfile", &recipe);
     sandbox.write("own/hook.js", "module.exports = {};\n");
@@ -568,6 +575,8 @@ fn an_image_of_ones_own_is_built_again_on_a_new_host() {
     }
     fs::remove_file(sandbox.path("docker-compose.yml")).unwrap();
     run(&sandbox, "restore-all", &["--yes", "--create", "latest"]).assert_success();
+    let pages = sandbox.path("web/pages").metadata().unwrap();
+    assert_eq!(pages.uid(), owner);
     let name = format!("{}_n8n_1", sandbox.prefix());
     assert_eq!(
         sandbox.docker(&["exec", &name, "cat", "/hook.js"]),

@@ -1,12 +1,13 @@
 //! The files that a stack is deployed from: its compose files, and what they name in the project directory.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Stack, COMPOSE_FILES, DIRECTORY, SERVICE};
-use crate::config::Composed;
+use crate::config::{Composed, Directory};
 use crate::engine::describe::{Described, MountPoint};
 use crate::store::shim::{holds_ours, is_shim};
 
@@ -416,7 +417,36 @@ pub(super) fn composed(project: &Path, stack: &Stack<'_>) -> Composed {
         files,
         env_files,
         services,
+        directories: Vec::new(),
     }
+}
+
+/// The directories of the project that containers mount, and those that hold the files, each after what it is in.
+pub(super) fn directories(project: &Path, containers: &[&Described], files: &[PathBuf]) -> Vec<Directory> {
+    let mounts = containers.iter().flat_map(|container| &container.mounts);
+    let binds = mounts.filter(|mount| mount.volume.is_empty());
+    let mounted: Vec<PathBuf> = binds
+        .filter_map(|mount| directory(project, &mount.source))
+        .map(PathBuf::from)
+        .collect();
+    let holders = files.iter().filter_map(|file| file.parent());
+    let paths = mounted.iter().map(PathBuf::as_path).chain(holders);
+    let paths: BTreeSet<&Path> = paths.flat_map(Path::ancestors).collect();
+    let owner = |meta: &Metadata| (meta.uid(), meta.gid());
+    let own = project.metadata().ok();
+    let described = |path: &Path| {
+        let meta = project.join(path).metadata().ok()?;
+        Some(Directory {
+            path: path.to_owned(),
+            mode: meta.mode() & 0o777,
+            owner: Some(owner(&meta)).filter(|found| own.as_ref().map(owner) != Some(*found)),
+        })
+    };
+    paths
+        .into_iter()
+        .filter(|path| !path.as_os_str().is_empty())
+        .filter_map(described)
+        .collect()
 }
 
 /// What may be the name of a file in a compose file; of a mount, the part before the colon.

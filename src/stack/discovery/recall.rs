@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::values::check_defaults;
 use super::{has_stack, is_n8n, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
 use crate::app::App;
-use crate::config::{Composed, Found, SqliteFile};
+use crate::config::{Composed, Directory, Found, SqliteFile};
 use crate::engine::describe::Described;
 use crate::store::identity::is_of_another;
 use crate::store::inventory::look_newest_first;
@@ -61,6 +61,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}compose.files"), listed(&found.compose.files)),
         (format!("{PREFIX}compose.env"), listed(&found.compose.env_files)),
         (format!("{PREFIX}services"), found.compose.services.join(" ")),
+        (format!("{PREFIX}directories"), described(&found.compose.directories)),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
@@ -72,6 +73,36 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
 fn listed(files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     names.join(",")
+}
+
+/// Directories with what is known of them, as [`directory_in`] reads each.
+fn described(directories: &[Directory]) -> String {
+    let each = directories.iter().filter_map(|directory| {
+        let path = directory.path.to_str()?;
+        let owner = directory
+            .owner
+            .map_or(NONE.to_owned(), |(user, group)| format!("{user}:{group}"));
+        let fits = !path.contains([',', '\n', '\r']);
+        fits.then(|| format!("{:o} {owner} {path}", directory.mode))
+    });
+    each.collect::<Vec<_>>().join(",")
+}
+
+fn directory_in(text: &str) -> Option<Directory> {
+    let (mode, rest) = text.split_once(' ')?;
+    let (owner, path) = rest.split_once(' ')?;
+    let owner = match owner {
+        NONE => None,
+        owner => {
+            let (user, group) = owner.split_once(':')?;
+            Some((user.parse().ok()?, group.parse().ok()?))
+        }
+    };
+    Some(Directory {
+        path: PathBuf::from(path),
+        mode: u32::from_str_radix(mode, 8).ok()? & 0o777,
+        owner,
+    })
 }
 
 /// How Compose created n8n's containers, as a point remembers it; no path leads out of the project directory.
@@ -88,6 +119,11 @@ pub fn composed(point: &Point) -> Composed {
         files: files("compose.files"),
         env_files: files("compose.env"),
         services: fact("services").split_whitespace().map(str::to_owned).collect(),
+        directories: fact("directories")
+            .split(',')
+            .filter_map(directory_in)
+            .filter(|directory| is_inside(&directory.path))
+            .collect(),
     }
 }
 

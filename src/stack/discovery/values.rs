@@ -108,6 +108,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     found.deployment.sort_unstable();
     found.deployment.dedup();
     found.compose = super::deployment::composed(&app.config.project, stack);
+    found.compose.directories = super::deployment::directories(&app.config.project, &containers, &found.deployment);
     found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
     if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);

@@ -339,3 +339,40 @@ fn what_cannot_be_read_is_named_and_left_out() {
         "{warnings:?}"
     );
 }
+
+#[test]
+fn directories_are_remembered_with_their_owners() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    for name in ["data/pg", "a,b", "conf"] {
+        fs::create_dir_all(project.join(name)).unwrap();
+    }
+    let mount = |name: &str| {
+        format!(
+            r#"{{"Type": "bind", "Source": "{}/{name}", "Destination": "/x"}}"#,
+            project.display()
+        )
+    };
+    let mounts = ["data/pg", "a,b", "gone", "../.."].map(mount).join(",");
+    let server = described(&format!(r#"{{"Id": "1", "Name": "/db", "Mounts": [{mounts}]}}"#));
+    let found = directories(
+        &project,
+        &[&server],
+        &[PathBuf::from("conf/x.conf"), PathBuf::from("compose.yaml")],
+    );
+    let names: Vec<&Path> = found.iter().map(|directory| directory.path.as_path()).collect();
+    assert_eq!(names, ["a,b", "conf", "data", "data/pg"].map(Path::new));
+    assert!(found.iter().all(|directory| directory.owner.is_none()));
+    let mut app = app_of(&project, "");
+    app.config.found.told_by = "x".to_owned();
+    app.config.found.compose.directories = found;
+    app.config.found.compose.directories[3].owner = Some((999, 998));
+    let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+    facts(&app).iter().for_each(|(name, value)| point.set(name, value));
+    assert_eq!(
+        remembered(&point).directories,
+        app.config.found.compose.directories[1..]
+    );
+    point.set("stack.directories", "755 - ../x,755 1 y,755 - /etc/x,z");
+    assert_eq!(remembered(&point).directories, []);
+}
