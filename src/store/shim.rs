@@ -21,7 +21,8 @@ pub fn is_shim(path: &Path) -> bool {
         .is_some_and(|line| line.starts_with(MARK))
 }
 
-/// Whether a directory of the project holds the log, the program or scripts of ours: it is not to be replaced as a whole.
+/// Whether a directory of the project holds the log, the program or scripts of ours: it is not to be replaced as a
+/// whole.
 pub fn holds_ours(project: &Path, dir: &Path) -> bool {
     let Ok(name) = dir.strip_prefix(project) else {
         return false;

@@ -143,8 +143,8 @@ fn make_directories(project: &Path, directories: &[Directory]) -> Result<()> {
     Ok(())
 }
 
-/// Those of the mounted paths that may be directories of the project, of which a point of an earlier version tells nothing. A
-/// name with a dot is rather that of a file.
+/// Those of the mounted paths that may be directories of the project, of which a point of an earlier version tells
+/// nothing. A name with a dot is rather that of a file.
 fn unrecorded(project: &Path, binds: &[PathBuf]) -> Vec<Directory> {
     let below = binds.iter().filter_map(|path| path.strip_prefix(project).ok());
     let is_inside = |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));

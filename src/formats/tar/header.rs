@@ -39,8 +39,8 @@ pub(super) fn header_of(name: &str, bytes: u64, mode: u32, owner: Option<(u32, u
     Ok(block)
 }
 
-/// Writes a number in octal digits, ended by NUL. One with too many digits stands as GNU tar writes it: in binary, marked
-/// by the highest bit.
+/// Writes a number in octal digits, ended by NUL. One with too many digits stands as GNU tar writes it: in binary,
+/// marked by the highest bit.
 fn put_number(field: &mut [u8], number: u64) {
     let last = field.len() - 1;
     let digits = format!("{number:0last$o}");

@@ -48,9 +48,9 @@ const MAX_COMPOSE: u64 = 1 << 20;
 
 /// The files, relative to the project directory: regular ones within it alone. Compose's syntax is not read: whatever a
 /// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`,
-/// `extends` or as a mount, seen from the file's directory or the one that Compose works in. Of a build context it is the
-/// Dockerfile, and the files that this copies. `.env` of the project directory is backed up by itself. `warnings` gets
-/// what is left out, but for the paths of this host that are `excluded`.
+/// `extends` or as a mount, seen from the file's directory or the one that Compose works in. Of a build context it is
+/// the Dockerfile, and the files that this copies. `.env` of the project directory is backed up by itself. `warnings`
+/// gets what is left out, but for the paths of this host that are `excluded`.
 pub(super) fn files(
     project: &Path,
     containers: &[&Described],
@@ -383,8 +383,8 @@ fn mounted(other: &Described, stack: &Stack<'_>, project: &Path, chosen: impl Fn
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// The files that a label lists. Compose 1 names them as seen from where it was called: the project directory, or the one
-/// that it works in.
+/// The files that a label lists. Compose 1 names them as seen from where it was called: the project directory, or the
+/// one that it works in.
 fn called_with(project: &Path, container: &Described, label: &str) -> Vec<PathBuf> {
     let works_in = Path::new(container.label(DIRECTORY));
     let names = container.label(label).split(',').filter(|name| !name.is_empty());

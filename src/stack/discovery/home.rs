@@ -51,8 +51,8 @@ fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountP
     });
 }
 
-/// Where a container of n8n keeps its home. Root's is its own, and an image that names no user runs as root, unless its start script
-/// changes to the user node, as earlier ones do: what is mounted tells.
+/// Where a container of n8n keeps its home. Root's is its own, and an image that names no user runs as root, unless its
+/// start script changes to the user node, as earlier ones do: what is mounted tells.
 pub(super) fn home_of(container: &Described) -> String {
     let user = container.user.split(':').next().unwrap_or_default();
     let set = container
