@@ -107,8 +107,8 @@ impl Config {
         Self::from_values(project, false, &BTreeMap::new(), &process_variable)
     }
 
-    /// The settings of the channels that are told of a run, where the others cannot be read: of each what `.env` says where a
-    /// run could read it, else the environment, unless that is no value for it.
+    /// The settings of the channels that are told of a run, where the others cannot be read: of each what `.env` says
+    /// where a run could read it, else the environment, unless that is no value for it.
     pub fn of_channels(project: &Path) -> Result<Self> {
         let file = env_file(project);
         let text = fs::read(&file).unwrap_or_default();

@@ -39,8 +39,8 @@ struct Loaded<'a> {
     place: Option<Place>,
 }
 
-/// Where n8n's tables are in the dump: where the point has `recorded` them, else where they stand together; of several n8n, where
-/// n8n's containers have `told`.
+/// Where n8n's tables are in the dump: where the point has `recorded` them, else where they stand together; of several
+/// n8n, where n8n's containers have `told`.
 ///
 /// # Errors
 /// They are not where the point says; there are those of several n8n.

@@ -54,8 +54,8 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Gives all that was loaded to the role that owns n8n's tables in the live database, at `place` where that is known, or to
-    /// the one that n8n logs in as, or to the owner of the staged database. Gives that role.
+    /// Gives all that was loaded to the role that owns n8n's tables in the live database, at `place` where that is
+    /// known, or to the one that n8n logs in as, or to the owner of the staged database. Gives that role.
     pub fn hand_over(&self, staged: &str, place: Option<&Place>) -> Result<String> {
         let config = &self.app.config;
         let owner = match place {

@@ -1,5 +1,5 @@
--- Prints what n8n has encrypted in this database as open.js and open.sql take it: the keys first, and no credential that holds
--- nothing. {schema} and {prefix} say where n8n's tables are.
+-- Prints what n8n has encrypted in this database as open.js and open.sql take it: the keys first, and no credential
+-- that holds nothing. Where n8n's tables are stands in braces, in the condition at the end.
 SET client_min_messages = error;
 CREATE FUNCTION pg_temp.field(about oid, attribute text) RETURNS text LANGUAGE sql AS $$
 SELECT coalesce((SELECT format('encode(convert_to(coalesce(t.%I::text, ''''), ''UTF8''), ''hex'')', attname) FROM pg_attribute

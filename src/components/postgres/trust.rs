@@ -1,9 +1,10 @@
 //! Which dumps are taken as they are.
 //!
-//! A dump is a program for `psql` and the server. Files of our own are loaded with the rights of the user that restores:
-//! those that a manifest records, and those that nobody but the caller or root could have written. What came from off-site in
-//! clear is neither, though it lies there and a manifest came along with it. For any other file the user has to vouch, by `--trust-dump`; else a role that may do nothing but fill the staged database loads it, and only
-//! where `psql` knows `\restrict`, under which it runs no command of its own that a dump holds.
+//! A dump is a program for `psql` and the server. Files of our own are loaded with the rights of the user that
+//! restores: those that a manifest records, and those that nobody but the caller or root could have written. What came
+//! from off-site in clear is neither, though it lies there and a manifest came along with it. For any other file the
+//! user has to vouch, by `--trust-dump`; else a role that may do nothing but fill the staged database loads it, and
+//! only where `psql` knows `\restrict`, under which it runs no command of its own that a dump holds.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,7 +29,8 @@ pub fn is_trusted(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> 
         restrict,
         hinted(
             "The dump is of unknown origin: no recovery point that was made here or encrypted records it, it is not a file \
-             in backups/postgres that only you can write, and the psql of this server cannot be kept from running commands that a dump holds",
+             in backups/postgres that only you can write, and the psql of this server cannot be kept from running \
+             commands that a dump holds",
             "add --trust-dump if you know where the file is from, or let the container's image bring psql 15.14, 16.10, \
              17.6 or newer"
         )
@@ -36,8 +38,8 @@ pub fn is_trusted(app: &App, file: &Path, restrict: bool, vouched_for: bool) -> 
     Ok(false)
 }
 
-/// Whether a recovery point records a file of this very contents, wherever it lies now. One that was fetched knows who made
-/// them only where they were encrypted.
+/// Whether a recovery point records a file of this very contents, wherever it lies now. One that was fetched knows who
+/// made them only where they were encrypted.
 fn is_recorded(app: &App, file: &Path) -> Result<bool> {
     let sum = sha256(&app.config, file)?;
     let mut points = inventory::list(&app.store)?

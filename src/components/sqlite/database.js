@@ -93,18 +93,22 @@ async function workflows(db) {
   return { workflows: found };
 }
 
-const names = async (db) => (await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")).map(({ name }) => name);
+async function names(db) {
+  const all = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
+  return all.map(({ name }) => name);
+}
 
-const OF_N8N = ['workflow_entity', 'credentials_entity', 'execution_entity', 'migrations', 'settings', 'tag_entity', 'user', 'webhook_entity'];
+const MAIN = ['workflow_entity', 'credentials_entity'];
+const OF_N8N = [...MAIN, 'execution_entity', 'migrations', 'settings', 'tag_entity', 'user', 'webhook_entity'];
 
-// n8n's table of this name, where it has these columns. The prefix is the one with which the most of n8n's tables are there: a
-// copy of one of them, as old_workflow_entity, has few of the others beside it.
+// n8n's table of this name, where it has these columns. The prefix is the one with which the most of n8n's tables are
+// there: a copy of one of them, as old_workflow_entity, has few of the others beside it.
 async function tables(db, table, columns) {
   const all = await names(db);
   const count = (prefix) => OF_N8N.filter((name) => all.includes(prefix + name)).length;
-  const prefixes = all.map((name) => /^(.*)(?:workflow|credentials)_entity$/s.exec(name)?.[1]).filter((prefix) => prefix !== undefined);
-  const [prefix] = prefixes.sort((one, other) => count(other) - count(one) || one.length - other.length);
-  const found = all.filter((name) => name === `${prefix ?? ''}${table}`);
+  const prefixes = MAIN.flatMap((end) => all.filter((name) => name.endsWith(end)).map((name) => name.slice(0, -end.length)));
+  const [prefix = ''] = prefixes.sort((one, other) => count(other) - count(one) || one.length - other.length);
+  const found = all.filter((name) => name === prefix + table);
   const own = found.length ? (await columnsOf(db, found[0])).map((column) => column.name) : [];
   return columns.every((column) => own.includes(column)) ? found : [];
 }

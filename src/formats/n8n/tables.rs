@@ -70,8 +70,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Where n8n's tables are together, in one schema and with one prefix: a copy of one of them, as `old_workflow_entity`, has
-    /// few of the others beside it. Several are several n8n, or a copy of all.
+    /// Where n8n's tables are together, in one schema and with one prefix: a copy of one of them, as
+    /// `old_workflow_entity`, has few of the others beside it. Several are several n8n, or a copy of all.
     pub fn all(tables: &[&TableName]) -> Vec<Self> {
         let mut places: Vec<Self> = Vec::new();
         for table in tables {

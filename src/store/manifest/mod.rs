@@ -76,7 +76,8 @@ impl Point {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether its file `name` came from off-site and was not encrypted there, so that its manifest says nothing of who made it.
+    /// Whether its file `name` came from off-site and was not encrypted there, so that its manifest says nothing of who
+    /// made it.
     pub fn may_be_anybodys(&self, name: &str) -> bool {
         self.fact(FETCHED).is_some() && !name.ends_with(ENCRYPTED)
     }

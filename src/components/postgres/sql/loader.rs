@@ -35,8 +35,8 @@ pub fn admit_loader(loader: &str) -> Result<String> {
     Ok(format!("{PRELUDE}GRANT ALL ON SCHEMA public TO {};\n", ident(loader)?))
 }
 
-/// Asks for the owner of n8n's tables at `place`, connected to the live database: a hex name, or nothing where they are not
-/// there.
+/// Asks for the owner of n8n's tables at `place`, connected to the live database: a hex name, or nothing where they are
+/// not there.
 pub fn owner_of_n8n(place: &Place) -> Result<String> {
     Ok(format!(
         "{PRELUDE}\
@@ -47,9 +47,10 @@ SELECT encode(convert_to(pg_get_userbyid(relowner), 'UTF8'), 'hex') FROM pg_clas
     ))
 }
 
-/// Gives what `loader` owns to `owner`, where n8n, which logs in as `login`, has its rights; else to `login`, or where that is
-/// not known, to the owner of the database. Drops the role. n8n's migrations create tables: what the dump says of the
-/// schema's privileges is left out, so they are granted. Connected to the staged database. Prints the new owner, a hex name.
+/// Gives what `loader` owns to `owner`, where n8n, which logs in as `login`, has its rights; else to `login`, or where
+/// that is not known, to the owner of the database. Drops the role. n8n's migrations create tables: what the dump says
+/// of the schema's privileges is left out, so they are granted. Connected to the staged database. Prints the new owner,
+/// a hex name.
 pub fn hand_over(loader: &str, owner: Option<&str>, login: &str) -> Result<String> {
     Ok(format!(
         "{PRELUDE}\

@@ -278,8 +278,8 @@ ORDER BY c.oid \gexec
     ))
 }
 
-/// The condition that the relation `c` in the schema `n` is n8n's table `name`, by its place, or where none is known by the end of
-/// its name.
+/// The condition that the relation `c` in the schema `n` is n8n's table `name`, by its place, or where none is known by
+/// the end of its name.
 pub fn is_n8ns(place: Option<&Place>, name: &str) -> Result<String> {
     Ok(match place {
         Some(place) => format!(
