@@ -95,11 +95,13 @@ pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     if mount.is_none() && is_stateless(found, stack) {
         found.unused.push(Kind::N8n);
         // The log of a backup says what the deployment lacks.
-        found.undeployed.push(format!(
-            "n8n's home {home} is no volume of {}: what n8n keeps there goes with the container, as community nodes and \
-             binary data in the file system",
-            stack.main.name
-        ));
+        if !config.exclude_mounts.contains(&home) {
+            found.undeployed.push(format!(
+                "n8n's home {home} is no volume of {}: what n8n keeps there goes with the container, as community nodes \
+                 and binary data in the file system (BACKUP_EXCLUDE_MOUNTS={home} ends this warning)",
+                stack.main.name
+            ));
+        }
         let by = format!("no mount of {}, which is given its key", stack.main.name);
         return found.row("n8n's data", "not kept", by);
     }
@@ -210,19 +212,20 @@ mod tests {
             "DB_POSTGRESDB_HOST=n8n-db",
             "N8N_ENCRYPTION_KEY=k",
         ];
-        let of = |env: &[&str], mounts: &[&Path]| {
+        let with = |settings: &str, env: &[&str], mounts: &[&Path]| {
             let n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
             let mounted = mounts.iter().map(|source| MountPoint {
                 volume: String::new(),
                 source: source.display().to_string(),
                 destination: "/there".to_owned(),
             });
-            let mut app = app_of(&project, "");
+            let mut app = app_of(&project, settings);
             app.config.env_file_exists = true;
             let mounts = mounted.collect();
             found(&mut app, &[Described { mounts, ..n8n }]).unwrap();
             app.config.found
         };
+        let of = |env: &[&str], mounts: &[&Path]| with("", env, mounts);
         let told = of(&pg, &[&project.join(".env")]);
         assert!(!told.uses(Kind::N8n) && !told.problems.contains_key(&Kind::N8n));
         assert!(
@@ -230,6 +233,8 @@ mod tests {
             "{:?}",
             told.undeployed
         );
+        let told = with("BACKUP_EXCLUDE_MOUNTS=/home/node/.n8n\n", &pg, &[&project.join(".env")]);
+        assert!(told.undeployed.is_empty(), "{:?}", told.undeployed);
         for told in [
             of(&pg[..2], &[]),
             of(&pg, &[&project]),
