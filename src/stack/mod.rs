@@ -11,6 +11,8 @@ pub use interrupted::{
 
 use std::fmt;
 
+use anyhow::Error;
+
 /// A failed restore that has left something which n8n must not be started on; with what to do about it.
 #[derive(Debug)]
 pub struct LeftHalfDone(String);
@@ -30,6 +32,17 @@ impl LeftHalfDone {
 /// Marks an error of a restore as one from before it could see whether an interrupted one has left the part half exchanged.
 #[derive(Debug)]
 pub struct Unseen;
+
+impl Unseen {
+    /// An error of looking at it; one of putting it right has seen it.
+    pub fn mark(error: Error) -> Error {
+        if error.is::<LeftHalfDone>() {
+            error
+        } else {
+            error.context(Self)
+        }
+    }
+}
 
 impl fmt::Display for Unseen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

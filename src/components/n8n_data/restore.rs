@@ -440,8 +440,8 @@ impl RestorePlan for Plan<'_> {
         let exchange = self.swaps(&helper);
         {
             let _lock = self.app.hold(Kind::N8n, self.journal).context(Unseen)?;
-            let recovered = self.recover(&self.all(&helper)).context(Unseen)?;
-            if recovered | self.recover(&self.of_database(&helper)).context(Unseen)? {
+            let recovered = self.recover(&self.all(&helper)).map_err(Unseen::mark)?;
+            if recovered | self.recover(&self.of_database(&helper)).map_err(Unseen::mark)? {
                 self.check_room(&helper)?;
             }
         }

@@ -121,7 +121,7 @@ impl Plan<'_> {
         let helper = self.helper().context(Unseen)?;
         let mounts = self.docker.mounts(name).context(Unseen)?;
         for dir in &mounts {
-            self.recover(&DirSwap::new(&helper, dir)).context(Unseen)?;
+            self.recover(&DirSwap::new(&helper, dir)).map_err(Unseen::mark)?;
         }
         let layout = self.layout()?;
         self.replace(helper, &layout, around)

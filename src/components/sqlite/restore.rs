@@ -132,7 +132,7 @@ impl RestorePlan for Plan<'_> {
         let _component = self.app.hold(Kind::Sqlite, self.journal).context(Unseen)?;
         let helper = self.helper().context(Unseen)?;
         let swap = DirSwap::new(&helper, &self.dir);
-        if self.recover(&swap).context(Unseen)? {
+        if self.recover(&swap).map_err(Unseen::mark)? {
             self.check_room(&helper)?;
         }
         let staged = self.stage(&helper, &swap);
