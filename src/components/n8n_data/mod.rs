@@ -6,6 +6,7 @@ mod layout;
 mod packer;
 mod probe;
 mod restore;
+mod room;
 
 use std::mem;
 use std::path::Path;

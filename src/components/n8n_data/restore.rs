@@ -1,6 +1,7 @@
 //! Restore of n8n's data. The archive is unpacked beside what each directory holds and read back from there; then the two
 //! are exchanged by renaming, after a last backup of what was there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -8,6 +9,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use super::helper;
 use super::layout::{check_volume, data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
+use super::room::{by_disk, packed_like, Disk, ROOM_OF_A_MEMBER};
 use super::Reader;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
@@ -226,17 +228,6 @@ fn warn_of_users(app: &App, docker: &Docker, journal: Journal, layout: &Layout) 
     }
 }
 
-/// What a member takes on a disk beside its bytes, on average: half a block.
-const ROOM_OF_A_MEMBER: u64 = 2 << 10;
-
-/// What a backup of `held` bytes will take, when it packs as well as the archive that packed `bytes` into `packed`.
-fn packed_like(held: u64, packed: u64, bytes: u64) -> u64 {
-    match u128::from(held) * u128::from(packed) / u128::from(bytes.max(1)) {
-        0 => packed.min(held),
-        estimate => u64::try_from(estimate).unwrap_or(u64::MAX).min(held),
-    }
-}
-
 impl Plan<'_> {
     /// A container that shows every directory by itself.
     fn helper(&self) -> Result<Guard> {
@@ -274,7 +265,7 @@ impl Plan<'_> {
     /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
     /// engine's disk need not be one of this host, so it is asked in a container.
     fn check_room(&self, helper: &Guard) -> Result<()> {
-        self.check_volume(helper)?;
+        let disks = self.check_volume(helper)?;
         let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
         let argv: Vec<&str> = ["du", "-sk", "--"].into_iter().chain(targets).collect();
         let du = self.docker.exec(helper.id(), Exec::default(), &argv);
@@ -296,22 +287,41 @@ impl Plan<'_> {
         };
         let packed = self.file.metadata().map_or(0, |file| file.len());
         let bytes = self.parts.iter().map(|(_, archive)| archive.bytes).sum();
-        let needed = packed_like(held, packed, bytes);
+        let device = dir.metadata().map_or(0, |dir| dir.dev());
+        let shared = disks
+            .iter()
+            .find(|disk| disk.is(device, free))
+            .map_or(0, |disk| disk.needed);
+        let needed = packed_like(held, packed, bytes).saturating_add(shared);
         ensure!(
             free >= needed,
             "Insufficient disk space in {}: {} available, about {} required for the backup of the volume as it is, which is made \
-             first: make room there",
+             first{}: make room there",
             dir.display(),
             units::available(free),
-            units::amount(needed)
+            units::amount(needed),
+            if shared > 0 {
+                ", and for the archive, which is unpacked on the same disk"
+            } else {
+                ""
+            }
         );
         Ok(())
     }
 
-    /// Refuses an archive that a directory has no room for, beside what it holds.
-    fn check_volume(&self, helper: &Guard) -> Result<()> {
+    /// Refuses an archive that a disk has no room for, beside what it holds. Gives the disks.
+    fn check_volume(&self, helper: &Guard) -> Result<Vec<Disk>> {
+        let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
+        let argv: Vec<&str> = ["stat", "-c", "%d", "--"].into_iter().chain(targets).collect();
+        let devices = self
+            .docker
+            .answer("stat", self.docker.exec(helper.id(), Exec::default(), &argv), None)?;
+        let devices = if devices.success { devices.text() } else { String::new() };
+        let mut devices = devices.lines().map(|device| device.parse().ok());
+        let mut needs = Vec::new();
         for (directory, archive) in &self.parts {
-            let volume = &directory.place.source;
+            let volume = directory.place.source.to_string();
+            let device = devices.next().flatten();
             let Some(free) = self.docker.free_space(helper.id(), &directory.target)? else {
                 self.journal.warn(format_args!(
                     "Could not determine the disk space that is free for the volume {volume}"
@@ -319,16 +329,25 @@ impl Plan<'_> {
                 continue;
             };
             let members = archive.members.saturating_mul(ROOM_OF_A_MEMBER);
-            let needed = archive.bytes.saturating_add(members);
+            needs.push(Disk {
+                device,
+                free,
+                needed: archive.bytes.saturating_add(members),
+                volumes: volume,
+            });
+        }
+        let disks = by_disk(needs);
+        for disk in &disks {
             ensure!(
-                free >= needed,
-                "Insufficient disk space for the volume {volume} on Docker's disk: {} available, {} required, since the archive is \
+                disk.free >= disk.needed,
+                "Insufficient disk space for the volume {} on Docker's disk: {} available, {} required, since the archive is \
                  unpacked beside what is there: make room there (docker system df tells what takes it)",
-                units::available(free),
-                units::amount(needed)
+                disk.volumes,
+                units::available(disk.free),
+                units::amount(disk.needed)
             );
         }
-        Ok(())
+        Ok(disks)
     }
 
     /// Makes sure that nothing which may write to the volume runs.
@@ -493,18 +512,4 @@ fn properties(root: &tar::Properties) -> [String; 4] {
         format!("{:o}", root.mode),
         root.mtime.to_string(),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backup_before_a_restore_is_taken_to_pack_as_the_archive_does() {
-        assert_eq!(packed_like(100 << 20, 10 << 20, 40 << 20), 25 << 20);
-        // Small ones do not pack to nothing, nor does anything grow.
-        assert_eq!(packed_like(1, 200, 100_000), 1);
-        assert_eq!(packed_like(1000, 200, 0), 1000);
-        assert_eq!(packed_like(u64::MAX, u64::MAX, 1), u64::MAX);
-    }
 }
