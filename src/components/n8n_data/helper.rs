@@ -55,14 +55,14 @@ fn hindrance(mounts: &str, target: &str) -> Option<String> {
             .and_then(|rest| rest.strip_prefix('/'))
             .map(str::to_owned)
     };
-    let each = mounts.filter_map(|(at, options)| match below(&at) {
+    let mut each = mounts.filter_map(|(at, options)| match below(&at) {
         Some(name) => Some(format!("another file system is mounted there, at {name}")),
         None if at == target && options.split(',').any(|option| option == "ro") => {
             Some("its file system is read-only".to_owned())
         }
         None => None,
     });
-    each.last()
+    each.next()
 }
 
 /// A path of `/proc/self/mounts`, in which blanks and the like stand as `\040`.
