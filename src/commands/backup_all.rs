@@ -26,7 +26,7 @@ use crate::report::units;
 use crate::stack::{self, discovery};
 use crate::store::atomic::{self, Access};
 use crate::store::manifest::Point;
-use crate::store::space::available;
+use crate::store::space::{available, disks, Disk};
 use crate::store::{total, Kind, Stamp};
 
 pub const COMMAND: Command = Command {
@@ -356,36 +356,40 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Refuses to begin on a disk that is nearly full, or that has less room than the last backups took.
+/// Refuses to begin on a disk that is nearly full, or where one has less room than the last backups took.
 fn check_space(app: &App) -> Result<()> {
     crate::store::make_dir(app.store.root())?;
-    match available(app.store.root(), app.config.stall) {
-        Ok(bytes) => {
-            let text = units::available(bytes);
-            let least = app.config.min_free_kb * 1024;
-            let room = bytes.saturating_add(cleanup::reclaimable(app));
-            if room < least {
-                let required = match app.config.min_free_kb {
-                    1_048_576 => "1GiB".to_owned(),
-                    _ => units::amount(least),
-                };
-                bail!("Insufficient disk space: {text} available, {required} required");
-            }
-            let expected = expected(app);
-            if room < expected {
-                let required = units::amount(expected);
-                bail!("Insufficient disk space: {text} available, {required} required");
-            }
-            JOURNAL.info(format_args!("Disk space check passed: {text} available"));
-        }
-        Err(_) => JOURNAL.warn("Could not determine available disk space"),
+    disks(&app.store).iter().try_for_each(|disk| check_disk(app, disk))
+}
+
+fn check_disk(app: &App, disk: &Disk) -> Result<()> {
+    // What is asked for besides is on the disk of `backups/` itself; another one may be small.
+    let (place, min_free_kb) = match disk.dir == app.store.root() {
+        true => (String::new(), app.config.min_free_kb),
+        false => (format!(" in {}", disk.dir.display()), 0),
+    };
+    let Ok(bytes) = available(&disk.dir, app.config.stall) else {
+        JOURNAL.warn(format_args!("Could not determine available disk space{place}"));
+        return Ok(());
+    };
+    let text = units::available(bytes);
+    let room = bytes.saturating_add(cleanup::reclaimable(app, &disk.kinds));
+    let expected = expected(app, &disk.kinds);
+    let required = match min_free_kb {
+        kb if room >= kb * 1024 => (room < expected).then(|| units::amount(expected)),
+        1_048_576 => Some("1GiB".to_owned()),
+        kb => Some(units::amount(kb * 1024)),
+    };
+    if let Some(required) = required {
+        bail!("Insufficient disk space{place}: {text} available, {required} required");
     }
+    JOURNAL.info(format_args!("Disk space check passed: {text} available{place}"));
     Ok(())
 }
 
 /// What this run will take: the last backup of each kind, and a quarter more.
-fn expected(app: &App) -> u64 {
-    let newest = |kind| app.store.list(kind).ok()?.pop().map(|entry| entry.disk);
-    let sum = total(Kind::ALL.into_iter().filter_map(newest));
+fn expected(app: &App, kinds: &[Kind]) -> u64 {
+    let newest = |kind: &Kind| app.store.list(*kind).ok()?.pop().map(|entry| entry.disk);
+    let sum = total(kinds.iter().filter_map(newest));
     sum.saturating_add(sum / 4)
 }

@@ -198,8 +198,8 @@ fn check_names(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// The bytes on disk that the cleanup will free; none in a directory that cannot be read.
-pub fn reclaimable(app: &App) -> u64 {
+/// The bytes on disk that the cleanup will free of these kinds; none in a directory that cannot be read.
+pub fn reclaimable(app: &App, kinds: &[Kind]) -> u64 {
     if check_names(app).is_err() {
         return 0;
     }
@@ -208,7 +208,8 @@ pub fn reclaimable(app: &App) -> u64 {
     };
     let plan = Plan::new(&inventory, components::lost_env_file(app).is_some(), stack::needs(app));
     let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention));
-    let entries = inventory.listings.iter().flat_map(|(_, listing)| listing.files());
+    let listings = inventory.listings.iter().filter(|(kind, _)| kinds.contains(kind));
+    let entries = listings.flat_map(|(_, listing)| listing.files());
     let gone = entries.filter(|entry| !kept.contains(&entry.path));
     total(gone.map(|entry| entry.disk))
 }

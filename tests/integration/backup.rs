@@ -258,6 +258,20 @@ fn a_disk_that_is_nearly_full_is_told_before_anything_is_done() {
     let outcome = sandbox.call("backup-all").path_first(df("1048550")).run();
     outcome.assert_log_has("backup-all", "INFO Disk space check passed: {} available");
     assert!(!old.exists(), "{outcome}");
+    // A directory that is on another disk is asked for what goes there.
+    sandbox.set("BACKUP_MIN_FREE_KB", "1");
+    let elsewhere = sh("mktemp -d /dev/shm/n8nbt-disk-XXXXXX", &[]);
+    let redis = sandbox.path("backups/redis");
+    let _ = fs::remove_dir_all(&redis);
+    std::os::unix::fs::symlink(elsewhere.trim(), &redis).unwrap();
+    fs::write(redis.join("dump_20260101_020000.rdb"), vec![b'x'; 1 << 20]).unwrap();
+    let other = "#!/bin/sh\necho head\ncase $* in *redis) echo / 9 1 200 1% / ;; *) echo / 9 1 80740352 1% / ;; esac\n";
+    let outcome = sandbox
+        .call("backup-all")
+        .path_first(sandbox.stand_in("df", other))
+        .run();
+    fs::remove_dir_all(elsewhere.trim()).unwrap();
+    outcome.assert_error("Insufficient disk space in {}/backups/redis: {}Ki available, 1.3MiB required");
 }
 
 #[test]
