@@ -7,6 +7,9 @@ use super::describe::MountPoint;
 use super::dialect::{absent, engine_error};
 use super::Docker;
 
+/// A volume's directory, as a template.
+const DIRECTORY: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
+
 impl Docker {
     /// Whether a volume of this name exists.
     pub fn volume_exists(&self, name: &str) -> Result<bool> {
@@ -23,7 +26,18 @@ impl Docker {
     /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty
     /// otherwise.
     pub fn volume_directory(&self, name: &str) -> Result<String> {
-        self.of_volume(name, "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}")
+        self.of_volume(name, DIRECTORY)
+    }
+
+    /// Where a volume lies on the engine's host: the directory that it stands for, or that the engine keeps it in.
+    pub fn volume_path(&self, name: &str) -> Result<String> {
+        match self
+            .of_volume(name, &format!("{DIRECTORY}|{{{{.Mountpoint}}}}"))?
+            .split_once('|')
+        {
+            Some(("", path) | (path, _)) => Ok(path.to_owned()),
+            None => Ok(String::new()),
+        }
     }
 
     fn of_volume(&self, name: &str, format: &str) -> Result<String> {

@@ -52,6 +52,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     for dir in [&sandbox.path("custom"), &sandbox.path("files"), &away, &left] {
         fs::create_dir(dir).unwrap();
     }
+    fs::create_dir(sandbox.path("files/part")).unwrap();
     fs::write(sandbox.path("single"), "x").unwrap();
     let home = "/home/node/.n8n";
     start_n8n(
@@ -61,6 +62,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
             bind(&sandbox.path("custom"), "/home/node/.n8n/custom"),
             format!("type=volume,source={nested},target={home}/binaryData"),
             bind(&sandbox.path("files"), "/files"),
+            bind(&sandbox.path("files/part"), "/part"),
             format!("type=volume,source={other},target=/data/other"),
             bind(&away, "/mnt/away"),
             bind(&left, "/mnt/left"),
@@ -73,7 +75,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     let fill = "cd /home/node/.n8n && echo node >custom/node.js && chown 1000:1000 custom/node.js && mkdir -p \
                 binaryData/workflows/w && echo b >binaryData/workflows/w/b && ln -s ../../x binaryData/link && echo f \
                 >'/files/a b' && chmod 700 /files && echo o >/data/other/o && ln /data/other/o /data/other/hard && echo a \
-                >/mnt/away/a && echo l >/mnt/left/l";
+                >/mnt/away/a && echo l >/mnt/left/l && echo p >/part/p";
     sandbox.docker(&["exec", &main, "sh", "-ec", fill]);
     sandbox.set("BACKUP_INCLUDE_MOUNTS", "/mnt/away /host-etc");
     // One file in two mounts.
@@ -95,6 +97,10 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     let doctor = sandbox.binary().arg("doctor").run();
     assert!(doctor.stdout.contains("not backed up: /mnt/left ("), "{doctor}");
     assert!(doctor.stdout.contains("BACKUP_INCLUDE_MOUNTS"), "{doctor}");
+    assert!(
+        doctor.stdout.contains("/files/part) is backed up as /files/part"),
+        "{doctor}"
+    );
 
     sandbox.run("backup-n8n", &[]).assert_success();
     let held = members(&sandbox);
@@ -102,12 +108,13 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
         "./custom/node.js",
         "./binaryData/workflows/w/b",
         "./.n8n-backup-mounts/%2Ffiles/a b",
+        "./.n8n-backup-mounts/%2Ffiles/part/p",
         "./.n8n-backup-mounts/%2Fdata%2Fother/o",
         "./.n8n-backup-mounts/%2Fmnt%2Faway/a",
     ] {
         assert!(held.lines().any(|member| member == name), "{name}: {held}");
     }
-    for name in ["left", "etc%2Fsingle", "%2Fbackups", "host-etc", "staged"] {
+    for name in ["left", "etc%2Fsingle", "%2Fbackups", "host-etc", "staged", "%2Fpart"] {
         assert!(!held.contains(name), "{name}: {held}");
     }
     for dir in left_behind {
@@ -117,8 +124,9 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     sandbox.set("BACKUP_HELPER_IMAGE", BUSYBOX);
 
     let file = sandbox.backup("n8n").display().to_string();
-    let spoil = "cd /home/node/.n8n && rm -rf custom/* binaryData/* config /files/* /data/other/* && echo new >custom/new && echo \
-                 y >/mnt/away/y && chmod 755 /files && echo 2 >/mnt/left/l";
+    let spoil =
+        "cd /home/node/.n8n && rm -rf custom/* binaryData/* config /files/[!p]* /part/* /data/other/* && echo new \
+                 >custom/new && echo y >/mnt/away/y && chmod 755 /files && echo 2 >/mnt/left/l";
     sandbox.docker(&["exec", &main, "sh", "-c", spoil]);
     let changed = contents(&sandbox);
     // A step that fails in one of them puts all back.

@@ -48,6 +48,8 @@ pub struct Layout {
     pub nested: BTreeMap<String, Place>,
     /// The others.
     pub others: Vec<Place>,
+    /// What n8n mounts that lies within one of these, and is a part of that, with its path there.
+    pub within: Vec<(Place, String)>,
     /// What n8n mounts besides, and why that is not backed up.
     pub left_out: Vec<String>,
     /// What `BACKUP_EXCLUDE_MOUNTS` names of it.
@@ -115,6 +117,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         home: Place { source, at },
         nested: BTreeMap::new(),
         others: Vec::new(),
+        within: Vec::new(),
         left_out: Vec::new(),
         excluded: Vec::new(),
     };
@@ -178,6 +181,12 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             None => layout.others.push(place),
         }
     }
+    if !layout.nested.is_empty() || !layout.others.is_empty() {
+        layout.take_once(|source| match source {
+            Source::Directory(path) => real(path),
+            Source::Volume(name) => real(&docker.volume_path(name).unwrap_or_default()),
+        });
+    }
     Ok(layout)
 }
 
@@ -189,10 +198,52 @@ impl Layout {
         (!self.home.at.is_empty() && !path.is_empty()).then_some(path)
     }
 
+    /// Takes what lies within another directory of the engine's host as a part of that. By itself it would be packed twice, and
+    /// restored into what the restore of the other one moves away. What holds the home is left out.
+    fn take_once(&mut self, path_of: impl Fn(&Source) -> PathBuf) {
+        let all = self.places().map(|place| (place.clone(), path_of(&place.source)));
+        let mut all: Vec<(Place, PathBuf)> = all.collect();
+        let home = all[0].1.clone();
+        let holds_home = |path: &PathBuf| path.is_absolute() && home != *path && home.starts_with(path);
+        for (place, _) in all.iter().filter(|(_, path)| holds_home(path)) {
+            let text = format!("{} ({}): it holds n8n's home", place.at, place.source);
+            self.left_out.push(text);
+        }
+        all.retain(|(_, path)| !holds_home(path));
+        let outer_of = |inner: usize| {
+            let (_, path) = &all[inner];
+            let holds = |(at, (_, outer)): &(usize, &(Place, PathBuf))| {
+                outer.is_absolute() && path.starts_with(outer) && (path != outer || *at < inner)
+            };
+            let outer = all.iter().enumerate().filter(holds);
+            outer
+                .map(|(_, outer)| outer)
+                .min_by_key(|(_, outer)| outer.components().count())
+        };
+        for (inner, (place, path)) in all.iter().enumerate() {
+            if let Some((outer, rest)) =
+                outer_of(inner).and_then(|(outer, top)| Some((outer, path.strip_prefix(top).ok()?)))
+            {
+                let there = Path::new(&outer.at).join(rest);
+                self.within.push((place.clone(), there.display().to_string()));
+            }
+        }
+        let stays = |place: &Place| {
+            let is_within = self.within.iter().any(|(inner, _)| inner == place);
+            !is_within && all.iter().any(|(kept, _)| kept == place)
+        };
+        self.nested.retain(|_, place| stays(place));
+        self.others.retain(stays);
+    }
+
     /// Whether another container mounts the same.
     fn knows(&self, place: &Place) -> bool {
-        let mut known = self.nested.values().chain(&self.others).chain([&self.home]);
-        known.any(|known| known.source == place.source)
+        self.places().any(|known| known.source == place.source)
+    }
+
+    /// Where every directory is, the home first.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        [&self.home].into_iter().chain(self.nested.values()).chain(&self.others)
     }
 
     /// Whether something is mounted at this path.
@@ -242,9 +293,16 @@ impl Layout {
 
     /// The directory that holds n8n's database in SQLite, if one does, with its name in there. It is backed up by itself.
     pub fn database(&self, file: &str) -> Option<(Directory, String)> {
+        let within = self.within.iter().map(|(inner, there)| (&inner.at, there));
+        let mounted = self.places().map(|place| (&place.at, &place.at)).chain(within);
+        let mounted = mounted.filter_map(|(at, there)| {
+            let rest = Path::new(file).strip_prefix(at).ok()?;
+            Some((at.len(), Path::new(there).join(rest)))
+        });
+        let (_, file) = mounted.max_by_key(|(length, _)| *length)?;
         let holds = |directory: &Directory| {
             let at = Path::new(&directory.place.at);
-            let within = Path::new(file).strip_prefix(at).ok()?;
+            let within = file.strip_prefix(at).ok()?;
             let within = within.display().to_string();
             (at.is_absolute() && !within.is_empty()).then(|| (directory.clone(), within))
         };
@@ -467,88 +525,4 @@ fn is_anonymous(volume: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::testing::TempDir;
-
-    fn place(source: Source, at: &str) -> Place {
-        Place {
-            source,
-            at: at.to_owned(),
-        }
-    }
-
-    #[test]
-    fn what_holds_another_directory_is_told_by_whole_names() {
-        let directory = |path: &str| Source::Directory(path.to_owned());
-        let volume = |name: &str| Source::Volume(name.to_owned());
-        for (outer, inner, wanted) in [
-            (directory("/p/data"), directory("/p/data/postgres"), true),
-            (directory("/p/data/"), directory("/p/data"), true),
-            (directory("/p/data"), directory("/p/database"), false),
-            (directory("/p/data/n8n"), directory("/p/data"), false),
-            (volume("data"), volume("data"), true),
-            (volume("data"), directory("data"), false),
-        ] {
-            assert_eq!(holds(&outer, &inner), wanted, "{outer} {inner}");
-        }
-    }
-
-    #[test]
-    fn each_directory_has_its_part_of_an_archive() {
-        let volume = |name: &str| Source::Volume(name.to_owned());
-        let nested = [("custom", "c"), ("custom/deep", "d")];
-        let layout = Layout {
-            home: place(volume("home"), "/home/node/.n8n"),
-            nested: nested
-                .into_iter()
-                .map(|(name, of)| (name.to_owned(), place(volume(of), &format!("/home/node/.n8n/{name}"))))
-                .collect(),
-            others: vec![place(Source::Directory("/p/files".to_owned()), "/data/50%")],
-            left_out: Vec::new(),
-            excluded: Vec::new(),
-        };
-        let parts = |name: &[u8]| -> Vec<bool> {
-            let all = layout.directories();
-            all.iter()
-                .map(|directory| directory.part.relative(name).is_some())
-                .collect()
-        };
-        assert_eq!(parts(b"./config"), [true, false, false, false]);
-        // The directory itself is needed where the other one is mounted.
-        assert_eq!(parts(b"./custom/"), [true, true, false, false]);
-        assert_eq!(parts(b"./custom/a"), [false, true, false, false]);
-        assert_eq!(parts(b"./custom/deep/a"), [false, false, true, false]);
-        let stored = ".n8n-backup-mounts/%2Fdata%2F50%25";
-        assert_eq!(parts(format!("./{stored}/x").as_bytes()), [false, false, false, true]);
-        assert_eq!(path_of_stored(stored.as_bytes()).as_deref(), Some("/data/50%"));
-        assert_eq!(path_of_stored(format!("{stored}/x").as_bytes()), None);
-        assert_eq!(layout.reading()[1].target, "/n8n-backup-volume/custom");
-        let writing = layout.writing(true);
-        assert_eq!(
-            (writing[3].target.clone(), writing[3].makes),
-            (format!("/{stored}"), true)
-        );
-        // This host has no such directory.
-        assert_eq!(layout.writing(false).len(), 3);
-    }
-
-    #[test]
-    fn what_holds_something_of_ours_is_not_n8ns() {
-        let dir = TempDir::new();
-        let project = dir.path().canonicalize().unwrap();
-        for name in ["logs", "scripts/mine", "files"] {
-            fs::create_dir_all(project.join(name)).unwrap();
-        }
-        let script = include_str!("../../../scripts/backup-all.sh");
-        fs::write(project.join("scripts/backup-all.sh"), script).unwrap();
-        let app = App::new(Config::of_text(&project, Path::new(".env"), b"").unwrap());
-        let why = |name: &str| what_of_project(&app, &project.join(name).display().to_string());
-        for name in ["logs", "scripts"] {
-            assert_eq!(why(name), Some("it holds n8n-backup's log, program or scripts"));
-        }
-        assert_eq!((why("scripts/mine"), why("files")), (None, None));
-        assert_eq!(why(""), Some("it holds the backups"));
-    }
-}
+mod tests;

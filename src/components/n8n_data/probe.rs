@@ -26,6 +26,12 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
                     format!("{} ({}) is backed up with the home", place.at, place.source),
                 );
             }
+            for (place, there) in &layout.within {
+                report.ok(
+                    "mounts",
+                    format!("{} ({}) is backed up as {there}", place.at, place.source),
+                );
+            }
             for text in &layout.left_out {
                 report.warn("mounts", format!("not backed up: {text}"));
             }

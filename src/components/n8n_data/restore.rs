@@ -200,7 +200,8 @@ fn strangers(app: &App, docker: &Docker, source: &crate::engine::Source) -> Resu
 
 /// Refuses a restore while containers use the home that would not be stopped.
 fn check_users(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
-    for place in [&layout.home].into_iter().chain(layout.nested.values()) {
+    let within = layout.within.iter().map(|(place, _)| place);
+    for place in [&layout.home].into_iter().chain(layout.nested.values()).chain(within) {
         let others = strangers(app, docker, &place.source)?;
         ensure!(
             others.is_empty(),

@@ -1,0 +1,166 @@
+use super::*;
+use crate::config::Config;
+use crate::testing::TempDir;
+
+fn place(source: Source, at: &str) -> Place {
+    Place {
+        source,
+        at: at.to_owned(),
+    }
+}
+
+#[test]
+fn what_holds_another_directory_is_told_by_whole_names() {
+    let directory = |path: &str| Source::Directory(path.to_owned());
+    let volume = |name: &str| Source::Volume(name.to_owned());
+    for (outer, inner, wanted) in [
+        (directory("/p/data"), directory("/p/data/postgres"), true),
+        (directory("/p/data/"), directory("/p/data"), true),
+        (directory("/p/data"), directory("/p/database"), false),
+        (directory("/p/data/n8n"), directory("/p/data"), false),
+        (volume("data"), volume("data"), true),
+        (volume("data"), directory("data"), false),
+    ] {
+        assert_eq!(holds(&outer, &inner), wanted, "{outer} {inner}");
+    }
+}
+
+#[test]
+fn each_directory_has_its_part_of_an_archive() {
+    let volume = |name: &str| Source::Volume(name.to_owned());
+    let nested = [("custom", "c"), ("custom/deep", "d")];
+    let layout = Layout {
+        home: place(volume("home"), "/home/node/.n8n"),
+        nested: nested
+            .into_iter()
+            .map(|(name, of)| (name.to_owned(), place(volume(of), &format!("/home/node/.n8n/{name}"))))
+            .collect(),
+        others: vec![place(Source::Directory("/p/files".to_owned()), "/data/50%")],
+        within: Vec::new(),
+        left_out: Vec::new(),
+        excluded: Vec::new(),
+    };
+    let parts = |name: &[u8]| -> Vec<bool> {
+        let all = layout.directories();
+        all.iter()
+            .map(|directory| directory.part.relative(name).is_some())
+            .collect()
+    };
+    assert_eq!(parts(b"./config"), [true, false, false, false]);
+    // The directory itself is needed where the other one is mounted.
+    assert_eq!(parts(b"./custom/"), [true, true, false, false]);
+    assert_eq!(parts(b"./custom/a"), [false, true, false, false]);
+    assert_eq!(parts(b"./custom/deep/a"), [false, false, true, false]);
+    let stored = ".n8n-backup-mounts/%2Fdata%2F50%25";
+    assert_eq!(parts(format!("./{stored}/x").as_bytes()), [false, false, false, true]);
+    assert_eq!(path_of_stored(stored.as_bytes()).as_deref(), Some("/data/50%"));
+    assert_eq!(path_of_stored(format!("{stored}/x").as_bytes()), None);
+    assert_eq!(layout.reading()[1].target, "/n8n-backup-volume/custom");
+    let writing = layout.writing(true);
+    assert_eq!(
+        (writing[3].target.clone(), writing[3].makes),
+        (format!("/{stored}"), true)
+    );
+    // This host has no such directory.
+    assert_eq!(layout.writing(false).len(), 3);
+}
+
+#[test]
+fn what_lies_within_another_directory_is_a_part_of_it() {
+    let directory = |path: &str, at: &str| place(Source::Directory(path.to_owned()), at);
+    let home = "/home/node/.n8n";
+    let layout = |others: &[(&str, &str)]| {
+        let mut layout = Layout {
+            // It stands for a directory.
+            home: place(Source::Volume("home".to_owned()), home),
+            nested: [
+                (
+                    "custom".to_owned(),
+                    directory("/none/data/custom", "/home/node/.n8n/custom"),
+                ),
+                ("deep".to_owned(), directory("/none/data/other", "/home/node/.n8n/deep")),
+                ("far".to_owned(), directory("/none/data2", "/home/node/.n8n/far")),
+            ]
+            .into(),
+            others: others.iter().map(|(path, at)| directory(path, at)).collect(),
+            within: Vec::new(),
+            left_out: Vec::new(),
+            excluded: Vec::new(),
+        };
+        layout.take_once(|source| match source {
+            Source::Directory(path) => PathBuf::from(path),
+            Source::Volume(name) if name == "home" => PathBuf::from("/none/data"),
+            Source::Volume(_) => PathBuf::new(),
+        });
+        layout
+    };
+    let others = [
+        ("/none/files/a", "/a"),
+        ("/none/files", "/files"),
+        ("/none/files/a/b", "/b"),
+        ("/none", "/all"),
+        ("/none/data/x", "/x"),
+    ];
+    let (found, reversed) = (
+        layout(&others),
+        layout(&others.iter().rev().copied().collect::<Vec<_>>()),
+    );
+    for layout in [&found, &reversed] {
+        let kept: Vec<&str> = layout.places().map(|place| &*place.at).collect();
+        assert_eq!(kept, [home, "/home/node/.n8n/far", "/files"]);
+        assert_eq!(layout.left_out, ["/all (/none): it holds n8n's home"]);
+        let mut within: Vec<(&str, &str)> = layout
+            .within
+            .iter()
+            .map(|(place, there)| (&*place.at, &**there))
+            .collect();
+        within.sort_unstable();
+        let wanted = [
+            ("/a", "/files/a"),
+            ("/b", "/files/a/b"),
+            ("/home/node/.n8n/custom", "/home/node/.n8n/custom"),
+            ("/home/node/.n8n/deep", "/home/node/.n8n/other"),
+            ("/x", "/home/node/.n8n/x"),
+        ];
+        assert_eq!(within, wanted);
+        // A database is found where the archive holds it.
+        for (file, at, name) in [
+            ("/home/node/.n8n/deep/database.sqlite", home, "other/database.sqlite"),
+            ("/x/database.sqlite", home, "x/database.sqlite"),
+            ("/b/database.sqlite", "/files", "a/b/database.sqlite"),
+            (
+                "/home/node/.n8n/far/database.sqlite",
+                "/home/node/.n8n/far",
+                "database.sqlite",
+            ),
+        ] {
+            let (directory, within) = layout.database(file).unwrap();
+            assert_eq!((&*directory.place.at, &*within), (at, name));
+        }
+    }
+    // What the engine tells no place of is by itself.
+    let mut unknown = layout(&[]);
+    unknown
+        .others
+        .extend(["v", "w"].map(|name| place(Source::Volume(name.to_owned()), &format!("/{name}"))));
+    unknown.take_once(|_| PathBuf::new());
+    assert_eq!(unknown.others.len(), 2);
+}
+
+#[test]
+fn what_holds_something_of_ours_is_not_n8ns() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    for name in ["logs", "scripts/mine", "files"] {
+        fs::create_dir_all(project.join(name)).unwrap();
+    }
+    let script = include_str!("../../../../scripts/backup-all.sh");
+    fs::write(project.join("scripts/backup-all.sh"), script).unwrap();
+    let app = App::new(Config::of_text(&project, Path::new(".env"), b"").unwrap());
+    let why = |name: &str| what_of_project(&app, &project.join(name).display().to_string());
+    for name in ["logs", "scripts"] {
+        assert_eq!(why(name), Some("it holds n8n-backup's log, program or scripts"));
+    }
+    assert_eq!((why("scripts/mine"), why("files")), (None, None));
+    assert_eq!(why(""), Some("it holds the backups"));
+}
