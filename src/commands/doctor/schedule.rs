@@ -130,7 +130,7 @@ fn judge(entries: &[Entry], config: &Config, me: &Account, owner: Option<&Accoun
         (Some(entry), _) => report.warn(
             "schedule",
             format!(
-                "{} runs backup-all as {}, and these checks are those of {}: run doctor as {0}, too",
+                "{} runs backup-all as {}, and these checks are those of {}: run doctor as {1}, too",
                 entry.from, entry.user, me.name
             ),
         ),

@@ -105,7 +105,7 @@ fn only_a_line_that_runs_the_script_counts() {
         &entries,
         &ours,
         &dir,
-        "/etc/crontab runs backup-all as bob, and these checks are those of alice",
+        "/etc/crontab runs backup-all as bob, and these checks are those of alice: run doctor as bob, too",
     );
 }
 
