@@ -18,7 +18,8 @@ fn start_n8n(sandbox: &Sandbox, mounts: &[String]) {
     for mount in mounts {
         args.extend(["--mount", mount]);
     }
-    args.extend([BUSYBOX, "sleep", "600"]);
+    // It ends when it is told to.
+    args.extend([BUSYBOX, "sh", "-c", "trap exit TERM; sleep 600 & wait"]);
     sandbox.docker(&args);
 }
 
