@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
 use super::n8n_image::N8nImage;
+use super::tables::recorded_place;
 use crate::app::App;
 use crate::config::Secret;
 use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
@@ -130,11 +131,7 @@ pub struct DrillEnv<'a> {
 impl<'a> DrillEnv<'a> {
     /// Where n8n's tables were, as the point remembers.
     pub fn recorded_place(&self) -> Option<Place> {
-        let fact = |name| self.point.fact(name).map(str::to_owned);
-        Some(Place {
-            schema: fact("stack.schema")?,
-            prefix: fact("stack.prefix").unwrap_or_default(),
-        })
+        recorded_place(self.point)
     }
 
     /// A env for `point`, cleared of what a run that was killed has left. The caller holds the lock of the drills.

@@ -23,6 +23,15 @@ pub fn told_place(app: &App) -> Option<Place> {
     (found.is_told() && !place.schema.is_empty()).then_some(place)
 }
 
+/// Where n8n's tables were, as a recovery point remembers.
+pub fn recorded_place(point: &Point) -> Option<Place> {
+    let fact = |name| point.fact(name).map(str::to_owned);
+    Some(Place {
+        schema: fact("stack.schema")?,
+        prefix: fact("stack.prefix").unwrap_or_default(),
+    })
+}
+
 /// Leads a backup of the database past `observer`, and gives it back: a dump as it is, of another kind the tables whose names
 /// end with one of `names`.
 pub fn read_backup<O: Observer>(

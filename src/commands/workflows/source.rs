@@ -8,7 +8,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::app::App;
 use crate::cli::suggestion;
-use crate::components::{read_backup, read_tables};
+use crate::components::{read_backup, read_tables, recorded_place, told_place};
 use crate::formats::n8n::{Directory, Reader, Record, Table, Visitor};
 use crate::process::hinted;
 use crate::store::lock::InUse;
@@ -96,7 +96,8 @@ fn latest(app: &App) -> Result<Point> {
 /// Reads a dump.
 pub fn read<V: Visitor>(app: &App, dump: &Dump, visitor: V) -> Result<(V, Directory)> {
     let names = Table::ALL.map(Table::name);
-    let rows = Reader::rows(visitor);
+    let place = dump.point.as_ref().and_then(recorded_place);
+    let rows = Reader::rows(visitor, place.or_else(|| told_place(app)));
     read_backup(app, dump.kind, dump.point.as_ref(), &dump.path, &names, rows)
         .and_then(Reader::finish)
         .with_context(|| format!("Cannot read the workflows of {}", dump.path.display()))
@@ -105,7 +106,7 @@ pub fn read<V: Visitor>(app: &App, dump: &Dump, visitor: V) -> Result<(V, Direct
 /// Reads the live database, and changes nothing in it.
 pub fn read_live<V: Visitor>(app: &App, visitor: V) -> Result<(V, Directory)> {
     let names = Table::ALL.map(Table::name);
-    read_tables(app, &names, Reader::rows(visitor))
+    read_tables(app, &names, Reader::rows(visitor, told_place(app)))
         .and_then(Reader::finish)
         .context("Cannot read the workflows of the live database")
 }

@@ -35,6 +35,7 @@ pub use self::live::read_tables;
 use self::psql::{turns_to_tcp, Psql};
 pub use self::rows::put_rows;
 use super::drill::{DrillEnv, Drilled};
+use super::tables::told_place;
 use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan};
 use super::{ALLOW_PLAIN, CREATE_ROLES, DEACTIVATE, IN_PLACE, KEEP_OLD, LISTENS_AFTER, RESTART_N8N, TRUST_DUMP, YES};
 use crate::app::App;
@@ -218,7 +219,7 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
         &app.target(Kind::Postgres, run.stamp),
         &mut chain,
         stream,
-        (Digests::rows(), run.snapshot.at_first_byte()),
+        (Digests::rows(told_place(app)), run.snapshot.at_first_byte()),
         JOURNAL,
     )?;
     let finished = chain.finish().map_err(explained).context("pg_dump failed")?;
@@ -257,7 +258,7 @@ fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
     let scripts = [
         sql::sweep_list(live)?,
         sql::roles(),
-        sql::migrations(super::tables::told_place(app).as_ref())?,
+        sql::migrations(told_place(app).as_ref())?,
         sql::LIKENESS.to_owned(),
     ];
     let [left, roles, migrations, likeness] = Psql::live(app, docker).run_each(live, "facts", scripts)?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::content::{digest, CONTENT};
 use super::reader::{Reader, Visitor};
 use super::record::Record;
-use super::tables::Table;
+use super::tables::{Place, Table};
 use crate::formats::pg_dump::Rows;
 use crate::formats::text::ascii;
 
@@ -26,8 +26,8 @@ pub struct Since {
 
 impl Digests {
     /// A reader of a dump that proves it as a scanner does. Rows that cannot be read are no error of the dump.
-    pub fn rows() -> Rows<Reader<Self>> {
-        Reader::rows(Self::default()).lenient()
+    pub fn rows(told: Option<Place>) -> Rows<Reader<Self>> {
+        Reader::rows(Self::default(), told).lenient()
     }
 
     /// Reads what [`Digests::text`] wrote; none where it is something else.
@@ -160,7 +160,7 @@ mod tests {
                     connections json);\nCOPY workflow_entity (id, name, nodes, connections) FROM stdin;\n1\ta\t[]\t{}\n\
                     1\tbad\n2\tb\t[]\t{}\n\\.\n--\n-- PostgreSQL database dump complete\n--\n";
         let read = |dump: &str| {
-            let mut rows = Digests::rows();
+            let mut rows = Digests::rows(None);
             rows.feed(dump.as_bytes()).unwrap();
             let failed = rows.has_failed();
             let (_, summary) = rows.finish().unwrap();

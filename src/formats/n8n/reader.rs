@@ -23,18 +23,20 @@ pub struct Reader<V> {
     visitor: V,
     directory: Directory,
     place: Option<Place>,
+    told: Option<Place>,
     found: bool,
     /// The table that is read, and its columns.
     current: Option<(Table, Arc<Vec<Column>>)>,
 }
 
 impl<V: Visitor> Reader<V> {
-    /// A reader of a dump.
-    pub fn rows(visitor: V) -> Rows<Self> {
+    /// A reader of a dump. Of several n8n it reads the one that is `told`.
+    pub fn rows(visitor: V, told: Option<Place>) -> Rows<Self> {
         Rows::new(Self {
             visitor,
             directory: Directory::default(),
             place: None,
+            told,
             found: false,
             current: None,
         })
@@ -66,7 +68,7 @@ impl<V: Visitor> Sink for Reader<V> {
                 "the dump does not create its tables (pg_dump --data-only), and without these n8n's are not known: make \
                  one with pg_dump's defaults"
             ),
-            None => self.place.insert(Place::find(created)?),
+            None => self.place.insert(Place::find(created, self.told.as_ref())?),
         };
         let Some(known) = place.table(table) else {
             return Ok(false);

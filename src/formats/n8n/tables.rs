@@ -3,6 +3,7 @@
 use anyhow::{bail, Result};
 
 use crate::formats::pg_dump::{Column, TableName};
+use crate::formats::text::ascii;
 
 /// A table that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,11 +111,11 @@ impl Place {
             .any(|table| table.schema == self.schema && table.name.strip_prefix(&self.prefix) == Some(name))
     }
 
-    /// Finds the place among the tables of a database, where one is of workflows.
+    /// Finds the place among the tables of a database, where one is of workflows: of several n8n the one that is `told`.
     ///
     /// # Errors
     /// There is none, or more than one n8n.
-    pub fn find(tables: &[(TableName, Vec<Column>)]) -> Result<Self> {
+    pub fn find(tables: &[(TableName, Vec<Column>)], told: Option<&Self>) -> Result<Self> {
         let is_readable = |columns: &[Column]| {
             let has = |name: &&str| columns.iter().any(|column| column.name == *name);
             ["id", "name", "nodes", "connections"].iter().all(has)
@@ -125,6 +126,15 @@ impl Place {
         let names: Vec<&TableName> = names.map(|(table, _)| table).collect();
         let mut found = Self::all(&names);
         found.retain(|place| place.holds(Table::Workflow.name(), &names));
+        // A manifest is ASCII.
+        let is_told = |place: &&Self| {
+            told.is_some_and(|told| {
+                ascii(&place.schema) == ascii(&told.schema) && ascii(&place.prefix) == ascii(&told.prefix)
+            })
+        };
+        if let Some(place) = found.iter().find(is_told) {
+            return Ok(place.clone());
+        }
         match &found[..] {
             [] => bail!(
                 "it is not a database of n8n: no table workflow_entity with the columns id, name, nodes and connections"

@@ -47,7 +47,11 @@ impl Visitor for All {
 }
 
 fn read<V: Visitor>(dump: &str, visitor: V) -> Result<(V, Directory)> {
-    let mut rows: Rows<Reader<V>> = Reader::rows(visitor);
+    read_told(dump, visitor, None)
+}
+
+fn read_told<V: Visitor>(dump: &str, visitor: V, told: Option<Place>) -> Result<(V, Directory)> {
+    let mut rows: Rows<Reader<V>> = Reader::rows(visitor, told);
     for chunk in dump.as_bytes().chunks(1000) {
         rows.feed(chunk)?;
     }
@@ -167,6 +171,26 @@ fn a_workflow_of_ten_megabytes_is_read() {
     assert!(text.len() > 6 << 20 && text.contains("x\\nx\\n \\ud83d"));
 }
 
+/// The tables of two n8n, with the rows of one.
+fn two() -> String {
+    let (created, rows) = OLD.split_once("COPY").unwrap();
+    format!("{created}{}COPY{rows}", created.replace("x.n8n_", "y."))
+}
+
+#[test]
+fn of_several_n8n_the_one_that_is_told_is_read() {
+    let told = |schema: &str, prefix: &str| {
+        let place = Place {
+            schema: schema.to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        read_told(&dump(&two()), All::default(), Some(place))
+    };
+    assert_eq!(told("x", "n8n_").unwrap().0.workflows.len(), 2);
+    assert!(format!("{:#}", told("y", "").err().unwrap()).contains("no rows of n8n's workflows"));
+    assert!(format!("{:#}", told("z", "").err().unwrap()).contains("more than one n8n"));
+}
+
 #[test]
 fn what_is_no_dump_of_n8n_is_told() {
     let tables = "CREATE TABLE public.workflow_entity (id text, name text, nodes json, connections json);\n";
@@ -191,10 +215,7 @@ fn what_is_no_dump_of_n8n_is_told() {
         (dump(OLD).replace("database dump complete", ""), "cut off"),
         ("nothing".to_owned(), "not a dump"),
         (
-            dump(&{
-                let (created, rows) = OLD.split_once("COPY").unwrap();
-                format!("{created}{}COPY{rows}", created.replace("x.n8n_", "y."))
-            }),
+            dump(&two()),
             "more than one n8n keeps its workflows in this database: x.n8n_workflow_entity, y.workflow_entity",
         ),
     ] {
