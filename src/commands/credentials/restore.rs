@@ -124,9 +124,9 @@ fn run(app: &App, call: &Call) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a credential that the live n8n cannot open: tried with its key, where that is known. Else as far as can be told
-/// without opening anything: a key of the database must be the same there, and n8n's own is the same where it still has
-/// something that was encrypted under it.
+/// Refuses a credential that the live n8n cannot open: tried with its key, where that is known. Else as far as can be
+/// told without opening anything: a key of the database must be the same there, and n8n's own is the same where it
+/// still has something that was encrypted under it.
 fn check_key(
     (app, dump): (&App, &Dump),
     credential: &Record,
@@ -142,7 +142,8 @@ fn check_key(
     let no_key = || {
         hinted(
             "The live n8n does not have the key that the credential is encrypted under",
-            "bring back that key (docs/recovery.md, \"The key\"), restore the database with its keys, or enter the credential again",
+            "bring back that key (docs/recovery.md, \"The key\"), restore the database with its keys, or enter the credential \
+             again",
         )
     };
     if let Some(not_opened) = not_opened.with_context(|| hinted(UNKNOWN, FORCED))? {

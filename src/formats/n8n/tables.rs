@@ -111,7 +111,8 @@ impl Place {
             .any(|table| table.schema == self.schema && table.name.strip_prefix(&self.prefix) == Some(name))
     }
 
-    /// Finds the place among the tables of a database, where one is of workflows: of several n8n the one that is `told`.
+    /// Finds the place among the tables of a database, where one is of workflows: of several n8n the one that is
+    /// `told`.
     ///
     /// # Errors
     /// There is none, or more than one n8n.

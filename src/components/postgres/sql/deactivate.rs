@@ -6,8 +6,8 @@ use super::*;
 use crate::formats::n8n::Place;
 
 /// Leaves every workflow of n8n inactive, whose tables are at `places`, and takes away what n8n could start
-/// one from: published versions and agents, webhooks, and executions that wait or have not begun. What the n8n at hand does
-/// not have is left out.
+/// one from: published versions and agents, webhooks, and executions that wait or have not begun. What the n8n at hand
+/// does not have is left out.
 /// Connected to the staged database. Read by [`parse_deactivated`].
 pub fn deactivate(places: &[Place]) -> String {
     let names = places
