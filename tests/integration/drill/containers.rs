@@ -139,7 +139,7 @@ fn a_cluster_of_our_own_is_made_in_every_layout() {
         .build();
     // What can be loaded only where the library is preloaded.
     sandbox.psql(
-        "CREATE TABLE things AS SELECT generate_series(1, 30) AS id; CREATE EXTENSION pg_stat_statements; \
+        "CREATE TABLE workflow_entity AS SELECT generate_series(1, 30) AS id; CREATE EXTENSION pg_stat_statements; \
          CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM pg_stat_statements",
     );
     sandbox.run("backup-postgres", &[]).assert_success();
