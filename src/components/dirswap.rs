@@ -156,7 +156,7 @@ case $verb in
     pass "$work/new" .
     given ;;
   turn)
-    # Others are put back first: what is new here does not stay.
+    # Others come first: what is new here does not stay.
     [ ! -e "$work/begun" ] || : >"$work/back" ;;
   back)
     if [ -e "$work/begun" ]; then
