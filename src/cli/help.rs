@@ -46,7 +46,7 @@ pub fn overview(rows: &[&Row]) -> String {
     text.push_str(
         "\nThe project directory is --project-dir, else N8N_DIR, else the parent of the directory that this program\n\
          is in, when that has scripts/, else the current directory. A program that is installed in another directory\n\
-         than N8N_DIR does nothing. Settings are read from the directory's .env.\n\
+         than N8N_DIR asks for --project-dir. Settings are read from the directory's .env.\n\
          'n8n-backup COMMAND --help' tells more about a command.\n",
     );
     text

@@ -17,8 +17,8 @@ pub fn page(rows: &[&Row]) -> String {
         "Backs up the database, Redis, the data volume and the environment file of an n8n that runs in Docker, and\n\
          restores them. The n8n project directory is \\fB\\-\\-project\\-dir\\fR, else \\fBN8N_DIR\\fR, else the\n\
          parent of the directory that this program is in, when that has\n.IR scripts/ ,\n\
-         else the current directory. A program that is installed in another directory than \\fBN8N_DIR\\fR does\n\
-         nothing. Settings are read from the directory's\n.IR .env .\n.SH COMMANDS\n",
+         else the current directory. A program that is installed in another directory than \\fBN8N_DIR\\fR asks\n\
+         for \\fB\\-\\-project\\-dir\\fR. Settings are read from the directory's\n.IR .env .\n.SH COMMANDS\n",
     );
     for row in rows {
         let operand = row.operand.map_or_else(String::new, |name| format!(" {name}"));

@@ -138,12 +138,12 @@ fn judge(entries: &[Entry], config: &Config, me: &Account, owner: Option<&Accoun
         (None, None) => report.warn(
             "schedule",
             format!(
-                "nothing was found that runs backup-all: add '{}' to {}, or, from a clone, make install-timer N8N_DIR=...",
-                advised(project),
+                "nothing was found that runs backup-all: from a clone make install-timer N8N_DIR=..., or into {} the line: {}",
                 match owner {
                     Some(owner) => format!("the crontab of {} (crontab -u {0} -e)", owner.name),
                     None => "your crontab (crontab -e)".to_owned(),
-                }
+                },
+                advised(project)
             ),
         ),
     }
