@@ -357,7 +357,7 @@ fn workflows_come_out_of_sqlite_and_back() {
     );
     sandbox.locked("backup-all", &[]).assert_success();
     sandbox.sql("DROP TABLE execution_data");
-    let drill = sandbox.locked("test-recovery", &[]);
+    let drill = sandbox.locked("test-recovery", &["--full"]);
     drill.assert_log_has(
         "test-recovery",
         "WARN 1 of 1 files of binary data that executions name {}",
