@@ -419,8 +419,8 @@ fn workflows_come_out_of_sqlite_and_back() {
     sandbox.sql("DELETE FROM credentials_entity WHERE id = 'c1'");
     let back = || run(&["credentials", "restore", "c1", "--yes"]);
     // What is encrypted is unchanged, and n8n has another key.
-    sandbox.in_n8n("cd ~/.n8n; cp -p config was; echo '{\"encryptionKey\":\"another\"}' >config");
+    sandbox.in_n8n("cd /home/node/.n8n; cp -p config was; echo '{\"encryptionKey\":\"another\"}' >config");
     back().assert_error("The live n8n does not have the key that the credential is encrypted under");
-    sandbox.in_n8n("cd ~/.n8n; mv was config");
+    sandbox.in_n8n("cd /home/node/.n8n; mv was config");
     back().assert_log_has("credentials restore", "SUCCESS Credential restored: Cred 1 (c1)");
 }
