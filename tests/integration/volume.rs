@@ -261,7 +261,7 @@ fn what_cannot_be_read_is_no_backup() {
 
         // It exits well, and something is missing.
         let skips = sandbox.stand_in_docker(
-            "if [[ \" $* \" == *' sh data '* ]]; then exec \"$real\" \"${@//pack . 2>/pack .\\/odd .\\/config 2>}\"; fi",
+            "if [[ \" $* \" == *' sh data '* ]]; then exec \"$real\" \"${@//-cf - ?\\$part?/-cf - .\\/odd .\\/config}\"; fi",
         );
         let outcome = sandbox.call("backup-n8n").path_first(&skips).run();
         outcome.assert_error("tar backup failed");
