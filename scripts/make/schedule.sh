@@ -90,8 +90,9 @@ warn_of() {
     [[ -e $place/$unit.timer && ($1 != timer || $place != "$units") ]] || continue
     say "Warning: $place/$unit.timer runs it, too, and the second run fails; make uninstall-timer removes it"
   done
-  if ((${#of[@]} > 0)) && docker version >/dev/null 2>&1 &&
-    ! runuser -u "$owner" -- env HOME="$home" docker version >/dev/null 2>&1; then
+  # Where nothing becomes that user, or the engine hangs, it is not known.
+  if ((${#of[@]} > 0)) && command -v runuser >/dev/null && timeout 20 docker version >/dev/null 2>&1 &&
+    ! timeout 20 runuser -u "$owner" -- env HOME="$home" docker version >/dev/null 2>&1; then
     say "Warning: $owner may not use docker, so the run will fail: add that user to the group docker"
   fi
 }

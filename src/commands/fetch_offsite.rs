@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
-use super::backup_offsite::{note_pin, rclone, read_manifest};
+use super::backup_offsite::{note_pin, rclone, read_manifest, Unread};
 use super::shared::{now, open};
 use super::{Command, Run};
 use crate::app::App;
@@ -23,9 +23,9 @@ use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
-use crate::stream::encrypt::{is_of_passphrase, Locked};
+use crate::stream::encrypt::is_of_passphrase;
 use crate::stream::publish;
-use crate::stream::read::sha256;
+use crate::stream::read::{is_no_verdict, sha256};
 
 const STACK: Flag = Flag::new("stack", "the stack whose points are meant, where there are several").value("ID");
 
@@ -238,8 +238,8 @@ fn latest<'s>(sets: &[(Stamp, &'s Source<'s>)], now: SystemTime, remote: &str) -
     let look = |stamp: Stamp, source: &'s Source<'s>| {
         let point = source.point(stamp);
         if let Err(error) = &point {
-            // What holds for this one holds for all.
-            if error.is::<Locked>() || source.rclone.list().is_err() {
+            // What says nothing of this one may be said of all.
+            if error.is::<Unread>() || is_no_verdict(error) {
                 return point.map(|_| None);
             }
         }

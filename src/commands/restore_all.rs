@@ -21,7 +21,9 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::{check_encrypted, About, Component, RestoreOptions, RestorePlan};
-use crate::components::{ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, YES};
+use crate::components::{
+    ALLOW_PLAIN, COMPONENTS, CREATE_ROLES, DEACTIVATE, EMPTY_QUEUE, REPLACE_DEPLOYMENT, TRUST_DUMP, YES,
+};
 use crate::engine::{Docker, Status};
 use crate::process::hinted;
 use crate::report::log::{self, Journal};
@@ -69,6 +71,7 @@ pub const COMMAND: Command = Command {
             DEACTIVATE,
             REPLACE_DEPLOYMENT,
             ALLOW_PLAIN,
+            TRUST_DUMP,
         ],
         ..Row::ACTS
     },

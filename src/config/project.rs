@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context, Result};
 
 use crate::process::hinted;
+use crate::store::shim::is_shim;
 
 /// The n8n project directory, as an absolute path: the one that is `named`, else `N8N_DIR`, else the one that this
 /// program is installed in, else the current one.
@@ -30,9 +31,8 @@ fn chosen(named: Option<PathBuf>, variable: Option<PathBuf>, installed: Option<P
     let given = |dir: &PathBuf| !dir.as_os_str().is_empty();
     let (named, variable) = (named.filter(given), variable.filter(given));
     if let (None, Some(variable), Some(installed)) = (&named, &variable, &installed) {
-        // The program of a checkout is built there, not installed.
         ensure!(
-            variable.canonicalize().ok() == installed.canonicalize().ok() || installed.join("Cargo.toml").exists(),
+            variable.canonicalize().ok() == installed.canonicalize().ok() || !is_installed(installed),
             hinted(
                 format!(
                     "N8N_DIR is {}, and this program is installed in {}",
@@ -52,6 +52,12 @@ fn installed_in(program: &Path) -> Option<PathBuf> {
     dir.join("scripts").is_dir().then(|| dir.to_owned())
 }
 
+/// Whether a program was installed in a directory, and does not merely lie beside somebody's scripts.
+fn is_installed(dir: &Path) -> bool {
+    // That of a checkout is built there.
+    is_shim(&dir.join("scripts/backup-all.sh")) && !dir.join("Cargo.toml").exists()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +71,11 @@ mod tests {
             std::fs::create_dir(dir).unwrap();
         }
         std::fs::write(checkout.join("Cargo.toml"), "").unwrap();
+        for dir in [&b, &checkout] {
+            std::fs::create_dir(dir.join("scripts")).unwrap();
+            let script = include_str!("../../scripts/backup-all.sh");
+            std::fs::write(dir.join("scripts/backup-all.sh"), script).unwrap();
+        }
         std::os::unix::fs::symlink(&b, dir.path().join("link")).unwrap();
         let some = |dir: &Path| Some(dir.to_owned());
         let refused = chosen(None, some(&a), some(&b)).unwrap_err().to_string();
@@ -80,6 +91,8 @@ mod tests {
             (None, some(Path::new("")), some(&b), some(&b)),
             (None, some(&a), some(&checkout), some(&a)),
             (None, some(&a), None, some(&a)),
+            // Where nothing of ours was installed.
+            (None, some(&b), some(&a), some(&b)),
             (None, None, None, None),
         ] {
             assert_eq!(chosen(named, variable, installed).unwrap(), wanted);

@@ -17,7 +17,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 pub use self::busy::Busy;
 use self::check::{check_in_turn, CHECKED};
-pub(super) use self::there::read_manifest;
+pub(super) use self::there::{read_manifest, Unread};
 use self::there::{There, SENT};
 use super::shared::{dry_run, open};
 use super::{Command, Run};

@@ -1,5 +1,7 @@
 //! What is there of ours, and whether it is as it was sent.
 
+use std::fmt;
+
 use anyhow::{Context as _, Result};
 
 use super::Temporary;
@@ -121,6 +123,16 @@ pub(super) fn sent_manifest(point: &Point) -> Option<(u64, &str)> {
     Some((length.parse().ok()?, sum))
 }
 
+/// Marks an error of bringing a manifest here, which says nothing of the manifest.
+#[derive(Debug)]
+pub(in crate::commands) struct Unread;
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("A manifest could not be fetched")
+    }
+}
+
 /// The text of the manifest `name` at `place`. `check` is given it as it lies there.
 pub(in crate::commands) fn read_manifest(
     app: &App,
@@ -132,7 +144,7 @@ pub(in crate::commands) fn read_manifest(
     let mut chain = place.chain();
     let stream = place.read(&mut chain, name)?;
     let bytes = chain.collect("reading a manifest", stream, limit);
-    let mut bytes = bytes.get(&chain.finish()?)?;
+    let mut bytes = bytes.get(&chain.finish().context(Unread)?)?;
     check(&bytes)?;
     if name.ends_with(ENCRYPTED) {
         let dir = app.store.sets_dir();

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Result};
 
 use super::sql::Server;
+use super::trust::TRUST_IT;
 use crate::components::RestoreOptions;
 use crate::config::Config;
 use crate::formats::pg_dump;
@@ -20,6 +21,7 @@ pub(super) const BE_SUPERUSER: &str =
 pub(super) fn check_extras(
     extras: &[(String, String)],
     event_triggers: &[String],
+    trusted: bool,
     config: &Config,
     journal: Journal,
 ) -> Result<()> {
@@ -47,6 +49,26 @@ pub(super) fn check_extras(
                         event_triggers.join(", ")
                     ),
                     BE_SUPERUSER
+                )
+            ),
+            // Nobody has lent them to the role that loads the dump of a stranger.
+            "lent_rights" => ensure!(
+                trusted,
+                hinted(
+                    format_args!(
+                        "The dump is of unknown origin, and needs the extension {name}, which only a superuser may create"
+                    ),
+                    TRUST_IT
+                )
+            ),
+            "lent_trigger" => ensure!(
+                trusted || event_triggers.is_empty(),
+                hinted(
+                    format_args!(
+                        "The dump is of unknown origin, and holds event triggers ({}), which only a superuser may create",
+                        event_triggers.join(", ")
+                    ),
+                    TRUST_IT
                 )
             ),
             "session" => bail!(hinted(

@@ -66,7 +66,7 @@ fn place(recorded: Option<&Place>, told: Option<&Place>, tables: &[TableName]) -
         return Ok(Some(place));
     }
     let mut found = Place::all(&tables);
-    if let Some(told) = told.filter(|told| found.contains(told)) {
+    if let Some(told) = told.filter(|told| OF_N8N.iter().all(|name| told.holds(name, &tables))) {
         return Ok(Some(told.clone()));
     }
     if found.is_empty() {

@@ -101,16 +101,32 @@ async function names(db) {
 const MAIN = ['workflow_entity', 'credentials_entity'];
 const OF_N8N = [...MAIN, 'execution_entity', 'migrations', 'settings', 'tag_entity', 'user', 'webhook_entity'];
 
-// n8n's table of this name, where it has these columns. The prefix is the one with which the most of n8n's tables are
-// there: a copy of one of them, as old_workflow_entity, has few of the others beside it.
-async function tables(db, table, columns) {
+// What the names of n8n's tables begin with, best first: a copy of one of them, as old_workflow_entity, has few of the
+// others beside it. Several are several n8n, or what one has left that was given another prefix.
+async function prefixes(db) {
   const all = await names(db);
   const count = (prefix) => OF_N8N.filter((name) => all.includes(prefix + name)).length;
-  const prefixes = MAIN.flatMap((end) => all.filter((name) => name.endsWith(end)).map((name) => name.slice(0, -end.length)));
-  const [prefix = ''] = prefixes.sort((one, other) => count(other) - count(one) || one.length - other.length);
-  const found = all.filter((name) => name === prefix + table);
-  const own = found.length ? (await columnsOf(db, found[0])).map((column) => column.name) : [];
-  return columns.every((column) => own.includes(column)) ? found : [];
+  const found = MAIN.flatMap((end) => all.filter((name) => name.endsWith(end)).map((name) => name.slice(0, -end.length)));
+  found.sort((one, other) => count(other) - count(one) || one.length - other.length);
+  return [...new Set(found)].filter((prefix) => count(prefix) * 2 >= count(found[0]));
+}
+
+// That of this n8n: what it is told, where there are such tables.
+async function ours(db) {
+  const told = process.env.DB_TABLE_PREFIX;
+  const all = await names(db);
+  const isThere = told !== undefined && MAIN.some((end) => all.includes(told + end));
+  return isThere ? [told] : (await prefixes(db)).slice(0, 1);
+}
+
+// n8n's tables of this name, with each of the prefixes, where they have these columns.
+async function tables(db, table, columns, of) {
+  const found = [];
+  for (const prefix of of ?? (await ours(db))) {
+    const own = (await columnsOf(db, prefix + table)).map((column) => column.name);
+    if (own.length && columns.every((column) => own.includes(column))) found.push(prefix + table);
+  }
+  return found;
 }
 
 // Their rows.
@@ -313,21 +329,23 @@ const verbs = {
   async deactivate(file, wait) {
     const db = await open(file, false, wait);
     await db.run('BEGIN IMMEDIATE');
+    // Whichever n8n is started with it.
+    const of = await prefixes(db);
     let count = null;
-    for (const name of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'])) {
+    for (const name of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'], of)) {
       count += await db.value(`SELECT count(*) FROM ${named(name)} WHERE active`);
       await db.run(`UPDATE ${named(name)} SET active = 0`);
     }
     for (const end of ['workflow_entity', 'agents']) {
-      for (const name of await tables(db, end, ['activeVersionId'])) {
+      for (const name of await tables(db, end, ['activeVersionId'], of)) {
         await db.run(`UPDATE ${named(name)} SET "activeVersionId" = NULL`);
       }
     }
     const starts = ['workflow_published_version', 'workflow_publication_outbox', 'workflow_publication_trigger_status', 'webhook_entity'];
     for (const start of starts) {
-      for (const name of await tables(db, start, [])) await db.run(`DELETE FROM ${named(name)}`);
+      for (const name of await tables(db, start, [], of)) await db.run(`DELETE FROM ${named(name)}`);
     }
-    for (const name of await tables(db, 'execution_entity', ['waitTill', 'status'])) {
+    for (const name of await tables(db, 'execution_entity', ['waitTill', 'status'], of)) {
       await db.run(
         `UPDATE ${named(name)} SET "waitTill" = NULL, status = 'canceled' WHERE "waitTill" IS NOT NULL OR status IN ('waiting', 'new')`,
       );

@@ -13,6 +13,7 @@ use crate::components::drill::{
 };
 use crate::components::n8n_image::{self, N8nImage};
 use crate::engine::{Exec, ScratchContainer, DATA_MOUNT};
+use crate::formats::n8n::Place;
 use crate::process::hinted;
 
 /// A database that was unpacked.
@@ -21,6 +22,8 @@ struct Unpacked<'a> {
     container: ScratchContainer,
     file: String,
     bytes: u64,
+    /// Where n8n's tables were, as the point remembers.
+    place: Option<Place>,
 }
 
 /// Tells whether anything was written.
@@ -45,6 +48,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         container,
         file: format!("{DATA_MOUNT}/database.sqlite"),
         bytes: packed.bytes,
+        place: env.recorded_place(),
     };
     let node = unpacked.node();
     let contents = node
@@ -74,10 +78,11 @@ impl Unpacked<'_> {
     }
 
     fn node(&self) -> Node<'_> {
+        let node = Node::new(self.env.app, &self.env.docker, self.container.id());
         Node {
-            app: self.env.app,
-            docker: &self.env.docker,
-            container: self.container.id(),
+            // The point tells of its own time.
+            prefix: self.place.as_ref().map(|place| &*place.prefix).or(node.prefix),
+            ..node
         }
     }
 }
@@ -107,7 +112,7 @@ impl RecoveredDatabase for Unpacked<'_> {
             ("DB_TYPE", "sqlite".to_owned()),
             ("DB_SQLITE_DATABASE", self.file.clone()),
         ];
-        let prefix = self.env.recorded_place().map(|place| place.prefix);
+        let prefix = self.place.as_ref().map(|place| place.prefix.clone());
         variables.extend(prefix.map(|prefix| ("DB_TABLE_PREFIX", prefix)));
         Ok(Access {
             variables,

@@ -145,11 +145,7 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     let label = Label::Helper(&owner);
     docker.sweep(label)?;
     let reader = Reader::of(&docker, &container, label)?;
-    let node = Node {
-        app,
-        docker: &docker,
-        container: reader.container(),
-    };
+    let node = Node::new(app, &docker, reader.container());
     let path = app.store.path(Kind::Sqlite, run.stamp);
     if !app.config.executions {
         JOURNAL.warn("BACKUP_EXECUTIONS=off is for PostgreSQL: the copy of a database in SQLite holds all executions");
@@ -241,11 +237,7 @@ fn probe(app: &App, docker: &Docker) -> Result<String> {
             "{name} does not run; {path} is read in a container from its image"
         ));
     }
-    let node = Node {
-        app,
-        docker,
-        container: name,
-    };
+    let node = Node::new(app, docker, name);
     let found = node.probe(path)?;
     ensure!(found.length > 0, "{path} in {name} is empty: n8n has not started yet");
     Ok(format!(

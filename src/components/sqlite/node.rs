@@ -96,13 +96,28 @@ pub struct Node<'a> {
     pub app: &'a App,
     pub docker: &'a Docker,
     pub container: &'a str,
+    /// What the names of n8n's tables begin with, where that is known.
+    pub prefix: Option<&'a str>,
 }
 
-impl Node<'_> {
+impl<'a> Node<'a> {
+    /// For n8n's tables as its containers tell of them.
+    pub fn new(app: &'a App, docker: &'a Docker, container: &'a str) -> Self {
+        let found = &app.config.found;
+        Self {
+            app,
+            docker,
+            container,
+            prefix: found.is_told().then_some(&found.table_prefix),
+        }
+    }
+
     fn command(&self, verb: &str, file: &str, more: &[&str]) -> Command {
         let wait = self.wait();
+        let prefix = self.prefix.map(|prefix| ("DB_TABLE_PREFIX", prefix));
         let how = Exec {
             interactive: true,
+            env: prefix.as_slice(),
             ..Exec::default()
         };
         let argv = ["sh", "-c", RUN, "sh", PROGRAM, verb, file, &wait];

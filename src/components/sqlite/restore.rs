@@ -186,11 +186,7 @@ impl Plan<'_> {
     }
 
     fn node<'h>(&'h self, helper: &'h Guard) -> Node<'h> {
-        Node {
-            app: self.app,
-            docker: &self.docker,
-            container: helper.id(),
-        }
+        Node::new(self.app, &self.docker, helper.id())
     }
 
     /// Runs a script in the helper.

@@ -20,11 +20,7 @@ pub fn read_live<O: Observer>(app: &App, names: &[&str], observer: O) -> Result<
     let database = database(app)?;
     let container = docker.existing(&database.container, SETTING)?;
     let reader = Reader::of(&docker, &container, Label::Look(&app.owner()))?;
-    let node = Node {
-        app,
-        docker: &docker,
-        container: reader.container(),
-    };
+    let node = Node::new(app, &docker, reader.container());
     node.rows(&database.path, names, observer)
 }
 
@@ -49,11 +45,7 @@ pub fn read_backup<O: Observer>(app: &App, point: &Point, file: &Path, names: &[
         ..ContainerSpec::new(&labels, &image.id, Data::Fresh)
     })?;
     container.start()?;
-    let node = Node {
-        app,
-        docker: &docker,
-        container: container.id(),
-    };
+    let node = Node::new(app, &docker, container.id());
     let database = format!("{DATA_MOUNT}/database.sqlite");
     node.copy_in(file, &database)?;
     node.rows(&database, names, observer)
@@ -64,11 +56,7 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
     let docker = app.docker()?;
     let database = database(app)?;
     docker.running(&database.container, SETTING)?;
-    let node = Node {
-        app,
-        docker: &docker,
-        container: &database.container,
-    };
+    let node = Node::new(app, &docker, &database.container);
     let texts = |texts: &[String]| Json::List(texts.iter().map(Json::text).collect());
     let row = |row: &Vec<Option<String>>| Json::List(row.iter().map(|field| Json::maybe(field.as_ref())).collect());
     let puts = puts.iter().map(|put| {

@@ -74,6 +74,18 @@ impl Place {
     /// Where n8n's tables are together, in one schema and with one prefix: a copy of one of them, as
     /// `old_workflow_entity`, has few of the others beside it. Several are several n8n, or a copy of all.
     pub fn all(tables: &[&TableName]) -> Vec<Self> {
+        let places = Self::possible(tables);
+        let held: Vec<usize> = places.iter().map(|place| place.count(tables)).collect();
+        let most = held.iter().copied().max().unwrap_or_default();
+        let held = places.into_iter().zip(held);
+        // Versions of n8n differ by a few.
+        held.filter(|(_, count)| count * 2 >= most)
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// Wherever a table has the name of one of n8n's.
+    fn possible(tables: &[&TableName]) -> Vec<Self> {
         let mut places: Vec<Self> = Vec::new();
         for table in tables {
             for end in [Table::Workflow, Table::Credential] {
@@ -89,13 +101,7 @@ impl Place {
                 }
             }
         }
-        let held: Vec<usize> = places.iter().map(|place| place.count(tables)).collect();
-        let most = held.iter().copied().max().unwrap_or_default();
-        let held = places.into_iter().zip(held);
-        // Versions of n8n differ by a few.
-        held.filter(|(_, count)| count * 2 >= most)
-            .map(|(place, _)| place)
-            .collect()
+        places
     }
 
     /// How many of n8n's tables are there.
@@ -125,17 +131,20 @@ impl Place {
             .iter()
             .filter(|(table, columns)| !table.name.ends_with(Table::Workflow.name()) || is_readable(columns));
         let names: Vec<&TableName> = names.map(|(table, _)| table).collect();
-        let mut found = Self::all(&names);
-        found.retain(|place| place.holds(Table::Workflow.name(), &names));
+        let holds = |place: &Self| place.holds(Table::Workflow.name(), &names);
         // A manifest is ASCII.
-        let is_told = |place: &&Self| {
+        let is_told = |place: &Self| {
             told.is_some_and(|told| {
                 ascii(&place.schema) == ascii(&told.schema) && ascii(&place.prefix) == ascii(&told.prefix)
             })
         };
-        if let Some(place) = found.iter().find(is_told) {
-            return Ok(place.clone());
+        // An old n8n has few of the tables that a new one has.
+        let mut possible = Self::possible(&names).into_iter();
+        if let Some(place) = possible.find(|place| holds(place) && is_told(place)) {
+            return Ok(place);
         }
+        let mut found = Self::all(&names);
+        found.retain(holds);
         match &found[..] {
             [] => bail!(
                 "it is not a database of n8n: no table workflow_entity with the columns id, name, nodes and connections"

@@ -18,7 +18,8 @@ pub struct Strip {
     pub restrict: bool,
     /// The lines `SET name = value;` with one of these names, for a server that does not know the parameter.
     pub settings: Vec<String>,
-    /// The lines, as pg_dump writes them, that say what belongs to whom and who may do what with it.
+    /// The lines, as pg_dump writes them, that say what belongs to whom and who may do what with it, and what only the owner
+    /// of the schema public may say of that.
     pub privileges: bool,
     /// The extension pg_cron with its jobs, which can be created in the live database alone.
     pub pg_cron: bool,
@@ -36,7 +37,7 @@ impl Strip {
                 .settings
                 .iter()
                 .any(|name| is(format!("SET {name} = ").as_bytes(), b";"))
-            || self.privileges && is_about_privileges(line)
+            || self.privileges && (is_about_privileges(line) || line == PUBLIC)
     }
 }
 
@@ -52,6 +53,9 @@ fn is_about_pg_cron(line: &[u8]) -> bool {
     BEGINS.iter().any(|begin| line.starts_with(begin))
         || is_about_privileges(line.trim_ascii_end()) && (holds(b" cron.") || holds(b" SCHEMA cron "))
 }
+
+/// What pg_dump writes where the schema was dropped and made again.
+const PUBLIC: &[u8] = b"COMMENT ON SCHEMA public IS '';";
 
 /// The role that what follows is made by, or granted by.
 const SESSION: &[u8] = b"SET SESSION AUTHORIZATION ";

@@ -136,7 +136,13 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     if summary.has_pg_cron() {
         compat::warn_of_pg_cron(config, file, journal);
     }
-    compat::check_extras(&sql::parse_named(&blockers)?, &summary.event_triggers, config, journal)?;
+    compat::check_extras(
+        &sql::parse_named(&blockers)?,
+        &summary.event_triggers,
+        trusted,
+        config,
+        journal,
+    )?;
     compat::check_versions(&summary, &server, options, journal)?;
     check_room(app, &docker, &server, &leftovers, summary.bytes, options, journal)?;
     if server.exists {

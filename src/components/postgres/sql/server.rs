@@ -99,7 +99,7 @@ pub fn parse_server(output: &str) -> Result<Server> {
 /// `prepared`: a prepared transaction, with which the swap will fail. `subscription`: it stays with the old database, which
 /// cannot be dropped then. `slot`: it goes with the old database. `extension`: the server does not have it. `rights`: an
 /// extension that only a superuser may create, which the user is not (supautils lets others create some). `trigger`: the user
-/// may not create event triggers. `session`: a session in the live database that the user may not end, as pg_cron's own.
+/// may not create event triggers. With `lent_` before these two the user may, and nobody who is no superuser. `session`: a session in the live database that the user may not end, as pg_cron's own.
 pub fn blockers(live: &str, extensions: &[String]) -> Result<String> {
     let mut list = String::from("NULL");
     for extension in extensions {
@@ -115,15 +115,17 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
     WHERE d.datname = {live}
     UNION ALL SELECT 'extension', x FROM unnest(ARRAY[{list}]::text[]) x
     WHERE x IS NOT NULL AND NOT EXISTS (SELECT FROM pg_available_extensions a WHERE a.name::text = x)
-    UNION ALL SELECT 'rights', x FROM unnest(ARRAY[{list}]::text[]) x
-    WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
-        AND x <> ALL (string_to_array(replace(coalesce(
-            (SELECT setting FROM pg_settings WHERE name = 'supautils.privileged_extensions'), ''), ' ', ''), ','))
+    UNION ALL SELECT CASE WHEN me.rolsuper THEN 'lent_rights' ELSE 'rights' END, x
+    FROM unnest(ARRAY[{list}]::text[]) x, pg_roles me
+    WHERE me.rolname = current_user
+        AND (me.rolsuper OR x <> ALL (string_to_array(replace(coalesce(
+            (SELECT setting FROM pg_settings WHERE name = 'supautils.privileged_extensions'), ''), ' ', ''), ',')))
         AND EXISTS (SELECT FROM pg_available_extension_versions v JOIN pg_available_extensions a
             ON a.name = v.name AND a.default_version = v.version
             WHERE v.name::text = x AND v.superuser AND to_jsonb(v)->>'trusted' IS DISTINCT FROM 'true')
-    UNION ALL SELECT 'trigger', 'none' FROM pg_roles WHERE rolname = current_user AND NOT rolsuper
-        AND rolname::text IS DISTINCT FROM current_setting('supautils.privileged_role', true)
+    UNION ALL SELECT CASE WHEN rolsuper THEN 'lent_trigger' ELSE 'trigger' END, 'none'
+    FROM pg_roles WHERE rolname = current_user
+        AND (rolsuper OR rolname::text IS DISTINCT FROM current_setting('supautils.privileged_role', true))
     UNION ALL SELECT DISTINCT 'session', coalesce(nullif(application_name, ''), 'a program') || ' as user ' || usename
     FROM pg_stat_activity WHERE datname = {live} AND NOT pg_has_role(usesysid, 'MEMBER')
 ) b ORDER BY 1;
