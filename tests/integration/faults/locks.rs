@@ -207,7 +207,7 @@ fn a_restore_and_a_backup_exclude_each_other() {
     let before = sandbox.fingerprint_postgres();
     case("a backup while a restore runs", || {
         let slow = super::edited(&sandbox, &dump, "slow.sql.gz", |text| {
-            super::before_end(&text, "SELECT pg_sleep(6);")
+            super::before_end(&text, "SELECT pg_sleep(10);")
         });
         let mut restore = trusted_restore(&sandbox).arg(&slow).spawn();
         restore.await_log("Restoring database from backup...");
