@@ -159,7 +159,7 @@ fn judge(entries: &[Entry], config: &Config, me: &Account, owner: Option<&Accoun
         }
         for other in entries
             .iter()
-            .filter(|other| other.idle.is_none() && meet(first, other))
+            .filter(|other| other.idle.is_none() && meet(first, other) && !other.projects.contains(project))
         {
             if let Some(dir) = other.projects.iter().find(|dir| shares_lock(dir, config)) {
                 report.warn(
@@ -377,30 +377,39 @@ fn projects(words: &[String], account: Option<&Account>) -> Vec<PathBuf> {
         .map(|word| word.split_once('=').map_or(word.as_str(), |(_, value)| value));
     let paths: Vec<PathBuf> = values.filter_map(whole).collect();
     let above = |path: &Path| path.parent()?.parent()?.canonicalize().ok();
-    let named = |path: &&PathBuf, name: &str| path.is_absolute() && path.is_file() && path.ends_with(name);
+    let files = paths.iter().filter(|path| path.is_absolute() && path.is_file());
 
-    // Of a link also what it leads to.
-    let scripts = paths.iter().filter(|path| named(path, "backup-all.sh"));
+    let scripts = files.clone().cloned().map(link_followed);
     let mut found: Vec<PathBuf> = scripts
-        .flat_map(|script| {
-            [
-                above(script),
-                script.canonicalize().ok().and_then(|script| above(&script)),
-            ]
-        })
-        .flatten()
+        .filter(|script| script.ends_with("backup-all.sh"))
+        .filter_map(|script| above(&script))
         .collect();
     let here = ["backup-all", "scripts/backup-all.sh", "./scripts/backup-all.sh"];
-    if words.iter().any(|word| here.contains(&word.as_str())) {
+    if let Some(word) = words.iter().find(|word| here.contains(&word.as_str())) {
         let dirs = paths.iter().filter(|path| path.is_absolute() && path.is_dir());
         let dirs: Vec<PathBuf> = dirs.filter_map(|dir| dir.canonicalize().ok()).collect();
         if dirs.is_empty() {
-            let programs = paths.iter().filter(|path| named(path, "bin/n8n-backup"));
-            found.extend(programs.filter_map(|program| above(program)));
+            let programs = files.filter(|path| path.ends_with("bin/n8n-backup"));
+            found.extend(programs.filter_map(|program| above(&program.canonicalize().ok()?)));
         }
-        found.extend(dirs);
+        found.extend(dirs.into_iter().filter_map(|dir| match word.as_str() {
+            "backup-all" => Some(dir),
+            script => above(&link_followed(
+                Some(dir.join(script)).filter(|script| script.is_file())?,
+            )),
+        }));
     }
     found
+}
+
+/// What a link of a script leads to, as the script itself follows it: links among the directories stay as they are.
+fn link_followed(mut script: PathBuf) -> PathBuf {
+    // One that leads to itself is no file, and does not come here.
+    while let Ok(target) = fs::read_link(&script) {
+        script.pop();
+        script.push(target);
+    }
+    script
 }
 
 #[cfg(test)]

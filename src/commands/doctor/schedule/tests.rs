@@ -110,6 +110,35 @@ fn only_a_line_that_runs_the_script_counts() {
 }
 
 #[test]
+fn a_linked_script_backs_up_where_it_leads_to() {
+    let dir = TempDir::new();
+    let user = account(&dir);
+    let (linked, ours) = (project(&dir, "a"), project(&dir, "b"));
+    let script = linked.join("scripts/backup-all.sh");
+    fs::remove_file(&script).unwrap();
+    symlink("../../b/scripts/backup-all.sh", &script).unwrap();
+    symlink(&script, dir.path().join("nightly")).unwrap();
+    let line = format!("0 2 * * * {}", script.display());
+    let entries = of_crontab(&line, "your crontab", Some(&user));
+    warns(&entries, &linked, &dir, "nothing was found that runs backup-all");
+    let there = of_crontab("0 2 * * * cd ~/a && scripts/backup-all.sh", "your crontab", Some(&user));
+    warns(&there, &linked, &dir, "nothing was found that runs backup-all");
+    let right = [(Level::Ok, "your crontab runs backup-all".to_owned())];
+    assert_eq!(said(&entries, &ours, &dir), right);
+    let entries = of_crontab("0 2 * * * ~/nightly", "your crontab", Some(&user));
+    assert_eq!(said(&entries, &ours, &dir), right);
+    // Of a link that is a directory the script knows nothing.
+    fs::remove_dir_all(linked.join("scripts")).unwrap();
+    symlink(ours.join("scripts"), linked.join("scripts")).unwrap();
+    let entries = of_crontab(&line, "your crontab", Some(&user));
+    assert_eq!(said(&entries, &linked, &dir), right);
+    // A command that means both is no second run.
+    let line = format!("{line} && {}/scripts/backup-all.sh", ours.display());
+    let entries = of_crontab(&line, "your crontab", Some(&user));
+    assert_eq!(said(&entries, &ours, &dir), right);
+}
+
+#[test]
 fn without_the_script_the_program_is_advised() {
     let dir = TempDir::new();
     let line = advised(dir.path());
