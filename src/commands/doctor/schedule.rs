@@ -1,5 +1,6 @@
 //! Whether anything is going to run backup-all by itself, and whether that meets another run.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -267,63 +268,124 @@ fn bare(field: &str) -> &str {
     }
 }
 
+/// A timer of systemd that is enabled.
+struct Timer {
+    text: String,
+    /// The service that it starts, without `.service`.
+    starts: String,
+}
+
+/// The timers that are enabled in a directory of units, by their names: whatever wants or requires them.
+fn enabled_timers(dir: &Path) -> BTreeMap<String, Timer> {
+    let by = |dir: &PathBuf| dir.extension().is_some_and(|end| end == "wants" || end == "requires");
+    let links = files(dir).into_iter().filter(by).flat_map(|dir| files(&dir));
+    let timers = links.filter_map(|link| {
+        let name = unit_name(&link, ".timer")?;
+        let text = fs::read_to_string(&link).ok().filter(|text| !text.is_empty())?;
+        let starts = match values(&text, "Unit").pop() {
+            Some(unit) => specified(&unit, &name).strip_suffix(".service")?.to_owned(),
+            None => name.clone(),
+        };
+        Some((name, Timer { text, starts }))
+    });
+    timers.collect()
+}
+
 /// The services of a directory of units that run backup-all, and their timers. One without an `account` is the system's.
 fn of_units(dir: &Path, account: Option<&Account>) -> Vec<Entry> {
-    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let value = |text: &str, key: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        found.map(|value| value.trim().to_owned())
+    let timers = enabled_timers(dir);
+    let manager = match account {
+        Some(_) => "systemctl --user",
+        None => "systemctl",
     };
-    let enabled: Vec<PathBuf> = files(&dir.join("timers.target.wants"));
     let mut found = Vec::new();
     for unit in files(dir) {
-        let Some(name) = unit
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_suffix(".service"))
-        else {
+        let (Some(name), Ok(text)) = (unit_name(&unit, ".service"), fs::read_to_string(&unit)) else {
             continue;
         };
-        let text = read(&unit);
-        let Some(command) = value(&text, "ExecStart") else {
-            continue;
+        // Of a template each instance that has no unit of its own.
+        let is_own = |starts: &str| dir.join(format!("{starts}.service")).exists();
+        let is_it =
+            |starts: &str| starts == name || name.ends_with('@') && starts.starts_with(&name) && !is_own(starts);
+        let entry = |timer: Option<(&String, &Timer)>| {
+            let started = timer.map_or(&name, |(_, timer)| &timer.starts);
+            let commands = values(&text, "ExecStart")
+                .into_iter()
+                .map(|command| specified(command.trim_start_matches(['@', '-', ':', '+', '!']), started));
+            let idle = match (timer, account) {
+                (None, _) => Some(format!(
+                    "{} runs backup-all, but no timer of it is enabled: {manager} enable --now {name}{}.timer",
+                    unit.display(),
+                    if name.ends_with('@') { "NAME" } else { "" }
+                )),
+                (Some(_), Some(account)) if !Path::new(LINGERING).join(&account.name).exists() => Some(format!(
+                    "{} runs backup-all only while {1} is logged in: loginctl enable-linger {1}",
+                    unit.display(),
+                    account.name
+                )),
+                _ => None,
+            };
+            let of_timer = timer.map(|(timer, _)| timer).unwrap_or(&name);
+            Entry {
+                from: dir.join(format!("{of_timer}.timer")).display().to_string(),
+                user: match account {
+                    Some(account) => account.name.clone(),
+                    None => values(&text, "User")
+                        .pop()
+                        .map_or_else(|| "root".to_owned(), |user| specified(&user, started)),
+                },
+                projects: commands
+                    .flat_map(|command| projects(&words(&command), account))
+                    .collect(),
+                when: timer.map_or_else(Default::default, |(_, timer)| {
+                    of_calendar(values(&timer.text, "OnCalendar").first().map_or("", String::as_str))
+                }),
+                idle,
+            }
         };
-        let command = command.trim_start_matches(['@', '-', ':', '+', '!']).replace("%%", "%");
-        let timer = enabled.iter().map(|timer| (timer, read(timer))).find(|(timer, text)| {
-            let named = value(text, "Unit").is_some_and(|named| named.strip_suffix(".service") == Some(name));
-            !text.is_empty() && (named || timer.file_stem().is_some_and(|stem| stem == name))
-        });
-        let manager = if account.is_some() {
-            "systemctl --user"
-        } else {
-            "systemctl"
-        };
-        let idle = match (&timer, account) {
-            (None, _) => Some(format!(
-                "{} runs backup-all, but no timer of it is enabled: {manager} enable --now {name}.timer",
-                unit.display()
-            )),
-            (Some(_), Some(account)) if !Path::new(LINGERING).join(&account.name).exists() => Some(format!(
-                "{} runs backup-all only while {1} is logged in: loginctl enable-linger {1}",
-                unit.display(),
-                account.name
-            )),
-            _ => None,
-        };
-        found.push(Entry {
-            from: unit.with_extension("timer").display().to_string(),
-            user: match account {
-                Some(account) => account.name.clone(),
-                None => value(&text, "User").unwrap_or_else(|| "root".to_owned()),
-            },
-            projects: projects(&words(&command), account),
-            when: timer.map_or_else(Default::default, |(_, text)| {
-                of_calendar(&value(&text, "OnCalendar").unwrap_or_default())
-            }),
-            idle,
-        });
+        let its: Vec<_> = timers
+            .iter()
+            .filter(|(_, timer)| is_it(&timer.starts))
+            .map(Some)
+            .collect();
+        match its.is_empty() {
+            true => found.push(entry(None)),
+            false => found.extend(its.into_iter().map(entry)),
+        }
     }
     found.retain(|entry| !entry.projects.is_empty());
     found
+}
+
+fn unit_name(unit: &Path, kind: &str) -> Option<String> {
+    Some(unit.file_name()?.to_str()?.strip_suffix(kind)?.to_owned())
+}
+
+/// The values of a key of a unit: of a command one for each line. An empty one takes back those before it.
+fn values(unit: &str, key: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in unit.replace("\\\n", " ").lines() {
+        match line.split_once('=') {
+            Some((name, value)) if name.trim() == key => match value.trim() {
+                "" => found.clear(),
+                value => found.push(value.to_owned()),
+            },
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A value of a unit of that name, with the specifiers of an instance filled in.
+fn specified(value: &str, unit: &str) -> String {
+    let instance = unit.split_once('@').map_or("", |(_, instance)| instance);
+    let unescaped = instance.replace('-', "/").replace(r"\x2d", "-");
+    value
+        .replace("%%", "\0")
+        .replace("%i", instance)
+        .replace("%I", &unescaped)
+        .replace("%f", &format!("/{unescaped}"))
+        .replace('\0', "%")
 }
 
 /// When a timer runs, as a crontab would say it.

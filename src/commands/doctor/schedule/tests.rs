@@ -190,6 +190,62 @@ fn a_service_counts_with_its_timer_enabled_alone() {
 }
 
 #[test]
+fn a_timer_counts_by_whatever_enables_it() {
+    let dir = TempDir::new();
+    let ours = project(&dir, "n8n");
+    let path = ours.display();
+    let units = dir.path().join("units");
+    let write = |name: &str, text: &str| {
+        let file = units.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    };
+    let ok = |timer: &str| {
+        let entries = of_units(&units, None);
+        let wanted = format!("{} runs backup-all", units.join(timer).display());
+        assert_eq!(said(&entries, &ours, &dir), [(Level::Ok, wanted)]);
+        entries
+    };
+    // Not the first of several commands, and one that goes on on the next line.
+    let gone = format!("ExecStart={path}/scripts/backup-all.sh\nExecStart=\n");
+    let service = |command: &str| format!("[Service]\nType=oneshot\nUser=alice\nExecStart=/bin/true\n{command}\n");
+    let timer = "[Timer]\nOnCalendar=daily\n";
+    write(
+        "n8n.service",
+        &service(&format!(
+            "ExecStart = -/usr/bin/nice \\\n  {path}/scripts/backup-all.sh"
+        )),
+    );
+    // Wanted by both, it is one timer.
+    write("multi-user.target.wants/n8n.timer", timer);
+    write("default.target.requires/n8n.timer", timer);
+    ok("n8n.timer");
+    write("n8n.service", &service(&gone));
+    let entries = of_units(&units, None);
+    warns(&entries, &ours, &dir, "nothing was found that runs backup-all");
+    fs::remove_file(units.join("n8n.service")).unwrap();
+    // An instance of a template, until it has a service of its own.
+    write(
+        "backup@.service",
+        &service(&format!("ExecStart={}/%i/scripts/backup-all.sh", dir.path().display())),
+    );
+    write("timers.target.wants/backup@n8n.timer", timer);
+    write("timers.target.wants/backup@other.timer", timer);
+    assert_eq!(ok("backup@n8n.timer")[0].when.0, "0 0");
+    write("backup@n8n.service", &service(""));
+    warns(
+        &of_units(&units, None),
+        &ours,
+        &dir,
+        "nothing was found that runs backup-all",
+    );
+    assert_eq!(
+        specified("%f/%i %%i", r"b@srv-my\x2dn8n"),
+        r"/srv/my-n8n/srv-my\x2dn8n %i"
+    );
+}
+
+#[test]
 fn runs_that_meet_are_told() {
     let dir = TempDir::new();
     let user = account(&dir);
