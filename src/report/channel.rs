@@ -72,7 +72,7 @@ pub struct Measured {
     pub stored_bytes: u64,
     /// Free space on their disk.
     pub free_bytes: Option<u64>,
-    /// In how many days that will be used up, if it will be within the time that is looked ahead.
+    /// In how many days that of one of the disks will be used up, if it will be within the time that is looked ahead.
     pub days_until_full: Option<u64>,
 }
 

@@ -144,13 +144,13 @@ fn add_measured(m: &mut Metrics, measured: &Measured) {
     );
     m.maybe(
         "n8n_backup_free_bytes",
-        "Free space on the disk of the backups.",
+        "Free space on the disk of the backups; of several, on one that will be full sooner and within 14 days.",
         None,
         measured.free_bytes,
     );
     m.maybe(
         "n8n_backup_days_until_full",
-        "In how many days that will be used up, as recovery points have come, grown and gone lately.",
+        "In how many days that of one of their disks will be used up, as recovery points have come, grown and gone lately.",
         None,
         measured.days_until_full,
     );

@@ -14,23 +14,14 @@ use crate::store::inventory::State as FileState;
 use crate::store::inventory::{is_ahead, Inventory, Listing, PointOnDisk};
 use crate::store::manifest::NONE;
 use crate::store::marks::{self, DrillOutcome};
-use crate::store::retention::Rules;
-use crate::store::space::available;
 use crate::store::{total, Kind};
 
-use super::DAY;
+use super::disk::{Keep, Room};
 
 /// So many seconds a point may wait for its copy off-site: it is made at the end of the run, and takes its time.
 const SENT_WITHIN: i64 = 12 * 3600;
 /// How many earlier points the newest one's size is compared with.
 const COMPARED: usize = 5;
-/// How far the disk forecast looks.
-const HORIZON_DAYS: u64 = 90;
-/// How many of the newest points tell how often one is made and how they grow.
-const RECENT: usize = 8;
-/// A disk that will be full within so many days is warned about.
-const WARN_DAYS: u64 = 14;
-
 /// A recovery point as the checks see it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -39,6 +30,8 @@ pub(super) struct Seen {
     pub(super) age: i64,
     /// What its files held when they were made.
     pub(super) bytes: u64,
+    /// The same of each file, with its kind.
+    pub(super) sizes: Vec<(Kind, u64)>,
     /// What those of them hold that are there.
     pub(super) stored: u64,
     pub(super) complete: bool,
@@ -63,24 +56,6 @@ pub(super) struct Seen {
     pub(super) executions_left_out: bool,
 }
 
-/// How long points are kept, as far as numbers can tell.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Keep {
-    /// For how many days each is.
-    pub(super) days: u64,
-    /// How many the calendar's rules keep longer.
-    pub(super) longer: u64,
-}
-
-impl Keep {
-    fn of(rules: &Rules) -> Self {
-        Self {
-            days: rules.days.max(rules.last as u64).max(rules.daily as u64),
-            longer: (rules.weekly + rules.monthly + rules.yearly) as u64,
-        }
-    }
-}
-
 /// All that the verdict rests on.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -93,19 +68,18 @@ pub struct State {
     pub(super) away: Vec<String>,
     /// What a restore that was interrupted has left.
     pub(super) interrupted: Option<stack::Interrupted>,
-    pub(super) free: Option<u64>,
-    pub(super) reserve: u64,
+    /// The disks of `backups/`, that of the directory itself first.
+    pub(super) disks: Vec<Room>,
     pub(super) keep: Keep,
     pub(super) offsite_wanted: bool,
 }
 
 impl State {
-    /// Looks at the recovery points, their files and the disk. Reads names and sizes only, no contents.
+    /// Looks at the recovery points, their files and the disks. Reads names and sizes only, no contents.
     pub fn gather(app: &App) -> Result<Self> {
         let config = &app.config;
         let mut state = Self {
-            free: available(&config.backups(), config.stall).ok(),
-            reserve: config.min_free_kb * 1024,
+            disks: Room::of(app),
             offsite_wanted: config.offsite,
             keep: Keep::of(&config.retention),
             ..Self::default()
@@ -145,7 +119,7 @@ impl State {
             Some((index, newest)) => self.of_newest(index, newest, max_age),
             None => self.without_newest(),
         };
-        findings.push(self.disk());
+        findings.extend(self.of_disks());
         if let Some(last) = self.ahead.last() {
             let text = format!(
                 "{} recovery point(s) are dated in the future, such as {}: is the clock right? They do not count here",
@@ -285,54 +259,6 @@ impl State {
         Finding::new("proven", Level::Ok, text)
     }
 
-    fn disk(&self) -> Finding {
-        let Some(free) = self.free else {
-            return Finding::new("disk", Level::Warning, "the free space cannot be told");
-        };
-        let text = format!("{} free", units::available(free));
-        match self.days_until_full() {
-            _ if free < self.reserve => Finding::new(
-                "disk",
-                Level::Critical,
-                format!("{text}, and a run asks for {}", units::amount(self.reserve)),
-            ),
-            _ if !self.away.is_empty() => {
-                let text = format!("{text}; when it will be full cannot be told while files are not there");
-                Finding::new("disk", Level::Warning, text)
-            }
-            Some(0) => Finding::new("disk", Level::Critical, format!("{text}: the next run will not fit")),
-            Some(days) if days < WARN_DAYS => {
-                Finding::new("disk", Level::Warning, format!("{text}, full in about {days} days"))
-            }
-            Some(days) => Finding::new("disk", Level::Ok, format!("{text}, full in about {days} days")),
-            None => Finding::new(
-                "disk",
-                Level::Ok,
-                format!("{text}, enough for {HORIZON_DAYS} days and more"),
-            ),
-        }
-    }
-
-    /// In how many days the disk will be full, when points go on to be made, to grow and to be deleted as they were.
-    /// `None`: not within the horizon, or nothing is known.
-    pub fn days_until_full(&self) -> Option<u64> {
-        if !self.away.is_empty() {
-            return None;
-        }
-        let sizes: Vec<(u64, u64)> = self
-            .points
-            .iter()
-            .filter(|point| point.complete)
-            .map(|point| (u64::try_from(point.age).unwrap_or(0), point.bytes))
-            .collect();
-        forecast(&sizes, self.free?.saturating_sub(self.reserve), self.keep)
-    }
-
-    /// Free bytes on the disk of the backups.
-    pub fn free(&self) -> Option<u64> {
-        self.free
-    }
-
     /// How many recovery points there are, and what their files hold in bytes.
     pub fn stored(&self) -> (u64, u64) {
         let all = self.points.iter().chain(&self.ahead);
@@ -400,7 +326,9 @@ impl Seen {
         for file in &held.files {
             let there = file.entry.as_ref().map_or(0, |entry| entry.bytes);
             seen.stored = total([seen.stored, there]);
-            seen.bytes = total([seen.bytes, point.size(file.member.kind).unwrap_or(there)]);
+            let made = point.size(file.member.kind).unwrap_or(there);
+            seen.bytes = total([seen.bytes, made]);
+            seen.sizes.push((file.member.kind, made));
             let name = || file.member.name.clone();
             if damaged.contains(&file.member.kind) {
                 seen.damaged.push(name());
@@ -479,53 +407,4 @@ pub fn span(seconds: i64) -> String {
         7200..=172_799 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
-}
-
-/// In how many days `room` bytes will be used up. `points` are (age in seconds, bytes), oldest first. Points are taken to
-/// come as often as they did lately, to grow by as much a day as they did, and to go as `keep` says.
-pub(super) fn forecast(points: &[(u64, u64)], room: u64, keep: Keep) -> Option<u64> {
-    let &(newest_age, newest_bytes) = points.last()?;
-    // Points from before a gap, or that are kept longer than the others, do not tell how often one is made.
-    let recent = &points[points.len().saturating_sub(RECENT)..];
-    let mut gaps: Vec<u64> = recent.windows(2).map(|two| two[0].0.saturating_sub(two[1].0)).collect();
-    gaps.sort_unstable();
-    let usual = gaps
-        .get(gaps.len().saturating_sub(1) / 2)
-        .map_or(DAY, |gap| DAY.max(*gap));
-    let since = newest_age.saturating_add(RECENT as u64 * usual);
-    let recent: Vec<_> = recent.iter().filter(|(age, _)| *age <= since).collect();
-    let &&(oldest_age, oldest_bytes) = recent.first()?;
-    let days = oldest_age.saturating_sub(newest_age) as f64 / DAY as f64;
-    // One point tells neither: once a day, and no growth, then.
-    let (per_day, growth) = if days >= 0.5 {
-        (
-            (recent.len() - 1) as f64 / days,
-            (newest_bytes as f64 - oldest_bytes as f64) / days,
-        )
-    } else {
-        (1.0, 0.0)
-    };
-    // What the last run has left, though it was older than the days, is pinned or kept by another rule, and stays. A run
-    // may begin some seconds earlier than the one before, and leave one more.
-    let (stay, go): (Vec<_>, Vec<_>) = points
-        .iter()
-        .partition(|(age, _)| age.saturating_sub(newest_age) / DAY > keep.days.saturating_add(1));
-    let days = keep.days.saturating_add(keep.longer.saturating_sub(stay.len() as u64));
-    let mut kept: Vec<(f64, f64)> = go
-        .into_iter()
-        .map(|&(age, bytes)| (-(age as f64) / DAY as f64, bytes as f64))
-        .collect();
-    let now: f64 = kept.iter().map(|(_, bytes)| bytes).sum();
-    for day in 0..HORIZON_DAYS {
-        let at = day as f64;
-        kept.retain(|(born, _)| (at - born).floor() <= days as f64);
-        let next = (newest_bytes as f64 + growth * at).max(0.0);
-        // The next one has to fit whole, however long until then.
-        let count = if day == 0 { per_day.max(1.0) } else { per_day };
-        kept.push((at, next * count));
-        if kept.iter().map(|(_, bytes)| bytes).sum::<f64>() - now > room as f64 {
-            return Some(day);
-        }
-    }
-    None
 }

@@ -2,6 +2,7 @@
 //! and monitoring: the exit codes and the first line are those of the Monitoring Plugins' development guidelines.
 
 mod checks;
+mod disk;
 mod page;
 
 use std::ffi::OsStr;
@@ -146,7 +147,8 @@ impl State {
             performance.push(format!("age={}s;;{};0", point.age.max(0), max_age.as_secs()));
             performance.push(format!("size={}B;;;0", point.bytes));
         }
-        performance.extend(self.free.map(|free| format!("free={free}B;;{}:;0", self.reserve)));
+        let disk = self.tightest().and_then(|disk| Some((disk.free?, disk.reserve)));
+        performance.extend(disk.map(|(free, reserve)| format!("free={free}B;;{reserve}:;0")));
         performance.push(format!("points={};;;0", self.stored().0));
         text = format!("{} | {}\n", text.replace('|', "/"), performance.join(" "));
         for finding in findings {
@@ -195,7 +197,7 @@ impl State {
             ("newest", newest),
             ("points", Json::number(self.stored().0)),
             ("stored_bytes", Json::number(self.stored().1)),
-            ("free_bytes", self.free.map_or(Json::Null, Json::number)),
+            ("free_bytes", self.free().map_or(Json::Null, Json::number)),
             (
                 "days_until_full",
                 self.days_until_full().map_or(Json::Null, Json::number),

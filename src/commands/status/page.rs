@@ -174,7 +174,7 @@ fn cards(html: &mut String, state: &State) {
         );
     }
     let (count, bytes) = state.stored();
-    let free = state.free.map_or_else(|| "unknown".to_owned(), units::amount);
+    let free = state.free().map_or_else(|| "unknown".to_owned(), units::amount);
     let _ = write!(
         html,
         "<div class=\"card\"><span class=\"soft\">Kept</span><strong>{count} point(s)</strong><span class=\"soft\">{}, {free} \
@@ -424,7 +424,6 @@ mod tests {
         let steps = |point: Option<Seen>| {
             let state = State {
                 points: point.into_iter().collect(),
-                free: Some(1 << 40),
                 ..State::default()
             };
             next_steps(&state, &state.findings(DEFAULT_MAX_AGE))

@@ -1,7 +1,9 @@
-use super::checks::{forecast, Keep, Seen};
+use super::checks::Seen;
+use super::disk::{forecast, Keep, Room};
 use super::*;
 use crate::cli::{parse, Request};
 use crate::store::marks::DrillOutcome;
+use crate::store::Kind;
 
 const GIB: u64 = 1 << 30;
 const WEEK: Keep = Keep { days: 7, longer: 0 };
@@ -11,16 +13,25 @@ fn point(age_hours: i64, bytes: u64) -> Seen {
         name: format!("{age_hours}h"),
         age: age_hours * 3600,
         bytes,
+        sizes: vec![(Kind::Env, 0), (Kind::N8n, bytes)],
         complete: true,
         ..Seen::default()
+    }
+}
+
+fn room(dir: Option<&str>, kinds: &[Kind], free: u64) -> Room {
+    Room {
+        dir: dir.map(Into::into),
+        kinds: kinds.to_vec(),
+        free: Some(free),
+        reserve: if dir.is_none() { GIB } else { 0 },
     }
 }
 
 fn state(points: Vec<Seen>) -> State {
     State {
         points,
-        free: Some(100 * GIB),
-        reserve: GIB,
+        disks: vec![room(None, &Kind::ALL, 100 * GIB)],
         keep: WEEK,
         ..State::default()
     }
@@ -209,8 +220,49 @@ fn a_disk_that_will_be_full_is_foreseen() {
     assert!((20..40).contains(&full), "{full}");
     let mut tight = state(vec![point(25, 60 * GIB), point(1, 60 * GIB)]);
     assert_eq!(level(&tight, "disk"), Level::Warning);
-    tight.free = Some(GIB / 2);
+    tight.disks[0].free = Some(GIB / 2);
     assert_eq!(level(&tight, "disk"), Level::Critical);
+}
+
+#[test]
+fn each_disk_has_room_of_its_own() {
+    let points = || vec![point(26, 8 * GIB), point(2, 8 * GIB)];
+    let disks = |first: u64, second: u64| State {
+        disks: vec![
+            room(None, &[Kind::Env], first),
+            room(Some("/n8n/backups/n8n"), &[Kind::N8n], second),
+        ],
+        ..state(points())
+    };
+    let of = |state: &State| {
+        let findings = state.findings(DEFAULT_MAX_AGE);
+        let disks = findings.into_iter().filter(|finding| finding.check == "disk");
+        disks.map(|finding| (finding.level, finding.text)).collect::<Vec<_>>()
+    };
+    // What is written to the other disk asks for nothing of the first.
+    let large = disks(5 * GIB, 900 * GIB);
+    assert_eq!(
+        of(&large),
+        [
+            (Level::Ok, "5.0Gi free, enough for 90 days and more".to_owned()),
+            (
+                Level::Ok,
+                "900Gi free in /n8n/backups/n8n, enough for 90 days and more".to_owned()
+            )
+        ]
+    );
+    assert_eq!((large.free(), large.days_until_full()), (Some(5 * GIB), None));
+    let full = disks(900 * GIB, GIB);
+    assert_eq!(of(&full)[0].0, Level::Ok);
+    let text = "1.0Gi free in /n8n/backups/n8n: the next run will not fit".to_owned();
+    assert_eq!(of(&full)[1], (Level::Critical, text));
+    assert_eq!((full.free(), full.days_until_full()), (Some(GIB), Some(0)));
+    let report = full.report(&full.findings(DEFAULT_MAX_AGE), DEFAULT_MAX_AGE);
+    assert!(report.contains(&format!("free={GIB}B;;0:;0")), "{report}");
+    // A run asks for more on the first one, whatever is written there.
+    let low = disks(GIB - 1, 900 * GIB);
+    assert_eq!(of(&low)[0].0, Level::Critical);
+    assert_eq!((low.free(), low.days_until_full()), (Some(GIB - 1), Some(0)));
 }
 
 #[test]
