@@ -42,7 +42,7 @@ pub struct Summary {
     /// Content of the file that [`Scanner::capture`] asked for; none when there is no such regular file or when it is
     /// larger than asked for. Of several files with that name it is the last, as when the archive is unpacked.
     pub captured: Option<Vec<u8>>,
-    /// A hard link that leads from one of the parts of [`Scanner::apart`] into another.
+    /// A hard link that leads out of one of the parts of [`Scanner::apart`].
     pub crossing: Option<String>,
     /// Whether there is a member of the name that [`Scanner::notice`] asked for.
     pub noticed: bool,

@@ -344,7 +344,8 @@ impl Scanner {
         if kind == b'1' {
             self.note_unsafe(&link);
             let part_of = |name: &[u8]| self.apart.iter().position(|part| part.relative(name).is_some());
-            if part_of(&name) != part_of(&link) {
+            // What is in no part is not unpacked.
+            if part_of(&name).is_some_and(|part| part_of(&link) != Some(part)) {
                 self.summary.crossing = Some(String::from_utf8_lossy(&name).into_owned());
             }
         }

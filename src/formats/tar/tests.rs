@@ -483,3 +483,24 @@ fn parts_of_archives_that_follow_one_another_are_archives() {
         assert!(scan(&select(&both[..cut], &Part::default())).is_err(), "{cut}");
     }
 }
+
+#[test]
+fn a_link_out_of_its_part_is_told_where_the_part_is_wanted() {
+    let mut link = header("./mounts/b/x", b'1', 0);
+    link[157..171].copy_from_slice(b"./mounts/a/x\0\0");
+    seal(&mut link);
+    let archive = [member("./mounts/a/x", b'0', b"1"), link, end()].concat();
+    let crossing = |wanted: &[&str]| {
+        let below = |name: &&str| Part {
+            below: format!("mounts/{name}"),
+            ..Part::default()
+        };
+        let mut scanner = Scanner::new().apart(wanted.iter().map(below).collect());
+        scanner.feed(&archive).unwrap();
+        scanner.finish().unwrap().crossing
+    };
+    assert_eq!((crossing(&["a"]), crossing(&[])), (None, None));
+    for wanted in [&["b"][..], &["a", "b"]] {
+        assert_eq!(crossing(wanted).as_deref(), Some("./mounts/b/x"));
+    }
+}
