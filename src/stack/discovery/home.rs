@@ -173,6 +173,17 @@ mod tests {
         assert_eq!(names("", &all[..1]), "mine-helper-1");
         let named = "mine-helper-1 mine-n8n-1";
         assert_eq!(names(&format!("BACKUP_N8N_CONTAINERS=\"{named}\"\n"), &all), named);
+        // Its environment tells that it is of this n8n.
+        let env = ["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=db"];
+        let told = |env: &[&str]| container("x", "n8nio/n8n", env, &[], None).env;
+        (all[0].env, all[1].env) = (told(&env), told(&env));
+        assert_eq!(names("", &all), "mine-n8n-1 mine-helper-1");
+        all[0].env = told(&[env[0], "DB_POSTGRESDB_HOST=other"]);
+        assert_eq!(names("", &all), "mine-n8n-1");
+        // Where nothing tells whose they are, either may be the one that is wanted.
+        all.iter_mut().for_each(|one| one.labels.clear());
+        let problem = found(&mut app_of(&project, ""), &all).unwrap_err();
+        assert!(problem.text.contains("More than one n8n"), "{problem:?}");
     }
 
     #[test]

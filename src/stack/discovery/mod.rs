@@ -154,15 +154,18 @@ impl<'a> Stack<'a> {
                 .filter(|container| chosen(container) && container.label(ONE_OFF) != "True")
                 .filter_map(|container| Some((role(container)?, container)))
                 .collect();
-            // Beside n8n's main container, what a script of its own starts is something else, unless it is named.
-            let is_sure = found.iter().any(|(role, _)| *role == Role::Main) && !config.is_set(N8N_CONTAINERS);
-            found.retain(|(role, _)| !is_sure || *role != Role::Presumed);
-            let presumed = found.iter_mut().filter(|(role, _)| *role == Role::Presumed);
-            presumed.for_each(|(role, _)| *role = Role::Main);
             found.sort_by(|(role, one), (other_role, other)| (role, &one.name).cmp(&(other_role, &other.name)));
             found
         };
         let servers = |chosen: &dyn Fn(&Described) -> bool| with(role, chosen);
+        // Beside n8n's main container, what a script of its own starts is something else, unless it works on the same database.
+        let of_project = |chosen: &dyn Fn(&Described) -> bool| {
+            let mut found = servers(chosen);
+            if let Some(&(Role::Main, main)) = found.first() {
+                found.retain(|(role, one)| *role != Role::Presumed || values::share_server(all, main, one));
+            }
+            found
+        };
         let is_named = |container: &Described| config.n8n_containers.contains(&container.name);
         // One that tells no database has none in SQLite where PostgreSQL's container is named.
         let is_told = |container: &Described| {
@@ -171,11 +174,11 @@ impl<'a> Stack<'a> {
         };
         let found = if config.is_set(N8N_CONTAINERS) {
             match servers(&is_named) {
-                found if found.iter().any(|(role, _)| *role == Role::Main) => found,
+                found if found.iter().any(|(role, _)| is_main(*role)) => found,
                 _ => with(role_of_named, &is_told),
             }
         } else if !config.compose_project.is_empty() {
-            let found = servers(&|container| container.label(PROJECT) == config.compose_project);
+            let found = of_project(&|container| container.label(PROJECT) == config.compose_project);
             if found.is_empty()
                 && !all
                     .iter()
@@ -185,7 +188,7 @@ impl<'a> Stack<'a> {
             }
             found
         } else if has_stack(&config.project, all) {
-            servers(&|container| is_of(container, &config.project))
+            of_project(&|container| is_of(container, &config.project))
         } else {
             match servers(&is_named) {
                 found if !found.is_empty() => found,
@@ -233,9 +236,14 @@ impl<'a> Stack<'a> {
     }
 }
 
+/// Whether it may be the only one.
+fn is_main(role: Role) -> bool {
+    matches!(role, Role::Main | Role::Presumed)
+}
+
 /// Takes the one n8n that there is.
 fn alone(found: Vec<(Role, &Described)>) -> Result<Vec<(Role, &Described)>, Problem> {
-    let mains = found.iter().filter(|(role, _)| *role == Role::Main).count();
+    let mains = found.iter().filter(|(role, _)| is_main(*role)).count();
     if mains <= 1 {
         return Ok(found);
     }

@@ -159,6 +159,11 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     app.config.found = found;
 }
 
+/// Whether two containers are told the same database in PostgreSQL.
+pub(super) fn share_server(all: &[Described], one: &Described, other: &Described) -> bool {
+    other.variable("DB_TYPE") == Some("postgresdb") && !differ(all, one, other)
+}
+
 /// Whether two of n8n's containers work on different databases.
 fn differ(all: &[Described], one: &Described, other: &Described) -> bool {
     let value = |container: &Described, name: &str, default: &str| {
