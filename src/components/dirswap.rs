@@ -41,9 +41,11 @@ case $verb in
     trap 'kill $alive 2>/dev/null' EXIT ;;
 esac
 # What is mounted may be a file: a configuration, a secret, the time zone.
-if [ "$verb" = state ] && [ ! -d "$1" ]; then
-  echo none
-  exit
+if [ ! -d "$1" ]; then
+  case $verb in
+    state) echo none; exit ;;
+    turn|back) exit ;;
+  esac
 fi
 cd -- "$1"
 shift 2

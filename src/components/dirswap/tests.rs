@@ -263,7 +263,14 @@ fn what_is_no_directory_holds_no_exchange() {
     let dir = TempDir::new();
     let file = dir.path().join("redis.conf");
     fs::write(&file, "").unwrap();
-    assert_eq!(step(&file, "state", dir.path()), "none");
+    for place in [file, dir.path().join("gone")] {
+        assert_eq!(step(&place, "state", dir.path()), "none");
+        for verb in ["turn", "back"] {
+            let mut sh = Command::new("sh");
+            let done = sh.args(["-c", SCRIPT, "sh"]).arg(&place).arg(verb).status().unwrap();
+            assert!(done.success(), "{verb} {}", place.display());
+        }
+    }
 }
 
 #[test]

@@ -236,6 +236,16 @@ impl Layout {
         self.others.retain(stays);
     }
 
+    /// Everything, in two: what is in the home, and the others.
+    pub fn by_home(&self) -> (Vec<&Place>, Vec<&Place>) {
+        let within = self.within.iter().map(|(place, there)| (place, there));
+        let all = self.places().map(|place| (place, &place.at)).chain(within);
+        let (home, others): (Vec<_>, Vec<_>) =
+            all.partition(|(_, at)| **at == self.home.at || self.home_below(at).is_some());
+        let places = |all: Vec<(_, _)>| all.into_iter().map(|(place, _)| place).collect();
+        (places(home), places(others))
+    }
+
     /// Whether another container mounts the same.
     fn knows(&self, place: &Place) -> bool {
         self.places().any(|known| known.source == place.source)
@@ -343,20 +353,21 @@ impl Layout {
     }
 
     /// What a helper container mounts to write: each directory by itself. Those of the host that are missing, as on a new one,
-    /// are made where `makes` says so, else left out.
+    /// are made where `makes` says so, else the engine refuses them.
     pub fn writing(&self, makes: bool) -> Vec<Mounted> {
-        let missing = |source: &Source| matches!(source, Source::Directory(path) if !Path::new(path).exists());
-        let directories = self.directories().into_iter();
-        directories
-            .filter(|directory| makes || !missing(&directory.place.source))
-            .map(|directory| Mounted {
-                source: directory.place.source,
-                target: directory.target,
-                read_only: false,
-                makes,
-            })
-            .collect()
+        let mounted = |directory: Directory| Mounted {
+            source: directory.place.source,
+            target: directory.target,
+            read_only: false,
+            makes,
+        };
+        self.directories().into_iter().map(mounted).collect()
     }
+}
+
+/// Whether it is a directory that this host surely lacks; the engine's may be another one.
+pub(super) fn is_missing(source: &Source) -> bool {
+    matches!(source, Source::Directory(path) if Path::new(path).try_exists().is_ok_and(|exists| !exists))
 }
 
 /// What SQLite keeps beside a database.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::helper;
-use super::layout::{check_volume, data_layout, path_of_stored, stored_part, Directory, Layout, MOUNTS};
+use super::layout::{check_volume, data_layout, is_missing, path_of_stored, stored_part, Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use super::room::{by_disk, packed_like, Disk, ROOM_OF_A_MEMBER};
 use super::Reader;
@@ -200,8 +200,7 @@ fn strangers(app: &App, docker: &Docker, source: &crate::engine::Source) -> Resu
 
 /// Refuses a restore while containers use the home that would not be stopped.
 fn check_users(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
-    let within = layout.within.iter().map(|(place, _)| place);
-    for place in [&layout.home].into_iter().chain(layout.nested.values()).chain(within) {
+    for place in layout.by_home().0 {
         let others = strangers(app, docker, &place.source)?;
         ensure!(
             others.is_empty(),
@@ -217,7 +216,7 @@ fn check_users(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
 
 /// Warns of those that use the other directories: what they write there meanwhile is lost.
 fn warn_of_users(app: &App, docker: &Docker, journal: Journal, layout: &Layout) {
-    for place in &layout.others {
+    for place in layout.by_home().1 {
         let others = strangers(app, docker, &place.source).unwrap_or_default();
         if !others.is_empty() {
             journal.warn(format_args!(
@@ -234,15 +233,18 @@ impl Plan<'_> {
     fn helper(&self) -> Result<Guard> {
         let (app, docker) = (self.app, &self.docker);
         let image = helper::image(app, docker, self.journal)?;
+        let all = self.layout.writing(!self.dry_run);
         dirswap::helper_container(app, docker, Kind::N8n, self.dry_run, |labels| {
-            helper::start(
-                app,
-                docker,
-                self.journal,
-                image,
-                labels,
-                &self.layout.writing(!self.dry_run),
-            )
+            let start = |mounts: &[_]| helper::start(app, docker, self.journal, image.clone(), labels, mounts);
+            start(&all).or_else(|error| {
+                // A dry run makes none of the directories that a new host lacks.
+                let there = all.iter().filter(|mount| !is_missing(&mount.source));
+                let there: Vec<_> = there.cloned().collect();
+                match self.dry_run && there.len() < all.len() {
+                    true => start(&there),
+                    false => Err(error),
+                }
+            })
         })
     }
 

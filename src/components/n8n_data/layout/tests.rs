@@ -61,8 +61,11 @@ fn each_directory_has_its_part_of_an_archive() {
         (writing[3].target.clone(), writing[3].makes),
         (format!("/{stored}"), true)
     );
-    // This host has no such directory.
-    assert_eq!(layout.writing(false).len(), 3);
+    let missing: Vec<bool> = writing.iter().map(|mount| is_missing(&mount.source)).collect();
+    assert_eq!(missing, [false, false, false, true]);
+    // What cannot be looked for may be there.
+    let unseen = Source::Directory(format!("/{}", "n".repeat(1000)));
+    assert!(!is_missing(&unseen));
 }
 
 #[test]
@@ -123,6 +126,12 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
             ("/x", "/home/node/.n8n/x"),
         ];
         assert_eq!(within, wanted);
+        // Only what is in the home is n8n's alone.
+        let (alone, shared) = layout.by_home();
+        assert_eq!(alone.len(), 5);
+        let mut shared: Vec<&str> = shared.iter().map(|place| &*place.at).collect();
+        shared.sort_unstable();
+        assert_eq!(shared, ["/a", "/b", "/files"]);
         // A database is found where the archive holds it.
         for (file, at, name) in [
             ("/home/node/.n8n/deep/database.sqlite", home, "other/database.sqlite"),
