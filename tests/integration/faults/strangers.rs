@@ -152,6 +152,23 @@ fn what_a_strangers_dump_does_in_the_dark_is_refused_by_the_server() {
             assert_eq!(sandbox.psql(roles), before.0);
         },
     );
+    case("what only the owner of a schema may say is left out", || {
+        let path = edited(&sandbox, &dump, "public.sql.gz", |text| {
+            before_end(&text, "COMMENT ON SCHEMA public IS '';")
+        });
+        stranger(&sandbox, &path).assert_success();
+    });
+    case("what only a superuser may create is told before the load", || {
+        let path = edited(&sandbox, &dump, "extension.sql.gz", |text| {
+            before_end(
+                &text,
+                "CREATE EXTENSION IF NOT EXISTS pg_stat_statements WITH SCHEMA public;",
+            )
+        });
+        stranger(&sandbox, &path).assert_error(
+            "The dump is of unknown origin, and needs the extension pg_stat_statements, which only a superuser may create",
+        );
+    });
     case("in place, it is not loaded at all", || {
         let path = edited(&sandbox, &dump, "inplace.sql.gz", |text| text);
         sandbox
