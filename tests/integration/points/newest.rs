@@ -174,6 +174,12 @@ fn the_newest_off_site_is_the_newest_too() {
     fs::write(there.join(format!("sets/{damaged}.sha256")), "no manifest").unwrap();
     let new_host = Sandbox::new("offnewesthost").build();
     new_host.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    // One that could not be read once is no reason to take an older one.
+    let text = "#!/bin/sh\ncase \"$*\" in *cat*NEWEST*) exit 5 ;; esac\nPATH=${PATH#*:}\nexec rclone \"$@\"\n";
+    let fails = new_host.stand_in("rclone", &text.replace("NEWEST", &newest));
+    let refused = new_host.binary().arg("fetch-offsite").path_first(&fails).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(points(&new_host).is_empty(), "{refused}");
     let fetched = new_host.binary().arg("fetch-offsite").env("TZ", "JST-9").run();
     fetched.assert_success();
     for passed in [before_restore, partial, damaged] {
