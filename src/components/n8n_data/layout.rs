@@ -1,17 +1,20 @@
 //! What n8n's data consist of: its home, what is mounted below that, and the other directories that belong to it, as the
 //! mounts of n8n's containers tell.
 
+mod databases;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, Result};
+use anyhow::Result;
 
+pub(super) use self::databases::check_volume;
+use self::databases::Databases;
 use super::packer::LeftOut;
 use crate::app::App;
 use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
 use crate::formats::tar::Part;
-use crate::process::hinted;
 use crate::store::shim::holds_ours;
 
 /// Where n8n keeps its data, below the home directory of its user.
@@ -27,8 +30,7 @@ const SYSTEM: [&str; 11] = [
     "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/dev", "/run", "/boot",
 ];
 
-/// Of the containers of PostgreSQL and Redis: what is mounted there is configuration.
-const CONFIGURATION: [&str; 3] = ["/docker-entrypoint-initdb.d", "/etc", "/usr"];
+const HOLDS_OURS: &str = "it holds n8n-backup's log, program or scripts";
 
 /// A directory that belongs to n8n's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +52,12 @@ pub struct Layout {
     pub others: Vec<Place>,
     /// What n8n mounts that lies within one of these, and is a part of that, with its path there.
     pub within: Vec<(Place, String)>,
+    /// What holds the home, each with the home's place in an archive: backed up without that, and never replaced as a whole.
+    pub around: Vec<(Place, String)>,
     /// What n8n mounts besides, and why that is not backed up.
     pub left_out: Vec<String>,
+    /// What of this is left out since it holds something of ours.
+    pub ours: Vec<String>,
     /// What `BACKUP_EXCLUDE_MOUNTS` names of it.
     pub excluded: Vec<String>,
 }
@@ -118,7 +124,9 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         nested: BTreeMap::new(),
         others: Vec::new(),
         within: Vec::new(),
+        around: Vec::new(),
         left_out: Vec::new(),
+        ours: Vec::new(),
         excluded: Vec::new(),
     };
     for place in mounts().filter_map(place) {
@@ -171,7 +179,11 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             why => why,
         };
         if let Some(why) = why {
-            layout.left_out.push(format!("{at} ({}): {why}", place.source));
+            let text = format!("{at} ({}): {why}", place.source);
+            if why == HOLDS_OURS {
+                layout.ours.push(text.clone());
+            }
+            layout.left_out.push(text);
             continue;
         }
         match below {
@@ -199,15 +211,15 @@ impl Layout {
     }
 
     /// Takes what lies within another directory of the engine's host as a part of that. By itself it would be packed twice, and
-    /// restored into what the restore of the other one moves away. What holds the home is left out.
+    /// restored into what the restore of the other one moves away. What holds the home goes without that.
     fn take_once(&mut self, path_of: impl Fn(&Source) -> PathBuf) {
         let all = self.places().map(|place| (place.clone(), path_of(&place.source)));
         let mut all: Vec<(Place, PathBuf)> = all.collect();
         let home = all[0].1.clone();
         let holds_home = |path: &PathBuf| path.is_absolute() && home != *path && home.starts_with(path);
-        for (place, _) in all.iter().filter(|(_, path)| holds_home(path)) {
-            let text = format!("{} ({}): it holds n8n's home", place.at, place.source);
-            self.left_out.push(text);
+        for (place, path) in all.iter().filter(|(_, path)| holds_home(path)) {
+            let (name, rest) = (stored(&place.at), home.strip_prefix(path).unwrap_or(&home));
+            self.around.push((place.clone(), format!("{name}/{}", rest.display())));
         }
         all.retain(|(_, path)| !holds_home(path));
         let outer_of = |inner: usize| {
@@ -338,18 +350,37 @@ impl Layout {
             .iter()
             .map(|(name, place)| mount(place, format!("{DATA_MOUNT}/{name}")));
         let others = self
-            .others
-            .iter()
+            .apart()
             .map(|place| mount(place, format!("/{}", stored(&place.at))));
         std::iter::once(home).chain(nested).chain(others).collect()
     }
 
     /// The other directories, as an archive names them.
     pub fn stored(&self) -> Vec<String> {
-        self.others
-            .iter()
-            .map(|place| format!("./{}", stored(&place.at)))
-            .collect()
+        self.apart().map(|place| format!("./{}", stored(&place.at))).collect()
+    }
+
+    /// What an archive holds beside the home.
+    fn apart(&self) -> impl Iterator<Item = &Place> {
+        self.others.iter().chain(self.around.iter().map(|(place, _)| place))
+    }
+
+    /// Why a restore leaves out a directory that an archive has in place of `at`, if it does.
+    pub fn why_left_out(&self, at: &str, excluded: &[String], mounted: bool) -> Option<&'static str> {
+        let is_restored = |place: &Place| place.at == at;
+        match () {
+            () if self.others.iter().any(is_restored) => None,
+            // The outer one brings it.
+            () if self.within.iter().any(|(place, _)| is_restored(place)) => None,
+            () if excluded.iter().any(|excluded| excluded == at) => Some("which BACKUP_EXCLUDE_MOUNTS names"),
+            () if self.around.iter().any(|(place, _)| is_restored(place)) => {
+                Some("which holds n8n's home here and cannot be replaced: unpack that with tar, as docs/beyond.md says")
+            }
+            () if mounted => {
+                Some("which is not replaced here, as doctor says: unpack that with tar, as docs/beyond.md says")
+            }
+            () => Some("which no container of n8n mounts"),
+        }
     }
 
     /// What a helper container mounts to write: each directory by itself. Those of the host that are missing, as on a new one,
@@ -384,6 +415,7 @@ impl Directory {
         LeftOut {
             files: BESIDE.iter().map(|end| format!("{name}{end}")).collect(),
             dir: name.rfind('/').map_or_else(String::new, |at| name[..at].to_owned()),
+            contents: Vec::new(),
         }
     }
 }
@@ -417,88 +449,6 @@ fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
     }
 }
 
-/// What PostgreSQL and Redis keep their data in, asked for once it is needed.
-struct Databases<'a> {
-    app: &'a App,
-    docker: &'a Docker,
-    sources: Option<Vec<Source>>,
-}
-
-impl<'a> Databases<'a> {
-    fn new(app: &'a App, docker: &'a Docker) -> Self {
-        let sources = None;
-        Self { app, docker, sources }
-    }
-
-    /// Why what n8n mounts is not n8n's alone, if it is not.
-    fn what_is_in(&mut self, source: &Source) -> Result<Option<&'static str>> {
-        let (app, docker) = (self.app, self.docker);
-        let sources = match &mut self.sources {
-            Some(sources) => sources,
-            none => none.insert(sources_of_databases(app, docker)?),
-        };
-        let of_project = match source {
-            Source::Directory(path) => what_of_project(app, path),
-            Source::Volume(_) => None,
-        };
-        Ok(of_project.or_else(|| {
-            let held = sources.iter().any(|database| holds(source, database));
-            held.then_some("it holds data of PostgreSQL or Redis")
-        }))
-    }
-
-    /// Refuses a home that is not n8n's alone.
-    fn check_home(&mut self, home: &Source, stands_for: &Source) -> Result<()> {
-        match self.what_is_in(stands_for)? {
-            None => Ok(()),
-            Some(what) => bail!(hinted(
-                format_args!("n8n's home {home} cannot be replaced as a whole: {what}"),
-                "move n8n's home to a directory of its own, and mount that in n8n's containers",
-            )),
-        }
-    }
-}
-
-/// Refuses a home in a volume that was made to stand for a directory, as [`data_layout`] refuses a directory. Asks the
-/// engine.
-pub(super) fn check_volume(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
-    let Source::Volume(name) = &layout.home.source else {
-        return Ok(());
-    };
-    let directory = docker.volume_directory(name).unwrap_or_default();
-    if directory.is_empty() {
-        return Ok(());
-    }
-    Databases::new(app, docker).check_home(&layout.home.source, &Source::Directory(directory))
-}
-
-/// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.
-fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
-    let names = [&*app.config.postgres_container, &*app.config.redis_container];
-    let found = docker.containers(&names)?;
-    let mounts = found.iter().flat_map(|container| &container.mounts);
-    let is_data = |at: &str| !CONFIGURATION.iter().any(|dir| is_within(at, dir));
-    let mut sources: Vec<Source> = mounts
-        .filter(|mount| is_data(&mount.destination) && !is_no_directory(&mount.directory))
-        .filter_map(source_of)
-        .collect();
-    let stand_for = sources.iter().filter_map(|source| match source {
-        Source::Volume(name) => docker.volume_directory(name).ok().filter(|path| !path.is_empty()),
-        Source::Directory(_) => None,
-    });
-    let directories: Vec<Source> = stand_for.map(Source::Directory).collect();
-    sources.extend(directories);
-    Ok(sources)
-}
-
-/// Whether one is the other, or a directory that holds it.
-fn holds(outer: &Source, inner: &Source) -> bool {
-    match (outer, inner) {
-        (Source::Directory(outer), Source::Directory(inner)) => real(inner).starts_with(real(outer)),
-        _ => outer == inner,
-    }
-}
-
 /// Whether a path is `dir`, or below it.
 fn is_within(path: &str, dir: &str) -> bool {
     Path::new(path).starts_with(dir)
@@ -525,7 +475,7 @@ fn what_of_project(app: &App, path: &str) -> Option<&'static str> {
     match () {
         () if path.starts_with(&backups) || backups.starts_with(&path) => Some("it holds the backups"),
         () if app.config.project.starts_with(&path) => Some("it holds this directory"),
-        () if holds_ours(&app.config.project, &path) => Some("it holds n8n-backup's log, program or scripts"),
+        () if holds_ours(&app.config.project, &path) => Some(HOLDS_OURS),
         () => None,
     }
 }

@@ -150,6 +150,12 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
         ));
     }
     about_home(&layout, &containers);
+    for text in &layout.ours {
+        JOURNAL.warn(format_args!(
+            "Not backed up with n8n's data: {text}; your own files in scripts/ and bin/ are with the deployment \
+             (BACKUP_EXCLUDE_MOUNTS ends this warning)"
+        ));
+    }
     let path = app.store.path(Kind::N8n, run.stamp);
     JOURNAL.info(format_args!("Creating archive {}", path.display()));
     // Each question takes the engine some time; none waits for another's answer.
@@ -331,9 +337,10 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     let others = layout.stored();
     let database = app.config.found.sqlite.as_ref();
     let database = database.and_then(|file| layout.database(&file.path));
-    let left_out = database
+    let mut left_out = database
         .map(|(directory, name)| directory.left_out(&name))
         .unwrap_or_default();
+    left_out.contents = layout.around.iter().map(|(_, home)| format!("./{home}")).collect();
     let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
     let below = layout.home_below(&app.config.found.home);
     let parts = layout.directories().into_iter().map(|directory| directory.part);

@@ -38,14 +38,15 @@ own() {
     done
   done | sort -u
 }
+lines='
+'
 in_home='' in_root='' staged=0
 if [ "$what" = data ]; then
   in_home=$(at home own . "$@" ${DATABASE_DIR:+"$DATABASE_DIR"})
   in_root=$(at root own "$@" ${DATABASE_DIR:+"$DATABASE_DIR"})
   [ -z "$in_home$in_root" ] || staged=1
+  in_root=$in_root$lines${ELSEWHERE-}
 fi
-lines='
-'
 # list DIRECTORY...: the names, without sockets
 list() {
   [ "$side" = root ] || set -- .

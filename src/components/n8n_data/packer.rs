@@ -21,6 +21,8 @@ const PACKER: &str = "tar";
 const LEFT_OUT: &str = "LEFT_OUT";
 /// The variable with the directory of the database.
 const DATABASE_DIR: &str = "DATABASE_DIR";
+/// The variable with the patterns of what else is in the root directory and left out.
+const ELSEWHERE: &str = "ELSEWHERE";
 
 /// Takes `all` or `data`, a directory, and what is mounted in there or in the root directory. Prints every name, each ended
 /// by NUL, one more NUL, and tar archives, one after another. `data` leaves out at the top of each directory, and beside
@@ -90,6 +92,8 @@ pub struct LeftOut {
     pub files: Vec<String>,
     /// The directory of the database, in which copies and restores of it work; empty where it is in none.
     pub dir: String,
+    /// Directories of which the archive holds nothing more here.
+    pub contents: Vec<String>,
 }
 
 /// A directory that is being packed.
@@ -124,13 +128,18 @@ impl Packing<'_> {
     }
 
     /// The variables that tell what is left out.
-    fn variables(&self) -> [(&'static str, String); 2] {
+    fn variables(&self) -> [(&'static str, String); 3] {
         let files: Vec<String> = self.left_out().iter().map(|name| pattern(name)).collect();
-        let dir = match self.what {
-            What::All => "",
-            What::Data(left_out) => &left_out.dir,
+        let (dir, contents) = match self.what {
+            What::All => ("", &[][..]),
+            What::Data(left_out) => (&*left_out.dir, &left_out.contents[..]),
         };
-        [(LEFT_OUT, files.join("\n")), (DATABASE_DIR, dir.to_owned())]
+        let contents: Vec<String> = contents.iter().map(|dir| format!("{}/*", pattern(dir))).collect();
+        [
+            (LEFT_OUT, files.join("\n")),
+            (DATABASE_DIR, dir.to_owned()),
+            (ELSEWHERE, contents.join("\n")),
+        ]
     }
 
     /// The packer with its arguments.

@@ -32,6 +32,15 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
                     format!("{} ({}) is backed up as {there}", place.at, place.source),
                 );
             }
+            for (place, _) in &layout.around {
+                report.ok(
+                    "mounts",
+                    format!(
+                        "{} ({}) is backed up without n8n's home in it, and a restore leaves it as it is",
+                        place.at, place.source
+                    ),
+                );
+            }
             for text in &layout.left_out {
                 report.warn("mounts", format!("not backed up: {text}"));
             }

@@ -51,7 +51,8 @@ pub struct Plan<'a> {
 pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     let docker = app.docker()?;
-    let layout = data_layout(app, &docker, &app.n8n_containers(&docker)?)?;
+    let containers = app.n8n_containers(&docker)?;
+    let layout = data_layout(app, &docker, &containers)?;
     let directories = layout.directories();
     let of_directories: Vec<tar::Part> = directories.iter().map(|directory| directory.part.clone()).collect();
     let mut scanners = packer::scanners(&of_directories);
@@ -85,11 +86,11 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     warn_of_users(app, &docker, journal, &layout);
     for place in stored.places {
         let name = [MOUNTS.as_bytes(), b"/", &place.name].concat();
-        let at = path_of_stored(&name).filter(|at| layout.others.iter().all(|other| other.at != *at));
-        if let Some(at) = at {
-            journal.warn(format_args!(
-                "The archive holds {at}, which no container of n8n mounts: it is left out"
-            ));
+        let Some(at) = path_of_stored(&name) else { continue };
+        let mut mounts = containers.iter().flat_map(|container| &container.mounts);
+        let is_mounted = mounts.any(|mount| mount.destination == at);
+        if let Some(why) = layout.why_left_out(&at, &app.config.exclude_mounts, is_mounted) {
+            journal.warn(format_args!("The archive holds {at}, {why}: it is left out"));
         }
     }
     let targets = directories.iter().map(|directory| directory.target.clone()).collect();

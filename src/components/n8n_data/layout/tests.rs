@@ -1,3 +1,4 @@
+use super::databases::holds;
 use super::*;
 use crate::config::Config;
 use crate::testing::TempDir;
@@ -37,7 +38,9 @@ fn each_directory_has_its_part_of_an_archive() {
             .collect(),
         others: vec![place(Source::Directory("/p/files".to_owned()), "/data/50%")],
         within: Vec::new(),
+        around: Vec::new(),
         left_out: Vec::new(),
+        ours: Vec::new(),
         excluded: Vec::new(),
     };
     let parts = |name: &[u8]| -> Vec<bool> {
@@ -87,7 +90,9 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
             .into(),
             others: others.iter().map(|(path, at)| directory(path, at)).collect(),
             within: Vec::new(),
+            around: Vec::new(),
             left_out: Vec::new(),
+            ours: Vec::new(),
             excluded: Vec::new(),
         };
         layout.take_once(|source| match source {
@@ -111,7 +116,21 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
     for layout in [&found, &reversed] {
         let kept: Vec<&str> = layout.places().map(|place| &*place.at).collect();
         assert_eq!(kept, [home, "/home/node/.n8n/far", "/files"]);
-        assert_eq!(layout.left_out, ["/all (/none): it holds n8n's home"]);
+        let (around, there) = &layout.around[0];
+        assert_eq!((&*around.at, &**there), ("/all", ".n8n-backup-mounts/%2Fall/data"));
+        // It is read, and not exchanged.
+        let targets = |mounts: Vec<Mounted>| -> Vec<String> { mounts.into_iter().map(|mount| mount.target).collect() };
+        let target = "/.n8n-backup-mounts/%2Fall".to_owned();
+        assert!(targets(layout.reading()).contains(&target) && !targets(layout.writing(true)).contains(&target));
+        assert!(layout.stored().contains(&format!(".{target}")));
+        let why = |at: &str, mounted| {
+            layout
+                .why_left_out(at, &["/no".to_owned()], mounted)
+                .unwrap_or_default()
+        };
+        assert_eq!((why("/files", true), why("/b", true)), ("", ""));
+        assert!(why("/all", true).contains("n8n's home") && why("/scripts", true).contains("as doctor says"));
+        assert!(why("/no", true).contains("EXCLUDE") && why("/gone", false).contains("no container of n8n mounts"));
         let mut within: Vec<(&str, &str)> = layout
             .within
             .iter()

@@ -215,3 +215,43 @@ fn what_is_mounted_in_the_home_is_packed_by_itself() {
     let all = packed(&output, &|scanner| scanner.apart(parts()));
     assert!(all.members == 10 && all.crossing.is_some(), "{all:?}");
 }
+
+#[test]
+fn what_holds_the_home_is_packed_without_what_is_in_that() {
+    let root = TempDir::new();
+    let at = |name: &str| root.path().join(".n8n-backup-mounts/%2Fdata[1]").join(name);
+    for name in ["n8n/storage", "n8n2"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    for name in ["n8n/config", "n8n/storage/x", "n8n2/a", "in"] {
+        fs::write(at(name), name).unwrap();
+    }
+    let left_out = LeftOut {
+        contents: vec!["./.n8n-backup-mounts/%2Fdata[1]/n8n".to_owned()],
+        ..LeftOut::default()
+    };
+    let home = at("n8n");
+    let packing = Packing {
+        what: What::Data(&left_out),
+        dir: home.to_str().unwrap(),
+        others: &["./.n8n-backup-mounts/%2Fdata[1]".to_owned()],
+        home: &Part::default(),
+    };
+    let mut argv = packing.argv();
+    argv[2] = argv[2].replace("cd / ", &format!("cd '{}' ", root.path().display()));
+    let mut command = Command::new(&argv[0]);
+    let output = command.args(&argv[1..]).envs(packing.variables()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "exit 0 0 0 0 0 0");
+    let has = |name: &str| {
+        let name = format!("%2Fdata[1]/{name}");
+        let found = output.stdout.windows(name.len()).filter(|at| *at == name.as_bytes());
+        found.count()
+    };
+    // In the list of names and in the archive.
+    assert_eq!((has("n8n2/a\0"), has("in\0")), (2, 2));
+    assert_eq!((has("n8n/config"), has("n8n/storage")), (0, 0));
+    // The home itself, and its directory.
+    let mut scanner = Scanner::new();
+    scanner.feed(&archive(&output)).unwrap();
+    assert_eq!(scanner.finish().unwrap().members, 4 + 5);
+}

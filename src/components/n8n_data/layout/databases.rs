@@ -1,0 +1,93 @@
+//! The data of PostgreSQL and Redis, which are not n8n's.
+
+use anyhow::{bail, Result};
+
+use super::{is_no_directory, is_within, real, source_of, what_of_project, Layout};
+use crate::app::App;
+use crate::engine::{Docker, Source};
+use crate::process::hinted;
+
+/// Of the containers of PostgreSQL and Redis: what is mounted there is configuration.
+const CONFIGURATION: [&str; 3] = ["/docker-entrypoint-initdb.d", "/etc", "/usr"];
+
+/// What PostgreSQL and Redis keep their data in, asked for once it is needed.
+pub(super) struct Databases<'a> {
+    app: &'a App,
+    docker: &'a Docker,
+    sources: Option<Vec<Source>>,
+}
+
+impl<'a> Databases<'a> {
+    pub(super) fn new(app: &'a App, docker: &'a Docker) -> Self {
+        let sources = None;
+        Self { app, docker, sources }
+    }
+
+    /// Why what n8n mounts is not n8n's alone, if it is not.
+    pub(super) fn what_is_in(&mut self, source: &Source) -> Result<Option<&'static str>> {
+        let (app, docker) = (self.app, self.docker);
+        let sources = match &mut self.sources {
+            Some(sources) => sources,
+            none => none.insert(sources_of_databases(app, docker)?),
+        };
+        let of_project = match source {
+            Source::Directory(path) => what_of_project(app, path),
+            Source::Volume(_) => None,
+        };
+        Ok(of_project.or_else(|| {
+            let held = sources.iter().any(|database| holds(source, database));
+            held.then_some("it holds data of PostgreSQL or Redis")
+        }))
+    }
+
+    /// Refuses a home that is not n8n's alone.
+    pub(super) fn check_home(&mut self, home: &Source, stands_for: &Source) -> Result<()> {
+        match self.what_is_in(stands_for)? {
+            None => Ok(()),
+            Some(what) => bail!(hinted(
+                format_args!("n8n's home {home} cannot be replaced as a whole: {what}"),
+                "move n8n's home to a directory of its own, and mount that in n8n's containers",
+            )),
+        }
+    }
+}
+
+/// Refuses a home in a volume that was made to stand for a directory, as [`super::data_layout`] refuses a directory. Asks the
+/// engine.
+pub(in super::super) fn check_volume(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
+    let Source::Volume(name) = &layout.home.source else {
+        return Ok(());
+    };
+    let directory = docker.volume_directory(name).unwrap_or_default();
+    if directory.is_empty() {
+        return Ok(());
+    }
+    Databases::new(app, docker).check_home(&layout.home.source, &Source::Directory(directory))
+}
+
+/// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.
+fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
+    let names = [&*app.config.postgres_container, &*app.config.redis_container];
+    let found = docker.containers(&names)?;
+    let mounts = found.iter().flat_map(|container| &container.mounts);
+    let is_data = |at: &str| !CONFIGURATION.iter().any(|dir| is_within(at, dir));
+    let mut sources: Vec<Source> = mounts
+        .filter(|mount| is_data(&mount.destination) && !is_no_directory(&mount.directory))
+        .filter_map(source_of)
+        .collect();
+    let stand_for = sources.iter().filter_map(|source| match source {
+        Source::Volume(name) => docker.volume_directory(name).ok().filter(|path| !path.is_empty()),
+        Source::Directory(_) => None,
+    });
+    let directories: Vec<Source> = stand_for.map(Source::Directory).collect();
+    sources.extend(directories);
+    Ok(sources)
+}
+
+/// Whether one is the other, or a directory that holds it.
+pub(super) fn holds(outer: &Source, inner: &Source) -> bool {
+    match (outer, inner) {
+        (Source::Directory(outer), Source::Directory(inner)) => real(inner).starts_with(real(outer)),
+        _ => outer == inner,
+    }
+}
