@@ -7,8 +7,9 @@ use super::describe::MountPoint;
 use super::dialect::{absent, engine_error};
 use super::Docker;
 
-/// A volume's directory, as a template.
-const DIRECTORY: &str = "{{with .Options}}{{with index . \"device\"}}{{.}}{{end}}{{end}}";
+/// Where the engine keeps a volume, its type and options, and the device, as a template.
+const PLACES: &str =
+    "{{.Mountpoint}}|{{with .Options}}{{index . \"type\"}},{{index . \"o\"}}|{{index . \"device\"}}{{end}}";
 
 impl Docker {
     /// Whether a volume of this name exists.
@@ -26,26 +27,28 @@ impl Docker {
     /// The directory of the engine's host that a volume stands for, where it was made to stand for one; empty
     /// otherwise.
     pub fn volume_directory(&self, name: &str) -> Result<String> {
-        self.of_volume(name, DIRECTORY)
+        Ok(self.volume_places(name)?.1)
     }
 
     /// Where a volume lies on the engine's host: the directory that it stands for, or that the engine keeps it in.
     pub fn volume_path(&self, name: &str) -> Result<String> {
-        match self
-            .of_volume(name, &format!("{DIRECTORY}|{{{{.Mountpoint}}}}"))?
-            .split_once('|')
-        {
-            Some(("", path) | (path, _)) => Ok(path.to_owned()),
-            None => Ok(String::new()),
-        }
+        let (kept_in, directory) = self.volume_places(name)?;
+        Ok(Some(directory).filter(|path| !path.is_empty()).unwrap_or(kept_in))
     }
 
-    fn of_volume(&self, name: &str, format: &str) -> Result<String> {
-        let output = self.query(&["volume", "inspect", "--format", format, "--", name])?;
+    /// The directory in which the engine keeps a volume, and the one that it stands for; empty without.
+    fn volume_places(&self, name: &str) -> Result<(String, String)> {
+        let output = self.query(&["volume", "inspect", "--format", PLACES, "--", name])?;
         if !output.success {
             return Err(engine_error(&output.stderr));
         }
-        Ok(output.text())
+        let text = output.text();
+        let mut fields = text.splitn(3, '|').map(str::to_owned);
+        let mut field = || fields.next().unwrap_or_default();
+        let (kept_in, options, device) = (field(), field(), field());
+        // Else it is a disk, of which others may have other parts.
+        let is_directory = options.split(',').any(|option| ["bind", "rbind"].contains(&option));
+        Ok((kept_in, if is_directory { device } else { String::new() }))
     }
 
     /// The names of the containers that run, or are paused, and mount a directory, or a volume, where the engine keeps it, or the
@@ -54,8 +57,8 @@ impl Docker {
         let mut wanted = Vec::new();
         match source {
             Source::Volume(name) => {
-                wanted.extend([name.clone(), self.of_volume(name, "{{.Mountpoint}}")?]);
-                wanted.push(self.volume_directory(name)?);
+                let (kept_in, directory) = self.volume_places(name)?;
+                wanted.extend([name.clone(), kept_in, directory]);
             }
             Source::Directory(path) => wanted.push(path.clone()),
         }
@@ -105,7 +108,8 @@ mod tests {
             container("other", "x", "volume", "other", "/var/other/_data", "/srv/data"),
         ];
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in\nvolume*Mountpoint*) echo /var/data/_data ;;\nvolume*) echo /srv/data ;;\nps*) echo \"$*\" \
+            "#!/bin/sh\ncase \"$*\" in\nvolume*disk) echo '/var/disk|btrfs,subvol=a|/dev/b' ;;\nvolume*kept) echo '/var/kept|' ;;\n\
+             volume*) echo '/var/data/_data|none,ro,bind|/srv/data' ;;\nps*) echo \"$*\" \
              >>'{}'; echo 0a ;;\n*) cat <<'E'\n[{}]\nE\nesac\n",
             dir.path().join("log").display(),
             all.join(",")
@@ -113,6 +117,17 @@ mod tests {
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
+        let places = |name| {
+            (
+                docker.volume_path(name).unwrap(),
+                docker.volume_directory(name).unwrap(),
+            )
+        };
+        let of = |path: &str, directory: &str| (path.to_owned(), directory.to_owned());
+        assert_eq!(places("data"), of("/srv/data", "/srv/data"));
+        assert_eq!(places("kept"), of("/var/kept", ""));
+        // Another volume may be another part of that disk.
+        assert_eq!(places("disk"), of("/var/disk", ""));
         let users = |source| docker.users(&source).unwrap();
         assert_eq!(
             users(Source::Volume("data".to_owned())),

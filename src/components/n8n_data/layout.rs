@@ -5,6 +5,7 @@ mod databases;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -222,28 +223,25 @@ impl Layout {
             self.around.push((place.clone(), format!("{name}/{}", rest.display())));
         }
         all.retain(|(_, path)| !holds_home(path));
-        let outer_of = |inner: usize| {
-            let (_, path) = &all[inner];
-            let holds = |(at, (_, outer)): &(usize, &(Place, PathBuf))| {
-                outer.is_absolute() && path.starts_with(outer) && (path != outer || *at < inner)
+        let shows = |(outer, top): &(Place, PathBuf), path: &Path| {
+            // A volume does not show what the host mounts in its directory.
+            let shows_all = matches!(outer.source, Source::Directory(_));
+            top.is_absolute() && path.starts_with(top) && (shows_all || !are_apart(top, path))
+        };
+        // From the outermost on; of the same ones the first, as the home is.
+        all.sort_by_key(|(_, path)| path.components().count());
+        let mut kept: Vec<&(Place, PathBuf)> = Vec::new();
+        for found in &all {
+            let (place, path) = found;
+            let Some((outer, top)) = kept.iter().find(|outer| shows(outer, path)) else {
+                kept.push(found);
+                continue;
             };
-            let outer = all.iter().enumerate().filter(holds);
-            outer
-                .map(|(_, outer)| outer)
-                .min_by_key(|(_, outer)| outer.components().count())
-        };
-        for (inner, (place, path)) in all.iter().enumerate() {
-            if let Some((outer, rest)) =
-                outer_of(inner).and_then(|(outer, top)| Some((outer, path.strip_prefix(top).ok()?)))
-            {
-                let there = Path::new(&outer.at).join(rest);
-                self.within.push((place.clone(), there.display().to_string()));
-            }
+            let rest = path.strip_prefix(top).unwrap_or(path);
+            let there: PathBuf = Path::new(&outer.at).join(rest).components().collect();
+            self.within.push((place.clone(), there.display().to_string()));
         }
-        let stays = |place: &Place| {
-            let is_within = self.within.iter().any(|(inner, _)| inner == place);
-            !is_within && all.iter().any(|(kept, _)| kept == place)
-        };
+        let stays = |place: &Place| kept.iter().any(|(kept, _)| kept == place);
         self.nested.retain(|_, place| stays(place));
         self.others.retain(stays);
     }
@@ -457,6 +455,12 @@ fn is_within(path: &str, dir: &str) -> bool {
 /// Whether this host knows it as something else than a directory. The engine's host may be another one.
 fn is_no_directory(path: &str) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_dir())
+}
+
+/// Whether this host knows two paths to be of two file systems.
+fn are_apart(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    device(one).zip(device(other)).is_some_and(|(one, other)| one != other)
 }
 
 fn real(path: &str) -> PathBuf {

@@ -173,6 +173,30 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
         .extend(["v", "w"].map(|name| place(Source::Volume(name.to_owned()), &format!("/{name}"))));
     unknown.take_once(|_| PathBuf::new());
     assert_eq!(unknown.others.len(), 2);
+    // Nor is another file system a part of a volume, unlike of a directory.
+    for (source, shows) in [
+        (Source::Volume("home".to_owned()), false),
+        (Source::Directory("/".to_owned()), true),
+    ] {
+        let mut layout = unknown.clone();
+        layout.home.source = source;
+        layout.nested.clear();
+        layout.within.clear();
+        let others = [("/proc/1", "/deep"), ("/proc", "/p"), ("/", "/again")];
+        layout.others = others.map(|(path, at)| directory(path, at)).into();
+        layout.take_once(|source| match source {
+            Source::Directory(path) => PathBuf::from(path),
+            Source::Volume(_) => PathBuf::from("/"),
+        });
+        let within = |at: &str| layout.within.iter().find(|(place, _)| place.at == at);
+        let there = |at: &str| within(at).map_or("", |(_, there)| &**there);
+        assert_eq!(there("/again"), home);
+        let (p, deep) = match shows {
+            true => ("/home/node/.n8n/proc", "/home/node/.n8n/proc/1"),
+            false => ("", "/p/1"),
+        };
+        assert_eq!((there("/p"), there("/deep")), (p, deep));
+    }
 }
 
 #[test]
