@@ -161,7 +161,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     outcome.assert_success();
     outcome.assert_log_has(
         "restore-n8n",
-        "WARN The archive holds /files, which no container of n8n mounts: it is left out",
+        "WARN The archive holds /files, which BACKUP_EXCLUDE_MOUNTS names: it is left out",
     );
     assert!(contents(&sandbox).contains("custom/new") && !contents(&sandbox).contains("files/a b"));
     assert!(contents(&sandbox).contains("data/other/hard"));
