@@ -282,7 +282,7 @@ fn a_point_knows_its_n8n_when_its_containers_are_gone() {
 fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
     let sandbox = stack::created("nfails");
     let image = stand_in(&sandbox);
-    sandbox.set("BACKUP_DRILL_N8N_SECONDS", "2");
+    sandbox.set("BACKUP_DRILL_N8N_SECONDS", "4");
     // What n8n mounts besides is in the archive.
     let files = format!("{}_files", sandbox.prefix());
     sandbox.make_volume(&files);
@@ -309,7 +309,7 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
             &["-e", "MORE=, 4"],
             &[
                 "n8n 2.40.7 did not start from the backup",
-                "it was not ready after 2 s",
+                "it was not ready after 4 s",
                 "the last line of n8n",
             ],
         ),
