@@ -237,7 +237,7 @@ fn a_file_that_is_not_a_whole_dump_destroys_nothing() {
     ] {
         let text = [&dump[..at], statement, &dump[at..]].concat();
         let file = gzipped(&sandbox, "refused.sql.gz", &text);
-        let outcome = restore(&sandbox, &file);
+        let outcome = sandbox.call("restore-postgres").arg("--trust-dump").arg(&file).run();
         outcome.assert_error("Database restore failed");
         outcome.assert_never_says("Database restored successfully");
         assert_eq!(sandbox.databases(), ["n8n"], "{what}: {outcome}");
