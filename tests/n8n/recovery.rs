@@ -338,42 +338,38 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
     // Ended at each step: nothing of it stays, at the latest once the engine is asked again.
     sandbox.set("BACKUP_DRILL_N8N_SECONDS", "600");
     recreate(&sandbox, &image, &["-e", "MORE=, 4"]);
-    for (step, pattern) in [
-        ("n8n's container is made", "*' create '*'/.n8n '*"),
-        ("its home is unpacked", "*'/home/node/.n8n 0 '*"),
-        ("it gets its environment", "*/environment*"),
-        ("it opens the credentials", "*export:credentials*"),
-        ("it starts", "*'exec n8n'*"),
+    for (step, pattern, signal) in [
+        ("n8n's container is made", "*' create '*'/.n8n '*", "KILL"),
+        ("its home is unpacked", "*'/home/node/.n8n 0 '*", "INT"),
+        ("it gets its environment", "*/environment*", "KILL"),
+        ("it opens the credentials", "*export:credentials*", "INT"),
+        ("it starts", "*'exec n8n'*", "KILL"),
     ] {
-        for signal in ["INT", "KILL"] {
-            let gate = sandbox.gate();
-            let docker =
-                sandbox.stand_in_docker(&format!("case \" $* \" in {pattern}) {}; exit 1 ;; esac", gate.wait()));
-            let mut run = sandbox.call("test-recovery").arg("--full").path_first(&docker).spawn();
-            run.await_that(step, |_| gate.is_reached());
-            assert!(!scratch(&sandbox).is_empty(), "{step}");
-            let volumes = sandbox.docker(&["volume", "ls", "-q", "--filter", "dangling=false"]);
-            let of =
-                |id: &str| sandbox.docker(&["inspect", "--format", "{{range .Mounts}}{{println .Name}}{{end}}", id]);
-            let ours: Vec<String> = scratch(&sandbox).lines().map(of).collect();
-            let ours: Vec<String> = ours.concat().split_whitespace().map(str::to_owned).collect();
-            assert!(
-                !ours.is_empty() && ours.iter().all(|name| volumes.contains(name)),
-                "{step}"
-            );
-            run.signal(signal);
-            let outcome = run.wait();
-            gate.open();
-            assert_ne!(outcome.code, Some(0), "{step}: {outcome}");
-            sandbox.run("backup-redis", &[]).assert_success();
-            await_true(&format!("containers stay when {step} ({signal})"), || {
-                scratch(&sandbox).is_empty()
-            });
-            await_true(&format!("volumes stay when {step} ({signal})"), || {
-                let there = sandbox.docker(&["volume", "ls", "-q"]);
-                ours.iter().all(|name| !there.contains(name))
-            });
-        }
+        let gate = sandbox.gate();
+        let docker = sandbox.stand_in_docker(&format!("case \" $* \" in {pattern}) {}; exit 1 ;; esac", gate.wait()));
+        let mut run = sandbox.call("test-recovery").arg("--full").path_first(&docker).spawn();
+        run.await_that(step, |_| gate.is_reached());
+        assert!(!scratch(&sandbox).is_empty(), "{step}");
+        let volumes = sandbox.docker(&["volume", "ls", "-q", "--filter", "dangling=false"]);
+        let of = |id: &str| sandbox.docker(&["inspect", "--format", "{{range .Mounts}}{{println .Name}}{{end}}", id]);
+        let ours: Vec<String> = scratch(&sandbox).lines().map(of).collect();
+        let ours: Vec<String> = ours.concat().split_whitespace().map(str::to_owned).collect();
+        assert!(
+            !ours.is_empty() && ours.iter().all(|name| volumes.contains(name)),
+            "{step}"
+        );
+        run.signal(signal);
+        let outcome = run.wait();
+        gate.open();
+        assert_ne!(outcome.code, Some(0), "{step}: {outcome}");
+        sandbox.run("backup-redis", &[]).assert_success();
+        await_true(&format!("containers stay when {step} ({signal})"), || {
+            scratch(&sandbox).is_empty()
+        });
+        await_true(&format!("volumes stay when {step} ({signal})"), || {
+            let there = sandbox.docker(&["volume", "ls", "-q"]);
+            ours.iter().all(|name| !there.contains(name))
+        });
     }
     sandbox.docker(&[
         "rm",
