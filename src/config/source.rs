@@ -119,10 +119,6 @@ impl Source<'_> {
         if url.as_ref().is_some_and(|url| !known(url)) {
             bail!("{name} must be an address that begins with http:// or https://");
         }
-        // Whoever is called so is not the monitor.
-        if url.as_ref().is_some_and(|url| url.reveal().contains("${")) {
-            bail!("{name} holds ${{ as plain text: in .env a variable is read within double quotes or none");
-        }
         Ok(url)
     }
 

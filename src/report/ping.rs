@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use super::channel::{body, Channel, Outcome};
 use super::log;
@@ -36,7 +36,7 @@ impl Channel for Ping {
 
     fn probe(&self, config: &Config) -> Result<()> {
         process::find("curl", config.path.as_ref()).context(hinted("curl is missing", "install curl"))?;
-        Ok(())
+        config.ping_url.as_ref().map_or(Ok(()), check)
     }
 
     fn begin(&self, config: &Config) -> Result<()> {
@@ -52,7 +52,20 @@ impl Channel for Ping {
 /// Sends a ping by curl. `lines`, the last of the log, are its body.
 fn ping(config: &Config, signal: Signal, lines: &[String]) -> Result<()> {
     let Some(url) = &config.ping_url else { return Ok(()) };
+    check(url)?;
     send(url, signal, lines).context("BACKUP_PING_URL was not reached")
+}
+
+/// Refuses an address that nobody has who is the monitor.
+fn check(url: &Secret) -> Result<()> {
+    ensure!(
+        !url.reveal().contains("${"),
+        hinted(
+            "BACKUP_PING_URL holds ${ as plain text",
+            "write it in .env within double quotes or none, where a variable is read"
+        )
+    );
+    Ok(())
 }
 
 /// The address may be a secret, so it goes by standard input.
@@ -108,6 +121,14 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
+
+    #[test]
+    fn a_variable_that_was_not_read_is_no_address() {
+        let url = Secret::new;
+        assert!(check(&url("https://h/1?a=$b&c={d}")).is_ok());
+        let error = check(&url("https://h/${ID}")).unwrap_err();
+        assert!(hint_of(&error).unwrap().contains("double quotes"), "{error:#}");
+    }
 
     #[test]
     fn a_redirect_is_no_answer() {

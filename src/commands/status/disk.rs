@@ -14,7 +14,7 @@ use super::DAY;
 
 /// How far the disk forecast looks.
 const HORIZON_DAYS: u64 = 90;
-/// How many of the newest points tell how often one is made and how they grow.
+/// The points of so many of the usual gaps tell how often one is made and how they grow.
 const RECENT: usize = 8;
 /// A disk that will be full within so many days is warned about.
 const WARN_DAYS: u64 = 14;
@@ -141,22 +141,22 @@ impl State {
 /// come as often as they did lately, to grow by as much a day as they did, and to go as `keep` says.
 pub(super) fn forecast(points: &[(u64, u64)], room: u64, keep: Keep) -> Option<u64> {
     let &(newest_age, newest_bytes) = points.last()?;
-    // Points from before a gap, or that are kept longer than the others, do not tell how often one is made.
-    let recent = &points[points.len().saturating_sub(RECENT)..];
-    let mut gaps: Vec<u64> = recent.windows(2).map(|two| two[0].0.saturating_sub(two[1].0)).collect();
+    // Points from before a pause, or that are kept longer than the others, do not tell how often one is made; nor do runs
+    // by hand on one day.
+    let gap = |two: &[(u64, u64)]| two[0].0.saturating_sub(two[1].0);
+    let gaps = points.windows(2).rev().map(gap).filter(|gap| *gap >= DAY / 2);
+    let mut gaps: Vec<u64> = gaps.take(RECENT).collect();
     gaps.sort_unstable();
-    let usual = gaps
-        .get(gaps.len().saturating_sub(1) / 2)
-        .map_or(DAY, |gap| DAY.max(*gap));
+    let usual = gaps.get(gaps.len() / 4).map_or(DAY, |gap| DAY.max(*gap));
     let since = newest_age.saturating_add(RECENT as u64 * usual);
-    let recent: Vec<_> = recent.iter().filter(|(age, _)| *age <= since).collect();
+    let recent: Vec<_> = points.iter().filter(|(age, _)| *age <= since).collect();
     let &&(oldest_age, oldest_bytes) = recent.first()?;
     let days = oldest_age.saturating_sub(newest_age) as f64 / DAY as f64;
     // One point tells neither: once a day, and no growth, then.
     let (per_day, growth) = if days >= 0.5 {
         (
             (recent.len() - 1) as f64 / days,
-            (newest_bytes as f64 - oldest_bytes as f64) / days,
+            (newest_bytes as f64 - oldest_bytes as f64) / days.max(1.0),
         )
     } else {
         (1.0, 0.0)

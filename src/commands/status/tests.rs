@@ -290,6 +290,31 @@ fn points_that_are_kept_for_longer_hide_no_full_disk() {
 }
 
 #[test]
+fn how_often_points_come_is_told_by_days_and_not_by_their_number() {
+    const HOUR: u64 = DAY / 24;
+    let every = |gap: u64, count: u64| (0..count).rev().map(move |n| (n * gap, GIB)).collect::<Vec<_>>();
+    for gap in [15 * 60, HOUR, 2 * HOUR] {
+        // Two days of a week that is to come.
+        let count = 2 * DAY / gap;
+        let full = forecast(&every(gap, count), (3 * count / 2 + 6) * GIB, WEEK);
+        assert_eq!(full, Some(3), "{gap}");
+        // The week is full.
+        assert_eq!(forecast(&every(gap, 9 * DAY / gap), 2 * DAY / gap * GIB, WEEK), None);
+    }
+    // An afternoon of runs by hand does not repeat itself each day.
+    for nights in [0, 1, 3] {
+        let by_hand = (0..5).rev().map(|n| (nights * DAY + (8 + n) * HOUR, GIB));
+        let mut points: Vec<(u64, u64)> = every(DAY, 9).into_iter().chain(by_hand).collect();
+        points.sort_unstable_by_key(|(age, _)| std::cmp::Reverse(*age));
+        assert_eq!(forecast(&points, 4 * GIB, WEEK), None, "{nights}");
+    }
+    // A week between them is one, with some points kept longer and a run by hand.
+    let mut weekly = every(7 * DAY, 8);
+    weekly.insert(7, (DAY, GIB));
+    assert_eq!(forecast(&weekly, 2 * GIB, WEEK), None);
+}
+
+#[test]
 fn a_copy_that_is_under_way_is_no_fault() {
     let sent = |age_hours: i64, is_sent: bool| Seen {
         offsite: is_sent.then(|| "2026-01-02T03:04:05+00:00 nas:b".to_owned()),
