@@ -141,8 +141,7 @@ impl State {
 /// come as often as they did lately, to grow by as much a day as they did, and to go as `keep` says.
 pub(super) fn forecast(points: &[(u64, u64)], room: u64, keep: Keep) -> Option<u64> {
     let &(newest_age, newest_bytes) = points.last()?;
-    // Points from before a pause, or that are kept longer than the others, do not tell how often one is made; nor do runs
-    // by hand on one day.
+    // Points from before a pause, or that are kept longer than the others, do not tell how often one is made.
     let gap = |two: &[(u64, u64)]| two[0].0.saturating_sub(two[1].0);
     let gaps = points.windows(2).rev().map(gap).filter(|gap| *gap >= DAY / 2);
     let mut gaps: Vec<u64> = gaps.take(RECENT).collect();
@@ -151,11 +150,18 @@ pub(super) fn forecast(points: &[(u64, u64)], room: u64, keep: Keep) -> Option<u
     let since = newest_age.saturating_add(RECENT as u64 * usual);
     let recent: Vec<_> = points.iter().filter(|(age, _)| *age <= since).collect();
     let &&(oldest_age, oldest_bytes) = recent.first()?;
+    let turn = |age: u64| (age.saturating_sub(newest_age) / usual) as usize;
+    let mut turns = vec![0_usize; turn(oldest_age) + 1];
+    recent.iter().for_each(|(age, _)| turns[turn(*age)] += 1);
+    turns.sort_unstable();
+    // Nor do runs by hand on one day.
+    let most = 2 * turns[turns.len() / 2].max(1);
+    let made: usize = turns.iter().map(|made| made.min(&most)).sum();
     let days = oldest_age.saturating_sub(newest_age) as f64 / DAY as f64;
     // One point tells neither: once a day, and no growth, then.
     let (per_day, growth) = if days >= 0.5 {
         (
-            (recent.len() - 1) as f64 / days,
+            made.saturating_sub(1) as f64 / days,
             (newest_bytes as f64 - oldest_bytes as f64) / days.max(1.0),
         )
     } else {
