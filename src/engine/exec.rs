@@ -132,6 +132,7 @@ mod tests {
             stall: Duration::from_secs(1),
             login: None,
             glance: None,
+            volumes: Default::default(),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::config::Secret;
 use crate::process::{self, hinted, is_executable, Output};
 
 use dialect::engine_error;
+use volume::Volumes;
 
 pub use compose::{ComposeProject, External};
 pub use container::{Confined, ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
@@ -52,6 +53,7 @@ pub struct Docker {
     stall: Duration,
     login: Option<Login>,
     glance: Option<Glance>,
+    volumes: Volumes,
 }
 
 /// A secret that programs in a container log in with.
@@ -78,6 +80,7 @@ impl Docker {
                     stall,
                     login: None,
                     glance: None,
+                    volumes: Volumes::default(),
                 });
             }
         }

@@ -1,15 +1,29 @@
 //! Volumes: what they are, and who uses them.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use anyhow::Result;
 
 use super::container::{Source, HELPER};
 use super::describe::MountPoint;
 use super::dialect::{absent, engine_error};
 use super::Docker;
+use crate::process::Output;
 
-/// Where the engine keeps a volume, its type and options, and the device, as a template.
+/// The name of a volume, where the engine keeps it, its type and options, and the device, as a template.
 const PLACES: &str =
-    "{{.Mountpoint}}|{{with .Options}}{{index . \"type\"}},{{index . \"o\"}}|{{index . \"device\"}}{{end}}";
+    "{{.Name}}|{{.Mountpoint}}|{{with .Options}}{{index . \"type\"}},{{index . \"o\"}}|{{index . \"device\"}}{{end}}";
+
+/// The places of volumes that were asked for, which stay the same for as long as a volume is there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Volumes(Arc<Mutex<BTreeMap<String, (String, String)>>>);
+
+impl Volumes {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, (String, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Docker {
     /// Whether a volume of this name exists.
@@ -38,17 +52,35 @@ impl Docker {
 
     /// The directory in which the engine keeps a volume, and the one that it stands for; empty without.
     fn volume_places(&self, name: &str) -> Result<(String, String)> {
-        let output = self.query(&["volume", "inspect", "--format", PLACES, "--", name])?;
-        if !output.success {
-            return Err(engine_error(&output.stderr));
+        if let Some(places) = self.volumes.known().get(name) {
+            return Ok(places.clone());
         }
+        let output = self.ask_for_volumes(&[name])?;
+        let places = self.volumes.known().get(name).cloned();
+        places.ok_or_else(|| engine_error(&output.stderr))
+    }
+
+    /// Asks at once where several volumes lie, of which each is then known. Those that are not there are left out.
+    pub fn learn_volumes(&self, names: &[&str]) -> Result<()> {
+        match names {
+            [] => Ok(()),
+            names => self.ask_for_volumes(names).map(drop),
+        }
+    }
+
+    fn ask_for_volumes(&self, names: &[&str]) -> Result<Output> {
+        let output = self.query(&[&["volume", "inspect", "--format", PLACES, "--"], names].concat())?;
         let text = output.text();
-        let mut fields = text.splitn(3, '|').map(str::to_owned);
-        let mut field = || fields.next().unwrap_or_default();
-        let (kept_in, options, device) = (field(), field(), field());
-        // Else it is a disk, of which others may have other parts.
-        let is_directory = options.split(',').any(|option| ["bind", "rbind"].contains(&option));
-        Ok((kept_in, if is_directory { device } else { String::new() }))
+        let found = text.lines().filter_map(|line| {
+            let mut fields = line.splitn(4, '|');
+            let (name, kept_in, options) = (fields.next()?, fields.next()?, fields.next()?);
+            // Else it is a disk, of which others may have other parts.
+            let is_directory = options.split(',').any(|option| ["bind", "rbind"].contains(&option));
+            let directory = fields.next().filter(|_| is_directory).unwrap_or_default();
+            Some((name.to_owned(), (kept_in.to_owned(), directory.to_owned())))
+        });
+        self.volumes.known().extend(found);
+        Ok(output)
     }
 
     /// The names of the containers that run, or are paused, and mount a directory, or a volume, where the engine keeps it, or the
@@ -108,8 +140,8 @@ mod tests {
             container("other", "x", "volume", "other", "/var/other/_data", "/srv/data"),
         ];
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in\nvolume*disk) echo '/var/disk|btrfs,subvol=a|/dev/b' ;;\nvolume*kept) echo '/var/kept|' ;;\n\
-             volume*) echo '/var/data/_data|none,ro,bind|/srv/data' ;;\nps*) echo \"$*\" \
+            "#!/bin/sh\ncase \"$*\" in\nvolume*disk) echo 'disk|/var/disk|btrfs,subvol=a|/dev/b' ;;\nvolume*kept) echo 'kept|/var/kept|' ;;\n\
+             volume*) echo 'data|/var/data/_data|none,ro,bind|/srv/data' ;;\nps*) echo \"$*\" \
              >>'{}'; echo 0a ;;\n*) cat <<'E'\n[{}]\nE\nesac\n",
             dir.path().join("log").display(),
             all.join(",")

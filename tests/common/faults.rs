@@ -38,7 +38,8 @@ pub fn case<T>(name: &str, check: impl FnOnce() -> T) -> T {
 fn report(what: &str, name: &str) {
     if let Some(path) = std::env::var_os("FAULTS_REPORT") {
         let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{what} {name}").unwrap();
+        // At once, since other tests write there, too.
+        file.write_all(format!("{what} {name}\n").as_bytes()).unwrap();
     }
 }
 
@@ -71,9 +72,21 @@ pub fn kill(signal: &str, pid: u32) {
 
 /// Waits for a child whose command line holds `what`, sends it `signal`, and tells whether it was there in time.
 pub fn kill_child(running: &Running<'_>, what: &str, signal: &str) -> bool {
+    kill_child_that(running, what, signal, |_| true)
+}
+
+/// The same for one that reads something: a program of checksums is tried first, with nothing.
+pub fn kill_reading_child(running: &Running<'_>, what: &str, signal: &str) -> bool {
+    kill_child_that(running, what, signal, |child| {
+        let input = fs::read_link(format!("/proc/{child}/fd/0"));
+        input.is_ok_and(|input| input != Path::new("/dev/null"))
+    })
+}
+
+fn kill_child_that(running: &Running<'_>, what: &str, signal: &str, is_it: impl Fn(u32) -> bool) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(10) && Path::new(&format!("/proc/{}", running.pid())).exists() {
-        if let Some(child) = child_of(running.pid(), what) {
+        if let Some(child) = child_of(running.pid(), what).filter(|child| is_it(*child)) {
             kill(signal, child);
             return true;
         }

@@ -165,6 +165,28 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     );
     assert!(contents(&sandbox).contains("custom/new") && !contents(&sandbox).contains("files/a b"));
     assert!(contents(&sandbox).contains("data/other/hard"));
+
+    // What lies within another directory now would be lost with what is there.
+    sandbox.set("BACKUP_EXCLUDE_MOUNTS", "");
+    sandbox.docker(&["rm", "-f", &main]);
+    fs::create_dir_all(sandbox.path("all/files")).unwrap();
+    fs::write(sandbox.path("all/files/live"), "x").unwrap();
+    start_n8n(
+        &sandbox,
+        &[
+            format!("type=volume,source={},target={home}", sandbox.volume()),
+            bind(&sandbox.path("all"), "/all"),
+            bind(&sandbox.path("all/files"), "/files"),
+        ],
+    );
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_error("The archive holds /files by itself, and {} lies within another directory of n8n's now, {}");
+    assert!(sandbox.path("all/files/live").exists());
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backups("n8n").pop().unwrap().display().to_string();
+    fs::remove_file(sandbox.path("all/files/live")).unwrap();
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert!(sandbox.path("all/files/live").exists());
 }
 
 /// A home that is a directory of the host needs no volume.
@@ -208,8 +230,26 @@ fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
     let rehearsal = sandbox.run("restore-all", &["--dry-run", "--only", "n8n"]);
     rehearsal.assert_success();
     assert!(!home.exists(), "{rehearsal}");
-    sandbox.run("restore-n8n", &[&file]).assert_success();
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-n8n", "WARN {}, which n8n mounts, is missing: it is made");
     assert!(home.join("config").exists());
+    // The disk of one in another place of the host may not be mounted.
+    let away = sandbox.aside("away");
+    sandbox.docker(&["rm", "-f", &main]);
+    let also = format!("{}:/mnt/away", away.display());
+    sandbox.docker(&[&create[..], &["-v", &also], &labels, &[BUSYBOX]].concat());
+    sandbox.set("BACKUP_INCLUDE_MOUNTS", "/mnt/away");
+    fs::write(home.join("config"), "{}").unwrap();
+    let outcome = sandbox.run("restore-n8n", &[&file]);
+    outcome.assert_error("{}/away, which n8n mounts, is not there");
+    let rehearsal = sandbox.run("restore-all", &["--dry-run", "--only", "n8n"]);
+    assert!(
+        rehearsal.code == Some(1) && rehearsal.stdout.contains("/away, which n8n mounts, is not there"),
+        "{rehearsal}"
+    );
+    assert!(!away.exists() && fs::read_to_string(home.join("config")).unwrap() == "{}");
+    sandbox.set("BACKUP_INCLUDE_MOUNTS", "");
     // One that holds more than n8n's data is no home that can be replaced; another mount of that kind is left out.
     let data = sandbox.path("data");
     fs::create_dir_all(data.join("redis")).unwrap();

@@ -194,7 +194,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             None => layout.others.push(place),
         }
     }
-    if !layout.nested.is_empty() || !layout.others.is_empty() {
+    if layout.places().nth(1).is_some() {
         layout.take_once(|source| match source {
             Source::Directory(path) => real(path),
             Source::Volume(name) => real(&docker.volume_path(name).unwrap_or_default()),
@@ -246,6 +246,36 @@ impl Layout {
         self.others.retain(stays);
     }
 
+    /// What lies within another directory, each with the parts that an archive has of it by itself and in there, where
+    /// those are two.
+    pub fn inner(&self) -> Vec<(&Place, [Part; 2])> {
+        let part = |below: String| Part {
+            below,
+            ..Part::default()
+        };
+        let inner = self.within.iter().map(|(place, there)| {
+            let names = [&place.at, there].map(|path| part(self.name_of(path)));
+            (place, names)
+        });
+        inner.filter(|(_, [apart, there])| apart.below != there.below).collect()
+    }
+
+    /// What an archive calls a path in n8n's containers.
+    fn name_of(&self, path: &str) -> String {
+        if path == self.home.at {
+            return String::new();
+        }
+        if let Some(name) = self.home_below(path) {
+            return name.to_owned();
+        }
+        let outer = self.others.iter().filter_map(|place| {
+            let rest = Path::new(path).strip_prefix(&place.at).ok()?;
+            Some((place.at.len(), Path::new(&stored(&place.at)).join(rest)))
+        });
+        let outer = outer.max_by_key(|(length, _)| *length);
+        outer.map_or_else(|| stored(path), |(_, name)| name.display().to_string())
+    }
+
     /// Everything, in two: what is in the home, and the others.
     pub fn by_home(&self) -> (Vec<&Place>, Vec<&Place>) {
         let within = self.within.iter().map(|(place, there)| (place, there));
@@ -291,14 +321,7 @@ impl Layout {
                 hidden: "",
             },
         });
-        let others = self.others.iter().map(|place| Directory {
-            place: place.clone(),
-            target: format!("/{}", stored(&place.at)),
-            part: Part {
-                below: stored(&place.at),
-                ..Part::default()
-            },
-        });
+        let others = self.others.iter().map(apart_directory);
         std::iter::once(home).chain(nested).chain(others).collect()
     }
 
@@ -328,6 +351,15 @@ impl Layout {
         };
         let found = self.directories().iter().filter_map(holds).collect::<Vec<_>>();
         found.into_iter().min_by_key(|(_, within)| within.len())
+    }
+
+    /// As [`Self::database`], for one in what holds the home, which is no directory of its own.
+    pub fn database_around(&self, file: &str) -> Option<(Directory, String)> {
+        let mut holds = self.around.iter().filter_map(|(place, _)| {
+            let within = Path::new(file).strip_prefix(&place.at).ok()?;
+            Some((apart_directory(place), within.display().to_string()))
+        });
+        holds.next()
     }
 
     /// What a helper container mounts to read everything at its place.
@@ -368,7 +400,7 @@ impl Layout {
         let is_restored = |place: &Place| place.at == at;
         match () {
             () if self.others.iter().any(is_restored) => None,
-            // The outer one brings it.
+            // The outer one brings it; else the archive is refused.
             () if self.within.iter().any(|(place, _)| is_restored(place)) => None,
             () if excluded.iter().any(|excluded| excluded == at) => Some("which BACKUP_EXCLUDE_MOUNTS names"),
             () if self.around.iter().any(|(place, _)| is_restored(place)) => {
@@ -381,14 +413,13 @@ impl Layout {
         }
     }
 
-    /// What a helper container mounts to write: each directory by itself. Those of the host that are missing, as on a new one,
-    /// are made where `makes` says so, else the engine refuses them.
-    pub fn writing(&self, makes: bool) -> Vec<Mounted> {
+    /// What a helper container mounts to write: each directory by itself.
+    pub fn writing(&self) -> Vec<Mounted> {
         let mounted = |directory: Directory| Mounted {
             source: directory.place.source,
             target: directory.target,
             read_only: false,
-            makes,
+            makes: false,
         };
         self.directories().into_iter().map(mounted).collect()
     }
@@ -415,6 +446,17 @@ impl Directory {
             dir: name.rfind('/').map_or_else(String::new, |at| name[..at].to_owned()),
             contents: Vec::new(),
         }
+    }
+}
+
+fn apart_directory(place: &Place) -> Directory {
+    Directory {
+        place: place.clone(),
+        target: format!("/{}", stored(&place.at)),
+        part: Part {
+            below: stored(&place.at),
+            ..Part::default()
+        },
     }
 }
 
@@ -463,11 +505,16 @@ fn are_apart(one: &Path, other: &Path) -> bool {
     device(one).zip(device(other)).is_some_and(|(one, other)| one != other)
 }
 
-fn real(path: &str) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path))
+/// A path without links, as far as it is there.
+fn real(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    fs::canonicalize(path).unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => real(above).join(name),
+        _ => path.to_owned(),
+    })
 }
 
-fn is_of_project(app: &App, path: &str) -> bool {
+pub(super) fn is_of_project(app: &App, path: &str) -> bool {
     let path = real(path);
     path.starts_with(&app.config.project) && path != app.config.project
 }

@@ -152,8 +152,8 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     about_home(&layout, &containers);
     for text in &layout.ours {
         JOURNAL.warn(format_args!(
-            "Not backed up with n8n's data: {text}; your own files in scripts/ and bin/ are with the deployment \
-             (BACKUP_EXCLUDE_MOUNTS ends this warning)"
+            "Not backed up with n8n's data: {text}; your own files in there are with the deployment, unless a warning says that \
+             they are too many (BACKUP_EXCLUDE_MOUNTS ends both)"
         ));
     }
     let path = app.store.path(Kind::N8n, run.stamp);
@@ -336,7 +336,10 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     let mut chain = app.chain();
     let others = layout.stored();
     let database = app.config.found.sqlite.as_ref();
-    let database = database.and_then(|file| layout.database(&file.path));
+    let database = database.and_then(|file| {
+        let within = layout.database(&file.path);
+        within.or_else(|| layout.database_around(&file.path))
+    });
     let mut left_out = database
         .map(|(directory, name)| directory.left_out(&name))
         .unwrap_or_default();
@@ -360,7 +363,8 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     let summary = scanner
         .finish()
         .map_err(|error| error.context(Changed("the archive is not whole".to_owned())))?;
-    if let Some(name) = &summary.crossing {
+    // Between what a killed restore has moved away and what stayed, it goes with the rest of that.
+    if let Some(name) = summary.crossing.as_ref().filter(|_| !summary.noticed) {
         bail!(hinted(
             format_args!(
                 "{name} and a file in another mount are one (hard links), and this tar cannot pack them apart"

@@ -4,17 +4,18 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Error, Result};
 
 use super::helper;
-use super::layout::{check_volume, data_layout, is_missing, path_of_stored, stored_part, Directory, Layout, MOUNTS};
+use super::layout::{check_volume, data_layout, is_missing, is_of_project, path_of_stored, stored_part};
+use super::layout::{Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use super::room::{by_disk, packed_like, Disk, ROOM_OF_A_MEMBER};
 use super::Reader;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Docker, Exec, Guard, Label, DATA_MOUNT};
+use crate::engine::{Docker, Exec, Guard, Label, Source, DATA_MOUNT};
 use crate::formats::tar;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -57,6 +58,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     let of_directories: Vec<tar::Part> = directories.iter().map(|directory| directory.part.clone()).collect();
     let mut scanners = packer::scanners(&of_directories);
     let all = tar::Scanner::new().apart(of_directories);
+    let inner = layout.inner();
+    let of_inner = inner.iter().flat_map(|(_, parts)| parts.clone());
+    scanners.extend(of_inner.map(|part| tar::Scanner::new().part(part)));
     scanners.push(all.part(stored_part()).with_places());
     let mut summaries = check_recorded(&app.config, &app.store, file)
         .and_then(|()| {
@@ -68,6 +72,24 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
             None => error.context("Backup file is corrupted or not a tar.gz archive"),
         })?;
     let stored = summaries.pop().unwrap_or_default();
+    let of_inner = summaries.split_off(directories.len());
+    for ((place, _), found) in inner.iter().zip(of_inner.chunks_exact(2)) {
+        let [apart, there] = [0, 1].map(|of| found[of].members - u64::from(found[of].root.is_some()));
+        ensure!(
+            apart == 0 || there > 0,
+            hinted(
+                format_args!(
+                    "The archive holds {} by itself, and {} lies within another directory of n8n's now, which would be replaced \
+                     without it",
+                    place.at, place.source
+                ),
+                format_args!(
+                    "for the restore, have n8n mount {} from a directory of its own, as it did then",
+                    place.at
+                )
+            )
+        );
+    }
     if let Some(name) = stored.unsafe_names.first() {
         bail!("The archive holds names that lead out of the volume ({name}): it is not unpacked");
     }
@@ -119,7 +141,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
         parts,
         dry_run,
     };
-    let helper = plan.helper()?;
+    let helper = plan.helper(false)?;
     helper::check_mounts(&helper, plan.parts.iter().map(|(directory, _)| directory))?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
     if plan.all(&helper).state()? == State::None && plan.of_database(&helper).state()? == State::None {
@@ -164,7 +186,7 @@ pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
     }
     // Not as a restore's: one may be about to begin, which waits for the lock.
     let labels = [Label::Helper(reader.owner)];
-    let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing(false))?;
+    let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing())?;
     let directories = layout.directories();
     let targets = || directories.iter().map(|directory| directory.target.as_str());
     let beside = database_dir(app, layout);
@@ -187,8 +209,13 @@ pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
     Ok(())
 }
 
+/// Whether a directory that is missing may be made: another one's disk may not be mounted.
+fn may_be_made(app: &App, source: &Source) -> bool {
+    matches!(source, Source::Directory(path) if is_of_project(app, path))
+}
+
 /// The containers that use a directory and are not n8n's.
-fn strangers(app: &App, docker: &Docker, source: &crate::engine::Source) -> Result<Vec<String>> {
+fn strangers(app: &App, docker: &Docker, source: &Source) -> Result<Vec<String>> {
     let ours = |names: &String| {
         names
             .split(',')
@@ -230,21 +257,36 @@ fn warn_of_users(app: &App, docker: &Docker, journal: Journal, layout: &Layout) 
 }
 
 impl Plan<'_> {
-    /// A container that shows every directory by itself.
-    fn helper(&self) -> Result<Guard> {
+    /// A container that shows every directory by itself. Those of the project that are missing, as on a new host, are made
+    /// where `makes` says so, else left out.
+    fn helper(&self, makes: bool) -> Result<Guard> {
         let (app, docker) = (self.app, &self.docker);
         let image = helper::image(app, docker, self.journal)?;
-        let all = self.layout.writing(!self.dry_run);
+        let all = self.layout.writing();
         dirswap::helper_container(app, docker, Kind::N8n, self.dry_run, |labels| {
             let start = |mounts: &[_]| helper::start(app, docker, self.journal, image.clone(), labels, mounts);
             start(&all).or_else(|error| {
-                // A dry run makes none of the directories that a new host lacks.
-                let there = all.iter().filter(|mount| !is_missing(&mount.source));
-                let there: Vec<_> = there.cloned().collect();
-                match self.dry_run && there.len() < all.len() {
-                    true => start(&there),
-                    false => Err(error),
+                let (missing, mut there): (Vec<_>, Vec<_>) =
+                    all.iter().cloned().partition(|mount| is_missing(&mount.source));
+                if missing.is_empty() {
+                    return Err(error);
                 }
+                if let Some(mount) = missing.iter().find(|mount| !may_be_made(app, &mount.source)) {
+                    return Err(Error::new(hinted(
+                        format_args!("{}, which n8n mounts, is not there", mount.source),
+                        "mount the disk that it is on; where it is to be a new directory, make it (mkdir -p)",
+                    )));
+                }
+                if makes {
+                    for mut mount in missing {
+                        let name = &mount.source;
+                        self.journal
+                            .warn(format_args!("{name}, which n8n mounts, is missing: it is made"));
+                        mount.makes = true;
+                        there.push(mount);
+                    }
+                }
+                start(&there)
             })
         })
     }
@@ -363,7 +405,7 @@ impl Plan<'_> {
     /// Puts back what was there before, once nothing goes on any more in the helper in which a step has failed.
     fn put_back(&self, failed: Guard) -> Result<()> {
         drop(failed);
-        let helper = self.helper()?;
+        let helper = self.helper(true)?;
         self.all(&helper).roll_back(self.journal)
     }
 
@@ -459,7 +501,7 @@ impl RestorePlan for Plan<'_> {
 
     /// Unpacks the archive beside what is there and exchanges the two, with a backup of what was there right before.
     fn run(&self, around: &dyn Around) -> Result<()> {
-        let helper = self.helper().context(Unseen)?;
+        let helper = self.helper(true).context(Unseen)?;
         let exchange = self.swaps(&helper);
         {
             let _lock = self.app.hold(Kind::N8n, self.journal).context(Unseen)?;

@@ -228,6 +228,14 @@ impl Scanner {
         Ok(())
     }
 
+    /// How many whole blocks of the member that is being read come before the next header.
+    pub(super) fn blocks_to_come(&self) -> u64 {
+        match self.state {
+            State::Content | State::Padding => (self.left + self.padding) / BLOCK as u64,
+            _ => 0,
+        }
+    }
+
     /// Goes from content to padding to the next header, over each that is at its end.
     fn leave_finished(&mut self) -> Result<()> {
         if self.state == State::Content && self.left == 0 {

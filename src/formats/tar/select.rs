@@ -11,8 +11,9 @@ pub struct Select<R> {
     from: R,
     part: Part,
     scanner: Scanner,
-    /// What was read and not looked at yet, less than a block.
-    rest: Vec<u8>,
+    /// For what is read; at its beginning, what was not looked at yet, less than a block.
+    buffer: Vec<u8>,
+    held: usize,
     /// What says more of the next member, until it is known whether that belongs to the part.
     before: Vec<u8>,
     keeps: bool,
@@ -29,7 +30,8 @@ impl<R: Read> Select<R> {
             from,
             part,
             scanner: Scanner::new(),
-            rest: Vec::new(),
+            buffer: vec![0; 128 * BLOCK],
+            held: 0,
             before: Vec::new(),
             keeps: false,
             open: false,
@@ -38,6 +40,19 @@ impl<R: Read> Select<R> {
         }
     }
 
+    /// Takes whole blocks.
+    fn take_all(&mut self, mut blocks: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
+        while !blocks.is_empty() {
+            let to_come = usize::try_from(self.scanner.blocks_to_come()).unwrap_or(usize::MAX);
+            let bytes = to_come.max(1).saturating_mul(BLOCK).min(blocks.len());
+            let (these, rest) = blocks.split_at(bytes);
+            self.take(these, out)?;
+            blocks = rest;
+        }
+        Ok(())
+    }
+
+    /// Takes a block, or several of a member's content.
     fn take(&mut self, block: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
         let is_header = self.scanner.awaits_header();
         if is_header && block.iter().all(|byte| *byte == 0) {
@@ -76,23 +91,24 @@ impl<R: Read> Read for Select<R> {
             if n > 0 || self.ended {
                 return Ok(n);
             }
-            let mut chunk = vec![0; 128 * BLOCK];
-            let n = self.from.read(&mut chunk)?;
-            let mut out = Vec::with_capacity(n);
+            let n = self.from.read(&mut self.buffer[self.held..])?;
+            let mut out = std::mem::take(&mut self.ready).into_inner();
+            out.clear();
             if n == 0 {
                 self.ended = true;
                 // What is cut off stays so.
-                if self.rest.is_empty() && !self.open && self.before.is_empty() {
-                    out = vec![0; 2 * BLOCK];
+                if self.held == 0 && !self.open && self.before.is_empty() {
+                    out.resize(2 * BLOCK, 0);
                 }
             } else {
-                let mut bytes = std::mem::take(&mut self.rest);
-                bytes.extend_from_slice(&chunk[..n]);
-                let mut blocks = bytes.chunks_exact(BLOCK);
-                for block in &mut blocks {
-                    self.take(block, &mut out).map_err(io::Error::other)?;
-                }
-                self.rest = blocks.remainder().to_vec();
+                let mut buffer = std::mem::take(&mut self.buffer);
+                let end = self.held + n;
+                let whole = end - end % BLOCK;
+                let taken = self.take_all(&buffer[..whole], &mut out);
+                buffer.copy_within(whole..end, 0);
+                self.held = end - whole;
+                self.buffer = buffer;
+                taken.map_err(io::Error::other)?;
             }
             self.ready = io::Cursor::new(out);
         }

@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use anyhow::Result;
 
 use super::header::{checksum_is_right, number};
@@ -430,10 +432,26 @@ fn names_that_are_expected_and_missing_are_told() {
     assert!(missing.contains(b"gone") && !missing.contains(b"config"));
 }
 
+/// Gives so many bytes at a time.
+struct Dripping<'a>(&'a [u8], usize);
+
+impl Read for Dripping<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let n = into.len().min(self.1);
+        self.0.read(&mut into[..n])
+    }
+}
+
 fn select(archive: &[u8], part: &Part) -> Vec<u8> {
-    let mut out = Vec::new();
-    std::io::Read::read_to_end(&mut Select::new(archive, part.clone()), &mut out).unwrap();
-    out
+    let selected = |drop: usize| {
+        let mut out = Vec::new();
+        let mut select = Select::new(Dripping(archive, drop), part.clone());
+        select.read_to_end(&mut out).unwrap();
+        out
+    };
+    let at_once = selected(usize::MAX);
+    assert!([777, BLOCK, 70_000].into_iter().all(|drop| selected(drop) == at_once));
+    at_once
 }
 
 #[test]
@@ -443,7 +461,7 @@ fn parts_of_archives_that_follow_one_another_are_archives() {
         member("./", b'5', b""),
         member("./config", b'0', b"1"),
         member("./custom/", b'5', b""),
-        member("./custom/a", b'0', &[7; 600]),
+        member("./custom/a", b'0', &vec![7; 200_100]),
         end(),
         vec![0; 9000 / 512 * 512],
     ]

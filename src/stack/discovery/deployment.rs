@@ -1,6 +1,6 @@
 //! The files that a stack is deployed from: its compose files, and what they name in the project directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -169,11 +169,13 @@ fn not_below(file: &str, what: &str) -> String {
 }
 
 /// The files in the directories of configuration that other containers than n8n's mount, and the user's own in those of
-/// ours that n8n mounts, which are not n8n's data. `warnings` gets which of the latter are left out.
+/// ours that n8n mounts, which are not n8n's data. `warnings` gets which of the latter are left out, but for `excluded`
+/// places.
 pub(super) fn mounted_files(
     project: &Path,
     containers: &[&Described],
     stack: &Stack<'_>,
+    excluded: &[String],
     warnings: &mut Vec<String>,
 ) -> Vec<PathBuf> {
     let is_n8n = |container: &Described| stack.servers.iter().any(|server| server.id == container.id);
@@ -182,14 +184,20 @@ pub(super) fn mounted_files(
     let mut found: Vec<PathBuf> = mounts.filter_map(|mount| small(project, mount)).flatten().collect();
     let mounts = stack.servers.iter().flat_map(|server| &server.mounts);
     let binds = mounts.filter(|mount| mount.volume.is_empty());
-    let dirs: BTreeSet<PathBuf> = binds
-        .filter_map(|mount| directory(project, &mount.source))
-        .map(PathBuf::from)
-        .filter(|dir| dir != Path::new("logs") && holds_ours(project, &project.join(dir)))
+    let dirs: BTreeMap<PathBuf, bool> = binds
+        .filter_map(|mount| {
+            Some((
+                directory(project, &mount.source)?,
+                excluded.contains(&mount.destination),
+            ))
+        })
+        .map(|(dir, is_excluded)| (PathBuf::from(dir), is_excluded))
+        .filter(|(dir, _)| dir != Path::new("logs") && holds_ours(project, &project.join(dir)))
         .collect();
-    for dir in dirs {
+    for (dir, is_excluded) in dirs {
         match files_of(project, &dir) {
             Some(files) => found.extend(files),
+            None if is_excluded => {}
             None => warnings.push(format!(
                 "{} holds more files than are backed up with the deployment, and n8n's data leave it out, since n8n-backup is \
                  in there: have n8n mount a directory of its own",

@@ -103,6 +103,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         &app.config.project,
         &containers,
         stack,
+        &app.config.exclude_mounts,
         &mut found.undeployed,
     ));
     found.deployment.sort_unstable();

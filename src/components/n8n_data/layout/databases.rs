@@ -1,5 +1,7 @@
 //! The data of PostgreSQL and Redis, which are not n8n's.
 
+use std::collections::BTreeSet;
+
 use anyhow::{bail, Result};
 
 use super::{is_no_directory, is_within, real, source_of, what_of_project, Layout};
@@ -75,6 +77,15 @@ fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
         .filter(|mount| is_data(&mount.destination) && !is_no_directory(&mount.directory))
         .filter_map(source_of)
         .collect();
+    let n8n = app.n8n_containers(docker)?;
+    let of_n8n = n8n.iter().flat_map(|container| &container.mounts).filter_map(source_of);
+    let all: BTreeSet<Source> = of_n8n.chain(sources.iter().cloned()).collect();
+    let volumes = all.iter().filter_map(|source| match source {
+        Source::Volume(name) => Some(name.as_str()),
+        Source::Directory(_) => None,
+    });
+    // One question for all that will be asked for. What is missing is told where it is needed.
+    docker.learn_volumes(&volumes.collect::<Vec<_>>())?;
     let stand_for = sources.iter().filter_map(|source| match source {
         Source::Volume(name) => docker.volume_directory(name).ok().filter(|path| !path.is_empty()),
         Source::Directory(_) => None,

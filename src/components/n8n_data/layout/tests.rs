@@ -59,11 +59,8 @@ fn each_directory_has_its_part_of_an_archive() {
     assert_eq!(path_of_stored(stored.as_bytes()).as_deref(), Some("/data/50%"));
     assert_eq!(path_of_stored(format!("{stored}/x").as_bytes()), None);
     assert_eq!(layout.reading()[1].target, "/n8n-backup-volume/custom");
-    let writing = layout.writing(true);
-    assert_eq!(
-        (writing[3].target.clone(), writing[3].makes),
-        (format!("/{stored}"), true)
-    );
+    let writing = layout.writing();
+    assert_eq!(writing[3].target, format!("/{stored}"));
     let missing: Vec<bool> = writing.iter().map(|mount| is_missing(&mount.source)).collect();
     assert_eq!(missing, [false, false, false, true]);
     // What cannot be looked for may be there.
@@ -121,7 +118,7 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
         // It is read, and not exchanged.
         let targets = |mounts: Vec<Mounted>| -> Vec<String> { mounts.into_iter().map(|mount| mount.target).collect() };
         let target = "/.n8n-backup-mounts/%2Fall".to_owned();
-        assert!(targets(layout.reading()).contains(&target) && !targets(layout.writing(true)).contains(&target));
+        assert!(targets(layout.reading()).contains(&target) && !targets(layout.writing()).contains(&target));
         assert!(layout.stored().contains(&format!(".{target}")));
         let why = |at: &str, mounted| {
             layout
@@ -131,6 +128,22 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
         assert_eq!((why("/files", true), why("/b", true)), ("", ""));
         assert!(why("/all", true).contains("n8n's home") && why("/scripts", true).contains("as doctor says"));
         assert!(why("/no", true).contains("EXCLUDE") && why("/gone", false).contains("no container of n8n mounts"));
+        let inner = layout.inner();
+        let mut inner: Vec<(&str, [&str; 2])> = inner
+            .iter()
+            .map(|(place, parts)| (&*place.at, parts.each_ref().map(|part| &*part.below)))
+            .collect();
+        inner.sort_unstable();
+        // One that has kept its place is in no archive twice.
+        assert_eq!(
+            inner,
+            [
+                ("/a", [".n8n-backup-mounts/%2Fa", ".n8n-backup-mounts/%2Ffiles/a"]),
+                ("/b", [".n8n-backup-mounts/%2Fb", ".n8n-backup-mounts/%2Ffiles/a/b"]),
+                ("/home/node/.n8n/deep", ["deep", "other"]),
+                ("/x", [".n8n-backup-mounts/%2Fx", "x"]),
+            ]
+        );
         let mut within: Vec<(&str, &str)> = layout
             .within
             .iter()

@@ -162,7 +162,7 @@ fn directories_of_configuration_are_found_and_others_are_told() {
         main: &n8n,
         servers: vec![&n8n],
     };
-    let mut found = mounted_files(&project, &[&n8n, &server], &stack, &mut Vec::new());
+    let mut found = mounted_files(&project, &[&n8n, &server], &stack, &[], &mut Vec::new());
     found.sort_unstable();
     assert_eq!(found, ["init/a.sql", "init/deep/b.sh"].map(PathBuf::from));
     let told = "db mounts what is not backed up: conf wal";
@@ -216,7 +216,7 @@ fn of_a_directory_of_ours_that_n8n_mounts_the_users_own_files_are_found() {
         files(&project, &[], &[], &mut Vec::new()),
         ["compose.yaml", "scripts/init.sql"].map(PathBuf::from)
     );
-    let found = || {
+    let found = |excluded: &[String]| {
         let mounts = ["scripts", "bin", "logs", "files"].map(|name| {
             let source = project.join(name).display().to_string();
             format!(r#"{{"Type": "bind", "Source": "{source}", "Destination": "/{name}"}}"#)
@@ -230,16 +230,20 @@ fn of_a_directory_of_ours_that_n8n_mounts_the_users_own_files_are_found() {
             servers: vec![&n8n],
         };
         let mut warnings = Vec::new();
-        let mut found = mounted_files(&project, &[&n8n], &stack, &mut warnings);
+        let mut found = mounted_files(&project, &[&n8n], &stack, excluded, &mut warnings);
         found.sort_unstable();
         (found, warnings)
     };
     let own = ["scripts/backup-all.sh.orig", "scripts/deep/a.py", "scripts/init.sql"].map(PathBuf::from);
-    assert_eq!(found(), ([&[PathBuf::from("bin/tool")], &own[..]].concat(), Vec::new()));
+    assert_eq!(
+        found(&[]),
+        ([&[PathBuf::from("bin/tool")], &own[..]].concat(), Vec::new())
+    );
     let large = fs::File::create(project.join("bin/tool")).unwrap();
     large.set_len(MAX_BYTES + 1).unwrap();
-    let (left, warnings) = found();
+    let (left, warnings) = found(&[]);
     assert_eq!(left, own);
+    assert_eq!(found(&["/bin".to_owned()]), (own.to_vec(), Vec::new()));
     assert!(
         warnings.len() == 1 && warnings[0].starts_with("bin holds more "),
         "{warnings:?}"
