@@ -192,10 +192,11 @@ up_n8n() {
 
 # Waits until the command $2... succeeds, while container $1 runs.
 await() {
-  local container=$1 end=$((SECONDS + READY_SECONDS))
+  local container=$1 end=$((SECONDS + READY_SECONDS)) asked=0
   shift
   until "$@"; do
-    if [ "$(docker inspect --format '{{.State.Running}}' "$container" 2>/dev/null)" != true ]; then
+    asked=$((asked + 1))
+    if [ $((asked % 5)) = 0 ] && [ "$(docker inspect --format '{{.State.Running}}' "$container" 2>/dev/null)" != true ]; then
       docker logs --tail 40 "$container" >&2 || true
       die "$container ended"
     fi

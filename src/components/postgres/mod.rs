@@ -24,6 +24,7 @@ mod scratch;
 mod sql;
 mod trust;
 
+use std::io::{self, Read};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -195,26 +196,29 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     check_plain(app, Kind::Postgres)?;
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
-    let around = {
-        let (app, docker) = (app.clone(), docker.clone());
-        thread::spawn(move || surroundings(&app, &docker).unwrap_or_default())
-    };
-    let target = format!(
-        "--dbname={}",
-        Psql::live(app, docker).target(&config.postgres_db, &application)?
-    );
+    let target = Psql::live(app, docker).target(&config.postgres_db, &application)?;
     let mut chain = app.chain();
     // A table of dead rows gives nothing for as long as it is read.
     chain.pulse(Psql::live(app, docker).works(&config.postgres_db, "dump")?);
-    let mut argv = vec!["pg_dump", "--no-password", &target];
+    let dump_of = format!("--dbname={target}");
+    let mut argv = vec!["pg_dump", "--no-password", &dump_of];
     argv.extend(
         left_out
             .iter()
             .flat_map(|left_out| &left_out.options)
             .map(String::as_str),
     );
-    let command = docker.exec_leashed(&config.postgres_container, &[], &logged_in(&argv));
-    let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
+    let script = surroundings_script(app).unwrap_or_default();
+    let argv = [&[&*script, LOG_IN, &target], &*logged_in(&argv)].concat();
+    let command = docker.exec_leashed_after(SURROUNDINGS_FIRST, &config.postgres_container, &argv);
+    let (_, mut stream) = chain.stream("pg_dump", command, Input::Leash)?;
+    // Where it has ended already, the chain tells why.
+    let (told, begun) = split_at_nul(&mut stream).unwrap_or_default();
+    let stream = io::Cursor::new(begun).chain(stream);
+    let around = {
+        let (app, docker) = (app.clone(), docker.clone());
+        thread::spawn(move || surroundings(&app, &docker, &told).unwrap_or_default())
+    };
     let packed = Packed::start(
         &app.target(Kind::Postgres, run.stamp),
         &mut chain,
@@ -251,17 +255,45 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     Ok((File { kind, entry, sha256 }, facts, workflows))
 }
 
-/// What a drill has to know of the live server beside the dump: the rights of its roles, n8n's migrations, and what it is like.
-/// Clears what killed restores have left there.
-fn surroundings(app: &App, docker: &Docker) -> Result<Vec<(String, String)>> {
-    let live = &app.config.postgres_db;
+/// Takes a script of SQL, a shell script that logs in, and where the server is, before the command. Runs the script by psql, and
+/// prints what that says and NUL, which is in no dump: one call of the engine takes less than two.
+const SURROUNDINGS_FIRST: &str = r#"printf %s "$1" | PGCLIENTENCODING=UTF8 sh -c "$2" sh psql -XAtqw -v ON_ERROR_STOP=1 -f - -d "$3" 2>/dev/null
+printf '\0'
+shift 3
+"#;
+
+/// What [`surroundings`] reads the answers to.
+fn surroundings_script(app: &App) -> Result<String> {
     let scripts = [
-        sql::sweep_list(live)?,
+        sql::sweep_list(&app.config.postgres_db)?,
         sql::roles(),
         sql::migrations(told_place(app).as_ref())?,
         sql::LIKENESS.to_owned(),
     ];
-    let [left, roles, migrations, likeness] = Psql::live(app, docker).run_each(live, "facts", scripts)?;
+    Ok(scripts.join(sql::SEPARATE))
+}
+
+/// What comes before the first NUL, and what was read behind that.
+fn split_at_nul(from: &mut impl Read) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let (mut read, mut block) = (Vec::new(), [0; 8192]);
+    loop {
+        let from_here = read.len();
+        match from.read(&mut block)? {
+            0 => return Ok((read, Vec::new())),
+            n => read.extend_from_slice(&block[..n]),
+        }
+        if let Some(at) = read[from_here..].iter().position(|byte| *byte == 0) {
+            let behind = read.split_off(from_here + at + 1);
+            read.pop();
+            return Ok((read, behind));
+        }
+    }
+}
+
+/// What a drill has to know of the live server beside the dump: the rights of its roles, n8n's migrations, and what it is like.
+/// Clears what killed restores have left there.
+fn surroundings(app: &App, docker: &Docker, told: &[u8]) -> Result<Vec<(String, String)>> {
+    let [left, roles, migrations, likeness] = sql::separated(&String::from_utf8_lossy(told))?;
     leftovers::clear(app, docker, &left, JOURNAL);
     let roles = sql::parse_roles(&roles)?.into_iter();
     let mut facts: Vec<_> = roles
@@ -407,4 +439,31 @@ fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
     observe(&app.config, path, pg_dump::Scanner::new())?
         .finish()
         .and_then(pg_dump::Summary::whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_first_is_parted_from_the_dump() {
+        for (bytes, head, rest) in [
+            (&b"a\tb\n\0--\n"[..], &b"a\tb\n"[..], &b"--\n"[..]),
+            (b"\0--", b"", b"--"),
+            (b"a\0", b"a", b""),
+            // It has ended before that.
+            (b"a\tb", b"a\tb", b""),
+            (b"", b"", b""),
+        ] {
+            let mut from = bytes;
+            let (told, mut dump) = split_at_nul(&mut from).unwrap();
+            dump.extend_from_slice(from);
+            assert_eq!((&told[..], &dump[..]), (head, rest));
+        }
+        let long = [&[b'a'; 8192][..], b"\0", &[b'b'; 9000]].concat();
+        let mut from = &long[..];
+        let (told, mut dump) = split_at_nul(&mut from).unwrap();
+        dump.extend_from_slice(from);
+        assert_eq!((told.len(), dump.len()), (8192, 9000));
+    }
 }
