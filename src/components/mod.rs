@@ -178,7 +178,7 @@ pub const KEEP_OLD: Flag = Flag::new(
 /// Create missing roles.
 pub const CREATE_ROLES: Flag = Flag::new(
     "create-roles",
-    "create roles that the dump names and the server lacks, without login",
+    "create roles that the restored database needs and the server lacks, without login",
 );
 /// Drop first.
 pub const IN_PLACE: Flag = Flag::new(
@@ -239,7 +239,7 @@ pub const DEACTIVATE: Flag = Flag::new(
 pub struct RestoreOptions {
     /// Keep the database that is replaced, under another name.
     pub keep_old: bool,
-    /// Create the roles that the dump names and the server lacks, without login.
+    /// Create the roles that the restored database needs and the server lacks, without login.
     pub create_roles: bool,
     /// Drop the live database first, where there is no room for two.
     pub in_place: bool,

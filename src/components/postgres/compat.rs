@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{bail, ensure, Result};
 
-use super::sql::Server;
+use super::sql::{self, Server};
 use super::trust::TRUST_IT;
+use super::Psql;
 use crate::components::RestoreOptions;
 use crate::config::Config;
 use crate::formats::pg_dump;
@@ -87,6 +88,22 @@ pub(super) fn check_extras(
         }
     }
     Ok(())
+}
+
+/// Names what a restore takes back, or away, beside n8n's data. The live database may be what is broken: then it tells nothing.
+pub(super) fn warn_of_others(psql: &Psql<'_>, journal: Journal) {
+    let config = &psql.app.config;
+    let schemas =
+        sql::other_schemas(&config.found.schema).and_then(|script| psql.run(&config.postgres_db, "restore", script));
+    if let Some(schemas) = schemas
+        .ok()
+        .map(|told| told.trim().to_owned())
+        .filter(|told| !told.is_empty())
+    {
+        journal.warn(format_args!(
+            "The database holds tables in other schemas than n8n's, which are replaced by what the dump has of them: {schemas}"
+        ));
+    }
 }
 
 /// Says how what a restore leaves out of a dump with pg_cron comes back.

@@ -255,6 +255,29 @@ fn the_superuser_of_other_images_is_known() {
 }
 
 #[test]
+fn the_role_of_n8n_is_not_guessed_where_a_file_names_it() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    for (env, login) in [
+        (&["DB_POSTGRESDB_USER=app"][..], "app"),
+        (&[], "postgres"),
+        (&["DB_POSTGRESDB_USER_FILE=/run/secrets/user"], ""),
+    ] {
+        let mut all = stack("mine", &project);
+        for n8n in &mut all[2..] {
+            n8n.env.remove("DB_POSTGRESDB_USER");
+            let env = env.iter().filter_map(|line| line.split_once('='));
+            n8n.env
+                .extend(env.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+        let mut app = app_of(&project, "");
+        found(&mut app, &all).unwrap();
+        assert_eq!(app.config.found.login, login);
+        assert_eq!(app.config.postgres_user, "root");
+    }
+}
+
+#[test]
 fn settings_of_our_own_go_first() {
     let dir = TempDir::new();
     let project = dir.path().canonicalize().unwrap();

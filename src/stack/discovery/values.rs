@@ -243,9 +243,11 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             );
         }
     }
-    found.login = main
-        .value("DB_POSTGRESDB_USER")
-        .unwrap_or_else(|| "postgres".to_owned());
+    let login = main.value("DB_POSTGRESDB_USER");
+    let user = login.clone().unwrap_or_else(|| "postgres".to_owned());
+    // A file that cannot be read tells none.
+    let told = login.is_some() || main.container.variable("DB_POSTGRESDB_USER_FILE").is_none();
+    found.login = if told { user.clone() } else { String::new() };
     let host = main
         .value("DB_POSTGRESDB_HOST")
         .unwrap_or_else(|| "localhost".to_owned());
@@ -298,7 +300,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         }
         if !config.is_set("BACKUP_POSTGRES_USER") {
             let role = superuser(docker, server).unwrap_or_else(|| Role {
-                user: found.login.clone(),
+                user,
                 password: main.value("DB_POSTGRESDB_PASSWORD"),
                 from: format!("DB_POSTGRESDB_USER of {name}"),
             });

@@ -178,6 +178,35 @@ fn what_a_strangers_dump_does_in_the_dark_is_refused_by_the_server() {
     assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
 }
 
+/// What comes off-site in clear is a stranger's, and n8n is to work with what comes of it.
+#[test]
+fn what_a_strangers_dump_holds_is_for_the_role_of_n8n() {
+    let sandbox = Sandbox::new("strangerrole").postgres().build();
+    sandbox.psql("CREATE TABLE workflow_entity AS SELECT 1 AS id; CREATE TABLE migrations AS SELECT 1 AS id");
+    sandbox.run("backup-postgres", &[]).assert_success();
+    let (file, set) = (sandbox.backup("postgres"), sandbox.backup("sets"));
+    let text = fs::read_to_string(&set).unwrap();
+    let told = |facts: &str| {
+        let (title, rest) = text.split_once('\n').unwrap();
+        let fetched = "# fetched: 2026-01-05T00:00:00+00:00";
+        fs::write(&set, format!("{title}\n{fetched}\n{facts}{rest}")).unwrap();
+    };
+    let login = "# stack.n8n: gone\n# stack.login: n8n app\n";
+    told(login);
+    case("a role that the server does not have", || {
+        let outcome = stranger(&sandbox, &file);
+        outcome.assert_error("n8n logs in as a role that the server does not have: n8n app");
+        assert!(outcome.log.contains("--create-roles"), "{outcome}");
+        let outcome = sandbox.call("restore-postgres").arg("--create-roles").arg(&file).run();
+        outcome.assert_success();
+        outcome.assert_log_has("restore-postgres", "INFO Created role n8n app without login");
+        outcome.assert_log_has("restore-postgres", "WARN n8n logs in as n8n app: {}");
+        let owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'workflow_entity'";
+        assert_eq!(sandbox.psql(owner).trim(), "n8n app");
+    });
+    assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+}
+
 /// No program was run in the server's container, and no file written there.
 #[track_caller]
 fn assert_nothing_planted(sandbox: &Sandbox) {

@@ -86,15 +86,17 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     // A name in another encoding than UTF-8 cannot be asked for.
     let legible = |role: &&String| !role.contains(char::REPLACEMENT_CHARACTER);
     let roles: Vec<String> = summary.roles.iter().filter(legible).cloned().collect();
+    let login = Some(&config.found.login).filter(|login| !login.is_empty());
     let questions = [
         sql::server(live)?,
         sql::missing_roles(&roles)?,
+        sql::missing_roles(&login.cloned().into_iter().collect::<Vec<_>>())?,
         sql::blockers(live, &summary.without_pg_cron().extensions)?,
         sql::sweep_list(live)?,
         sql::PSQL_VERSION.to_owned(),
     ];
     let candidates = sql::maintenance_databases(live)?;
-    let (maintenance, [server, missing_roles, blockers, leftovers, version]) =
+    let (maintenance, [server, missing_roles, missing_login, blockers, leftovers, version]) =
         once_started(app, &docker, journal, || {
             psql.run_in_reachable(candidates, questions.clone())
         })?;
@@ -120,16 +122,15 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
             server.how_to_allow(&config.postgres_user, live)?
         )
     );
-    let missing_roles = match trusted {
-        true => sql::parse_names(&missing_roles)?,
-        false => Vec::new(),
+    // What a stranger's dump says of roles is left out; what it holds is for the role of n8n.
+    let (missing_roles, whose) = match trusted {
+        true => (missing_roles, "The dump names roles that the server does not have"),
+        false => (missing_login, "n8n logs in as a role that the server does not have"),
     };
+    let missing_roles = sql::parse_names(&missing_roles)?;
     if !missing_roles.is_empty() && !options.create_roles {
         bail!(hinted(
-            format_args!(
-                "The dump names roles that the server does not have: {}",
-                missing_roles.join(", ")
-            ),
+            format_args!("{whose}: {}", missing_roles.join(", ")),
             "create them first, or add --create-roles to have them created without login"
         ));
     }
@@ -146,7 +147,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     compat::check_versions(&summary, &server, options, journal)?;
     check_room(app, &docker, &server, &leftovers, summary.bytes, options, journal)?;
     if server.exists {
-        warn_of_others(&psql, journal);
+        compat::warn_of_others(&psql, journal);
     }
     if options.in_place && server.exists {
         journal.warn(format_args!(
@@ -167,22 +168,6 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         trusted,
         options,
     })
-}
-
-/// Names what a restore takes back, or away, beside n8n's data. The live database may be what is broken: then it tells nothing.
-fn warn_of_others(psql: &Psql<'_>, journal: Journal) {
-    let config = &psql.app.config;
-    let schemas =
-        sql::other_schemas(&config.found.schema).and_then(|script| psql.run(&config.postgres_db, "restore", script));
-    if let Some(schemas) = schemas
-        .ok()
-        .map(|told| told.trim().to_owned())
-        .filter(|told| !told.is_empty())
-    {
-        journal.warn(format_args!(
-            "The database holds tables in other schemas than n8n's, which are replaced by what the dump has of them: {schemas}"
-        ));
-    }
 }
 
 /// Refuses a restore that would fill the server's disk.
@@ -506,6 +491,12 @@ impl Plan<'_> {
             let statement = format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(role)?);
             self.psql().run(self.maintenance, "restore", statement)?;
             self.journal.info(format_args!("Created role {role} without login"));
+            if *role == self.app.config.found.login {
+                self.journal.warn(format_args!(
+                    "n8n logs in as {role}: have a superuser run ALTER ROLE {} LOGIN PASSWORD '...'",
+                    sql::ident(role)?
+                ));
+            }
         }
         Ok(())
     }
