@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anyhow::{bail, ensure, Result};
 
+use super::loader::owner_of_n8n;
 use super::sql::{self, Server};
 use super::trust::TRUST_IT;
 use super::Psql;
 use crate::components::RestoreOptions;
 use crate::config::Config;
+use crate::formats::n8n::Place;
 use crate::formats::pg_dump;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -87,6 +89,31 @@ pub(super) fn check_extras(
             )),
         }
     }
+    Ok(())
+}
+
+/// Refuses a dump whose owners and privileges are left out where n8n's role could not work with what its loader then owns.
+/// That role is the one that n8n logs in as, else the owner of its tables in the live database, at `place` where these are.
+pub(super) fn check_usable(psql: &Psql<'_>, maintenance: &'static str, place: Option<&Place>) -> Result<()> {
+    let config = &psql.app.config;
+    let role = match config.found.login.as_str() {
+        // A live database that is broken tells nothing.
+        "" => owner_of_n8n(psql, place).unwrap_or_default(),
+        login => Some(login.to_owned()),
+    };
+    let Some(role) = role else { return Ok(()) };
+    let shares = psql.run(maintenance, "restore", sql::has_our_rights(&role)?)?;
+    ensure!(
+        shares.trim() == "t",
+        hinted(
+            format_args!(
+                "The dump is of unknown origin, so all that it holds would belong to PostgreSQL user {}, whose rights n8n's role \
+                 {role} does not have",
+                config.postgres_user
+            ),
+            format_args!("{TRUST_IT}; else {BE_SUPERUSER}")
+        )
+    );
     Ok(())
 }
 

@@ -20,6 +20,13 @@ pub(super) struct Loader<'a> {
     name: String,
 }
 
+/// The role that owns n8n's tables in the live database, at `place` where that is known.
+pub(super) fn owner_of_n8n(live: &Psql<'_>, place: Option<&Place>) -> Result<Option<String>> {
+    let Some(place) = place else { return Ok(None) };
+    let output = live.run(&live.app.config.postgres_db, "restore", sql::owner_of_n8n(place)?)?;
+    output.lines().next().map(sql::unhex).transpose()
+}
+
 impl<'a> Loader<'a> {
     /// Makes a role that may fill the database `staged`.
     pub fn create(app: &'a App, live: Psql<'a>, maintenance: &'static str, stamp: &str, staged: &str) -> Result<Self> {
@@ -57,15 +64,8 @@ impl<'a> Loader<'a> {
     /// Gives all that was loaded to the role that owns n8n's tables in the live database, at `place` where that is
     /// known, or to the one that n8n logs in as, or to the owner of the staged database. Gives that role.
     pub fn hand_over(&self, staged: &str, place: Option<&Place>) -> Result<String> {
-        let config = &self.app.config;
-        let owner = match place {
-            Some(place) => self
-                .live
-                .run(&config.postgres_db, "restore", sql::owner_of_n8n(place)?)?,
-            None => String::new(),
-        };
-        let owner = owner.lines().next().map(sql::unhex).transpose()?;
-        let script = sql::hand_over(&self.name, owner.as_deref(), &config.found.login)?;
+        let owner = owner_of_n8n(&self.live, place)?;
+        let script = sql::hand_over(&self.name, owner.as_deref(), &self.app.config.found.login)?;
         let output = self.live.run_long(staged, "restore", script)?;
         sql::unhex(output.trim())
     }

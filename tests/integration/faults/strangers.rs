@@ -204,6 +204,22 @@ fn what_a_strangers_dump_holds_is_for_the_role_of_n8n() {
         let owner = "SELECT tableowner FROM pg_tables WHERE tablename = 'workflow_entity'";
         assert_eq!(sandbox.psql(owner).trim(), "n8n app");
     });
+    sandbox.psql("CREATE ROLE keeper LOGIN CREATEDB; ALTER DATABASE n8n OWNER TO keeper");
+    let refused = "The dump is of unknown origin, so all that it holds would belong to PostgreSQL user keeper, whose \
+                   rights n8n's role n8n app does not have";
+    sandbox.set("POSTGRES_USER", "keeper");
+    case("a user that can give nothing to n8n's role", || {
+        for facts in [login, ""] {
+            told(facts);
+            stranger(&sandbox, &file).assert_error(refused);
+        }
+    });
+    case("a user whose rights n8n's role has", || {
+        sandbox.psql("GRANT keeper TO \"n8n app\"");
+        stranger(&sandbox, &file).assert_success();
+        let read = "SET ROLE \"n8n app\"; SELECT count(*) FROM workflow_entity; CREATE TABLE migrated (id int)";
+        assert!(sandbox.psql(read).contains('1'));
+    });
     assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
 }
 

@@ -134,6 +134,10 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
             "create them first, or add --create-roles to have them created without login"
         ));
     }
+    if !trusted && !server.superuser {
+        let place = live_place(app, &summary, &server);
+        compat::check_usable(&psql, maintenance, place.as_ref())?;
+    }
     if summary.has_pg_cron() {
         compat::warn_of_pg_cron(config, file, journal);
     }
@@ -168,6 +172,13 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         trusted,
         options,
     })
+}
+
+/// Where n8n's tables are in the live database, if there is one: as n8n's containers say, else as in the dump.
+fn live_place(app: &App, summary: &pg_dump::Summary, server: &Server) -> Option<Place> {
+    let tables: Vec<_> = summary.tables.iter().collect();
+    let place = told_place(app).or_else(|| Place::all(&tables).into_iter().next());
+    place.filter(|_| server.exists)
 }
 
 /// Refuses a restore that would fill the server's disk.
@@ -398,9 +409,9 @@ impl Plan<'_> {
              dump says of owners and privileges is left out (--trust-dump loads it as it is)",
         );
         self.load_as(&loader.psql(), staged, true)?;
-        let place = told_place(self.app).or_else(|| self.places().into_iter().next());
+        let place = live_place(self.app, &self.summary, &self.server);
         let owner = loader
-            .hand_over(staged, place.as_ref().filter(|_| self.server.exists))
+            .hand_over(staged, place.as_ref())
             .context("Database restore failed")?;
         self.journal
             .info(format_args!("All that was loaded belongs to {owner}"));

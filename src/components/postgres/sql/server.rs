@@ -250,6 +250,14 @@ SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM unnest(ARRAY[{list}]::text[]
     ))
 }
 
+/// Asks whether `role` is there and has all rights of the user that asks: `t` or `f`.
+pub fn has_our_rights(role: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_roles WHERE rolname::text = {} AND pg_has_role(oid, current_user, 'USAGE'));\n",
+        literal(role)?
+    ))
+}
+
 /// Asks whether another session works in the database: `t` or `f`. n8n looks by `SELECT 1` whether it is there.
 pub const OTHERS_WORK: &str =
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = current_database()\n\
