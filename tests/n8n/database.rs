@@ -224,6 +224,8 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
     for name in ["workflow_entity", "credentials_entity", "execution_entity"] {
         sandbox.sql(&format!("CREATE TABLE x_{name} AS SELECT * FROM {name}"));
     }
+    // An old one had few tables.
+    sandbox.sql("CREATE TABLE old_workflow_entity AS SELECT * FROM workflow_entity");
     let before = sandbox.dump_sqlite(FILE);
     sandbox.locked("backup-sqlite", &[]).assert_success();
     let file = sandbox.backup("sqlite");
@@ -267,7 +269,7 @@ fn a_single_restore_keeps_or_replaces_and_refuses_what_is_not_whole() {
     let inactive = sandbox.locked("restore-sqlite", &["--yes", "--deactivate", &file.to_string_lossy()]);
     inactive.assert_success();
     assert!(
-        inactive.stdout.contains("40 workflow(s) that were active"),
+        inactive.stdout.contains("60 workflow(s) that were active"),
         "{inactive}"
     );
     assert_same(

@@ -101,14 +101,13 @@ async function names(db) {
 const MAIN = ['workflow_entity', 'credentials_entity'];
 const OF_N8N = [...MAIN, 'execution_entity', 'migrations', 'settings', 'tag_entity', 'user', 'webhook_entity'];
 
-// What the names of n8n's tables begin with, best first: a copy of one of them, as old_workflow_entity, has few of the
-// others beside it. Several are several n8n, or what one has left that was given another prefix.
+// What the names of n8n's tables may begin with, best first: a copy of one of them, as old_workflow_entity, has few of the
+// others beside it.
 async function prefixes(db) {
   const all = await names(db);
   const count = (prefix) => OF_N8N.filter((name) => all.includes(prefix + name)).length;
   const found = MAIN.flatMap((end) => all.filter((name) => name.endsWith(end)).map((name) => name.slice(0, -end.length)));
-  found.sort((one, other) => count(other) - count(one) || one.length - other.length);
-  return [...new Set(found)].filter((prefix) => count(prefix) * 2 >= count(found[0]));
+  return [...new Set(found)].sort((one, other) => count(other) - count(one) || one.length - other.length);
 }
 
 // That of this n8n: what it is told, where there are such tables.
@@ -325,14 +324,15 @@ const verbs = {
     return {};
   },
 
-  // Leaves every workflow inactive, and takes away what n8n could start one from.
+  // Leaves every workflow inactive, of each n8n that is there and of copies, and takes away what n8n could start one from.
   async deactivate(file, wait) {
     const db = await open(file, false, wait);
     await db.run('BEGIN IMMEDIATE');
-    // Whichever n8n is started with it.
-    const of = await prefixes(db);
+    // Whichever n8n is started with it: an old one has few tables.
+    const all = await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'], await prefixes(db));
+    const of = all.map((name) => name.slice(0, -'workflow_entity'.length));
     let count = null;
-    for (const name of await tables(db, 'workflow_entity', ['id', 'name', 'nodes', 'connections', 'active'], of)) {
+    for (const name of all) {
       count += await db.value(`SELECT count(*) FROM ${named(name)} WHERE active`);
       await db.run(`UPDATE ${named(name)} SET active = 0`);
     }

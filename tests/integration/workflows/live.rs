@@ -336,6 +336,8 @@ fn a_copy_for_a_test_host_starts_no_workflow() {
          INSERT INTO agent_history (\"versionId\", \"agentId\", author) VALUES ('version1', 'agent1', 'O W'); \
          UPDATE agents SET \"activeVersionId\" = 'version1'"
     ));
+    // An old n8n has few of the tables.
+    sandbox.psql("CREATE SCHEMA old; CREATE TABLE old.n_workflow_entity AS SELECT * FROM workflow_entity");
     sandbox.run("backup-postgres", &[]).assert_success();
     let file = sandbox.backup("postgres");
     let executions = "SELECT count(*) FROM execution_entity";
@@ -347,18 +349,20 @@ fn a_copy_for_a_test_host_starts_no_workflow() {
     assert_eq!(outcome.code, Some(0), "{outcome}");
     outcome.assert_log_has(
         "restore-postgres",
-        "WARN --deactivate: 1 workflow(s) that were active are inactive, and no execution waits",
+        "WARN --deactivate: 2 workflow(s) that were active are inactive, and no execution waits",
     );
     let active = "SELECT (SELECT count(*) FROM workflow_entity WHERE active OR \"activeVersionId\" IS NOT NULL), \
                   (SELECT count(*) FROM webhook_entity), (SELECT count(*) FROM workflow_published_version), \
                   (SELECT count(*) FROM execution_entity WHERE \"waitTill\" IS NOT NULL OR status IN ('waiting', 'new')), \
                   (SELECT count(*) FROM agents WHERE \"activeVersionId\" IS NOT NULL)";
     assert_eq!(sandbox.psql(active).trim(), "0|0|0|0|0");
+    let old = "SELECT count(*) FROM old.n_workflow_entity WHERE active OR \"activeVersionId\" IS NOT NULL";
+    assert_eq!(sandbox.psql(old).trim(), "0");
     assert_eq!(sandbox.psql("SELECT count(*) FROM workflow_entity").trim(), "3");
     assert_eq!(sandbox.psql(executions), before);
 
     // Where there is no n8n, nothing could be made sure of, and nothing is swapped in.
-    sandbox.psql("ALTER TABLE workflow_entity RENAME TO other");
+    sandbox.psql("ALTER TABLE workflow_entity RENAME TO other; DROP SCHEMA old CASCADE");
     sandbox.run("backup-postgres", &[]).assert_success();
     let file = sandbox.backups("postgres").pop().unwrap();
     let outcome = sandbox

@@ -418,11 +418,6 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Where n8n's tables are in the dump.
-    fn places(&self) -> Vec<Place> {
-        Place::all(&self.summary.tables.iter().collect::<Vec<_>>())
-    }
-
     /// Loads the dump as the role of `loader`, with or without what it says of owners and privileges.
     fn load_as(&self, loader: &Psql<'_>, staged: &str, stranger: bool) -> Result<()> {
         let psql = self.psql();
@@ -452,7 +447,7 @@ impl Plan<'_> {
         if self.options.deactivate {
             // What triggers of the dump do, they do with its rights.
             let output = loader
-                .run_long(staged, "restore", sql::deactivate(&self.places()))
+                .run_long(staged, "restore", sql::deactivate())
                 .context("Database restore failed")?;
             let count = sql::parse_deactivated(&output)?;
             self.journal.warn(format_args!(

@@ -3,19 +3,12 @@
 use anyhow::{bail, Result};
 
 use super::*;
-use crate::formats::n8n::Place;
 
-/// Leaves every workflow of n8n inactive, whose tables are at `places`, and takes away what n8n could start
-/// one from: published versions and agents, webhooks, and executions that wait or have not begun. What the n8n at hand
-/// does not have is left out.
+/// Leaves every workflow inactive, of each n8n that is there and of copies of its tables, and takes away what n8n could
+/// start one from: published versions and agents, webhooks, and executions that wait or have not begun. What the n8n at
+/// hand does not have is left out.
 /// Connected to the staged database. Read by [`parse_deactivated`].
-pub fn deactivate(places: &[Place]) -> String {
-    let names = places
-        .iter()
-        .map(|place| format!("'{}.{}'", hex(&place.schema), hex(&place.prefix)));
-    // Of no place there is none.
-    let places: Vec<String> = names.chain(["''".to_owned()]).collect();
-    let places = places.join(", ");
+pub fn deactivate() -> String {
     format!(
         r#"{PRELUDE}
 DO $deactivate$
@@ -29,9 +22,7 @@ BEGIN
     FOR n8n IN
         SELECT n.nspname AS schema, left(c.relname, -15) AS prefix
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND right(c.relname, 15) = 'workflow_entity'
-        AND concat_ws('.', encode(convert_to(n.nspname, 'UTF8'), 'hex'), encode(convert_to(left(c.relname, -15), 'UTF8'), 'hex'))
-            IN ({places})
+        WHERE c.relkind IN ('r', 'p') AND right(c.relname, 15) = 'workflow_entity' AND n.nspname !~ '^pg_'
         AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
             AND a.attname IN ('id', 'name', 'nodes', 'connections', 'active')) = 5
     LOOP
