@@ -18,6 +18,7 @@ use crate::engine::ScratchContainer;
 use crate::formats::n8n::{Place, Table};
 use crate::formats::pg_dump::TableName;
 use crate::formats::text::ascii;
+use crate::process::hinted;
 
 /// Prints what n8n has encrypted.
 const SEALED: &str = include_str!("sealed.sql");
@@ -40,7 +41,7 @@ struct Loaded<'a> {
 }
 
 /// Where n8n's tables are in the dump: where the point has `recorded` them, else where they stand together; of several
-/// n8n, where n8n's containers have `told`.
+/// n8n, where n8n's containers have `told`, else where n8n has them by default.
 ///
 /// # Errors
 /// They are not where the point says; there are those of several n8n.
@@ -73,12 +74,23 @@ fn place(recorded: Option<&Place>, told: Option<&Place>, tables: &[TableName]) -
         JOURNAL.warn("The dump holds no tables of n8n, so that nothing is known of n8n's data");
     }
     if found.len() > 1 {
-        let names: Vec<String> = found
-            .iter()
-            .map(|place| place.name_of(Table::Workflow).to_string())
-            .collect();
-        let error = anyhow!("the dump holds the tables of more than one n8n: {}", names.join(", "));
-        return Err(error.context(Inconclusive));
+        let name = |place: &Place| place.name_of(Table::Workflow).to_string();
+        let names = found.iter().map(name).collect::<Vec<_>>().join(", ");
+        // Where n8n keeps its tables unless it is told otherwise.
+        let usual = |place: &Place| place.schema == "public" && place.prefix.is_empty();
+        let Some(usual) = found.into_iter().find(usual) else {
+            let error = hinted(
+                format_args!("the dump holds the tables of more than one n8n: {names}"),
+                "set BACKUP_N8N_CONTAINERS in .env to n8n's containers, which tell where its tables are, or drop the others",
+            );
+            return Err(anyhow!(error).context(Inconclusive));
+        };
+        JOURNAL.warn(format_args!(
+            "The dump holds the tables of more than one n8n ({names}), and nothing tells which is this one \
+             (BACKUP_N8N_CONTAINERS in .env would): taking {}",
+            name(&usual)
+        ));
+        return Ok(Some(usual));
     }
     Ok(found.pop())
 }
@@ -295,6 +307,7 @@ impl RecoveredDatabase for Loaded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::hint_of;
 
     #[test]
     fn n8ns_tables_are_where_the_point_says_or_where_they_stand_together() {
@@ -337,8 +350,10 @@ mod tests {
         );
 
         let public = place("public", "");
+        let error = super::place(None, None, &own_and(&place("copy", ""), &all)).unwrap_err();
+        assert!(error.is::<Inconclusive>() && hint_of(&error).is_some());
         let two = own_and(&public, &all);
-        assert!(super::place(None, None, &two).unwrap_err().is::<Inconclusive>());
+        assert_eq!(super::place(None, None, &two).unwrap(), Some(public.clone()));
         assert_eq!(super::place(None, Some(&public), &two).unwrap(), Some(public.clone()));
         assert_eq!(super::place(Some(&own), None, &two).unwrap(), Some(own));
         assert_eq!(
