@@ -129,15 +129,15 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         "Fetching recovery point {stamp}, {} file(s)",
         point.members.len()
     ));
-    // A dump in clear is nobody's until the manifest says that it was fetched.
+    // A dump in clear gets its name when the manifest says that it was fetched, and not before: it would count as ours.
     let may_be_anybodys = |member: &Member| member.kind == Kind::Postgres && !member.name.ends_with(ENCRYPTED);
-    let (last, first): (Vec<&Member>, Vec<&Member>) = point.members.iter().partition(|member| may_be_anybodys(member));
-    for member in first.into_iter().chain(last) {
-        source
-            .fetch(member)
-            .with_context(|| format!("{} could not be fetched", member.name))?;
+    let members = point.members.clone();
+    let (last, first): (Vec<&Member>, Vec<&Member>) = members.iter().partition(|member| may_be_anybodys(member));
+    let not_fetched = |member: &Member| format!("{} could not be fetched", member.name);
+    for member in first {
+        source.fetch(member, || Ok(())).with_context(|| not_fetched(member))?;
     }
-    match here {
+    let record = || match here {
         // Its files are those that were recorded, by their checksums.
         Some(here) if here.members != point.members || !here.damaged().is_empty() => {
             manifest::update(&app.store, stamp, |here| {
@@ -148,9 +148,9 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
                 }
                 here.members = point.members;
                 [marks::DAMAGED, "deleted"].iter().for_each(|fact| here.unset(fact));
-            })?;
+            })
         }
-        Some(_) => {}
+        Some(_) => Ok(()),
         None => {
             point.mark(&Mark::Offsite(OffsiteCopy::now(&remote, None)));
             let whose = if is_of_another {
@@ -161,8 +161,12 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
             point.set(FETCHED, &format!("{}{whose}", now()));
             let sent = point.clone();
             note_pin(&mut point, &sent);
-            point.write(&app.store)?;
+            point.write(&app.store).map(drop)
         }
+    };
+    match last.first() {
+        Some(dump) => source.fetch(dump, record).with_context(|| not_fetched(dump))?,
+        None => record()?,
     }
     // Whoever has nothing of a stack is not that stack.
     if let Some(stack) = stack.clone().filter(|_| known.is_none() && source.is_own) {
@@ -376,8 +380,9 @@ impl Source<'_> {
         )
     }
 
-    /// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one.
-    fn fetch(&self, member: &Member) -> Result<()> {
+    /// Fetches a file, unless it is here, and gives it its name when its SHA-256 is the recorded one, and `record` has
+    /// succeeded.
+    fn fetch(&self, member: &Member, record: impl FnOnce() -> Result<()>) -> Result<()> {
         let app = self.app;
         let (kind, stamp) = stamp_of_file(&member.name).context("no backup file")?;
         let _lock = app.hold(kind, JOURNAL)?;
@@ -390,7 +395,7 @@ impl Source<'_> {
                 path.display()
             );
             JOURNAL.info(format_args!("Already here: {}", path.display()));
-            return Ok(());
+            return record();
         }
         let encrypted = member.name.ends_with(ENCRYPTED);
         let store = app.store.clone().with_encryption(encrypted);
@@ -413,6 +418,7 @@ impl Source<'_> {
             partial.reader()?.take(START).read_to_end(&mut start)?;
             self.check_made_here(&member.name, &start)?;
         }
+        record()?;
         let entry = partial.publish()?;
         JOURNAL.info(format_args!(
             "Fetched: {} ({})",

@@ -13,7 +13,8 @@ use anyhow::{ensure, Result};
 
 use crate::app::App;
 use crate::process::hinted;
-use crate::store::{atomic, inventory, Kind};
+use crate::store::manifest::Point;
+use crate::store::{atomic, inventory, is_there, Kind, ENCRYPTED};
 use crate::stream::read::sha256;
 
 /// What to do about a dump of unknown origin that needs more rights.
@@ -52,10 +53,15 @@ fn is_recorded(app: &App, file: &Path) -> Result<bool> {
     }))
 }
 
-/// Whether it lies where fetch-offsite has put it, in clear.
+/// Whether it lies where fetch-offsite has put it, in clear. A manifest of its time that cannot be read may say so.
 fn was_fetched_plain(app: &App, file: &Path) -> Result<bool> {
-    let point = inventory::point_of(&app.store, file)?;
-    Ok(point.is_some_and(|(point, member)| point.may_be_anybodys(&member.name)))
+    if let Some((point, member)) = inventory::point_of(&app.store, file)? {
+        return Ok(point.may_be_anybodys(&member.name));
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let set = Kind::Postgres.stamp_in(&name).map(|stamp| app.store.set_path(stamp));
+    let is_unread = set.is_some_and(|set| is_there(&set) && Point::load(&set).is_err());
+    Ok(is_unread && !name.ends_with(ENCRYPTED))
 }
 
 /// Whether a file lies in `backups/postgres`, and nobody but the caller and root can write to it or put it there.
@@ -80,7 +86,7 @@ fn is_ours(app: &App, file: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::store::manifest::{Member, Point, FETCHED};
+    use crate::store::manifest::{Member, FETCHED};
     use crate::store::Stamp;
     use crate::testing::TempDir;
     use std::fs;
@@ -119,6 +125,25 @@ mod tests {
                 assert_eq!(is_trusted(&app, file, false, false).is_ok(), ours);
                 assert!(is_trusted(&app, file, false, true).unwrap());
             }
+        }
+    }
+
+    #[test]
+    fn a_file_whose_manifest_cannot_be_read_is_not_ours() {
+        let project = TempDir::new();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let dir = app.store.make_dir(Kind::Postgres).unwrap();
+        fs::create_dir_all(app.store.sets_dir()).unwrap();
+        fs::write(app.store.set_path(Stamp::parse("20260102_030405").unwrap()), "").unwrap();
+        for (name, ours) in [
+            ("n8n_20260102_030405.sql.gz", false),
+            ("n8n_20260102_030405.sql.gz.gpg", true),
+            ("n8n_20260102_030406.sql.gz", true),
+        ] {
+            let file = dir.join(name);
+            fs::write(&file, "x").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(is_trusted(&app, &file, true, false).unwrap(), ours, "{name}");
         }
     }
 

@@ -396,6 +396,43 @@ fn a_point_that_is_here_in_part_is_made_whole() {
     }
 }
 
+/// In `backups/postgres` a dump counts as one of ours unless a manifest says that it was fetched.
+#[test]
+fn a_dump_in_clear_has_no_name_before_its_manifest() {
+    if lacks_programs("offsite::stacks::a_dump_in_clear_has_no_name") {
+        return;
+    }
+    let sandbox = plain("offclear");
+    let there = to_directory(&sandbox);
+    for part in ["postgres", "sets"] {
+        fs::create_dir_all(there.join(part)).unwrap();
+    }
+    let file = format!("postgres/n8n_{}.sql.gz", POINTS[0]);
+    fs::write(there.join(&file), "a dump").unwrap();
+    let sum = crate::common::sh("sha256sum <\"$1\" | cut -c -64", &[there.join(&file).as_os_str()]);
+    let text = format!(
+        "# n8n-backup recovery point {}\n# failed: none\n# size.postgres: 6\n{}  {file}\n",
+        POINTS[0],
+        sum.trim()
+    );
+    fs::write(there.join(format!("sets/{}.sha256", POINTS[0])), text).unwrap();
+    // The manifest cannot be written.
+    let spoiled = sandbox.path("backups/sets/.manifest.partial");
+    fs::create_dir_all(&spoiled).unwrap();
+    let outcome = binary(&sandbox, &["fetch-offsite", POINTS[0]]);
+    outcome.assert_error("{} could not be fetched");
+    assert!(sandbox.backups("postgres").is_empty() && sandbox.leftovers("postgres").is_empty());
+    fs::remove_dir(&spoiled).unwrap();
+    binary(&sandbox, &["fetch-offsite", POINTS[0]]).assert_success();
+    assert!(manifest_of(&sandbox, POINTS[0]).contains("# fetched: "));
+    assert_eq!(fs::read_to_string(sandbox.backup("postgres")).unwrap(), "a dump");
+    // Killed between the two: what is missing is fetched, and stays a stranger's.
+    fs::remove_file(sandbox.backup("postgres")).unwrap();
+    binary(&sandbox, &["fetch-offsite", POINTS[0]]).assert_success();
+    assert!(manifest_of(&sandbox, POINTS[0]).contains("# fetched: "));
+    assert_eq!(fs::read_to_string(sandbox.backup("postgres")).unwrap(), "a dump");
+}
+
 pub fn manifest_of(sandbox: &Sandbox, stamp: &str) -> String {
     fs::read_to_string(sandbox.path(format!("backups/sets/{stamp}.sha256"))).unwrap()
 }
