@@ -434,10 +434,12 @@ fn projects(words: &[String], account: Option<&Account>) -> Vec<PathBuf> {
         None => Some(PathBuf::from(word)),
     };
     // Also of an option that holds its value.
-    let values = words
+    let value = |word: &str| word.split_once('=').and_then(|(_, value)| whole(value));
+    let paths: Vec<PathBuf> = words
         .iter()
-        .map(|word| word.split_once('=').map_or(word.as_str(), |(_, value)| value));
-    let paths: Vec<PathBuf> = values.filter_map(whole).collect();
+        .flat_map(|word| [whole(word), value(word)])
+        .flatten()
+        .collect();
     let above = |path: &Path| path.parent()?.parent()?.canonicalize().ok();
     let files = paths.iter().filter(|path| path.is_absolute() && path.is_file());
 

@@ -44,7 +44,7 @@ fn warns(entries: &[Entry], project: &Path, dir: &TempDir, text: &str) {
 fn the_advised_line_is_one_that_a_shell_and_the_check_understand() {
     let dir = TempDir::new();
     let user = account(&dir);
-    for name in ["n8n", "my n8n", "a%b", "it's (mine) & 100%"] {
+    for name in ["n8n", "my n8n", "a%b", "a=b", "it's (mine) & 100%"] {
         let project = project(&dir, name);
         let script = project.join("scripts/backup-all.sh");
         let line = advised(&project);
