@@ -380,6 +380,12 @@ what_the_owner_of_the_directory_may_not_do_is_told() {
     has "root's crontab runs it, too" "$work/out"
     PATH=$work/docker:$PATH in_checkout "un$target" N8N_DIR="$dir"
   done
+  # Of an owner without a name, nothing can ask.
+  chown -R 4711 "$dir"
+  PATH=$work/docker:$PATH in_checkout install-timer N8N_DIR="$dir"
+  ! grep 'may not use docker' "$work/out" || return 1
+  PATH=$work/docker:$PATH in_checkout uninstall-timer N8N_DIR="$dir"
+  chown -R nobody "$dir"
   printf '#!/bin/sh\n' >"$work/docker/docker"
   PATH=$work/docker:$PATH in_checkout install-cron N8N_DIR="$dir"
   ! grep 'may not use docker' "$work/out" || return 1
@@ -485,9 +491,9 @@ what_runs_it_already_is_named() {
   in_checkout install-cron N8N_DIR="$dir"
   ! grep Warning "$work/out" || return 1
   in_checkout install-timer N8N_DIR="$dir"
-  has 'runs it, too, and the second run fails; make uninstall-cron' "$work/out"
+  has 'runs it, too, and the second run fails where they begin together; make uninstall-cron' "$work/out"
   in_checkout install-cron N8N_DIR="$dir"
-  has '.timer runs it, too, and the second run fails; make uninstall-timer' "$work/out"
+  has '.timer runs it, too, and the second run fails where they begin together; make uninstall-timer' "$work/out"
   in_checkout uninstall-cron N8N_DIR="$dir"
   in_checkout uninstall-timer N8N_DIR="$dir"
   rmdir -- "$UNIT_DIR"

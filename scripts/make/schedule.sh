@@ -79,19 +79,20 @@ free_time() {
 # warn_of cron|timer: says what will keep the new run from its work: what else runs it, and an engine that lets in root,
 # who asks here, and not the owner.
 warn_of() {
-  local place
+  local place twice='runs it, too, and the second run fails where they begin together'
   if [[ $1 != cron ]] && table_runs "${of[@]}"; then
-    say "Warning: the crontab of $owner runs it, too, and the second run fails; make uninstall-cron removes that line"
+    say "Warning: the crontab of $owner $twice; make uninstall-cron removes that line"
   fi
   if ((${#of[@]} > 0)) && table_runs; then
-    say "Warning: root's crontab runs it, too, and the second run fails; remove that line (crontab -e)"
+    say "Warning: root's crontab $twice; remove that line (crontab -e)"
   fi
   for place in "${unit_dirs[@]}"; do
     [[ -e $place/$unit.timer && ($1 != timer || $place != "$units") ]] || continue
-    say "Warning: $place/$unit.timer runs it, too, and the second run fails; make uninstall-timer removes it"
+    say "Warning: $place/$unit.timer $twice; make uninstall-timer removes it"
   done
-  # Where nothing becomes that user, or the engine hangs, it is not known.
-  if ((${#of[@]} > 0)) && command -v runuser >/dev/null && timeout 20 docker version >/dev/null 2>&1 &&
+  # Where nothing becomes that user, who may have no name, or the engine hangs, it is not known.
+  if ((${#of[@]} > 0)) && [[ $owner != UNKNOWN ]] && command -v runuser >/dev/null &&
+    timeout 20 docker version >/dev/null 2>&1 &&
     ! timeout 20 runuser -u "$owner" -- env HOME="$home" docker version >/dev/null 2>&1; then
     say "Warning: $owner may not use docker, so the run will fail: add that user to the group docker"
   fi
