@@ -359,10 +359,13 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
 /// Refuses to begin on a disk that is nearly full, or where one has less room than the last backups took.
 fn check_space(app: &App) -> Result<()> {
     crate::store::make_dir(app.store.root())?;
-    disks(&app.store).iter().try_for_each(|disk| check_disk(app, disk))
+    let reclaimable = cleanup::reclaimable(app);
+    disks(&app.store)
+        .iter()
+        .try_for_each(|disk| check_disk(app, disk, &reclaimable))
 }
 
-fn check_disk(app: &App, disk: &Disk) -> Result<()> {
+fn check_disk(app: &App, disk: &Disk, reclaimable: &[(Kind, u64)]) -> Result<()> {
     // What is asked for besides is on the disk of `backups/` itself; another one may be small.
     let (place, min_free_kb) = match disk.dir == app.store.root() {
         true => (String::new(), app.config.min_free_kb),
@@ -373,7 +376,8 @@ fn check_disk(app: &App, disk: &Disk) -> Result<()> {
         return Ok(());
     };
     let text = units::available(bytes);
-    let room = bytes.saturating_add(cleanup::reclaimable(app, &disk.kinds));
+    let freed = reclaimable.iter().filter(|(kind, _)| disk.kinds.contains(kind));
+    let room = bytes.saturating_add(total(freed.map(|(_, bytes)| *bytes)));
     let expected = expected(app, &disk.kinds);
     let required = match min_free_kb {
         kb if room >= kb * 1024 => (room < expected).then(|| units::amount(expected)),

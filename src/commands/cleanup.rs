@@ -198,20 +198,22 @@ fn check_names(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// The bytes on disk that the cleanup will free of these kinds; none in a directory that cannot be read.
-pub fn reclaimable(app: &App, kinds: &[Kind]) -> u64 {
+/// The bytes on disk that the cleanup will free of each kind; none in a directory that cannot be read.
+pub fn reclaimable(app: &App) -> Vec<(Kind, u64)> {
     if check_names(app).is_err() {
-        return 0;
+        return Vec::new();
     }
     let Ok(inventory) = Inventory::take(&app.store) else {
-        return 0;
+        return Vec::new();
     };
     let plan = Plan::new(&inventory, components::lost_env_file(app).is_some(), stack::needs(app));
     let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention));
-    let listings = inventory.listings.iter().filter(|(kind, _)| kinds.contains(kind));
-    let entries = listings.flat_map(|(_, listing)| listing.files());
-    let gone = entries.filter(|entry| !kept.contains(&entry.path));
-    total(gone.map(|entry| entry.disk))
+    let of = |listing: &Listing| {
+        let gone = listing.files().iter().filter(|entry| !kept.contains(&entry.path));
+        total(gone.map(|entry| entry.disk))
+    };
+    let listings = inventory.listings.iter();
+    listings.map(|(kind, listing)| (*kind, of(listing))).collect()
 }
 
 /// Warns when the newest backup of a component is much smaller than the one before it.
