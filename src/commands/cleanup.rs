@@ -23,7 +23,7 @@ use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, Sta
 use crate::store::lock::remove_unused;
 use crate::store::manifest::{self, Point};
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
-use crate::store::{total, Entry, Kind, Stamp, Store};
+use crate::store::{offsite, total, Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
 use crate::stream::read;
 
@@ -200,10 +200,7 @@ fn check_names(app: &App) -> Result<()> {
 
 /// The bytes on disk that the cleanup will free of each kind; none in a directory that cannot be read.
 pub fn reclaimable(app: &App) -> Vec<(Kind, u64)> {
-    if check_names(app).is_err() {
-        return Vec::new();
-    }
-    let Ok(inventory) = Inventory::take(&app.store) else {
+    let (Ok(()), Ok(inventory)) = (check_names(app), Inventory::take(&app.store)) else {
         return Vec::new();
     };
     let plan = Plan::new(&inventory, components::lost_env_file(app).is_some(), stack::needs(app));
@@ -457,6 +454,7 @@ impl<'a> Plan<'a> {
 
 /// Removes the manifest of a point all of whose files went, now or before; where some did not, it goes on to tell of those.
 fn forget(store: &Store, held: &PointOnDisk, removed: &HashSet<&Path>) -> Result<()> {
+    offsite::remember(store, &held.point)?;
     let went = |file: &MemberOnDisk| removed.contains(store.root().join(&file.member.name).as_path());
     if held.files.iter().all(|file| went(file) || file.state == State::Missing) {
         held.point.remove(store)?;

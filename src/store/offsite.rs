@@ -4,17 +4,19 @@
 //! versions sent to the place itself: what is there counts as ours. Where a manifest is, its point is whole, or was.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Context as _, Result};
 
+use super::atomic::{self, Access};
 use super::identity::Identity;
 use super::inventory::newest_first;
-use super::manifest::Point;
+use super::manifest::{self, Point};
 use super::remote::Rclone;
 use super::retention::{decide, File, Grade, Reason, Rules, Unit};
-use super::{Kind, Stamp, ENCRYPTED, SET_SUFFIX};
+use super::{is_there, make_dir, read_dir, Kind, Stamp, Store, ENCRYPTED, SET_SUFFIX};
 
 /// The directory of the manifests, there as here.
 const SETS: &str = "sets";
@@ -177,18 +179,27 @@ pub struct Place<'a> {
     pub there: &'a RemoteFiles,
     /// Of its points those that this host knows; of others the names tell local time.
     pub known: HashMap<Stamp, &'a Point>,
+    /// Those whose manifests cannot be read here: they may be pinned, and may be good for nothing.
+    pub locked: &'a [Stamp],
 }
 
 /// Applies the retention to what is there: the same rules as here, but for the age, which is counted from the newest point
 /// there, so that a clock that jumps takes nothing away. `places` are the directories whose points are ours. A point that lacks a
-/// file there, holds one that is not as it was, or is restored by name only, is relied on for nothing.
+/// file there, holds one that is not as it was, or is restored by name only, is relied on for nothing; so is one whose manifest
+/// cannot be read, which stays.
 ///
 /// # Errors
 /// When a directory there does not hold what it should, as the points tell that this host knows.
 pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<Expired> {
     let mut names: Vec<Vec<String>> = Vec::new();
     let mut units = Vec::new();
-    for Place { prefix, there, known } in places {
+    for Place {
+        prefix,
+        there,
+        known,
+        locked,
+    } in places
+    {
         let instant = |set: Stamp| known.get(&set).map_or_else(|| set.time(), |point| point.time());
         let mut points: BTreeMap<Stamp, Unit> = there.sets().map(|set| (set, unit(set, instant(set), true))).collect();
         let mut kinds = BTreeSet::new();
@@ -198,6 +209,7 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
             };
             kinds.insert(kind);
             let set = there.set_of(stamp);
+            let is_locked = set.is_some_and(|set| locked.contains(&set));
             let point = set.and_then(|set| known.get(&set));
             let differs = point.is_some_and(|point| {
                 let known = point.size(kind).zip(there.length(name));
@@ -210,7 +222,9 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
                 grade,
             };
             match set.and_then(|set| points.get_mut(&set)) {
-                Some(unit) if differs || there.length(name) == Some(0) => unit.files.push(file(Grade::Empty)),
+                Some(unit) if differs || is_locked || there.length(name) == Some(0) => {
+                    unit.files.push(file(Grade::Empty))
+                }
                 Some(unit) if point.is_some_and(|point| point.excluded_from_latest().is_some()) => {
                     unit.files.push(file(Grade::Unproven));
                 }
@@ -239,6 +253,7 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
                     .any(|file| file.kind == *kind && file.grade == Grade::Good)
             };
             unit.pinned = known.get(&set).is_some_and(|point| point.pin().is_some());
+            unit.unreadable = locked.contains(&set);
             unit.complete = match known.get(&set) {
                 Some(point) => {
                     point.excluded_from_latest().is_none() && point.is_complete() && there.lacks(point).is_empty()
@@ -277,6 +292,52 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
     expired.files.sort();
     expired.sets.sort();
     Ok(expired)
+}
+
+/// Keeps the manifest of a point that is let go here, for as long as its copy is there: where a host cannot decrypt what it
+/// sends, nothing else tells it later whether the point was pinned. What was deleted in part is known from before.
+pub fn remember(store: &Store, point: &Point) -> Result<()> {
+    if point.offsite().is_none() || !point.listed("deleted").is_empty() {
+        return Ok(());
+    }
+    let _lock = manifest::lock(store)?;
+    let manifest = point.path(store);
+    // Another cleanup was as quick.
+    if !is_there(&manifest) {
+        return Ok(());
+    }
+    // A pin may be newer than what was read before.
+    let point = Point::load(&manifest)?;
+    make_dir(&remembered_dir(store))?;
+    let path = remembered_path(store, point.stamp);
+    atomic::replace(&path, ".partial", point.text().as_bytes(), Access::PRIVATE)
+}
+
+/// The points of which [`remember`] has kept the manifests.
+pub fn remembered(store: &Store) -> Result<Vec<Point>> {
+    let stamps = read_dir(&remembered_dir(store))?.into_iter().filter_map(|item| {
+        let name = item.file_name();
+        Stamp::parse(name.to_str()?.strip_suffix(SET_SUFFIX)?)
+    });
+    let points = stamps.filter_map(|stamp| {
+        let point = Point::load(&remembered_path(store, stamp)).ok()?;
+        (point.stamp == stamp).then_some(point)
+    });
+    Ok(points.collect())
+}
+
+/// Removes what [`remember`] has kept of a point.
+pub fn forget(store: &Store, stamp: Stamp) -> Result<()> {
+    let path = remembered_path(store, stamp);
+    fs::remove_file(&path).with_context(|| format!("Failed to delete: {}", path.display()))
+}
+
+fn remembered_dir(store: &Store) -> PathBuf {
+    store.sets_dir().join(".offsite")
+}
+
+fn remembered_path(store: &Store, stamp: Stamp) -> PathBuf {
+    remembered_dir(store).join(format!("{stamp}{SET_SUFFIX}"))
 }
 
 /// A point, or a file that belongs to none, as the retention sees it.

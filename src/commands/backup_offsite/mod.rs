@@ -7,6 +7,7 @@
 
 mod busy;
 mod check;
+mod clear;
 mod there;
 
 use std::fs;
@@ -17,6 +18,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 pub use self::busy::Busy;
 use self::check::{check_in_turn, CHECKED};
+use self::clear::clear;
 pub(super) use self::there::{read_manifest, Unread};
 use self::there::{There, SENT};
 use super::shared::{dry_run, open};
@@ -26,17 +28,16 @@ use crate::cli::{Flag, Row};
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::stack::{self, Needs};
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
-use crate::store::inventory::{self, is_ahead, Inventory};
+use crate::store::inventory::{self, is_ahead};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
-use crate::store::offsite::{expired, set_name, stack_dir, Expired};
+use crate::store::offsite::{set_name, stack_dir};
 use crate::store::remote::{Proof, Rclone, Resend};
-use crate::store::retention::{age_in_days, Rules};
-use crate::store::{make_dir, total, Stamp, ENCRYPTED};
+use crate::store::retention::age_in_days;
+use crate::store::{make_dir, total, ENCRYPTED};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
 
@@ -435,100 +436,4 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// Applies `BACKUP_OFFSITE_KEEP_DAYS` to the points of this stack, and to those that are nobody's. `before` is what was there when
-/// the run began: where that tells nothing, what was sent since does not either.
-fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: bool) -> Result<()> {
-    let days = app.config.offsite_keep_days;
-    if days == 0 {
-        return Ok(());
-    }
-    // What is pinned here, and what the points hold, is not known then.
-    let away = Inventory::take(&app.store)?.away.into_iter().next();
-    let away = away.map(|away| away.to_string()).or_else(|| {
-        let none = points.is_empty() && !before.is_empty();
-        none.then(|| {
-            format!(
-                "{} holds no recovery point of this stack",
-                app.store.sets_dir().display()
-            )
-        })
-    });
-    if let Some(away) = away {
-        JOURNAL.warn(format_args!("{away}: is a disk not mounted? Nothing is deleted there"));
-        return Ok(());
-    }
-    let rules = Rules {
-        days,
-        last: app.config.retention.last,
-        ..Rules::default()
-    };
-    let now = SystemTime::now();
-    let after = There::look(rclone, before.stack.clone())?;
-    // A host that has taken over knows its points there by their manifests alone.
-    let mut told: Vec<Point> = Vec::new();
-    let expired = loop {
-        let known: Vec<Point> = points.iter().chain(&told).cloned().collect();
-        let expired =
-            expired(&before.places(&known), now, &rules).and_then(|_| expired(&after.places(&known), now, &rules));
-        let unknown = expired
-            .as_ref()
-            .map(|expired| after.unknown(&known, expired))
-            .unwrap_or_default();
-        if unknown.is_empty() {
-            break expired;
-        }
-        let read = |(stamp, name): &(Stamp, String)| {
-            let point = Point::parse(&read_manifest(app, rclone, name, |_| Ok(()))?)?;
-            ensure!(
-                point.stamp == *stamp,
-                "the manifest of {stamp} is that of {}",
-                point.stamp
-            );
-            Ok(point)
-        };
-        let read: Result<Vec<Point>> = unknown.iter().map(read).collect();
-        match read {
-            Ok(read) => told.extend(read),
-            Err(error) => break Err(error),
-        }
-    };
-    let Expired {
-        mut sets, mut files, ..
-    } = match expired {
-        Ok(expired) => expired,
-        Err(error) => {
-            JOURNAL.warn(format_args!("{error:#}: nothing is deleted there"));
-            return Ok(());
-        }
-    };
-    let needs = stack::needs(app);
-    if let Needs::Any(_) = needs {
-        needs.tell(JOURNAL);
-        return Ok(());
-    }
-    // Somebody may have pinned a point since this run began.
-    for point in inventory::list(&app.store)?
-        .into_iter()
-        .filter_map(|(_, point)| point.ok())
-    {
-        if point.pin().is_some() || needs.include(Some(point.stamp)) {
-            let names = [names_of(&point), vec![set_name(point.stamp, false)]].concat();
-            for list in [&mut sets, &mut files] {
-                list.retain(|there| !names.iter().any(|name| there.contains(name)));
-            }
-        }
-    }
-    for name in sets.iter().chain(&files) {
-        let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
-        JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
-    }
-    // The manifests first: a point without one is not taken for whole.
-    for names in [sets, files] {
-        if !dry_run && !names.is_empty() {
-            rclone.delete(&names)?;
-        }
-    }
-    Ok(())
 }

@@ -55,8 +55,29 @@ impl There {
         }
     }
 
-    /// Where points of ours are.
-    pub(super) fn places<'a>(&'a self, points: &'a [Point]) -> [Place<'a>; 2] {
+    /// The files among which the copy of a point is.
+    fn files(&self, point: &Point) -> &RemoteFiles {
+        match self.is_unnamed(point) {
+            true => &self.unnamed,
+            false => &self.own,
+        }
+    }
+
+    /// Whether a copy of a point is there.
+    pub(super) fn has(&self, point: &Point) -> bool {
+        self.files(point).set(point.stamp).is_some()
+    }
+
+    /// Whether the manifest of a point there has the length of the one that was sent.
+    pub(super) fn is_as_sent(&self, point: &Point) -> bool {
+        let files = self.files(point);
+        let there = files.set(point.stamp).and_then(|set| files.length(set));
+        let sent = sent_manifest(point).map(|(length, _)| length);
+        sent.is_some() && sent == there
+    }
+
+    /// Where points of ours are. Of those that are `locked` nothing but names is known.
+    pub(super) fn places<'a>(&'a self, points: &'a [Point], locked: &'a [Stamp]) -> [Place<'a>; 2] {
         let known = |is_there: &dyn Fn(&Point) -> bool| {
             let points = points.iter().filter(|point| is_there(point));
             points.map(|point| (point.stamp, point)).collect()
@@ -66,24 +87,27 @@ impl There {
                 prefix: self.dir().map_or_else(String::new, |dir| format!("{dir}/")),
                 there: &self.own,
                 known: known(&|point| self.own.set(point.stamp).is_some()),
+                locked,
             },
             Place {
                 prefix: String::new(),
                 there: &self.unnamed,
                 known: known(&|point| self.is_unnamed(point)),
+                locked,
             },
         ]
     }
 
     /// The points, each with the path of its manifest, that the retention would let go, or relies on to let others go, and of
     /// which nothing but names is known: those tell neither the instant, nor a pin, nor that a point is restored by name only.
-    pub(super) fn unknown(&self, known: &[Point], expired: &Expired) -> Vec<(Stamp, String)> {
+    /// Those that are `locked` could not be read.
+    pub(super) fn unknown(&self, known: &[Point], locked: &[Stamp], expired: &Expired) -> Vec<(Stamp, String)> {
         if expired.sets.is_empty() && expired.files.is_empty() {
             return Vec::new();
         }
         let counts = |name: &String| expired.sets.contains(name) || expired.relied_on.contains(name);
-        let is_known = |stamp: Stamp| known.iter().any(|point| point.stamp == stamp);
-        let [own, unnamed] = self.places(&[]);
+        let is_known = |stamp: Stamp| locked.contains(&stamp) || known.iter().any(|point| point.stamp == stamp);
+        let [own, unnamed] = self.places(&[], &[]);
         let path = |place: &Place<'_>, stamp| Some((stamp, format!("{}{}", place.prefix, place.there.set(stamp)?)));
         let unnamed = self.unnamed.sets().filter_map(|stamp| path(&unnamed, stamp));
         // One that is sent again to the stack's directory is known by that copy alone.
@@ -96,11 +120,7 @@ impl There {
 
     /// What is wrong with the copy of a point, by names and lengths.
     pub(super) fn defect(&self, point: &Point) -> Option<String> {
-        let files = if self.is_unnamed(point) {
-            &self.unnamed
-        } else {
-            &self.own
-        };
+        let files = self.files(point);
         let Some(set) = files.set(point.stamp) else {
             return Some("it is not there any more".to_owned());
         };
@@ -203,9 +223,9 @@ mod tests {
             ..Rules::default()
         };
         let now = Stamp::parse("20260111_020000").unwrap().time();
-        let decide = |known: &[Point], days| {
-            let expired = expired(&there.places(known), now, &rules(days)).unwrap();
-            let unknown = there.unknown(known, &expired);
+        let decide = |known: &[Point], locked: &[Stamp], days| {
+            let expired = expired(&there.places(known, locked), now, &rules(days)).unwrap();
+            let unknown = there.unknown(known, locked, &expired);
             (
                 expired.sets,
                 unknown
@@ -215,8 +235,8 @@ mod tests {
             )
         };
         // Where nothing goes, nothing is read.
-        assert_eq!(decide(&[], 30), (vec![], vec![]));
-        let (sets, unknown) = decide(&[], 5);
+        assert_eq!(decide(&[], &[], 30), (vec![], vec![]));
+        let (sets, unknown) = decide(&[], &[], 5);
         assert_eq!(
             (sets.len(), unknown),
             (1, vec![stamps[2].to_owned(), stamps[0].to_owned()])
@@ -227,8 +247,22 @@ mod tests {
         };
         // The one that is relied on then is read as well.
         let mut points = vec![known(stamps[0], &begun(24 * 10)), known(stamps[2], &begun(40))];
-        assert_eq!(decide(&points, 5).1, [stamps[1]]);
+        assert_eq!(decide(&points, &[], 5).1, [stamps[1]]);
         points.push(known(stamps[1], &begun(20)));
-        assert_eq!(decide(&points, 5).1, [""; 0]);
+        assert_eq!(decide(&points, &[], 5).1, [""; 0]);
+        // One that nobody here can read is not asked for again, and the next one is relied on.
+        points.truncate(1);
+        let locked = [Stamp::parse(stamps[1]).unwrap()];
+        assert_eq!(decide(&points, &locked, 5).1, [stamps[2]]);
+        points.push(known(stamps[2], &begun(40)));
+        assert_eq!(
+            decide(&points, &locked, 5),
+            (vec![format!("sets/{}.sha256", stamps[0])], vec![])
+        );
+        assert!(there.has(&points[0]) && !there.is_as_sent(&points[0]));
+        for (length, as_sent) in [(1, true), (2, false)] {
+            points[0].set(SENT, &format!("{length} {}", "0".repeat(64)));
+            assert_eq!(there.is_as_sent(&points[0]), as_sent, "{length}");
+        }
     }
 }

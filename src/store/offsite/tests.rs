@@ -1,5 +1,7 @@
 use super::*;
+use crate::store::inventory::list;
 use crate::store::manifest::Member;
+use crate::testing::TempDir;
 
 /// The parts of a stack on PostgreSQL.
 const PARTS: [Kind; 4] = [Kind::Postgres, Kind::Redis, Kind::N8n, Kind::Env];
@@ -121,6 +123,7 @@ fn place<'a>(files: &'a Remote, points: &'a [Point]) -> Place<'a> {
         prefix: String::new(),
         there: &files.unnamed,
         known: points.iter().map(|point| (point.stamp, point)).collect(),
+        locked: &[],
     }
 }
 
@@ -211,6 +214,72 @@ fn a_point_that_is_not_whole_there_is_relied_on_for_nothing() {
         expired(&[place(&files, &[])], now, &rules(30, 0)).unwrap().sets.len(),
         0
     );
+}
+
+#[test]
+fn a_point_whose_manifest_cannot_be_read_stays_and_is_relied_on_for_nothing() {
+    let gone = |points: &[&str], locked: &[&str], last| {
+        let files = there(points);
+        let locked: Vec<Stamp> = locked.iter().map(|day| stamp(&format!("2026{day}_020000"))).collect();
+        let place = Place {
+            locked: &locked,
+            ..place(&files, &[])
+        };
+        let expired = expired(&[place], stamp("20261101_000000").time(), &rules(30, last)).unwrap();
+        let days = expired.sets.iter().map(|name| name[9..13].to_owned());
+        (days.collect::<Vec<_>>(), expired.files.len())
+    };
+    let points = ["0101 prne", "0102 prne", "0103 prne", "0901 prne", "0902 prne"];
+    let none = (vec![], 0);
+    assert_eq!(gone(&points, &[], 1).0, ["0101", "0102", "0103"]);
+    // It stays, and the others go.
+    assert_eq!(
+        gone(&points, &["0102"], 1),
+        (vec!["0101".to_owned(), "0103".to_owned()], 8)
+    );
+    // It is not among those that are kept as the newest.
+    assert_eq!(
+        gone(&points, &["0902"], 2),
+        (vec!["0101".to_owned(), "0102".to_owned()], 8)
+    );
+    // Nor is age counted from it, or anything let go for its files.
+    assert_eq!(gone(&points, &["0901", "0902"], 0), none);
+    assert_eq!(gone(&["0101 p", "0901 e", "0902 prne"], &["0902"], 0), none);
+}
+
+#[test]
+fn what_was_known_of_a_point_is_kept_while_its_copy_is_there() {
+    let dir = TempDir::new();
+    let store = Store::new(dir.path().join("backups"));
+    let mut points = [point("0101", &PARTS), point("0102", &PARTS), point("0103", &PARTS)];
+    for point in &mut points[..2] {
+        point.set("offsite", "2026-01-01T02:00:00+00:00 nas:backups");
+    }
+    points[1].set("deleted", "redis");
+    for point in &mut points {
+        point.write(&store).unwrap();
+        remember(&store, point).unwrap();
+        point.remove(&store).unwrap();
+    }
+    // Another cleanup has removed it.
+    remember(&store, &points[0]).unwrap();
+    assert_eq!(remembered(&store).unwrap(), [points[0].clone()]);
+    assert!(list(&store).unwrap().is_empty());
+    forget(&store, points[0].stamp).unwrap();
+    assert!(remembered(&store).unwrap().is_empty());
+}
+
+/// A pin that was set after the retention had looked.
+#[test]
+fn a_late_pin_is_kept_with_a_point() {
+    let dir = TempDir::new();
+    let store = Store::new(dir.path().join("backups"));
+    let mut point = point("0101", &PARTS);
+    point.set("offsite", "2026-01-01T02:00:00+00:00 nas:backups");
+    point.write(&store).unwrap();
+    manifest::update(&store, point.stamp, |point| point.set("pinned", "by hand")).unwrap();
+    remember(&store, &point).unwrap();
+    assert!(remembered(&store).unwrap()[0].pin().is_some());
 }
 
 #[test]

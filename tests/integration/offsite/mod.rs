@@ -1,6 +1,7 @@
 //! Off-site copies, by the real rclone: to a directory, and to WebDAV and SFTP servers on this host.
 
 mod again;
+mod locked;
 mod s3;
 mod stacks;
 mod tampered;

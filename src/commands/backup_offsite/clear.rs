@@ -1,0 +1,156 @@
+//! The retention there.
+
+use std::time::SystemTime;
+
+use anyhow::{ensure, Error, Result};
+
+use super::there::There;
+use super::{is_marked, names_of, read_manifest, Unread, JOURNAL};
+use crate::app::App;
+use crate::process::{hinted, is_outside};
+use crate::stack::{self, Needs};
+use crate::store::identity;
+use crate::store::inventory::{self, Inventory};
+use crate::store::manifest::Point;
+use crate::store::offsite::{self, expired, set_name, Expired};
+use crate::store::remote::Rclone;
+use crate::store::retention::Rules;
+use crate::store::Stamp;
+
+/// Applies `BACKUP_OFFSITE_KEEP_DAYS` to the points of this stack, and to those that are nobody's. `before` is what was there when
+/// the run began: where that tells nothing, what was sent since does not either.
+pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: bool) -> Result<()> {
+    let mut known = remembered(app, &before, dry_run)?;
+    let days = app.config.offsite_keep_days;
+    if days == 0 {
+        return Ok(());
+    }
+    // What is pinned here, and what the points hold, is not known then.
+    let away = Inventory::take(&app.store)?.away.into_iter().next();
+    let away = away.map(|away| away.to_string()).or_else(|| {
+        let none = points.is_empty() && !before.is_empty();
+        none.then(|| {
+            format!(
+                "{} holds no recovery point of this stack",
+                app.store.sets_dir().display()
+            )
+        })
+    });
+    if let Some(away) = away {
+        JOURNAL.warn(format_args!("{away}: is a disk not mounted? Nothing is deleted there"));
+        return Ok(());
+    }
+    let rules = Rules {
+        days,
+        last: app.config.retention.last,
+        ..Rules::default()
+    };
+    let now = SystemTime::now();
+    let after = There::look(rclone, before.stack.clone())?;
+    known.extend_from_slice(points);
+    let mut locked: Vec<(Stamp, Error)> = Vec::new();
+    // A host that has taken over knows its points there by their manifests alone.
+    let expired = loop {
+        let stamps: Vec<Stamp> = locked.iter().map(|(stamp, _)| *stamp).collect();
+        let expired = expired(&before.places(&known, &stamps), now, &rules)
+            .and_then(|_| expired(&after.places(&known, &stamps), now, &rules));
+        let unknown = expired
+            .as_ref()
+            .map(|expired| after.unknown(&known, &stamps, expired))
+            .unwrap_or_default();
+        if unknown.is_empty() {
+            break expired;
+        }
+        let read = |stamp: Stamp, name: &str| {
+            let point = Point::parse(&read_manifest(app, rclone, name, |_| Ok(()))?)?;
+            ensure!(
+                point.stamp == stamp,
+                "the manifest of {stamp} is that of {}",
+                point.stamp
+            );
+            Ok(point)
+        };
+        let read = unknown.iter().try_for_each(|(stamp, name)| match read(*stamp, name) {
+            Ok(point) => {
+                known.push(point);
+                Ok(())
+            }
+            Err(error) if error.is::<Unread>() || is_outside(&error) => Err(error),
+            Err(error) => {
+                locked.push((*stamp, error));
+                Ok(())
+            }
+        });
+        if let Err(error) = read {
+            break Err(error);
+        }
+    };
+    let Expired {
+        mut sets, mut files, ..
+    } = match expired {
+        Ok(expired) => expired,
+        Err(error) => {
+            JOURNAL.warn(format_args!("{error:#}: nothing is deleted there"));
+            return Ok(());
+        }
+    };
+    tell_locked(locked);
+    let needs = stack::needs(app);
+    if let Needs::Any(_) = needs {
+        needs.tell(JOURNAL);
+        return Ok(());
+    }
+    // Somebody may have pinned a point since this run began.
+    for point in inventory::list(&app.store)?
+        .into_iter()
+        .filter_map(|(_, point)| point.ok())
+    {
+        if point.pin().is_some() || needs.include(Some(point.stamp)) {
+            let names = [names_of(&point), vec![set_name(point.stamp, false)]].concat();
+            for list in [&mut sets, &mut files] {
+                list.retain(|there| !names.iter().any(|name| there.contains(name)));
+            }
+        }
+    }
+    for name in sets.iter().chain(&files) {
+        let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
+        JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
+    }
+    // The manifests first: a point without one is not taken for whole.
+    for names in [sets, files] {
+        if !dry_run && !names.is_empty() {
+            rclone.delete(&names)?;
+        }
+    }
+    Ok(())
+}
+
+/// What this host has kept of points that are gone here, as far as their manifests there are the ones that it sent: whoever has
+/// sent another one since may have pinned the point.
+fn remembered(app: &App, there: &There, dry_run: bool) -> Result<Vec<Point>> {
+    let remote = app.config.remote();
+    let mut points = offsite::remembered(&app.store)?;
+    points.retain(|point| is_marked(point, &remote));
+    let ours = |point: &Point| identity::of(point).is_none_or(|of| there.stack.as_ref() == Some(&of));
+    let (are_there, gone): (Vec<Point>, Vec<Point>) =
+        points.into_iter().partition(|point| ours(point) && there.has(point));
+    // A place that is empty may not be the right one.
+    for point in gone.iter().filter(|_| !dry_run && !there.is_empty()) {
+        offsite::forget(&app.store, point.stamp)?;
+    }
+    Ok(are_there.into_iter().filter(|point| there.is_as_sent(point)).collect())
+}
+
+/// Says how many points stay because their manifests cannot be read here.
+fn tell_locked(locked: Vec<(Stamp, Error)>) {
+    let count = locked.len();
+    if let Some((last, error)) = locked.into_iter().max_by_key(|(stamp, _)| *stamp) {
+        JOURNAL.warning(&error.context(hinted(
+            format_args!(
+                "{count} recovery point(s) there, up to {last}, stay however old they are, since it cannot be read here whether \
+                 they are pinned"
+            ),
+            "run backup-offsite once with the passphrase or private key of that time, or delete there what you do not need",
+        )));
+    }
+}
