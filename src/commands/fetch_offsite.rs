@@ -23,7 +23,7 @@ use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{stack_dir, stamp_of_file, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
-use crate::stream::encrypt::is_of_passphrase;
+use crate::stream::encrypt::{is_of_passphrase, Locked};
 use crate::stream::publish;
 use crate::stream::read::{is_no_verdict, sha256};
 
@@ -239,14 +239,18 @@ fn choose(there: &Remote, known: Option<&Identity>, asked: Option<&str>, remote:
 /// The point that `latest` means there, as it does here: the newest that holds all parts, by the instant. Where none does, it is
 /// the newest that holds any.
 fn latest<'s>(sets: &[(Stamp, &'s Source<'s>)], now: SystemTime, remote: &str) -> Result<(Point, &'s Source<'s>)> {
+    let mut is_found = false;
     let look = |stamp: Stamp, source: &'s Source<'s>| {
-        let point = source.point(stamp);
-        if let Err(error) = &point {
-            // What says nothing of this one may be said of all.
-            if error.is::<Unread>() || is_no_verdict(error) {
-                return point.map(|_| None);
+        let point = match source.point(stamp) {
+            // The passphrase was changed before the one that is found was made.
+            Err(error) if is_found && error.is::<Locked>() => {
+                JOURNAL.warning(&error.context(format!("Passing over recovery point {stamp}")));
+                return Ok(None);
             }
-        }
+            // What says nothing of this one may be said of all.
+            Err(error) if error.is::<Unread>() || is_no_verdict(&error) => return Err(error),
+            point => point,
+        };
         let time = point.as_ref().map_or_else(|_| stamp.time(), Point::time);
         let why_not = |point: &Point| {
             let excluded = point.excluded_from_latest().map(str::to_owned);
@@ -255,6 +259,7 @@ fn latest<'s>(sets: &[(Stamp, &'s Source<'s>)], now: SystemTime, remote: &str) -
         let point = point.and_then(|point| why_not(&point).map_or(Ok(point), |why| Err(anyhow!(why))));
         let missing = point.as_ref().ok().and_then(|point| point.missing_parts(&Kind::PARTS));
         let is_whole = point.is_ok() && missing.is_none();
+        is_found |= is_whole && !is_ahead(time, now);
         Ok(Some((time, is_whole, (stamp, source, point, missing))))
     };
     let mut looked = look_newest_first(sets.iter().copied(), now, look)?;

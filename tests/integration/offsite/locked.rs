@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::stacks::{binary, point};
 use super::{files, lacks_programs, send, stack_dir, to_directory, PASSPHRASE};
-use crate::common::{name, Sandbox};
+use crate::common::{name, sh, Sandbox};
 
 const CHANGED: &str = "another battery, another staple";
 
@@ -70,4 +70,48 @@ fn copies_expire_though_their_manifests_cannot_be_decrypted() {
     let outcome = send(&sandbox);
     assert!(!kept(stamps[0]).exists() && !kept(stamps[2]).exists(), "{outcome}");
     assert_eq!(files(&stack_dir(&there)).len(), 2, "{outcome}");
+}
+
+/// A recovery point that is complete.
+fn whole(sandbox: &Sandbox, stamp: &str) {
+    let name = format!("postgres/n8n_{stamp}.sql.gz");
+    let file = sandbox.write(&format!("backups/{name}"), stamp);
+    let sum = sh("sha256sum <\"$1\" | cut -c -64", &[file.as_os_str()]);
+    fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
+    sandbox.write(
+        &format!("backups/sets/{stamp}.sha256"),
+        format!(
+            "# n8n-backup recovery point {stamp}\n# unused: redis n8n env\n# size.postgres: {}\n{}  {name}\n",
+            stamp.len(),
+            sum.trim()
+        ),
+    );
+}
+
+#[test]
+fn the_latest_is_found_beside_one_of_another_passphrase() {
+    if lacks_programs("offsite::locked::the_latest_is_found") {
+        return;
+    }
+    let sandbox = sealed("offchanged", PASSPHRASE);
+    to_directory(&sandbox);
+    let stamps = ["20260102_020000", "20260102_200000"];
+    whole(&sandbox, stamps[0]);
+    send(&sandbox).assert_success();
+    sandbox.set("BACKUP_GPG_PASSPHRASE", CHANGED);
+    whole(&sandbox, stamps[1]);
+    send(&sandbox).assert_success();
+
+    let host = sealed("offchangedhost", PASSPHRASE);
+    host.set("RCLONE_CONFIG", &sandbox.aside("rclone.conf").to_string_lossy());
+    let fetch = || binary(&host, &["fetch-offsite", "--allow-plain", "latest"]);
+    // Nothing tells that an older one is what is wanted.
+    fetch().assert_error("Cannot decrypt {}");
+    host.set("BACKUP_GPG_PASSPHRASE", CHANGED);
+    let fetched = fetch();
+    fetched.assert_success().assert_log_has(
+        "fetch-offsite",
+        &format!("WARN Passing over recovery point {}: {{}}", stamps[0]),
+    );
+    assert_eq!(name(&host.backup("sets")), format!("{}.sha256", stamps[1]));
 }
