@@ -242,7 +242,7 @@ fn latest<'s>(sets: &[(Stamp, &'s Source<'s>)], now: SystemTime, remote: &str) -
     let mut is_found = false;
     let look = |stamp: Stamp, source: &'s Source<'s>| {
         let point = match source.point(stamp) {
-            // The passphrase was changed before the one that is found was made.
+            // As of an earlier passphrase; by the names, the one that is found is newer.
             Err(error) if is_found && error.is::<Locked>() => {
                 JOURNAL.warning(&error.context(format!("Passing over recovery point {stamp}")));
                 return Ok(None);
