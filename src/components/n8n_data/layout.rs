@@ -197,7 +197,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
     if layout.places().nth(1).is_some() {
         layout.take_once(|source| match source {
             Source::Directory(path) => real(path),
-            Source::Volume(name) => real(&docker.volume_path(name).unwrap_or_default()),
+            Source::Volume(name) => real(docker.volume_path(name).unwrap_or_default()),
         });
     }
     Ok(layout)

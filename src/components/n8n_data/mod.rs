@@ -1,5 +1,6 @@
 //! n8n's data: a tar archive of its home and of what it mounts besides, read in a helper container.
 
+mod clear;
 mod drill;
 mod helper;
 mod layout;
@@ -316,7 +317,7 @@ fn archived(mut reader: Reader<'_>, run: &BackupRun, check: impl FnOnce() -> Res
     };
     check()?;
     if read.said.staged {
-        restore::clear(&reader, JOURNAL)?;
+        clear::clear(&reader, JOURNAL)?;
     }
     read.finish(reader)
 }

@@ -11,17 +11,15 @@ use super::layout::{check_volume, data_layout, is_missing, is_of_project, path_o
 use super::layout::{Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use super::room::{by_disk, packed_like, Disk, ROOM_OF_A_MEMBER};
-use super::Reader;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Docker, Exec, Guard, Label, Source, DATA_MOUNT};
+use crate::engine::{Docker, Exec, Guard, Source, DATA_MOUNT};
 use crate::formats::tar;
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::stack::{LeftHalfDone, Unseen};
-use crate::store::lock::{component_lock, Attempt, Lock};
 use crate::store::space::available;
 use crate::store::{make_dir, Kind};
 use crate::stream::encrypt::Locked;
@@ -151,62 +149,11 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
 }
 
 /// Where a restore of n8n's database in SQLite works, when that is not one of the directories.
-fn database_dir(app: &App, layout: &Layout) -> Option<String> {
+pub(super) fn database_dir(app: &App, layout: &Layout) -> Option<String> {
     let file = app.config.found.sqlite.as_ref()?;
     let (directory, within) = layout.database(&file.path)?;
     let (above, _) = within.rsplit_once('/')?;
     Some(format!("{}/{above}", directory.target))
-}
-
-/// Takes directories. Removes copies of the database from there, and prints which.
-const REMOVE_COPIES: &str = r#"for dir; do
-  for copy in "$dir"/.n8n-backup-sqlite-*; do
-    [ ! -d "$copy" ] || { rm -rf -- "$copy" && echo "${copy##*/}"; }
-  done
-done"#;
-
-/// Removes what a restore that was killed had staged, and not yet begun to exchange, and the copies of the database of backups that
-/// were killed. The lock of the component is held; backups and restores of the database work in the same directory of the volume under
-/// its own lock.
-pub(super) fn clear(reader: &Reader<'_>, journal: Journal) -> Result<()> {
-    let Reader {
-        app, docker, layout, ..
-    } = *reader;
-    let mut database = None;
-    if app.config.found.sqlite.is_some() || app.store.dir(Kind::Sqlite).is_dir() {
-        match Lock::attempt(&component_lock(&app.store.make_dir(Kind::Sqlite)?))? {
-            Attempt::Held(lock) => database = Some(lock),
-            Attempt::Busy(pid) => {
-                journal.info(format_args!(
-                    "What was unpacked or copied in the volume is left there while a run works on the database (PID: {pid})"
-                ));
-                return Ok(());
-            }
-        }
-    }
-    // Not as a restore's: one may be about to begin, which waits for the lock.
-    let labels = [Label::Helper(reader.owner)];
-    let guard = helper::start_wanted(app, docker, journal, &labels, &layout.writing())?;
-    let directories = layout.directories();
-    let targets = || directories.iter().map(|directory| directory.target.as_str());
-    let beside = database_dir(app, layout);
-    let script = ["sh", "-c", REMOVE_COPIES, "sh"].into_iter();
-    let argv: Vec<&str> = script.chain(targets()).chain(beside.as_deref()).collect();
-    let removed = docker.answer("sh", docker.exec(guard.id(), Exec::default(), &argv), None)?;
-    if !removed.text().is_empty() {
-        journal.warn("Removed from the volume a copy of the database that an interrupted backup had made there");
-    }
-    for swaps in [
-        DirSwaps::new(&guard, targets()),
-        DirSwaps::new(&guard, beside.as_deref()),
-    ] {
-        if swaps.state()? == State::Staged {
-            swaps.roll_back(journal)?;
-            journal.warn("Removed from the volume what an interrupted restore had unpacked there");
-        }
-    }
-    drop(database);
-    Ok(())
 }
 
 /// Whether a directory that is missing may be made: another one's disk may not be mounted.
