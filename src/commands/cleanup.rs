@@ -23,7 +23,7 @@ use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, Sta
 use crate::store::lock::remove_unused;
 use crate::store::manifest::{self, Point};
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
-use crate::store::{offsite, total, Entry, Kind, Stamp, Store};
+use crate::store::{total, Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
 use crate::stream::read;
 
@@ -454,7 +454,6 @@ impl<'a> Plan<'a> {
 
 /// Removes the manifest of a point all of whose files went, now or before; where some did not, it goes on to tell of those.
 fn forget(store: &Store, held: &PointOnDisk, removed: &HashSet<&Path>) -> Result<()> {
-    offsite::remember(store, &held.point)?;
     let went = |file: &MemberOnDisk| removed.contains(store.root().join(&file.member.name).as_path());
     if held.files.iter().all(|file| went(file) || file.state == State::Missing) {
         held.point.remove(store)?;

@@ -4,19 +4,17 @@
 //! versions sent to the place itself: what is there counts as ours. Where a manifest is, its point is whole, or was.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, Result};
 
-use super::atomic::{self, Access};
 use super::identity::Identity;
 use super::inventory::newest_first;
-use super::manifest::{self, Point};
+use super::manifest::Point;
 use super::remote::Rclone;
 use super::retention::{decide, File, Grade, Reason, Rules, Unit};
-use super::{is_there, make_dir, read_dir, Kind, Stamp, Store, ENCRYPTED, SET_SUFFIX};
+use super::{Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 
 /// The directory of the manifests, there as here.
 const SETS: &str = "sets";
@@ -292,52 +290,6 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
     expired.files.sort();
     expired.sets.sort();
     Ok(expired)
-}
-
-/// Keeps the manifest of a point that is let go here, for as long as its copy is there: where a host cannot decrypt what it
-/// sends, nothing else tells it later whether the point was pinned. What was deleted in part is known from before.
-pub fn remember(store: &Store, point: &Point) -> Result<()> {
-    if point.offsite().is_none() || !point.listed("deleted").is_empty() {
-        return Ok(());
-    }
-    let _lock = manifest::lock(store)?;
-    let manifest = point.path(store);
-    // Another cleanup was as quick.
-    if !is_there(&manifest) {
-        return Ok(());
-    }
-    // A pin may be newer than what was read before.
-    let point = Point::load(&manifest)?;
-    make_dir(&remembered_dir(store))?;
-    let path = remembered_path(store, point.stamp);
-    atomic::replace(&path, ".partial", point.text().as_bytes(), Access::PRIVATE)
-}
-
-/// The points of which [`remember`] has kept the manifests.
-pub fn remembered(store: &Store) -> Result<Vec<Point>> {
-    let stamps = read_dir(&remembered_dir(store))?.into_iter().filter_map(|item| {
-        let name = item.file_name();
-        Stamp::parse(name.to_str()?.strip_suffix(SET_SUFFIX)?)
-    });
-    let points = stamps.filter_map(|stamp| {
-        let point = Point::load(&remembered_path(store, stamp)).ok()?;
-        (point.stamp == stamp).then_some(point)
-    });
-    Ok(points.collect())
-}
-
-/// Removes what [`remember`] has kept of a point.
-pub fn forget(store: &Store, stamp: Stamp) -> Result<()> {
-    let path = remembered_path(store, stamp);
-    fs::remove_file(&path).with_context(|| format!("Failed to delete: {}", path.display()))
-}
-
-fn remembered_dir(store: &Store) -> PathBuf {
-    store.sets_dir().join(".offsite")
-}
-
-fn remembered_path(store: &Store, stamp: Stamp) -> PathBuf {
-    remembered_dir(store).join(format!("{stamp}{SET_SUFFIX}"))
 }
 
 /// A point, or a file that belongs to none, as the retention sees it.

@@ -1,26 +1,28 @@
 //! The retention there.
 
+use std::cmp::Reverse;
 use std::time::SystemTime;
 
-use anyhow::{ensure, Error, Result};
+use anyhow::{anyhow, ensure, Error, Result};
 
 use super::there::There;
-use super::{is_marked, names_of, read_manifest, Unread, JOURNAL};
+use super::{names_of, read_manifest, Unread, JOURNAL};
 use crate::app::App;
 use crate::process::{hinted, is_outside};
 use crate::stack::{self, Needs};
-use crate::store::identity;
 use crate::store::inventory::{self, Inventory};
 use crate::store::manifest::Point;
-use crate::store::offsite::{self, expired, set_name, Expired};
+use crate::store::offsite::{expired, set_name, Expired};
 use crate::store::remote::Rclone;
 use crate::store::retention::Rules;
 use crate::store::Stamp;
 
+/// After so many manifests that could not be read, the older ones are not tried: each takes a program and the network.
+const MOST_LOCKED: usize = 5;
+
 /// Applies `BACKUP_OFFSITE_KEEP_DAYS` to the points of this stack, and to those that are nobody's. `before` is what was there when
 /// the run began: where that tells nothing, what was sent since does not either.
 pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There, dry_run: bool) -> Result<()> {
-    let mut known = remembered(app, &before, dry_run)?;
     let days = app.config.offsite_keep_days;
     if days == 0 {
         return Ok(());
@@ -47,17 +49,18 @@ pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There,
     };
     let now = SystemTime::now();
     let after = There::look(rclone, before.stack.clone())?;
-    known.extend_from_slice(points);
+    let mut known = points.to_vec();
     let mut locked: Vec<(Stamp, Error)> = Vec::new();
     // A host that has taken over knows its points there by their manifests alone.
     let expired = loop {
         let stamps: Vec<Stamp> = locked.iter().map(|(stamp, _)| *stamp).collect();
         let expired = expired(&before.places(&known, &stamps), now, &rules)
             .and_then(|_| expired(&after.places(&known, &stamps), now, &rules));
-        let unknown = expired
+        let mut unknown = expired
             .as_ref()
             .map(|expired| after.unknown(&known, &stamps, expired))
             .unwrap_or_default();
+        unknown.sort_unstable_by_key(|(stamp, _)| Reverse(*stamp));
         if unknown.is_empty() {
             break expired;
         }
@@ -70,16 +73,18 @@ pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There,
             );
             Ok(point)
         };
-        let read = unknown.iter().try_for_each(|(stamp, name)| match read(*stamp, name) {
-            Ok(point) => {
-                known.push(point);
-                Ok(())
+        let read = unknown.iter().try_for_each(|(stamp, name)| {
+            // Those before them were sealed as they were, or by somebody else.
+            let point = match locked.len() < MOST_LOCKED {
+                true => read(*stamp, name),
+                false => Err(anyhow!("it was not tried")),
+            };
+            match point {
+                Ok(point) => known.push(point),
+                Err(error) if error.is::<Unread>() || is_outside(&error) => return Err(error),
+                Err(error) => locked.push((*stamp, error)),
             }
-            Err(error) if error.is::<Unread>() || is_outside(&error) => Err(error),
-            Err(error) => {
-                locked.push((*stamp, error));
-                Ok(())
-            }
+            Ok(())
         });
         if let Err(error) = read {
             break Err(error);
@@ -125,22 +130,6 @@ pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There,
     Ok(())
 }
 
-/// What this host has kept of points that are gone here, as far as their manifests there are the ones that it sent: whoever has
-/// sent another one since may have pinned the point.
-fn remembered(app: &App, there: &There, dry_run: bool) -> Result<Vec<Point>> {
-    let remote = app.config.remote();
-    let mut points = offsite::remembered(&app.store)?;
-    points.retain(|point| is_marked(point, &remote));
-    let ours = |point: &Point| identity::of(point).is_none_or(|of| there.stack.as_ref() == Some(&of));
-    let (are_there, gone): (Vec<Point>, Vec<Point>) =
-        points.into_iter().partition(|point| ours(point) && there.has(point));
-    // A place that is empty may not be the right one.
-    for point in gone.iter().filter(|_| !dry_run && !there.is_empty()) {
-        offsite::forget(&app.store, point.stamp)?;
-    }
-    Ok(are_there.into_iter().filter(|point| there.is_as_sent(point)).collect())
-}
-
 /// Says how many points stay because their manifests cannot be read here.
 fn tell_locked(locked: Vec<(Stamp, Error)>) {
     let count = locked.len();
@@ -150,7 +139,8 @@ fn tell_locked(locked: Vec<(Stamp, Error)>) {
                 "{count} recovery point(s) there, up to {last}, stay however old they are, since it cannot be read here whether \
                  they are pinned"
             ),
-            "run backup-offsite once with the passphrase or private key of that time, or delete there what you do not need",
+            "delete there what you do not need, and have points stay here for as long as there (BACKUP_RETENTION_DAYS), or leave \
+             the retention there to its provider",
         )));
     }
 }

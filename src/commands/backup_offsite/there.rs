@@ -63,19 +63,6 @@ impl There {
         }
     }
 
-    /// Whether a copy of a point is there.
-    pub(super) fn has(&self, point: &Point) -> bool {
-        self.files(point).set(point.stamp).is_some()
-    }
-
-    /// Whether the manifest of a point there has the length of the one that was sent.
-    pub(super) fn is_as_sent(&self, point: &Point) -> bool {
-        let files = self.files(point);
-        let there = files.set(point.stamp).and_then(|set| files.length(set));
-        let sent = sent_manifest(point).map(|(length, _)| length);
-        sent.is_some() && sent == there
-    }
-
     /// Where points of ours are. Of those that are `locked` nothing but names is known.
     pub(super) fn places<'a>(&'a self, points: &'a [Point], locked: &'a [Stamp]) -> [Place<'a>; 2] {
         let known = |is_there: &dyn Fn(&Point) -> bool| {
@@ -259,10 +246,5 @@ mod tests {
             decide(&points, &locked, 5),
             (vec![format!("sets/{}.sha256", stamps[0])], vec![])
         );
-        assert!(there.has(&points[0]) && !there.is_as_sent(&points[0]));
-        for (length, as_sent) in [(1, true), (2, false)] {
-            points[0].set(SENT, &format!("{length} {}", "0".repeat(64)));
-            assert_eq!(there.is_as_sent(&points[0]), as_sent, "{length}");
-        }
     }
 }

@@ -72,9 +72,13 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     let stored = summaries.pop().unwrap_or_default();
     let of_inner = summaries.split_off(directories.len());
     for ((place, _), found) in inner.iter().zip(of_inner.chunks_exact(2)) {
-        let [apart, there] = [0, 1].map(|of| found[of].members - u64::from(found[of].root.is_some()));
+        let [apart, there] = [0, 1].map(|of| {
+            let summary = &found[of];
+            (summary.members - u64::from(summary.root.is_some()), summary.bytes)
+        });
+        // Earlier versions have packed it twice.
         ensure!(
-            apart == 0 || there > 0,
+            apart.0 == 0 || (there.0 >= apart.0 && there.1 >= apart.1),
             hinted(
                 format_args!(
                     "The archive holds {} by itself, and {} lies within another directory of n8n's now, which would be replaced \
@@ -156,6 +160,12 @@ pub(super) fn database_dir(app: &App, layout: &Layout) -> Option<String> {
     Some(format!("{}/{above}", directory.target))
 }
 
+/// Whether the engine's host, which may be another one, lacks a directory too.
+fn tells_missing(error: &Error) -> bool {
+    let text = format!("{error:#}");
+    text.contains("bind source path does not exist") || text.contains("no such file or directory")
+}
+
 /// Whether a directory that is missing may be made: another one's disk may not be mounted.
 fn may_be_made(app: &App, source: &Source) -> bool {
     matches!(source, Source::Directory(path) if is_of_project(app, path))
@@ -215,7 +225,7 @@ impl Plan<'_> {
             start(&all).or_else(|error| {
                 let (missing, mut there): (Vec<_>, Vec<_>) =
                     all.iter().cloned().partition(|mount| is_missing(&mount.source));
-                if missing.is_empty() {
+                if missing.is_empty() || !tells_missing(&error) {
                     return Err(error);
                 }
                 if let Some(mount) = missing.iter().find(|mount| !may_be_made(app, &mount.source)) {
@@ -305,17 +315,22 @@ impl Plan<'_> {
     /// Refuses an archive that a disk has no room for, beside what it holds. Gives the disks.
     fn check_volume(&self, helper: &Guard) -> Result<Vec<Disk>> {
         let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
-        let argv: Vec<&str> = ["stat", "-c", "%d", "--"].into_iter().chain(targets).collect();
+        let stat = "for dir; do stat -c %d -- \"$dir\" 2>/dev/null || echo; done";
+        let argv: Vec<&str> = ["sh", "-c", stat, "sh"].into_iter().chain(targets).collect();
         let devices = self
             .docker
             .answer("stat", self.docker.exec(helper.id(), Exec::default(), &argv), None)?;
-        let devices = if devices.success { devices.text() } else { String::new() };
+        let devices = devices.text();
         let mut devices = devices.lines().map(|device| device.parse().ok());
         let mut needs = Vec::new();
         for (directory, archive) in &self.parts {
             let volume = directory.place.source.to_string();
-            let device = devices.next().flatten();
-            let Some(free) = self.docker.free_space(helper.id(), &directory.target)? else {
+            let mut device = devices.next().flatten();
+            let mut free = self.docker.free_space(helper.id(), &directory.target)?;
+            if free.is_none() {
+                (device, free) = self.to_be_made(&directory.place.source).unzip();
+            }
+            let Some(free) = free else {
                 self.journal.warn(format_args!(
                     "Could not determine the disk space that is free for the volume {volume}"
                 ));
@@ -341,6 +356,14 @@ impl Plan<'_> {
             );
         }
         Ok(disks)
+    }
+
+    /// The disk of this host, and what is free there, that a directory will be on which is missing yet.
+    fn to_be_made(&self, source: &Source) -> Option<(u64, u64)> {
+        let Source::Directory(path) = source else { return None };
+        let above = Path::new(path).ancestors().find(|above| above.is_dir())?;
+        let free = available(above, self.app.config.stall).ok()?;
+        is_missing(source).then_some((above.metadata().ok()?.dev(), free))
     }
 
     /// Makes sure that nothing which may write to the volume runs.

@@ -209,8 +209,9 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
             .map(String::as_str),
     );
     let script = surroundings_script(app).unwrap_or_default();
-    let argv = [&[&*script, LOG_IN, &target], &*logged_in(&argv)].concat();
-    let command = docker.exec_leashed_after(SURROUNDINGS_FIRST, &config.postgres_container, &argv);
+    let first = ["sh", "-c", SURROUNDINGS_FIRST, "sh", &script, LOG_IN, &target];
+    let argv = [&first[..], &logged_in(&argv)].concat();
+    let command = docker.exec_leashed(&config.postgres_container, &[], &argv);
     let (_, mut stream) = chain.stream("pg_dump", command, Input::Leash)?;
     // Where it has ended already, the chain tells why.
     let (told, begun) = split_at_nul(&mut stream).unwrap_or_default();
@@ -257,10 +258,11 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
 
 /// Takes a script of SQL, a shell script that logs in, and where the server is, before the command. Runs the script by psql, and
 /// prints what that says and NUL, which is in no dump: one call of the engine takes less than two.
-const SURROUNDINGS_FIRST: &str = r#"printf %s "$1" | PGCLIENTENCODING=UTF8 sh -c "$2" sh psql -XAtqw -v ON_ERROR_STOP=1 -f - -d "$3" 2>/dev/null
+const SURROUNDINGS_FIRST: &str = r#"printf %s "$1" |
+  PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=10 sh -c "$2" sh psql -XAtqw -v ON_ERROR_STOP=1 -f - -d "$3" 2>/dev/null
 printf '\0'
 shift 3
-"#;
+exec "$@""#;
 
 /// What [`surroundings`] reads the answers to.
 fn surroundings_script(app: &App) -> Result<String> {

@@ -1,7 +1,5 @@
 use super::*;
-use crate::store::inventory::list;
 use crate::store::manifest::Member;
-use crate::testing::TempDir;
 
 /// The parts of a stack on PostgreSQL.
 const PARTS: [Kind; 4] = [Kind::Postgres, Kind::Redis, Kind::N8n, Kind::Env];
@@ -245,41 +243,6 @@ fn a_point_whose_manifest_cannot_be_read_stays_and_is_relied_on_for_nothing() {
     // Nor is age counted from it, or anything let go for its files.
     assert_eq!(gone(&points, &["0901", "0902"], 0), none);
     assert_eq!(gone(&["0101 p", "0901 e", "0902 prne"], &["0902"], 0), none);
-}
-
-#[test]
-fn what_was_known_of_a_point_is_kept_while_its_copy_is_there() {
-    let dir = TempDir::new();
-    let store = Store::new(dir.path().join("backups"));
-    let mut points = [point("0101", &PARTS), point("0102", &PARTS), point("0103", &PARTS)];
-    for point in &mut points[..2] {
-        point.set("offsite", "2026-01-01T02:00:00+00:00 nas:backups");
-    }
-    points[1].set("deleted", "redis");
-    for point in &mut points {
-        point.write(&store).unwrap();
-        remember(&store, point).unwrap();
-        point.remove(&store).unwrap();
-    }
-    // Another cleanup has removed it.
-    remember(&store, &points[0]).unwrap();
-    assert_eq!(remembered(&store).unwrap(), [points[0].clone()]);
-    assert!(list(&store).unwrap().is_empty());
-    forget(&store, points[0].stamp).unwrap();
-    assert!(remembered(&store).unwrap().is_empty());
-}
-
-/// A pin that was set after the retention had looked.
-#[test]
-fn a_late_pin_is_kept_with_a_point() {
-    let dir = TempDir::new();
-    let store = Store::new(dir.path().join("backups"));
-    let mut point = point("0101", &PARTS);
-    point.set("offsite", "2026-01-01T02:00:00+00:00 nas:backups");
-    point.write(&store).unwrap();
-    manifest::update(&store, point.stamp, |point| point.set("pinned", "by hand")).unwrap();
-    remember(&store, &point).unwrap();
-    assert!(remembered(&store).unwrap()[0].pin().is_some());
 }
 
 #[test]

@@ -24,7 +24,8 @@ BEGIN
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p') AND right(c.relname, 15) = 'workflow_entity' AND n.nspname !~ '^pg_'
         AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
-            AND a.attname IN ('id', 'name', 'nodes', 'connections', 'active')) = 5
+            AND a.attname IN ('id', 'name', 'nodes', 'connections', 'active')
+            AND (a.attname <> 'active' OR a.atttypid = 'bool'::regtype)) = 5
     LOOP
         EXECUTE format('UPDATE %I.%I SET active = false WHERE active', n8n.schema, n8n.prefix || 'workflow_entity');
         GET DIAGNOSTICS done = ROW_COUNT;
