@@ -329,6 +329,38 @@ fn a_database_with_another_name_in_another_home_is_found() {
     }
 }
 
+/// A directory that is missing may be one of a disk that is not mounted.
+#[test]
+fn a_database_is_not_restored_beside_a_disk_that_is_missing() {
+    let sandbox = Sandbox::new("sqlite-away").containers().no_env_file().build();
+    let disk = sandbox.aside("disk");
+    let home = disk.join(".n8n");
+    fs::create_dir_all(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(1000), Some(1000)).unwrap();
+    let environment = "N8N_USER_FOLDER=/data, DB_TYPE=sqlite";
+    crate::common::sqlite::write_stack(&sandbox, environment, &format!("'{}:/data'", disk.display()));
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    sandbox.locked("backup-all", &[]).assert_success();
+    let backup = sandbox.backup("sqlite");
+    sandbox.compose(&["rm", "--force", "--stop", "n8n"]);
+    fs::remove_dir_all(&disk).unwrap();
+    sandbox.compose(&["up", "--no-start"]);
+    for (name, args) in [
+        ("restore-sqlite", ["--yes", &backup.to_string_lossy()]),
+        ("restore-all", ["--dry-run", "latest"]),
+        ("restore-all", ["--yes", "latest"]),
+    ] {
+        let outcome = sandbox.locked(name, &args);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(
+            outcome.stdout.contains("/disk, which n8n mounts, is not there"),
+            "{outcome}"
+        );
+        assert!(!disk.exists(), "{name}");
+    }
+}
+
 /// A mounted directory of another file system, gone when this is dropped.
 struct Mounted(PathBuf);
 

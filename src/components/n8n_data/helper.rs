@@ -2,9 +2,11 @@
 
 use anyhow::{ensure, Context as _, Error, Result};
 
-use super::layout::{Directory, Layout};
+use super::layout::{is_missing, is_of_project, source_of, Directory, Layout};
 use crate::app::App;
-use crate::engine::{lacks_image, lacks_program, Container, Data, Docker, Exec, Guard, Label, Mounted, Source};
+use crate::engine::{
+    lacks_image, lacks_program, Container, Data, Docker, Exec, Guard, Label, Mounted, Source, DATA_MOUNT,
+};
 use crate::process::hinted;
 use crate::report::log::Journal;
 
@@ -18,6 +20,41 @@ pub(super) fn check_home(docker: &Docker, layout: &Layout) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether a directory that is missing may be made: one of the project. The disk of another one may not be mounted.
+pub(super) fn may_be_made(app: &App, source: &Source) -> bool {
+    matches!(source, Source::Directory(path) if is_of_project(app, path))
+}
+
+/// Refuses to go on without a directory that this host lacks, where the engine says that its host, which may be another
+/// one, lacks it too.
+pub(super) fn not_there(error: Error, source: &Source) -> Error {
+    let text = format!("{error:#}");
+    if !text.contains("bind source path does not exist") && !text.contains("no such file or directory") {
+        return error;
+    }
+    Error::new(hinted(
+        format_args!("{source}, which n8n mounts, is not there"),
+        "mount the disk that it is on; where it is to be a new directory, make it (mkdir -p)",
+    ))
+}
+
+/// Refuses a container that mounts a directory which is missing: whoever takes over its mounts has the engine make that.
+pub fn check_mounted(app: &App, docker: &Docker, journal: Journal, container: &Container) -> Result<()> {
+    let sources = container.mounts.iter().filter_map(source_of);
+    let missing = sources.filter(|source| is_missing(source) && !may_be_made(app, source));
+    for source in missing {
+        let mount = Mounted {
+            source: source.clone(),
+            target: DATA_MOUNT.to_owned(),
+            read_only: true,
+            makes: false,
+        };
+        start_wanted(app, docker, journal, &[Label::Helper(&app.owner())], &[mount])
+            .map_err(|error| not_there(error, &source))?;
+    }
+    Ok(())
 }
 
 /// Refuses directories that cannot be exchanged: what holds another file system is not moved, and what is in that would be

@@ -481,7 +481,7 @@ pub(super) fn stored_part() -> Part {
     }
 }
 
-fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
+pub(super) fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
     match (mount.name.as_str(), mount.directory.as_str()) {
         ("", "") => None,
         ("", directory) => Some(Source::Directory(directory.to_owned())),

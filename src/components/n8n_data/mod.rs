@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 pub use self::drill::unpack_home;
+pub use self::helper::check_mounted;
 use self::layout::{data_layout, Layout, HOME};
 use self::packer::{Packer, Packing, Reading, Said, What};
 use super::dirswap::begun;

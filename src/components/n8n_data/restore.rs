@@ -4,10 +4,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{bail, ensure, Context as _, Error, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use super::helper;
-use super::layout::{check_volume, data_layout, is_missing, is_of_project, path_of_stored, stored_part};
+use super::layout::{check_volume, data_layout, is_missing, path_of_stored, stored_part};
 use super::layout::{Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use super::room::{by_disk, packed_like, Disk, ROOM_OF_A_MEMBER};
@@ -160,17 +160,6 @@ pub(super) fn database_dir(app: &App, layout: &Layout) -> Option<String> {
     Some(format!("{}/{above}", directory.target))
 }
 
-/// Whether the engine's host, which may be another one, lacks a directory too.
-fn tells_missing(error: &Error) -> bool {
-    let text = format!("{error:#}");
-    text.contains("bind source path does not exist") || text.contains("no such file or directory")
-}
-
-/// Whether a directory that is missing may be made: another one's disk may not be mounted.
-fn may_be_made(app: &App, source: &Source) -> bool {
-    matches!(source, Source::Directory(path) if is_of_project(app, path))
-}
-
 /// The containers that use a directory and are not n8n's.
 fn strangers(app: &App, docker: &Docker, source: &Source) -> Result<Vec<String>> {
     let ours = |names: &String| {
@@ -225,14 +214,11 @@ impl Plan<'_> {
             start(&all).or_else(|error| {
                 let (missing, mut there): (Vec<_>, Vec<_>) =
                     all.iter().cloned().partition(|mount| is_missing(&mount.source));
-                if missing.is_empty() || !tells_missing(&error) {
+                if missing.is_empty() {
                     return Err(error);
                 }
-                if let Some(mount) = missing.iter().find(|mount| !may_be_made(app, &mount.source)) {
-                    return Err(Error::new(hinted(
-                        format_args!("{}, which n8n mounts, is not there", mount.source),
-                        "mount the disk that it is on; where it is to be a new directory, make it (mkdir -p)",
-                    )));
+                if let Some(mount) = missing.iter().find(|mount| !helper::may_be_made(app, &mount.source)) {
+                    return Err(helper::not_there(error, &mount.source));
                 }
                 if makes {
                     for mut mount in missing {

@@ -10,6 +10,7 @@ use super::{database, rows, verify, OWNER, ROWS, SETTING};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::drill::check_recorded as check_rows;
+use crate::components::n8n_data::check_mounted;
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Container, Data, Docker, Exec, Guard, Mount, Source};
 use crate::formats::sqlite::Summary;
@@ -107,6 +108,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         options,
     };
     plan.check_users()?;
+    check_mounted(app, &plan.docker, journal, &plan.container)?;
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
     if DirSwap::new(&helper, &plan.dir).state()? == State::None {
