@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_WRITE CELL MATRIX_MIRROR FAULT_ROUNDS FAULT_COMPRESSOR FAULT_PASSPHRASE FAULT_THREADS
+settings := N8N_DIR FILE SET YES DRY_RUN BENCH_MB BENCH_DATA BENCH_ROUNDS BENCH_GROWTH BENCH_SQLITE BENCH_WRITE CELL MATRIX_MIRROR FAULT_ROUNDS FAULT_COMPRESSOR FAULT_PASSPHRASE FAULT_THREADS
 override N8N_DIR := $(value N8N_DIR)
 override FILE := $(value FILE)
 override SET := $(value SET)
@@ -35,7 +35,7 @@ build: ## Build the release binary as bin/n8n-backup
 
 # The other targets rebuild the binary only when a source is newer, so that a restore or
 # `sudo make install` needs no cargo.
-bin/n8n-backup: Cargo.toml $(wildcard Cargo.lock) $(shell find src -type f)
+bin/n8n-backup: Cargo.toml $(wildcard Cargo.lock) $(shell find src -type f) scripts/backup-all.sh scripts/lib/shim.sh
 	@scripts/make/build.sh
 
 install: bin/n8n-backup ## Build, and install into N8N_DIR; replaced scripts are kept as .orig
@@ -122,7 +122,7 @@ faults: bin/n8n-backup ## Run the full fault suite (FAULT_ROUNDS, FAULT_COMPRESS
 demo: bin/n8n-backup ## Back up, destroy and restore a scratch stack
 	@scripts/make/demo.sh
 
-bench: bin/n8n-backup ## Compare with plain shell pipelines (BENCH_MB, BENCH_DATA, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_WRITE=1)
+bench: bin/n8n-backup ## Compare with plain shell pipelines (BENCH_MB, BENCH_DATA, BENCH_ROUNDS, BENCH_GROWTH=1, BENCH_SQLITE=1, BENCH_WRITE=1)
 	@scripts/make/bench.sh
 
 clean: ## Remove build output

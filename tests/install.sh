@@ -352,6 +352,18 @@ new_directories_are_for_their_owner_alone() {
   expect 'mode' '755' "$(stat -c %a -- "$dir/logs")"
 }
 
+what_another_user_has_made_is_told_before_anything_changes() {
+  fresh 'backed up by root'
+  mkdir -p "$dir/backups/redis" "$dir/logs"
+  chown nobody "$dir"
+  ! in_checkout install N8N_DIR="$dir" || return 1
+  has "not writable for user $(id -u nobody): $dir/backups" "$work/out"
+  has 'it was tried as the owner' "$work/out"
+  [[ ! -e $dir/bin && ! -e $dir/scripts ]]
+  chown -R nobody "$dir"
+  in_checkout install N8N_DIR="$dir"
+}
+
 the_owner_of_the_directory_gets_the_cron_line() {
   fresh 'of another user'
   in_checkout install N8N_DIR="$dir"
@@ -671,12 +683,13 @@ if [[ $EUID -eq 0 ]]; then
   check root_leaves_the_files_to_their_owner
   check root_follows_no_link_of_the_owner
   check root_refuses_a_directory_that_others_may_write_to
+  check what_another_user_has_made_is_told_before_anything_changes
   check the_owner_of_the_directory_gets_the_cron_line
   check what_the_owner_of_the_directory_may_not_do_is_told
   check a_timer_that_systemd_does_not_take_leaves_no_unit
   check an_unwritable_directory_is_refused
 else
-  printf '%s\n' 'install::root_*, install::the_owner_*, install::what_the_owner_*, install::a_timer_*, install::an_unwritable_directory_is_refused: need root' \
+  printf '%s\n' 'install::root_*, install::the_owner_*, install::what_*, install::a_timer_*, install::an_unwritable_directory_is_refused: need root' \
     >>"${N8N_BACKUP_SKIPPED:-/dev/stderr}"
 fi
 

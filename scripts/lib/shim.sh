@@ -53,4 +53,4 @@ else
 fi
 LC_ALL=C
 printf -v quoted '%q' "$dir"
-fail "bin/n8n-backup $problem: run make install N8N_DIR=$quoted"
+fail "bin/n8n-backup $problem: run make install N8N_DIR=$quoted (or, of a package or archive, n8n-backup install $quoted)"

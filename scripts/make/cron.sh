@@ -61,6 +61,9 @@ case ${1:-} in
       say "Removed from the crontab of $owner: $found"
     else
       say "Not in the crontab of $owner: $command"
+      if ((${#of[@]} > 0)) && table_runs; then
+        die "root's crontab still runs it: remove that line (crontab -e)"
+      fi
     fi
     [[ -z $others ]] || say "Not removed: $others"
     ;;

@@ -77,6 +77,9 @@ END
   remove)
     if [[ ! -e $units/$unit.timer && ! -e $units/$unit.service ]]; then
       say "Not installed: $units/$unit.timer"
+      for place in "${unit_dirs[@]}"; do
+        [[ ! -e $place/$unit.timer ]] || die "$place/$unit.timer still runs it: remove it as who installed it, with sudo or without"
+      done
       exit 0
     fi
     tell disable --now "$unit.timer" || true

@@ -80,6 +80,14 @@ fn install(dir: &Path) -> Result<Vec<String>> {
             owner::check_writable(&path)?;
         }
     }
+    let private = private();
+    for part in &private {
+        // As where another user's crontab has made them.
+        let (path, above) = (dir.join(part), dir.join(part.parent().unwrap_or(part)));
+        if !exists(&path) && above.is_dir() {
+            owner::check_can_write(&above)?;
+        }
+    }
     for (script, _, _) in &scripts {
         let script = dir.join(script);
         ensure!(!script.is_dir(), "a directory is in the way: {}", script.display());
@@ -100,7 +108,6 @@ fn install(dir: &Path) -> Result<Vec<String>> {
     for part in ["bin", "scripts", "scripts/lib"] {
         make(Path::new(part), 0o777)?;
     }
-    let private = private();
     for part in &private {
         make(part, 0o700)?;
     }

@@ -144,13 +144,15 @@ fn write(app: &App, yes: bool) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
     };
-    let block = format!("{BEGIN}\n{}\n{END}\n", lines.join("\n"));
-    let mut new = without_block(&old);
+    let (mut new, had) = part_block(&old);
+    // What an earlier run has written is set, and so not found anew.
+    let block = format!("{BEGIN}\n{had}{}\n{END}\n", lines.join("\n"));
     if !new.is_empty() && !new.ends_with('\n') {
         new.push('\n');
     }
     new.push_str(&block);
-    let added: Vec<String> = block.lines().map(|line| format!("+{line}")).collect();
+    let sign = |line: &str| if had.lines().any(|had| had == line) { ' ' } else { '+' };
+    let added: Vec<String> = block.lines().map(|line| format!("{}{line}", sign(line))).collect();
     let mut out = io::stdout().lock();
     writeln!(out, "--- {}\n{}", path.display(), added.join("\n")).context("Cannot write to standard output")?;
     drop(out);
@@ -182,19 +184,19 @@ fn write(app: &App, yes: bool) -> Result<()> {
     Ok(())
 }
 
-/// A text without the lines of an earlier run.
-fn without_block(text: &str) -> String {
+/// A text without the lines of an earlier run, and these.
+fn part_block(text: &str) -> (String, String) {
     let mut within = false;
-    let mut kept = String::new();
+    let (mut kept, mut had) = (String::new(), String::new());
     for line in text.split_inclusive('\n') {
         match line.trim_end() {
             BEGIN => within = true,
             END if within => within = false,
             _ if !within => kept.push_str(line),
-            _ => {}
+            _ => had.push_str(line),
         }
     }
-    kept
+    (kept, had)
 }
 
 #[cfg(test)]
@@ -202,10 +204,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_lines_are_taken_out() {
+    fn the_lines_of_an_earlier_run_are_told_from_others() {
+        let parts = |kept: &str, had: &str| (kept.to_owned(), had.to_owned());
         let text = format!("A=1\n{BEGIN}\nBACKUP_X=1\n{END}\nB=2");
-        assert_eq!(without_block(&text), "A=1\nB=2");
-        assert_eq!(without_block("A=1\n"), "A=1\n");
-        assert_eq!(without_block(&format!("A=1\n{END}\n")), format!("A=1\n{END}\n"));
+        assert_eq!(part_block(&text), parts("A=1\nB=2", "BACKUP_X=1\n"));
+        assert_eq!(part_block("A=1\n"), parts("A=1\n", ""));
+        let open = format!("A=1\n{END}\n");
+        assert_eq!(part_block(&open), parts(&open, ""));
     }
 }

@@ -44,6 +44,15 @@ fn act(call: &Call, work: fn(&Path) -> Result<Vec<String>>) -> Result<u8> {
             meta.uid()
         )
     })?;
+    if !status.success() {
+        let mut stderr = io::stderr().lock();
+        let _ = writeln!(
+            stderr,
+            "Error: it was tried as the owner of {}, user {}, who must be able to reach it",
+            dir.display(),
+            meta.uid()
+        );
+    }
     Ok(u8::from(!status.success()))
 }
 
@@ -62,6 +71,12 @@ pub fn check_writable(dir: &Path) -> Result<()> {
             dir.display()
         );
     }
+    check_can_write(dir)
+}
+
+/// Refuses a directory that we cannot write to.
+pub fn check_can_write(dir: &Path) -> Result<()> {
+    let (user, _) = ourselves()?;
     let probe = dir.join(format!(".n8n-backup-new.{}", std::process::id()));
     let _ = fs::remove_file(&probe);
     OpenOptions::new()
@@ -70,7 +85,12 @@ pub fn check_writable(dir: &Path) -> Result<()> {
         .mode(0o600)
         .open(&probe)
         .and_then(|_| fs::remove_file(&probe))
-        .with_context(|| format!("not writable for user {user}: {}", dir.display()))
+        .with_context(|| {
+            format!(
+                "not writable for user {user}: {} (as root, chown -R {user} gives it to that user)",
+                dir.display()
+            )
+        })
 }
 
 /// Whether nobody but us and root can put anything into a directory.
