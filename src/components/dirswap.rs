@@ -302,6 +302,12 @@ impl<'a> DirSwap<'a> {
         Ok(())
     }
 
+    /// Decides that what was there is to be put back, by the next run where this one does not come to that: an exchange that is
+    /// complete would be finished. As far as the engine lets us.
+    pub fn turn(&self) {
+        let _ = self.run("turn", &[]);
+    }
+
     /// Ends the exchange: what was there is removed. `root` is what the directory itself is to be like: owner, group,
     /// mode in octal, time of change in seconds since 1970.
     pub fn finish(&self, root: &[&str]) -> Result<()> {
@@ -345,6 +351,11 @@ impl<'a> DirSwaps<'a> {
     /// As of each.
     pub fn exchange(&self) -> Result<()> {
         self.0.iter().try_for_each(DirSwap::exchange)
+    }
+
+    /// As of each; the first tells which way it goes, until it is its turn.
+    pub fn turn(&self) {
+        self.0.first().iter().for_each(|first| first.turn());
     }
 
     /// As of each, from any state.

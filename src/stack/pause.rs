@@ -208,7 +208,17 @@ impl<'a> Pause<'a> {
         self.hold();
         self.stop(&running)?;
         self.begun = true;
-        Ok(())
+        // One that ends again and again may have been started since it was looked at.
+        let now = match running.is_empty() {
+            true => Vec::new(),
+            false => self.docker.containers(&running).unwrap_or_default(),
+        };
+        for container in now {
+            if let Some(entry) = self.record.containers.get_mut(&container.name) {
+                entry.started = container.started_at;
+            }
+        }
+        self.write()
     }
 
     /// Keeps the engine from starting n8n's containers by itself, as it does with `restart: always` when it was restarted. The

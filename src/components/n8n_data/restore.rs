@@ -490,6 +490,7 @@ impl RestorePlan for Plan<'_> {
         // Once more before what was there is deleted: what somebody has written meanwhile is in it.
         if let Err(error) = exchange.exchange().and_then(|()| self.check_alone(around)) {
             self.journal.warn("Putting back what was there before");
+            exchange.turn();
             let back = around.undo_at_rest(self.journal, Box::new(|| self.put_back(helper)));
             return Err(match back {
                 Ok(()) => error.context("n8n data restore failed"),

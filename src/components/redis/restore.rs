@@ -168,6 +168,7 @@ impl Plan<'_> {
             .and_then(|()| around.check_stopped());
         if let Err(error) = exchanged {
             self.journal.warn("Putting back what was there before");
+            exchange.turn();
             let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));
             return Err(match back {
                 Ok(()) => error.context("Redis restore failed"),
