@@ -93,24 +93,15 @@ pub(super) fn check_extras(
 }
 
 /// Refuses a dump whose owners and privileges are left out where n8n's role could not work with what its loader then owns.
-/// That role is the one that n8n logs in as, where the server knows that, else, as behind a pooler, the owner of its tables in
-/// the live database, at `place` where these are. Whether there is such a role.
-pub(super) fn check_usable(
-    psql: &Psql<'_>,
-    maintenance: &'static str,
-    login: Option<&String>,
-    place: Option<&Place>,
-    server: &Server,
-) -> Result<bool> {
-    let role = match login {
+/// That role is the one that n8n logs in as, else the owner of its tables in the live database, at `place` where these are.
+pub(super) fn check_usable(psql: &Psql<'_>, maintenance: &'static str, place: Option<&Place>) -> Result<()> {
+    let config = &psql.app.config;
+    let role = match config.found.login.as_str() {
         // A live database that is broken tells nothing.
-        None => owner_of_n8n(psql, place).unwrap_or_default(),
-        login => login.cloned(),
+        "" => owner_of_n8n(psql, place).unwrap_or_default(),
+        login => Some(login.to_owned()),
     };
-    let Some(role) = role else { return Ok(false) };
-    if server.superuser {
-        return Ok(true);
-    }
+    let Some(role) = role else { return Ok(()) };
     let shares = psql.run(maintenance, "restore", sql::has_our_rights(&role)?)?;
     ensure!(
         shares.trim() == "t",
@@ -118,12 +109,12 @@ pub(super) fn check_usable(
             format_args!(
                 "The dump is of unknown origin, so all that it holds would belong to PostgreSQL user {}, whose rights n8n's role \
                  {role} does not have",
-                psql.app.config.postgres_user
+                config.postgres_user
             ),
             format_args!("{TRUST_IT}; else {BE_SUPERUSER}")
         )
     );
-    Ok(true)
+    Ok(())
 }
 
 /// Names what a restore takes back, or away, beside n8n's data. The live database may be what is broken: then it tells nothing.

@@ -123,28 +123,24 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         )
     );
     // What a stranger's dump says of roles is left out; what it holds is for the role of n8n.
-    let (mut missing_roles, whose) = match trusted {
-        true => (
-            sql::parse_names(&missing_roles)?,
-            "The dump names roles that the server does not have",
-        ),
-        false => (
-            sql::parse_names(&missing_login)?,
-            "n8n logs in as a role that the server does not have",
-        ),
+    let (missing_roles, whose) = match trusted {
+        true => (missing_roles, "The dump names roles that the server does not have"),
+        false => (missing_login, "n8n logs in as a role that the server does not have"),
     };
-    if !trusted && (!missing_roles.is_empty() || !server.superuser) {
-        let place = live_place(app, &summary, &server);
-        let login = login.filter(|_| missing_roles.is_empty());
-        if compat::check_usable(&psql, maintenance, login, place.as_ref(), &server)? {
-            missing_roles.clear();
-        }
-    }
+    let missing_roles = sql::parse_names(&missing_roles)?;
     if !missing_roles.is_empty() && !options.create_roles {
+        let pooled = "; where a pooler has another name for the role, --trust-dump loads the dump as it is";
         bail!(hinted(
             format_args!("{whose}: {}", missing_roles.join(", ")),
-            "create them first, or add --create-roles to have them created without login"
+            format_args!(
+                "create them first, or add --create-roles to have them created without login{}",
+                if trusted { "" } else { pooled }
+            )
         ));
+    }
+    if !trusted && !server.superuser {
+        let place = live_place(app, &summary, &server);
+        compat::check_usable(&psql, maintenance, place.as_ref())?;
     }
     if summary.has_pg_cron() {
         compat::warn_of_pg_cron(config, file, journal);
