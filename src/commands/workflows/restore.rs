@@ -363,12 +363,13 @@ impl Restored {
         let id = self.workflow.text("id");
         let put = |table, how, rows: &[&Record], without: &[&str]| put(now, table, how, rows, without);
         let mut puts = match is_there {
-            // It stays where it is, and n8n's counter of changes goes on.
+            // It stays where it is, and so does what n8n notes while it runs: its counter of changes, how far a trigger
+            // has read, the webhooks that it has registered with other services.
             true => vec![put(
                 Table::Workflow,
                 How::Replace,
                 &[&self.workflow],
-                &["parentFolderId", "versionCounter"],
+                &["parentFolderId", "versionCounter", "staticData", "triggerCount"],
             )],
             false => vec![put(Table::Workflow, How::Insert, &[&self.workflow], &[])],
         };
@@ -475,6 +476,32 @@ fn new_id() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    fn restored(fields: &[(&str, &str)]) -> Restored {
+        let mut workflow = Record::new(Arc::default(), Vec::new());
+        for (column, value) in fields {
+            workflow.add(column, Some((*value).to_owned()));
+        }
+        Restored::of(workflow, Vec::new())
+    }
+
+    #[test]
+    fn what_n8n_notes_while_it_runs_stays_where_a_workflow_is_replaced() {
+        let restored = restored(&[
+            ("id", "w"),
+            ("nodes", "[]"),
+            ("staticData", "{}"),
+            ("triggerCount", "1"),
+        ]);
+        let now = Directory::default();
+        let columns = |is_there| {
+            let puts = restored.puts(&now, &now, "w", Vec::new(), is_there, false);
+            puts[0].columns.join(" ")
+        };
+        assert_eq!(columns(true), "id nodes");
+        assert_eq!(columns(false), "id nodes staticData triggerCount");
+    }
 
     #[test]
     fn webhooks_get_new_ids_and_keep_the_paths_that_people_chose() {

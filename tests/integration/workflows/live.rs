@@ -158,7 +158,7 @@ fn published_versions(sandbox: &Sandbox) {
         counter.trim().parse::<u32>().unwrap()
     };
     sandbox.psql(&format!(
-        "UPDATE workflow_entity SET \"versionCounter\" = 70, nodes = '[]' WHERE id = '{HOOK}'; \
+        "UPDATE workflow_entity SET \"versionCounter\" = 70, nodes = '[]', \"staticData\" = '{{\"live\":1}}', \"triggerCount\" = 3 WHERE id = '{HOOK}'; \
          UPDATE workflow_history SET name = 'Now' WHERE \"workflowId\" = '{HOOK}'"
     ));
     restore(&two, &[HOOK, "--force"]).assert_log_has(
@@ -169,7 +169,7 @@ fn published_versions(sandbox: &Sandbox) {
         "workflows restore",
         &format!("INFO Version {OLD} will be published, {{}}"),
     );
-    assert_eq!(state(HOOK), format!("t|{OLD}|{{\"node:Webhook\":{{}}}}|1|2|Then"));
+    assert_eq!(state(HOOK), format!("t|{OLD}|{{\"live\":1}}|3|2|Then"));
     let told = workflows(sandbox, &["workflows", "diff", path(&dump())]);
     assert!(told.stdout.contains(&format!("published: Hook ({HOOK})")), "{told}");
     let told = workflows(sandbox, &["workflows", "diff", path(&two)]);
@@ -196,7 +196,7 @@ fn published_versions(sandbox: &Sandbox) {
     let groups = format!("UPDATE workflow_entity SET \"nodeGroups\" = '[{{\"id\":\"g\"}}]' WHERE id = '{HOOK}'");
     sandbox.psql(&groups);
     restore(&before, &[HOOK, "--force"]);
-    assert_eq!(state(HOOK), "f|||1|2|Then");
+    assert_eq!(state(HOOK), "f||{\"live\":1}|3|2|Then");
     let groups = format!("SELECT \"nodeGroups\" FROM workflow_entity WHERE id = '{HOOK}'");
     assert_eq!(sandbox.psql(&groups).trim(), "[]");
     sandbox.psql(&format!(
