@@ -81,16 +81,13 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let project = call
         .value(&PROJECT)
         .map(|project| project.to_string_lossy().into_owned());
-    let shares = match replaced {
-        Some(_) => Vec::new(),
-        None => shares(
-            JOURNAL,
-            then.credential_shares(&id),
-            &now,
-            (Table::SharedCredential, &id),
-            project.as_deref(),
-        )?,
-    };
+    let shares = shares(
+        JOURNAL,
+        then.credential_shares(&id),
+        &now,
+        (Table::SharedCredential, &id, replaced.is_some()),
+        project.as_deref(),
+    )?;
     let name = ascii(credential.text("name"));
     JOURNAL.warn(format_args!(
         "This will {} credential {name} ({}), as it was in {}",

@@ -9,19 +9,26 @@ use crate::formats::text::ascii;
 use crate::process::hinted;
 use crate::report::log::Journal;
 
-/// The shares of what is not there now: those of the backup with whom is there, or one for `project`. Before n8n had
-/// projects, a share named a user.
+/// The shares that are added: none of what is there now, else those of the backup with whom is there, or one for
+/// `project`. Before n8n had projects, a share named a user.
 pub fn shares(
     journal: Journal,
     backup: &[Record],
     now: &Directory,
-    (table, id): (Table, &str),
+    (table, id, is_there): (Table, &str, bool),
     project: Option<&str>,
 ) -> Result<Vec<Record>> {
-    let (column, role) = match table {
-        Table::SharedCredential => ("credentialsId", "credential:owner"),
-        _ => ("workflowId", "workflow:owner"),
+    let (column, role, hint) = match table {
+        Table::SharedCredential => ("credentialsId", "credential:owner", "move it in n8n"),
+        _ => ("workflowId", "workflow:owner", "move it in n8n, or take --as-copy"),
     };
+    if is_there {
+        ensure!(
+            project.is_none(),
+            hinted("It is there and stays in its project, so --project is not for it", hint)
+        );
+        return Ok(Vec::new());
+    }
     let mut shares = backup.to_vec();
     if now.has(table, "projectId") && !shares.iter().all(|share| share.has("projectId")) {
         ensure!(project.is_some(), no_place("project", now));
@@ -94,4 +101,24 @@ fn no_place(what: &str, now: &Directory) -> anyhow::Error {
         format!("name a project by --project: {}", projects.join(", ")),
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::hint_of;
+
+    #[test]
+    fn what_is_there_goes_into_no_other_project() {
+        let now = Directory::default();
+        for (table, wanted) in [
+            (Table::SharedWorkflow, "move it in n8n, or take --as-copy"),
+            (Table::SharedCredential, "move it in n8n"),
+        ] {
+            let shares = |project| shares(Journal::new("test"), &[], &now, (table, "a", true), project);
+            assert!(shares(None).unwrap().is_empty());
+            let error = shares(Some("other")).unwrap_err();
+            assert_eq!(hint_of(&error), Some(wanted));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! workflows restore: one workflow of a backup back into the running n8n, which goes on meanwhile.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Read as _;
 
@@ -29,7 +30,7 @@ const AS_COPY: Flag = Flag::new(
     "as-copy",
     "under a new ID and with new webhook IDs, beside the one that is there; paths of webhooks stay",
 );
-const ACTIVATE: Flag = Flag::new("activate", "active; n8n must be restarted for that");
+const ACTIVATE: Flag = Flag::new("activate", "active; n8n before 2.40 must be restarted for that");
 pub const PROJECT: Flag = Flag::new("project", "into this project, outside of folders").value("ID");
 const FORCE: Flag = Flag::new("force", "even where it is active now");
 
@@ -55,6 +56,8 @@ struct One {
     id: String,
     workflow: Option<Record>,
     versions: Vec<Record>,
+    /// The IDs of all credentials.
+    credentials: HashSet<String>,
     /// All workflows that there are, for the error of an ID that is none.
     known: Vec<(String, String)>,
 }
@@ -65,25 +68,28 @@ impl One {
             id: id.to_owned(),
             workflow: None,
             versions: Vec::new(),
+            credentials: HashSet::new(),
             known: Vec::new(),
         }
     }
 }
 
 impl Visitor for One {
-    fn wants(&self, table: Table) -> bool {
-        table != Table::Credential
+    fn wants(&self, _: Table) -> bool {
+        true
     }
 
     fn visit(&mut self, table: Table, row: Record) -> Result<()> {
+        let id = row.text("id");
         if table == Table::History {
             if row.text("workflowId") == self.id {
                 self.versions.push(row);
             }
+        } else if table == Table::Credential {
+            self.credentials.insert(id.to_owned());
         } else {
-            self.known
-                .push((row.text("id").to_owned(), row.text("name").to_owned()));
-            if row.text("id") == self.id {
+            self.known.push((id.to_owned(), row.text("name").to_owned()));
+            if id == self.id {
                 self.workflow = Some(row);
             }
         }
@@ -121,7 +127,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
                     "Workflow {name} ({}) is active now, and n8n keeps its triggers in memory",
                     ascii(&id)
                 ),
-                "deactivate it in n8n, take --as-copy, or add --force and restart n8n afterwards"
+                "deactivate it in n8n, take --as-copy, or add --force (n8n before 2.40 must be restarted afterwards)"
             )
         );
     }
@@ -129,20 +135,18 @@ fn run(app: &App, call: &Call) -> Result<()> {
         true => restored.renew()?,
         false => Vec::new(),
     };
-    restored.complete(&now)?;
+    let activate = call.has(&ACTIVATE);
+    restored.complete(&now, activate)?;
     let project = call
         .value(&PROJECT)
         .map(|project| project.to_string_lossy().into_owned());
-    let shares = match &replaced {
-        Some(_) => Vec::new(),
-        None => shares(
-            JOURNAL,
-            then.shares(&id),
-            &now,
-            (Table::SharedWorkflow, restored.workflow.text("id")),
-            project.as_deref(),
-        )?,
-    };
+    let shares = shares(
+        JOURNAL,
+        then.shares(&id),
+        &now,
+        (Table::SharedWorkflow, restored.workflow.text("id"), replaced.is_some()),
+        project.as_deref(),
+    )?;
     if replaced.is_none() {
         check_folder(&mut restored.workflow, &now, &shares, project.as_deref())?;
     }
@@ -159,8 +163,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
             dump.path.display()
         )),
     }
-    let activate = call.has(&ACTIVATE);
-    restored.tell_published(activate);
+    restored.tell(activate, &live.credentials);
     if !goes_on(JOURNAL, call.has(&YES)) {
         return Ok(());
     }
@@ -189,7 +192,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
         ));
     }
     if activate || replaced.as_ref().is_some_and(runs) {
-        JOURNAL.warn("n8n must be restarted: it learns which workflows are active when it starts");
+        JOURNAL.warn("n8n takes it up by itself within seconds (2.40 or newer), an older one after a restart");
     }
     Ok(())
 }
@@ -243,9 +246,12 @@ impl Restored {
 
     /// Deactivates it, and adds what the live n8n needs and an older one did not write: without a version of what is
     /// edited, n8n 2 cannot publish it.
-    fn complete(&mut self, now: &Directory) -> Result<()> {
+    fn complete(&mut self, now: &Directory, activate: bool) -> Result<()> {
         self.workflow.set("active", Some("f".to_owned()));
         self.workflow.set("activeVersionId", None);
+        if activate {
+            self.workflow.set("isArchived", Some("f".to_owned()));
+        }
         if now.has(Table::Workflow, "activeVersionId") {
             self.workflow.add("activeVersionId", None);
         }
@@ -277,8 +283,18 @@ impl Restored {
         Ok(())
     }
 
-    /// Says what is published where that is not what is edited.
-    fn tell_published(&self, activate: bool) {
+    /// Says what is not as it was seen in n8n then, and what it lacks: `credentials` are there now.
+    fn tell(&self, activate: bool, credentials: &HashSet<String>) {
+        if self.workflow.is("isArchived") {
+            JOURNAL.warn("It was archived then: n8n shows it under archived workflows; unarchive it there");
+        }
+        for (id, name) in self.lacking(credentials) {
+            let id = ascii(&id);
+            JOURNAL.warn(format_args!(
+                "It uses credential {} ({id}), which is not there now: 'n8n-backup credentials restore {id}' brings it back",
+                ascii(&name)
+            ));
+        }
         let current = self.workflow.get("versionId");
         let Some(published) = self.published.as_deref().filter(|id| Some(*id) != current) else {
             return;
@@ -293,6 +309,14 @@ impl Restored {
                  workflow's history, or take --activate"
             )),
         }
+    }
+
+    /// The credentials that its nodes name and that are not there now: IDs and names.
+    fn lacking(&self, credentials: &HashSet<String>) -> BTreeMap<String, String> {
+        let nodes = Json::parse_lossy(self.workflow.text("nodes")).unwrap_or(Json::Null);
+        let named = nodes.items().iter().flat_map(n8n::credentials_in);
+        let named = named.filter_map(|(_, id, name)| Some((id?.to_owned(), name.unwrap_or_default().to_owned())));
+        named.filter(|(id, _)| !credentials.contains(id)).collect()
     }
 
     /// Gives the workflow, its versions and its webhooks new IDs. Paths of webhooks that people chose stay; gives those.
@@ -474,46 +498,4 @@ fn new_id() -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-
-    fn restored(fields: &[(&str, &str)]) -> Restored {
-        let mut workflow = Record::new(Arc::default(), Vec::new());
-        for (column, value) in fields {
-            workflow.add(column, Some((*value).to_owned()));
-        }
-        Restored::of(workflow, Vec::new())
-    }
-
-    #[test]
-    fn what_n8n_notes_while_it_runs_stays_where_a_workflow_is_replaced() {
-        let restored = restored(&[
-            ("id", "w"),
-            ("nodes", "[]"),
-            ("staticData", "{}"),
-            ("triggerCount", "1"),
-        ]);
-        let now = Directory::default();
-        let columns = |is_there| {
-            let puts = restored.puts(&now, &now, "w", Vec::new(), is_there, false);
-            puts[0].columns.join(" ")
-        };
-        assert_eq!(columns(true), "id nodes");
-        assert_eq!(columns(false), "id nodes staticData triggerCount");
-    }
-
-    #[test]
-    fn webhooks_get_new_ids_and_keep_the_paths_that_people_chose() {
-        let long = "5f3e8b1a-0000-4000-8000-000000000001";
-        let nodes = format!(
-            r#"[{{"webhookId" : "{long}","parameters":{{"path":"{long}","note":"{long} \"webhookId\":\"{long}\" \ud83d"}}}}]"#
-        );
-        let changed = nodes.replacen(&format!("\"{long}\""), "\"new\"", 2);
-        assert_eq!(with_webhook(&nodes, long, "new"), changed);
-        assert_eq!(
-            with_webhook(r#"{"webhookId":"a","parameters":{"path":"a"}}"#, "a", "new"),
-            r#"{"webhookId":"new","parameters":{"path":"a"}}"#
-        );
-    }
-}
+mod tests;

@@ -84,7 +84,7 @@ fn holds(value: &Json, text: &str) -> bool {
 }
 
 /// The credentials that a node refers to: type, ID and name. Old nodes have the name only.
-fn credentials_in(node: &Json) -> impl Iterator<Item = (&str, Option<&str>, Option<&str>)> {
+pub fn credentials_in(node: &Json) -> impl Iterator<Item = (&str, Option<&str>, Option<&str>)> {
     let credentials = node.get("credentials").map_or(&[][..], Json::fields);
     credentials.iter().map(|(kind, value)| {
         let text = |name| value.get(name).and_then(Json::as_str);

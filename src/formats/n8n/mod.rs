@@ -20,7 +20,7 @@ pub use content::{digest, Content, CONTENT};
 pub use diff::{changes, Change};
 pub use digests::Digests;
 pub use directory::Directory;
-pub use listing::{Credentials, Entry, Listing};
+pub use listing::{credentials_in, Credentials, Entry, Listing};
 pub use name::file_name;
 pub use reader::{Reader, Visitor};
 pub use record::Record;

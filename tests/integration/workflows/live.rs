@@ -80,17 +80,20 @@ fn one_workflow_comes_back_into_the_live_database() {
     assert_eq!(mode(&saved), 0o600);
     assert!(fs::read_to_string(&saved).unwrap().contains("\"name\": \"Spoilt\""));
 
+    let outcome = restore(&[USES, "--project", "kUOail2oPxHO7R5n"]);
+    outcome.assert_error("It is there and stays in its project, so --project is not for it");
+
     // Active: refused, unless it is forced; then it is inactive until n8n is told otherwise.
     restore(&[HOOK]).assert_error("Workflow Hook (i4YonIkhBdusvbhG) is active now{}");
     let outcome = restore(&[HOOK, "--force"]);
-    outcome.assert_log_has("workflows restore", "WARN n8n must be restarted{}");
+    outcome.assert_log_has("workflows restore", "WARN n8n takes it up by itself{}");
     let state = || {
         sandbox.psql(&format!(
             "SELECT active, \"activeVersionId\" FROM workflow_entity WHERE id = '{HOOK}'"
         ))
     };
     assert_eq!(state().trim(), "f|");
-    restore(&[HOOK, "--activate"]).assert_log_has("workflows restore", "WARN n8n must be restarted{}");
+    restore(&[HOOK, "--activate"]).assert_log_has("workflows restore", "WARN n8n takes it up by itself{}");
     assert_eq!(state().trim(), "t|0943c66e-3813-4ce9-b55d-286a17ea35c8");
 
     // As a copy, beside the one that is active: everything that must be unique is new.
