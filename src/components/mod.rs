@@ -39,7 +39,7 @@ use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
 pub use put::{How, Put};
 pub use run::BackupRun;
-pub use tables::{put_rows, read_backup, read_tables, recorded_place, told_place};
+pub use tables::{check_put, put_rows, read_backup, read_tables, recorded_place, told_place};
 
 /// How long a server that was just started may take until it listens. What listens elsewhere is not told from it, and is not worth
 /// a longer wait.

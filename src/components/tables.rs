@@ -60,6 +60,15 @@ pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Resul
     }
 }
 
+/// Refuses to begin where `put_rows` could do nothing, which reading does not tell: SQLite is read beside a stopped n8n,
+/// too.
+pub fn check_put(app: &App) -> Result<()> {
+    match app.config.found.database() {
+        Kind::Sqlite => sqlite::tables::check_put(app),
+        _ => Ok(()),
+    }
+}
+
 /// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true by then, nothing is
 /// done.
 pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {

@@ -420,4 +420,11 @@ fn workflows_come_out_of_sqlite_and_back() {
     back().assert_error("The live n8n does not have the key that the credential is encrypted under");
     sandbox.in_n8n("cd /home/node/.n8n; mv was config");
     back().assert_log_has("credentials restore", "SUCCESS Credential restored: Cred 1 (c1)");
+
+    // Nothing is read or asked where nothing could be put back.
+    sandbox.docker(&["stop", &sandbox.n8n()]);
+    for outcome in [back(), restore(&["w3"])] {
+        outcome.assert_error("Container {} is not running{}");
+        outcome.assert_never_says("This will");
+    }
 }

@@ -14,7 +14,7 @@ use crate::commands::workflows::source::{check_unchanged, dump_of, read, read_li
 use crate::commands::{Command, Run};
 use crate::components::drill::DrillEnv;
 use crate::components::key_proof::not_opened_live;
-use crate::components::{put_rows, How, YES};
+use crate::components::{check_put, put_rows, How, YES};
 use crate::formats::n8n::{self, Credentials, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
 use crate::process::hinted;
@@ -61,6 +61,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     JOURNAL.info(format_args!("Starting restore of credential {}", ascii(&id)));
     log::check_started()?;
     app.check_encryption(JOURNAL)?;
+    check_put(app)?;
     let dump = dump_of(app, call.value(&FROM))?;
     let (backup, then) = read(app, &dump, All::default())?;
     let Some(credential) = backup.0.get(&id) else {

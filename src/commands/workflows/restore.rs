@@ -13,7 +13,7 @@ use crate::cli::{Call, Flag, Row};
 use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
 use crate::commands::{Command, Run};
-use crate::components::{put_rows, How, Put, YES};
+use crate::components::{check_put, put_rows, How, Put, YES};
 use crate::formats::json::{self, Json};
 use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
@@ -102,6 +102,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
     JOURNAL.info(format_args!("Starting restore of workflow {}", ascii(&id)));
     log::check_started()?;
     app.check_encryption(JOURNAL)?;
+    check_put(app)?;
     let dump = dump_of(app, call.value(&FROM))?;
     let (backup, then) = read(app, &dump, One::of(&id))?;
     let Some(workflow) = backup.workflow else {

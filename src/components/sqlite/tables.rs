@@ -51,6 +51,11 @@ pub fn read_backup<O: Observer>(app: &App, point: &Point, file: &Path, names: &[
     node.rows(&database, names, observer)
 }
 
+/// Refuses to begin what `put_rows` could not end: only n8n's own container writes to its database.
+pub fn check_put(app: &App) -> Result<()> {
+    app.docker()?.running(&database(app)?.container, SETTING).map(drop)
+}
+
 /// Puts rows into the live database, all of them or none, while n8n works with it.
 pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
     let docker = app.docker()?;
