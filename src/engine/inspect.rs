@@ -286,9 +286,9 @@ impl Docker {
         self.list(name, FORMAT)
     }
 
-    /// The arguments of a container's program.
+    /// A container's program and its arguments.
     pub fn arguments(&self, name: &str) -> Result<Vec<String>> {
-        self.list(name, "{{range .Args}}{{println .}}{{end}}")
+        self.list(name, "{{println .Path}}{{range .Args}}{{println .}}{{end}}")
     }
 
     /// The user of a container's program, as the engine takes it (`node`, `1000:1000`); empty for root.

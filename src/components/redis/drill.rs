@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::replies::{fields, keys, CHECKER};
-use super::server::Redis;
+use super::server::{Redis, START};
 use super::{verify, MODULES_FACT};
 use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::engine::{tells_ended_container, Exec, ScratchContainer};
@@ -21,13 +21,6 @@ const NAME: &str = "n8n-backup-drill.rdb";
 const PORT: u16 = 6379;
 /// Nobody, by address and port.
 const MASTER: &str = "127.0.0.1 1";
-
-/// Becomes the server of the image, whatever its entry point does: this adds configuration and takes arguments, or does not.
-const START: &str = r#"for name in redis-server valkey-server keydb-server; do
-  if command -v "$name" >/dev/null; then exec "$name" "$@"; fi
-done
-echo "the image has no redis-server or valkey-server" >&2
-exit 127"#;
 
 /// Loads the snapshot and compares the number of keys with what `redis-check-rdb` finds in the file.
 ///

@@ -53,7 +53,11 @@ impl Layout {
     }
 
     /// From the arguments of a server that cannot be asked.
-    pub(super) fn of_arguments(arguments: &[String]) -> Self {
+    ///
+    /// # Errors
+    /// When a configuration file or a script may say anything: to guess would be to restore past the live data.
+    pub(super) fn of_arguments(arguments: &[String]) -> Result<Self> {
+        ensure!(tell_all(arguments), "its arguments do not tell");
         let layout = Self::new(|name| {
             let option = format!("--{name}");
             arguments
@@ -63,7 +67,7 @@ impl Layout {
                 .map(|pair| pair[1].clone())
         });
         let modules = modules_of(arguments);
-        Self { modules, ..layout }
+        Ok(Self { modules, ..layout })
     }
 
     /// The entries of the directory that hold data.
@@ -74,7 +78,7 @@ impl Layout {
 }
 
 /// Whether the arguments of a container are those of the server itself, and nothing else says how it keeps its data.
-pub(super) fn tell_all(arguments: &[String]) -> bool {
+fn tell_all(arguments: &[String]) -> bool {
     const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
     let base = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
     let server = arguments.iter().position(|word| SERVERS.contains(&base(word).as_str()));
@@ -141,7 +145,7 @@ mod tests {
             .split(' ')
             .map(str::to_owned)
             .collect();
-        let layout = Layout::of_arguments(&arguments);
+        let layout = Layout::of_arguments(&arguments).unwrap();
         assert_eq!((layout.dir.as_str(), layout.snapshot.as_str()), ("/data", "n8n.rdb"));
         assert!(layout.append_only);
         assert_eq!(layout.modules, [vec!["/m/a.so", "1", "2"], vec!["/m/b.so"]]);

@@ -2,6 +2,7 @@
 //! volume; that server also writes the append-only file anew where Redis keeps one, because Redis ignores a snapshot that
 //! stands beside such a file. Only what it has proven takes the place of the live data, by renaming, while Redis is down.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
@@ -9,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::layout::{check_kept, modules_of, tell_all, Layout};
+use super::layout::{check_kept, modules_of, Layout};
 use super::replies::{checked_keys, modules, queue_script, value_of, Keys, CHECKER};
-use super::server::Redis;
+use super::server::{Redis, START};
 use super::verify;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
@@ -227,16 +228,24 @@ impl Plan<'_> {
         let live = Redis::live(self.app, &self.docker);
         let name = &self.container.name;
         self.docker.start(name)?;
-        if let Err(error) = live.loaded(live.stall, || match self.docker.is_running(name)? {
-            true => Ok(()),
-            false => bail!("it ended again"),
+        let ended = Cell::new(false);
+        if let Err(error) = live.loaded(live.stall, || {
+            ended.set(!self.docker.is_running(name)?);
+            ensure!(!ended.get(), "it ended again");
+            Ok(())
         }) {
-            if self.container.status == Status::Running {
+            // One that ends again and again may have been seen while it ran.
+            if self.container.status == Status::Running && !ended.get() {
                 return Err(error.context(format!("Redis in {name} does not answer")));
             }
             self.journal
                 .warning(&error.context(format!("Redis in {name} does not start with the data that are there")));
-            return Ok(Layout::of_arguments(&self.docker.arguments(name)?));
+            return Layout::of_arguments(&self.docker.arguments(name)?).with_context(|| {
+                hinted(
+                    format_args!("Redis in {name} cannot be asked where it keeps its data"),
+                    "move the data that it does not start with elsewhere, start it, and restore again",
+                )
+            });
         }
         let names = [
             "dir",
@@ -267,14 +276,12 @@ impl Plan<'_> {
             let layout = Layout::new(|name| values.get(name).cloned());
             return Ok(Layout { modules, ..layout });
         }
-        // CONFIG is renamed or denied. A configuration file or a script may say anything; to guess would be to restore past the live
-        // data.
-        ensure!(
-            tell_all(&arguments),
-            "Redis in {name} does not say where it keeps its data (CONFIG GET is denied), and its arguments do not tell: allow CONFIG \
-             GET for the restore"
-        );
-        Ok(Layout::of_arguments(&arguments))
+        Layout::of_arguments(&arguments).with_context(|| {
+            hinted(
+                format_args!("Redis in {name} does not say where it keeps its data (CONFIG GET is denied)"),
+                "allow CONFIG GET for the restore",
+            )
+        })
     }
 
     /// Has a server of our own load the snapshot and write what the live one is to start from. Gives the keys in it.
@@ -385,7 +392,10 @@ impl Plan<'_> {
             "-c",
             RUN,
             STATUS,
-            "redis-server",
+            "sh",
+            "-c",
+            START,
+            "sh",
             "--port",
             "0",
             "--unixsocket",
@@ -513,3 +523,6 @@ impl Plan<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

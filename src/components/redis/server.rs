@@ -17,6 +17,13 @@ use crate::formats::rdb;
 /// What ends each reply.
 const END: &str = "n8n-backup-end-of-reply";
 
+/// Becomes the server of the image, whatever its entry point does: this adds configuration and takes arguments, or does not.
+pub(super) const START: &str = r#"for name in redis-server valkey-server keydb-server; do
+  if command -v "$name" >/dev/null; then exec "$name" "$@"; fi
+done
+echo "the image has no redis-server or valkey-server" >&2
+exit 127"#;
+
 /// A Redis in a container.
 pub(super) struct Redis<'a> {
     pub(super) docker: &'a Docker,
