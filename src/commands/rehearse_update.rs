@@ -1,8 +1,9 @@
 //! rehearse-update: the full recovery test with another n8n or PostgreSQL, before the stack is updated to it.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{ensure, Context as _, Error, Result};
 
 use super::shared::open_stack;
 use super::test_recovery::{rehearse, Rehearsal};
@@ -17,7 +18,7 @@ use crate::store::Stamp;
 
 const N8N_IMAGE: Flag = Flag::new("n8n-image", "the n8n to update to").value("IMAGE");
 const POSTGRES_IMAGE: Flag = Flag::new("postgres-image", "the PostgreSQL to update to").value("IMAGE");
-const PULL: Flag = Flag::new("pull", "fetch an image that is not on this host");
+const PULL: Flag = Flag::new("pull", "fetch the images first");
 
 pub const COMMAND: Command = Command {
     row: &Row {
@@ -40,13 +41,8 @@ pub const COMMAND: Command = Command {
 fn run(project: &Path, call: &Call) -> Result<u8> {
     let app = open_stack(project, call)?;
     let text = |flag| call.value(flag).map(|value| value.to_string_lossy().into_owned());
-    let operand = call.operand.as_deref().map(|operand| operand.to_string_lossy());
-    let is_set = |operand: &str| operand == "latest" || Stamp::parse(operand).is_some();
-    let named = operand
-        .filter(|operand| !is_set(operand))
-        .map(|image| image.into_owned());
-    let set = call.operand.as_deref().filter(|_| named.is_none());
-    let (n8n, postgres) = (text(&N8N_IMAGE).or(named), text(&POSTGRES_IMAGE));
+    let (n8n, set) = named(text(&N8N_IMAGE), call.operand.as_deref()).context(Inconclusive)?;
+    let postgres = text(&POSTGRES_IMAGE);
     let names: Vec<&str> = [&n8n, &postgres].into_iter().flatten().map(String::as_str).collect();
     let names = names.join(" ");
     if names.is_empty() {
@@ -68,14 +64,46 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
         postgres: found(&postgres)?.map(|image| image.id),
         names,
     };
+    let mut stack: Vec<&str> = app.config.n8n_containers.iter().map(String::as_str).collect();
+    stack.push(&app.config.postgres_container);
+    let images = [
+        (&n8n, rehearsal.n8n.as_ref().map(|image| &image.id)),
+        (&postgres, rehearsal.postgres.as_ref()),
+    ];
+    let running = docker.containers(&stack).context(Inconclusive)?;
+    for (name, id) in images {
+        let same = running.iter().find(|container| Some(&container.image_id) == id);
+        if let (Some(name), Some(container)) = (name, same) {
+            JOURNAL.warn(format_args!(
+                "{name} is the image that {} already runs: pull or name the one to update to",
+                container.name
+            ));
+        }
+    }
     rehearse(&app, &rehearsal, set).map(u8::from)
 }
 
-/// An image that is on this host, or is fetched.
-fn image(docker: &Docker, name: &str, pull: bool) -> Result<N8nImage> {
-    if let Some(image) = n8n_image::of_name(docker, name)? {
-        return Ok(image);
+/// The image of n8n and the recovery point that are meant: beside `n8n_image`, the operand is a recovery point.
+fn named(n8n_image: Option<String>, operand: Option<&OsStr>) -> Result<(Option<String>, Option<&OsStr>)> {
+    let Some(operand) = operand else {
+        return Ok((n8n_image, None));
+    };
+    let text = operand.to_string_lossy();
+    if text == "latest" || Stamp::parse(&text).is_some() {
+        return Ok((n8n_image, Some(operand)));
     }
+    ensure!(
+        n8n_image.is_none(),
+        hinted(
+            format_args!("{text} is no recovery point"),
+            "test-recovery --list shows those that there are"
+        )
+    );
+    Ok((Some(text.into_owned()), None))
+}
+
+/// An image that is on this host. It is fetched first where that is asked for: a tag may have moved.
+fn image(docker: &Docker, name: &str, pull: bool) -> Result<N8nImage> {
     if pull {
         JOURNAL.info(format_args!("Fetching {name}"));
         docker.pull(name)?;
@@ -86,4 +114,38 @@ fn image(docker: &Docker, name: &str, pull: bool) -> Result<N8nImage> {
             format_args!("run docker pull {name}, or add --pull"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TempDir, STALL};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_mistyped_recovery_point_is_no_other() {
+        let n8n = || Some("n8n:2".to_owned());
+        let stamp = OsStr::new("20260102_030405");
+        assert_eq!(named(n8n(), Some(stamp)).unwrap(), (n8n(), Some(stamp)));
+        assert_eq!(named(None, Some(OsStr::new("n8n:2"))).unwrap(), (n8n(), None));
+        assert_eq!(named(n8n(), None).unwrap(), (n8n(), None));
+        let error = named(n8n(), Some(OsStr::new("20260102_03040"))).unwrap_err();
+        assert!(error.to_string().contains("20260102_03040 is no recovery point"));
+    }
+
+    #[test]
+    fn a_tag_that_is_here_is_fetched_again() {
+        let dir = TempDir::new();
+        let (program, pulled) = (dir.path().join("docker"), dir.path().join("pulled"));
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\npull*) touch '{0}' ;;\n*) [ -e '{0}' ] && echo 'new||' || echo 'old||' ;;\nesac\n",
+            pulled.display()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
+        assert_eq!(image(&docker, "n8n:latest", false).unwrap().id, "old");
+        assert_eq!(image(&docker, "n8n:latest", true).unwrap().id, "new");
+    }
 }

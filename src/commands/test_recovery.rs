@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, Context as _, Error, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
 use super::shared::open_stack;
 use super::{Command, Run};
@@ -19,6 +19,7 @@ use crate::components::drill::{self, check_file, DrillEnv, Drilled, Inconclusive
 use crate::components::n8n_image::{self, N8nImage};
 use crate::components::{component, key_proof, n8n_proof, Component, COMPONENTS};
 use crate::config::Drill;
+use crate::process::hinted;
 use crate::report::log;
 use crate::report::units;
 use crate::store::manifest::{self, Point, DRILL_TOOK};
@@ -136,7 +137,24 @@ pub struct Rehearsal {
 /// Tests everything of a point with other images. Gives whether that has failed, which is logged then.
 pub fn rehearse(app: &App, rehearsal: &Rehearsal, set: Option<&OsStr>) -> Result<bool> {
     let _lock = drill::hold(app).context(Inconclusive)?;
-    failed(points::choose(app, Parts::FULL, set).and_then(|point| test(app, &point, Parts::FULL, Some(rehearsal))))
+    let point = points::choose(app, Parts::FULL, set)?;
+    check_used(&point, rehearsal).context(Inconclusive)?;
+    failed(test(app, &point, Parts::FULL, Some(rehearsal)))
+}
+
+/// Refuses a PostgreSQL that would not be started.
+fn check_used(point: &Point, rehearsal: &Rehearsal) -> Result<()> {
+    ensure!(
+        rehearsal.postgres.is_none() || !point.is_unused(Kind::Postgres),
+        hinted(
+            format_args!(
+                "Recovery point {} uses no PostgreSQL to rehearse an update of",
+                point.stamp
+            ),
+            "leave out --postgres-image, or name a recovery point that does"
+        )
+    );
+    Ok(())
 }
 
 /// Whether a test has failed; what kept it from being made stays an error.
@@ -445,6 +463,21 @@ mod tests {
         let outcome: Result<()> = Err(anyhow!("relation does not exist").context("psql"));
         assert!(run.take("redis", "Redis", outcome).is_none());
         assert_eq!((run.unready, &run.failed[..]), (1, &["redis"][..]));
+    }
+
+    #[test]
+    fn no_postgres_is_rehearsed_on_sqlite() {
+        let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+        let mut rehearsal = Rehearsal {
+            postgres: Some("sha256:17".to_owned()),
+            ..Rehearsal::default()
+        };
+        check_used(&point, &rehearsal).unwrap();
+        point.set(manifest::UNUSED, "redis postgres");
+        let error = check_used(&point, &rehearsal).unwrap_err();
+        assert!(error.to_string().contains("uses no PostgreSQL"), "{error}");
+        rehearsal.postgres = None;
+        check_used(&point, &rehearsal).unwrap();
     }
 
     #[test]

@@ -154,11 +154,16 @@ fn a_real_n8n_on_sqlite_is_backed_up_drilled_lost_restored_and_moved_to_postgres
     let backup = sandbox.locked("backup-all", &[]);
     backup.assert_success();
     assert_says(&backup, &["Since the last backup: 1 workflow changed"]);
+    let postgres = sandbox.run("rehearse-update", &["--postgres-image", n8n_image()]);
+    assert_eq!(postgres.code, Some(2), "{postgres}");
+    assert_says(&postgres, &["uses no PostgreSQL to rehearse an update of"]);
+    assert_eq!(fact(&sandbox, "drill.rehearsed"), None);
     let rehearsal = long(&sandbox, "rehearse-update", &[n8n_image()]);
     rehearsal.assert_success();
     assert_says(
         &rehearsal,
         &[
+            "already runs: pull or name the one to update to",
             "n8n 2.40.7 opened 1 of 1 credentials",
             &format!(
                 "n8n 2.40.7 migrated the recovered database from {} to {migrated} migrations",
