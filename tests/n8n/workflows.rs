@@ -424,7 +424,7 @@ fn workflows_come_out_of_sqlite_and_back() {
     // Nothing is read or asked where nothing could be put back.
     sandbox.docker(&["stop", &sandbox.n8n()]);
     for outcome in [back(), restore(&["w3"])] {
-        outcome.assert_error("Container {} is not running{}");
+        outcome.assert_error("Container {} is not running");
         outcome.assert_never_says("This will");
     }
 }
