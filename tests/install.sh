@@ -359,7 +359,7 @@ what_another_user_has_made_is_told_before_anything_changes() {
   chown -R root "$dir/backups" "$dir/logs"
   ! in_checkout install N8N_DIR="$dir" || return 1
   has "not writable for user $(id -u nobody): $dir/backups" "$work/out"
-  has 'it was tried as the owner' "$work/out"
+  has 'this was tried as the owner' "$work/out"
   [[ ! -e $dir/bin && ! -e $dir/scripts/lib ]]
   chown -R nobody "$dir"
   in_checkout install N8N_DIR="$dir"

@@ -72,11 +72,17 @@ fn run(project: &Path, call: &Call) -> Result<u8> {
     ];
     let running = docker.containers(&stack).context(Inconclusive)?;
     for (name, id) in images {
-        let same = running.iter().find(|container| Some(&container.image_id) == id);
-        if let (Some(name), Some(container)) = (name, same) {
+        let (Some(name), Some(id)) = (name, id) else { continue };
+        if let Some(container) = running.iter().find(|container| container.image_id == *id) {
             JOURNAL.warn(format_args!(
                 "{name} is the image that {} already runs: pull or name the one to update to",
                 container.name
+            ));
+        } else if let Some(container) = running.iter().find(|container| container.image == *name) {
+            JOURNAL.warn(format_args!(
+                "{name} is another image now than the one that {} runs: the next docker compose up updates to it (the present \
+                 one is {})",
+                container.name, container.image_id
             ));
         }
     }
@@ -106,7 +112,13 @@ fn named(n8n_image: Option<String>, operand: Option<&OsStr>) -> Result<(Option<S
 fn image(docker: &Docker, name: &str, pull: bool) -> Result<N8nImage> {
     if pull {
         JOURNAL.info(format_args!("Fetching {name}"));
-        docker.pull(name)?;
+        if let Err(error) = docker.pull(name) {
+            // One that was built here is in no registry.
+            if n8n_image::of_name(docker, name)?.is_none() {
+                return Err(error);
+            }
+            JOURNAL.warning(&error.context(format!("{name} was not fetched; the image that is here is taken")));
+        }
     }
     n8n_image::of_name(docker, name)?.with_context(|| {
         hinted(

@@ -144,7 +144,10 @@ fn write(app: &App, yes: bool) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
     };
-    let (mut new, had) = part_block(&old);
+    let (mut new, mut had) = part_block(&old);
+    if !had.is_empty() && !had.ends_with('\n') {
+        had.push('\n');
+    }
     // What an earlier run has written is set, and so not found anew.
     let block = format!("{BEGIN}\n{had}{}\n{END}\n", lines.join("\n"));
     if !new.is_empty() && !new.ends_with('\n') {

@@ -213,12 +213,18 @@ impl<'a> Pause<'a> {
             true => Vec::new(),
             false => self.docker.containers(&running).unwrap_or_default(),
         };
+        let mut changed = false;
         for container in now {
             if let Some(entry) = self.record.containers.get_mut(&container.name) {
+                changed |= entry.started != container.started_at;
                 entry.started = container.started_at;
             }
         }
-        self.write()
+        if changed {
+            // Else the next step writes it, which starts n8n again where that fails.
+            let _ = self.write();
+        }
+        Ok(())
     }
 
     /// Keeps the engine from starting n8n's containers by itself, as it does with `restart: always` when it was restarted. The

@@ -48,7 +48,7 @@ fn act(call: &Call, work: fn(&Path) -> Result<Vec<String>>) -> Result<u8> {
         let mut stderr = io::stderr().lock();
         let _ = writeln!(
             stderr,
-            "Error: it was tried as the owner of {}, user {}, who must be able to reach it",
+            "Note: this was tried as the owner of {}, user {}",
             dir.display(),
             meta.uid()
         );
@@ -87,7 +87,7 @@ pub fn check_can_write(dir: &Path) -> Result<()> {
         .and_then(|_| fs::remove_file(&probe))
         .with_context(|| {
             format!(
-                "not writable for user {user}: {} (as root, chown -R {user} gives it to that user)",
+                "not writable for user {user}: {} (as root, chown {user} gives it to that user)",
                 dir.display()
             )
         })

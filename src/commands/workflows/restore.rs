@@ -164,7 +164,7 @@ fn run(app: &App, call: &Call) -> Result<()> {
             dump.path.display()
         )),
     }
-    restored.tell(activate, &live.credentials);
+    restored.tell(activate, &live.credentials, &backup.credentials);
     if !goes_on(JOURNAL, call.has(&YES)) {
         return Ok(());
     }
@@ -284,17 +284,22 @@ impl Restored {
         Ok(())
     }
 
-    /// Says what is not as it was seen in n8n then, and what it lacks: `credentials` are there now.
-    fn tell(&self, activate: bool, credentials: &HashSet<String>) {
+    /// Says what is not as it was seen in n8n then, and what it lacks: which credentials are there `now`, and were `then`.
+    fn tell(&self, activate: bool, now: &HashSet<String>, then: &HashSet<String>) {
         if self.workflow.is("isArchived") {
             JOURNAL.warn("It was archived then: n8n shows it under archived workflows; unarchive it there");
         }
-        for (id, name) in self.lacking(credentials) {
-            let id = ascii(&id);
-            JOURNAL.warn(format_args!(
-                "It uses credential {} ({id}), which is not there now: 'n8n-backup credentials restore {id}' brings it back",
-                ascii(&name)
-            ));
+        for (id, name) in self.lacking(now) {
+            let (name, id) = (ascii(&name), ascii(&id));
+            match then.contains(&*id) {
+                true => JOURNAL.warn(format_args!(
+                    "It uses credential {name} ({id}), which is not there now: 'n8n-backup credentials restore {id}', with the same \
+                     --from, brings it back"
+                )),
+                false => JOURNAL.warn(format_args!(
+                    "It uses credential {name} ({id}), which is neither there now nor in this point: choose another one in n8n"
+                )),
+            }
         }
         let current = self.workflow.get("versionId");
         let Some(published) = self.published.as_deref().filter(|id| Some(*id) != current) else {
@@ -317,7 +322,9 @@ impl Restored {
         let nodes = Json::parse_lossy(self.workflow.text("nodes")).unwrap_or(Json::Null);
         let named = nodes.items().iter().flat_map(n8n::credentials_in);
         let named = named.filter_map(|(_, id, name)| Some((id?.to_owned(), name.unwrap_or_default().to_owned())));
-        named.filter(|(id, _)| !credentials.contains(id)).collect()
+        named
+            .filter(|(id, _)| !id.is_empty() && !credentials.contains(id))
+            .collect()
     }
 
     /// Gives the workflow, its versions and its webhooks new IDs. Paths of webhooks that people chose stay; gives those.

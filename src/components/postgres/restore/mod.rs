@@ -128,6 +128,10 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         false => (missing_login, "n8n logs in as a role that the server does not have"),
     };
     let missing_roles = sql::parse_names(&missing_roles)?;
+    if !trusted && !server.superuser {
+        let place = live_place(app, &summary, &server);
+        compat::check_usable(&psql, maintenance, place.as_ref())?;
+    }
     if !missing_roles.is_empty() && !options.create_roles {
         let pooled = "; where a pooler has another name for the role, --trust-dump loads the dump as it is";
         bail!(hinted(
@@ -137,10 +141,6 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
                 if trusted { "" } else { pooled }
             )
         ));
-    }
-    if !trusted && !server.superuser {
-        let place = live_place(app, &summary, &server);
-        compat::check_usable(&psql, maintenance, place.as_ref())?;
     }
     if summary.has_pg_cron() {
         compat::warn_of_pg_cron(config, file, journal);
