@@ -215,7 +215,8 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     let (_, mut stream) = chain.stream("pg_dump", command, Input::Leash)?;
     // Where it has ended already, the chain tells why.
     let (told, begun) = split_at_nul(&mut stream).unwrap_or_default();
-    let stream = io::Cursor::new(begun).chain(stream);
+    let is_cut = begun.is_none() && !told.is_empty();
+    let stream = io::Cursor::new(begun.unwrap_or_default()).chain(stream);
     let around = {
         let (app, docker) = (app.clone(), docker.clone());
         thread::spawn(move || surroundings(&app, &docker, &told).unwrap_or_default())
@@ -229,6 +230,9 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     )?;
     let finished = chain.finish().map_err(explained).context("pg_dump failed")?;
     let (partial, bytes, (rows, _), sha256) = packed.get(&finished).context("pg_dump failed")?;
+    if is_cut {
+        return Err(anyhow!("its output was cut off").context("pg_dump failed"));
+    }
     if bytes == 0 {
         bail!("Backup file is empty");
     }
@@ -275,19 +279,19 @@ fn surroundings_script(app: &App) -> Result<String> {
     Ok(scripts.join(sql::SEPARATE))
 }
 
-/// What comes before the first NUL, and what was read behind that.
-fn split_at_nul(from: &mut impl Read) -> io::Result<(Vec<u8>, Vec<u8>)> {
+/// What comes before the first NUL, and what was read behind that if it came.
+fn split_at_nul(from: &mut impl Read) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let (mut read, mut block) = (Vec::new(), [0; 8192]);
     loop {
         let from_here = read.len();
         match from.read(&mut block)? {
-            0 => return Ok((read, Vec::new())),
+            0 => return Ok((read, None)),
             n => read.extend_from_slice(&block[..n]),
         }
         if let Some(at) = read[from_here..].iter().position(|byte| *byte == 0) {
             let behind = read.split_off(from_here + at + 1);
             read.pop();
-            return Ok((read, behind));
+            return Ok((read, Some(behind)));
         }
     }
 }
@@ -449,23 +453,23 @@ mod tests {
 
     #[test]
     fn what_comes_first_is_parted_from_the_dump() {
-        for (bytes, head, rest) in [
-            (&b"a\tb\n\0--\n"[..], &b"a\tb\n"[..], &b"--\n"[..]),
-            (b"\0--", b"", b"--"),
-            (b"a\0", b"a", b""),
-            // It has ended before that.
-            (b"a\tb", b"a\tb", b""),
-            (b"", b"", b""),
-        ] {
+        let parted = |bytes: &[u8]| {
             let mut from = bytes;
-            let (told, mut dump) = split_at_nul(&mut from).unwrap();
-            dump.extend_from_slice(from);
-            assert_eq!((&told[..], &dump[..]), (head, rest));
+            let (told, dump) = split_at_nul(&mut from).unwrap();
+            (told, dump.map(|begun| [&begun[..], from].concat()))
+        };
+        for (bytes, head, rest) in [
+            (&b"a\tb\n\0--\n"[..], &b"a\tb\n"[..], Some(&b"--\n"[..])),
+            (b"\0--", b"", Some(b"--")),
+            (b"a\0", b"a", Some(b"")),
+            // It has ended before that.
+            (b"a\tb", b"a\tb", None),
+            (b"", b"", None),
+        ] {
+            assert_eq!(parted(bytes), (head.to_vec(), rest.map(<[u8]>::to_vec)));
         }
         let long = [&[b'a'; 8192][..], b"\0", &[b'b'; 9000]].concat();
-        let mut from = &long[..];
-        let (told, mut dump) = split_at_nul(&mut from).unwrap();
-        dump.extend_from_slice(from);
-        assert_eq!((told.len(), dump.len()), (8192, 9000));
+        let (told, dump) = parted(&long);
+        assert_eq!((told.len(), dump.unwrap().len()), (8192, 9000));
     }
 }
