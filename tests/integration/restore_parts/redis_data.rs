@@ -239,6 +239,29 @@ fn a_failed_redis_restore_puts_back_what_was_there() {
     }
 }
 
+/// All that is new was in place when the restore failed, and so did its undoing: what was there before must not go.
+#[test]
+fn what_could_not_be_put_back_is_put_back_by_the_next_run() {
+    let builder = Sandbox::new("turned").redis_arg("--appendonly").redis_arg("yes").n8n();
+    let (sandbox, file, saved, changed) = changed_redis(builder);
+    let starts = sandbox.aside("starts");
+    // The first start is that of a server that runs already.
+    let docker = sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' back '*) exit 1 ;; *' start '*-redis*) echo >>'{0}'; [ $(wc -l <'{0}') -lt 2 ] || exit 1 ;; esac",
+        starts.display()
+    ));
+    let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+    outcome.assert_log_has("restore-redis", "ERROR What was there before could not be put back; {}");
+    // The next run comes as far as that, and no further.
+    let docker = sandbox.failing_docker("*' begin '*", 1);
+    let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    sandbox.await_redis();
+    assert_same(&changed, &sandbox.fingerprint_redis());
+    sandbox.run("restore-redis", &[&file]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_redis());
+}
+
 #[test]
 fn a_redis_that_did_not_run_does_not_run_after_a_failure() {
     let sandbox = Sandbox::new("rest")
