@@ -148,7 +148,7 @@ fn write(app: &App, yes: bool) -> Result<()> {
     if !had.is_empty() && !had.ends_with('\n') {
         had.push('\n');
     }
-    // What an earlier run has written is set, and so not found anew.
+    // What an earlier run has written is set, so `lines` leaves it out.
     let block = format!("{BEGIN}\n{had}{}\n{END}\n", lines.join("\n"));
     if !new.is_empty() && !new.ends_with('\n') {
         new.push('\n');

@@ -355,7 +355,9 @@ impl<'a> DirSwaps<'a> {
 
     /// As of each; the first tells which way it goes, until it is its turn.
     pub fn turn(&self) {
-        self.0.first().iter().for_each(|first| first.turn());
+        if let Some(first) = self.0.first() {
+            first.turn();
+        }
     }
 
     /// As of each, from any state.

@@ -17,7 +17,7 @@ use crate::store::remote::Rclone;
 use crate::store::retention::Rules;
 use crate::store::Stamp;
 
-/// After so many manifests that could not be read, the older ones are not tried: each takes a program and the network.
+/// After this number of manifests that could not be read, the older ones are not tried: each takes a program and the network.
 const MOST_LOCKED: usize = 5;
 
 /// Applies `BACKUP_OFFSITE_KEEP_DAYS` to the points of this stack, and to those that are nobody's. `before` is what was there when

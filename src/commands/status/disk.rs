@@ -14,7 +14,7 @@ use super::DAY;
 
 /// How far the disk forecast looks.
 const HORIZON_DAYS: u64 = 90;
-/// The points of so many of the usual gaps tell how often one is made and how they grow.
+/// For how many of the usual gaps back points tell how often one is made and how they grow.
 const RECENT: usize = 8;
 /// A disk that will be full within so many days is warned about.
 const WARN_DAYS: u64 = 14;

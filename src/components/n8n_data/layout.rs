@@ -116,7 +116,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         (false, Some(source)) => source,
         _ => explicit,
     };
-    let mut databases = Databases::new(app, docker);
+    let mut databases = Databases::new(app, docker, containers);
     if let Source::Directory(_) = &source {
         databases.check_home(&source, &source)?;
     }
@@ -355,11 +355,10 @@ impl Layout {
 
     /// As [`Self::database`], for one in what holds the home, which is no directory of its own.
     pub fn database_around(&self, file: &str) -> Option<(Directory, String)> {
-        let mut holds = self.around.iter().filter_map(|(place, _)| {
+        self.around.iter().find_map(|(place, _)| {
             let within = Path::new(file).strip_prefix(&place.at).ok()?;
             Some((apart_directory(place), within.display().to_string()))
-        });
-        holds.next()
+        })
     }
 
     /// What a helper container mounts to read everything at its place.
@@ -449,6 +448,7 @@ impl Directory {
     }
 }
 
+/// One that an archive holds beside the home.
 fn apart_directory(place: &Place) -> Directory {
     Directory {
         place: place.clone(),

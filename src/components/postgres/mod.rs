@@ -209,7 +209,8 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
             .map(String::as_str),
     );
     let script = surroundings_script(app).unwrap_or_default();
-    let first = ["sh", "-c", SURROUNDINGS_FIRST, "sh", &script, LOG_IN, &target];
+    let options = sql::PSQL_FLAGS.join(" ");
+    let first = ["sh", "-c", SURROUNDINGS_FIRST, "sh", &script, LOG_IN, &options, &target];
     let argv = [&first[..], &logged_in(&argv)].concat();
     let command = docker.exec_leashed(&config.postgres_container, &[], &argv);
     let (_, mut stream) = chain.stream("pg_dump", command, Input::Leash)?;
@@ -260,12 +261,12 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     Ok((File { kind, entry, sha256 }, facts, workflows))
 }
 
-/// Takes a script of SQL, a shell script that logs in, and where the server is, before the command. Runs the script by psql, and
+/// Takes a script of SQL, a shell script that logs in, options of psql and where the server is, before the command. Runs the script by psql, and
 /// prints what that says and NUL, which is in no dump: one call of the engine takes less than two.
 const SURROUNDINGS_FIRST: &str = r#"printf %s "$1" |
-  PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=10 sh -c "$2" sh psql -XAtqw -v ON_ERROR_STOP=1 -f - -d "$3" 2>/dev/null
+  PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=10 sh -c "$2" sh psql $3 "$4" 2>/dev/null
 printf '\0'
-shift 3
+shift 4
 exec "$@""#;
 
 /// What [`surroundings`] reads the answers to.

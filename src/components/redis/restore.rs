@@ -243,7 +243,7 @@ impl Plan<'_> {
             return Layout::of_arguments(&self.docker.arguments(name)?).with_context(|| {
                 hinted(
                     format_args!("Redis in {name} cannot be asked where it keeps its data"),
-                    "move the data that it does not start with elsewhere, start it, and restore again",
+                    "move the data that it does not start with out of its volume, start it, and restore again",
                 )
             });
         }

@@ -432,7 +432,7 @@ fn names_that_are_expected_and_missing_are_told() {
     assert!(missing.contains(b"gone") && !missing.contains(b"config"));
 }
 
-/// Gives so many bytes at a time.
+/// Gives no more bytes at a time than this.
 struct Dripping<'a>(&'a [u8], usize);
 
 impl Read for Dripping<'_> {

@@ -1,4 +1,4 @@
-//! Copies whose manifests cannot be decrypted here: of a passphrase that was changed, or of a private key that is elsewhere.
+//! Copies whose manifests cannot be decrypted here: of a passphrase that was changed, or of a private key that this host does not have.
 
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};

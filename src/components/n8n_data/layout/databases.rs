@@ -6,7 +6,7 @@ use anyhow::{bail, Result};
 
 use super::{is_no_directory, is_within, real, source_of, what_of_project, Layout};
 use crate::app::App;
-use crate::engine::{Docker, Source};
+use crate::engine::{Container, Docker, Source};
 use crate::process::hinted;
 
 /// Of the containers of PostgreSQL and Redis: what is mounted there is configuration.
@@ -16,13 +16,19 @@ const CONFIGURATION: [&str; 3] = ["/docker-entrypoint-initdb.d", "/etc", "/usr"]
 pub(super) struct Databases<'a> {
     app: &'a App,
     docker: &'a Docker,
+    /// n8n's.
+    containers: &'a [Container],
     sources: Option<Vec<Source>>,
 }
 
 impl<'a> Databases<'a> {
-    pub(super) fn new(app: &'a App, docker: &'a Docker) -> Self {
-        let sources = None;
-        Self { app, docker, sources }
+    pub(super) fn new(app: &'a App, docker: &'a Docker, containers: &'a [Container]) -> Self {
+        Self {
+            app,
+            docker,
+            containers,
+            sources: None,
+        }
     }
 
     /// Why what n8n mounts is not n8n's alone, if it is not.
@@ -30,7 +36,7 @@ impl<'a> Databases<'a> {
         let (app, docker) = (self.app, self.docker);
         let sources = match &mut self.sources {
             Some(sources) => sources,
-            none => none.insert(sources_of_databases(app, docker)?),
+            none => none.insert(sources_of_databases(app, docker, self.containers)?),
         };
         let of_project = match source {
             Source::Directory(path) => what_of_project(app, path),
@@ -64,11 +70,11 @@ pub(in super::super) fn check_volume(app: &App, docker: &Docker, layout: &Layout
     if directory.is_empty() {
         return Ok(());
     }
-    Databases::new(app, docker).check_home(&layout.home.source, &Source::Directory(directory))
+    Databases::new(app, docker, &[]).check_home(&layout.home.source, &Source::Directory(directory))
 }
 
 /// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.
-fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
+fn sources_of_databases(app: &App, docker: &Docker, n8n: &[Container]) -> Result<Vec<Source>> {
     let names = [&*app.config.postgres_container, &*app.config.redis_container];
     let found = docker.containers(&names)?;
     let mounts = found.iter().flat_map(|container| &container.mounts);
@@ -77,7 +83,6 @@ fn sources_of_databases(app: &App, docker: &Docker) -> Result<Vec<Source>> {
         .filter(|mount| is_data(&mount.destination) && !is_no_directory(&mount.directory))
         .filter_map(source_of)
         .collect();
-    let n8n = app.n8n_containers(docker)?;
     let of_n8n = n8n.iter().flat_map(|container| &container.mounts).filter_map(source_of);
     let all: BTreeSet<Source> = of_n8n.chain(sources.iter().cloned()).collect();
     let volumes = all.iter().filter_map(|source| match source {
