@@ -21,7 +21,7 @@ pub fn begun(dir: &str) -> String {
 /// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
 ///
 /// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory
-/// itself), `names`, `old_as` (how the first of them is kept), and the marks `begun`, `moved` and `back`, which tell
+/// itself), `names`, `old_as` (how the first of them is kept), `stays` (an entry that has no part in it), and the marks `begun`, `moved` and `back`, which tell
 /// how far the exchange has come and which way it goes. Each step may be cut short by the end of its container: what
 /// it has left must not look like something else.
 const SCRIPT: &str = r#"set -eu
@@ -49,7 +49,8 @@ if [ ! -d "$1" ]; then
 fi
 cd -- "$1"
 shift 2
-work=.n8n-backup-restore
+work=.n8n-backup-restore stays=
+[ ! -e "$work/stays" ] || IFS= read -r stays <"$work/stays"
 # pass FROM TO [NAME...]: moves the entries
 pass() {
   from=$1 to=$2
@@ -57,7 +58,7 @@ pass() {
   [ $# -gt 0 ] || set -- "$from"/* "$from"/.[!.]* "$from"/..?*
   for name; do
     name=${name##*/}
-    case $name in .n8n-backup-*) continue ;; esac
+    case $name in .n8n-backup-* | "$stays") continue ;; esac
     [ -e "$from/$name" ] || [ -L "$from/$name" ] || continue
     if [ "$to" != none ]; then mv -- "$from/$name" "$to/"
     elif written "$name"; then set_aside "$name"
@@ -82,7 +83,7 @@ written() {
 # given: gives what is ours in there to the owner of the directory
 given() {
   owner=$(stat -c '%u:%g' .)
-  for name in '' new old root names kept dropped old_as begun moved; do
+  for name in '' new old root names stays kept dropped old_as begun moved; do
     [ ! -e "$work/$name" ] || chown "$owner" "$work/$name"
   done
 }
@@ -139,6 +140,8 @@ case $verb in
     given
     set -- $properties
     printf '%s:%s\n' "$1" "$2" ;;
+  stay)
+    printf '%s\n' "$1" >"$work/stays" ;;
   keep)
     for name; do
       [ ! -e "$name" ] || printf '%s\n' "$name"
@@ -274,6 +277,11 @@ impl<'a> DirSwap<'a> {
     /// Has the databases `names` stay in their places, as far as they are there; after [`DirSwap::begin`].
     pub fn keep(&self, names: &[&str]) -> Result<()> {
         self.run("keep", names).map(drop)
+    }
+
+    /// Has the entry `name` stay where it is; after [`DirSwap::begin`].
+    pub fn stay(&self, name: &str) -> Result<()> {
+        self.run("stay", &[name]).map(drop)
     }
 
     /// Has what the first name of [`DirSwap::begin`] stood for kept as `name` by whichever run finishes the exchange.

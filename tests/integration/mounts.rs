@@ -189,6 +189,79 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     assert!(sandbox.path("all/files/live").exists());
 }
 
+/// `./data:/data` beside `./data/n8n:/home/node/.n8n`.
+#[test]
+fn what_holds_the_home_comes_back_with_it() {
+    let sandbox = Sandbox::new("holder").containers().build();
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let lines = env.lines().filter(|line| !line.starts_with("BACKUP_N8N_VOLUME"));
+    sandbox.write(".env", lines.map(|line| format!("{line}\n")).collect::<String>());
+    let (data, home) = (sandbox.path("data"), sandbox.path("data/n8n"));
+    fs::create_dir_all(data.join("reports/2026")).unwrap();
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("config"), "{\"encryptionKey\":\"k\"}").unwrap();
+    fs::write(data.join("a"), "saved").unwrap();
+    fs::write(data.join("reports/2026/r"), "saved").unwrap();
+    start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n"), bind(&data, "/data")]);
+    let main = sandbox.container("n8n-main");
+    sandbox.docker(&[
+        "exec",
+        &main,
+        "sh",
+        "-c",
+        "chown 1000:1000 /data/a && chmod 710 /data/reports",
+    ]);
+    let contents = || {
+        let script =
+            "cd /data; find . | sort | while IFS= read -r f; do stat -c '%n %F %u %g %a' \"$f\"; [ ! -f \"$f\" ] || \
+                      cat \"$f\"; done";
+        sandbox.docker(&["exec", &main, "sh", "-c", script])
+    };
+    let saved = contents();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let held = members(&sandbox);
+    assert!(held.contains("./.n8n-backup-mounts/%2Fdata/reports/2026/r\n"), "{held}");
+    assert!(!held.contains("%2Fdata/n8n/config"), "{held}");
+    sandbox.run("test-recovery", &["--n8n"]).assert_success();
+
+    let spoil = "cd /data; echo spoilt >a; rm -r reports; mkdir new; echo spoilt >n8n/config; chmod 700 .";
+    sandbox.docker(&["exec", &main, "sh", "-c", spoil]);
+    let changed = contents();
+    let file = sandbox.backup("n8n").display().to_string();
+    for nth in [1, 2] {
+        let docker = sandbox.failing_docker("*' exchange '*", nth);
+        let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+        outcome.assert_error("n8n data restore failed");
+        assert_same(&changed, &contents());
+    }
+    // Killed right after what holds the home was exchanged.
+    let count = sandbox.aside("count");
+    let docker = sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' finish '*) echo >>'{0}'; [ $(wc -l <'{0}') -lt 2 ] || {{ kill -KILL $PPID; exit 1; }} ;; esac",
+        count.display()
+    ));
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    assert!(outcome.code != Some(0) && count.exists(), "{outcome}");
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert_same(&saved, &contents());
+    // Of a time when the home was in a directory of its own.
+    sandbox.docker(&["rm", "-f", &main]);
+    fs::create_dir(sandbox.path("own")).unwrap();
+    fs::write(sandbox.path("own/config"), "{\"encryptionKey\":\"k\"}").unwrap();
+    start_n8n(
+        &sandbox,
+        &[bind(&sandbox.path("own"), "/home/node/.n8n"), bind(&data, "/data")],
+    );
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backups("n8n").pop().unwrap().display().to_string();
+    sandbox.docker(&["rm", "-f", &main]);
+    start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n"), bind(&data, "/data")]);
+    sandbox
+        .run("restore-n8n", &[&file])
+        .assert_error("The archive holds files at .n8n-backup-mounts/%2Fdata/n8n, which is n8n's home now {}");
+    assert_same(&saved, &contents());
+}
+
 /// A home that is a directory of the host needs no volume.
 #[test]
 fn a_home_that_is_a_directory_is_backed_up_as_it_is() {

@@ -138,6 +138,47 @@ fn a_database_stays_whatever_becomes_of_the_exchange() {
 }
 
 #[test]
+fn an_entry_that_has_no_part_in_it_stays_whatever_becomes_of_the_exchange() {
+    let nothing = Path::new("/nonexistent");
+    for (ends, wanted) in [(1, "old"), (2, "old"), (3, "old"), (100, "new")] {
+        let (dir, tools) = (TempDir::new(), TempDir::new());
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap_or_default();
+        for name in ["the home/config", "a", "b"] {
+            write(name, "old");
+        }
+        step(dir.path(), "begin", nothing);
+        step_with(dir.path(), "stay", &["the home"], nothing);
+        for name in ["a", "b"] {
+            write(&format!(".n8n-backup-restore/new/{name}"), "new");
+        }
+        let file = tools.path().join("mv");
+        let count = tools.path().join("count").display().to_string();
+        let mv = format!(
+            "#!/bin/sh\nPATH=${{PATH#*:}}\necho >>{count}\nmv \"$@\" || exit\n\
+             [ $(wc -l <{count}) -ne {ends} ] || kill -KILL $PPID\n"
+        );
+        fs::write(&file, mv).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        step(dir.path(), "exchange", tools.path());
+        assert_eq!(read("the home/config"), "old", "{ends}");
+        // As by n8n that somebody started on it meanwhile.
+        write("the home/config", "live");
+        match step(dir.path(), "state", nothing).as_str() {
+            "exchanged" => step(dir.path(), "finish", nothing),
+            _ => step(dir.path(), "back", nothing),
+        };
+        assert_eq!(read("the home/config"), "live", "{ends}");
+        assert_eq!([read("a"), read("b")], [wanted; 2], "{ends}");
+        assert_eq!(step(dir.path(), "state", nothing), "none");
+    }
+}
+
+#[test]
 fn a_database_that_is_to_be_kept_is_kept_by_the_run_that_finishes() {
     let nothing = Path::new("/nonexistent");
     for cut_short in [false, true] {

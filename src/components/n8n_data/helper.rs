@@ -1,5 +1,7 @@
 //! The helper container that shows n8n's data: from which image it is made, and that there is something to show.
 
+use std::path::Path;
+
 use anyhow::{ensure, Context as _, Error, Result};
 
 use super::layout::{is_missing, is_of_project, source_of, Directory, Layout};
@@ -66,7 +68,7 @@ pub(super) fn check_mounts<'a>(helper: &Guard, directories: impl Iterator<Item =
     ensure!(output.success, "{}", output.stderr);
     let mounts = output.text();
     for directory in directories {
-        if let Some(why) = hindrance(&mounts, &directory.target) {
+        if let Some(why) = hindrance(&mounts, &directory.target, &directory.part.without) {
             let place = &directory.place;
             return Err(Error::new(hinted(
                 format_args!("{} cannot be replaced: {why}", place.source),
@@ -81,8 +83,8 @@ pub(super) fn check_mounts<'a>(helper: &Guard, directories: impl Iterator<Item =
     Ok(())
 }
 
-/// Why a directory cannot be exchanged, as `/proc/self/mounts` tells it.
-fn hindrance(mounts: &str, target: &str) -> Option<String> {
+/// Why a directory cannot be exchanged without what is called `stays` in there, as `/proc/self/mounts` tells it.
+fn hindrance(mounts: &str, target: &str, stays: &str) -> Option<String> {
     let mounts = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ');
         Some((plain(fields.nth(1)?), fields.nth(1)?))
@@ -93,6 +95,7 @@ fn hindrance(mounts: &str, target: &str) -> Option<String> {
             .map(str::to_owned)
     };
     let mut each = mounts.filter_map(|(at, options)| match below(&at) {
+        Some(name) if !stays.is_empty() && Path::new(&name).starts_with(stays) => None,
         Some(name) => Some(format!("another file system is mounted there, at {name}")),
         None if at == target && options.split(',').any(|option| option == "ro") => {
             Some("its file system is read-only".to_owned())
@@ -226,12 +229,15 @@ mod tests {
         let mounts = "overlay / overlay ro,relatime 0 0\n/dev/a /n8n-backup-volume ext4 rw,ro_x 0 0\n\
                       /dev/b /m/%2Ffiles\\0401 ext4 rw 0 0\n/dev/c /m/%2Ffiles\\0401/na\\134s ext4 rw 0 0\n\
                       /dev/d /m/%2Fro squashfs ro,nosuid 0 0\n";
-        let found = |target: &str| hindrance(mounts, target);
+        let found = |target: &str| hindrance(mounts, target, "");
         assert_eq!((found("/n8n-backup-volume"), found("/m/%2Ffiles")), (None, None));
         assert_eq!(
             found("/m/%2Ffiles 1").as_deref(),
             Some("another file system is mounted there, at na\\s")
         );
         assert_eq!(found("/m/%2Fro").as_deref(), Some("its file system is read-only"));
+        // What stays where it is may be one.
+        assert_eq!(hindrance(mounts, "/m/%2Ffiles 1", "na\\s"), None);
+        assert!(hindrance(mounts, "/m/%2Ffiles 1", "na").is_some());
     }
 }

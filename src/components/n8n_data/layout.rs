@@ -2,16 +2,17 @@
 //! mounts of n8n's containers tell.
 
 mod databases;
+mod within;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 pub(super) use self::databases::check_volume;
 use self::databases::Databases;
+pub(super) use self::within::Holder;
 use super::packer::LeftOut;
 use crate::app::App;
 use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
@@ -53,8 +54,8 @@ pub struct Layout {
     pub others: Vec<Place>,
     /// What n8n mounts that lies within one of these, and is a part of that, with its path there.
     pub within: Vec<(Place, String)>,
-    /// What holds the home, each with the home's place in an archive: backed up without that, and never replaced as a whole.
-    pub around: Vec<(Place, String)>,
+    /// What holds the home.
+    pub around: Vec<Holder>,
     /// What n8n mounts besides, and why that is not backed up.
     pub left_out: Vec<String>,
     /// What of this is left out since it holds something of ours.
@@ -200,6 +201,17 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             Source::Volume(name) => real(docker.volume_path(name).unwrap_or_default()),
         });
     }
+    if let Some(file) = &config.found.sqlite {
+        // A database in there would have to stay, too.
+        if layout.database(&file.path).is_none() {
+            let of_database = |holder: &&mut Holder| is_within(&file.path, &holder.place.at);
+            layout
+                .around
+                .iter_mut()
+                .filter(of_database)
+                .for_each(|holder| holder.stays = None);
+        }
+    }
     Ok(layout)
 }
 
@@ -209,55 +221,6 @@ impl Layout {
         let path = directory.strip_prefix(self.home.at.trim_end_matches('/'))?;
         let path = path.strip_prefix('/')?;
         (!self.home.at.is_empty() && !path.is_empty()).then_some(path)
-    }
-
-    /// Takes what lies within another directory of the engine's host as a part of that. By itself it would be packed twice, and
-    /// restored into what the restore of the other one moves away. What holds the home goes without that.
-    fn take_once(&mut self, path_of: impl Fn(&Source) -> PathBuf) {
-        let all = self.places().map(|place| (place.clone(), path_of(&place.source)));
-        let mut all: Vec<(Place, PathBuf)> = all.collect();
-        let home = all[0].1.clone();
-        let holds_home = |path: &PathBuf| path.is_absolute() && home != *path && home.starts_with(path);
-        for (place, path) in all.iter().filter(|(_, path)| holds_home(path)) {
-            let (name, rest) = (stored(&place.at), home.strip_prefix(path).unwrap_or(&home));
-            self.around.push((place.clone(), format!("{name}/{}", rest.display())));
-        }
-        all.retain(|(_, path)| !holds_home(path));
-        let shows = |(outer, top): &(Place, PathBuf), path: &Path| {
-            // A volume does not show what the host mounts in its directory.
-            let shows_all = matches!(outer.source, Source::Directory(_));
-            top.is_absolute() && path.starts_with(top) && (shows_all || !are_apart(top, path))
-        };
-        // From the outermost on; of the same ones the first, as the home is.
-        all.sort_by_key(|(_, path)| path.components().count());
-        let mut kept: Vec<&(Place, PathBuf)> = Vec::new();
-        for found in &all {
-            let (place, path) = found;
-            let Some((outer, top)) = kept.iter().find(|outer| shows(outer, path)) else {
-                kept.push(found);
-                continue;
-            };
-            let rest = path.strip_prefix(top).unwrap_or(path);
-            let there: PathBuf = Path::new(&outer.at).join(rest).components().collect();
-            self.within.push((place.clone(), there.display().to_string()));
-        }
-        let stays = |place: &Place| kept.iter().any(|(kept, _)| kept == place);
-        self.nested.retain(|_, place| stays(place));
-        self.others.retain(stays);
-    }
-
-    /// What lies within another directory, each with the parts that an archive has of it by itself and in there, where
-    /// those are two.
-    pub fn inner(&self) -> Vec<(&Place, [Part; 2])> {
-        let part = |below: String| Part {
-            below,
-            ..Part::default()
-        };
-        let inner = self.within.iter().map(|(place, there)| {
-            let names = [&place.at, there].map(|path| part(self.name_of(path)));
-            (place, names)
-        });
-        inner.filter(|(_, [apart, there])| apart.below != there.below).collect()
     }
 
     /// What an archive calls a path in n8n's containers.
@@ -279,7 +242,12 @@ impl Layout {
     /// Everything, in two: what is in the home, and the others.
     pub fn by_home(&self) -> (Vec<&Place>, Vec<&Place>) {
         let within = self.within.iter().map(|(place, there)| (place, there));
-        let all = self.places().map(|place| (place, &place.at)).chain(within);
+        let around = self.replaced_around().map(|(place, _)| (place, &place.at));
+        let all = self
+            .places()
+            .map(|place| (place, &place.at))
+            .chain(within)
+            .chain(around);
         let (home, others): (Vec<_>, Vec<_>) =
             all.partition(|(_, at)| **at == self.home.at || self.home_below(at).is_some());
         let places = |all: Vec<(_, _)>| all.into_iter().map(|(place, _)| place).collect();
@@ -318,11 +286,20 @@ impl Layout {
             part: Part {
                 below: name.clone(),
                 emptied: below(name),
-                hidden: "",
+                ..Part::default()
             },
         });
         let others = self.others.iter().map(apart_directory);
-        std::iter::once(home).chain(nested).chain(others).collect()
+        let around = self.replaced_around().map(|(place, stays)| {
+            let mut directory = apart_directory(place);
+            directory.part.without.clone_from(stays);
+            directory
+        });
+        std::iter::once(home)
+            .chain(nested)
+            .chain(others)
+            .chain(around)
+            .collect()
     }
 
     /// What an archive has of the home.
@@ -331,6 +308,7 @@ impl Layout {
             below: String::new(),
             emptied: self.nested.keys().cloned().collect(),
             hidden: RESERVED,
+            ..Part::default()
         }
     }
 
@@ -351,14 +329,6 @@ impl Layout {
         };
         let found = self.directories().iter().filter_map(holds).collect::<Vec<_>>();
         found.into_iter().min_by_key(|(_, within)| within.len())
-    }
-
-    /// As [`Self::database`], for one in what holds the home, which is no directory of its own.
-    pub fn database_around(&self, file: &str) -> Option<(Directory, String)> {
-        self.around.iter().find_map(|(place, _)| {
-            let within = Path::new(file).strip_prefix(&place.at).ok()?;
-            Some((apart_directory(place), within.display().to_string()))
-        })
     }
 
     /// What a helper container mounts to read everything at its place.
@@ -391,7 +361,7 @@ impl Layout {
 
     /// What an archive holds beside the home.
     fn apart(&self) -> impl Iterator<Item = &Place> {
-        self.others.iter().chain(self.around.iter().map(|(place, _)| place))
+        self.others.iter().chain(self.around.iter().map(|holder| &holder.place))
     }
 
     /// Why a restore leaves out a directory that an archive has in place of `at`, if it does.
@@ -402,7 +372,8 @@ impl Layout {
             // The outer one brings it; else the archive is refused.
             () if self.within.iter().any(|(place, _)| is_restored(place)) => None,
             () if excluded.iter().any(|excluded| excluded == at) => Some("which BACKUP_EXCLUDE_MOUNTS names"),
-            () if self.around.iter().any(|(place, _)| is_restored(place)) => {
+            () if self.replaced_around().any(|(place, _)| is_restored(place)) => None,
+            () if self.around.iter().any(|holder| is_restored(&holder.place)) => {
                 Some("which holds n8n's home here and cannot be replaced: unpack that with tar, as docs/beyond.md says")
             }
             () if mounted => {
@@ -497,12 +468,6 @@ fn is_within(path: &str, dir: &str) -> bool {
 /// Whether this host knows it as something else than a directory. The engine's host may be another one.
 fn is_no_directory(path: &str) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_dir())
-}
-
-/// Whether this host knows two paths to be of two file systems.
-fn are_apart(one: &Path, other: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
-    device(one).zip(device(other)).is_some_and(|(one, other)| one != other)
 }
 
 /// A path without links, as far as it is there.

@@ -345,7 +345,11 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     let mut left_out = database
         .map(|(directory, name)| directory.left_out(&name))
         .unwrap_or_default();
-    left_out.contents = layout.around.iter().map(|(_, home)| format!("./{home}")).collect();
+    left_out.contents = layout
+        .around
+        .iter()
+        .map(|holder| format!("./{}", holder.home))
+        .collect();
     let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
     let below = layout.home_below(&app.config.found.home);
     let parts = layout.directories().into_iter().map(|directory| directory.part);

@@ -1,7 +1,7 @@
 //! What doctor says of n8n's data: where it is, and who uses it.
 
 use super::helper;
-use super::layout::{check_volume, data_layout, Layout, HOME};
+use super::layout::{check_volume, data_layout, Holder, Layout, HOME};
 use crate::app::App;
 use crate::engine::{Container, Docker, Exec, Mount, Source, Status};
 use crate::process;
@@ -32,11 +32,15 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
                     format!("{} ({}) is backed up as {there}", place.at, place.source),
                 );
             }
-            for (place, _) in &layout.around {
+            for Holder { place, stays, .. } in &layout.around {
+                let how = match stays {
+                    Some(_) => "",
+                    None => ", and a restore leaves it as it is",
+                };
                 report.ok(
                     "mounts",
                     format!(
-                        "{} ({}) is backed up without n8n's home in it, and a restore leaves it as it is",
+                        "{} ({}) is backed up without n8n's home in it{how}",
                         place.at, place.source
                     ),
                 );

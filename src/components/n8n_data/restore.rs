@@ -58,7 +58,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     let all = tar::Scanner::new().apart(of_directories);
     let inner = layout.inner();
     let of_inner = inner.iter().flat_map(|(_, parts)| parts.clone());
-    scanners.extend(of_inner.map(|part| tar::Scanner::new().part(part)));
+    let homes = layout.homes_around();
+    let of_homes = homes.iter().map(|(_, part)| part.clone());
+    scanners.extend(of_inner.chain(of_homes).map(|part| tar::Scanner::new().part(part)));
     scanners.push(all.part(stored_part()).with_places());
     let mut summaries = check_recorded(&app.config, &app.store, file)
         .and_then(|()| {
@@ -70,12 +72,26 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
             None => error.context("Backup file is corrupted or not a tar.gz archive"),
         })?;
     let stored = summaries.pop().unwrap_or_default();
-    let of_inner = summaries.split_off(directories.len());
+    let mut of_inner = summaries.split_off(directories.len());
+    let of_homes = of_inner.split_off(2 * inner.len());
+    let below = |summary: &tar::Summary| summary.members - u64::from(summary.root.is_some());
+    for ((place, part), found) in homes.iter().zip(of_homes) {
+        ensure!(
+            below(&found) == 0,
+            hinted(
+                format_args!(
+                    "The archive holds files at {}, which is n8n's home now and would be replaced without them",
+                    part.below
+                ),
+                format_args!(
+                    "for the restore, have n8n's home in a directory outside of {}, as it was then",
+                    place.source
+                )
+            )
+        );
+    }
     for ((place, _), found) in inner.iter().zip(of_inner.chunks_exact(2)) {
-        let [apart, there] = [0, 1].map(|of| {
-            let summary = &found[of];
-            (summary.members - u64::from(summary.root.is_some()), summary.bytes)
-        });
+        let [apart, there] = [0, 1].map(|of| (below(&found[of]), found[of].bytes));
         // Earlier versions have packed it twice.
         ensure!(
             apart.0 == 0 || (there.0 >= apart.0 && there.1 >= apart.1),
@@ -120,9 +136,8 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     let targets = directories.iter().map(|directory| directory.target.clone()).collect();
     let mut parts = Vec::new();
     for (directory, summary) in directories.into_iter().zip(summaries) {
-        let below = summary.members - u64::from(summary.root.is_some());
         let is_nested = layout.nested.contains_key(&directory.part.below);
-        let is_held = below > 0 || (summary.root.is_some() && !is_nested);
+        let is_held = below(&summary) > 0 || (summary.root.is_some() && !is_nested);
         if parts.is_empty() || is_held {
             parts.push((directory, summary));
         } else {
@@ -381,6 +396,17 @@ impl Plan<'_> {
         Ok(true)
     }
 
+    /// Has the home stay where it is in what holds it.
+    fn keep_home(&self, helper: &Guard) -> Result<()> {
+        let holders = self
+            .parts
+            .iter()
+            .filter(|(directory, _)| !directory.part.without.is_empty());
+        let mut holders =
+            holders.map(|(directory, _)| (DirSwap::new(helper, &directory.target), &directory.part.without));
+        holders.try_for_each(|(swap, stays)| swap.stay(stays))
+    }
+
     /// Has n8n's database in SQLite stay where it is: it comes back by itself.
     fn keep_database(&self, helper: &Guard) -> Result<()> {
         let Some(file) = &self.app.config.found.sqlite else {
@@ -475,6 +501,7 @@ impl RestorePlan for Plan<'_> {
         let _lock = self.app.hold(Kind::N8n, self.journal)?;
         let staged = exchange
             .begin()
+            .and_then(|()| self.keep_home(&helper))
             .and_then(|()| self.keep_database(&helper))
             .and_then(|()| self.stage(&helper));
         if let Err(error) = staged {

@@ -58,6 +58,8 @@ pub struct Part {
     pub emptied: Vec<String>,
     /// What the names at the top begin with that do not belong to it.
     pub hidden: &'static str,
+    /// What is called so in the directory does not belong to it; empty for none.
+    pub without: String,
 }
 
 impl Part {
@@ -81,7 +83,9 @@ impl Part {
         if *name == *self.below.as_bytes() {
             return Some(Cow::Borrowed(b""));
         }
-        below(&self.below).map(|rest| Cow::Owned(rest.to_vec()))
+        let rest = below(&self.below)?;
+        let first = rest.split(|byte| *byte == b'/').next();
+        (self.without.is_empty() || first != Some(self.without.as_bytes())).then(|| Cow::Owned(rest.to_vec()))
     }
 
     /// How many components stand before the names of the part.

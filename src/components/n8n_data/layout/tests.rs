@@ -113,9 +113,10 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
     for layout in [&found, &reversed] {
         let kept: Vec<&str> = layout.places().map(|place| &*place.at).collect();
         assert_eq!(kept, [home, "/home/node/.n8n/far", "/files"]);
-        let (around, there) = &layout.around[0];
-        assert_eq!((&*around.at, &**there), ("/all", ".n8n-backup-mounts/%2Fall/data"));
-        // It is read, and not exchanged.
+        let around = &layout.around[0];
+        let found = (&*around.place.at, &*around.home, around.stays.as_deref());
+        assert_eq!(found, ("/all", ".n8n-backup-mounts/%2Fall/data", None));
+        // It is read, and not exchanged, since others lie within it.
         let targets = |mounts: Vec<Mounted>| -> Vec<String> { mounts.into_iter().map(|mount| mount.target).collect() };
         let target = "/.n8n-backup-mounts/%2Fall".to_owned();
         assert!(targets(layout.reading()).contains(&target) && !targets(layout.writing()).contains(&target));
@@ -210,6 +211,67 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
         };
         assert_eq!((there("/p"), there("/deep")), (p, deep));
     }
+}
+
+#[test]
+fn what_holds_the_home_is_replaced_without_it() {
+    let directory = |path: &str, at: &str| place(Source::Directory(path.to_owned()), at);
+    let of = |home: &str, others: &[(&str, &str)]| {
+        let mut layout = Layout {
+            home: directory(home, "/home/node/.n8n"),
+            nested: BTreeMap::new(),
+            others: others.iter().map(|(path, at)| directory(path, at)).collect(),
+            within: Vec::new(),
+            around: Vec::new(),
+            left_out: Vec::new(),
+            ours: Vec::new(),
+            excluded: Vec::new(),
+        };
+        layout.take_once(|source| match source {
+            Source::Directory(path) => PathBuf::from(path),
+            Source::Volume(_) => PathBuf::new(),
+        });
+        layout
+    };
+    let layout = of("/p/data/n8n", &[("/p/data", "/data"), ("/p/files", "/files")]);
+    let all = layout.directories();
+    let holder = all.last().unwrap();
+    assert_eq!(
+        (&*holder.target, &*holder.part.without),
+        ("/.n8n-backup-mounts/%2Fdata", "n8n")
+    );
+    let has = |name: &str| {
+        holder
+            .part
+            .relative(format!("./{}/{name}", holder.part.below).as_bytes())
+            .is_some()
+    };
+    assert_eq!(
+        ["", "a", "n8n2/a", "n8n/", "n8n/config"].map(has),
+        [true, true, true, false, false]
+    );
+    assert_eq!(layout.writing().len(), 3);
+    assert_eq!(layout.homes_around()[0].1.below, ".n8n-backup-mounts/%2Fdata/n8n");
+    assert_eq!(layout.why_left_out("/data", &[], true), None);
+    let shared: Vec<&str> = layout.by_home().1.iter().map(|place| &*place.at).collect();
+    assert_eq!(shared, ["/files", "/data"]);
+    // Where more than one entry of it would have to stay, or a part of one, it is left as it is.
+    for (home, others) in [
+        ("/p/data/n8n", &[("/p/data", "/data"), ("/p/data/files", "/files")][..]),
+        ("/p/data/deep/n8n", &[("/p/data", "/data")]),
+        ("/p/data/n\n8n", &[("/p/data", "/data")]),
+    ] {
+        let layout = of(home, others);
+        assert_eq!(layout.around[0].stays, None, "{home}");
+        assert!(!layout
+            .directories()
+            .iter()
+            .any(|directory| directory.place.at == "/data"));
+    }
+    // Of two that hold it, the inner one.
+    let layout = of("/p/data/n8n", &[("/p/data", "/data"), ("/p", "/all")]);
+    let stays: Vec<_> = layout.around.iter().map(|holder| holder.stays.as_deref()).collect();
+    assert_eq!(stays, [Some("n8n"), None]);
 }
 
 #[test]
