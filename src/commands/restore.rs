@@ -79,10 +79,12 @@ fn restore(
             match stack::running(app) {
                 Some(names) if restart_n8n => {
                     let docker = app.docker()?;
-                    for name in names.split_whitespace() {
+                    let each = names.split_whitespace().map(|name| {
                         journal.info(format_args!("Restarting {name}"));
-                        docker.stop(name).and_then(|()| docker.start(name))?;
-                    }
+                        docker.restart(name)
+                    });
+                    // One that fails keeps no other from it.
+                    each.fold(Ok(()), Result::and)?;
                 }
                 Some(names) => journal.warn(format_args!("{why}: docker restart {names}")),
                 None => {}

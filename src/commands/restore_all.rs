@@ -116,7 +116,8 @@ impl Options {
             dry_run: call.has(&DRY_RUN),
             only: text(&ONLY),
             skip: text(&SKIP),
-            start: call.has(&START),
+            // What a run that has created the stack did not come to.
+            start: call.has(&START) || call.has(&CREATE),
             create: call.has(&CREATE),
             force: call.has(&FORCE),
             parts: RestoreOptions::of(call),
@@ -186,7 +187,6 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         }
         made = Some(lost_host::create(app, &point, options.parts)?);
         options.yes = true;
-        options.start = true;
     }
     let (app, options) = (made.as_ref().unwrap_or(app), &options);
     let mut chosen = Vec::new();
@@ -216,7 +216,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     if !restored {
         return Ok(());
     }
-    if made.is_some() || options.start {
+    if options.start {
         lost_host::start_rest(app)?;
     }
     JOURNAL.info(RULE);
@@ -439,7 +439,7 @@ fn restore(
     let skipped = self::kinds(&options.skip)?;
     pause.begin()?;
     let done = (|| {
-        let done = pause.resume(point.stamp, &kinds, &skipped)?;
+        let done = pause.resume(point.stamp, &kinds, &skipped, &options.parts.left_out())?;
         for part in &parts {
             let kind = part.kind();
             if done.contains(&kind) {

@@ -185,9 +185,7 @@ fn open_with(project: &Path, call: &Call, find: fn(&mut App), completes: bool) -
     }
     if completes {
         if let Err(error) = stack::release(&app, journal) {
-            journal.warning(
-                &error.context("The restart policies that an interrupted restore had changed could not be put back"),
-            );
+            journal.warning(&error.context("What an interrupted restore has left could not be put back"));
         }
     }
     if acts && app.config.found.ours {

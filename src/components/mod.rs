@@ -258,6 +258,13 @@ pub struct RestoreOptions {
 }
 
 impl RestoreOptions {
+    /// What they leave out of what the backups hold.
+    pub fn left_out(&self) -> String {
+        let all = [(self.deactivate, &DEACTIVATE), (self.empty_queue, &EMPTY_QUEUE)];
+        let given = all.iter().filter(|(given, _)| *given);
+        given.map(|(_, flag)| flag.long).collect::<Vec<_>>().join(" ")
+    }
+
     /// What the command line says.
     pub fn of(call: &Call) -> Self {
         Self {

@@ -228,6 +228,16 @@ impl Docker {
         Ok(found)
     }
 
+    /// The engine's IDs of those of the containers that are there. One that is made in place of another has its own.
+    pub fn ids(&self, names: &[&str]) -> Result<Vec<String>> {
+        let question = ["inspect", "--type", "container", "--format", "{{.Id}}", "--"];
+        let output = self.query(&[&question, names].concat())?;
+        if !output.success {
+            absent(output.stderr_lines())?;
+        }
+        Ok(output.text().lines().map(str::to_owned).collect())
+    }
+
     /// Whether a container of this name runs.
     pub fn is_running(&self, name: &str) -> Result<bool> {
         Ok(self
@@ -368,6 +378,16 @@ impl Docker {
 
     /// Stops a container in good order, within the time that it was given when it was made.
     pub fn stop(&self, name: &str) -> Result<()> {
+        self.patiently("stop", name)
+    }
+
+    /// Stops a container in good order and starts it again. The engine does both, also where nobody waits for it any more.
+    pub fn restart(&self, name: &str) -> Result<()> {
+        self.patiently("restart", name)
+    }
+
+    /// As [`Self::drive`], for what lets the container end by itself.
+    fn patiently(&self, verb: &str, name: &str) -> Result<()> {
         let output = self.query(&[
             "inspect",
             "--type",
@@ -381,7 +401,7 @@ impl Docker {
             stall: self.stall.max(stop_limit(&output.text())),
             ..self.clone()
         };
-        patient.drive("stop", name)
+        patient.drive(verb, name)
     }
 
     /// Lets a paused container go on; any other is left as it is.

@@ -1,6 +1,8 @@
 //! What a restore that was killed has left: of n8n's containers, and of what they work on.
 
-use anyhow::{ensure, Result};
+use std::fs;
+
+use anyhow::{ensure, Context as _, Result};
 
 use super::discovery;
 use super::record::{is_n8n, path, read, write, Record};
@@ -70,7 +72,8 @@ pub(super) fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<
     for name in &app.config.n8n_containers {
         let Some(now) = docker.container(name)? else { continue };
         let known = record.containers.get(name);
-        let rested = known.is_some_and(|known| known.started == now.started_at);
+        // One that was made since and never started has not worked.
+        let rested = now.status == Status::Created || known.is_some_and(|known| known.started == now.started_at);
         // Where n8n was never stopped, only one that runs has worked.
         if is_up(&now) || (knows_n8n && !rested) {
             return Ok(true);
@@ -105,17 +108,22 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
         }
     };
     let docker = app.docker().ok();
-    let is_running = |name: &str| {
-        let now = docker.as_ref().and_then(|docker| docker.container(name).ok().flatten());
-        now.map(|now| is_up(&now))
+    // n8n was started by hand since: that restore is history, and its servers are to run.
+    let history = docker.as_ref().map(|docker| is_history(app, docker, &record));
+    let history = history.is_some_and(|history| history.unwrap_or(false));
+    let state = |name: &str| match docker.as_ref().map(|docker| docker.container(name)) {
+        Some(Ok(Some(now))) if is_up(&now) => Some(true),
+        // One that is gone is not to be started.
+        Some(Ok(None)) => None,
+        _ => Some(false),
     };
     let mut left = Vec::new();
     let mut stopped = Vec::new();
     let mut started = Vec::new();
     for (name, entry) in &record.containers {
-        match (entry.runs, is_running(name)) {
-            (true, None | Some(false)) => stopped.push(name.as_str()),
-            (false, Some(true)) if !is_n8n(app, name) => started.push(name.as_str()),
+        match (entry.runs, state(name)) {
+            (true, Some(false)) => stopped.push(name.as_str()),
+            (false, Some(true)) if !history && !is_n8n(app, name) => started.push(name.as_str()),
             _ => {}
         }
     }
@@ -133,17 +141,19 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
         }
     }
     if left.is_empty() {
-        // n8n was started by hand since: that restore is history.
-        let history = docker.is_some_and(|docker| is_history(app, &docker, &record).unwrap_or(false));
         if history || record.parts.is_empty() {
             return None;
         }
         left.push(format!("half restored: {}", names_of(&record.parts)));
     }
+    let what = match history {
+        // It would replace what n8n has done since.
+        true => "n8n was started since: set that right by hand",
+        false => "Run the same restore again, which goes on and sets that right; or do it by hand",
+    };
     Some(Interrupted {
         text: format!(
-            "A restore was interrupted and has left {}. Run the same restore again, which goes on and sets that right; or do it \
-             by hand and remove {}",
+            "A restore was interrupted and has left {}. {what} and remove {}",
             left.join("; "),
             path(app).display()
         ),
@@ -151,9 +161,10 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
     })
 }
 
-/// Gives containers their restart policy back that a killed restore has held. Nothing while a restore is at work.
+/// Gives containers their restart policy back that a killed restore has held, and forgets that restore once all runs again that it
+/// had stopped. Nothing while a restore is at work.
 pub fn release(app: &App, journal: Journal) -> Result<()> {
-    if read(app)?.is_none_or(|record| record.held().next().is_none()) {
+    if read(app)?.is_none() {
         return Ok(());
     }
     let Attempt::Held(_lock) = app.lock()? else {
@@ -161,12 +172,36 @@ pub fn release(app: &App, journal: Journal) -> Result<()> {
     };
     let Some(mut record) = read(app)? else { return Ok(()) };
     let docker = app.docker()?;
+    let history = is_history(app, &docker, &record)?;
     let names: Vec<&str> = record.held().map(|(name, _)| name).collect();
-    journal.warn(format_args!(
-        "An interrupted restore had held these containers; each has its restart policy again: {}",
-        names.join(" ")
-    ));
-    let_go(&docker, &mut record, |record| write(app, record))
+    if !names.is_empty() {
+        let always = record.held().any(|(_, policy)| policy == "always");
+        journal.warn(format_args!(
+            "An interrupted restore had held these containers; each has its restart policy again: {}{}",
+            names.join(" "),
+            match always && !history && !record.parts.is_empty() {
+                true =>
+                    ". With 'always' the engine starts n8n on what is half restored when it is restarted: run the restore \
+                     again before that",
+                false => "",
+            }
+        ));
+        let_go(&docker, &mut record, |record| write(app, record))?;
+    }
+    if history && runs_again(&docker, &record)? {
+        fs::remove_file(path(app)).context("Cannot remove the record of the restore")?;
+    }
+    Ok(())
+}
+
+/// Whether all that is to run does, as far as it is there.
+fn runs_again(docker: &Docker, record: &Record) -> Result<bool> {
+    for (name, _) in record.containers.iter().filter(|(_, entry)| entry.runs) {
+        if docker.container(name)?.is_some_and(|now| !is_up(&now)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Gives the held containers their restart policy back; one that is gone needs none.

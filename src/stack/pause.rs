@@ -193,6 +193,7 @@ impl<'a> Pause<'a> {
             record.parts = before.parts;
             record.done = before.done;
             record.begun = before.begun;
+            record.into = before.into;
             record.mixed = before.mixed;
         }
         if before.containers.values().any(|entry| entry.runs) {
@@ -310,12 +311,24 @@ impl<'a> Pause<'a> {
         Err(error.context("n8n could not be stopped, nothing was restored"))
     }
 
-    /// The parts of a point that an interrupted restore of it has brought in place. From now on this point is what the
-    /// record tells of, and its `parts` with those that the interrupted one was to bring, of whichever point, are what
-    /// is to be done, but for those that are `skipped` by name and not half replaced.
-    pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind]) -> Result<Vec<Kind>> {
+    /// The parts of a point that an interrupted restore of it has brought in place, for the same containers and with the
+    /// same `options`. From now on this point is what the record tells of, and its `parts` with those that the
+    /// interrupted one was to bring, of whichever point, are what is to be done, but for those that are `skipped` by name
+    /// and not half replaced.
+    pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind], options: &str) -> Result<Vec<Kind>> {
+        let names: Vec<&str> = self.record.containers.keys().map(String::as_str).collect();
+        let mut into = self.docker.ids(&names)?;
+        into.push(options.to_owned());
+        let into = into.join(" ");
         let record = &mut self.record;
-        if record.point != Some(point) {
+        let same = std::mem::replace(&mut record.into, into) == record.into;
+        if record.point == Some(point) && !same && !record.done.is_empty() {
+            self.journal.info(format_args!(
+                "Restored by the interrupted run for other containers or with other options, so once more: {}",
+                names_of(&record.done)
+            ));
+        }
+        if record.point != Some(point) || !same {
             // Until the parts of an unfinished restore are restored, too, what is there is half of it.
             record.mixed |= !record.parts.is_empty();
             record.done.clear();

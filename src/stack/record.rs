@@ -28,6 +28,8 @@ pub(super) struct Record {
     pub(super) parts: Vec<Kind>,
     /// Its parts that are in place.
     pub(super) done: Vec<Kind>,
+    /// The containers that those were restored for, and what was asked for.
+    pub(super) into: String,
     /// Those that are being replaced: where a restore was killed, each may be half exchanged. The restore that tries again
     /// adds it once more.
     pub(super) begun: Vec<Kind>,
@@ -99,6 +101,7 @@ impl Record {
                         _ => record.done.push(kind),
                     }
                 }
+                ["into", into @ ..] => record.into = into.join(" "),
                 ["mixed"] => record.mixed = true,
                 _ => return None,
             }
@@ -122,6 +125,9 @@ impl Record {
             for kind in kinds {
                 text.push_str(&format!("{list} {}\n", kind.name()));
             }
+        }
+        if !self.into.is_empty() {
+            text.push_str(&format!("into {}\n", self.into));
         }
         if self.mixed {
             text.push_str("mixed\n");

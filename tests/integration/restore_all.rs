@@ -127,6 +127,81 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
 }
 
 #[test]
+fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options() {
+    let sandbox = Sandbox::new("again")
+        .kept()
+        .stack()
+        .n8n()
+        .seeded()
+        .redis_arg("--appendonly")
+        .redis_arg("yes")
+        .build();
+    let before = sandbox.fingerprint();
+    sandbox.run("backup-all", &[]).assert_success();
+    let set = sandbox.backup("sets");
+    let point = set.file_name().unwrap().to_string_lossy().into_owned();
+    let fails = || {
+        let docker = sandbox.failing_docker("*' exchange '*", 1);
+        let outcome = sandbox.call("restore-all").arg(&point).path_first(&docker).run();
+        outcome.assert_error("Full restore failed at redis");
+    };
+    let once_more =
+        "INFO Restored by the interrupted run for other containers or with other options, so once more: postgres";
+
+    fails();
+    // One that was made since and never ran proves nothing.
+    let worker = sandbox.container("n8n-worker");
+    sandbox.docker(&["rm", "-f", &worker]);
+    let (mount, labels) = (format!("{}:/home/node/.n8n", sandbox.volume()), sandbox.labels());
+    let mut create = vec![
+        "create",
+        "--name",
+        &worker,
+        "--network",
+        "none",
+        "--stop-timeout",
+        "1",
+        "-v",
+        &mount,
+    ];
+    create.extend(labels.iter().map(String::as_str));
+    create.extend(["n8n-backup-test/busybox:1", "sleep", "86400"]);
+    sandbox.docker(&create);
+    sandbox
+        .run("backup-all", &[])
+        .assert_success()
+        .assert_log_has("backup-all", "WARN A restore was interrupted and has left stopped: {}");
+    // Whoever begins with other options has them for all parts.
+    let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", once_more);
+    outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
+    assert_eq!(status(&sandbox, "n8n-worker"), "running");
+
+    fails();
+    lose_everything(&sandbox);
+    let outcome = sandbox.run("restore-all", &["--create-roles", "--start", &point]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", once_more);
+    assert_same(&before, &sandbox.fingerprint());
+
+    // Once all that was stopped runs again, it is history, and forgotten.
+    fails();
+    sandbox.docker(&["start", &sandbox.container("n8n-main")]);
+    let said = sandbox.binary().arg("status").run();
+    assert!(
+        said.stdout
+            .contains(&format!("left stopped: {worker}. n8n was started since: ")),
+        "{said}"
+    );
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert!(sandbox.path("backups/.restore").exists());
+    sandbox.docker(&["start", &worker]);
+    sandbox.run("cleanup-backups", &[]).assert_success();
+    assert!(!sandbox.path("backups/.restore").exists());
+}
+
+#[test]
 fn an_interrupted_restore_goes_on() {
     let sandbox = Sandbox::new("goeson").kept().stack().n8n().seeded().build();
     let before = sandbox.fingerprint();
