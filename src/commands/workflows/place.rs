@@ -30,7 +30,8 @@ pub fn shares(
         return Ok(Vec::new());
     }
     let mut shares = backup.to_vec();
-    if now.has(table, "projectId") && !shares.iter().all(|share| share.has("projectId")) {
+    // Without an owner nobody would see it.
+    if now.has(table, "projectId") && (shares.is_empty() || !shares.iter().all(|share| share.has("projectId"))) {
         ensure!(project.is_some(), no_place("project", now));
         let mut owning = Record::new(Arc::default(), Vec::new());
         owning.add(column, None);
