@@ -476,6 +476,27 @@ cron_line_is_added_once_and_removed() {
   [[ ! -e $CRONTAB_FILE ]]
 }
 
+the_line_of_another_stack_is_left_alone() {
+  fresh 'cron'
+  in_checkout install N8N_DIR="$dir"
+  local others
+  others=$(printf '5 5 * * * %s/scripts/backup-all.sh%s\n' "/opt$dir" '' "\$HOME$dir" '' "$dir" '.orig')
+  echo "$others" >"$CRONTAB_FILE"
+  in_checkout install-cron N8N_DIR="$dir"
+  has 'Added to the crontab' "$work/out"
+  in_checkout uninstall-cron N8N_DIR="$dir"
+  ! grep 'Not removed' "$work/out" || return 1
+  expect 'table' "$others" "$(cat "$CRONTAB_FILE")"
+  # However it is written, ours is found.
+  local line
+  for line in "\"$dir/scripts/backup-all.sh\"" "true;$dir/scripts/backup-all.sh" "S=$dir/scripts/backup-all.sh; \$S"; do
+    echo "5 5 * * * $line" >"$CRONTAB_FILE"
+    in_checkout install-cron N8N_DIR="$dir"
+    has 'Already in the crontab' "$work/out"
+  done
+  rm "$CRONTAB_FILE"
+}
+
 backups_of_several_directories_begin_apart() {
   rm -rf -- "$CRONTAB_FILE" "$UNIT_DIR"
   local name
@@ -667,6 +688,7 @@ check the_checkout_itself_is_only_built
 check mistyped_settings_stop_make
 check make_passes_file_names_whole
 check cron_line_is_added_once_and_removed
+check the_line_of_another_stack_is_left_alone
 check backups_of_several_directories_begin_apart
 check what_runs_it_already_is_named
 check cron_line_runs_in_a_directory_with_spaces

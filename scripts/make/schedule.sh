@@ -33,9 +33,11 @@ if [[ -n ${UNIT_DIR:-} ]]; then
   units=$UNIT_DIR unit_dirs=("$UNIT_DIR")
 fi
 
-# runs LINE: whether a crontab line runs our backup-all.sh, at whatever time.
+# runs LINE: whether a crontab line runs our backup-all.sh, at whatever time. As a whole word: the path of another stack
+# may end with ours.
 runs() {
-  [[ ! $1 =~ ^[[:space:]]*# && $1 == *"$script"* ]]
+  local edge="[[:space:]\"'=;&|()<>]"
+  [[ ! $1 =~ ^[[:space:]]*# && $1 =~ (^|$edge)"$script"($edge|$) ]]
 }
 
 # table_runs [-u USER]: whether a line of that crontab does.
