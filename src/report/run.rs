@@ -70,7 +70,8 @@ pub fn report_run(
     if let Some(alarm) = run.alarm.into_inner() {
         alarm.dismiss();
     }
-    u8::from(done.is_err())
+    // As `main` counts it: the page is written by this.
+    u8::from(done.is_err() || log::failure().is_some())
 }
 
 /// Reports a run that has left no more than what the alarm knows.
@@ -109,7 +110,9 @@ fn tell(config: &Config, journal: Journal, what: impl Fn(&dyn Channel) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::path::Path;
+    use std::process::Command;
 
     use super::*;
     use crate::testing::TempDir;
@@ -140,6 +143,24 @@ mod tests {
         // That nothing can be measured costs no run, and hides none that has failed.
         assert_eq!(reported(|_| Ok(()), |_| {}), (0, Some(true)));
         assert_eq!(reported(|_| anyhow::bail!("no"), |_| {}), (1, Some(false)));
+    }
+
+    #[test]
+    fn a_log_that_was_not_written_is_a_failed_run() {
+        const CHILD: &str = "RUN_CHILD";
+        if env::var_os(CHILD).is_some() {
+            log::internal_error("test", "the log could not be written");
+            assert_eq!(reported(|_| Ok(()), measured), (1, Some(false)));
+            return;
+        }
+        // What has failed is kept for the whole process.
+        let test = "report::run::tests::a_log_that_was_not_written_is_a_failed_run";
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
     #[test]
