@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 
 use super::restore::agreed;
 use super::shared::open_stack;
@@ -139,11 +139,7 @@ fn write(app: &App, yes: bool) -> Result<()> {
     }
     let path = app.config.env_file();
     let path = path.canonicalize().unwrap_or(path);
-    let old = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
-    };
+    let old = text_of(&path)?;
     let (mut new, mut had) = part_block(&old);
     if !had.is_empty() && !had.ends_with('\n') {
         had.push('\n');
@@ -167,6 +163,27 @@ fn write(app: &App, yes: bool) -> Result<()> {
         JOURNAL.info("Nothing was written");
         return Ok(());
     }
+    replace(&path, &old, &new)?;
+    JOURNAL.success(format_args!("Written: {}", path.display()));
+    Ok(())
+}
+
+/// The contents of `.env`, which may be missing.
+fn text_of(path: &Path) -> Result<String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
+    }
+}
+
+/// Puts `new` in the place of `old`, unless somebody has written something else there while the question stood.
+fn replace(path: &Path, old: &str, new: &str) -> Result<()> {
+    ensure!(
+        text_of(path)? == old,
+        "{} has changed meanwhile, and was left alone: run setup --write again",
+        path.display()
+    );
     let access = match path.metadata() {
         Ok(meta) => Access {
             mode: std::os::unix::fs::MetadataExt::mode(&meta) & 0o777,
@@ -178,13 +195,11 @@ fn write(app: &App, yes: bool) -> Result<()> {
         Err(_) => Access::PRIVATE,
     };
     atomic::replace(
-        &path,
+        path,
         &format!(".env.setup-{}", std::process::id()),
         new.as_bytes(),
         access,
-    )?;
-    JOURNAL.success(format_args!("Written: {}", path.display()));
-    Ok(())
+    )
 }
 
 /// A text without the lines of an earlier run, and these.
@@ -205,6 +220,19 @@ fn part_block(text: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn what_somebody_else_has_written_meanwhile_stays() {
+        let dir = TempDir::new();
+        let path = dir.path().join(".env");
+        replace(&path, "", "A=1\n").unwrap();
+        replace(&path, "A=1\n", "A=2\n").unwrap();
+        fs::write(&path, "A=3\n").unwrap();
+        let error = replace(&path, "A=2\n", "A=4\n").unwrap_err();
+        assert!(error.to_string().contains("run setup --write again"), "{error:#}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "A=3\n");
+    }
 
     #[test]
     fn the_lines_of_an_earlier_run_are_told_from_others() {

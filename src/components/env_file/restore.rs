@@ -57,11 +57,7 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
     let (new, after) = whole(app, file, |new| settings(file, new))?;
     journal.info("Backup file integrity verified");
     let path = app.config.env_file();
-    let old = match fs::read(&path) {
-        Ok(old) => Some(old),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
-    };
+    let old = present(&path)?;
     let before = match &old {
         // One that cannot be understood is replaced all the same, and kept.
         Some(old) => settings(&path, old).unwrap_or_default(),
@@ -76,6 +72,15 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
     };
     plan.report();
     Ok(plan)
+}
+
+/// What the file at `path` holds, if there is one.
+fn present(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
+    }
 }
 
 /// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.
@@ -253,9 +258,10 @@ impl RestorePlan for Plan<'_> {
             mode: 0o600,
             owner: Some(owner),
         };
-        if let Some(old) = &self.old {
+        // Not `self.old`: somebody may have written there while the question stood.
+        if let Some(old) = present(&path)? {
             let kept = |stamp| path.with_file_name(format!(".env.before-restore-{stamp}"));
-            let kept = atomic::create_dated(kept, old, access)?;
+            let kept = atomic::create_dated(kept, &old, access)?;
             self.journal
                 .info(format_args!("The present file is kept as {}", kept.display()));
         }
@@ -287,6 +293,48 @@ fn is_temporary(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TempDir;
+
+    struct Nothing;
+
+    impl Around for Nothing {
+        fn keep(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn check_stopped(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn undo_at_rest(&self, _: Journal, undo: Box<dyn FnOnce() -> Result<()> + '_>) -> Result<()> {
+            undo()
+        }
+    }
+
+    #[test]
+    fn what_somebody_has_written_since_the_plan_is_kept() {
+        let dir = TempDir::new();
+        let app = App::new(Config::without_env_file(dir.path()).unwrap());
+        let plan = Plan {
+            app: &app,
+            journal: Journal::new("test"),
+            new: b"A=2\n".to_vec(),
+            old: Some(b"A=1\n".to_vec()),
+            changes: Vec::new(),
+        };
+        fs::write(app.config.env_file(), "A=3\n").unwrap();
+        plan.run(&Nothing).unwrap();
+        let texts = fs::read_dir(dir.path()).unwrap().flatten().filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            Some((
+                name.split("-2").next()?.to_owned(),
+                fs::read_to_string(file.path()).ok()?,
+            ))
+        });
+        let texts: BTreeMap<String, String> = texts.collect();
+        assert_eq!(texts[".env"], "A=2\n");
+        assert_eq!(texts[".env.before-restore"], "A=3\n");
+    }
 
     #[test]
     fn only_our_own_leavings_are_swept() {
