@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{bail, Context as _, Result};
@@ -41,7 +41,7 @@ impl Channel for Hook {
 
     fn end(&self, config: &Config, outcome: &Outcome) -> Result<()> {
         let variables = variables(&config.project, outcome);
-        run(&config.notify_command, &config.project, &variables, &log::recent()).context("BACKUP_NOTIFY_COMMAND failed")
+        run(config, &variables, &log::recent()).context("BACKUP_NOTIFY_COMMAND failed")
     }
 }
 
@@ -67,16 +67,19 @@ fn variables(project: &Path, outcome: &Outcome) -> Vec<(&'static str, OsString)>
     ]
 }
 
-/// Runs `setting`, a program and its arguments separated by blanks, with the last lines of the log on standard input. No
-/// shell reads it.
-fn run(setting: &str, project: &Path, variables: &[(&str, OsString)], lines: &[String]) -> Result<()> {
-    let mut words = setting.split_whitespace();
+/// Runs the setting, a program and its arguments separated by blanks, with the last lines of the log on standard input.
+/// No shell reads it.
+fn run(config: &Config, variables: &[(&str, OsString)], lines: &[String]) -> Result<()> {
+    let mut words = config.notify_command.split_whitespace();
     let name = words.next().context("no program is named")?;
+    let program = program(&config.project, name);
+    // Where `probe` has found it, which looks further than cron's PATH reaches.
+    let found = process::find(&program.to_string_lossy(), config.path.as_ref());
     // It is the user's own, and may need a token of its own.
-    let mut command = process::command_keeping(program(project, name), |_| true);
+    let mut command = process::command_keeping(found.map_or(program, PathBuf::into_os_string), |_| true);
     command
         .args(words)
-        .current_dir(project)
+        .current_dir(&config.project)
         .envs(variables.iter().map(|(name, value)| (name, value)));
     let mut chain = Chain::new(LIMIT);
     let (stdin, mut stdout) = chain.spawn(name, command, Input::Piped)?;
@@ -102,9 +105,11 @@ mod tests {
     fn a_program_is_told_by_its_environment_without_a_shell() {
         let dir = TempDir::new();
         let told = |setting: &str| {
+            let mut config = Config::without_env_file(dir.path()).unwrap();
+            config.notify_command = setting.to_owned();
+            config.path = Some(dir.path().into());
             run(
-                setting,
-                dir.path(),
+                &config,
                 &[("N8N_BACKUP_RESULT", OsString::from("failure"))],
                 &["the last line".to_owned()],
             )
@@ -123,6 +128,12 @@ mod tests {
         assert_eq!(
             std::fs::read_to_string(dir.path().join("out")).unwrap(),
             "failure 2 $(id) ;\nthe last line\n"
+        );
+        // Also one that the PATH of the settings alone leads to.
+        told("hook").unwrap();
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("out")).unwrap(),
+            "failure 0  \nthe last line\n"
         );
         told("true").unwrap();
         assert!(told("false").is_err());

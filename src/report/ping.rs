@@ -1,5 +1,6 @@
 //! `BACKUP_PING_URL`: a monitor that is told by HTTP, as healthchecks.io takes it, and that speaks up when it is not.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -53,7 +54,9 @@ impl Channel for Ping {
 fn ping(config: &Config, signal: Signal, lines: &[String]) -> Result<()> {
     let Some(url) = &config.ping_url else { return Ok(()) };
     check(url)?;
-    send(url, signal, lines).context("BACKUP_PING_URL was not reached")
+    // Where `probe` has found it, which looks further than cron's PATH reaches.
+    let curl = process::find("curl", config.path.as_ref()).unwrap_or_else(|| "curl".into());
+    send(&curl, url, signal, lines).context("BACKUP_PING_URL was not reached")
 }
 
 /// Refuses an address that nobody has who is the monitor.
@@ -69,8 +72,8 @@ fn check(url: &Secret) -> Result<()> {
 }
 
 /// The address may be a secret, so it goes by standard input.
-fn send(url: &Secret, signal: Signal, lines: &[String]) -> Result<()> {
-    let mut curl = process::command("curl");
+fn send(curl: &Path, url: &Secret, signal: Signal, lines: &[String]) -> Result<()> {
+    let mut curl = process::command(curl);
     // --disable, which must come first, leaves the user's own .curlrc out.
     curl.args(["--disable", "--config", "-"]);
     let request = request(url.reveal(), signal, lines).into_bytes();
@@ -117,9 +120,11 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::process::hint_of;
-    use crate::testing::skip;
+    use crate::testing::{skip, TempDir};
+    use std::fs;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
     use std::thread;
 
     #[test]
@@ -131,10 +136,23 @@ mod tests {
     }
 
     #[test]
+    fn the_curl_that_is_found_is_the_one_that_is_run() {
+        let dir = TempDir::new();
+        let (curl, out) = (dir.path().join("curl"), dir.path().join("out"));
+        fs::write(&curl, "#!/bin/sh\ncat >\"${0%/*}/out\"\n").unwrap();
+        fs::set_permissions(&curl, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut config = Config::without_env_file(dir.path()).unwrap();
+        config.ping_url = Some(Secret::new("https://h/1"));
+        config.path = Some(dir.path().into());
+        ping(&config, Signal::Success, &[]).unwrap();
+        assert!(fs::read_to_string(out).unwrap().starts_with("url = \"https://h/1\"\n"));
+    }
+
+    #[test]
     fn a_redirect_is_no_answer() {
-        if process::find("curl", None).is_none() {
+        let Some(curl) = process::find("curl", None) else {
             return skip("ping::a_redirect_is_no_answer", "curl is not installed");
-        }
+        };
         for (status, arrives) in [("200 OK", true), ("301 Moved Permanently", false), ("302 Found", false)] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}/uuid", listener.local_addr().unwrap());
@@ -151,7 +169,12 @@ mod tests {
                     .write_all(format!("{head}Content-Length: 0\r\n\r\n").as_bytes())
                     .unwrap();
             });
-            let sent = send(&Secret::new(&url), Signal::Success, &["the last line".to_owned()]);
+            let sent = send(
+                &curl,
+                &Secret::new(&url),
+                Signal::Success,
+                &["the last line".to_owned()],
+            );
             server.join().unwrap();
             assert_eq!(sent.is_ok(), arrives, "{status}: {sent:?}");
             if let Err(error) = sent {
