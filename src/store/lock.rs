@@ -80,12 +80,14 @@ impl Lock {
         self.stale
     }
 
-    /// Another user's file can be locked and not written; the lock is as good without the number.
-    fn write_pid(&mut self) -> std::io::Result<()> {
-        match self.file.set_len(0) {
+    /// Another user's file can be locked and not written, and so can one on a full disk; the lock is as good without
+    /// the number.
+    fn write_pid(&mut self) -> io::Result<()> {
+        let pid = format!("{}\n", std::process::id());
+        match self.file.set_len(0).and_then(|()| self.file.write_all(pid.as_bytes())) {
             Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied) => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.file.write_all(format!("{}\n", std::process::id()).as_bytes()),
+            Err(error) if is_full(&error) => Ok(()),
+            done => done,
         }
     }
 }
@@ -119,18 +121,16 @@ impl ProjectLock {
             return Ok(Attempt::Held(Self { deciding, shared }));
         }
         let loose = shared.symlink_metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0);
-        Ok(match Lock::attempt_for(shared, root)? {
-            Attempt::Held(lock) => Attempt::Held(Self {
-                deciding,
-                shared: Ok(lock),
-            }),
+        let shared = match Lock::attempt_for(shared, root) {
+            Ok(Attempt::Held(lock)) => Ok(lock),
             // As earlier versions made it, everybody could hold it.
-            Attempt::Busy(pid) if loose && !is_ours(&pid, root) => Attempt::Held(Self {
-                deciding,
-                shared: Err(strangers(shared)),
-            }),
-            Attempt::Busy(pid) => Attempt::Busy(pid),
-        })
+            Ok(Attempt::Busy(pid)) if loose && !is_ours(&pid, root) => Err(strangers(shared)),
+            Ok(Attempt::Busy(pid)) => return Ok(Attempt::Busy(pid)),
+            // Others can fill a shared directory, too.
+            Err(error) if error.downcast_ref().is_some_and(is_full) => Err(no_room(error)),
+            Err(error) => return Err(error),
+        };
+        Ok(Attempt::Held(Self { deciding, shared }))
     }
 
     /// Whether the last holder ended without giving the lock back.
@@ -152,6 +152,18 @@ fn strangers(path: &Path) -> Error {
         ),
         "have it removed, or set BACKUP_LOCK_FILE in .env to a file in a directory of yours",
     ))
+}
+
+fn no_room(error: Error) -> Error {
+    Error::new(hinted(
+        format_args!("{error:#}: scripts of earlier versions do not see this run"),
+        "make room on that disk, or set BACKUP_LOCK_FILE in .env to a file on another one",
+    ))
+}
+
+/// Whether a disk has no room left, for bytes or for a file.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Whether what is at `path` is another user's: neither ours nor that of the owner of `keeper`.

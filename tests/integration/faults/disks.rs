@@ -107,6 +107,33 @@ fn a_run_that_would_not_fit_does_not_begin() {
     });
 }
 
+/// The file in /tmp tells people who holds the lock, and `backups/.lock` decides: where the one has no room for a
+/// process ID, or for a file, the run goes on.
+#[test]
+fn a_shared_lock_file_on_a_full_disk_stops_no_run() {
+    let sandbox = Sandbox::new("tlock").stack().build();
+    let dir = sandbox.aside("shared");
+    sandbox.set("BACKUP_LOCK_FILE", dir.join("n8n-backup.lock").to_str().unwrap());
+    case("no room for the process ID", || {
+        let Some(_small) = Small::mount("faults: full lock", &dir, "4k") else {
+            return;
+        };
+        fs::write(dir.join("other"), vec![b'x'; 4096]).unwrap();
+        let outcome = sandbox.run("backup-all", &[]);
+        outcome.assert_success();
+        assert!(!outcome.log.contains("lock file"), "{outcome}");
+        assert!(dir.join("n8n-backup.lock").exists());
+    });
+    case("no room for the file", || {
+        let Some(_small) = Small::mount("faults: full lock", &dir, "4k,nr_inodes=1") else {
+            return;
+        };
+        let outcome = sandbox.run("backup-all", &[]);
+        outcome.assert_success();
+        outcome.assert_log_has("backup-all", "WARN Cannot open lock file {}: No space left on device{}");
+    });
+}
+
 /// A restore of the volume compares the room on both disks before anything is stopped: the volume's own, by way of the
 /// engine, and that of the backup which is made first.
 #[test]
