@@ -67,7 +67,8 @@ pub fn run(app: &App, dry_run: bool) -> Result<()> {
     check_names(app)?;
     let rules = app.config.retention;
     JOURNAL.info(format_args!("Starting backup cleanup (retention: {} days)", rules.days));
-    log::check_started()?;
+    // On a full disk its own lines must not stop it.
+    log::check_heard()?;
     tell_rules(&rules);
     let now = SystemTime::now();
     let inventory = Inventory::take(&app.store)?;

@@ -32,6 +32,8 @@ const SUCCESS: &str = "success:";
 static FAILURE: Mutex<Option<String>> = Mutex::new(None);
 /// Set once the first line has gone out: from then on a broken standard output no longer stops a run.
 static STARTED: AtomicBool = AtomicBool::new(false);
+/// Set when a line was lost to the file or to standard output, and the latter has not taken it.
+static UNHEARD: AtomicBool = AtomicBool::new(false);
 /// The last lines, for [`recent`].
 static RECENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 /// How many lines [`recent`] gives.
@@ -170,6 +172,16 @@ pub fn check_started() -> Result<()> {
         Some(what) => bail!("{what}"),
         None => Ok(()),
     }
+}
+
+/// As [`check_started`], but a log file that takes nothing will do where standard output has taken the lines: for what
+/// makes room on a full disk. That the file lacks them is a [`failure`] of the run all the same.
+pub fn check_heard() -> Result<()> {
+    if UNHEARD.load(Ordering::Relaxed) {
+        return check_started();
+    }
+    STARTED.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Logs an internal error, which fails the run wherever it happened.
@@ -370,24 +382,29 @@ impl Write for Sink {
         }
         let chatter = line.starts_with(b"[INFO]") || line.starts_with(b"[SUCCESS]");
         remember(&String::from_utf8_lossy(line));
-        let mut stdout_failed = None;
+        let (mut printed, mut stdout_failed) = (false, None);
         if let Some(printer) = self.stdout.as_ref().filter(|_| !(self.quiet && chatter)) {
             let start = LINE_START.get().map_or("", |start| start());
-            if let Err(error) = printer.print(&[start.as_bytes(), line].concat()) {
-                stdout_failed = Some(format!("Cannot write to standard output: {error}"));
-                if error.kind() == ErrorKind::TimedOut {
-                    self.stdout = None;
+            match printer.print(&[start.as_bytes(), line].concat()) {
+                Ok(()) => printed = true,
+                Err(error) => {
+                    stdout_failed = Some(format!("Cannot write to standard output: {error}"));
+                    if error.kind() == ErrorKind::TimedOut {
+                        self.stdout = None;
+                    }
                 }
             }
         }
         if let Some((file, path)) = &mut self.file {
             if let Err(error) = file.write_all(line) {
+                UNHEARD.fetch_or(!printed, Ordering::Relaxed);
                 record_failure(format!("Cannot write log file {path}: {error}"));
             }
         }
         // A reader that goes away later must not cost a backup that is under way.
         if let Some(what) = stdout_failed {
             if !STARTED.load(Ordering::Relaxed) || self.file.is_none() {
+                UNHEARD.store(true, Ordering::Relaxed);
                 record_failure(what);
             }
         }

@@ -1,6 +1,7 @@
 //! Full disks: for the backups, for the log, in the server.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use super::{
@@ -294,6 +295,40 @@ fn a_volume_too_large_to_be_measured_in_time_is_restored() {
         "WARN Could not determine the disk space for the backup of the volume that is made first",
     );
     assert_same(&saved, &sandbox.fingerprint_volume());
+}
+
+/// What makes room goes on where standard output has its lines, and the log has those again that there is room for.
+#[test]
+fn a_cleanup_makes_room_where_its_log_has_none() {
+    let sandbox = Sandbox::new("fclean").build();
+    let (logs, backups) = (sandbox.path("logs"), sandbox.path("backups"));
+    case("a log that is full, beside old backups", || {
+        let Some(_small) = Small::mount("faults: full log", &backups, "64k") else {
+            return;
+        };
+        fs::remove_dir_all(&logs).unwrap();
+        symlink("backups/logs", &logs).unwrap();
+        fs::create_dir(backups.join("logs")).unwrap();
+        let [old, new] = ["env_20250101_020000.backup", "env_20260101_020000.backup"]
+            .map(|name| sandbox.write(&format!("backups/env/{name}"), "A=1\n".repeat(4096)));
+        crate::common::sh("touch -d '30 days ago' \"$1\"", &[old.as_os_str()]);
+        crate::common::sh("yes '' >\"$1\" || true", &[logs.join("backup.log").as_os_str()]);
+        let unheard = sandbox.call("cleanup-backups").into_log().run();
+        assert!(unheard.code == Some(1) && old.exists(), "{unheard}");
+        let dry = sandbox.run("cleanup-backups", &["--dry-run"]);
+        assert!(dry.code == Some(1) && old.exists(), "{dry}");
+        assert!(dry.stdout.contains("[DRY-RUN] Would delete: "), "{dry}");
+        let outcome = sandbox.run("cleanup-backups", &[]);
+        // Lines are missing from the log.
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stderr.contains("Cannot write log file"), "{outcome}");
+        assert!(!old.exists() && new.exists(), "{outcome}");
+        outcome.assert_log_has(
+            "cleanup-backups",
+            "SUCCESS Cleanup completed: 1 files deleted, {} freed",
+        );
+        sandbox.run("cleanup-backups", &[]).assert_success();
+    });
 }
 
 /// The log's disk is full at the start: nothing is done. It becomes full later: the backups are made, and the run fails.
