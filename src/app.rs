@@ -4,14 +4,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, Result};
+use anyhow::{anyhow, bail, Error, Result};
 
-use crate::config::{Config, Encryption};
+use crate::config::{Config, Encryption, PASSPHRASE};
 use crate::engine::{Container, Docker, Glance};
-use crate::process::Chain;
+use crate::process::{hinted, Chain};
 use crate::report::log::Journal;
 use crate::store::lock::{component_lock, state_of, Attempt, Lock, ProjectLock};
-use crate::store::{make_dir, Kind, Stamp, Store, Unfinished};
+use crate::store::{make_dir, Entry, Kind, Stamp, Store, Unfinished, ENCRYPTED};
 use crate::stream::encrypt::Gpg;
 use crate::stream::publish::Target;
 
@@ -60,6 +60,7 @@ impl App {
 
     /// Makes sure that what is to be encrypted can be, before anything begins.
     pub fn check_encryption(&self, journal: Journal) -> Result<()> {
+        self.check_as_written(journal)?;
         let Some(encryption) = &self.config.encryption else {
             return Ok(());
         };
@@ -73,6 +74,35 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a passphrase that is another than what is written in `.env`: whoever has kept that one can read nothing
+    /// once `.env` is lost. What is encrypted already opens with it, so then it is a warning.
+    fn check_as_written(&self, journal: Journal) -> Result<()> {
+        if !self.config.rewritten.contains(PASSPHRASE) {
+            return Ok(());
+        }
+        let error = |hint| {
+            let what = "is not what is written in .env, where $ begins the name of a variable and ' #' a comment";
+            hinted(format_args!("{PASSPHRASE} {what}"), hint)
+        };
+        if self.config.encryption.is_none() || !self.has_encrypted() {
+            bail!(error(
+                "put it in single quotes; of a variable, write ${NAME} alone, and set that one"
+            ));
+        }
+        journal.warning(&Error::new(error(
+            "put it in single quotes, and keep the old line: what has been encrypted so far opens with that alone \
+             (docs/encryption.md)",
+        )));
+        Ok(())
+    }
+
+    /// Whether there is an encrypted backup, or may be one in a directory that cannot be read.
+    fn has_encrypted(&self) -> bool {
+        let is_encrypted = |entry: &Entry| entry.path.to_string_lossy().ends_with(ENCRYPTED);
+        let mut listings = Kind::PARTS.into_iter().map(|kind| self.store.list(kind));
+        listings.any(|listing| listing.map_or(true, |entries| entries.iter().any(is_encrypted)))
     }
 
     /// Where the backup of a component goes that a run begins.
@@ -194,5 +224,38 @@ impl<'a> LockWait<'a> {
             return Ok(());
         }
         Err(anyhow!(why).context(format!("Backup already in progress (PID: {pid})")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::process::hint_of;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_passphrase_that_is_not_what_is_written_encrypts_nothing_new() {
+        let dir = TempDir::new();
+        let check = |value: &str| {
+            let text = format!("SECRET='a$b'\nBACKUP_GPG_PASSPHRASE={value}\n");
+            let config = Config::of_text(dir.path(), Path::new(".env"), text.as_bytes()).unwrap();
+            App::new(config).check_as_written(Journal::new("test"))
+        };
+        for value in ["'My$Kitchen-2024'", "${SECRET}", "plain", "''"] {
+            check(value).unwrap();
+        }
+        for value in ["My$Kitchen-2024", "\"My$Kitchen-2024\"", "a #b", "$NoSuchKitchen"] {
+            let error = check(value).unwrap_err();
+            assert!(hint_of(&error).unwrap().contains("single quotes"), "{error:#}");
+            assert!(!format!("{error:#}").contains("Kitchen"), "{error:#}");
+        }
+        let postgres = dir.path().join("backups/postgres");
+        std::fs::create_dir_all(&postgres).unwrap();
+        std::fs::write(postgres.join("n8n_20260102_030405.sql.gz.gpg"), "x").unwrap();
+        check("My$Kitchen-2024").unwrap();
+        // That one encrypts nothing at all.
+        assert!(check("$NoSuchKitchen").is_err());
     }
 }

@@ -170,16 +170,12 @@ fn programs(app: &App, report: &mut Report) {
             report.fail("programs", format!("{name} is missing: install {package}"));
         }
     }
-    match &config.encryption {
-        None => report.ok("encryption", "off: the files are as readable as their mode says"),
-        Some(how) => report.result(
-            "encryption",
-            app.check_encryption(JOURNAL).map(|()| match how {
-                Encryption::Passphrase(_) => "gpg takes the passphrase; is a copy of it kept elsewhere?".to_owned(),
-                Encryption::Recipient(_) => "gpg takes the recipient's key".to_owned(),
-            }),
-        ),
-    }
+    let how = match &config.encryption {
+        None => "off: the files are as readable as their mode says",
+        Some(Encryption::Passphrase(_)) => "gpg takes the passphrase; is a copy of it kept elsewhere?",
+        Some(Encryption::Recipient(_)) => "gpg takes the recipient's key",
+    };
+    report.result("encryption", app.check_encryption(JOURNAL).map(|()| how.to_owned()));
     for channel in channels(config) {
         if let Err(error) = channel.probe(config) {
             report.error(channel.name(), &error);

@@ -28,7 +28,7 @@
 //! that the caller names.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -63,13 +63,24 @@ pub fn parse(
     is_read: &dyn Fn(&str) -> bool,
     outer: &dyn Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>> {
+    parse_noting(path, text, is_read, outer).map(|(vars, _)| vars)
+}
+
+/// As [`parse`], with the names of the variables that have another value than what is written there: a `$` was
+/// replaced, or the text cut at a ` #`. A value that is one reference, to what has a value, is meant so.
+pub fn parse_noting(
+    path: &Path,
+    text: &[u8],
+    is_read: &dyn Fn(&str) -> bool,
+    outer: &dyn Fn(&str) -> Option<String>,
+) -> Result<(BTreeMap<String, String>, BTreeSet<String>)> {
     check_bytes(path, text)?;
     let text = decode(text);
     let mut parser = Parser::new(path, &text, is_read, outer);
     while parser.skip_to_statement() {
         parser.statement()?;
     }
-    Ok(parser.vars)
+    Ok((parser.vars, parser.rewritten))
 }
 
 /// What a file holds beside that for which [`parse`] refuses it: of a statement that cannot be read, its first line is
@@ -139,6 +150,8 @@ struct Parser<'a> {
     is_read: &'a dyn Fn(&str) -> bool,
     outer: &'a dyn Fn(&str) -> Option<String>,
     vars: BTreeMap<String, String>,
+    /// Those of them that have another value than what is written there.
+    rewritten: BTreeSet<String>,
 }
 
 impl<'a> Parser<'a> {
@@ -156,6 +169,7 @@ impl<'a> Parser<'a> {
             is_read,
             outer,
             vars: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
         }
     }
 
@@ -214,7 +228,7 @@ impl<'a> Parser<'a> {
                 self.take(1);
                 self.take_while(is_blank);
                 let start = self.line;
-                let value = self.value(key)?;
+                let (value, rewritten) = self.value(key)?;
                 if (self.is_read)(key) && value.contains(is_foreign) {
                     return self.fail(
                         start,
@@ -225,6 +239,10 @@ impl<'a> Parser<'a> {
                     );
                 }
                 self.vars.insert(key.to_string(), value);
+                match rewritten {
+                    true => self.rewritten.insert(key.to_string()),
+                    false => self.rewritten.remove(key),
+                };
             }
             None | Some('\n') => {
                 if let Some(value) = self.lookup(key) {
@@ -241,8 +259,9 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Reads the value of `key`, to the end of its last line.
-    fn value(&mut self, key: &str) -> Result<String> {
+    /// Reads the value of `key`, to the end of its last line, and tells whether it is another than what is written
+    /// there.
+    fn value(&mut self, key: &str) -> Result<(String, bool)> {
         let line = self.line;
         let scope = Scope {
             parser: self,
@@ -256,10 +275,14 @@ impl<'a> Parser<'a> {
                         "the quote {quote} is not closed; close it, or write \\{quote} for a quote within the value"
                     ));
                 };
-                let value = if quote == '"' {
-                    scope.interpolate(&scope.unescape(&inner)?, 0)?
+                let (value, rewritten) = if quote == '"' {
+                    let value = scope.interpolate(&scope.unescape(&inner)?, 0)?;
+                    // An escaped dollar sign is meant as one.
+                    let bare = inner.replace(r"\\", "-").replace(r"\$", "-");
+                    let rewritten = scope.is_rewritten(&bare, &value) || value.contains(char::is_control);
+                    (value, rewritten)
                 } else {
-                    inner
+                    (inner, false)
                 };
                 self.take(length);
                 self.take_while(is_blank);
@@ -279,14 +302,15 @@ impl<'a> Parser<'a> {
                         )
                     }
                 }
-                Ok(value)
+                Ok((value, rewritten))
             }
             _ => {
                 let text = scope.parser.rest.split('\n').next().unwrap_or_default();
-                let value = text.split(" #").next().unwrap_or_default().trim_end();
-                let value = scope.interpolate(value, 0)?;
+                let written = text.split(" #").next().unwrap_or_default().trim_end();
+                let value = scope.interpolate(written, 0)?;
+                let rewritten = text.contains(" #") || scope.is_rewritten(written, &value);
                 self.take(text.len());
-                Ok(value)
+                Ok((value, rewritten))
             }
         }
     }
@@ -344,6 +368,13 @@ impl Scope<'_, '_> {
         }
         out.push_str(rest);
         Ok(out)
+    }
+
+    /// Whether [`Self::interpolate`] has made another `value` of the text, which was not meant by a single reference.
+    fn is_rewritten(&self, text: &str, value: &str) -> bool {
+        let replaced = |after: &str| after.starts_with(|c: char| c.is_ascii_alphabetic() || "_{$".contains(c));
+        let meant = |name: &str| !value.is_empty() && !self.parser.rewritten.contains(name);
+        text.match_indices('$').any(|(at, _)| replaced(&text[at + 1..])) && !sole_reference(text).is_some_and(meant)
     }
 
     /// Replaces `$$`, `$VAR` and `${...}`; a `$` before anything else is plain text.
@@ -464,6 +495,16 @@ fn closing_brace(text: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// The variable of a text that is one `$VAR` or `${...}` and nothing else.
+fn sole_reference(text: &str) -> Option<&str> {
+    let after = text.strip_prefix('$')?;
+    let (name, rest) = match after.strip_prefix('{') {
+        Some(body) if closing_brace(after) == Some(after.len() - 1) => (split_name(body).0, ""),
+        _ => split_name(after),
+    };
+    (rest.is_empty() && !name.is_empty()).then_some(name)
 }
 
 /// Splits off the variable name, which may be empty, at the start of `text`.

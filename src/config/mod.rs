@@ -25,6 +25,9 @@ use source::Source;
 use table::Values;
 pub use table::SETTINGS;
 
+/// The setting that holds a passphrase.
+pub const PASSPHRASE: &str = "BACKUP_GPG_PASSPHRASE";
+
 /// How backups are encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encryption {
@@ -77,6 +80,8 @@ pub struct Config {
     pub path: Option<OsString>,
     /// What `.env` sets under a name like ours that is none of [`SETTINGS`].
     pub unknown: Vec<String>,
+    /// The variables of `.env` that have another value than what is written there, as [`dotenv::parse_noting`] tells.
+    pub rewritten: BTreeSet<String>,
 }
 
 impl Config {
@@ -97,9 +102,10 @@ impl Config {
 
     /// The settings as they are with this `text` in `.env`; in messages it is that of `file`.
     pub fn of_text(project: &Path, file: &Path, text: &[u8]) -> Result<Self> {
-        let values = dotenv::parse(file, text, &is_setting, &process_variable)?;
-        Self::from_values(project, true, &values, &process_variable)
-            .with_context(|| format!("Bad setting (see {})", file.display()))
+        let (values, rewritten) = dotenv::parse_noting(file, text, &is_setting, &process_variable)?;
+        let config = Self::from_values(project, true, &values, &process_variable)
+            .with_context(|| format!("Bad setting (see {})", file.display()))?;
+        Ok(Self { rewritten, ..config })
     }
 
     /// The settings without those of `.env`.
@@ -183,6 +189,7 @@ impl Config {
                 .filter(|name| name.starts_with("BACKUP_") && !SETTINGS.iter().any(|known| known.name == name.as_str()))
                 .cloned()
                 .collect(),
+            rewritten: BTreeSet::new(),
         })
     }
 
@@ -253,7 +260,6 @@ impl Values {
 
 /// The one means of encryption that is set.
 fn encryption(project: &Path, settings: &Values) -> Result<Option<Encryption>> {
-    const PASSPHRASE: &str = "BACKUP_GPG_PASSPHRASE";
     const RECIPIENT: &str = "BACKUP_GPG_RECIPIENT";
     let recipient = settings.gpg_recipient.trim();
     match settings.gpg_passphrase.clone() {

@@ -17,8 +17,7 @@ pub fn env_line(name: &str, value: &str) -> String {
     let mut text = format!("{name}=\"");
     for c in value.chars() {
         match c {
-            '"' | '\\' => text.extend(['\\', c]),
-            '$' => text.push_str("$$"),
+            '"' | '\\' | '$' => text.extend(['\\', c]),
             _ => text.push(c),
         }
     }

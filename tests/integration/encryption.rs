@@ -116,6 +116,36 @@ impl Drop for Agent {
     }
 }
 
+/// Whoever has kept what is written in `.env` could read nothing.
+#[test]
+fn a_passphrase_that_is_read_as_another_one_encrypts_nothing_new() {
+    let sandbox = Sandbox::new("gpgread")
+        .env_text("BACKUP_GPG_PASSPHRASE=My$Kitchen-2024")
+        .build();
+    for call in [
+        sandbox.call("backup-all"),
+        sandbox.call("backup-n8n"),
+        sandbox.binary().arg("doctor"),
+    ] {
+        let outcome = call.run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(
+            outcome
+                .stdout
+                .contains("BACKUP_GPG_PASSPHRASE is not what is written in .env"),
+            "{outcome}"
+        );
+        assert!(outcome.stdout.contains("put it in single quotes"), "{outcome}");
+        outcome.assert_never_says("Kitchen");
+    }
+    // That one opens what there is.
+    sandbox.write("backups/redis/dump_20260102_030405.rdb.gpg", "x");
+    sandbox.run("backup-all", &[]).assert_log_has(
+        "backup-all",
+        "WARN BACKUP_GPG_PASSPHRASE is not what is written in .env{}",
+    );
+}
+
 #[test]
 fn a_cycle_with_a_passphrase_brings_everything_back_and_writes_no_plaintext() {
     if no_gpg("encryption::a_cycle_with_a_passphrase") {

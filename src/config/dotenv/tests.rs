@@ -177,6 +177,55 @@ fn interpolation() {
 }
 
 #[test]
+fn a_value_that_is_not_what_is_written_there_is_noted() {
+    let noted = |text: &str| {
+        let (_, rewritten) = parse_noting(Path::new(".env"), text.as_bytes(), &|_| true, &outer).unwrap();
+        rewritten.contains("K")
+    };
+    for written in [
+        "My$Kitchen-2024",
+        "a$$b",
+        "$UNSET",
+        "${UNSET}",
+        "$EMPTY",
+        "$OUT-1",
+        "a${OUT}",
+        "$OUT$OUT",
+        "${OUT}}",
+    ] {
+        assert!(noted(&format!("K={written}")), "{written}");
+        assert!(noted(&format!("K=\"{written}\"")), "{written}");
+        assert!(!noted(&format!("K='{written}'")), "{written}");
+    }
+    for text in [
+        "K=a #b",
+        "K=a # comment",
+        r#"K="\\$OUT""#,
+        r#"K="a\tb""#,
+        "L=a$b\nK=$L",
+        "K=b\nK=a #b",
+    ] {
+        assert!(noted(text), "{text}");
+    }
+    for text in [
+        "K=a#b",
+        "K=a$",
+        "K=a$1 $-",
+        "K=$OUT",
+        "K=${OUT}",
+        "K=\"${UNSET:-a}\" # comment",
+        "L='a$b'\nK=${L}",
+        r#"K="a\$b \\ \"c\"""#,
+        "K='a #b'",
+        "K='a' # comment",
+        "K=a$b\nK=c",
+        "OUT=a$b\nK=c",
+    ] {
+        assert!(!noted(text), "{text}");
+    }
+}
+
+#[test]
 fn errors_name_file_and_line_and_never_the_value() {
     let deep = format!("A=1\nK={}s3cret{}", "${A:-".repeat(40), "}".repeat(40));
     let cases: &[(&[u8], usize, &str)] = &[
