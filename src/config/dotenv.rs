@@ -67,7 +67,7 @@ pub fn parse(
 }
 
 /// As [`parse`], with the names of the variables that have another value than what is written there: a `$` was
-/// replaced, or the text cut at a ` #`. A value that is one reference, to what has a value, is meant so.
+/// replaced, or the text cut at a ` #` that begins no word of its own. A value that is one reference, to what has a value, is meant so.
 pub fn parse_noting(
     path: &Path,
     text: &[u8],
@@ -308,7 +308,11 @@ impl<'a> Parser<'a> {
                 let text = scope.parser.rest.split('\n').next().unwrap_or_default();
                 let written = text.split(" #").next().unwrap_or_default().trim_end();
                 let value = scope.interpolate(written, 0)?;
-                let rewritten = text.contains(" #") || scope.is_rewritten(written, &value);
+                // As a comment is written, it is one.
+                let cut = text
+                    .split_once(" #")
+                    .is_some_and(|(_, rest)| !rest.starts_with([' ', '\t']));
+                let rewritten = cut || scope.is_rewritten(written, &value);
                 self.take(text.len());
                 Ok((value, rewritten))
             }
@@ -372,7 +376,9 @@ impl Scope<'_, '_> {
 
     /// Whether [`Self::interpolate`] has made another `value` of the text, which was not meant by a single reference.
     fn is_rewritten(&self, text: &str, value: &str) -> bool {
-        let replaced = |after: &str| after.starts_with(|c: char| c.is_ascii_alphabetic() || "_{$".contains(c));
+        // Who writes two knows that they are one.
+        let text = &text.replace("$$", "-");
+        let replaced = |after: &str| after.starts_with(|c: char| c.is_ascii_alphabetic() || "_{".contains(c));
         let meant = |name: &str| !value.is_empty() && !self.parser.rewritten.contains(name);
         text.match_indices('$').any(|(at, _)| replaced(&text[at + 1..])) && !sole_reference(text).is_some_and(meant)
     }

@@ -184,7 +184,7 @@ fn a_value_that_is_not_what_is_written_there_is_noted() {
     };
     for written in [
         "My$Kitchen-2024",
-        "a$$b",
+        "a$$$b",
         "$UNSET",
         "${UNSET}",
         "$EMPTY",
@@ -197,18 +197,14 @@ fn a_value_that_is_not_what_is_written_there_is_noted() {
         assert!(noted(&format!("K=\"{written}\"")), "{written}");
         assert!(!noted(&format!("K='{written}'")), "{written}");
     }
-    for text in [
-        "K=a #b",
-        "K=a # comment",
-        r#"K="\\$OUT""#,
-        r#"K="a\tb""#,
-        "L=a$b\nK=$L",
-        "K=b\nK=a #b",
-    ] {
+    for text in ["K=a #b", r#"K="\\$OUT""#, r#"K="a\tb""#, "L=a$b\nK=$L", "K=b\nK=a #b"] {
         assert!(noted(text), "{text}");
     }
     for text in [
         "K=a#b",
+        "K=a # comment",
+        "K=a$$b",
+        "K=\"a$$b\"",
         "K=a$",
         "K=a$1 $-",
         "K=$OUT",
