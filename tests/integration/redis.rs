@@ -122,6 +122,22 @@ fn an_older_snapshot_in_the_usual_place_is_no_backup() {
     sandbox.run("backup-redis", &[]).assert_success();
 }
 
+/// Without INFO, nobody knows when the save is over: the snapshot before it is not taken for it.
+#[test]
+fn a_user_who_may_not_ask_makes_no_backup() {
+    let sandbox = Sandbox::new("noinfo").redis().build();
+    sandbox.redis(&["SET", "key", "old"]);
+    sandbox.redis(&["SAVE"]);
+    sandbox.redis(&["ACL", "SETUSER", "default", "-info"]);
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_error("Failed to get LASTSAVE from Redis (port {})");
+    assert!(outcome.log.contains("INFO persistence: NOPERM"), "{outcome}");
+    assert!(outcome.log.contains("ACL SETUSER"), "{outcome}");
+    assert!(sandbox.backups("redis").is_empty());
+    sandbox.redis(&["ACL", "SETUSER", "default", "+info"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+}
+
 #[test]
 fn runs_within_one_second_all_have_their_snapshot() {
     let sandbox = Sandbox::new("second").redis().build();

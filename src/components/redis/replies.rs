@@ -13,6 +13,8 @@ pub(super) fn explained(message: String) -> Error {
         "set REDIS_PASSWORD in .env, and REDIS_USERNAME for another user than the default one"
     } else if message.contains("Connection refused") {
         "set REDIS_PORT in .env to the port that Redis listens on in its container"
+    } else if message.contains("NOPERM") {
+        "allow the user of Redis what it is asked: ACL SETUSER ... +info +lastsave +bgsave"
     } else {
         return Error::msg(message);
     };
@@ -46,19 +48,12 @@ pub(super) fn value_of<'a>(reply: &'a str, name: &str) -> Option<&'a str> {
         .filter(|value| !value.is_empty())
 }
 
-/// The sum of keys over all databases of an `INFO keyspace` reply (`db0:keys=3,expires=0,avg_ttl=0`).
-pub(super) fn keys(keyspace: &str) -> Option<u64> {
-    let mut sum = 0;
-    for (name, value) in fields(keyspace) {
-        if name
-            .strip_prefix("db")
-            .is_some_and(|number| number.parse::<u32>().is_ok())
-        {
-            let count = value.split(',').find_map(|field| field.strip_prefix("keys="))?;
-            sum = u64::checked_add(sum, count.parse().ok()?)?;
-        }
-    }
-    Some(sum)
+/// The sum of keys over all databases of an `INFO keyspace` reply.
+pub(super) fn keys(reply: &str) -> Option<u64> {
+    let databases = keyspace(reply)?;
+    databases
+        .values()
+        .try_fold(0, |sum: u64, keys| sum.checked_add(keys.total))
 }
 
 /// The files and arguments in the reply to `MODULE LIST`: for each the lines `name`, `ver`, `path` and `args`, each with its value
@@ -133,8 +128,11 @@ pub(super) fn queue_script(what: &str) -> String {
     )
 }
 
-/// The keys of each database in an `INFO keyspace` reply.
+/// The keys of each database in an `INFO keyspace` reply (`db0:keys=3,expires=0,avg_ttl=0`); none of a refusal.
 pub(super) fn keyspace(reply: &str) -> Option<BTreeMap<u32, Keys>> {
+    if !reply.starts_with("# Keyspace") {
+        return None;
+    }
     let mut databases = BTreeMap::new();
     for (name, value) in fields(reply) {
         let Some(number) = name.strip_prefix("db").and_then(|number| number.parse().ok()) else {
@@ -188,7 +186,11 @@ mod tests {
             Some(7)
         );
         assert_eq!(keys("# Keyspace"), Some(0));
-        assert_eq!(keys("db0:expires=1"), None);
+        assert_eq!(keys("# Keyspace\ndb0:expires=1"), None);
+        assert_eq!(
+            keys("NOPERM User n8n has no permissions to run the 'info' command"),
+            None
+        );
         assert_eq!(value_of("dir\n/data x", "dir"), Some("/data x"));
         assert_eq!(value_of("ERR unknown command 'CONFIG'", "dir"), None);
         assert_eq!(value_of("", "dir"), None);
@@ -215,7 +217,7 @@ mod tests {
         assert_eq!(databases[&0].lasting(), 2);
         assert_eq!(databases[&12], Keys { total: 4, expiring: 0 });
         assert!(keyspace("# Keyspace").unwrap().is_empty());
-        assert!(keyspace("db0:keys=x,expires=1").is_none());
+        assert!(keyspace("# Keyspace\ndb0:keys=x,expires=1").is_none());
         let output = "[offset 9] Checksum OK\n[info] 10 keys read\n[info] 4 expires\n[info] 1 already expired";
         assert_eq!(checked_keys(output), Some(Keys { total: 9, expiring: 3 }));
         assert_eq!(checked_keys("nothing"), None);

@@ -250,18 +250,28 @@ impl Redis<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::hint_of;
 
     #[test]
     fn a_save_that_came_first_is_told_from_ours() {
-        let begun = |persistence: &str, reply: &str| Begun {
-            before: State::read(&["1", persistence, "", "", "", ""].map(str::to_owned)).unwrap(),
+        let state = |info: &str| State::read(&["1", info, "", "", "", ""].map(str::to_owned));
+        let begun = |more: &str, reply: &str| Begun {
+            before: state(&format!("rdb_bgsave_in_progress:0\nrdb_last_bgsave_status:ok\n{more}")).unwrap(),
             reply: reply.to_owned(),
             after: Vec::new(),
         };
-        assert!(!begun("rdb_bgsave_in_progress:0", "Background saving started").is_forestalled());
+        assert!(!begun("", "Background saving started").is_forestalled());
         assert!(begun("aof_rewrite_in_progress:1", "Background saving scheduled").is_forestalled());
         assert!(!begun("rdb_saves:3", "Background saving scheduled").is_forestalled());
         assert!(begun("rdb_saves:3", "ERR Background save already in progress").is_forestalled());
+    }
+
+    #[test]
+    fn a_refusal_tells_nothing_of_saves() {
+        let refused = "NOPERM User n8n has no permissions to run the 'info' command";
+        let error = State::read(&["1", refused, "# Keyspace", "", "", ""].map(str::to_owned)).unwrap_err();
+        assert!(error.to_string().ends_with(refused), "{error}");
+        assert!(hint_of(&error).is_some_and(|hint| hint.contains("+info")));
     }
 
     #[test]

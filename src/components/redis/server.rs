@@ -79,7 +79,13 @@ impl State {
         if last_save.parse::<u64>().is_err() {
             return Err(explained(format!("Redis replied: {last_save}")));
         }
+        let reply = info.lines().next().unwrap_or_default();
         let info = fields(info);
+        // A refusal says nothing of a save.
+        let status = info.get("rdb_last_bgsave_status");
+        let Some(status) = status.filter(|_| info.contains_key("rdb_bgsave_in_progress")) else {
+            return Err(explained(format!("Redis replied to INFO persistence: {reply}")));
+        };
         let on = |name: &str| info.get(name).is_some_and(|value| value != "0");
         // A server where CONFIG is renamed or denied: what the official image is set to.
         let told = value_of(dir, "dir");
@@ -95,7 +101,7 @@ impl State {
             ]
             .into_iter()
             .any(on),
-            good: info.get("rdb_last_bgsave_status").is_none_or(|status| status == "ok"),
+            good: status == "ok",
             saves: info.get("rdb_saves").and_then(|count| count.parse().ok()),
             progress: info.get("current_save_keys_processed").cloned(),
             dir: told.map(str::to_owned),
@@ -253,8 +259,9 @@ impl<'a> Redis<'a> {
                         None => {
                             let reply = replies.concat();
                             let reply = reply.lines().next().unwrap_or_default();
-                            // A wrong password does not become right by waiting.
-                            ensure!(!reply.contains("AUTH"), explained(format!("Redis replied: {reply}")));
+                            // A wrong password does not become right by waiting, nor a command that is denied.
+                            let refused = reply.contains("AUTH") || reply.starts_with("NOPERM");
+                            ensure!(!refused, explained(format!("Redis replied: {reply}")));
                             anyhow!("Redis replied: {reply}")
                         }
                     }
