@@ -30,6 +30,9 @@ const SOCKET: &str = "/tmp/n8n-backup.sock";
 const LOG: &str = "/tmp/n8n-backup.log";
 const STATUS: &str = "/tmp/n8n-backup.status";
 
+/// Gives what is staged to whoever the live server runs as.
+const OWN: &str = include_str!("restore/own.sh");
+
 /// A snapshot that has been verified, and the container that it is for.
 pub struct Plan<'a> {
     app: &'a App,
@@ -333,10 +336,25 @@ impl Plan<'_> {
         // It ends without an answer.
         let _ = server.ask(&["SHUTDOWN NOSAVE"]);
         self.ended(helper)?;
+        self.own(helper, &dir, layout)?;
         Ok(keys)
     }
 
-    /// Lays the snapshot down for the live server's owner.
+    /// Runs [`OWN`].
+    fn own(&self, helper: &Guard, new: &str, layout: &Layout) -> Result<()> {
+        let user = self.docker.user(&self.container.name)?;
+        let argv = [&["sh", "-c", OWN, "sh", &layout.dir, new, &user], &layout.names()[..]].concat();
+        let call = self.docker.exec(helper.id(), Exec::default(), &argv);
+        let output = self.docker.answer("sh", call, None)?;
+        ensure!(
+            output.success,
+            "the restored data cannot be given to Redis: {}",
+            output.stderr
+        );
+        Ok(())
+    }
+
+    /// Writes the snapshot as the owner of the directory.
     fn copy_in(&self, helper: &Guard, owner: &str, path: &str) -> Result<()> {
         const COPY: &str = "umask 077; cat >\"$1\"; sync \"$1\" 2>/dev/null || sync; wc -c <\"$1\"";
         let mut chain = self.app.chain();

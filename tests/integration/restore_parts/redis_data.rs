@@ -130,6 +130,52 @@ fn files_that_redis_mounts_do_not_stop_its_restore() {
     assert_eq!(fs::read_to_string(sandbox.path("note")).unwrap(), "kept");
 }
 
+/// As Bitnami's image has it: the directory is root's, and Redis writes to it as another user.
+#[test]
+fn a_redis_that_does_not_own_its_directory_comes_back() {
+    let (sandbox, file, saved, _) = changed_redis(Sandbox::new("user"));
+    let redis = sandbox.container("redis");
+    let image = sandbox.docker(&["inspect", "--format", "{{.Config.Image}}", &redis]);
+    let mount = format!("{}_redis_data:/data", sandbox.prefix());
+    let labels = sandbox.labels();
+    let labels = || labels.iter().map(String::as_str);
+    for append_only in ["no", "yes"] {
+        sandbox.docker(&["rm", "-f", &redis]);
+        let mut empty = vec!["run", "--rm", "--user", "0", "--entrypoint", "sh", "-v", &mount];
+        empty.extend(labels());
+        empty.extend([image.trim(), "-c", "rm -rf /data/*; chown 0:0 /data; chmod 777 /data"]);
+        sandbox.docker(&empty);
+        let mut run = vec![
+            "run",
+            "-d",
+            "--name",
+            &redis,
+            "--network",
+            "none",
+            "--user",
+            "1234",
+            "-v",
+            &mount,
+        ];
+        run.extend(labels());
+        run.extend([image.trim(), "redis-server", "--port", REDIS_PORT, "--dir", "/data"]);
+        run.extend(["--appendonly", append_only]);
+        sandbox.docker(&run);
+        sandbox.await_redis();
+        sandbox.run("restore-redis", &[&file]).assert_success();
+        assert_same(&saved, &sandbox.fingerprint_redis());
+        assert_eq!(sandbox.redis(&["save"]).trim(), "OK");
+        let owner = sandbox.docker(&["exec", &redis, "stat", "-c", "%u", "/data/dump.rdb", "/data"]);
+        assert_eq!(owner, "1234\n0\n");
+        // It writes what comes.
+        sandbox.redis(&["set", "after", "restore"]);
+        let after = sandbox.fingerprint_redis();
+        sandbox.docker(&["restart", &redis]);
+        sandbox.await_redis();
+        assert_same(&after, &sandbox.fingerprint_redis());
+    }
+}
+
 #[test]
 fn the_queue_can_be_left_out() {
     let sandbox = Sandbox::new("queue")

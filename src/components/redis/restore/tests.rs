@@ -1,9 +1,9 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{chown, MetadataExt as _, PermissionsExt as _};
 
 use super::*;
 use crate::config::Config;
-use crate::testing::{TempDir, STALL};
+use crate::testing::{sh, skip, TempDir, STALL};
 
 /// What `ask` gives of the restore of a Redis that was seen as `before`, is `now`, and never answers; and the calls of docker.
 fn silent<T>(
@@ -77,4 +77,47 @@ fn the_snapshot_is_loaded_by_whatever_server_the_image_has() {
         call.contains("valkey-server") && call.contains("--dir /data/new"),
         "{log}"
     );
+}
+
+/// As Bitnami's image and `user: 1000` have it, the directory may be another user's than Redis's.
+#[test]
+fn what_is_restored_belongs_to_whoever_redis_runs_as() {
+    if crate::store::atomic::own_user() != Some(0) {
+        return skip(
+            "redis::what_is_restored_belongs_to_whoever_redis_runs_as",
+            "it needs root",
+        );
+    }
+    let layout = Layout::new(|_| None);
+    // Owner and mode of the live snapshot, the directory's owner, the container's user; what the new snapshot gets.
+    for (live, of_dir, user, wanted) in [
+        (Some((1001, 0o640)), 0, "1001", (1001, 0o640)),
+        (Some((1001, 0o644)), 999, "", (1001, 0o644)),
+        (Some((0, 0o600)), 0, "1001", (1001, 0o600)),
+        (None, 0, "1000:1000", (1000, 0o600)),
+        (None, 999, "", (999, 0o600)),
+        (None, 999, "root", (999, 0o600)),
+        (Some((0, 0o644)), 999, "", (999, 0o644)),
+    ] {
+        let dir = TempDir::new();
+        let (dir, new) = (dir.path(), dir.path().join("new"));
+        chown(dir, Some(of_dir), Some(of_dir)).unwrap();
+        fs::create_dir_all(new.join("appendonlydir")).unwrap();
+        for file in ["dump.rdb", "appendonlydir/a.aof"] {
+            fs::write(new.join(file), "").unwrap();
+            fs::set_permissions(new.join(file), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        if let Some((owner, mode)) = live {
+            fs::write(dir.join("dump.rdb"), "").unwrap();
+            fs::set_permissions(dir.join("dump.rdb"), fs::Permissions::from_mode(mode)).unwrap();
+            chown(dir.join("dump.rdb"), Some(owner), Some(owner)).unwrap();
+        }
+        let mut run = sh(OWN);
+        run.arg("sh").args([dir, &new]).arg(user).args(layout.names());
+        assert!(run.status().unwrap().success());
+        let meta = new.join("dump.rdb").metadata().unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o777), wanted, "{live:?} {of_dir} {user}");
+        let appended = new.join("appendonlydir/a.aof").metadata().unwrap();
+        assert_eq!(appended.uid(), wanted.0);
+    }
 }
