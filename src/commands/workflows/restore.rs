@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::Read as _;
+use std::ptr;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
@@ -317,14 +318,24 @@ impl Restored {
         }
     }
 
+    /// What is edited, and what was published, where that is another version.
+    fn used(&self) -> impl Iterator<Item = &Record> {
+        let published = self.published.as_deref();
+        let is_published = move |row: &&Record| published.is_some() && row.get("versionId") == published;
+        let mut version = self.versions.iter().filter(is_published);
+        [&self.workflow].into_iter().chain(version.next())
+    }
+
     /// The credentials that its nodes name and that are not there now: IDs and names.
     fn lacking(&self, credentials: &HashSet<String>) -> BTreeMap<String, String> {
-        let nodes = Json::parse_lossy(self.workflow.text("nodes")).unwrap_or(Json::Null);
-        let named = nodes.items().iter().flat_map(n8n::credentials_in);
-        let named = named.filter_map(|(_, id, name)| Some((id?.to_owned(), name.unwrap_or_default().to_owned())));
-        named
-            .filter(|(id, _)| !id.is_empty() && !credentials.contains(id))
-            .collect()
+        let mut lacking = BTreeMap::new();
+        for row in self.used() {
+            let nodes = Json::parse_lossy(row.text("nodes")).unwrap_or(Json::Null);
+            let named = nodes.items().iter().flat_map(n8n::credentials_in);
+            let named = named.filter_map(|(_, id, name)| Some((id?.to_owned(), name.unwrap_or_default().to_owned())));
+            lacking.extend(named.filter(|(id, _)| !id.is_empty() && !credentials.contains(id)));
+        }
+        lacking
     }
 
     /// Gives the workflow, its versions and its webhooks new IDs. Paths of webhooks that people chose stay; gives those.
@@ -334,7 +345,7 @@ impl Restored {
         let mut paths = Vec::new();
         for row in self.versions.iter().chain([&self.workflow]) {
             let parsed = Json::parse_lossy(row.text("nodes")).context("The workflow's nodes cannot be read")?;
-            paths.clear();
+            let is_used = self.used().any(|used| ptr::eq(used, row));
             for node in parsed.items() {
                 let Some(webhook) = node.get("webhookId").and_then(Json::as_str) else {
                     continue;
@@ -344,10 +355,8 @@ impl Restored {
                 }
                 let path = node.get("parameters").and_then(|values| values.get("path")?.as_str());
                 // With a part that varies, n8n puts the ID in front of it.
-                paths.extend(
-                    path.filter(|path| (*path != webhook || path.len() < 16) && !path.contains(':'))
-                        .map(str::to_owned),
-                );
+                let path = path.filter(|path| is_used && (*path != webhook || path.len() < 16) && !path.contains(':'));
+                paths.extend(path.map(str::to_owned));
             }
         }
         let current = self.workflow.get("versionId").map(str::to_owned);
@@ -377,6 +386,7 @@ impl Restored {
         // It names webhooks that n8n has registered with other services, which the copy would take over and delete.
         self.workflow.set("staticData", None);
         self.workflow.set("triggerCount", Some("0".to_owned()));
+        paths.sort();
         paths.dedup();
         Ok(paths)
     }

@@ -1,6 +1,6 @@
 //! What is told of workflows and credentials.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 
@@ -31,40 +31,60 @@ pub struct Listing {
     /// Only those in which this stands.
     find: Option<String>,
     pub entries: Vec<Entry>,
+    /// The others, by the version that n8n runs.
+    published: HashMap<String, Entry>,
 }
 
 impl Listing {
-    /// A list of all workflows, or of those with `find` in their name, the types of their nodes or the text of these.
+    /// A list of all workflows, or of those with `find` in their name, the types of their nodes or the text of these,
+    /// as they are edited or run.
     pub fn new(find: Option<&str>) -> Self {
         Self {
             find: find.map(str::to_lowercase),
-            entries: Vec::new(),
+            ..Self::default()
         }
     }
 }
 
+/// The version that n8n 2 runs, where that is not what is edited. Its row comes later: pg_dump sorts tables by name.
+fn published(workflow: &Record) -> Option<&str> {
+    let version = workflow.get("activeVersionId");
+    version.filter(|_| version != workflow.get("versionId"))
+}
+
 impl Visitor for Listing {
     fn wants(&self, table: Table) -> bool {
-        table == Table::Workflow || table.is_small()
+        table == Table::Workflow || table.is_small() || (table == Table::History && self.find.is_some())
     }
 
-    fn visit(&mut self, _: Table, row: Record) -> Result<()> {
+    fn visit(&mut self, table: Table, row: Record) -> Result<()> {
+        let find = self.find.as_deref().unwrap_or_default();
+        if table == Table::History {
+            if let Some(entry) = self.published.remove(row.text("versionId")) {
+                let nodes = Json::parse_lossy(row.text("nodes"));
+                self.entries
+                    .extend(nodes.is_ok_and(|nodes| holds(&nodes, find)).then_some(entry));
+            }
+            return Ok(());
+        }
         let nodes = Json::parse_lossy(row.text("nodes"));
-        let found = self.find.as_ref().is_none_or(|text| {
-            row.text("name").to_lowercase().contains(text) || nodes.as_ref().is_ok_and(|nodes| holds(nodes, text))
-        });
-        if found {
-            self.entries.push(Entry {
-                id: row.text("id").to_owned(),
-                name: row.text("name").to_owned(),
-                active: row.is("active"),
-                archived: row.is("isArchived"),
-                nodes: nodes
-                    .map(|nodes| nodes.items().len())
-                    .map_err(|error| format!("{error:#}")),
-                updated: row.time("updatedAt"),
-                folder: row.get("parentFolderId").map(str::to_owned),
-            });
+        let found =
+            row.text("name").to_lowercase().contains(find) || nodes.as_ref().is_ok_and(|nodes| holds(nodes, find));
+        let entry = Entry {
+            id: row.text("id").to_owned(),
+            name: row.text("name").to_owned(),
+            active: row.is("active"),
+            archived: row.is("isArchived"),
+            nodes: nodes
+                .map(|nodes| nodes.items().len())
+                .map_err(|error| format!("{error:#}")),
+            updated: row.time("updatedAt"),
+            folder: row.get("parentFolderId").map(str::to_owned),
+        };
+        match published(&row) {
+            _ if found => self.entries.push(entry),
+            Some(version) => drop(self.published.insert(version.to_owned(), entry)),
+            None => {}
         }
         Ok(())
     }
@@ -99,6 +119,8 @@ pub struct Credentials {
     pub rows: Vec<Record>,
     /// Names of workflows by what their nodes refer to: an ID, or where there is none a type and name.
     uses: BTreeMap<String, Vec<String>>,
+    /// Names of workflows by the version that n8n runs, where that is not what is edited.
+    published: HashMap<String, String>,
     /// What they hold, where they hold something, encrypted: lines of their kind, ID, name, type and data.
     sealed: Vec<u8>,
     /// IDs of workflows that cannot be read, and why.
@@ -137,8 +159,8 @@ fn sealed_line(kind: &str, fields: [&str; 5], lines: &mut Vec<u8>) {
 }
 
 impl Visitor for Credentials {
-    fn wants(&self, table: Table) -> bool {
-        table != Table::History
+    fn wants(&self, _: Table) -> bool {
+        true
     }
 
     fn visit(&mut self, table: Table, mut row: Record) -> Result<()> {
@@ -151,22 +173,32 @@ impl Visitor for Credentials {
             self.rows.push(row);
             return Ok(());
         }
+        let (id, name) = match table {
+            Table::History => match self.published.remove(row.text("versionId")) {
+                Some(name) => (row.text("workflowId"), name),
+                None => return Ok(()),
+            },
+            _ => (row.text("id"), row.text("name").to_owned()),
+        };
+        self.published
+            .extend(published(&row).map(|version| (version.to_owned(), name.clone())));
         let nodes = match Json::parse_lossy(row.text("nodes")) {
             Ok(nodes) => nodes,
             Err(error) => {
-                self.unread.push((row.text("id").to_owned(), format!("{error:#}")));
+                self.unread.push((id.to_owned(), format!("{error:#}")));
                 return Ok(());
             }
         };
-        for (kind, id, name) in nodes.items().iter().flat_map(credentials_in) {
-            let key = match (id, name) {
+        for (kind, id, called) in nodes.items().iter().flat_map(credentials_in) {
+            let key = match (id, called) {
                 (Some(id), _) => id.to_owned(),
-                (None, Some(name)) => format!("{kind}\n{name}"),
+                (None, Some(called)) => format!("{kind}\n{called}"),
                 (None, None) => continue,
             };
             let names = self.uses.entry(key).or_default();
-            if names.last().is_none_or(|last| last != row.text("name")) {
-                names.push(row.text("name").to_owned());
+            let is_known = names.last() == Some(&name) || (table == Table::History && names.contains(&name));
+            if !is_known {
+                names.push(name.clone());
             }
         }
         Ok(())

@@ -257,6 +257,34 @@ fn folders_are_told_from_the_outermost() {
     );
 }
 
+/// The real one, in which a workflow was edited since it was published, and nothing is left in what is edited.
+fn edited() -> String {
+    let real = real();
+    let line = real
+        .lines()
+        .find(|line| line.starts_with("Uses credential\tf\t"))
+        .unwrap();
+    let mut fields: Vec<&str> = line.split('\t').collect();
+    let version = fields[9];
+    (fields[2], fields[9], fields[17]) = ("[]", "draft", version);
+    real.replacen(line, &fields.join("\t"), 1)
+}
+
+#[test]
+fn what_n8n_runs_counts_as_what_is_edited() {
+    let (credentials, _) = read(&edited(), Credentials::default()).unwrap();
+    let old = credentials.rows.iter().find(|row| row.text("name") == "Old header");
+    assert_eq!(credentials.uses(old.unwrap()), ["Uses credential"]);
+    for (text, wanted) in [("genericCREDENTIALtype", 1), ("Uses cred", 1), ("no such", 0)] {
+        for dump in [real(), edited()] {
+            let (listing, _) = read(&dump, Listing::new(Some(text))).unwrap();
+            assert_eq!(listing.entries.len(), wanted, "{text}");
+        }
+    }
+    let (listing, _) = read(&edited(), Listing::new(None)).unwrap();
+    assert_eq!(listing.entries.len(), 3);
+}
+
 #[test]
 fn credentials_tell_who_uses_them_and_not_what_they_hold() {
     let (credentials, _) = read(&real(), Credentials::default()).unwrap();

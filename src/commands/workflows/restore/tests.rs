@@ -3,12 +3,16 @@
 use super::*;
 use std::sync::Arc;
 
-fn restored(fields: &[(&str, &str)]) -> Restored {
-    let mut workflow = Record::new(Arc::default(), Vec::new());
+fn record(fields: &[(&str, &str)]) -> Record {
+    let mut record = Record::new(Arc::default(), Vec::new());
     for (column, value) in fields {
-        workflow.add(column, Some((*value).to_owned()));
+        record.add(column, Some((*value).to_owned()));
     }
-    Restored::of(workflow, Vec::new())
+    record
+}
+
+fn restored(fields: &[(&str, &str)]) -> Restored {
+    Restored::of(record(fields), Vec::new())
 }
 
 #[test]
@@ -58,4 +62,22 @@ fn webhooks_get_new_ids_and_keep_the_paths_that_people_chose() {
         with_webhook(r#"{"webhookId":"a","parameters":{"path":"a"}}"#, "a", "new"),
         r#"{"webhookId":"new","parameters":{"path":"a"}}"#
     );
+}
+
+#[test]
+fn what_was_published_counts_beside_what_is_edited() {
+    let node = |id: &str| {
+        format!(
+            r#"[{{"webhookId":"w","parameters":{{"path":"path-{id}"}},"credentials":{{"a":{{"id":"{id}","name":"N"}}}}}}]"#
+        )
+    };
+    let row = |version: &str, more: &[(&str, &str)]| {
+        let nodes = node(version);
+        record(&[&[("versionId", version), ("nodes", nodes.as_str())], more].concat())
+    };
+    let versions = ["old", "live", "draft"].map(|version| row(version, &[]));
+    let mut restored = Restored::of(row("draft", &[("activeVersionId", "live")]), versions.into());
+    let lacking: Vec<String> = restored.lacking(&HashSet::new()).into_keys().collect();
+    assert_eq!(lacking, ["draft", "live"]);
+    assert_eq!(restored.renew().unwrap(), ["path-draft", "path-live"]);
 }
