@@ -246,28 +246,31 @@ impl<'a> DrillEnv<'a> {
         Ok(helper)
     }
 
-    /// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
-    /// asks for on top. Where nothing tells, there is.
+    /// As [`check_room`].
     pub fn check_room(&self, image: &str, bytes: u64) -> Result<()> {
-        let reserve = self.app.config.min_free_kb.saturating_mul(1024);
-        let Some(free) = self
-            .docker
-            .free_on_engine(Label::Drill(&self.owner), image)
-            .context(Inconclusive)?
-        else {
-            return Ok(());
-        };
-        if free < bytes.saturating_add(reserve) {
-            let short = anyhow!(
-                "Docker's disk has {} free, and the test needs {} beside a reserve of {}",
-                units::amount(free),
+        let label = Label::Drill(&self.owner);
+        check_room(self.app, &self.docker, label, image, bytes).context(Inconclusive)
+    }
+}
+
+/// Makes sure that the engine's disk, which the live stack shares, has room for `bytes` and for what a run of backups
+/// asks for on top. Where nothing tells, there is.
+pub fn check_room(app: &App, docker: &Docker, label: Label<'_>, image: &str, bytes: u64) -> Result<()> {
+    let reserve = app.config.min_free_kb.saturating_mul(1024);
+    let free = docker.free_on_engine(label, image)?;
+    ensure!(
+        free.is_none_or(|free| free >= bytes.saturating_add(reserve)),
+        hinted(
+            format_args!(
+                "Docker's disk has {} free, and this takes {} beside a reserve of {}",
+                units::amount(free.unwrap_or_default()),
                 units::amount(bytes),
                 units::amount(reserve)
-            );
-            return Err(short.context(Inconclusive));
-        }
-        Ok(())
-    }
+            ),
+            "make room there (docker system df tells what takes it)"
+        )
+    );
+    Ok(())
 }
 
 /// Keeps other tests away: each clears what another one has left.

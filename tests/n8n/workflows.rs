@@ -386,6 +386,15 @@ fn workflows_come_out_of_sqlite_and_back() {
     );
     let diff = || run(&["workflows", "diff", "latest"]);
     assert_eq!((diff().code, diff().stdout.as_str()), (Some(0), ""), "{}", diff());
+    // The backup is unpacked for it, on a disk that the live stack shares.
+    let refused = sandbox
+        .binary()
+        .args(&["workflows", "diff", "latest"])
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+        .env("BACKUP_MIN_FREE_KB", "900000000000")
+        .run();
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert!(refused.to_string().contains("Docker's disk has "), "{refused}");
 
     sandbox
         .sql("DELETE FROM workflow_entity WHERE id = 'w3'; UPDATE workflow_entity SET name = 'Spoilt' WHERE id = 'w4'");

@@ -185,7 +185,7 @@ function valueOf({ name, type }, text) {
   return kind.startsWith('timestamp') ? text.replace(/\+00$/, '') : text;
 }
 
-// The first directory that has room for a copy; one in memory is the last choice.
+// The first directory that has room for a copy and a quarter more, for what n8n writes meanwhile; none in memory.
 function room(dirs, needed) {
   let most = 0;
   const inMemory = (dir) => (fs.statfsSync ? fs.statfsSync(dir).type === TMPFS : false);
@@ -197,10 +197,10 @@ function room(dirs, needed) {
     }
     if (!fs.statfsSync) return dir;
     const { bavail, bsize } = fs.statfsSync(dir);
-    if (bavail * bsize > needed) return dir;
+    if (bavail * bsize >= needed * 1.25) return dir;
     most = Math.max(most, bavail * bsize);
   }
-  throw Object.assign(new Error(`a copy takes ${needed} bytes, and ${most} are free for it`), { errcode: 13 });
+  throw Object.assign(new Error(`a copy takes ${needed} bytes and a quarter more, and ${most} are free`), { errcode: 13 });
 }
 
 // Leaves the processors to n8n, in the same container. Not while it waits for us.

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::node::Node;
-use super::{database, Reader, SETTING};
+use super::{database, verify, Reader, SETTING};
 use crate::app::App;
+use crate::components::drill::check_room;
 use crate::components::n8n_image;
 use crate::components::put::{lacking, How, Put, Unless, GONE, IN_USE};
 use crate::engine::{ContainerSpec, Data, Label, DATA_MOUNT};
@@ -37,6 +38,9 @@ pub fn read_backup<O: Observer>(app: &App, point: &Point, file: &Path, names: &[
     // Not that of the drills, which clear what bears their label.
     let owner = format!("{}-look", app.owner());
     let labels = [Label::Drill(&owner)];
+    let recorded = point.fact("sqlite.bytes").and_then(|bytes| bytes.parse().ok());
+    let bytes = recorded.map_or_else(|| verify(app, file).map(|found| found.bytes), Ok)?;
+    check_room(app, &docker, labels[0], &image.id, bytes)?;
     let mut container = docker.create_scratch(&ContainerSpec {
         limits: Some((&app.config.drill_memory, &app.config.drill_cpus)),
         user: Some("0"),
