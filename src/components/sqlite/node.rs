@@ -377,7 +377,50 @@ pub fn explained(error: Error, file: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Stdio;
+
     use super::*;
+    use crate::testing::{sh, TempDir};
+
+    #[test]
+    fn a_program_that_hangs_is_not_taken_for_one_at_work() {
+        let dir = TempDir::new();
+        let program = |name: &str, script: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let sleep = ["/bin/sleep", "/usr/bin/sleep"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
+        let sleep = sleep.unwrap();
+        program("sleep", &format!("exec {sleep} 0.1"));
+        let lines = |node: &str| {
+            program("node", node);
+            let mut run = sh(&format!("PATH={}:$PATH; export PATH; {RUN}", dir.path().display()));
+            let mut run = run
+                .args(["sh", PROGRAM, "examine", "/file", "1"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let leash = run.stdin.take();
+            let mut lines = String::new();
+            run.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+            drop(leash);
+            assert!(run.wait().unwrap().success());
+            lines.len()
+        };
+        // What its start reads may be seen in parts.
+        let hanging = lines(&format!("exec {sleep} 2"));
+        assert!(hanging < 5, "{hanging}");
+        let works = lines(&format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo >/dev/null; {sleep} 0.2; done"
+        ));
+        assert!(works > 5, "{works}");
+    }
 
     #[test]
     fn a_copy_ends_where_all_of_it_was_there() {

@@ -1,8 +1,9 @@
 # shellcheck shell=sh
-# Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and what else the verb takes; for
-# `copy` the name of the directory of the copy. Everything ends when standard input closes. Prints an empty line now and then, for there
-# may be much to do, then a line of JSON. Of a copy a line tells where it is; then it is proven, and another line tells what is in it. It
-# is there until a line comes on standard input, and removed whatever happens.
+# Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and what else the
+# verb takes; for `copy` the name of the directory of the copy. Everything ends when standard input closes. Prints an
+# empty line now and then, while something is done, then a line of JSON. Of a copy a line tells where it is; then it
+# is proven, and another line tells what is in it. It is there until a line comes on standard input, and removed
+# whatever happens.
 set -u
 umask 077
 export NODE_NO_WARNINGS=1
@@ -32,14 +33,27 @@ trap 'end; exit 143' TERM HUP INT
 leash=$!
 # What a run that was killed has left.
 clean
-(while sleep 5 >/dev/null 2>&1 3<&-; do echo; done) 3<&- &
-alive=$!
+# moves PROCESS: prints an empty line when it has read or written something. The processor time counts only where
+# nobody may ask for that: a thread of a program that hangs may still wake.
+moves() {
+  last=''
+  while sleep 5 >/dev/null 2>&1; do
+    now=$(cat "/proc/$1/io" 2>/dev/null || cut -d ' ' -f 14,15 "/proc/$1/stat" 2>/dev/null)
+    [ "$now" = "$last" ] || echo
+    last=$now
+  done
+}
 run() {
   node -e "$program" -- "$@" 3<&- &
   child=$!
+  moves "$child" 3<&- &
+  alive=$!
   wait "$child"
   status=$?
   child=''
+  kill "$alive" 2>/dev/null
+  wait "$alive" 2>/dev/null
+  alive=''
 }
 run "$verb" "$file" "$wait" "$@"
 if [ "$verb" = copy ] && [ "$status" -eq 0 ]; then
@@ -48,9 +62,6 @@ if [ "$verb" = copy ] && [ "$status" -eq 0 ]; then
     cat -- "$dir/header"
     run prove "$dir/copy" "$wait"
     [ "$status" -eq 0 ] || break
-    kill "$alive" 2>/dev/null
-    wait "$alive" 2>/dev/null
-    alive=''
     cat -- "$dir/contents"
     wait "$leash"
     break
