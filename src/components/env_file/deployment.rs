@@ -29,9 +29,10 @@ const MAX_BYTES: u64 = 16 << 20;
 /// The longest name that a header takes.
 const MAX_NAME: usize = 100;
 
-/// Archives the files; none where there are none. Gives also whether n8n's key is among them.
-pub fn backup(app: &App, stamp: Stamp) -> Result<Option<(File, bool)>> {
-    let files = collect(app)?;
+/// Archives the files; none where there are none. Gives also whether n8n's key is among them: where `env`, the text of
+/// `.env`, does not hold it.
+pub fn backup(app: &App, stamp: Stamp, env: &[u8]) -> Result<Option<(File, bool)>> {
+    let files = collect(app, env)?;
     if files.is_empty() {
         return Ok(None);
     }
@@ -56,7 +57,7 @@ pub fn backup(app: &App, stamp: Stamp) -> Result<Option<(File, bool)>> {
 }
 
 /// The files, and the key.
-fn collect(app: &App) -> Result<Vec<SmallFile>> {
+fn collect(app: &App, env: &[u8]) -> Result<Vec<SmallFile>> {
     let project = &app.config.project;
     let owner = owner_of(project)?;
     let mut files = Vec::new();
@@ -92,7 +93,7 @@ fn collect(app: &App) -> Result<Vec<SmallFile>> {
         });
     }
     if let Some(key) = app.config.found.key.as_ref().filter(|_| app.config.key) {
-        if !is_in_env_file(app, key) {
+        if !is_in_env_file(app, env, key) {
             files.retain(|file| file.name != KEY);
             files.push(SmallFile {
                 name: KEY.to_owned(),
@@ -112,10 +113,8 @@ fn owner_of(project: &Path) -> Result<(u32, u32)> {
 }
 
 /// Whether the copy of `.env` holds the key where it is looked for.
-fn is_in_env_file(app: &App, key: &Secret) -> bool {
-    let path = app.config.env_file();
-    let text = fs::read(&path).unwrap_or_default();
-    matches!(credentials::key_of_env(&path, &text), Ok(Some(found)) if found.reveal() == key.reveal())
+fn is_in_env_file(app: &App, env: &[u8], key: &Secret) -> bool {
+    matches!(credentials::key_of_env(&app.config.env_file(), env), Ok(Some(found)) if found.reveal() == key.reveal())
 }
 
 /// The files of an archive.
@@ -298,7 +297,7 @@ mod tests {
         let mut config = Config::of_text(&project, Path::new(".env"), b"").unwrap();
         config.found.deployment = ["in/compose.yaml", "key", "root", "."].map(PathBuf::from).into();
         let app = App::new(config);
-        let missing = unpack(&pack(&collect(&app).unwrap()).unwrap()).unwrap();
+        let missing = unpack(&pack(&collect(&app, b"").unwrap()).unwrap()).unwrap();
         assert_eq!(missing.len(), 3, "a directory is no file");
         fs::remove_dir_all(project.join("in")).unwrap();
         fs::remove_file(project.join("key")).unwrap();

@@ -4,7 +4,9 @@ mod deployment;
 mod probe;
 mod restore;
 
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
@@ -18,6 +20,7 @@ use crate::components::credentials;
 use crate::config::dotenv;
 use crate::config::{Config, Encryption, Secret};
 use crate::engine::Docker;
+use crate::process::hinted;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::store::identity::OF_ANOTHER;
@@ -68,7 +71,7 @@ impl Component for EnvFile {
         JOURNAL.info("Backing up environment file");
         let source = app.config.env_file();
         let is_there = source.is_file();
-        if !is_there && app.config.found.deployment.is_empty() {
+        if !is_there && (app.config.env_file_exists || app.config.found.deployment.is_empty()) {
             bail!(".env file not found at {}", source.display());
         }
         if let Some(lost) = lost(app) {
@@ -79,11 +82,16 @@ impl Component for EnvFile {
         let _lock = app
             .hold(Kind::Env, JOURNAL)
             .context("Failed to backup environment file")?;
-        let mut backup = match is_there {
-            true => copy(app, run.stamp).context("Failed to backup environment file")?,
-            false => Backup::default(),
+        // Read once: an editor may write it meanwhile.
+        let (mut backup, text) = match is_there {
+            true => {
+                let text = whole(app, &source).context("Failed to backup environment file")?;
+                let backup = copy(app, run.stamp, text.clone()).context("Failed to backup environment file")?;
+                (backup, text)
+            }
+            false => Default::default(),
         };
-        let deployment = deployment::backup(app, run.stamp).context("Failed to backup the deployment")?;
+        let deployment = deployment::backup(app, run.stamp, &text).context("Failed to backup the deployment")?;
         if let Some((file, holds_key)) = deployment {
             backup.files.push(file);
             if holds_key {
@@ -111,8 +119,7 @@ impl Component for EnvFile {
             return deployment::open(app, file).map(drop);
         }
         let text = text(app, file)?;
-        // What the file asks of the environment is there, whatever it is: only its form is judged.
-        dotenv::parse(file, &text, &|_| false, &|_| Some("set".to_owned())).map(drop)
+        parsed(file, &text).map(drop)
     }
 
     fn plan_restore<'a>(
@@ -290,23 +297,46 @@ fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
     text.get(&chain.finish()?)
 }
 
-fn copy(app: &App, stamp: Stamp) -> Result<Backup> {
+/// What `.env` holds.
+///
+/// # Errors
+/// When it is being written: it does not parse, or no longer sets anything.
+fn whole(app: &App, source: &Path) -> Result<Vec<u8>> {
+    let text = fs::read(source).with_context(|| format!("Cannot read {}", source.display()))?;
+    let settings = parsed(source, &text)?;
+    ensure!(
+        !settings.is_empty() || !app.config.env_file_sets,
+        hinted(
+            format_args!(
+                "{} set something when this run began, and sets nothing now",
+                source.display()
+            ),
+            "write it anew, or put it back by restore-env.sh"
+        )
+    );
+    Ok(text)
+}
+
+/// The settings of an environment file. What it asks of the environment is there, whatever it is: only its form is
+/// judged.
+fn parsed(file: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
+    dotenv::parse(file, text, &|_| false, &|_| Some("set".to_owned()))
+}
+
+fn copy(app: &App, stamp: Stamp, text: Vec<u8>) -> Result<Backup> {
     if matches!(app.config.encryption, Some(Encryption::Passphrase(_))) && !has_encrypted(app)? {
         JOURNAL.warn(
             "The copy of .env is encrypted with the passphrase that stands in .env: keep BACKUP_GPG_PASSPHRASE in another \
              place too, or no backup can be read once .env is lost",
         );
     }
-    let source = app.config.env_file();
-    let file = File::open(&source).with_context(|| format!("Cannot read {}", source.display()))?;
+    let key = matches!(credentials::key_of_env(&app.config.env_file(), &text), Ok(Some(_)));
+    let key = if key { "in .env" } else { "none in .env" };
     let partial = app.store.create(Kind::Env, stamp)?;
     let mut chain = app.chain();
-    let written = write(&app.config, &mut chain, &partial, file, ())?;
+    let written = write(&app.config, &mut chain, &partial, Cursor::new(text), ())?;
     let ((), bytes, sha256) = written.get(&chain.finish()?)?;
     let entry = publish(&app.config, partial, bytes)?;
-    let text = fs::read(&source).with_context(|| format!("Cannot read {}", source.display()))?;
-    let key = matches!(credentials::key_of_env(&source, &text), Ok(Some(_)));
-    let key = if key { "in .env" } else { "none in .env" };
     let facts = vec![("env.key".to_owned(), key.to_owned())];
     Ok(Backup::of(Kind::Env, entry, sha256, facts))
 }
@@ -317,4 +347,27 @@ fn has_encrypted(app: &App) -> Result<bool> {
     Ok(copies
         .iter()
         .any(|copy| copy.path.to_string_lossy().ends_with(ENCRYPTED)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_copied() {
+        let dir = TempDir::new();
+        let path = dir.path().join(".env");
+        let app = |text: &str| App::new(Config::of_text(dir.path(), &path, text.as_bytes()).unwrap());
+        let whole = |app: &App, text: &str| {
+            fs::write(&path, text).unwrap();
+            whole(app, &path)
+        };
+        let set = app("A=1\n");
+        assert_eq!(whole(&set, "B=2\n").unwrap(), b"B=2\n");
+        for text in ["", "# A=1\n", "A='1", "A=1\n\0"] {
+            assert!(whole(&set, text).is_err(), "{text:?}");
+        }
+        assert_eq!(whole(&app("# none\n"), "").unwrap(), b"");
+    }
 }
