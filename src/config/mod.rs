@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
+use crate::store::atomic::read_if_there;
 use crate::store::retention::Rules;
 
 pub use found::{Composed, Directory, Found, FoundRow, Problem, SqliteFile};
@@ -91,12 +91,9 @@ impl Config {
     /// The message names the file, and the line or the setting.
     pub fn load(project: &Path) -> Result<Self> {
         let file = env_file(project);
-        match fs::read(&file) {
-            Ok(text) => Self::of_text(project, &file, &text),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Self::without_env_file(project).with_context(|| format!("Bad setting (see {})", file.display()))
-            }
-            Err(error) => Err(error).with_context(|| format!("Cannot read {}", file.display())),
+        match read_if_there(&file).with_context(|| format!("Cannot read {}", file.display()))? {
+            Some(text) => Self::of_text(project, &file, &text),
+            None => Self::without_env_file(project).with_context(|| format!("Bad setting (see {})", file.display())),
         }
     }
 

@@ -38,6 +38,18 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// What a file holds; none where there is none. The empty directory that Docker makes in the place of a missing file,
+/// which a container mounts, is none.
+pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let is_empty = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    match fs::read(path) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::IsADirectory && !path.is_symlink() && is_empty(path) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Says what is wrong where something is not of the kind that it must be.
 pub fn check(is_right: bool) -> io::Result<()> {
     match is_right {

@@ -184,13 +184,7 @@ pub fn prepare<'a>(app: &'a App, file: &Path, options: RestoreOptions, journal: 
         differing: Vec::new(),
     };
     for file in files.into_iter().filter(|file| file.name != KEY) {
-        let path = app.config.project.join(&file.name);
-        match fs::read(&path) {
-            Ok(contents) if contents == file.contents => {}
-            Ok(_) => plan.differing.push(file),
-            Err(error) if error.kind() == ErrorKind::NotFound => plan.missing.push(file),
-            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
-        }
+        plan.add(file)?;
     }
     if !options.replace_deployment {
         for file in plan.differing.drain(..) {
@@ -204,6 +198,24 @@ pub fn prepare<'a>(app: &'a App, file: &Path, options: RestoreOptions, journal: 
 }
 
 impl Plan<'_> {
+    /// Compares a file with what is there.
+    fn add(&mut self, file: SmallFile) -> Result<()> {
+        let path = self.app.config.project.join(&file.name);
+        match atomic::read_if_there(&path) {
+            Ok(Some(contents)) if contents == file.contents => {}
+            Ok(Some(_)) => self.differing.push(file),
+            Ok(None) => self.missing.push(file),
+            Err(error) if matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::NotADirectory) => {
+                self.journal.warn(format_args!(
+                    "{} cannot be written ({error}): move away what stands in its place, and restore it again",
+                    path.display()
+                ));
+            }
+            Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+        }
+        Ok(())
+    }
+
     /// What is going to be replaced.
     pub fn warnings(&self) -> Vec<String> {
         let names: Vec<&str> = self.differing.iter().map(|file| file.name.as_str()).collect();
@@ -254,6 +266,13 @@ impl Plan<'_> {
                 let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
                 atomic::create_dated(kept, &old, access)?;
             }
+            if fs::remove_dir(&path).is_ok() {
+                self.journal.warn(format_args!(
+                    "{} was an empty directory, as Docker makes for a missing file: containers that mount it are to be created \
+                     again (docker compose up -d --force-recreate)",
+                    path.display()
+                ));
+            }
             atomic::replace(
                 &path,
                 &format!(".{name}.restore-{}", std::process::id()),
@@ -273,6 +292,41 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::testing::{skip, TempDir};
+
+    #[test]
+    fn what_docker_made_in_the_place_of_a_file_is_replaced() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let config = Config::of_text(&project, Path::new(".env"), b"").unwrap();
+        let app = App::new(config);
+        for made in ["init.sh", "full/own"] {
+            fs::create_dir_all(project.join(made)).unwrap();
+        }
+        fs::write(project.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("init.sh", project.join("link")).unwrap();
+        let mut plan = Plan {
+            app: &app,
+            journal: JOURNAL,
+            missing: Vec::new(),
+            differing: Vec::new(),
+        };
+        for name in ["init.sh", "full", "file/below", "link", "new"] {
+            let name = name.to_owned();
+            let (mode, owner, contents) = (0o644, None, b"x".to_vec());
+            plan.add(SmallFile {
+                name,
+                mode,
+                owner,
+                contents,
+            })
+            .unwrap();
+        }
+        plan.run().unwrap();
+        let read = |name: &str| fs::read(project.join(name)).unwrap_or_default();
+        assert_eq!((read("init.sh"), read("new")), (b"x".to_vec(), b"x".to_vec()));
+        assert!(project.join("full/own").is_dir() && project.join("link").is_symlink());
+        assert_eq!(read("file"), b"");
+    }
 
     /// Written by root, each file gets its user again; what belongs to the project's user goes to whoever that is then.
     #[test]

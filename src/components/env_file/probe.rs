@@ -15,7 +15,7 @@ use crate::report::finding::Report;
 /// `.env`, and n8n's key in it.
 pub fn probe(app: &App, report: &mut Report) {
     let path = app.config.env_file();
-    if path.exists() && !app.config.env_file_exists {
+    if path.is_file() && !app.config.env_file_exists {
         // It could not be understood, which is told already.
         return;
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -76,11 +75,7 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
 
 /// What the file at `path` holds, if there is one.
 fn present(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
-    }
+    atomic::read_if_there(path).with_context(|| format!("Cannot read {}", path.display()))
 }
 
 /// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.
@@ -249,6 +244,10 @@ impl RestorePlan for Plan<'_> {
         let path = self.app.config.env_file();
         atomic::check_link(&path).with_context(|| format!("Cannot write {}", path.display()))?;
         let path = path.canonicalize().unwrap_or(path);
+        if self.is_missing() {
+            // The empty directory that Docker may have made in its place.
+            let _ = fs::remove_dir(&path);
+        }
         let owner = path
             .metadata()
             .or_else(|_| self.app.config.project.metadata())

@@ -52,6 +52,28 @@ fn the_environment_file_is_compared_by_name_and_kept() {
     assert_eq!(self::kept(sandbox.dir()).len(), 1);
 }
 
+/// Docker makes one where a container mounts a file that is missing.
+#[test]
+fn an_empty_directory_in_the_place_of_the_environment_file_is_replaced() {
+    let sandbox = Sandbox::new("envd").build();
+    let env = sandbox.path(".env");
+    let file = sandbox.path("backups/env/env_20250101_000000.backup");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::rename(&env, &file).unwrap();
+    fs::create_dir_all(env.join("own")).unwrap();
+    let outcome = sandbox.call("restore-env").envs(&sandbox.settings()).arg(&file).run();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    fs::remove_dir(env.join("own")).unwrap();
+    sandbox
+        .call("restore-env")
+        .envs(&sandbox.settings())
+        .arg(&file)
+        .run()
+        .assert_success();
+    assert_eq!(fs::read(&env).unwrap(), fs::read(&file).unwrap());
+    assert_eq!(mode(&env), 0o600);
+}
+
 /// The files that restores of `.env` kept.
 fn kept(dir: &Path) -> Vec<std::path::PathBuf> {
     let items = fs::read_dir(dir).into_iter().flatten().flatten();
