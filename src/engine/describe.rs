@@ -93,7 +93,10 @@ impl Described {
         };
         let env = list(&["Config", "Env"]);
         let env = env.iter().filter_map(|pair| pair.split_once('='));
-        let mounts = at(&["Mounts"]).map(Json::items).unwrap_or_default().iter();
+        let mut mounts: Vec<&Json> = at(&["Mounts"]).map(Json::items).unwrap_or_default().iter().collect();
+        // The engine tells of them in no order.
+        mounts.sort_by_key(|mount| mount.get("Destination").and_then(Json::as_str));
+        let mounts = mounts.into_iter();
         let field = |mount: &Json, name: &str| mount.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
         let networks = at(&["NetworkSettings", "Networks"])
             .map(Json::fields)
@@ -108,6 +111,7 @@ impl Described {
                 image: text(&["Config", "Image"]),
                 status: Status::parse(&text(&["State", "Status"])),
                 version: labels.get(VERSION).cloned().unwrap_or_default(),
+                // podman may write a date as people read it.
                 started_at: text(&["State", "StartedAt"]).replace(' ', "_"),
                 restart: restart_policy(
                     &text(&["HostConfig", "RestartPolicy", "Name"]),
@@ -303,7 +307,7 @@ pub mod tests {
             r#"{"Id": "0a", "Name": "/web-1", "State": {"Status": "running"},
                 "Config": {"Image": "n8nio/n8n:2", "Env": ["A=b=c", "EMPTY=", "odd"], "Entrypoint": ["tini", "--"],
                            "Cmd": null, "Labels": {"x": "y"}, "Hostname": "web", "ExposedPorts": {"5678/tcp": {}}},
-                "HostConfig": {"NetworkMode": "n", "AutoRemove": true, "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "always"},
+                "HostConfig": {"NetworkMode": "n", "AutoRemove": true, "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
                                "PortBindings": {"5678/tcp": [{"HostIp": "", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
                            {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
@@ -312,11 +316,12 @@ pub mod tests {
         assert_eq!((found.name.as_str(), &found.status), ("web-1", &Status::Running));
         assert_eq!((found.variable("A"), found.variable("EMPTY")), (Some("b=c"), None));
         assert_eq!((found.label("x"), found.label("z")), ("y", ""));
-        assert_eq!(found.mounts[0].volume, "v");
+        // In the order of their places, whatever that of the answer.
         assert_eq!(
-            (found.mounts[1].volume.as_str(), found.mounts[1].source.as_str()),
+            (found.mounts[0].volume.as_str(), found.mounts[0].source.as_str()),
             ("", "/srv")
         );
+        assert_eq!(found.mounts[1].volume, "v");
         assert_eq!(found.networks["n"], ["n8n", "172.18.0.2"]);
         assert_eq!((found.published, found.exposed), (vec![(80, 5678)], vec![5678]));
         let link = |other: &str, name: &str| (other.to_owned(), name.to_owned());
@@ -324,13 +329,13 @@ pub mod tests {
         let container = &found.container;
         assert_eq!(
             (container.name.as_str(), container.restart.as_str()),
-            ("web-1", "always")
+            ("web-1", "on-failure:3")
         );
         assert!(container.auto_remove);
         assert_eq!(
             (
-                container.mounts[0].name.as_str(),
-                container.mounts[1].directory.as_str()
+                container.mounts[1].name.as_str(),
+                container.mounts[0].directory.as_str()
             ),
             ("v", "/srv")
         );

@@ -116,40 +116,6 @@ impl Container {
             "create it again without --rm, with --restart unless-stopped, before you restore anything",
         )))
     }
-
-    /// Reads `container|` and what [`Container::parse`] takes, a line for each, and behind each its `mount|` lines.
-    fn parse_all(text: &str) -> Result<Vec<Self>> {
-        let mut found: Vec<Self> = Vec::new();
-        for line in text.lines() {
-            match (line.split_once('|'), found.last_mut()) {
-                (Some(("container", line)), _) => found.push(
-                    Self::parse(line)
-                        .with_context(|| format!("docker inspect gave an answer that is not understood: {line}"))?,
-                ),
-                (Some(("mount", line)), Some(container)) => container.mounts.extend(Mount::parse(line)),
-                _ => {}
-            }
-        }
-        Ok(found)
-    }
-
-    /// Reads `NAME|STATUS|IMAGE ID|IMAGE|STARTED AT|RESTART POLICY|RETRIES|AUTO-REMOVE|VERSION`.
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.splitn(9, '|').map(str::to_owned);
-        let name = fields.next()?;
-        Some(Self {
-            name: name.trim_start_matches('/').to_owned(),
-            status: Status::parse(&fields.next()?),
-            image_id: fields.next()?,
-            image: fields.next()?,
-            // podman writes a date as people read it.
-            started_at: fields.next()?.replace(' ', "_"),
-            restart: restart_policy(&fields.next()?, &fields.next()?),
-            auto_remove: fields.next()? == "true",
-            version: fields.next()?,
-            mounts: Vec::new(),
-        })
-    }
 }
 
 /// A restart policy as `docker update --restart` takes it; that of a container without one is empty.
@@ -173,13 +139,6 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Reads `TYPE|NAME|DESTINATION|SOURCE`.
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.splitn(4, '|').map(str::to_owned);
-        let (kind, name) = (fields.next()?, fields.next()?);
-        Some(Self::new(&kind, name, fields.next()?, fields.next()?))
-    }
-
     /// Of these fields those count that fit the kind.
     pub(super) fn new(kind: &str, name: String, destination: String, source: String) -> Self {
         let when = |is: bool, text: String| if is { text } else { String::new() };
@@ -207,25 +166,8 @@ impl Docker {
         if let Some(found) = self.glance().and_then(|glance| glance.running(names)) {
             return Ok(found);
         }
-        const FORMAT: &str = "container|{{.Name}}|{{.State.Status}}|{{.Image}}|{{.Config.Image}}|{{.State.StartedAt}}|\
-                              {{.HostConfig.RestartPolicy.Name}}|{{.HostConfig.RestartPolicy.MaximumRetryCount}}|\
-                              {{.HostConfig.AutoRemove}}|\
-                              {{with .Config.Labels}}{{with index . \"org.opencontainers.image.version\"}}{{.}}{{end}}{{end}}\
-                              {{range .Mounts}}{{println}}\
-                              mount|{{.Type}}|{{.Name}}|{{.Destination}}|{{.Source}}{{end}}";
-        let question = ["inspect", "--type", "container", "--format", FORMAT, "--"];
-        let output = self.query(&[&question, names].concat())?;
-        if !output.success {
-            absent(output.stderr_lines())?;
-        }
-        let found = Container::parse_all(&output.text())?;
-        if output.success && found.len() < names.len() {
-            bail!(
-                "docker inspect gave an answer that is not understood: {}",
-                output.text()
-            );
-        }
-        Ok(found)
+        let found = self.describe(names)?;
+        Ok(found.into_iter().map(|described| described.container).collect())
     }
 
     /// The engine's IDs of those of the containers that are there. One that is made in place of another has its own.
@@ -465,30 +407,6 @@ mod tests {
         let stopped = "FATAL:  terminating connection due to administrator command\nLOG:  database system is shut down";
         assert_eq!(failure(stopped.lines()), None);
         assert_eq!(failure("".lines()), None);
-    }
-
-    #[test]
-    fn containers_are_read_with_what_they_mount() {
-        let text = "container|/n8n|running|sha256:1|n8n:1|2026-01-02 03:04|on-failure|3|true|1.2|3\n\
-                    mount|volume|n8n_data|/home/node/.n8n|/v\n\
-                    mount|bind||/files|/srv\n\ncontainer|redis|exited|sha256:2|redis:7|2026||0|false|\n";
-        let found = Container::parse_all(text).unwrap();
-        assert_eq!(found.len(), 2);
-        assert_eq!((found[0].name.as_str(), found[0].version.as_str()), ("n8n", "1.2|3"));
-        assert_eq!(
-            (
-                found[0].started_at.as_str(),
-                found[0].restart.as_str(),
-                found[1].restart.as_str()
-            ),
-            ("2026-01-02_03:04", "on-failure:3", "no")
-        );
-        assert!(found[0].auto_remove && !found[1].auto_remove);
-        assert_eq!(found[0].mounts[0].name, "n8n_data");
-        assert_eq!(found[0].mounts[1].directory, "/srv");
-        assert_eq!((&found[1].status, found[1].mounts.len()), (&Status::Exited, 0));
-        assert!(Container::parse_all("container|x").is_err());
-        assert!(Container::parse_all("").unwrap().is_empty());
     }
 
     #[test]

@@ -16,7 +16,8 @@ fn silent<T>(
     let (program, log) = (dir.path().join("docker"), dir.path().join("log"));
     let script = format!(
         "#!/bin/sh\necho \"$*\" >>'{}'\ncase \"$*\" in\n*'range .Args'*) printf '%s\\n' {} ;;\n\
-         *'container|'*) echo 'container|/redis|{now}|sha256:1|redis:7|2026|no|0|false|' ;;\n*' cat {STATUS}') echo 127 ;;\nexec' -i '*) exit 1 ;;\n\
+         'inspect --type container -- '*) echo '[{{\"Id\": \"1\", \"Name\": \"/redis\", \"State\": {{\"Status\": \"{now}\"}}}}]' ;;\n\
+         *' cat {STATUS}') echo 127 ;;\nexec' -i '*) exit 1 ;;\n\
          exec*) ;;\n*) echo a-helper ;;\nesac\n",
         log.display(),
         arguments.join(" ")

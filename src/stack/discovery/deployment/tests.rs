@@ -168,7 +168,7 @@ fn directories_of_configuration_are_found_and_others_are_told() {
     let told = "db mounts what is not backed up: conf wal";
     assert_eq!(beside_data(&server, &stack, &project).as_deref(), Some(told));
     let told = uncovered(&server, &stack, &project).unwrap();
-    assert!(told.ends_with(": conf wal data"), "{told}");
+    assert!(told.ends_with(": conf data wal"), "{told}");
 }
 
 #[test]
