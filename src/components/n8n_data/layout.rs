@@ -2,6 +2,7 @@
 //! mounts of n8n's containers tell.
 
 mod databases;
+mod home;
 mod within;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use anyhow::Result;
 
 pub(super) use self::databases::check_volume;
 use self::databases::Databases;
+use self::home::mount_of_home;
 pub(super) use self::within::Holder;
 use super::packer::LeftOut;
 use crate::app::App;
@@ -21,8 +23,6 @@ use crate::store::shim::holds_ours;
 
 /// Where n8n keeps its data, below the home directory of its user.
 pub(super) const HOME: &str = "/.n8n";
-/// The same where nothing tells of another user folder.
-const USUAL_HOME: &str = "/home/node/.n8n";
 /// What the names of our own directories begin with, at the top of the home and of an archive.
 pub(super) const RESERVED: &str = ".n8n-backup-";
 /// Holds the other directories in an archive, and in a helper container.
@@ -75,43 +75,23 @@ pub struct Directory {
     pub part: Part,
 }
 
-/// Finds what n8n's data consist of. `BACKUP_N8N_VOLUME` decides for the home where it is set, or where no container of n8n
-/// mounts a home.
+/// Finds what n8n's data consist of.
 ///
 /// # Errors
 /// When the home holds what a restore must not replace, such as the backups or PostgreSQL's data.
 pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Result<Layout> {
     let config = &app.config;
-    let volume = &config.n8n_volume;
-    let mounts = || containers.iter().flat_map(|container| &container.mounts);
-    let chosen = mounts().find(|mount| mount.name == *volume);
-    let home = match chosen {
-        Some(mount) => Some(mount),
-        None if config.is_set("BACKUP_N8N_VOLUME") => {
-            // A volume may stand for a directory that n8n mounts as such.
-            let directory = match mounts().any(|mount| !mount.directory.is_empty()) {
-                true => docker.volume_directory(volume).unwrap_or_default(),
-                false => String::new(),
-            };
-            mounts().find(|mount| !directory.is_empty() && mount.directory == directory)
-        }
-        None => {
-            let home = match config.found.home.as_str() {
-                "" => USUAL_HOME,
-                home => home,
-            };
-            let above = mounts().filter(|mount| is_within(home, &mount.destination) && source_of(mount).is_some());
-            let above = above.max_by_key(|mount| mount.destination.len());
-            above.or_else(|| mounts().find(|mount| mount.destination.ends_with(HOME)))
-        }
-    };
+    // What a worker mounts yields to what n8n's main container does.
+    let mut by_rank: Vec<&Container> = containers.iter().collect();
+    by_rank.sort_by_key(|container| container.name != config.found.told_by);
+    let home = mount_of_home(config, docker, &by_rank);
     let place = |mount: &crate::engine::Mount| {
         Some(Place {
             source: source_of(mount)?,
             at: mount.destination.clone(),
         })
     };
-    let explicit = Source::Volume(volume.clone());
+    let explicit = Source::Volume(config.n8n_volume.clone());
     let at = home.map_or_else(String::new, |mount| mount.destination.clone());
     let source = match (config.is_set("BACKUP_N8N_VOLUME"), home.and_then(source_of)) {
         (false, Some(source)) => source,
@@ -131,7 +111,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         ours: Vec::new(),
         excluded: Vec::new(),
     };
-    for place in mounts().filter_map(place) {
+    for place in by_rank.iter().flat_map(|container| &container.mounts).filter_map(place) {
         let at = &place.at;
         if layout.knows(&place) {
             continue;

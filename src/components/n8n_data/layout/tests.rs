@@ -1,7 +1,8 @@
 use super::databases::holds;
 use super::*;
 use crate::config::Config;
-use crate::testing::TempDir;
+use crate::engine::{Mount, Status};
+use crate::testing::{TempDir, STALL};
 
 fn place(source: Source, at: &str) -> Place {
     Place {
@@ -290,4 +291,85 @@ fn what_holds_something_of_ours_is_not_n8ns() {
     }
     assert_eq!((why("scripts/mine"), why("files")), (None, None));
     assert_eq!(why(""), Some("it holds the backups"));
+}
+
+/// What is mounted: a volume, or a directory, and where.
+type Mounts<'a> = &'a [(&'a str, &'a str)];
+
+/// What n8n's data consist of in a project, for containers that say that n8n's directory is `home`. The engine knows no other
+/// container than these, and keeps each volume in a directory of its own.
+fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Layout {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let program = project.join("docker");
+    let script = "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
+                  inspect*) echo '[]'; echo 'Error: No such container: x' >&2; exit 1 ;;\nesac\n";
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let docker = Docker::locate(Some(project.clone().into()), STALL).unwrap();
+    let mut app = App::new(Config::of_text(&project, Path::new(".env"), settings.as_bytes()).unwrap());
+    home.clone_into(&mut app.config.found.home);
+    "main".clone_into(&mut app.config.found.told_by);
+    let of_project = |path: &str| path.strip_prefix('.').map(|rest| format!("{}{rest}", project.display()));
+    let containers = containers.iter().map(|(name, mounts)| Container {
+        name: (*name).to_owned(),
+        image_id: String::new(),
+        image: String::new(),
+        status: Status::Running,
+        version: String::new(),
+        started_at: String::new(),
+        restart: String::new(),
+        auto_remove: false,
+        mounts: mounts
+            .iter()
+            .map(|(source, at)| Mount {
+                directory: of_project(source).unwrap_or_default(),
+                name: of_project(source).map_or((*source).to_owned(), |_| String::new()),
+                destination: (*at).to_owned(),
+            })
+            .collect(),
+    });
+    let mut layout = data_layout(&app, &docker, &containers.collect::<Vec<_>>()).unwrap();
+    let plain = |text: &mut String| *text = text.replace(&project.display().to_string(), ".");
+    if let Source::Directory(path) = &mut layout.home.source {
+        plain(path);
+    }
+    layout
+}
+
+#[test]
+fn the_home_is_what_n8ns_main_container_has_its_directory_on() {
+    const AT: &str = "/home/node/.n8n";
+    let of = |settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]| {
+        let Place { source, at } = laid_out(settings, home, containers).home;
+        format!("{source} {at}")
+    };
+    // A directory for each container; whoever is named first.
+    let main = ("main", &[("./main", AT)][..]);
+    for worker in [AT, "/home/node/.n8n/deep", "/home/node"] {
+        let worker = ("worker", &[("./worker", worker)][..]);
+        for containers in [[main, worker], [worker, main]] {
+            assert_eq!(of("", AT, &containers), format!("./main {AT}"));
+        }
+    }
+    // A volume that has the name which nobody has set.
+    let named = ("main", &[("n8n_n8n_data", "/files"), ("./home", AT)][..]);
+    assert_eq!(of("", AT, &[named]), format!("./home {AT}"));
+    let set = "BACKUP_N8N_VOLUME=n8n_n8n_data\n";
+    assert_eq!(of(set, AT, &[named]), "n8n_n8n_data /files");
+    // Containers that say nothing have the names decide.
+    assert_eq!(of("", "", &[named]), "n8n_n8n_data /files");
+    assert_eq!(of("", "", &[("main", &[("v", "/files"), ("./home", AT)])]), format!("./home {AT}"));
+    // One volume at two places.
+    for mounts in [
+        [("n8n_n8n_data", "/data"), ("n8n_n8n_data", AT)],
+        [("n8n_n8n_data", AT), ("n8n_n8n_data", "/data")],
+    ] {
+        for (settings, home) in [("", AT), ("", ""), (set, AT), (set, "")] {
+            assert_eq!(of(settings, home, &[("main", &mounts)]), format!("n8n_n8n_data {AT}"));
+        }
+    }
+    // Where no mount holds it.
+    assert_eq!(of("", "/root/.n8n", &[("main", &[("./a", "/a"), ("n8n_n8n_data", "/b")])]), "n8n_n8n_data /b");
+    assert_eq!(of("", "/root/.n8n", &[main]), format!("./main {AT}"));
 }
