@@ -58,6 +58,8 @@ pub struct Layout {
     pub around: Vec<Holder>,
     /// What n8n mounts besides, and why that is not backed up.
     pub left_out: Vec<String>,
+    /// What a container of n8n keeps for itself in place of what is backed up.
+    pub separate: Vec<String>,
     /// What of this is left out since it holds something of ours.
     pub ours: Vec<String>,
     /// What `BACKUP_EXCLUDE_MOUNTS` names of it.
@@ -108,36 +110,41 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         within: Vec::new(),
         around: Vec::new(),
         left_out: Vec::new(),
+        separate: Vec::new(),
         ours: Vec::new(),
         excluded: Vec::new(),
+    };
+    let path_of = |source: &Source| match source {
+        Source::Directory(path) => real(path),
+        Source::Volume(name) => real(docker.volume_path(name).unwrap_or_default()),
     };
     for place in by_rank.iter().flat_map(|container| &container.mounts).filter_map(place) {
         let at = &place.at;
         if layout.knows(&place) {
             continue;
         }
-        if *at == layout.home.at || at.ends_with(HOME) {
-            // One that the engine made for a container goes with that.
-            let lasts = !matches!(&place.source, Source::Volume(name) if is_anonymous(name));
-            if lasts && !layout.home.at.is_empty() {
-                let text = format!(
-                    "{at} ({}): another container of n8n has a home of its own",
-                    place.source
-                );
-                layout.left_out.push(text);
-            }
-            continue;
-        }
         if config.exclude_mounts.contains(at) {
             layout.excluded.push(format!("{at} ({})", place.source));
             continue;
         }
-        if layout.taken(at) {
-            let text = format!(
-                "{at} ({}): another container of n8n mounts something else there",
-                place.source
-            );
-            layout.left_out.push(text);
+        let why = match () {
+            () if *at == layout.home.at || at.ends_with(HOME) => Some("a home of n8n's beside the one that is backed up"),
+            () if layout.taken(at) => Some("another container of n8n mounts something else there"),
+            () => None,
+        };
+        if let Some(why) = why {
+            let text = format!("{at} ({}): {why}", place.source);
+            // One that the engine made for a container goes with that.
+            let lasts = !matches!(&place.source, Source::Volume(name) if is_anonymous(name));
+            // Of a home that is not mounted something else is told.
+            let is_told = layout.home.at.is_empty() || layout.separate.contains(&text);
+            let is_in_home = || {
+                let home = path_of(&layout.home.source);
+                home.is_absolute() && path_of(&place.source).starts_with(home)
+            };
+            if lasts && !is_told && !is_in_home() {
+                layout.separate.push(text);
+            }
             continue;
         }
         let below = match layout.home.at.as_str() {
@@ -176,10 +183,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         }
     }
     if layout.places().nth(1).is_some() {
-        layout.take_once(|source| match source {
-            Source::Directory(path) => real(path),
-            Source::Volume(name) => real(docker.volume_path(name).unwrap_or_default()),
-        });
+        layout.take_once(path_of);
     }
     if let Some(file) = &config.found.sqlite {
         // A database in there would have to stay, too.

@@ -152,6 +152,11 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
         ));
     }
     about_home(&layout, &containers);
+    for text in &layout.separate {
+        JOURNAL.warn(format_args!(
+            "Not backed up with n8n's data: {text} (BACKUP_EXCLUDE_MOUNTS ends this warning: name the path in the container)"
+        ));
+    }
     for text in &layout.ours {
         JOURNAL.warn(format_args!(
             "Not backed up with n8n's data: {text}; your own files in there are with the deployment, unless a warning says that \

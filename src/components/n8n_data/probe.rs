@@ -45,7 +45,7 @@ pub fn probe(app: &App, docker: &Docker, report: &mut Report) {
                     ),
                 );
             }
-            for text in &layout.left_out {
+            for text in layout.left_out.iter().chain(&layout.separate) {
                 report.warn("mounts", format!("not backed up: {text}"));
             }
             for text in &layout.excluded {

@@ -41,6 +41,7 @@ fn each_directory_has_its_part_of_an_archive() {
         within: Vec::new(),
         around: Vec::new(),
         left_out: Vec::new(),
+        separate: Vec::new(),
         ours: Vec::new(),
         excluded: Vec::new(),
     };
@@ -90,6 +91,7 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
             within: Vec::new(),
             around: Vec::new(),
             left_out: Vec::new(),
+            separate: Vec::new(),
             ours: Vec::new(),
             excluded: Vec::new(),
         };
@@ -225,6 +227,7 @@ fn what_holds_the_home_is_replaced_without_it() {
             within: Vec::new(),
             around: Vec::new(),
             left_out: Vec::new(),
+            separate: Vec::new(),
             ours: Vec::new(),
             excluded: Vec::new(),
         };
@@ -334,6 +337,7 @@ fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> La
     if let Source::Directory(path) = &mut layout.home.source {
         plain(path);
     }
+    layout.separate.iter_mut().for_each(plain);
     layout
 }
 
@@ -372,4 +376,26 @@ fn the_home_is_what_n8ns_main_container_has_its_directory_on() {
     // Where no mount holds it.
     assert_eq!(of("", "/root/.n8n", &[("main", &[("./a", "/a"), ("n8n_n8n_data", "/b")])]), "n8n_n8n_data /b");
     assert_eq!(of("", "/root/.n8n", &[main]), format!("./main {AT}"));
+}
+
+#[test]
+fn what_a_worker_keeps_for_itself_is_told() {
+    const AT: &str = "/home/node/.n8n";
+    let main = ("main", &[("./main", AT), ("./files", "/files")][..]);
+    let told = |settings: &str, mounts: Mounts<'_>| {
+        // Two of one service mount the same.
+        laid_out(settings, AT, &[main, ("worker-1", mounts), ("worker-2", mounts)]).separate
+    };
+    let all = [("./worker", AT), ("worker_files", "/files")];
+    let wanted = [
+        "/home/node/.n8n (./worker): a home of n8n's beside the one that is backed up",
+        "/files (worker_files): another container of n8n mounts something else there",
+    ];
+    assert_eq!(told("", &all), wanted);
+    assert_eq!(told("BACKUP_EXCLUDE_MOUNTS=\"/home/node/.n8n /files\"\n", &all), [""; 0]);
+    // The same as the main one mounts, a part of it, and what goes with the container.
+    let anonymous = "0123456789abcdef".repeat(4);
+    for mounts in [("./main", AT), ("./main/.n8n", AT), (&anonymous, AT), (&anonymous, "/files")] {
+        assert_eq!(told("", &[mounts]), [""; 0], "{mounts:?}");
+    }
 }
