@@ -1,6 +1,7 @@
 //! What the engine says of every container at once, for the discovery of a stack.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,15 @@ impl Described {
         mounts.sort_by_key(|mount| mount.get("Destination").and_then(Json::as_str));
         let mounts = mounts.into_iter();
         let field = |mount: &Json, name: &str| mount.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+        // A mount itself does not tell what it was made with.
+        let made_with = at(&["HostConfig", "Mounts"]).map(Json::items).unwrap_or_default();
+        let subpath_at = |place: &str| {
+            let mut made = made_with
+                .iter()
+                .filter(|made| Path::new(&field(made, "Target")) == Path::new(place));
+            let subpath = made.find_map(|made| made.get("VolumeOptions")?.get("Subpath")?.as_str());
+            subpath.filter(|path| !path.is_empty()).map(str::to_owned)
+        };
         let networks = at(&["NetworkSettings", "Networks"])
             .map(Json::fields)
             .unwrap_or_default();
@@ -123,7 +133,8 @@ impl Described {
                     .map(|mount| {
                         let [kind, name, at, source] =
                             ["Type", "Name", "Destination", "Source"].map(|name| field(mount, name));
-                        Mount::new(&kind, name, at, source)
+                        let subpath = subpath_at(&at);
+                        Mount::new(&kind, name, at, source, subpath)
                     })
                     .collect(),
             },
@@ -307,7 +318,10 @@ pub mod tests {
             r#"{"Id": "0a", "Name": "/web-1", "State": {"Status": "running"},
                 "Config": {"Image": "n8nio/n8n:2", "Env": ["A=b=c", "EMPTY=", "odd"], "Entrypoint": ["tini", "--"],
                            "Cmd": null, "Labels": {"x": "y"}, "Hostname": "web", "ExposedPorts": {"5678/tcp": {}}},
-                "HostConfig": {"NetworkMode": "n", "AutoRemove": true, "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+                "HostConfig": {"NetworkMode": "n", "AutoRemove": true,
+                               "Mounts": [{"Type": "volume", "Source": "v", "Target": "/home/node/.n8n/", "VolumeOptions": {"Subpath": "n8n"}},
+                                          {"Type": "volume", "Source": "w", "Target": "/w", "VolumeOptions": {}}],
+                               "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
                                "PortBindings": {"5678/tcp": [{"HostIp": "", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
                            {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
@@ -331,6 +345,8 @@ pub mod tests {
             (container.name.as_str(), container.restart.as_str()),
             ("web-1", "on-failure:3")
         );
+        let subpaths: Vec<Option<&str>> = container.mounts.iter().map(|mount| mount.subpath.as_deref()).collect();
+        assert_eq!(subpaths, [None, Some("n8n")]);
         assert!(container.auto_remove);
         assert_eq!(
             (

@@ -132,6 +132,8 @@ pub(super) fn restart_policy(name: &str, retries: &str) -> String {
 pub struct Mount {
     /// The volume's name; empty for what is no volume.
     pub name: String,
+    /// The path in the volume, where no more of it is mounted.
+    pub subpath: Option<String>,
     /// The directory of the engine's host that is mounted; empty for a volume.
     pub directory: String,
     /// Where the container sees it.
@@ -140,10 +142,11 @@ pub struct Mount {
 
 impl Mount {
     /// Of these fields those count that fit the kind.
-    pub(super) fn new(kind: &str, name: String, destination: String, source: String) -> Self {
+    pub(super) fn new(kind: &str, name: String, destination: String, source: String, subpath: Option<String>) -> Self {
         let when = |is: bool, text: String| if is { text } else { String::new() };
         Self {
             name: when(kind == "volume", name),
+            subpath,
             directory: when(kind == "bind", source),
             destination,
         }

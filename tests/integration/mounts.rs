@@ -262,6 +262,41 @@ fn what_holds_the_home_comes_back_with_it() {
     assert_same(&saved, &contents());
 }
 
+/// What the engine shows of it has the name of the whole volume.
+#[test]
+fn a_part_of_a_volume_is_neither_backed_up_nor_replaced() {
+    let sandbox = Sandbox::new("subpath").volume().build();
+    let (volume, home) = (sandbox.volume(), "/home/node/.n8n");
+    let all = format!("{volume}:/v");
+    let fill = "mkdir -p /v/n8n && echo '{\"encryptionKey\":\"k\"}' | tee /v/config >/v/n8n/config";
+    sandbox.docker(&["run", "--rm", "-v", &all, BUSYBOX, "sh", "-c", fill]);
+    start_n8n(&sandbox, &[format!("type=volume,source={volume},target={home}")]);
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let file = sandbox.backup("n8n").display().to_string();
+    sandbox.docker(&["rm", "-f", &sandbox.container("n8n-main")]);
+    let mut version = std::process::Command::new("docker");
+    version.args(["version", "--format", "{{.Server.APIVersion}}"]);
+    let version = String::from_utf8(crate::common::output(version).stdout).unwrap();
+    let minor = version
+        .trim()
+        .strip_prefix("1.")
+        .and_then(|minor| minor.parse::<u32>().ok());
+    if minor.is_none_or(|minor| minor < 45) {
+        return crate::common::skip("a part of a volume", "the engine mounts none (API 1.45)");
+    }
+    start_n8n(
+        &sandbox,
+        &[format!("type=volume,source={volume},target={home},volume-subpath=n8n")],
+    );
+    let why = format!("{home} is a part of the volume {volume} (n8n)");
+    let doctor = sandbox.binary().arg("doctor").run();
+    assert!(doctor.stdout.contains(&why), "{doctor}");
+    for outcome in [sandbox.run("backup-n8n", &[]), sandbox.run("restore-n8n", &[&file])] {
+        assert!(outcome.code == Some(1) && outcome.stdout.contains(&why), "{outcome}");
+    }
+    assert_eq!(sandbox.backups("n8n").len(), 1);
+}
+
 /// A home that is a directory of the host needs no volume.
 #[test]
 fn a_home_that_is_a_directory_is_backed_up_as_it_is() {

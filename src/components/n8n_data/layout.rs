@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
 pub(super) use self::databases::check_volume;
 use self::databases::Databases;
@@ -17,8 +17,9 @@ use self::home::mount_of_home;
 pub(super) use self::within::Holder;
 use super::packer::LeftOut;
 use crate::app::App;
-use crate::engine::{Container, Docker, Mounted, Source, DATA_MOUNT};
+use crate::engine::{Container, Docker, Mount, Mounted, Source, DATA_MOUNT};
 use crate::formats::tar::Part;
+use crate::process::hinted;
 use crate::store::shim::holds_ours;
 
 /// Where n8n keeps its data, below the home directory of its user.
@@ -80,14 +81,16 @@ pub struct Directory {
 /// Finds what n8n's data consist of.
 ///
 /// # Errors
-/// When the home holds what a restore must not replace, such as the backups or PostgreSQL's data.
+/// When the home holds what a restore must not replace, such as the backups or PostgreSQL's data, or n8n mounts a part of
+/// a volume.
 pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Result<Layout> {
     let config = &app.config;
     // What a worker mounts yields to what n8n's main container does.
     let mut by_rank: Vec<&Container> = containers.iter().collect();
     by_rank.sort_by_key(|container| container.name != config.found.told_by);
     let home = mount_of_home(config, docker, &by_rank);
-    let place = |mount: &crate::engine::Mount| {
+    home.map_or(Ok(()), check_whole)?;
+    let place = |mount: &Mount| {
         Some(Place {
             source: source_of(mount)?,
             at: mount.destination.clone(),
@@ -118,7 +121,8 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
         Source::Directory(path) => real(path),
         Source::Volume(name) => real(docker.volume_path(name).unwrap_or_default()),
     };
-    for place in by_rank.iter().flat_map(|container| &container.mounts).filter_map(place) {
+    for mount in by_rank.iter().flat_map(|container| &container.mounts) {
+        let Some(place) = place(mount) else { continue };
         let at = &place.at;
         if layout.knows(&place) {
             continue;
@@ -128,7 +132,9 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             continue;
         }
         let why = match () {
-            () if *at == layout.home.at || at.ends_with(HOME) => Some("a home of n8n's beside the one that is backed up"),
+            () if *at == layout.home.at || at.ends_with(HOME) => {
+                Some("a home of n8n's beside the one that is backed up")
+            }
             () if layout.taken(at) => Some("another container of n8n mounts something else there"),
             () => None,
         };
@@ -175,6 +181,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             layout.left_out.push(text);
             continue;
         }
+        check_whole(mount)?;
         match below {
             Some(below) => {
                 layout.nested.insert(below.to_owned(), place.clone());
@@ -436,7 +443,20 @@ pub(super) fn stored_part() -> Part {
     }
 }
 
-pub(super) fn source_of(mount: &crate::engine::Mount) -> Option<Source> {
+/// Refuses a part of a volume: helper containers would show all of it, and a restore would replace that.
+fn check_whole(mount: &Mount) -> Result<()> {
+    let Some(subpath) = &mount.subpath else { return Ok(()) };
+    bail!(hinted(
+        format_args!(
+            "{} is a part of the volume {} ({subpath}), which can be neither backed up nor restored by itself",
+            mount.destination, mount.name
+        ),
+        "have n8n mount all of a volume there, without subpath; or, where n8n's home is another directory, leave it out by \
+         BACKUP_EXCLUDE_MOUNTS"
+    ))
+}
+
+pub(super) fn source_of(mount: &Mount) -> Option<Source> {
     match (mount.name.as_str(), mount.directory.as_str()) {
         ("", "") => None,
         ("", directory) => Some(Source::Directory(directory.to_owned())),

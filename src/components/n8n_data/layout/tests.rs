@@ -299,21 +299,29 @@ fn what_holds_something_of_ours_is_not_n8ns() {
 /// What is mounted: a volume, or a directory, and where.
 type Mounts<'a> = &'a [(&'a str, &'a str)];
 
-/// What n8n's data consist of in a project, for containers that say that n8n's directory is `home`. The engine knows no other
-/// container than these, and keeps each volume in a directory of its own.
+/// What n8n's data consist of in a project, for containers, where that is to be had.
 fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Layout {
+    try_layout(settings, home, containers).unwrap()
+}
+
+/// As [`laid_out`], for containers that say that n8n's directory is `home`. The engine keeps each volume in a directory of its
+/// own, and has no PostgreSQL and no Redis. `VOLUME:PATH` is a part of a volume.
+fn try_layout(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
     let dir = TempDir::new();
     let project = dir.path().canonicalize().unwrap();
     let program = project.join("docker");
     let script = "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
-                  inspect*) echo '[]'; echo 'Error: No such container: x' >&2; exit 1 ;;\nesac\n";
+         inspect*) echo '[]' ;;\nesac\n";
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let docker = Docker::locate(Some(project.clone().into()), STALL).unwrap();
     let mut app = App::new(Config::of_text(&project, Path::new(".env"), settings.as_bytes()).unwrap());
     home.clone_into(&mut app.config.found.home);
     "main".clone_into(&mut app.config.found.told_by);
-    let of_project = |path: &str| path.strip_prefix('.').map(|rest| format!("{}{rest}", project.display()));
+    let of_project = |path: &str| {
+        path.strip_prefix('.')
+            .map(|rest| format!("{}{rest}", project.display()))
+    };
     let containers = containers.iter().map(|(name, mounts)| Container {
         name: (*name).to_owned(),
         image_id: String::new(),
@@ -325,20 +333,26 @@ fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> La
         auto_remove: false,
         mounts: mounts
             .iter()
-            .map(|(source, at)| Mount {
-                directory: of_project(source).unwrap_or_default(),
-                name: of_project(source).map_or((*source).to_owned(), |_| String::new()),
-                destination: (*at).to_owned(),
+            .map(|(source, at)| {
+                let (name, subpath) = source
+                    .split_once(':')
+                    .map_or((*source, None), |(name, path)| (name, Some(path)));
+                Mount {
+                    directory: of_project(source).unwrap_or_default(),
+                    name: of_project(source).map_or(name.to_owned(), |_| String::new()),
+                    subpath: subpath.map(str::to_owned),
+                    destination: (*at).to_owned(),
+                }
             })
             .collect(),
     });
-    let mut layout = data_layout(&app, &docker, &containers.collect::<Vec<_>>()).unwrap();
+    let mut layout = data_layout(&app, &docker, &containers.collect::<Vec<_>>())?;
     let plain = |text: &mut String| *text = text.replace(&project.display().to_string(), ".");
     if let Source::Directory(path) = &mut layout.home.source {
         plain(path);
     }
     layout.separate.iter_mut().for_each(plain);
-    layout
+    Ok(layout)
 }
 
 #[test]
@@ -363,7 +377,10 @@ fn the_home_is_what_n8ns_main_container_has_its_directory_on() {
     assert_eq!(of(set, AT, &[named]), "n8n_n8n_data /files");
     // Containers that say nothing have the names decide.
     assert_eq!(of("", "", &[named]), "n8n_n8n_data /files");
-    assert_eq!(of("", "", &[("main", &[("v", "/files"), ("./home", AT)])]), format!("./home {AT}"));
+    assert_eq!(
+        of("", "", &[("main", &[("v", "/files"), ("./home", AT)])]),
+        format!("./home {AT}")
+    );
     // One volume at two places.
     for mounts in [
         [("n8n_n8n_data", "/data"), ("n8n_n8n_data", AT)],
@@ -374,7 +391,10 @@ fn the_home_is_what_n8ns_main_container_has_its_directory_on() {
         }
     }
     // Where no mount holds it.
-    assert_eq!(of("", "/root/.n8n", &[("main", &[("./a", "/a"), ("n8n_n8n_data", "/b")])]), "n8n_n8n_data /b");
+    assert_eq!(
+        of("", "/root/.n8n", &[("main", &[("./a", "/a"), ("n8n_n8n_data", "/b")])]),
+        "n8n_n8n_data /b"
+    );
     assert_eq!(of("", "/root/.n8n", &[main]), format!("./main {AT}"));
 }
 
@@ -392,10 +412,48 @@ fn what_a_worker_keeps_for_itself_is_told() {
         "/files (worker_files): another container of n8n mounts something else there",
     ];
     assert_eq!(told("", &all), wanted);
-    assert_eq!(told("BACKUP_EXCLUDE_MOUNTS=\"/home/node/.n8n /files\"\n", &all), [""; 0]);
+    assert_eq!(
+        told("BACKUP_EXCLUDE_MOUNTS=\"/home/node/.n8n /files\"\n", &all),
+        [""; 0]
+    );
     // The same as the main one mounts, a part of it, and what goes with the container.
     let anonymous = "0123456789abcdef".repeat(4);
-    for mounts in [("./main", AT), ("./main/.n8n", AT), (&anonymous, AT), (&anonymous, "/files")] {
+    for mounts in [
+        ("./main", AT),
+        ("./main/.n8n", AT),
+        (&anonymous, AT),
+        (&anonymous, "/files"),
+    ] {
         assert_eq!(told("", &[mounts]), [""; 0], "{mounts:?}");
     }
+}
+
+#[test]
+fn a_part_of_a_volume_is_refused() {
+    const AT: &str = "/home/node/.n8n";
+    let of = |settings: &str, mounts: Mounts<'_>| try_layout(settings, AT, &[("main", mounts)]);
+    let home = ("n8n_n8n_data", AT);
+    for (mounts, wanted) in [
+        (
+            [("shared:n8n", AT), ("v", "/files")],
+            "/home/node/.n8n is a part of the volume shared (n8n)",
+        ),
+        (
+            [home, ("shared:a/b", "/files")],
+            "/files is a part of the volume shared (a/b)",
+        ),
+        (
+            [home, ("shared:b", "/home/node/.n8n/binaryData")],
+            "binaryData is a part of the volume shared (b)",
+        ),
+    ] {
+        let error = of("", &mounts)
+            .map(|_| String::new())
+            .unwrap_or_else(|error| error.to_string());
+        assert!(error.contains(wanted), "{error}");
+    }
+    let layout = of("BACKUP_EXCLUDE_MOUNTS=/files\n", &[home, ("shared:a", "/files")]).unwrap();
+    assert!(layout.others.is_empty());
+    // The whole of it holds the part.
+    assert!(of("", &[home, ("n8n_n8n_data:part", "/part")]).is_ok());
 }
