@@ -54,23 +54,22 @@ impl<'a> Databases<'a> {
             None => Ok(()),
             Some(what) => bail!(hinted(
                 format_args!("n8n's home {home} cannot be replaced as a whole: {what}"),
-                "move n8n's home to a directory of its own, and mount that in n8n's containers",
+                "move n8n's home to a volume or directory of its own, and mount that in n8n's containers",
             )),
         }
     }
 }
 
-/// Refuses a home in a volume that was made to stand for a directory, as [`super::data_layout`] refuses a directory. Asks the
+/// Refuses a home in a volume, which may stand for a directory, as [`super::data_layout`] refuses a directory. Asks the
 /// engine.
 pub(in super::super) fn check_volume(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
-    let Source::Volume(name) = &layout.home.source else {
-        return Ok(());
+    let home = &layout.home.source;
+    let Source::Volume(name) = home else { return Ok(()) };
+    let stands_for = match docker.volume_directory(name).unwrap_or_default() {
+        directory if directory.is_empty() => home.clone(),
+        directory => Source::Directory(directory),
     };
-    let directory = docker.volume_directory(name).unwrap_or_default();
-    if directory.is_empty() {
-        return Ok(());
-    }
-    Databases::new(app, docker, &[]).check_home(&layout.home.source, &Source::Directory(directory))
+    Databases::new(app, docker, &[]).check_home(home, &stands_for)
 }
 
 /// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.

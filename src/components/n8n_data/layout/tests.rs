@@ -299,19 +299,26 @@ fn what_holds_something_of_ours_is_not_n8ns() {
 /// What is mounted: a volume, or a directory, and where.
 type Mounts<'a> = &'a [(&'a str, &'a str)];
 
-/// What n8n's data consist of in a project, for containers, where that is to be had.
+/// As [`try_layout`], where nothing is refused.
 fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Layout {
     try_layout(settings, home, containers).unwrap()
 }
 
-/// As [`laid_out`], for containers that say that n8n's directory is `home`. The engine keeps each volume in a directory of its
-/// own, and has no PostgreSQL and no Redis. `VOLUME:PATH` is a part of a volume.
+/// What n8n's data consist of in a project, for containers that say that n8n's directory is `home`. The engine keeps
+/// each volume in a directory of its own, and has no PostgreSQL and no Redis. `VOLUME:PATH` is a part of a volume.
 fn try_layout(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
+    layout_beside("[]", settings, home, containers)
+}
+
+/// As [`try_layout`], beside servers as `docker inspect` shows them.
+fn layout_beside(servers: &str, settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
     let dir = TempDir::new();
     let project = dir.path().canonicalize().unwrap();
     let program = project.join("docker");
-    let script = "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
-         inspect*) echo '[]' ;;\nesac\n";
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
+         inspect*) echo '{servers}' ;;\nesac\n"
+    );
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let docker = Docker::locate(Some(project.clone().into()), STALL).unwrap();
@@ -347,6 +354,7 @@ fn try_layout(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> 
             .collect(),
     });
     let mut layout = data_layout(&app, &docker, &containers.collect::<Vec<_>>())?;
+    check_volume(&app, &docker, &layout)?;
     let plain = |text: &mut String| *text = text.replace(&project.display().to_string(), ".");
     if let Source::Directory(path) = &mut layout.home.source {
         plain(path);
@@ -456,4 +464,23 @@ fn a_part_of_a_volume_is_refused() {
     assert!(layout.others.is_empty());
     // The whole of it holds the part.
     assert!(of("", &[home, ("n8n_n8n_data:part", "/part")]).is_ok());
+}
+
+#[test]
+fn a_volume_that_holds_a_databases_data_is_no_home() {
+    let of = |volume: &str, at: &str| {
+        let servers = format!(
+            r#"[{{"Id": "1", "Name": "/n8n-redis", "Mounts": [{{"Type": "volume", "Name": "{volume}", "Source": "/v/{volume}", "Destination": "{at}"}}]}}]"#
+        );
+        let n8n = ("main", &[("n8n_data", "/home/node/.n8n")][..]);
+        layout_beside(&servers, "", "/home/node/.n8n", &[n8n]).map(drop)
+    };
+    let error = of("n8n_data", "/data").unwrap_err().to_string();
+    assert!(
+        error.contains("n8n's home n8n_data cannot be replaced as a whole: it holds data of PostgreSQL or Redis"),
+        "{error}"
+    );
+    assert!(of("redis_data", "/data").is_ok());
+    // Its configuration.
+    assert!(of("n8n_data", "/usr/local/etc/redis").is_ok());
 }
