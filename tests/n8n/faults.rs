@@ -534,5 +534,17 @@ fn a_database_that_has_no_room_twice_is_neither_copied_nor_replaced() {
             "{outcome}"
         );
     });
+    case("room for n8n's data, and none for the database", || {
+        sandbox.locked("backup-n8n", &[]).assert_success();
+        let made = sandbox.backup("n8n");
+        let kept = sandbox.aside(name(&made));
+        fs::rename(&made, &kept).unwrap();
+        let dir = sandbox.path("backups/n8n");
+        let Some(_small) = Small::mount("faults: room for n8n's data", &dir, "3m") else {
+            return;
+        };
+        let kept = kept.display().to_string();
+        sandbox.locked("restore-n8n", &["--yes", &kept]).assert_success();
+    });
     sandbox.compose(&["down"]);
 }

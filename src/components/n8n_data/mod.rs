@@ -7,7 +7,6 @@ mod layout;
 mod packer;
 mod probe;
 mod restore;
-mod room;
 
 use std::mem;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! Restore of n8n's data. The archive is unpacked beside what each directory holds and read back from there; then the two
 //! are exchanged by renaming, after a last backup of what was there.
 
-use std::os::unix::fs::MetadataExt;
+mod room;
+
 use std::path::Path;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -10,18 +11,15 @@ use super::helper;
 use super::layout::{check_volume, data_layout, is_missing, path_of_stored, stored_part};
 use super::layout::{Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
-use super::room::{by_disk, packed_like, Disk, ROOM_OF_A_MEMBER};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Docker, Exec, Guard, Source, DATA_MOUNT};
+use crate::engine::{Docker, Guard, Source, DATA_MOUNT};
 use crate::formats::tar;
 use crate::process::hinted;
 use crate::report::log::Journal;
-use crate::report::units;
 use crate::stack::{LeftHalfDone, Unseen};
-use crate::store::space::available;
-use crate::store::{make_dir, Kind};
+use crate::store::Kind;
 use crate::stream::encrypt::Locked;
 use crate::stream::read::{check_recorded, observe, read};
 
@@ -264,107 +262,6 @@ impl Plan<'_> {
     fn swaps<'h>(&'h self, helper: &'h Guard) -> DirSwaps<'h> {
         let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
         DirSwaps::new(helper, targets)
-    }
-
-    /// Refuses a restore that would fill the disk of the volume, or with the backup of what is there that of the backups. The
-    /// engine's disk need not be one of this host, so it is asked in a container.
-    fn check_room(&self, helper: &Guard) -> Result<()> {
-        let disks = self.check_volume(helper)?;
-        let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
-        let argv: Vec<&str> = ["du", "-sk", "--"].into_iter().chain(targets).collect();
-        let du = self.docker.exec(helper.id(), Exec::default(), &argv);
-        // Nothing is heard of it before its end, which the stall limit may cut short in a huge volume.
-        let output = self.docker.answer("du", du, None).map(|output| output.text());
-        let held: Option<u64> = output.ok().and_then(|output| {
-            let sizes = output
-                .lines()
-                .map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            sizes.sum()
-        });
-        let dir = self.app.store.dir(Kind::N8n);
-        make_dir(&dir)?;
-        let free = available(&dir, self.app.config.stall);
-        let (Some(held), Ok(free)) = (held.and_then(|kb| kb.checked_mul(1024)), free) else {
-            self.journal
-                .warn("Could not determine the disk space for the backup of the volume that is made first");
-            return Ok(());
-        };
-        let packed = self.file.metadata().map_or(0, |file| file.len());
-        let bytes = self.parts.iter().map(|(_, archive)| archive.bytes).sum();
-        let device = dir.metadata().map_or(0, |dir| dir.dev());
-        let shared = disks
-            .iter()
-            .find(|disk| disk.is(device, free))
-            .map_or(0, |disk| disk.needed);
-        let needed = packed_like(held, packed, bytes).saturating_add(shared);
-        ensure!(
-            free >= needed,
-            "Insufficient disk space in {}: {} available, about {} required for the backup of the volume as it is, which is made \
-             first{}: make room there",
-            dir.display(),
-            units::available(free),
-            units::amount(needed),
-            if shared > 0 {
-                ", and for the archive, which is unpacked on the same disk"
-            } else {
-                ""
-            }
-        );
-        Ok(())
-    }
-
-    /// Refuses an archive that a disk has no room for, beside what it holds. Gives the disks.
-    fn check_volume(&self, helper: &Guard) -> Result<Vec<Disk>> {
-        let targets = self.parts.iter().map(|(directory, _)| directory.target.as_str());
-        let stat = "for dir; do stat -c %d -- \"$dir\" 2>/dev/null || echo; done";
-        let argv: Vec<&str> = ["sh", "-c", stat, "sh"].into_iter().chain(targets).collect();
-        let devices = self
-            .docker
-            .answer("stat", self.docker.exec(helper.id(), Exec::default(), &argv), None)?;
-        let devices = devices.text();
-        let mut devices = devices.lines().map(|device| device.parse().ok());
-        let mut needs = Vec::new();
-        for (directory, archive) in &self.parts {
-            let volume = directory.place.source.to_string();
-            let mut device = devices.next().flatten();
-            let mut free = self.docker.free_space(helper.id(), &directory.target)?;
-            if free.is_none() {
-                (device, free) = self.to_be_made(&directory.place.source).unzip();
-            }
-            let Some(free) = free else {
-                self.journal.warn(format_args!(
-                    "Could not determine the disk space that is free for the volume {volume}"
-                ));
-                continue;
-            };
-            let members = archive.members.saturating_mul(ROOM_OF_A_MEMBER);
-            needs.push(Disk {
-                device,
-                free,
-                needed: archive.bytes.saturating_add(members),
-                volumes: volume,
-            });
-        }
-        let disks = by_disk(needs);
-        for disk in &disks {
-            ensure!(
-                disk.free >= disk.needed,
-                "Insufficient disk space for the volume {} on Docker's disk: {} available, {} required, since the archive is \
-                 unpacked beside what is there: make room there (docker system df tells what takes it)",
-                disk.volumes,
-                units::available(disk.free),
-                units::amount(disk.needed)
-            );
-        }
-        Ok(disks)
-    }
-
-    /// The disk of this host, and what is free there, that a directory will be on which is missing yet.
-    fn to_be_made(&self, source: &Source) -> Option<(u64, u64)> {
-        let Source::Directory(path) = source else { return None };
-        let above = Path::new(path).ancestors().find(|above| above.is_dir())?;
-        let free = available(above, self.app.config.stall).ok()?;
-        is_missing(source).then_some((above.metadata().ok()?.dev(), free))
     }
 
     /// Makes sure that nothing which may write to the volume runs.

@@ -256,6 +256,14 @@ fn what_holds_the_home_is_replaced_without_it() {
     );
     assert_eq!(layout.writing().len(), 3);
     assert_eq!(layout.homes_around()[0].1.below, ".n8n-backup-mounts/%2Fdata/n8n");
+    let left_out = |count: usize, database| layout.left_out_of(all.iter().take(count), database);
+    let database = Some("/home/node/.n8n/db/n8n.sqlite");
+    let of_database = ["", "-wal", "-shm", "-journal"].map(|end| format!("/n8n-backup-volume/db/n8n.sqlite{end}"));
+    assert_eq!(left_out(1, database), of_database);
+    assert_eq!(left_out(3, None), ["/.n8n-backup-mounts/%2Fdata/n8n"]);
+    assert_eq!(left_out(3, database).len(), 5);
+    // One that n8n keeps in a place of its own is left out of nothing here.
+    assert_eq!(left_out(1, Some("/files/n8n.sqlite")), [""; 0]);
     assert_eq!(layout.why_left_out("/data", &[], true), None);
     let shared: Vec<&str> = layout.by_home().1.iter().map(|place| &*place.at).collect();
     assert_eq!(shared, ["/files", "/data"]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{apart_directory, stored, Directory, Layout, Place};
+use super::{apart_directory, stored, Directory, Layout, Place, BESIDE};
 use crate::engine::Source;
 use crate::formats::tar::Part;
 
@@ -75,6 +75,26 @@ impl Layout {
             (place, names)
         });
         inner.filter(|(_, [apart, there])| apart.below != there.below).collect()
+    }
+
+    /// What an archive leaves out of these directories, where a helper container that writes sees it: n8n's database in
+    /// SQLite, and in what holds the home the home.
+    pub fn left_out_of<'d>(
+        &self,
+        directories: impl Iterator<Item = &'d Directory>,
+        database: Option<&str>,
+    ) -> Vec<String> {
+        let database = database.and_then(|file| self.database(file));
+        let mut left_out = Vec::new();
+        for Directory { target, part, .. } in directories {
+            if !part.without.is_empty() {
+                left_out.push(format!("{target}/{}", part.without));
+            }
+            if let Some((_, name)) = database.as_ref().filter(|(directory, _)| directory.target == *target) {
+                left_out.extend(BESIDE.map(|end| format!("{target}/{name}{end}")));
+            }
+        }
+        left_out
     }
 
     /// As [`Self::database`], for one in what holds the home, which is no directory of its own.
