@@ -27,6 +27,13 @@ fn bind(source: &std::path::Path, target: &str) -> String {
     format!("type=bind,\"source={}\",target={target}", source.display())
 }
 
+/// Has the containers say where the home is.
+fn name_no_volume(sandbox: &Sandbox) {
+    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
+    let lines = env.lines().filter(|line| !line.starts_with("BACKUP_N8N_VOLUME"));
+    sandbox.write(".env", lines.map(|line| format!("{line}\n")).collect::<String>());
+}
+
 fn members(sandbox: &Sandbox) -> String {
     let archive = sandbox.backups("n8n").pop().unwrap();
     sh("tar -tzf \"$1\"", &[archive.as_os_str()])
@@ -193,9 +200,7 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
 #[test]
 fn what_holds_the_home_comes_back_with_it() {
     let sandbox = Sandbox::new("holder").containers().build();
-    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
-    let lines = env.lines().filter(|line| !line.starts_with("BACKUP_N8N_VOLUME"));
-    sandbox.write(".env", lines.map(|line| format!("{line}\n")).collect::<String>());
+    name_no_volume(&sandbox);
     let (data, home) = (sandbox.path("data"), sandbox.path("data/n8n"));
     fs::create_dir_all(data.join("reports/2026")).unwrap();
     fs::create_dir(&home).unwrap();
@@ -262,6 +267,60 @@ fn what_holds_the_home_comes_back_with_it() {
     assert_same(&saved, &contents());
 }
 
+/// `./main:/home/node/.n8n` in the one, `./worker:/home/node/.n8n` in the other.
+#[test]
+fn a_home_that_a_worker_keeps_for_itself_is_told() {
+    let sandbox = Sandbox::new("homes").containers().build();
+    name_no_volume(&sandbox);
+    let homes = ["main", "worker"].map(|name| {
+        let dir = sandbox.path(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("config"), "{\"encryptionKey\":\"k\"}").unwrap();
+        fs::write(dir.join(name), name).unwrap();
+        dir
+    });
+    start_n8n(&sandbox, &[bind(&homes[0], "/home/node/.n8n")]);
+    let worker = format!("{}:/home/node/.n8n", homes[1].display());
+    sandbox.run_idle(&sandbox.container("n8n-worker"), &worker);
+    let told = "Not backed up with n8n's data: /home/node/.n8n (";
+    let outcome = sandbox.run("backup-n8n", &[]);
+    outcome.assert_success();
+    outcome.assert_log_has(
+        "backup-n8n",
+        &format!("WARN {told}{{}}/worker): a home of n8n's beside the one that is backed up {{}}"),
+    );
+    let held = members(&sandbox);
+    assert!(held.contains("./main\n") && !held.contains("./worker\n"), "{held}");
+    let doctor = sandbox.binary().arg("doctor").run();
+    assert!(doctor.stdout.contains("not backed up: /home/node/.n8n ("), "{doctor}");
+    sandbox.set("BACKUP_EXCLUDE_MOUNTS", "/home/node/.n8n");
+    sandbox.run("backup-n8n", &[]).assert_success().assert_never_says(told);
+    // The worker's is left as it is.
+    let file = sandbox.backups("n8n").pop().unwrap().display().to_string();
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert!(homes[1].join("worker").exists() && homes[0].join("main").exists());
+}
+
+/// `n8n_data:/data` in Redis, too.
+#[test]
+fn a_volume_that_redis_keeps_its_data_in_is_no_home() {
+    let sandbox = Sandbox::new("shared-home").volume().build();
+    let volume = sandbox.volume();
+    start_n8n(
+        &sandbox,
+        &[format!("type=volume,source={volume},target=/home/node/.n8n")],
+    );
+    let fill = "echo '{\"encryptionKey\":\"k\"}' >/home/node/.n8n/config";
+    sandbox.docker(&["exec", &sandbox.container("n8n-main"), "sh", "-c", fill]);
+    sandbox.run_idle(&sandbox.container("redis"), &format!("{volume}:/data"));
+    let why = format!("n8n's home {volume} cannot be replaced as a whole: it holds data of PostgreSQL or Redis");
+    let doctor = sandbox.binary().arg("doctor").run();
+    assert!(doctor.stdout.contains(&why), "{doctor}");
+    let outcome = sandbox.run("backup-n8n", &[]);
+    assert!(outcome.code == Some(1) && outcome.stdout.contains(&why), "{outcome}");
+    assert!(sandbox.backups("n8n").is_empty());
+}
+
 /// What the engine shows of it has the name of the whole volume.
 #[test]
 fn a_part_of_a_volume_is_neither_backed_up_nor_replaced() {
@@ -305,9 +364,7 @@ fn a_home_that_is_a_directory_is_backed_up_as_it_is() {
     fs::create_dir(&home).unwrap();
     fs::write(home.join("config"), "{\"encryptionKey\":\"k\"}").unwrap();
     start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n")]);
-    let env = fs::read_to_string(sandbox.path(".env")).unwrap();
-    let lines = env.lines().filter(|line| !line.starts_with("BACKUP_N8N_VOLUME"));
-    sandbox.write(".env", lines.map(|line| format!("{line}\n")).collect::<String>());
+    name_no_volume(&sandbox);
     sandbox.run("backup-n8n", &[]).assert_success();
     assert_eq!(members(&sandbox), "./\n./config\n");
     fs::write(home.join("config"), "{}").unwrap();
