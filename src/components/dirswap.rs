@@ -21,9 +21,9 @@ pub fn begun(dir: &str) -> String {
 /// Takes the directory, a verb, and for `begin` the names that are exchanged; without a name it is all that is there.
 ///
 /// In our directory: `new` (what comes), `old` (what was there), `root` (owner, mode and time of the directory
-/// itself), `names`, `old_as` (how the first of them is kept), `stays` (an entry that has no part in it), and the marks `begun`, `moved` and `back`, which tell
-/// how far the exchange has come and which way it goes. Each step may be cut short by the end of its container: what
-/// it has left must not look like something else.
+/// itself), `names`, `old_as` (how the first of them is kept), `stays` (an entry that has no part in it), and the marks
+/// `begun`, `moved` and `back`, which tell how far the exchange has come and which way it goes. Each step may be cut
+/// short by the end of its container: what it has left must not look like something else.
 const SCRIPT: &str = r#"set -eu
 verb=$2
 # To remove much, or to bring it to disk, takes longer than a wait for an answer may; but not for ever.
