@@ -3,8 +3,9 @@
 use std::net::{IpAddr, UdpSocket};
 use std::slice;
 
-use super::{PROJECT, SERVICE};
+use super::{ONE_OFF, PROJECT, SERVICE};
 use crate::engine::describe::Described;
+use crate::engine::Status;
 use crate::store::Kind;
 
 /// Names under which a container reaches itself, or the host where it shares that's network.
@@ -57,14 +58,12 @@ fn backend(proxy: &Described) -> Option<(String, u16)> {
 
 /// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
 /// several, and of those that have the host's network, where any program may listen, those that are servers of the
-/// `kind`.
+/// `kind`, and of these the one that runs.
 fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kind: Kind) -> Vec<(&'a Described, u16)> {
     let mut found = candidates(all, from, host, port);
     if let [(named, inner)] = found[..] {
         // Of a container that lends its network, a server in that has the name, too.
-        let guests = all
-            .iter()
-            .filter(|other| other.id != from.id && shares_network(other, named));
+        let guests = others(all, from).filter(|other| shares_network(other, named));
         let servers = guests.filter(|other| !is_server(named, kind) && is_server(other, kind));
         found.extend(servers.map(|other| (other, inner)));
     }
@@ -80,9 +79,16 @@ fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kin
         true => those(&|other| other.exposed.contains(&port)),
         false => servers,
     };
-    match servers.is_empty() {
+    let servers = match servers.is_empty() {
         true => found.into_iter().filter(is_sure).collect(),
         false => servers,
+    };
+    // What does not run answers under no name, as one that an interrupted `docker compose up` has left.
+    let running = servers.iter().filter(|(other, _)| other.status == Status::Running);
+    let running: Vec<_> = running.copied().collect();
+    match running.len() {
+        1 => running,
+        _ => servers,
     }
 }
 
@@ -167,9 +173,16 @@ fn is_of_host(host: &str) -> bool {
     })
 }
 
+/// The containers apart from one. What `docker compose run` has started bears the labels of a service and does not serve.
+fn others<'a>(all: &'a [Described], from: &Described) -> impl Iterator<Item = &'a Described> {
+    let id = from.id.clone();
+    all.iter()
+        .filter(move |other| other.id != id && other.label(ONE_OFF) != "True")
+}
+
 /// The containers that may be what `from` reaches as `host` at `port`, with the port that they listen on.
 fn candidates<'a>(all: &'a [Described], from: &Described, host: &str, port: u16) -> Vec<(&'a Described, u16)> {
-    let others = || all.iter().filter(|other| other.id != from.id);
+    let others = || others(all, from);
     let is_local = LOCAL.contains(&host);
     let is_outside = OUTSIDE.contains(&host) || (!is_local && is_of_host(host));
     if is_outside || (is_local && from.network_mode == "host") {
@@ -311,6 +324,27 @@ mod tests {
             r#", "PortBindings": {"5432/tcp": [{"HostPort": "5432"}]}"#,
         ));
         assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), one("db", 5432));
+    }
+
+    #[test]
+    fn neither_what_was_run_once_nor_what_an_interrupted_update_left_is_a_second_server() {
+        let of = |service: &str, one_off: &str| {
+            format!(r#", "Labels": {{"{PROJECT}": "p", "{SERVICE}": "{service}", "{ONE_OFF}": "{one_off}"}}"#)
+        };
+        let server = |name: &str, one_off: &str| container(name, "postgres:16", "p", &of("db", one_off), "");
+        let mut all = vec![
+            container("p-n8n-1", "n8nio/n8n", "p", &of("n8n", "False"), ""),
+            server("p-db-1", "False"),
+            server("p-db-run-1", "True"),
+        ];
+        all[2].status = Status::Running;
+        assert_eq!(found(&all, "db", 5432, Kind::Postgres), one("p-db-1", 5432));
+        all.push(server("0a_p-db-1", "False"));
+        assert_eq!(found(&all, "db", 5432, Kind::Postgres).len(), 2);
+        all[1].status = Status::Running;
+        assert_eq!(found(&all, "db", 5432, Kind::Postgres), one("p-db-1", 5432));
+        all[3].status = Status::Running;
+        assert_eq!(found(&all, "db", 5432, Kind::Postgres).len(), 2);
     }
 
     #[test]
