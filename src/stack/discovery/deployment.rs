@@ -50,7 +50,7 @@ const MAX_COMPOSE: u64 = 1 << 20;
 /// compose file names counts where there is such a file, be it in `env_file`, `configs`, `secrets`, `include`,
 /// `extends` or as a mount, seen from the file's directory or the one that Compose works in. Of a build context it is
 /// the Dockerfile, and the files that this copies. `.env` of the project directory is backed up by itself. `warnings`
-/// gets what is left out, but for the paths of this host that are `excluded`.
+/// gets what is left out, but for what is [`excluded`].
 pub(super) fn files(
     project: &Path,
     containers: &[&Described],
@@ -86,7 +86,7 @@ pub(super) fn files(
         let path = project.join(&file);
         let is_short = fs::metadata(&path).is_ok_and(|meta| meta.len() <= MAX_COMPOSE);
         let text = if is_short {
-            text_of(project, &file, warnings)
+            text_of(project, &file, excluded, warnings)
         } else {
             String::new()
         };
@@ -99,18 +99,16 @@ pub(super) fn files(
                 let Some(dockerfile) = within(project, &dockerfile) else {
                     continue;
                 };
-                let text = text_of(project, &dockerfile, warnings);
+                let text = text_of(project, &dockerfile, excluded, warnings);
                 let mut left_out = add_context(project, &context, &dockerfile, &text, &mut found);
                 let path = |name: &String| project.join(&context).join(name.trim_matches('/'));
-                left_out.retain(|name| !excluded.iter().any(|excluded| path(name) == Path::new(excluded)));
-                let left_out = left_out.join(" ");
-                let warning = format!(
-                    "{} copies what is not backed up: {left_out} (what BACKUP_EXCLUDE_MOUNTS names by its path on this host is \
-                     not told)",
-                    dockerfile.display()
-                );
-                if !left_out.is_empty() && !warnings.contains(&warning) {
-                    warnings.push(warning);
+                left_out.retain(|name| !is_excluded(&path(name), excluded));
+                if !left_out.is_empty() {
+                    let left_out = left_out.join(" ");
+                    tell(
+                        warnings,
+                        format!("{} copies what is not backed up: {left_out}", dockerfile.display()),
+                    );
                 }
             }
         }
@@ -118,8 +116,8 @@ pub(super) fn files(
             let paths = from_each(word);
             let inside: Vec<PathBuf> = paths.iter().filter_map(|path| within(project, path)).collect();
             for path in paths.iter().filter(|_| inside.is_empty()) {
-                let warning = outside(project, path).or_else(|| hidden(project, path));
-                warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
+                let warning = outside(project, path, excluded).or_else(|| hidden(project, path, excluded));
+                warning.into_iter().for_each(|warning| tell(warnings, warning));
             }
             unread.extend(inside);
         }
@@ -127,9 +125,39 @@ pub(super) fn files(
     found.into_iter().collect()
 }
 
+/// What no warning is to name, by its path on this host. A path that a setting lists is one in a container where a container
+/// mounts something there, and nothing of the same name on this host is meant.
+pub(super) fn excluded<'a>(named: &[String], containers: impl Iterator<Item = &'a Described>) -> Vec<String> {
+    let mounts: Vec<&MountPoint> = containers.flat_map(|container| &container.mounts).collect();
+    let here = |name: &String| {
+        let there = mounts.iter().filter(|mount| mount.destination == *name);
+        let sources: Vec<String> = there.map(|mount| mount.source.clone()).collect();
+        match sources.is_empty() {
+            true => vec![name.clone()],
+            false => sources,
+        }
+    };
+    named.iter().flat_map(here).collect()
+}
+
+fn is_excluded(path: &Path, excluded: &[String]) -> bool {
+    excluded.iter().any(|excluded| path.starts_with(excluded))
+}
+
+/// Adds a warning of what is left out, once, with how to end it.
+fn tell(warnings: &mut Vec<String>, what: String) {
+    let warning = format!("{what} (what BACKUP_EXCLUDE_MOUNTS names by its path on this host is not told)");
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+}
+
 /// The warning of a file that is named and not part of the deployment, as a secret in another place of the host.
-fn outside(project: &Path, file: &Path) -> Option<String> {
+fn outside(project: &Path, file: &Path, excluded: &[String]) -> Option<String> {
     let path = project.join(file);
+    if is_excluded(&path, excluded) {
+        return None;
+    }
     let real = path.canonicalize().ok()?;
     let is_of_system = |path: &Path| SYSTEM.iter().any(|dir| path.starts_with(dir));
     let is_left = real.is_file() && below(project, file).is_none() && !is_of_system(&path) && !is_of_system(&real);
@@ -137,10 +165,11 @@ fn outside(project: &Path, file: &Path) -> Option<String> {
 }
 
 /// The warning of what is named below the project directory, in a directory that may not be looked into.
-fn hidden(project: &Path, file: &Path) -> Option<String> {
+fn hidden(project: &Path, file: &Path, excluded: &[String]) -> Option<String> {
     let path = project.join(file);
     let error = path.symlink_metadata().err()?;
-    let is_hidden = path.starts_with(project) && error.kind() == ErrorKind::PermissionDenied;
+    let is_told = path.starts_with(project) && !is_excluded(&path, excluded);
+    let is_hidden = is_told && error.kind() == ErrorKind::PermissionDenied;
     is_hidden.then(|| {
         format!(
             "{}, which the deployment names, is not backed up with it: it cannot be looked at ({error})",
@@ -150,13 +179,16 @@ fn hidden(project: &Path, file: &Path) -> Option<String> {
 }
 
 /// The text of a compose file or Dockerfile, which tells what else belongs to the deployment.
-fn text_of(project: &Path, file: &Path, warnings: &mut Vec<String>) -> String {
-    fs::read_to_string(project.join(file)).unwrap_or_else(|error| {
-        let warning = format!(
-            "What {} names is not backed up with the deployment: that file cannot be read ({error})",
-            file.display()
-        );
-        warnings.extend(Some(warning).filter(|warning| !warnings.contains(warning)));
+fn text_of(project: &Path, file: &Path, excluded: &[String], warnings: &mut Vec<String>) -> String {
+    let path = project.join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| {
+        if !is_excluded(&path, excluded) {
+            let what = format!(
+                "What {} names is not backed up with the deployment: that file cannot be read ({error})",
+                file.display()
+            );
+            tell(warnings, what);
+        }
         String::new()
     })
 }
@@ -250,36 +282,47 @@ fn files_of(project: &Path, dir: &Path) -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-/// Those of the files that can be read; `warnings` gets the others.
-pub(super) fn readable(project: &Path, mut files: Vec<PathBuf>, warnings: &mut Vec<String>) -> Vec<PathBuf> {
-    files.retain(|file| match fs::File::open(project.join(file)) {
-        Ok(_) => true,
-        Err(error) => {
-            warnings.push(format!(
+/// Those of the files that can be read; `warnings` gets the others, but for what is [`excluded`].
+pub(super) fn readable(
+    project: &Path,
+    mut files: Vec<PathBuf>,
+    excluded: &[String],
+    warnings: &mut Vec<String>,
+) -> Vec<PathBuf> {
+    files.retain(|file| {
+        let path = project.join(file);
+        let error = fs::File::open(&path).err();
+        if let Some(error) = error.as_ref().filter(|_| !is_excluded(&path, excluded)) {
+            let what = format!(
                 "{} is not backed up with the deployment: it cannot be read ({error})",
                 file.display()
-            ));
-            false
+            );
+            tell(warnings, what);
         }
+        error.is_none()
     });
     files
 }
 
-/// What Compose was called with and [`files`] leaves out, each with a warning: without it the stack cannot be deployed
-/// again.
-pub(super) fn left_out(project: &Path, containers: &[&Described]) -> Vec<String> {
+/// What Compose was called with and [`files`] leaves out, each with a warning, but for what is [`excluded`]: without it the
+/// stack cannot be deployed again.
+pub(super) fn left_out(project: &Path, containers: &[&Described], excluded: &[String]) -> Vec<String> {
     let labels = containers
         .iter()
         .flat_map(|container| [FILES, ENV_FILES].map(|label| called_with(project, container, label)));
     let called: BTreeSet<PathBuf> = labels.flatten().collect();
-    let left = called.into_iter().filter(|file| below(project, file).is_none());
+    let left = called
+        .into_iter()
+        .filter(|file| below(project, file).is_none() && !is_excluded(&project.join(file), excluded));
     let called = left.map(|file| not_below(&file.display().to_string(), "with which Compose was called"));
     let mounts = containers.iter().flat_map(|container| &container.mounts);
     let files = mounts.filter(|mount| mount.volume.is_empty());
     let mounted: BTreeSet<String> = files
-        .filter_map(|mount| outside(project, Path::new(&mount.source)))
+        .filter_map(|mount| outside(project, Path::new(&mount.source), excluded))
         .collect();
-    called.chain(mounted).collect()
+    let mut warnings = Vec::new();
+    called.chain(mounted).for_each(|what| tell(&mut warnings, what));
+    warnings
 }
 
 /// The build contexts in a compose file.

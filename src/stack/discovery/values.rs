@@ -92,13 +92,10 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     }
     let of_project = |other: &&Described| !found.project.is_empty() && other.label(super::PROJECT) == found.project;
     let containers: Vec<&Described> = all.iter().filter(of_project).collect();
-    found.undeployed = super::deployment::left_out(&app.config.project, &containers);
-    found.deployment = super::deployment::files(
-        &app.config.project,
-        &containers,
-        &app.config.exclude_mounts,
-        &mut found.undeployed,
-    );
+    let mounting = containers.iter().chain(&stack.servers).copied();
+    let excluded = super::deployment::excluded(&app.config.exclude_mounts, mounting);
+    found.undeployed = super::deployment::left_out(&app.config.project, &containers, &excluded);
+    found.deployment = super::deployment::files(&app.config.project, &containers, &excluded, &mut found.undeployed);
     found.deployment.extend(super::deployment::mounted_files(
         &app.config.project,
         &containers,
@@ -114,7 +111,8 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);
     }
-    found.deployment = super::deployment::readable(&app.config.project, found.deployment, &mut found.undeployed);
+    found.deployment =
+        super::deployment::readable(&app.config.project, found.deployment, &excluded, &mut found.undeployed);
     database(app, docker, &mut found, all, &main);
     queue(app, &mut found, all, &main, stack);
     home(app, &mut found, stack);

@@ -177,16 +177,62 @@ fn what_compose_was_called_with_is_not_left_out_without_a_word() {
     let project = dir.path().canonicalize().unwrap();
     fs::write(project.join("docker-compose.yml"), "services: {}\n").unwrap();
     std::os::unix::fs::symlink("docker-compose.yml", project.join("link.yml")).unwrap();
-    let called = |files: &str| {
+    let with = |files: &str, excluded: &[String]| {
         let text = format!(r#"{{"Id": "1", "Name": "/x", "Config": {{"Labels": {{"{FILES}": "{files}"}}}}}}"#);
-        left_out(&project, &[&described(&text)])
+        left_out(&project, &[&described(&text)], excluded)
     };
+    let called = |files: &str| with(files, &[]);
     let inside = project.join("docker-compose.yml").display().to_string();
     assert!(called("").is_empty() && called(&inside).is_empty());
     for left in ["/etc/passwd", "gone.yml", "link.yml"] {
         let warnings = called(&format!("{inside},{left}"));
         assert!(warnings.len() == 1 && warnings[0].starts_with(left), "{warnings:?}");
     }
+    // As Portainer's directory: all that lies in it.
+    assert!(with("/etc/passwd", &["/etc".to_owned()]).is_empty());
+    assert_eq!(with("/etc/passwd", &["/et".to_owned()]).len(), 1);
+}
+
+#[test]
+fn no_warning_names_what_a_setting_excludes_by_either_path() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let aside = TempDir::new();
+    fs::write(aside.path().join("key.pem"), "x").unwrap();
+    let key = aside.path().join("key.pem").display().to_string();
+    write(&project, "compose.yaml", &format!("secrets: [{key}]\n"));
+    let proxy = described(&format!(
+        r#"{{"Id": "1", "Name": "/proxy", "Mounts": [{{"Type": "bind", "Source": "{key}", "Destination": "/certs/key.pem"}}]}}"#
+    ));
+    let told = |named: &[&str]| {
+        let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+        let excluded = excluded(&named, [&proxy].into_iter());
+        let mut warnings = left_out(&project, &[&proxy], &excluded);
+        files(&project, &[], &excluded, &mut warnings);
+        readable(
+            &project,
+            vec![PathBuf::from(&key).join("gone")],
+            &excluded,
+            &mut warnings,
+        );
+        warnings
+    };
+    let warnings = told(&[]);
+    assert!(
+        warnings.len() == 2 && warnings[0].contains("BACKUP_EXCLUDE_MOUNTS"),
+        "{warnings:?}"
+    );
+    for named in [&key[..], "/certs/key.pem", &aside.path().display().to_string()] {
+        assert!(told(&[named]).is_empty(), "{named}");
+    }
+    assert_eq!(told(&["/certs/other.pem"]).len(), 2);
+    // What is mounted at the same path is something else.
+    let dir = aside.path().display().to_string();
+    let other = format!(
+        r#"{{"Id": "2", "Name": "/x", "Mounts": [{{"Type": "bind", "Source": "/srv", "Destination": "{dir}"}}]}}"#
+    );
+    let found = excluded(&[dir], [&described(&other)].into_iter());
+    assert_eq!(found, ["/srv"]);
 }
 
 #[test]
@@ -336,7 +382,12 @@ fn what_cannot_be_read_is_named_and_left_out() {
         "{warnings:?}"
     );
     warnings.clear();
-    let found = readable(&project, ["gone", "more.yaml"].map(PathBuf::from).into(), &mut warnings);
+    let found = readable(
+        &project,
+        ["gone", "more.yaml"].map(PathBuf::from).into(),
+        &[],
+        &mut warnings,
+    );
     assert_eq!(found, [Path::new("more.yaml")]);
     assert!(
         warnings.len() == 1 && warnings[0].starts_with("gone is not backed up "),
