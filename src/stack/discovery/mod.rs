@@ -256,8 +256,11 @@ fn alone(found: Vec<(Role, &Described)>) -> Result<Vec<(Role, &Described)>, Prob
 
 /// Whether a directory has a stack of its own, be it down: a compose file, or containers.
 fn has_stack(project: &Path, all: &[Described]) -> bool {
+    has_compose_file(project) || all.iter().any(|container| is_of(container, project))
+}
+
+fn has_compose_file(project: &Path) -> bool {
     COMPOSE_FILES.iter().any(|name| project.join(name).exists())
-        || all.iter().any(|container| is_of(container, project))
 }
 
 /// Whether Compose made a container from the directory `project`, by whatever path it was reached.

@@ -5,7 +5,9 @@ use std::path::{Component, PathBuf};
 use std::time::SystemTime;
 
 use super::values::check_defaults;
-use super::{has_stack, is_n8n, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINERS, OF_CONTAINERS, PROJECT};
+use super::{
+    has_compose_file, is_n8n, is_of, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINERS, OF_CONTAINERS, PROJECT,
+};
 use crate::app::App;
 use crate::config::{Composed, Directory, Found, SqliteFile};
 use crate::engine::describe::Described;
@@ -185,8 +187,8 @@ fn gone(app: &mut App, all: &[Described]) {
     config.found.problems.extend(problems);
 }
 
-/// Names the Compose projects of other directories that run n8n, where this one has no stack, and what would be backed up
-/// is neither named nor there.
+/// Names the Compose projects of other directories that run n8n, where no container is of this one, and what would be
+/// backed up is neither named nor there. A compose file that lies here may be a copy of what runs as another project.
 fn elsewhere(app: &mut App, all: &[Described]) {
     let config = &mut app.config;
     let mut projects: Vec<[&str; 2]> = all
@@ -196,7 +198,8 @@ fn elsewhere(app: &mut App, all: &[Described]) {
         .collect();
     projects.sort_unstable();
     projects.dedup();
-    let Some([first, _]) = projects.first().filter(|_| !has_stack(&config.project, all)) else {
+    let has_own = all.iter().any(|container| is_of(container, &config.project));
+    let Some([first, _]) = projects.first().filter(|_| !has_own) else {
         return;
     };
     let named: Vec<String> = projects.iter().map(|[name, of]| format!("{name} of {of}")).collect();
@@ -206,6 +209,10 @@ fn elsewhere(app: &mut App, all: &[Described]) {
             format!("n8n runs in the Compose project {named}: if that is yours, set {COMPOSE_PROJECT}={first} in .env")
         }
         _ => format!("n8n runs in the Compose projects {named}: set {COMPOSE_PROJECT} in .env to yours"),
+    };
+    let hint = match has_compose_file(&config.project) {
+        true => format!("start the stack of this directory (docker compose up -d); {hint}"),
+        false => hint,
     };
     let text = format!("No container of n8n belongs to {}", config.project.display());
     let is_there = |name: &str| all.iter().any(|container| container.name == name);

@@ -377,12 +377,28 @@ fn a_directory_without_a_stack_names_the_projects_that_run_n8n() {
     found(&mut app, &all).unwrap();
     let problem = app.config.found.check(Kind::Postgres).unwrap_err();
     assert_eq!(problem.to_string(), ".env file not found");
-    // What bears a default name and belongs to nobody is here.
-    all.push(server("n8n-postgres", "postgres", &[], None));
-    assert!(refused(&all, "", Kind::Postgres).is_none());
-    // A stack of its own, be it down.
+    // A compose file may be that of a stack that is down, or a copy of what runs as another project.
     std::fs::write(project.join("compose.yaml"), "").unwrap();
-    assert!(refused(&all, "", Kind::Redis).is_none());
+    for kind in [Kind::Postgres, Kind::Redis, Kind::N8n] {
+        let problem = refused(&all[..5], "", kind).unwrap();
+        let hint = &problem.hint;
+        assert!(
+            hint.contains("docker compose up") && hint.contains("BACKUP_COMPOSE_PROJECT=stack7"),
+            "{problem:?}"
+        );
+    }
+    // A container of its own tells that it is down.
+    let own = server("mine-db-1", "postgres", &[], Some(("mine", &project, "db")));
+    assert!(refused(&[&all[..], &[own]].concat(), "", Kind::Redis).is_none());
+    // What bears a default name and belongs to nobody is here, unless the directory has a stack of its own.
+    all.push(server("n8n-postgres", "postgres", &[], None));
+    let problem = refused(&all, "", Kind::Postgres).unwrap();
+    assert!(
+        problem.text.contains("n8n-postgres is no container of the stack"),
+        "{problem:?}"
+    );
+    std::fs::remove_file(project.join("compose.yaml")).unwrap();
+    assert!(refused(&all, "", Kind::Postgres).is_none());
 }
 
 #[test]
