@@ -190,11 +190,21 @@ impl<'a> Stack<'a> {
         } else if has_stack(&config.project, all) {
             of_project(&|container| is_of(container, &config.project))
         } else {
-            match servers(&is_named) {
-                found if !found.is_empty() => found,
+            // What bears one of the contract's names and says nothing of n8n may be its main container.
+            let is_silent = || {
+                all.iter()
+                    .any(|container| is_named(container) && role(container).is_none())
+            };
+            let every = servers(&|_| true);
+            match complete(all, &every, servers(&is_named)) {
+                found if found.iter().any(|(role, _)| is_main(*role)) => found,
+                found if !found.is_empty() && is_silent() => found,
                 _ => match recall::names(app) {
                     // What has been backed up so far is the stack; another n8n, were it alone here, is not.
-                    Some(names) => servers(&|container| names.contains(&container.name)),
+                    Some(names) => {
+                        let known = servers(&|container| is_named(container) || names.contains(&container.name));
+                        complete(all, &every, known)
+                    }
                     // The only n8n of the host, which nobody else's stack claims.
                     None => alone(servers(&|container| container.label(PROJECT).is_empty()))?,
                 },
@@ -239,6 +249,28 @@ impl<'a> Stack<'a> {
 /// Whether it may be the only one.
 fn is_main(role: Role) -> bool {
     matches!(role, Role::Main | Role::Presumed)
+}
+
+/// Adds what works on the same database as those that were found by their names, and is of the same project, if any: as a
+/// worker of another name, or one that was added since.
+fn complete<'a>(
+    all: &'a [Described],
+    servers: &[(Role, &'a Described)],
+    mut found: Vec<(Role, &'a Described)>,
+) -> Vec<(Role, &'a Described)> {
+    let Some(&(_, first)) = found.first() else {
+        return found;
+    };
+    let is_known = |container: &Described| found.iter().any(|(_, known)| known.id == container.id);
+    let belongs = |(_, container): &&(Role, &Described)| {
+        let is_other = container.label(PROJECT) == first.label(PROJECT) && !is_known(container);
+        is_other && values::share_server(all, first, container)
+    };
+    let more: Vec<_> = servers.iter().filter(belongs).copied().collect();
+    found.extend(more);
+    // Of two that are alike, the one that was known tells the configuration.
+    found.sort_by_key(|(role, _)| *role);
+    found
 }
 
 /// Takes the one n8n that there is.

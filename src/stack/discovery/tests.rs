@@ -419,6 +419,78 @@ fn containers_that_say_nothing_leave_the_contracts_names() {
 }
 
 #[test]
+fn a_part_of_the_stack_is_not_taken_for_the_whole() {
+    let dir = TempDir::new();
+    let with = |all: &[(&str, &str)], remembered: &str| {
+        let mut all: Vec<Described> = all
+            .iter()
+            .map(|(name, command)| container(name, "n8nio/n8n", QUEUE, &[command], None))
+            .collect();
+        all.push(server("db", "postgres:16", &["PG_MAJOR=16"], None));
+        let other = ["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=other"];
+        all.push(container("z-other-worker", "n8nio/n8n", &other, &["worker"], None));
+        all.push(container(
+            "z-sqlite",
+            "n8nio/n8n",
+            &[],
+            &[],
+            Some(("p", Path::new("/srv/p"), "n8n")),
+        ));
+        let mut app = app_of(dir.path(), "");
+        let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+        point.set("deleted", "env");
+        point.set("stack.n8n", remembered);
+        std::fs::create_dir_all(app.store.sets_dir()).unwrap();
+        match remembered {
+            "" => drop(std::fs::remove_file(point.path(&app.store))),
+            _ => std::fs::write(point.path(&app.store), point.text()).unwrap(),
+        }
+        found(&mut app, &all).unwrap();
+        (app.config.found.told_by.clone(), app.config.n8n_containers.join(" "))
+    };
+    let told = |by: &str, names: &str| (by.to_owned(), names.to_owned());
+    for remembered in ["", "n8n-worker"] {
+        let found = with(&[("n8n-worker", "worker"), ("n8n", "start")], remembered);
+        assert_eq!(found, told("n8n", "n8n n8n-worker"));
+        let all = [
+            ("n8n-main", "start"),
+            ("n8n-worker-1", "worker"),
+            ("n8n-worker-2", "worker"),
+        ];
+        assert_eq!(
+            with(&all, remembered),
+            told("n8n-main", "n8n-main n8n-worker-1 n8n-worker-2")
+        );
+    }
+    // One that was added since, and one that was renamed and kept: the known one tells the configuration.
+    let all = [("flows", "start"), ("flows-2", "worker"), ("a-old", "start")];
+    assert_eq!(with(&all, "flows"), told("flows", "flows a-old flows-2"));
+    // What has been backed up is gone; another n8n is not the stack.
+    assert!(with(&[("new", "start")], "flows").0.starts_with("recovery point"));
+}
+
+#[test]
+fn what_says_nothing_may_be_the_main_one_beside_a_worker_that_does() {
+    let dir = TempDir::new();
+    let all = [
+        server("n8n-main", "busybox", &["PATH=/bin"], None),
+        container("n8n-worker", "n8nio/n8n", QUEUE, &["worker"], None),
+        container("other", "n8nio/n8n", &[], &[], None),
+    ];
+    let mut app = app_of(dir.path(), "");
+    found(&mut app, &all).unwrap();
+    assert_eq!(app.config.n8n_containers, ["n8n-worker"]);
+    // Without it, both are named that may belong together.
+    let mut app = app_of(dir.path(), "");
+    found(&mut app, &all[1..]).unwrap();
+    let problem = &app.config.found.problems[&Kind::N8n];
+    assert!(
+        problem.text.contains("not configured to the same database"),
+        "{problem:?}"
+    );
+}
+
+#[test]
 fn a_stack_without_a_queue_has_no_use_for_redis() {
     let dir = TempDir::new();
     let env = ["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=pg"];
