@@ -469,6 +469,25 @@ fn an_older_image_has_only_n8ns_own_module() {
 }
 
 #[test]
+fn an_old_database_beside_another_one_that_a_start_script_sets_is_no_backup() {
+    let sandbox = on_sqlite("sqlite-old", "A=1", HOME);
+    // As a script that exports it and starts n8n, whose container does not tell.
+    let n8n = sandbox.n8n();
+    sandbox.docker(&["exec", "-d", "-e", "DB_TYPE=postgresdb", &n8n, "sleep", "3333"]);
+    let finds = "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -x DB_TYPE=postgresdb; true";
+    crate::common::await_true("it does not run", || !sandbox.in_n8n(finds).is_empty());
+    for command in ["backup-sqlite", "doctor"] {
+        let outcome = sandbox.locked(command, &[]);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stdout.contains("is not what n8n works with"), "{outcome}");
+    }
+    assert!(sandbox.backups("sqlite").is_empty());
+    sandbox.in_n8n("for p in /proc/[0-9]*; do grep -qa '333[3]' $p/cmdline && kill ${p#/proc/}; done; true");
+    sandbox.locked("backup-sqlite", &[]).assert_success();
+    assert_clean(&sandbox);
+}
+
+#[test]
 fn a_container_that_docker_run_made_is_found_by_its_image() {
     let sandbox = Sandbox::new("sqlite-run").containers().no_env_file().build();
     // Made by hand, and without a compose file beside it.

@@ -93,6 +93,21 @@ async function workflows(db) {
   return { workflows: found };
 }
 
+// A start script may set DB_TYPE, which the container does not tell: the environment of n8n's processes does, as far as it can be
+// read. The database here is an old one then.
+function checkType() {
+  for (const pid of fs.readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    let variables = [];
+    try {
+      variables = fs.readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
+    } catch {}
+    const type = variables.find((variable) => variable.startsWith('DB_TYPE='))?.slice('DB_TYPE='.length);
+    if (type && type !== 'sqlite' && type !== process.env.DB_TYPE) {
+      throw Object.assign(new Error(`process ${pid} of this container has DB_TYPE=${type}`), { status: 78 });
+    }
+  }
+}
+
 async function names(db) {
   const all = await db.all("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
   return all.map(({ name }) => name);
@@ -229,6 +244,7 @@ function flush(file) {
 const verbs = {
   // Copies the database as it is at one moment into a new directory of this name. Whoever writes is not kept from it.
   async copy(file, wait, name, limit) {
+    checkType();
     const db = await open(file, true, wait);
     const journal = await db.value('PRAGMA journal_mode');
     const pages = (await db.value('PRAGMA page_count')) - (await db.value('PRAGMA freelist_count'));
@@ -279,6 +295,7 @@ const verbs = {
   },
 
   async probe(file, wait) {
+    checkType();
     const db = await open(file, true, wait);
     const journal = await db.value('PRAGMA journal_mode');
     const bytes = (await db.value('PRAGMA page_count')) * (await db.value('PRAGMA page_size'));
@@ -449,6 +466,6 @@ done.then(
   (found) => found && fs.writeSync(1, `${JSON.stringify(found)}\n`),
   (error) => {
     fs.writeSync(2, `${error.message}\n`);
-    process.exitCode = STATUS[(error.errcode ?? error.errno ?? 0) & 0xff] ?? 1;
+    process.exitCode = error.status ?? STATUS[(error.errcode ?? error.errno ?? 0) & 0xff] ?? 1;
   },
 );

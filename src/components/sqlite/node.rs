@@ -370,6 +370,10 @@ pub fn explained(error: Error, file: &str) -> Error {
             "stays locked",
             "find out who writes to it for so long: another program than n8n, or a transaction without end",
         ),
+        Some(78) => (
+            "is not what n8n works with: its start script sets another DB_TYPE",
+            "set DB_TYPE, and what else the script sets of the database, in the environment of n8n's container",
+        ),
         _ => return error,
     };
     error.context(hinted(format_args!("The database {file} {what}"), hint))

@@ -547,6 +547,40 @@ fn sqlite_is_told_and_no_other_database_is_taken_for_it() {
 }
 
 #[test]
+fn a_file_of_configuration_that_may_name_another_database_is_a_problem() {
+    let dir = TempDir::new();
+    let file = dir.path().join("config.json").display().to_string();
+    let is_refused = |text: Option<&str>, more: &[&str]| {
+        let env = [&["N8N_CONFIG_FILES=/no/such/mount.json,/config.json"][..], more].concat();
+        let env = if text.is_some() {
+            [&["N8N_CONFIG_FILES=/config.json"][..], more].concat()
+        } else {
+            env
+        };
+        let mut n8n = container("n8n", "n8nio/n8n", &env, &[], None);
+        n8n.mounts.push(crate::engine::describe::MountPoint {
+            volume: String::new(),
+            source: file.clone(),
+            destination: "/config.json".to_owned(),
+        });
+        std::fs::write(&file, text.unwrap_or("{}")).unwrap();
+        let mut app = app_of(dir.path(), "");
+        found(&mut app, &[n8n]).unwrap();
+        app.config.found.check(Kind::Sqlite).is_err()
+    };
+    let postgres = Some(r#"{"database": {"type": "postgresdb"}}"#);
+    assert!(is_refused(postgres, &[]) && is_refused(Some("module.exports"), &[]) && is_refused(None, &[]));
+    assert!(!is_refused(postgres, &["DB_TYPE=sqlite"]));
+    for text in [
+        r#"{"executions": {}}"#,
+        r#"{"database": {"type": "sqlite"}}"#,
+        r#"{"database": {}}"#,
+    ] {
+        assert!(!is_refused(Some(text), &[]), "{text}");
+    }
+}
+
+#[test]
 fn the_database_is_where_n8n_looks_for_it() {
     let dir = TempDir::new();
     for (env, path, in_home) in [

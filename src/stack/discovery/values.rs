@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::config::{Found, FoundRow, Problem, Secret};
 use crate::engine::describe::Described;
 use crate::engine::{Docker, Exec, Status};
+use crate::formats::json::Json;
 use crate::process::explained;
 use crate::store::Kind;
 
@@ -49,6 +50,19 @@ impl Configuration<'_> {
     fn number<T: FromStr>(&self, name: &str, usual: T) -> T {
         let number = self.value(name).and_then(|number| number.trim().parse().ok());
         number.unwrap_or(usual)
+    }
+
+    /// The file of n8n's configuration that may name another database than SQLite.
+    fn names_database(&self) -> Option<&str> {
+        let mut files = self.container.variable("N8N_CONFIG_FILES")?.split(',').map(str::trim);
+        files.find(|file| {
+            let json = self.file(file).and_then(|text| Json::parse(&text).ok());
+            // What cannot be read may name any.
+            json.is_none_or(|json| {
+                let kind = json.get("database").and_then(|database| database.get("type"));
+                kind.is_some_and(|kind| kind.as_str() != Some("sqlite"))
+            })
+        })
     }
 
     fn is(&self, name: &str, value: &str) -> bool {
@@ -221,9 +235,19 @@ impl Found {
 fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described], main: &Configuration<'_>) {
     let config = &mut app.config;
     let name = &main.container.name;
-    match main.value("DB_TYPE").as_deref() {
+    let kind = main.value("DB_TYPE");
+    match kind.as_deref() {
         Some("postgresdb") => {}
         None | Some("sqlite") => {
+            if let Some(file) = kind.is_none().then(|| main.names_database()).flatten() {
+                found.problem(
+                    Kind::Sqlite,
+                    format!(
+                        "{file} (N8N_CONFIG_FILES of {name}) may name n8n's database, and DB_TYPE of {name} is not set"
+                    ),
+                    "set DB_TYPE in the container's environment: sqlite, or postgresdb with its DB_POSTGRESDB_ variables",
+                );
+            }
             if main.container.variable("DB_POSTGRESDB_HOST").is_some() {
                 found.warnings.push(format!(
                     "DB_POSTGRESDB_HOST of {name} is set and DB_TYPE is not postgresdb: n8n uses SQLite, and that PostgreSQL \
