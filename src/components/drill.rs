@@ -42,8 +42,8 @@ pub struct Drilled<'a> {
     pub what: String,
     /// How long the recovery took, without the comparison of the file with the manifest.
     pub took: Duration,
-    /// The files of n8n's data.
-    pub files: Option<Names>,
+    /// The files of n8n's data, with the directories among them that may hold binary data.
+    pub files: Option<(Names, Vec<String>)>,
     /// n8n's key, where it was looked for.
     pub key: Option<Option<Secret>>,
     /// The database, still there in a scratch container.
@@ -56,9 +56,9 @@ impl<'a> Drilled<'a> {
         Self { key: Some(key), ..self }
     }
 
-    /// With the files of n8n's data.
-    pub fn with_files(self, files: Names) -> Self {
-        let files = Some(files);
+    /// With the files of n8n's data, and where among them binary data may be.
+    pub fn with_files(self, files: Names, places: Vec<String>) -> Self {
+        let files = Some((files, places));
         Self { files, ..self }
     }
 
@@ -284,15 +284,13 @@ pub fn hold(app: &App) -> Result<Lock> {
 }
 
 /// Warns when executions of the recovered database name binary data that the archive of n8n's data lacks.
-pub fn compare_binary_data(database: &dyn RecoveredDatabase, files: &Names) {
-    // n8n 1 and 2, and the same where the home is mounted above n8n's directory.
-    const PLACES: [&str; 4] = ["binaryData", "storage", ".n8n/binaryData", ".n8n/storage"];
+pub fn compare_binary_data(database: &dyn RecoveredDatabase, (files, places): &(Names, Vec<String>)) {
     let named = match database.binary_files() {
         Ok(named) => named,
         Err(error) => return JOURNAL.warning(&error.context("Binary data were not looked for")),
     };
     let is_there = |file: &&String| {
-        PLACES
+        places
             .iter()
             .any(|place| files.contains(format!("{place}/{file}").as_bytes()))
     };

@@ -23,6 +23,10 @@ pub struct Found {
     pub unused: Vec<Kind>,
     /// Where n8n keeps its data in its containers; empty when nothing tells.
     pub home: String,
+    /// Where n8n is told to keep binary data, if it keeps them in the file system; empty where nothing tells.
+    pub storage: String,
+    /// What is mounted there, or above, by its path in n8n's containers; empty where nothing is.
+    pub storage_mount: String,
     /// The schema of n8n's tables.
     pub schema: String,
     /// What the names of n8n's tables begin with.

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{chown, MetadataExt};
 
 use crate::common::compose::{stand_in_image, strict_redis_image, N8N_IMAGE, STRICT_REDIS_IMAGE};
-use crate::common::{assert_same, await_true, done, is_root, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, done, is_root, sh, Outcome, Sandbox};
 
 /// The key that the seed's credentials are encrypted with.
 const KEY: &str = "tEst+K3y/n8n-backup-0123456789ab";
@@ -295,6 +295,31 @@ fn secrets_in_files_another_port_and_a_role_that_is_no_superuser_are_taken_as_n8
     // The containers need not run for the file to be found.
     sandbox.compose(&["stop", "n8n"]);
     run(&sandbox, "backup-postgres", &[]).assert_success();
+}
+
+#[test]
+fn binary_data_in_another_place_of_the_host_are_n8ns_data() {
+    let sandbox = bare("shape-binary");
+    let away = sandbox.aside("nas");
+    fs::create_dir_all(&away).unwrap();
+    fs::write(away.join("file-1"), "x").unwrap();
+    let environment =
+        format!("{ON_POSTGRES}, N8N_DEFAULT_BINARY_DATA_MODE=filesystem, N8N_BINARY_DATA_STORAGE_PATH=/data/binary");
+    let mounts = format!("{HOME}, '{}:/data/binary'", away.display());
+    sandbox.compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", &environment, &mounts)));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    run(&sandbox, "backup-n8n", &[]).assert_success();
+    let archive = sandbox.backup("n8n");
+    let members = sh("tar -tzf \"$1\"", &[archive.as_os_str()]);
+    assert!(
+        members.contains("./.n8n-backup-mounts/%2Fdata%2Fbinary/file-1"),
+        "{members}"
+    );
+    fs::write(away.join("file-1"), "lost").unwrap();
+    run(&sandbox, "restore-n8n", &[&archive.to_string_lossy()]).assert_success();
+    assert_eq!(fs::read_to_string(away.join("file-1")).unwrap(), "x");
 }
 
 #[test]

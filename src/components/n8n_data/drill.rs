@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::layout::{stored_part, MOUNTS};
+use super::layout::{stored, stored_part, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use super::{facts, helper, with_key, HOME_FACT};
 use crate::components::credentials;
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
-use crate::config::Secret;
+use crate::config::{Found, Secret};
 use crate::engine::{Exec, ScratchContainer, DATA_MOUNT};
 use crate::formats::tar;
 use crate::report::units;
@@ -78,7 +78,25 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         packed.files,
         units::amount(packed.bytes)
     );
-    Ok(watch.drilled(what).with_key(key).with_files(packed.names))
+    let places = places_of_binary_data(&context.config.found);
+    Ok(watch.drilled(what).with_key(key).with_files(packed.names, places))
+}
+
+/// Where an archive may hold the directory that n8n keeps binary data in: below the home, or by the path of whatever was
+/// mounted at or above it.
+fn places_of_binary_data(found: &Found) -> Vec<String> {
+    let path = Path::new(&found.storage);
+    // n8n 1 and 2.
+    let mut below_home = vec!["binaryData".to_owned(), "storage".to_owned()];
+    let told = path.strip_prefix(&found.home).ok();
+    below_home.extend(told.map(|below| below.display().to_string()));
+    let mounted = path.ancestors().filter_map(|at| {
+        let below = path.strip_prefix(at).ok()?;
+        Some(format!("{}/{}", stored(at.to_str()?), below.display()))
+    });
+    // The same where the home is mounted above n8n's directory.
+    let above = below_home.iter().map(|below| format!(".n8n/{below}"));
+    above.chain(mounted).chain(below_home.clone()).collect()
 }
 
 /// Unpacks the archive into the directory that a scratch container has its volume at, without what n8n mounts besides.
@@ -107,5 +125,28 @@ pub fn key(env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
     match observe(&env.app.config, file, scanner)?.finish()?.captured {
         Some(config) => credentials::key_of_config(&config),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binary_data_are_looked_for_where_n8n_keeps_them() {
+        let places = |home: &str, storage: &str| {
+            let (home, storage) = (home.to_owned(), storage.to_owned());
+            places_of_binary_data(&Found {
+                home,
+                storage,
+                ..Found::default()
+            })
+        };
+        let home = "/home/node/.n8n";
+        let has = |storage: &str, place: &str| places(home, storage).iter().any(|known| known == place);
+        assert!(has("", "binaryData") && has("/data", ".n8n/storage"));
+        assert!(has("/data/binary", ".n8n-backup-mounts/%2Fdata%2Fbinary/"));
+        assert!(has("/data/binary", ".n8n-backup-mounts/%2Fdata/binary"));
+        assert!(has("/home/node/.n8n/files", "files") && !has("/data", "data"));
     }
 }

@@ -162,7 +162,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             Source::Directory(path) if is_no_directory(path) => continue,
             Source::Directory(path) if SYSTEM.iter().any(|dir| is_within(path, dir)) => continue,
             Source::Directory(path) if what_of_project(app, path).is_some() => what_of_project(app, path),
-            _ if below.is_some() || config.include_mounts.contains(at) => None,
+            _ if below.is_some() || config.include_mounts.contains(at) || config.found.storage_mount == *at => None,
             Source::Volume(name) if is_anonymous(name) => Some("its volume has no name"),
             Source::Directory(path) if !is_of_project(app, path) => {
                 Some("it lies outside of this directory: BACKUP_INCLUDE_MOUNTS takes it in")
@@ -423,7 +423,7 @@ fn apart_directory(place: &Place) -> Directory {
 }
 
 /// Where an archive holds another directory: its path in the container, as one name.
-fn stored(at: &str) -> String {
+pub(super) fn stored(at: &str) -> String {
     let name = at.replace('%', "%25").replace('/', "%2F");
     format!("{MOUNTS}/{name}")
 }

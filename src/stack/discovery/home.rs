@@ -125,6 +125,33 @@ pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
     }
 }
 
+/// Finds where n8n keeps binary data, where it keeps them in the file system and not in its home by itself.
+pub(super) fn storage(app: &App, found: &mut Found, main: &Described) {
+    let is = |name: &str, value: &str| main.variable(name) == Some(value);
+    // n8n 1 keeps them in the database or the memory unless it is told, as n8n 2 does with a queue.
+    let is_usual = main.variable("N8N_DEFAULT_BINARY_DATA_MODE").is_none()
+        && !is("EXECUTIONS_MODE", "queue")
+        && !["0.", "1."].iter().any(|old| main.container.version.starts_with(old));
+    let modes = ["N8N_DEFAULT_BINARY_DATA_MODE", "N8N_EXECUTION_DATA_STORAGE_MODE"];
+    let told = ["N8N_BINARY_DATA_STORAGE_PATH", "N8N_STORAGE_PATH"]
+        .iter()
+        .find_map(|name| Some((name, main.variable(name)?)));
+    let Some((variable, path)) = told.filter(|_| is_usual || modes.iter().any(|mode| is(mode, "filesystem"))) else {
+        return;
+    };
+    path.clone_into(&mut found.storage);
+    match mount_of(main, path) {
+        Some(mount) => found.storage_mount.clone_from(&mount.destination),
+        None if app.config.exclude_mounts.iter().any(|excluded| excluded == path) => {}
+        None if !path.starts_with('/') || Path::new(path).starts_with(&found.home) => {}
+        None => found.undeployed.push(format!(
+            "n8n keeps binary data in {path} ({variable} of {}), which is no volume: they go with the container \
+             (BACKUP_EXCLUDE_MOUNTS={path} ends this warning)",
+            main.name
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{app_of, container, found};
@@ -211,6 +238,43 @@ mod tests {
             good("/f/.n8n")
         );
         assert!(!home("1000", &["HOME=/data"], "/home/node/.n8n").1);
+    }
+
+    #[test]
+    fn binary_data_are_where_n8n_is_told_to_keep_them() {
+        let dir = TempDir::new();
+        let told = |settings: &str, version: &str, env: &[&str]| {
+            let mut n8n = container("n8n", "n8nio/n8n", env, &[], None);
+            n8n.container.version = version.to_owned();
+            let mount = n8n.mounts[0].clone();
+            let destination = "/data".to_owned();
+            n8n.mounts.push(MountPoint { destination, ..mount });
+            let mut app = app_of(dir.path(), settings);
+            found(&mut app, &[n8n]).unwrap();
+            let found = app.config.found;
+            (found.storage_mount, found.undeployed.len())
+        };
+        let (files, queue) = ("N8N_DEFAULT_BINARY_DATA_MODE=filesystem", "EXECUTIONS_MODE=queue");
+        let mounted = ("/data".to_owned(), 0);
+        let none = (String::new(), 0);
+        for variable in ["N8N_STORAGE_PATH", "N8N_BINARY_DATA_STORAGE_PATH"] {
+            let at = |path: &str| format!("{variable}={path}");
+            assert_eq!(told("", "1.120.0", &[files, &at("/data/binary")]), mounted);
+            assert_eq!(told("", "2.1.0", &[&at("/data")]), mounted);
+            assert_eq!(told("", "2.1.0", &[queue, files, &at("/data")]), mounted);
+            let lost = at("/lost");
+            assert_eq!(told("", "2.1.0", &[&lost]), (String::new(), 1));
+            assert_eq!(told("BACKUP_EXCLUDE_MOUNTS=/lost\n", "2.1.0", &[&lost]), none);
+            // It keeps them in the database, or in the memory.
+            assert_eq!(told("", "2.1.0", &[queue, &lost]), none);
+            assert_eq!(told("", "1.120.0", &[&lost]), none);
+            assert_eq!(
+                told("", "2.1.0", &["N8N_DEFAULT_BINARY_DATA_MODE=database", &lost]),
+                none
+            );
+            let home = ("/home/node/.n8n".to_owned(), 0);
+            assert_eq!(told("", "2.1.0", &[&at("/home/node/.n8n/files")]), home);
+        }
     }
 
     #[test]

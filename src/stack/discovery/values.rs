@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::home::{home, home_of, mount_of};
+use super::home::{home, home_of, mount_of, storage};
 use super::hosts::{inner_port, is_proxy, reached};
 use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
 use crate::app::App;
@@ -130,6 +130,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     database(app, docker, &mut found, all, &main);
     queue(app, &mut found, all, &main, stack);
     home(app, &mut found, stack);
+    storage(app, &mut found, stack.main);
     if let Some(place) = main
         .value("N8N_DEFAULT_BINARY_DATA_MODE")
         .filter(|mode| mode == "s3" || mode == "azure")
