@@ -1,12 +1,12 @@
 //! What every command works with: the settings, the project's `backups/`, and the programs that are found on demand.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Error, Result};
 
-use crate::config::{Config, Encryption, PASSPHRASE};
+use crate::config::{Config, Encryption, Secret, PASSPHRASE};
 use crate::engine::{Container, Docker, Glance};
 use crate::process::{hinted, Chain};
 use crate::report::log::Journal;
@@ -35,6 +35,8 @@ pub struct App {
     pub glance: Option<Glance>,
     /// The socket of PostgreSQL does not let its role in: it is asked by TCP.
     pub postgres_by_tcp: Arc<AtomicBool>,
+    /// PostgreSQL lacks the superuser that its container names: it is asked as n8n's role.
+    pub postgres_as_n8n: Arc<AtomicBool>,
 }
 
 impl App {
@@ -46,16 +48,32 @@ impl App {
             store,
             glance: None,
             postgres_by_tcp: Arc::default(),
+            postgres_as_n8n: Arc::default(),
+        }
+    }
+
+    /// The role that PostgreSQL is asked as, with its password, where one is known that its container does not give to its
+    /// own programs.
+    pub fn postgres_login(&self) -> (&str, Option<&Secret>) {
+        let config = &self.config;
+        match &config.found.second_login {
+            Some((user, password)) if self.postgres_as_n8n.load(Ordering::Relaxed) => (user, password.as_ref()),
+            _ => (&config.postgres_user, config.postgres_password.as_ref()),
+        }
+    }
+
+    /// The client with that password.
+    pub fn logged_in(&self, docker: Docker) -> Docker {
+        match self.postgres_login().1 {
+            Some(password) => docker.with_login(&self.config.postgres_container, "PGPASSWORD", password),
+            None => docker,
         }
     }
 
     /// The docker client.
     pub fn docker(&self) -> Result<Docker> {
         let docker = Docker::locate(self.config.path.clone(), self.config.stall)?.with_glance(self.glance.clone());
-        Ok(match &self.config.postgres_password {
-            Some(password) => docker.with_login(&self.config.postgres_container, "PGPASSWORD", password),
-            None => docker,
-        })
+        Ok(self.logged_in(docker))
     }
 
     /// Makes sure that what is to be encrypted can be, before anything begins.

@@ -120,7 +120,7 @@ fn lines(app: &App) -> Vec<String> {
     line("BACKUP_COMPOSE_PROJECT", &config.found.project);
     if uses(crate::store::Kind::Postgres) {
         line("BACKUP_POSTGRES_CONTAINER", &config.postgres_container);
-        line("BACKUP_POSTGRES_USER", &config.postgres_user);
+        line("BACKUP_POSTGRES_USER", app.postgres_login().0);
         line("BACKUP_POSTGRES_DB", &config.postgres_db);
     }
     if uses(crate::store::Kind::Redis) {

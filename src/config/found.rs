@@ -33,6 +33,8 @@ pub struct Found {
     pub table_prefix: String,
     /// The role that n8n logs in to PostgreSQL as; the one that restores may be another. Empty when nothing tells.
     pub login: String,
+    /// That role, with its password where the container tells it, if another one is to be the server's superuser.
+    pub second_login: Option<(String, Option<Secret>)>,
     /// n8n's database, where that is in SQLite.
     pub sqlite: Option<SqliteFile>,
     /// What stands against backing up or restoring a kind.

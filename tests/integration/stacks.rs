@@ -323,6 +323,31 @@ fn binary_data_in_another_place_of_the_host_are_n8ns_data() {
 }
 
 #[test]
+fn a_superuser_that_was_renamed_in_the_compose_file_alone_is_not_needed() {
+    let sandbox = bare("shape-renamed");
+    let up = |postgres: &str| {
+        sandbox.compose_file(&format!("{postgres}{}", n8n("n8n", "start", ON_POSTGRES, HOME)));
+        sandbox.compose(&["up", "-d"]);
+        await_postgres(&sandbox);
+    };
+    up(POSTGRES);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    up(&POSTGRES.replace("POSTGRES_USER: root", "POSTGRES_USER: renamed"));
+    let held = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()].concat();
+    let before = held();
+    for (command, args) in [("backup-all", &[][..]), ("restore-all", &["--yes", "latest"])] {
+        let outcome = run(&sandbox, command, args);
+        outcome.assert_success();
+        let told = "has no role renamed, which its container names, so n8n's role root is taken";
+        assert!(outcome.stdout.contains(told), "{outcome}");
+    }
+    assert_same(&without_database(&before), &without_database(&held()));
+    run(&sandbox, "test-recovery", &["--full"]).assert_success();
+    let doctor = binary(&sandbox, &["doctor"]);
+    assert!(doctor.stdout.contains("WARN postgres: The server in "), "{doctor}");
+}
+
+#[test]
 fn a_stack_of_another_directory_is_never_touched() {
     let sandbox = bare("shape-foreign");
     sandbox.compose_file(&format!("{POSTGRES}{}", n8n("n8n", "start", ON_POSTGRES, HOME)));

@@ -8,6 +8,7 @@ use super::loader::owner_of_n8n;
 use super::sql::{self, Server};
 use super::trust::TRUST_IT;
 use super::Psql;
+use crate::app::App;
 use crate::components::RestoreOptions;
 use crate::config::Config;
 use crate::formats::n8n::Place;
@@ -25,10 +26,11 @@ pub(super) fn check_extras(
     extras: &[(String, String)],
     event_triggers: &[String],
     trusted: bool,
-    config: &Config,
+    app: &App,
     journal: Journal,
 ) -> Result<()> {
-    let (live, user) = (&config.postgres_db, &config.postgres_user);
+    let config = &app.config;
+    let (live, user) = (&config.postgres_db, app.postgres_login().0);
     for (kind, name) in extras {
         match kind.as_str() {
             "prepared" => bail!(
@@ -109,7 +111,7 @@ pub(super) fn check_usable(psql: &Psql<'_>, maintenance: &'static str, place: Op
             format_args!(
                 "The dump is of unknown origin, so all that it holds would belong to PostgreSQL user {}, whose rights n8n's role \
                  {role} does not have",
-                config.postgres_user
+                psql.app.postgres_login().0
             ),
             format_args!("{TRUST_IT}; else {BE_SUPERUSER}")
         )

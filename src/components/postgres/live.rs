@@ -13,7 +13,7 @@ pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Resul
     let docker = app.docker()?;
     docker.running(&config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
     let psql = Psql::live(app, &docker);
-    // It finds out whether the socket lets the role in, which a dump cannot try twice.
+    // It finds out as whom, and by which way, the server lets us in, which a dump cannot try twice.
     psql.run(&config.postgres_db, "read", "SELECT 1;\n".to_owned())?;
     let application = sql::application_name("read", &config.postgres_db);
     let target = format!("--dbname={}", psql.target(&config.postgres_db, &application)?);
@@ -22,6 +22,7 @@ pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Resul
     argv.extend(tables.iter().map(String::as_str));
     let mut chain = app.chain();
     chain.pulse(psql.works(&config.postgres_db, "read")?);
+    let docker = app.logged_in(docker.clone());
     let command = docker.exec_leashed(&config.postgres_container, &[], &logged_in(&argv));
     let (_, stream) = chain.stream("pg_dump", command, Input::Leash)?;
     let seen = chain.pump("reading tables", stream, std::io::sink(), observer);

@@ -33,7 +33,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use self::executions::LeftOut;
 pub use self::live::read_tables;
-use self::psql::{turns_to_tcp, Psql};
+use self::psql::{turns, Psql, OTHER_LOGINS};
 pub use self::rows::put_rows;
 use super::drill::{DrillEnv, Drilled};
 use super::tables::told_place;
@@ -194,6 +194,7 @@ type Dumped = (File, Vec<(String, String)>, Option<Digests>);
 
 fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>) -> Result<Dumped> {
     check_plain(app, Kind::Postgres)?;
+    let docker = &app.logged_in(docker.clone());
     let config = &app.config;
     let application = sql::application_name("dump", &config.postgres_db);
     let target = Psql::live(app, docker).target(&config.postgres_db, &application)?;
@@ -323,17 +324,24 @@ fn recorded_roles(point: &Point) -> Vec<sql::Role> {
     recorded.map(|(name, rights)| sql::Role::parse(name, rights)).collect()
 }
 
-/// Does a task again when it failed because the server was still starting, as after a reboot of the host in the hour of the
-/// backup.
+/// Does a task again when it failed because the server lets us in by another way alone, or was still starting, as after a
+/// reboot of the host in the hour of the backup.
 fn once_started<T>(app: &App, docker: &Docker, journal: Journal, task: impl Fn() -> Result<T>) -> Result<T> {
-    let error = match task() {
+    let mut done = task();
+    for _ in 0..OTHER_LOGINS {
+        match &done {
+            Err(error) if turns(app, &format!("{error:#}")) => done = task(),
+            _ => break,
+        }
+    }
+    if let Some(warning) = psql::warning(app) {
+        journal.warn(warning);
+    }
+    let error = match done {
         Err(error) => error,
         done => return done,
     };
     let text = format!("{error:#}");
-    if turns_to_tcp(app, &text) {
-        return task();
-    }
     let Some(patience) = patience(&text, app.config.stall) else {
         return Err(error);
     };

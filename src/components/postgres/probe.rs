@@ -2,6 +2,7 @@
 
 use anyhow::{ensure, Result};
 
+use super::psql::warning;
 use super::{sql, Psql};
 use crate::app::App;
 use crate::engine::Docker;
@@ -73,6 +74,9 @@ impl Probed {
             "postgres",
             format!("PostgreSQL {}, database {database} takes {}", self.version, self.size),
         );
+        if let Some(warning) = warning(app) {
+            report.warn("postgres", warning);
+        }
         if !self.is_n8ns {
             let error = not_n8ns(app);
             match config.found.is_told() {

@@ -87,9 +87,12 @@ impl<'a> Psql<'a> {
     pub(super) fn run_in(&self, chain: Chain, database: &str, task: &str, script: String) -> Result<String> {
         let command = self.command(database, task)?;
         let mut output = process::output_of(chain, "psql", command, Some(script.clone().into_bytes()))?;
-        if !output.success && self.is_live() && turns_to_tcp(self.app, &output.stderr) {
+        for _ in 0..OTHER_LOGINS {
+            if output.success || !self.is_live() || !turns(self.app, &output.stderr) {
+                break;
+            }
             let command = self.command(database, task)?;
-            output = process::output_of(self.app.chain(), "psql", command, Some(script.into_bytes()))?;
+            output = process::output_of(self.app.chain(), "psql", command, Some(script.clone().into_bytes()))?;
         }
         if !output.success {
             let code = output
@@ -113,13 +116,29 @@ impl<'a> Psql<'a> {
         self.container == self.app.config.postgres_container
     }
 
+    /// Whether it is asked as the role that backs up and restores.
+    fn is_ours(&self) -> bool {
+        self.is_live() && self.user == self.app.config.postgres_user
+    }
+
+    fn docker(&self) -> Docker {
+        match self.is_ours() {
+            true => self.app.logged_in(self.docker.clone()),
+            false => self.docker.clone(),
+        }
+    }
+
     /// Where a client in the container finds `database`, and as whom.
     pub(super) fn target(&self, database: &str, application: &str) -> Result<String> {
         let port = match self.is_live() {
             true => self.app.config.postgres_port,
             false => Some(scratch::PORT),
         };
-        let target = sql::conninfo(self.user, database, port, application)?;
+        let user = match self.is_ours() {
+            true => self.app.postgres_login().0,
+            false => self.user,
+        };
+        let target = sql::conninfo(user, database, port, application)?;
         Ok(
             match self.is_live() && self.app.postgres_by_tcp.load(Ordering::Relaxed) {
                 true => format!("{target} host=127.0.0.1"),
@@ -135,14 +154,14 @@ impl<'a> Psql<'a> {
             env: &UTF8,
             ..Exec::default()
         };
-        self.psql(database, task, |argv| self.docker.exec(self.container, how, argv))
+        self.psql(database, task, |argv| self.docker().exec(self.container, how, argv))
     }
 
     /// psql on `database`, with a dump on its standard input. Its messages come with its output, for [`messages`].
     pub(super) fn loader(&self, database: &str, task: &str) -> Result<Command> {
         self.psql(database, task, |argv| {
             let merged = [&["sh", "-c", "exec \"$@\" 2>&1", "sh"], argv].concat();
-            self.docker.exec_wide(self.container, &UTF8, &merged)
+            self.docker().exec_wide(self.container, &UTF8, &merged)
         })
     }
 
@@ -173,9 +192,39 @@ impl<'a> Psql<'a> {
     }
 }
 
+/// In how many other ways the live server is asked when it does not let us in.
+pub(super) const OTHER_LOGINS: usize = 2;
+
+/// Whether the live server is to be asked once more, in another way, after a failed login.
+pub(super) fn turns(app: &App, failure: &str) -> bool {
+    turns_to_n8n(app, failure) || turns_to_tcp(app, failure)
+}
+
+/// Whether the server lacks the superuser that its container names, as where `POSTGRES_USER` was changed after its first
+/// start. From then on it is asked as the role that n8n logs in as.
+fn turns_to_n8n(app: &App, failure: &str) -> bool {
+    let lacks = format!("FATAL:  role \"{}\" does not exist", app.config.postgres_user);
+    let is_lacking = app.config.found.second_login.is_some() && failure.contains(&lacks);
+    app.postgres_as_n8n.fetch_or(is_lacking, Ordering::Relaxed);
+    is_lacking
+}
+
+/// The warning of a server that is asked as the role that n8n logs in as.
+pub(super) fn warning(app: &App) -> Option<String> {
+    let (user, _) = app.postgres_login();
+    let named = &app.config.postgres_user;
+    (user != named).then(|| {
+        format!(
+            "The server in {} has no role {named}, which its container names, so n8n's role {user} is taken: set \
+             BACKUP_POSTGRES_USER in .env to the server's superuser",
+            app.config.postgres_container
+        )
+    })
+}
+
 /// Whether a login failed because the socket of the live server lets a role in by the name of the operating system's user
 /// alone, or not at all. From then on that server is asked by TCP, as n8n does.
-pub(super) fn turns_to_tcp(app: &App, failure: &str) -> bool {
+fn turns_to_tcp(app: &App, failure: &str) -> bool {
     const REFUSED: [&str; 2] = [
         "Peer authentication failed",
         "no pg_hba.conf entry for host \"[local]\"",
@@ -184,4 +233,35 @@ pub(super) fn turns_to_tcp(app: &App, failure: &str) -> bool {
     // Another thread may have found it out first.
     app.postgres_by_tcp.fetch_or(is_refused, Ordering::Relaxed);
     is_refused
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, Secret};
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_superuser_that_the_server_lacks_gives_way_to_n8ns_role() {
+        let dir = TempDir::new();
+        let app = |second: Option<&str>| {
+            let mut config = Config::of_text(dir.path(), Path::new(".env"), b"POSTGRES_USER=renamed\n").unwrap();
+            config.found.second_login = second.map(|user| (user.to_owned(), Some(Secret::new("p"))));
+            App::new(config)
+        };
+        let lacks = |role: &str| format!("psql: error: connection failed: FATAL:  role \"{role}\" does not exist");
+        let with = app(Some("n8n"));
+        assert!(!turns(&with, &lacks("other")) && !turns(&with, "FATAL:  database \"renamed\" does not exist"));
+        assert_eq!((with.postgres_login().0, warning(&with)), ("renamed", None));
+        assert!(turns(&with, &lacks("renamed")));
+        assert_eq!(with.postgres_login().0, "n8n");
+        assert_eq!(with.postgres_login().1.map(|password| password.reveal()), Some("p"));
+        assert!(warning(&with).unwrap().contains("BACKUP_POSTGRES_USER"));
+        // There is no third one.
+        assert!(!turns(&with, &lacks("n8n")));
+        // A role that was set is the one that is wanted.
+        assert!(!turns(&app(None), &lacks("renamed")));
+    }
 }

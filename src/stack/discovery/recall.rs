@@ -44,7 +44,7 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}project"), found.project.clone()),
         (format!("{PREFIX}n8n"), config.n8n_containers.join(" ")),
         (format!("{PREFIX}postgres"), config.postgres_container.clone()),
-        (format!("{PREFIX}postgres.user"), config.postgres_user.clone()),
+        (format!("{PREFIX}postgres.user"), app.postgres_login().0.to_owned()),
         (format!("{PREFIX}login"), found.login.clone()),
         (format!("{PREFIX}postgres.db"), config.postgres_db.clone()),
         (format!("{PREFIX}postgres.port"), port.unwrap_or_default()),

@@ -274,6 +274,12 @@ fn the_role_of_n8n_is_not_guessed_where_a_file_names_it() {
         found(&mut app, &all).unwrap();
         assert_eq!(app.config.found.login, login);
         assert_eq!(app.config.postgres_user, "root");
+        // In case the server lacks that one.
+        let second = app.config.found.second_login.map(|(user, _)| user);
+        assert_eq!(second.unwrap_or_default(), login);
+        let mut app = app_of(&project, "BACKUP_POSTGRES_USER=root\n");
+        found(&mut app, &all).unwrap();
+        assert!(app.config.found.second_login.is_none());
     }
 }
 

@@ -322,7 +322,13 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             config.postgres_port = Some(inner);
         }
         if !config.is_set("BACKUP_POSTGRES_USER") {
-            let role = superuser(docker, server).unwrap_or_else(|| Role {
+            let superuser = superuser(docker, server);
+            // The container's variables tell how the server was first started, and may have changed since.
+            if superuser.as_ref().is_some_and(|role| role.user != found.login) && !found.login.is_empty() {
+                let password = main.container.variable("DB_POSTGRESDB_PASSWORD").map(Secret::new);
+                found.second_login = Some((found.login.clone(), password));
+            }
+            let role = superuser.unwrap_or_else(|| Role {
                 user,
                 password: main.value("DB_POSTGRESDB_PASSWORD"),
                 from: format!("DB_POSTGRESDB_USER of {name}"),

@@ -117,9 +117,9 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         hinted(
             format_args!(
                 "PostgreSQL user {} may not restore: it must be a superuser, or own the database and have CREATEDB",
-                config.postgres_user
+                app.postgres_login().0
             ),
-            server.how_to_allow(&config.postgres_user, live)?
+            server.how_to_allow(app.postgres_login().0, live)?
         )
     );
     // What a stranger's dump says of roles is left out; what it holds is for the role of n8n.
@@ -149,7 +149,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
         &sql::parse_named(&blockers)?,
         &summary.event_triggers,
         trusted,
-        config,
+        app,
         journal,
     )?;
     compat::check_versions(&summary, &server, options, journal)?;
