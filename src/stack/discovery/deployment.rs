@@ -146,7 +146,7 @@ fn is_excluded(path: &Path, excluded: &[String]) -> bool {
 
 /// Adds a warning of what is left out, once, with how to end it.
 fn tell(warnings: &mut Vec<String>, what: String) {
-    let warning = format!("{what} (what BACKUP_EXCLUDE_MOUNTS names by its path on this host is not told)");
+    let warning = format!("{what} (its path on this host in BACKUP_EXCLUDE_MOUNTS ends this warning)");
     if !warnings.contains(&warning) {
         warnings.push(warning);
     }
