@@ -219,6 +219,8 @@ case $1 in
     echo 'Activation of workflow "Bot" (x1) did fail with error: "getaddrinfo"'
     echo "the last line of n8n"
     [ "$MODE" != exits ] || exit 3
+    answer="(_, to) => { to.statusCode = $STATUS; to.end('{}'); $THEN }"
+    [ -z "$STATUS" ] || exec node -e "require('http').createServer($answer).listen(5678, '127.0.0.1')"
     exec sleep 3600
     ;;
 esac
@@ -328,6 +330,22 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
         reasons.iter().for_each(|reason| assert_says(&drill, reason));
         assert!(fact(&sandbox, "drill").unwrap().ends_with(": start"));
     }
+
+    // It answers, and ends before it says that it has started.
+    sandbox.set("BACKUP_DRILL_N8N_SECONDS", "120");
+    let up = |status: &str, then: &str| {
+        let (status, then) = (format!("STATUS={status}"), format!("THEN={then}"));
+        recreate(&sandbox, &image, &["-e", "MORE=, 4", "-e", &status, "-e", &then]);
+        long(&sandbox, "test-recovery", &["--full"])
+    };
+    let drill = up("200", "setTimeout(() => process.exit(3), 1000)");
+    assert_eq!(drill.code, Some(1), "{drill}");
+    assert_says(&drill, "n8n 2.40.7 did not start from the backup");
+    assert_says(&drill, "exit code 3");
+    // As an n8n that does not know the address it is asked for.
+    let drill = up("404", "console.log('Editor is now accessible via:')");
+    drill.assert_success();
+    assert_says(&drill, "n8n 2.40.7 started from the backup in ");
 
     // What is no n8n has rehearsed no update.
     let rehearsal = long(&sandbox, "rehearse-update", &["n8n-backup-test/postgres:1"]);

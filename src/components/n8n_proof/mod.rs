@@ -8,7 +8,7 @@ mod log;
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ const MEMORY: &str = "/n8n-backup-memory";
 const TMPFS: &str = "/n8n-backup-memory:mode=1777,noexec,nosuid,nodev,size=512m";
 /// Less free memory than this, and n8n is not started: it would push the live stack out of it.
 const LEAST_MEMORY: u64 = 1 << 30;
-/// How long after its start n8n may go on telling which workflows it cannot activate.
-const SETTLES: Duration = Duration::from_secs(2);
+/// How long an n8n that answers, and does not say that it has started, has to stay up.
+const SETTLES: Duration = Duration::from_secs(30);
 /// How long a session of the database counts as at work.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -50,9 +50,14 @@ n8n export:credentials --all --decrypted --output="$1/credentials.json" 2>&1 || 
 exec node -e 'console.log(JSON.parse(require("fs").readFileSync(process.argv[1], "utf8")).length)' "$1/credentials.json""#;
 /// Becomes n8n's server.
 const SERVE: &str = r#". "$1/environment"; exec n8n 2>&1"#;
-/// Ends when n8n is ready.
-const READY: &str = "const ask = () => fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`)
-  .then((answer) => answer.status === 200 || setTimeout(ask, 250), () => setTimeout(ask, 250)); ask();";
+/// Ends when n8n's database is migrated. Until then an n8n of before 1.59 gives a text with status 200 under every address,
+/// and afterwards 404, since it does not know this one.
+const READY: &str = "const again = () => setTimeout(ask, 250);
+const isReady = async (answer) => answer.status === 404
+  || (answer.status === 200 && !(await answer.text()).startsWith('n8n is starting up'));
+const ask = () => fetch(`http://127.0.0.1:${process.argv[1]}/healthz/readiness`)
+  .then(isReady).then((ready) => ready || again(), again);
+ask();";
 
 /// What n8n has proven, as facts of the point.
 pub type Facts = Vec<(&'static str, String)>;
@@ -238,9 +243,8 @@ impl<'a> N8n<'a> {
             .with_context(|| format!("n8n gave {text:?} where a number was expected"))
     }
 
-    /// Starts the server, and waits until it is ready. Gives how long that took, and what it printed.
+    /// Starts the server, and waits until it is up. Gives how long that took, and what it printed.
     fn start(&self) -> Result<(Duration, Log)> {
-        let begun = Instant::now();
         let docker = &self.env.docker;
         let log = Log::default();
         let (sender, events) = mpsc::channel();
@@ -259,24 +263,40 @@ impl<'a> N8n<'a> {
             let sender = sender.clone();
             thread::spawn(move || sender.send((event, chain.finish().map(drop))));
         }
-        let limit = self.env.app.config.drill_n8n;
-        let busy = self.database.busy()?;
-        let mut patience = limit;
-        loop {
-            match events.recv_timeout(patience) {
-                Ok((Event::Ready, Ok(()))) => break,
-                Ok((_, Err(error))) => return Err(log.explain(error)),
-                Ok((Event::Ended, Ok(()))) => bail!("it ended with exit code 0: {}", log.last_lines()),
-                // A migration takes the time that it takes.
-                Err(_) if busy() => patience = PAUSE,
-                Err(_) => bail!("it was not ready after {} s: {}", limit.as_secs(), log.last_lines()),
-            }
-        }
-        let took = begun.elapsed();
-        while !log.is_settled() && begun.elapsed() < took + SETTLES {
-            thread::sleep(Duration::from_millis(50));
-        }
+        let limits = [self.env.app.config.drill_n8n, SETTLES];
+        let took = until_up(&events, &log, limits, self.database.busy()?).map_err(|error| log.explain(error))?;
         Ok((took, log))
+    }
+}
+
+/// Waits until n8n is ready and says that it has started. One that does not say so, as another version may, has to stay up
+/// for the second limit. Gives how long the start took.
+fn until_up(
+    events: &Receiver<Outcome>,
+    log: &Log,
+    [limit, settles]: [Duration; 2],
+    busy: impl Fn() -> bool,
+) -> Result<Duration> {
+    let begun = Instant::now();
+    let mut deadline = begun + limit;
+    let mut ready = None;
+    loop {
+        match events.recv_timeout(Duration::from_millis(50)) {
+            Ok((_, Err(error))) => return Err(error),
+            Ok((Event::Ended, Ok(()))) => bail!("it ended with exit code 0"),
+            Ok((Event::Ready, Ok(()))) => {
+                ready = Some(begun.elapsed());
+                deadline = Instant::now() + settles;
+            }
+            Err(_) if ready.is_some() && log.is_settled() => return Ok(begun.elapsed()),
+            Err(_) if Instant::now() < deadline => {}
+            Err(_) => match ready {
+                Some(took) => return Ok(took),
+                // A migration takes the time that it takes.
+                None if busy() => deadline = Instant::now() + PAUSE,
+                None => bail!("it was not ready after {} s", limit.as_secs()),
+            },
+        }
     }
 }
 
@@ -285,4 +305,64 @@ impl<'a> N8n<'a> {
 enum Event {
     Ended,
     Ready,
+}
+
+/// How the program ended that tells of it.
+type Outcome = (Event, Result<()>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Observer as _;
+    use anyhow::anyhow;
+
+    /// What comes of a start whose server is ready, then does the rest, and else stays up.
+    fn after_ready(settles: Duration, rest: fn(&mpsc::Sender<Outcome>, &mut Log)) -> Result<Duration> {
+        let (sender, events) = mpsc::channel();
+        let log = Log::default();
+        sender.send((Event::Ready, Ok(()))).unwrap();
+        let (mut printed, sends) = (log.clone(), sender.clone());
+        let work = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            rest(&sends, &mut printed);
+        });
+        let done = until_up(&events, &log, [Duration::from_secs(60), settles], || false);
+        work.join().unwrap();
+        done
+    }
+
+    #[test]
+    fn an_n8n_that_ends_after_it_was_ready_has_not_started() {
+        let failed = after_ready(Duration::from_secs(60), |events, _| {
+            events.send((Event::Ended, Err(anyhow!("exit code 1")))).unwrap();
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "exit code 1");
+        let ended = after_ready(Duration::from_secs(60), |events, _| {
+            events.send((Event::Ended, Ok(()))).unwrap();
+        });
+        assert!(ended.is_err());
+    }
+
+    #[test]
+    fn an_n8n_has_started_when_it_says_so_or_stays_up() {
+        let told = after_ready(Duration::from_secs(60), |_, log| {
+            log.feed(b"\nEditor is now accessible via:\n").unwrap();
+        });
+        assert!(told.unwrap() < Duration::from_secs(50));
+        let begun = Instant::now();
+        let silent = after_ready(Duration::from_millis(300), |_, _| ()).unwrap();
+        assert!(begun.elapsed() >= silent + Duration::from_millis(300));
+    }
+
+    #[test]
+    fn an_n8n_that_works_on_its_database_is_waited_for() {
+        let (_sender, events) = mpsc::channel();
+        let asked = std::cell::Cell::new(0);
+        let busy = || asked.replace(asked.get() + 1) == 0;
+        let late = until_up(&events, &Log::default(), [Duration::from_millis(10); 2], busy).unwrap_err();
+        assert!(
+            late.to_string().starts_with("it was not ready") && asked.get() == 2,
+            "{late}"
+        );
+    }
 }
