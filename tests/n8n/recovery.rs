@@ -207,7 +207,7 @@ fn recreate(sandbox: &Sandbox, image: &str, options: &[&str]) {
 
 /// In place of n8n: behaves as `MODE` says.
 const STAND_IN: &str = r#"#!/bin/sh
-[ -e "$HOME/.n8n/config" ] && [ ! -e "$HOME/.n8n/.n8n-backup-mounts" ] || { echo "not n8n's home alone"; exit 9; }
+[ -r "$HOME/.n8n/config" ] && [ ! -e "$HOME/.n8n/.n8n-backup-mounts" ] || { echo "not n8n's home alone"; exit 9; }
 case $1 in
   export:credentials)
     echo "the first line of n8n"
@@ -278,6 +278,38 @@ fn a_point_knows_its_n8n_when_its_containers_are_gone() {
     drill.assert_success();
     assert_says(&drill, "n8n 2.40.7 opened 4 of 4 credentials");
     assert!(fact(&sandbox, "drill.started").unwrap().starts_with("n8n 2.40.7 in "));
+}
+
+#[test]
+fn the_home_of_an_n8n_that_runs_as_another_user_is_read() {
+    let sandbox = stack::created("nowner");
+    let image = stand_in(&sandbox);
+    let stands_in = [
+        "-e",
+        "N8N_USER_FOLDER=/home/node",
+        "-e",
+        "MORE=, 4",
+        "-e",
+        "STATUS=200",
+        "-e",
+        "THEN=console.log('Editor is now accessible via:')",
+    ];
+    for user in ["1026:100", "0:0"] {
+        sandbox.in_volume(&sandbox.volume(), &format!("chown -R {user} . && chmod 600 config"));
+        recreate(&sandbox, &image, &[&["--user", user][..], &stands_in].concat());
+        thread::sleep(Duration::from_secs(1));
+        sandbox.run("backup-all", &[]).assert_success();
+        let drill = long(&sandbox, "test-recovery", &["--full"]);
+        drill.assert_success();
+        assert_says(&drill, "n8n 2.40.7 started from the backup in ");
+    }
+    sandbox.docker(&[
+        "rm",
+        "-fv",
+        &sandbox.container("n8n-main"),
+        &sandbox.container("n8n-worker"),
+    ]);
+    sandbox.docker(&["rmi", &image]);
 }
 
 #[test]

@@ -18,6 +18,9 @@ use crate::stream::read::{observe, read};
 /// Directories and the ends of files take more room than the sum of the files' sizes.
 const ROOM_OF_A_MEMBER: u64 = 8 << 10;
 
+/// Takes a directory, what is removed from it, and whom it is given to.
+const TAKE_OVER: &str = r#"rm -rf -- "$1/$2" && chown -Rh "$3" "$1""#;
+
 /// Unpacks the archive as a restore does, and compares with it, and with the manifest, what is there then. Gives also n8n's key,
 /// where the volume holds one.
 ///
@@ -99,8 +102,15 @@ fn places_of_binary_data(found: &Found) -> Vec<String> {
     above.chain(mounted).chain(below_home.clone()).collect()
 }
 
-/// Unpacks the archive into the directory that a scratch container has its volume at, without what n8n mounts besides.
-pub fn unpack_home(env: &DrillEnv<'_>, file: &Path, container: &ScratchContainer, home: &str) -> Result<()> {
+/// Unpacks the archive into the directory that a scratch container has its volume at, without what n8n mounts besides. All
+/// of it belongs to `owner` then (`UID:GID`), since nobody in that container may read what is another's.
+pub fn unpack_home(
+    env: &DrillEnv<'_>,
+    file: &Path,
+    container: &ScratchContainer,
+    home: &str,
+    owner: &str,
+) -> Result<()> {
     let image = helper::image(env.app, &env.docker, JOURNAL)?;
     let helper = env.helper(&image, Some(container))?;
     let packer = Packer {
@@ -111,11 +121,10 @@ pub fn unpack_home(env: &DrillEnv<'_>, file: &Path, container: &ScratchContainer
     let mut chain = env.app.chain();
     let contents = read(&env.app.config, &mut chain, file)?;
     packer.unpack(chain, contents, home, 0, ())?;
-    let remove = ["rm", "-rf", "--", &format!("{home}/{MOUNTS}")];
-    let removed = env
-        .docker
-        .answer("rm", env.docker.exec(helper.id(), Exec::default(), &remove), None)?;
-    ensure!(removed.success, "{MOUNTS} could not be removed: {}", removed.stderr);
+    let argv = ["sh", "-c", TAKE_OVER, "sh", home, MOUNTS, owner];
+    let take_over = env.docker.exec(helper.id(), Exec::default(), &argv);
+    let done = env.docker.answer("sh", take_over, None)?;
+    ensure!(done.success, "it could not be given to n8n's user: {}", done.stderr);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod log;
 
 use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,11 +158,24 @@ fn free_memory(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Option<u
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// The owner of a directory in n8n's container, as `UID:GID`. n8n runs as the owner of its user folder: it writes there,
+/// too, and nobody else may look into `/root`. The image may name another user, and so may the stack.
+fn owner_of(env: &DrillEnv<'_>, container: &ScratchContainer, dir: &str) -> Result<String> {
+    let ask = env
+        .docker
+        .exec(container.id(), Exec::default(), &["stat", "-c", "%u:%g", "--", dir]);
+    let output = env.docker.answer("stat", ask, None)?;
+    ensure!(output.success, "it cannot be told whose {dir} is: {}", output.stderr);
+    Ok(output.text().trim().to_owned())
+}
+
 /// n8n's container, in which it does not run yet.
 struct N8n<'a> {
     env: &'a DrillEnv<'a>,
     database: &'a dyn RecoveredDatabase,
     container: ScratchContainer,
+    /// Who runs its programs, as `UID:GID`.
+    user: String,
 }
 
 impl<'a> N8n<'a> {
@@ -184,6 +198,7 @@ impl<'a> N8n<'a> {
         // What the archive holds may have been mounted above the home.
         let above = env.point.fact(AT_FACT).filter(|at| home.starts_with(&format!("{at}/")));
         let home = above.map_or(home, str::to_owned);
+        let owned = above.unwrap_or(&folder);
         let none = Secret::new("");
         let place = Place {
             database: &access.variables,
@@ -198,38 +213,43 @@ impl<'a> N8n<'a> {
             tmpfs: Some(TMPFS),
         };
         let mut container = env.n8n_container(&image.id, confined, &home, &["-c", WAIT])?;
-        unpack_home(env, archive, &container, &home).context("n8n's home could not be unpacked")?;
         container.start()?;
-        let how = Exec {
-            interactive: true,
-            ..Exec::default()
-        };
-        let receive = env
-            .docker
-            .exec(container.id(), how, &["sh", "-c", RECEIVE, "sh", MEMORY]);
-        let variables = environment::script(&environment::of_drill(&image.environment, &place));
-        let sent = env.docker.answer("sh", receive, Some(variables.into_bytes()))?;
-        ensure!(sent.success, "n8n's environment was not taken: {}", sent.stderr);
-        Ok(Self {
+        let user = owner_of(env, &container, owned)?;
+        unpack_home(env, archive, &container, &home, &user).context("n8n's home could not be unpacked")?;
+        let n8n = Self {
             env,
             database,
             container,
-        })
+            user,
+        };
+        let receive = n8n.exec(true, &["sh", "-c", RECEIVE, "sh", MEMORY]);
+        let variables = environment::script(&environment::of_drill(&image.environment, &place));
+        let sent = env.docker.answer("sh", receive, Some(variables.into_bytes()))?;
+        ensure!(sent.success, "n8n's environment was not taken: {}", sent.stderr);
+        Ok(n8n)
+    }
+
+    fn exec(&self, interactive: bool, argv: &[&str]) -> Command {
+        let how = Exec {
+            interactive,
+            user: Some(&self.user),
+            ..Exec::default()
+        };
+        self.env.docker.exec(self.container.id(), how, argv)
     }
 
     /// Whether what is needed of n8n is in the image.
     fn has_programs(&self) -> Result<bool> {
         let argv = ["sh", "-c", "command -v n8n && command -v node"];
-        let docker = &self.env.docker;
-        let asked = docker.exec(self.container.id(), Exec::default(), &argv);
-        let output = docker.answer("sh", asked, None).context(Inconclusive)?;
+        let asked = self.env.docker.answer("sh", self.exec(false, &argv), None);
+        let output = asked.context(Inconclusive)?;
         Ok(output.success)
     }
 
     /// Has it decrypt every credential, and gives how many it wrote.
     fn open(&self) -> Result<usize> {
         let argv = ["sh", "-c", EXPORT, "sh", MEMORY];
-        let export = self.env.docker.exec(self.container.id(), Exec::default(), &argv);
+        let export = self.exec(false, &argv);
         let mut chain = Chain::new(self.env.app.config.drill_n8n);
         chain.pulse(self.database.busy()?);
         let (_, stdout) = chain.spawn("n8n export:credentials", export, Input::Null)?;
@@ -245,7 +265,6 @@ impl<'a> N8n<'a> {
 
     /// Starts the server, and waits until it is up. Gives how long that took, and what it printed.
     fn start(&self) -> Result<(Duration, Log)> {
-        let docker = &self.env.docker;
         let log = Log::default();
         let (sender, events) = mpsc::channel();
         for (event, argv) in [
@@ -254,11 +273,7 @@ impl<'a> N8n<'a> {
         ] {
             // It ends with the container.
             let mut chain = Chain::new(Duration::from_secs(86_400));
-            let (_, stdout) = chain.spawn(
-                "n8n",
-                docker.exec(self.container.id(), Exec::default(), argv),
-                Input::Null,
-            )?;
+            let (_, stdout) = chain.spawn("n8n", self.exec(false, argv), Input::Null)?;
             chain.pump("reading from n8n", stdout, io::sink(), log.clone());
             let sender = sender.clone();
             thread::spawn(move || sender.send((event, chain.finish().map(drop))));
