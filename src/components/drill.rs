@@ -161,6 +161,11 @@ impl<'a> DrillEnv<'a> {
         })
     }
 
+    /// The setting of a scratch container's memory, and its value.
+    pub fn memory(&self) -> (&'static str, &str) {
+        ("BACKUP_DRILL_MEMORY", &self.app.config.drill_memory)
+    }
+
     /// The file of a member.
     pub fn path(&self, member: &Member) -> PathBuf {
         self.app.store.root().join(&member.name)
@@ -357,15 +362,17 @@ pub fn check_recorded(point: &Point, prefix: &str, complete: &[&str], found: &[(
     )
 }
 
-/// Tells apart what says nothing of the backup: that the scratch container `name` was ended, as the kernel does it when
-/// the memory that it may use is not enough.
-pub fn explain(error: Error, name: &str, memory: &str) -> Error {
+/// Tells apart what says nothing of the backup: that the scratch container `name`, or a program in it, was ended, as happens when
+/// the memory is not enough that it may use by a setting.
+pub fn explain(error: Error, name: &str, (setting, memory): (&str, &str)) -> Error {
     let text = format!("{error:#}");
-    // What psql prints when the server is gone.
     let killed = [
+        // What psql prints when the server is gone.
         "closed the connection unexpectedly",
         "terminating connection because of crash",
         "is in recovery mode",
+        // 128 + SIGABRT: Node.js gives up by itself.
+        "exit code 134",
     ];
     if !tells_ended_container(&text) && !killed.iter().any(|sign| text.contains(sign)) {
         return error;
@@ -373,7 +380,7 @@ pub fn explain(error: Error, name: &str, memory: &str) -> Error {
     anyhow!("{text}")
         .context(hinted(
             format_args!("The scratch {name} was ended, which had {memory} of memory"),
-            "give it more by BACKUP_DRILL_MEMORY in .env",
+            format_args!("give it more by {setting} in .env, unless somebody else has ended it"),
         ))
         .context(Inconclusive)
 }
@@ -414,12 +421,17 @@ mod tests {
 
     #[test]
     fn a_server_that_was_killed_says_nothing_of_the_backup() {
-        for text in ["server closed the connection unexpectedly", "exit code 137"] {
-            let killed = explain(anyhow!(text), "PostgreSQL", "1g");
+        let limit = ("BACKUP_DRILL_MEMORY", "1g");
+        for text in [
+            "server closed the connection unexpectedly",
+            "exit code 137",
+            "exit code 134",
+        ] {
+            let killed = explain(anyhow!(text), "PostgreSQL", limit);
             assert!(killed.downcast_ref::<Inconclusive>().is_some());
             assert!(hint_of(&killed).is_some_and(|hint| hint.contains("BACKUP_DRILL_MEMORY")));
         }
-        let real = explain(anyhow!("duplicate key value"), "PostgreSQL", "1g");
+        let real = explain(anyhow!("duplicate key value"), "PostgreSQL", limit);
         assert!(real.downcast_ref::<Inconclusive>().is_none());
     }
 

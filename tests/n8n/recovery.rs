@@ -212,6 +212,7 @@ case $1 in
   export:credentials)
     echo "the first line of n8n"
     [ "$MODE" != dies ] || exit 7
+    [ "$HEAP" != export ] || exit 134
     [ "$MODE" != hangs ] || exec sleep 3600
     for argument; do case $argument in --output=*) echo "[1, 2, 3$MORE]" >"${argument#--output=}" ;; esac; done
     ;;
@@ -219,6 +220,7 @@ case $1 in
     echo 'Activation of workflow "Bot" (x1) did fail with error: "getaddrinfo"'
     echo "the last line of n8n"
     [ "$MODE" != exits ] || exit 3
+    [ "$HEAP" != serve ] || exit 134
     answer="(_, to) => { to.statusCode = $STATUS; to.end('{}'); $THEN }"
     [ -z "$STATUS" ] || exec node -e "require('http').createServer($answer).listen(5678, '127.0.0.1')"
     exec sleep 3600
@@ -378,6 +380,15 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
     let drill = up("404", "console.log('Editor is now accessible via:')");
     drill.assert_success();
     assert_says(&drill, "n8n 2.40.7 started from the backup in ");
+
+    // As one that runs out of its memory: that says nothing of the backup, which has just passed.
+    for mode in ["export", "serve"] {
+        recreate(&sandbox, &image, &["-e", "MORE=, 4", "-e", &format!("HEAP={mode}")]);
+        let drill = long(&sandbox, "test-recovery", &["--full"]);
+        assert_eq!(drill.code, Some(2), "{drill}");
+        assert_says(&drill, "give it more by BACKUP_DRILL_N8N_MEMORY");
+        assert!(fact(&sandbox, "drill").unwrap().starts_with("passed full"));
+    }
 
     // What is no n8n has rehearsed no update.
     let rehearsal = long(&sandbox, "rehearse-update", &["n8n-backup-test/postgres:1"]);

@@ -13,11 +13,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Error, Result};
 
 use self::environment::{Place, PORT};
 use self::log::Log;
-use super::drill::{DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
+use super::drill::{self, DrillEnv, Inconclusive, RecoveredDatabase, JOURNAL};
 use super::key_proof::Proof;
 use super::n8n_data::{unpack_home, user_folder, AT_FACT};
 use super::n8n_image::N8nImage;
@@ -255,7 +255,7 @@ impl<'a> N8n<'a> {
         let (_, stdout) = chain.spawn("n8n export:credentials", export, Input::Null)?;
         let log = Log::default();
         chain.pump("reading from n8n", stdout, io::sink(), log.clone());
-        chain.finish().map_err(|error| log.explain(error))?;
+        chain.finish().map_err(|error| self.explain(error, &log))?;
         let text = log.last_lines();
         let count = text.rsplit(' ').next().unwrap_or_default();
         count
@@ -279,8 +279,14 @@ impl<'a> N8n<'a> {
             thread::spawn(move || sender.send((event, chain.finish().map(drop))));
         }
         let limits = [self.env.app.config.drill_n8n, SETTLES];
-        let took = until_up(&events, &log, limits, self.database.busy()?).map_err(|error| log.explain(error))?;
+        let took = until_up(&events, &log, limits, self.database.busy()?).map_err(|error| self.explain(error, &log))?;
         Ok((took, log))
+    }
+
+    /// Adds n8n's last lines to a failure. They are not asked whether it was ended: they name workflows, which are called anything.
+    fn explain(&self, error: Error, log: &Log) -> Error {
+        let limit = ("BACKUP_DRILL_N8N_MEMORY", &*self.env.app.config.drill_n8n_memory);
+        log.explain(drill::explain(error, "n8n", limit))
     }
 }
 

@@ -166,7 +166,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         load::strip(version),
     )
     .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))
-    .map_err(|error| explain(error, "PostgreSQL", &context.config.drill_memory))?;
+    .map_err(|error| explain(error, "PostgreSQL", env.memory()))?;
 
     let count = |wanted: &[CountKind]| counts.iter().filter(|count| wanted.contains(&count.kind)).count();
     let rows: i64 = counts

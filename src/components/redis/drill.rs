@@ -129,7 +129,7 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
     });
     let keyspace = keyspace
         .map_err(|error| match tells_of_snapshot(&format!("{error:#}")) {
-            true => explain(error, "Redis", &env.app.config.drill_memory),
+            true => explain(error, "Redis", env.memory()),
             false => error.context(Inconclusive),
         })
         .context("Redis did not load the snapshot")?;

@@ -54,7 +54,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     let contents = node
         .copy_in(file, &unpacked.file)
         .and_then(|()| node.examine(&unpacked.file))
-        .map_err(|error| explain(error, "n8n", &env.app.config.drill_memory))?;
+        .map_err(|error| explain(error, "n8n", env.memory()))?;
     ensure!(
         contents.length == packed.bytes,
         "{} bytes were unpacked, and the file holds {}",
