@@ -276,6 +276,7 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
     {
         let (kind, title) = (component.kind(), component.about().title);
         let outcome = checked(&env, *component).and_then(|path| component.drill(&env, &path));
+        let outcome = outcome.map_err(|error| drill::explain(error, title, env.memory()));
         if let Some(drilled) = run.take(kind.name(), title, outcome) {
             run.report(kind, title, &drilled);
             keys.extend(drilled.key.map(|key| (kind, key)));

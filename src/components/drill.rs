@@ -12,7 +12,9 @@ use super::n8n_image::N8nImage;
 use super::tables::recorded_place;
 use crate::app::App;
 use crate::config::Secret;
-use crate::engine::{tells_ended_container, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer};
+use crate::engine::{
+    tells_ended_container, tells_lost_engine, Confined, ContainerSpec, Data, Docker, Label, ScratchContainer,
+};
 use crate::formats::n8n::Place;
 use crate::formats::tar::Names;
 use crate::process::hinted;
@@ -362,10 +364,28 @@ pub fn check_recorded(point: &Point, prefix: &str, complete: &[&str], found: &[(
     )
 }
 
-/// Tells apart what says nothing of the backup: that the scratch container `name`, or a program in it, was ended, as happens when
-/// the memory is not enough that it may use by a setting.
+/// What programs print where a disk is full: tar and PostgreSQL, Node.js, SQLite.
+const FULL: [&str; 3] = ["No space left on device", "ENOSPC", "database or disk is full"];
+
+/// As [`explain`], of a full disk alone, by what a program printed.
+pub fn explain_full_disk(error: Error, output: &str) -> Error {
+    if !FULL.iter().any(|sign| output.contains(sign)) {
+        return error;
+    }
+    let hint = "make room there; docker system df shows what takes it";
+    anyhow!("{error:#}")
+        .context(hinted("There was no room on Docker's disk", hint))
+        .context(Inconclusive)
+}
+
+/// Tells apart what says nothing of the backup: a full disk, a lost engine, and that the scratch container of `name`, or a
+/// program in it, was ended, as happens when it takes more memory than a setting allows.
 pub fn explain(error: Error, name: &str, (setting, memory): (&str, &str)) -> Error {
     let text = format!("{error:#}");
+    let error = explain_full_disk(error, &text);
+    if error.is::<Inconclusive>() {
+        return error;
+    }
     let killed = [
         // What psql prints when the server is gone.
         "closed the connection unexpectedly",
@@ -374,15 +394,20 @@ pub fn explain(error: Error, name: &str, (setting, memory): (&str, &str)) -> Err
         // 128 + SIGABRT: Node.js gives up by itself.
         "exit code 134",
     ];
-    if !tells_ended_container(&text) && !killed.iter().any(|sign| text.contains(sign)) {
-        return error;
-    }
-    anyhow!("{text}")
-        .context(hinted(
-            format_args!("The scratch {name} was ended, which had {memory} of memory"),
+    let why = if tells_lost_engine(&text) {
+        hinted(
+            "Docker engine went away",
+            "see whether the daemon runs: systemctl status docker",
+        )
+    } else if tells_ended_container(&text) || killed.iter().any(|sign| text.contains(sign)) {
+        hinted(
+            format_args!("The scratch container of {name} was ended, which had {memory} of memory"),
             format_args!("give it more by {setting} in .env, unless somebody else has ended it"),
-        ))
-        .context(Inconclusive)
+        )
+    } else {
+        return error;
+    };
+    anyhow!("{text}").context(why).context(Inconclusive)
 }
 
 /// Measures a recovery.
@@ -431,6 +456,17 @@ mod tests {
             assert!(killed.downcast_ref::<Inconclusive>().is_some());
             assert!(hint_of(&killed).is_some_and(|hint| hint.contains("BACKUP_DRILL_MEMORY")));
         }
+        for (text, hint) in [
+            ("tar: x: Cannot write: No space left on device", "make room"),
+            ("SQLITE_FULL: database or disk is full", "make room"),
+            ("Cannot connect to the Docker daemon at unix:///x", "systemctl"),
+            ("tar failed: exit code 255", "systemctl"),
+        ] {
+            let lost = explain(anyhow!(text), "n8n volume", limit);
+            assert!(lost.is::<Inconclusive>() && hint_of(&lost).is_some_and(|told| told.contains(hint)));
+        }
+        let known = explain(anyhow!("exit code 137").context(Inconclusive), "Redis", limit);
+        assert_eq!(hint_of(&known), None);
         let real = explain(anyhow!("duplicate key value"), "PostgreSQL", limit);
         assert!(real.downcast_ref::<Inconclusive>().is_none());
     }

@@ -78,6 +78,19 @@ pub fn tells_ended_container(text: &str) -> bool {
     .any(|sign| text.contains(sign))
 }
 
+/// Whether a program in a container failed with `text` because the engine was lost. Where that happens while the program
+/// runs, Docker's client says nothing, and exits with -1.
+pub fn tells_lost_engine(text: &str) -> bool {
+    [
+        "Cannot connect to the Docker daemon",
+        "error during connect",
+        "unable to connect to Podman",
+        "exit code 255",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
+}
+
 /// Whether a container could not be made because its image is not on the host. Docker: `No such image: x`; podman: `x: image
 /// not known`.
 pub fn lacks_image(text: &str) -> bool {
@@ -188,6 +201,17 @@ mod tests {
             assert!(tells_ended_container(ended), "{ended}");
         }
         assert!(!tells_ended_container("psql failed: duplicate key value: exit code 3"));
+    }
+
+    #[test]
+    fn a_lost_engine_is_told_from_what_a_program_says() {
+        for lost in [
+            "tar failed: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?: exit code 1",
+            "tar failed: exit code 255",
+        ] {
+            assert!(tells_lost_engine(lost), "{lost}");
+        }
+        assert!(!tells_lost_engine("tar failed: Unexpected EOF in archive: exit code 2"));
     }
 
     #[test]

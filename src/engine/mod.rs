@@ -29,7 +29,7 @@ use volume::Volumes;
 
 pub use compose::{ComposeProject, External};
 pub use container::{Confined, ContainerSpec, Data, Guard, Label, Mounted, Source, DATA_MOUNT};
-pub use dialect::{lacks_image, lacks_program, tells_ended_container};
+pub use dialect::{lacks_image, lacks_program, tells_ended_container, tells_lost_engine};
 pub use exec::Exec;
 pub use glance::Glance;
 pub use inspect::{Container, Mount, Status};

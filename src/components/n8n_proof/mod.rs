@@ -283,10 +283,12 @@ impl<'a> N8n<'a> {
         Ok((took, log))
     }
 
-    /// Adds n8n's last lines to a failure. They are not asked whether it was ended: they name workflows, which are called anything.
+    /// Adds n8n's last lines to a failure. They tell of a full disk; whether n8n was ended they are not asked, since they
+    /// name workflows, which are called anything.
     fn explain(&self, error: Error, log: &Log) -> Error {
         let limit = ("BACKUP_DRILL_N8N_MEMORY", &*self.env.app.config.drill_n8n_memory);
-        log.explain(drill::explain(error, "n8n", limit))
+        let error = log.explain(drill::explain(error, "n8n", limit));
+        drill::explain_full_disk(error, &log.last_lines())
     }
 }
 

@@ -10,7 +10,7 @@ use super::scratch::{self, psql, LOCALE_FACT, MAINTENANCE};
 use super::sql::{self, CountKind};
 use super::{executions, facts, load, recorded_roles, verify, Psql};
 use crate::components::drill::{
-    check_recorded, explain, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
+    check_recorded, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch, JOURNAL,
 };
 use crate::components::n8n_image::N8nImage;
 use crate::components::tables::told_place;
@@ -165,8 +165,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         sql::knows_restrict(&psql_version),
         load::strip(version),
     )
-    .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))
-    .map_err(|error| explain(error, "PostgreSQL", env.memory()))?;
+    .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))?;
 
     let count = |wanted: &[CountKind]| counts.iter().filter(|count| wanted.contains(&count.kind)).count();
     let rows: i64 = counts

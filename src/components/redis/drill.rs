@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use super::replies::{fields, keys, CHECKER};
 use super::server::{Redis, START};
 use super::{verify, MODULES_FACT};
-use crate::components::drill::{check_recorded, explain, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
+use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::engine::{tells_ended_container, Exec, ScratchContainer};
 use crate::formats::tar;
 use crate::process::Input;
@@ -129,7 +129,7 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
     });
     let keyspace = keyspace
         .map_err(|error| match tells_of_snapshot(&format!("{error:#}")) {
-            true => explain(error, "Redis", env.memory()),
+            true => error,
             false => error.context(Inconclusive),
         })
         .context("Redis did not load the snapshot")?;

@@ -9,7 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::node::Node;
 use super::{rows, verify, ROWS};
 use crate::components::drill::{
-    check_recorded, explain, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
+    check_recorded, Access, DrillEnv, Drilled, Inconclusive, Migrations, RecoveredDatabase, Stopwatch,
 };
 use crate::components::n8n_image::{self, N8nImage};
 use crate::engine::{Exec, ScratchContainer, DATA_MOUNT};
@@ -53,8 +53,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     let node = unpacked.node();
     let contents = node
         .copy_in(file, &unpacked.file)
-        .and_then(|()| node.examine(&unpacked.file))
-        .map_err(|error| explain(error, "n8n", env.memory()))?;
+        .and_then(|()| node.examine(&unpacked.file))?;
     ensure!(
         contents.length == packed.bytes,
         "{} bytes were unpacked, and the file holds {}",

@@ -168,6 +168,25 @@ fn damaged_files_of_redis_and_the_volume_fail_for_what_they_are() {
     let file = sandbox.backup("n8n");
     let whole = fs::read(&file).unwrap();
     sandbox.run("test-recovery", &["--n8n", "latest"]).assert_success();
+    // What becomes of the engine or its disk says nothing of the archive.
+    for (fault, told) in [
+        ("exit 255", "Docker engine went away"),
+        (
+            "echo 'tar: ./a: Cannot write: No space left on device' >&2; exit 2",
+            "There was no room on Docker's disk",
+        ),
+        (
+            "echo 'Error response from daemon: No such container: x' >&2; exit 1",
+            "The scratch container of n8n volume was ended",
+        ),
+    ] {
+        let docker = sandbox.stand_in_docker(&format!(
+            "case \" $* \" in *strip-components*) cat >/dev/null; {fault} ;; esac"
+        ));
+        let outcome = sandbox.call("test-recovery").args(&["--n8n"]).path_first(&docker).run();
+        assert_ends(&outcome, 2, told);
+        assert_eq!(fact(&sandbox, "drill"), None);
+    }
     let unpacked = gunzip(&file);
     forge(&sandbox, &file, &gzip(&sandbox, &unpacked[..unpacked.len() / 2]));
     assert_ends(&sandbox.run("test-recovery", &["--n8n"]), 1, "the archive is cut off");
