@@ -138,12 +138,12 @@ pub struct Rehearsal {
 pub fn rehearse(app: &App, rehearsal: &Rehearsal, set: Option<&OsStr>) -> Result<bool> {
     let _lock = drill::hold(app).context(Inconclusive)?;
     let point = points::choose(app, Parts::FULL, set)?;
-    check_used(&point, rehearsal).context(Inconclusive)?;
+    check_images(&point, rehearsal).context(Inconclusive)?;
     failed(test(app, &point, Parts::FULL, Some(rehearsal)))
 }
 
-/// Refuses a PostgreSQL that would not be started.
-fn check_used(point: &Point, rehearsal: &Rehearsal) -> Result<()> {
+/// Refuses a PostgreSQL that would not be started, and an n8n to which there is no update.
+fn check_images(point: &Point, rehearsal: &Rehearsal) -> Result<()> {
     ensure!(
         rehearsal.postgres.is_none() || !point.is_unused(Kind::Postgres),
         hinted(
@@ -154,7 +154,10 @@ fn check_used(point: &Point, rehearsal: &Rehearsal) -> Result<()> {
             "leave out --postgres-image, or name a recovery point that does"
         )
     );
-    Ok(())
+    match rehearsal.n8n.as_ref().and_then(|n8n| n8n.why_too_old(point)) {
+        Some(why) => bail!(hinted(why, "name the n8n that you want to update to")),
+        None => Ok(()),
+    }
 }
 
 /// Whether a test has failed; what kept it from being made stays an error.
@@ -298,10 +301,11 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
             shown.push((marks::KEY, proof.words.clone()));
             let tried = parts == Parts::FULL && run.all_passed();
             let archive = component(Kind::N8n)?.member(point).filter(|_| tried);
+            let too_old = n8n.as_ref().and_then(|n8n| n8n.why_too_old(point));
             let lacking = match (&n8n, archive) {
                 (None, _) => Some("its image is not on this host"),
                 (_, None) => Some("the recovery point holds no home of n8n"),
-                _ => None,
+                _ => too_old.as_deref(),
             };
             if let Some(why) = lacking.filter(|_| tried) {
                 if rehearsal.is_some() {
@@ -309,7 +313,7 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
                 }
                 JOURNAL.warn(format_args!("n8n was not started from the backup: {why}"));
             }
-            if let (Some(n8n), Some(archive)) = (n8n, archive) {
+            if let (Some(n8n), Some(archive), None) = (n8n, archive, lacking) {
                 match n8n_proof::prove(&env, &n8n, &*database, &proof, &env.path(archive)) {
                     // It was not tried, which was warned of.
                     Ok(facts) if facts.is_empty() => run.unready += usize::from(rehearsal.is_some()),
@@ -473,12 +477,12 @@ mod tests {
             postgres: Some("sha256:17".to_owned()),
             ..Rehearsal::default()
         };
-        check_used(&point, &rehearsal).unwrap();
+        check_images(&point, &rehearsal).unwrap();
         point.set(manifest::UNUSED, "redis postgres");
-        let error = check_used(&point, &rehearsal).unwrap_err();
+        let error = check_images(&point, &rehearsal).unwrap_err();
         assert!(error.to_string().contains("uses no PostgreSQL"), "{error}");
         rehearsal.postgres = None;
-        check_used(&point, &rehearsal).unwrap();
+        check_images(&point, &rehearsal).unwrap();
     }
 
     #[test]

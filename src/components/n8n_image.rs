@@ -1,6 +1,5 @@
 //! n8n's own image, by which a drill asks n8n itself.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -134,36 +133,46 @@ pub fn of_name(docker: &Docker, name: &str) -> Result<Option<N8nImage>> {
 /// # Errors
 /// When it is older: its migrations go forward only, so it would not start, or damage what it does not know.
 pub fn check_version(app: &App, docker: &Docker, point: &Point) -> Result<Option<String>> {
-    let made_by = point.facts(VERSION_FACT).map(|(_, version)| version);
-    let Some(made_by) = made_by.max_by_key(|version| numbers(version)) else {
+    let Some(made_by) = made_by(point) else {
         return Ok(None);
     };
     for container in app.n8n_containers(docker)? {
         let (name, version) = (&container.name, &container.version);
-        match numbers(version).cmp(&numbers(made_by)) {
-            _ if version.is_empty() => {}
-            Ordering::Less => {
-                let image = point.facts(IMAGE_FACT).find_map(|(_, fact)| fact.split(' ').next());
-                bail!(hinted(
-                    format_args!(
-                        "{name} is n8n {version}, and the recovery point was made by n8n {made_by}: an older n8n does not \
-                         run on the database of a newer one"
-                    ),
-                    format_args!(
-                        "set n8n's image to version {made_by} ({}) and run docker compose up --no-start, or add --force",
-                        image.unwrap_or("image unknown")
-                    )
-                ))
-            }
-            Ordering::Equal => {}
-            Ordering::Greater => {
-                return Ok(Some(format!(
-                    "{name} is n8n {version}, and will migrate the database of n8n {made_by} when it starts; there is no way back"
-                )))
-            }
+        if let Some(why) = why_too_old(name, version, point) {
+            let image = point.facts(IMAGE_FACT).find_map(|(_, fact)| fact.split(' ').next());
+            bail!(hinted(
+                why,
+                format_args!(
+                    "set n8n's image to version {made_by} ({}) and run docker compose up --no-start, or add --force",
+                    image.unwrap_or("image unknown")
+                )
+            ))
+        }
+        if numbers(version) > numbers(made_by) {
+            return Ok(Some(format!(
+                "{name} is n8n {version}, and will migrate the database of n8n {made_by} when it starts; there is no way back"
+            )));
         }
     }
     Ok(None)
+}
+
+/// The newest n8n that a recovery point was made by, as far as it tells.
+fn made_by(point: &Point) -> Option<&str> {
+    let versions = point.facts(VERSION_FACT).map(|(_, version)| version);
+    versions.max_by_key(|version| numbers(version))
+}
+
+/// Why an n8n cannot run on a recovery point's database; nothing where its version is not one of numbers (`nightly`).
+fn why_too_old(name: &str, version: &str, point: &Point) -> Option<String> {
+    let made_by = made_by(point)?;
+    let is_older = !numbers(version).is_empty() && numbers(version) < numbers(made_by);
+    is_older.then(|| {
+        format!(
+            "{name} is n8n {version}, and the recovery point was made by n8n {made_by}: an older n8n does not run on the \
+             database of a newer one"
+        )
+    })
 }
 
 /// The numbers of a version; what follows them does not count.
@@ -183,6 +192,11 @@ impl N8nImage {
             Some(version) => format!("n8n {version}"),
             None => format!("n8n ({})", self.name),
         }
+    }
+
+    /// Why it cannot run on the database of a recovery point, whose n8n is newer.
+    pub fn why_too_old(&self, point: &Point) -> Option<String> {
+        why_too_old(&self.name, self.version.as_deref()?, point)
     }
 
     /// This image with the container and the variables of the stack's n8n, but for those that came with that one's image.
@@ -249,6 +263,20 @@ mod tests {
         // Where a point does not say whether there is a digest, the engine is asked.
         let known = digests(&point);
         assert_eq!(known.keys().collect::<Vec<_>>(), ["sha256:aa", "sha256:bb"]);
+    }
+
+    #[test]
+    fn an_n8n_that_is_older_than_the_point_is_told() {
+        let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+        let why = |version: &str, point: &Point| why_too_old("n8n:old", version, point);
+        assert_eq!(why("1.0.0", &point), None);
+        point.set("n8n.version.main", "2.40.7");
+        point.set("n8n.version.worker", "2.9.1");
+        let told = why("2.10.0", &point).unwrap();
+        assert!(told.starts_with("n8n:old is n8n 2.10.0, and the recovery point was made by n8n 2.40.7"));
+        for version in ["2.40.7", "2.41.0", "nightly", ""] {
+            assert_eq!(why(version, &point), None, "{version}");
+        }
     }
 
     #[test]

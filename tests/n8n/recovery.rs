@@ -139,6 +139,15 @@ fn an_older_n8n_is_not_given_newer_data() {
     assert_eq!(refused.code, Some(1), "{refused}");
     assert_says(&refused, "is n8n 2.40.7, and the recovery point was made by n8n 2.41.0");
     assert_says(&refused, "add --force");
+    let older = "is n8n 2.40.7, and the recovery point was made by n8n 2.41.0";
+    let rehearsal = sandbox.run("rehearse-update", &[stack::image()]);
+    assert_eq!(rehearsal.code, Some(2), "{rehearsal}");
+    assert_says(&rehearsal, older);
+    let drill = long(&sandbox, "test-recovery", &["--full"]);
+    drill.assert_success();
+    assert_says(&drill, "n8n was not started from the backup");
+    assert_says(&drill, older);
+    assert_eq!(fact(&sandbox, "drill.started"), None);
     sandbox
         .run("restore-all", &["latest", "--yes", "--force"])
         .assert_success();
