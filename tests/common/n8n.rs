@@ -176,6 +176,25 @@ pub fn prove_every_form(point: &Point<'_>) {
     let outcome = point.test(KEY, |dump| field(&dump, "Second key", 1, |_| String::new()));
     assert_ends(&outcome, 0, "Decrypted 3 of 3 credentials with the backed-up key");
 
+    // Without a credential there are signing keys, which n8n cannot do without.
+    let none = |dump: String| {
+        let names = ["Old header\t", "Old basic\t", "First key\t", "Second key\t"];
+        let is_credential = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        let (credentials, others): (Vec<&str>, Vec<&str>) = dump.lines().partition(is_credential);
+        assert_eq!(credentials.len(), 4);
+        others.join("\n") + "\n"
+    };
+    let outcome = point.test(KEY, none);
+    assert_ends(&outcome, 0, "It also decrypts 3 signing keys");
+    let outcome = point.test("other key", none);
+    assert_ends(&outcome, 1, "key signing.jwt");
+    let outcome = point.test("", none);
+    assert_ends(
+        &outcome,
+        1,
+        "the recovery point holds no encryption key, and its database 6 keys or secrets of users",
+    );
+
     // One that n8n lost long ago.
     let lost = |dump: String| field(&dump, "Old basic", 1, |_| encrypt("lost", "{}"));
     let outcome = point.test(KEY, lost);

@@ -101,14 +101,18 @@ pub fn prove(
     n8n: Option<&N8nImage>,
 ) -> Result<Proof> {
     let key = agreed(keys)?;
-    let total = count(env, database).context(Inconclusive)?;
+    let Lines {
+        rows,
+        credentials: total,
+        ..
+    } = count(env, database).context(Inconclusive)?;
     let nothing = |words: &str| Proof {
         key: None,
         words: words.to_owned(),
         credentials: total,
         dead: Vec::new(),
     };
-    if total == 0 {
+    if rows == 0 {
         JOURNAL.info("The database holds no credentials to decrypt");
         return Ok(nothing("no credentials"));
     }
@@ -118,7 +122,11 @@ pub fn prove(
             JOURNAL.warn("Encryption key not checked: the recovery point holds the database alone");
             return Ok(nothing("not checked, the recovery point holds the database alone"));
         }
-        bail!("the recovery point holds no encryption key, and its database {total} credentials");
+        let what = match total {
+            0 => format!("{rows} keys or secrets of users"),
+            _ => format!("{total} credentials"),
+        };
+        bail!("the recovery point holds no encryption key, and its database {what}");
     };
     let (verdicts, authenticated) = open(env, database, key, n8n).context(Inconclusive)?;
     let told = verdicts.count("credential");
@@ -211,12 +219,12 @@ fn agreed<'a>(keys: &'a [(&str, Option<Secret>)]) -> Result<Option<&'a Secret>> 
     Ok(Some(key))
 }
 
-/// How many credentials there are.
-fn count(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Result<usize> {
+/// How much there is that is encrypted.
+fn count(env: &DrillEnv<'_>, database: &dyn RecoveredDatabase) -> Result<Lines> {
     let mut chain = env.app.chain();
     let rows = sealed(&mut chain, database)?;
     let counted = chain.pump("reading what is encrypted", rows, io::sink(), Lines::default());
-    Ok(counted.get(&chain.finish()?)?.credentials)
+    counted.get(&chain.finish()?)
 }
 
 /// Has the database print what is encrypted in it.
@@ -228,9 +236,10 @@ fn sealed(chain: &mut Chain, database: &dyn RecoveredDatabase) -> Result<ChildOu
     Ok(rows)
 }
 
-/// Counts the lines that begin with `credential`.
+/// Counts lines, and those that begin with `credential`.
 #[derive(Default)]
 struct Lines {
+    rows: usize,
     credentials: usize,
     within: bool,
 }
@@ -238,6 +247,7 @@ struct Lines {
 impl Observer for Lines {
     fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+            self.rows += usize::from(!self.within);
             // No other kind begins so.
             self.credentials += usize::from(!self.within && part[0] == b'c');
             self.within = !part.ends_with(b"\n");

@@ -51,10 +51,10 @@ fn what_is_not_opened_is_judged() {
 }
 
 #[test]
-fn credentials_are_counted_in_pieces() {
+fn rows_are_counted_in_pieces() {
     let mut lines = Lines::default();
     for piece in ["cred", "ential\tc\n", "key\tc\ncredential\n", "c"] {
         lines.feed(piece.as_bytes()).unwrap();
     }
-    assert_eq!(lines.credentials, 3);
+    assert_eq!((lines.credentials, lines.rows), (3, 4));
 }
