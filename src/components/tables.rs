@@ -8,6 +8,7 @@ use super::put::{Put, Unless};
 use super::{postgres, sqlite};
 use crate::app::App;
 use crate::formats::n8n::Place;
+use crate::formats::text::unascii;
 use crate::process::Observer;
 use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
@@ -25,7 +26,7 @@ pub fn told_place(app: &App) -> Option<Place> {
 
 /// Where n8n's tables were, as a recovery point remembers.
 pub fn recorded_place(point: &Point) -> Option<Place> {
-    let fact = |name| point.fact(name).map(str::to_owned);
+    let fact = |name| point.fact(name).map(unascii);
     Some(Place {
         schema: fact("stack.schema")?,
         prefix: fact("stack.prefix").unwrap_or_default(),

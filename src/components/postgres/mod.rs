@@ -44,6 +44,7 @@ use crate::cli::Row;
 use crate::engine::Docker;
 use crate::formats::n8n::Digests;
 use crate::formats::pg_dump;
+use crate::formats::text::unascii;
 use crate::process::{hinted, Input};
 use crate::report::finding::Report;
 use crate::report::log::{self, Journal};
@@ -321,7 +322,9 @@ fn surroundings(app: &App, docker: &Docker, told: &[u8]) -> Result<Vec<(String, 
 /// The roles that a point tells of.
 fn recorded_roles(point: &Point) -> Vec<sql::Role> {
     let recorded = point.facts(ROLE_FACT);
-    recorded.map(|(name, rights)| sql::Role::parse(name, rights)).collect()
+    recorded
+        .map(|(name, rights)| sql::Role::parse(&unascii(name), rights))
+        .collect()
 }
 
 /// Does a task again when it failed because the server lets us in by another way alone, or was still starting, as after a
@@ -459,6 +462,22 @@ fn verify(app: &App, path: &Path) -> Result<pg_dump::Summary> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_known_whatever_letters_it_has() {
+        let mut point = Point::new(crate::store::Stamp::now());
+        point.set("deleted", "env");
+        point.set("stack.schema", "sch\u{e4}ma");
+        let (app, group) = ("j\u{f6}rg: app", "gr\u{fc}n");
+        point.set(&format!("{ROLE_FACT}{app}"), "member:6772c3bc6e");
+        point.set(&format!("{ROLE_FACT}{group}"), "");
+        let point = Point::parse(&point.text()).unwrap();
+        let roles = recorded_roles(&point);
+        assert_eq!([&roles[0].name, &roles[1].name], [app, group]);
+        assert_eq!(roles[0].member_of, [group]);
+        let place = crate::components::recorded_place(&point).unwrap();
+        assert_eq!(place.schema, "sch\u{e4}ma");
+    }
 
     #[test]
     fn what_comes_first_is_parted_from_the_dump() {

@@ -3,7 +3,6 @@
 use anyhow::{bail, Result};
 
 use crate::formats::pg_dump::{Column, TableName};
-use crate::formats::text::ascii;
 
 /// A table that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,15 +131,9 @@ impl Place {
             .filter(|(table, columns)| !table.name.ends_with(Table::Workflow.name()) || is_readable(columns));
         let names: Vec<&TableName> = names.map(|(table, _)| table).collect();
         let holds = |place: &Self| place.holds(Table::Workflow.name(), &names);
-        // A manifest is ASCII.
-        let is_told = |place: &Self| {
-            told.is_some_and(|told| {
-                ascii(&place.schema) == ascii(&told.schema) && ascii(&place.prefix) == ascii(&told.prefix)
-            })
-        };
         // An old n8n has few of the tables that a new one has.
         let mut possible = Self::possible(&names).into_iter();
-        if let Some(place) = possible.find(|place| holds(place) && is_told(place)) {
+        if let Some(place) = possible.find(|place| holds(place) && told == Some(place)) {
             return Ok(place);
         }
         let mut found = Self::all(&names);

@@ -11,6 +11,7 @@ use super::{
 use crate::app::App;
 use crate::config::{Composed, Directory, Found, SqliteFile};
 use crate::engine::describe::Described;
+use crate::formats::text::unascii;
 use crate::store::identity::is_of_another;
 use crate::store::inventory::look_newest_first;
 use crate::store::manifest::{Point, UNUSED};
@@ -109,10 +110,11 @@ fn directory_in(text: &str) -> Option<Directory> {
 
 /// How Compose created n8n's containers, as a point remembers it; no path leads out of the project directory.
 pub fn composed(point: &Point) -> Composed {
-    let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).unwrap_or_default();
+    let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).map_or_else(String::new, unascii);
     let is_inside = |path: &PathBuf| path.components().all(|part| matches!(part, Component::Normal(_)));
     let files = |name: &str| -> Vec<PathBuf> {
-        let names = fact(name).split(',').filter(|name| !name.is_empty()).map(PathBuf::from);
+        let names = fact(name);
+        let names = names.split(',').filter(|name| !name.is_empty()).map(PathBuf::from);
         names.filter(is_inside).collect()
     };
     let directory = Some(PathBuf::from(fact("compose.directory"))).filter(is_inside);
@@ -240,7 +242,7 @@ fn elsewhere(app: &mut App, all: &[Described]) {
 }
 
 fn fill(app: &mut App, point: &Point) {
-    let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).map(str::to_owned);
+    let fact = |name: &str| point.fact(&format!("{PREFIX}{name}")).map(unascii);
     let config = &mut app.config;
     let known = config.clone();
     config.found = Found {
