@@ -1,6 +1,7 @@
 //! Restore of the database. The dump is verified whole, loaded into a staged database, compared with what the dump
 //! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
 
+mod fresh;
 mod swap;
 
 use std::path::{Path, PathBuf};
@@ -461,28 +462,6 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
-    /// them all. Gives the number by which the server knows it.
-    fn limit(&self, staged: &str, database: &sql::Description) -> Result<u32> {
-        let psql = self.psql();
-        let scripts = [
-            sql::lenient_script(&database.limits),
-            sql::differences(self.live(), staged)?,
-            sql::oid(staged)?,
-        ];
-        let [_, differences, oid] = psql
-            .run_each(self.maintenance, "restore", scripts)
-            .context("Database restore failed")?;
-        if self.server.exists && !differences.is_empty() {
-            let names: Vec<&str> = differences.lines().collect();
-            self.journal.warn(format_args!(
-                "The restored database will differ from the replaced one in: {}",
-                names.join(", ")
-            ));
-        }
-        sql::parse_oid(&oid)?.with_context(|| format!("Database restore failed: the staged database {staged} is gone"))
-    }
-
     fn psql(&self) -> Psql<'_> {
         Psql::live(self.app, &self.docker)
     }
@@ -494,33 +473,6 @@ impl Plan<'_> {
     /// Clears what a restore that died has left, and tells of what was kept.
     fn sweep(&self, except: &str) -> Result<()> {
         sweep(&self.psql(), self.maintenance, self.live(), Some(except), self.journal)
-    }
-
-    fn create_roles(&self) -> Result<()> {
-        for role in &self.missing_roles {
-            let statement = format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(role)?);
-            self.psql().run(self.maintenance, "restore", statement)?;
-            self.journal.info(format_args!("Created role {role} without login"));
-            if *role == self.app.config.found.login {
-                self.journal.warn(format_args!(
-                    "n8n logs in as {role}: have a superuser run ALTER ROLE {} LOGIN PASSWORD '...'",
-                    sql::ident(role)?
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the staged database like the live one.
-    fn create(&self, staged: &str) -> Result<sql::Description> {
-        self.journal.info("Creating fresh database...");
-        let psql = self.psql();
-        let database =
-            sql::parse_describe(&psql.run(self.maintenance, "restore", sql::describe(self.live(), staged)?)?)?;
-        let scripts = [sql::script(&database.create), sql::lenient_script(&database.settings)];
-        psql.run_each(self.maintenance, "restore", scripts)
-            .context("Database restore failed")?;
-        Ok(database)
     }
 }
 

@@ -1,0 +1,57 @@
+//! The staged database before the load: the roles that it needs, and the properties of the live one.
+
+use anyhow::{Context as _, Result};
+
+use super::Plan;
+use crate::components::postgres::sql;
+
+impl Plan<'_> {
+    pub(super) fn create_roles(&self) -> Result<()> {
+        for role in &self.missing_roles {
+            let statement = format!("CREATE ROLE {} NOLOGIN;\n", sql::ident(role)?);
+            self.psql().run(self.maintenance, "restore", statement)?;
+            self.journal.info(format_args!("Created role {role} without login"));
+            if *role == self.app.config.found.login {
+                self.journal.warn(format_args!(
+                    "n8n logs in as {role}: have a superuser run ALTER ROLE {} LOGIN PASSWORD '...'",
+                    sql::ident(role)?
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the staged database like the live one.
+    pub(super) fn create(&self, staged: &str) -> Result<sql::Description> {
+        self.journal.info("Creating fresh database...");
+        let psql = self.psql();
+        let database =
+            sql::parse_describe(&psql.run(self.maintenance, "restore", sql::describe(self.live(), staged)?)?)?;
+        let scripts = [sql::script(&database.create), sql::lenient_script(&database.settings)];
+        psql.run_each(self.maintenance, "restore", scripts)
+            .context("Database restore failed")?;
+        Ok(database)
+    }
+
+    /// Gives the staged database the properties of the live one that a load could stumble over, and looks whether it has
+    /// them all. Gives the number by which the server knows it.
+    pub(super) fn limit(&self, staged: &str, database: &sql::Description) -> Result<u32> {
+        let psql = self.psql();
+        let scripts = [
+            sql::lenient_script(&database.limits),
+            sql::differences(self.live(), staged)?,
+            sql::oid(staged)?,
+        ];
+        let [_, differences, oid] = psql
+            .run_each(self.maintenance, "restore", scripts)
+            .context("Database restore failed")?;
+        if self.server.exists && !differences.is_empty() {
+            let names: Vec<&str> = differences.lines().collect();
+            self.journal.warn(format_args!(
+                "The restored database will differ from the replaced one in: {}",
+                names.join(", ")
+            ));
+        }
+        sql::parse_oid(&oid)?.with_context(|| format!("Database restore failed: the staged database {staged} is gone"))
+    }
+}
