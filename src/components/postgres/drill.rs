@@ -163,7 +163,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         sql::knows_restrict(&psql_version),
         load::strip(version),
     )
-    .and_then(|()| load::compare(&psql, DATABASE, &summary, JOURNAL))?;
+    .and_then(|_| load::compare(&psql, DATABASE, &summary, JOURNAL))?;
 
     let count = |wanted: &[CountKind]| counts.iter().filter(|count| wanted.contains(&count.kind)).count();
     let rows: i64 = counts

@@ -77,7 +77,8 @@ pub fn strip(version: u32) -> Strip {
 }
 
 /// Streams the dump, without what `strip` takes, into `database`, which is empty. `restrict` says whether psql can be told
-/// to take no meta-command. `summary` is what the file held when it was verified.
+/// to take no meta-command. `summary` is what the file held when it was verified. Gives whether all privileges of the
+/// dump could be given.
 ///
 /// # Errors
 /// `Database restore failed`, and why.
@@ -88,7 +89,7 @@ pub fn load(
     summary: &pg_dump::Summary,
     restrict: bool,
     strip: Strip,
-) -> Result<()> {
+) -> Result<bool> {
     let marker = format!("n8n-backup-loaded-{}-{}", std::process::id(), Stamp::now());
     let token = if restrict { Some(token()?) } else { None };
     let prelude = sql::load_prelude(token.as_deref());
@@ -124,13 +125,14 @@ pub fn load(
         }
     };
     let loaded = loaded.get(&finished).context("Database restore failed")?;
-    if !printed.get(&finished)?.reached() {
+    let printed = printed.get(&finished)?;
+    if !printed.reached() {
         bail!("Database restore failed: psql ended before the last line of the dump");
     }
     if loaded != *summary {
         bail!("Database restore failed: the file changed while it was loaded");
     }
-    Ok(())
+    Ok(!printed.messages().lacks_privileges())
 }
 
 /// Compares tables, rows and sequences of the loaded `database` with what the dump holds.

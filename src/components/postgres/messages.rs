@@ -20,6 +20,8 @@ pub struct Messages {
     /// The last error of the server.
     error: Option<String>,
     place: Option<String>,
+    /// The server has left out privileges, with no more than a warning.
+    lacks_privileges: bool,
 }
 
 impl Messages {
@@ -41,8 +43,10 @@ impl Messages {
                 .trim();
             match of_server(message) {
                 None => self.own = Some(message.to_owned()),
-                // A notice or a warning.
-                Some((_, code, _)) if ["00", "01", "02"].contains(&&code[..2]) => {}
+                // A notice or a warning. These say that none was revoked, or granted, by who may not.
+                Some((_, code, _)) if ["00", "01", "02"].contains(&&code[..2]) => {
+                    self.lacks_privileges |= ["01006", "01007"].contains(&code);
+                }
                 Some((severity, code, text)) => {
                     // Unlike that of a name, the quotation mark in a value is not doubled: where it ends is not known.
                     let text = match &code[..2] {
@@ -54,6 +58,11 @@ impl Messages {
                 }
             }
         }
+    }
+
+    /// Whether the server has left out privileges that it was told to grant or to revoke.
+    pub fn lacks_privileges(&self) -> bool {
+        self.lacks_privileges
     }
 
     /// All of them in one line.
@@ -197,6 +206,30 @@ mod tests {
             ("sh: psql: not found", "psql: not found"),
         ] {
             assert_eq!(shown(&[line]), text, "{line}");
+        }
+    }
+
+    #[test]
+    fn privileges_that_the_server_leaves_out_are_noticed() {
+        for (line, noticed) in [
+            (
+                "psql:<stdin>:9: WARNING:  01006: no privileges could be revoked for \"public\"",
+                true,
+            ),
+            (
+                "psql:<stdin>:9: WARNUNG:  01007: es wurden keine Privilegien gew\u{e4}hrt",
+                true,
+            ),
+            (
+                "psql:<stdin>:9: WARNING:  01000: no privileges were granted for \"public\"",
+                false,
+            ),
+            ("WARNING:  01007: in the text of another message", false),
+        ] {
+            let mut messages = Messages::default();
+            messages.take(line);
+            assert_eq!(messages.lacks_privileges(), noticed, "{line}");
+            assert_eq!(messages.text(), "");
         }
     }
 

@@ -460,6 +460,18 @@ fn roles_that_are_missing_or_weak_are_told() {
             assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
         },
     );
+    case("privileges that such a user may not grant", || {
+        let dump = dump_of(&sandbox);
+        let warning = "WARN Privileges that PostgreSQL user owner may not grant or revoke are left out, {}";
+        let outcome = restore(&sandbox, &dump);
+        assert!(!outcome.log.contains("Privileges that"), "{outcome}");
+        let path = edited(&sandbox, &dump, "grant.sql.gz", |text| {
+            before_end(&text, "GRANT SELECT ON TABLE pg_catalog.pg_class TO PUBLIC;")
+        });
+        let outcome = restore(&sandbox, &path);
+        outcome.assert_success().assert_log_has("restore-postgres", warning);
+        assert!(outcome.log.contains("BACKUP_POSTGRES_USER"), "{outcome}");
+    });
     case("an extension that only a superuser may create", || {
         sandbox.psql("CREATE EXTENSION pg_stat_statements; CREATE EXTENSION pgcrypto");
         let dump = dump_of(&sandbox);

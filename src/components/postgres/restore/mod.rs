@@ -432,7 +432,14 @@ impl Plan<'_> {
             pg_cron: self.summary.has_pg_cron(),
             ..load::strip(self.server.version)
         };
-        load::load(loader, staged, self.file, &self.summary, self.restrict, strip)?;
+        if !load::load(loader, staged, self.file, &self.summary, self.restrict, strip)? {
+            self.journal.warn(format_args!(
+                "Privileges that PostgreSQL user {} may not grant or revoke are left out, so that others may do more, or less, \
+                 than the dump says: to have them, {}, and restore it again",
+                loader.user,
+                compat::BE_SUPERUSER
+            ));
+        }
         self.journal.info("Verifying restore...");
         let expected = self.summary.without_pg_cron();
         thread::scope(|scope| -> Result<()> {
