@@ -373,6 +373,52 @@ fn extensions_are_looked_at_before_and_come_back() {
     });
 }
 
+/// The new database is one that pg_hba.conf lets nobody into: not found out when the live one is gone already.
+#[test]
+fn a_server_that_lets_nobody_into_the_new_database_keeps_the_live_one() {
+    let sandbox = Sandbox::new("hba").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let before = sandbox.fingerprint_postgres();
+    let container = sandbox.container("postgres");
+    let rules = |databases: &str| {
+        let rules = format!(
+            "printf 'local {databases} all trust\\nhost {databases} all 127.0.0.1/32 trust\\n' >\"$PGDATA/pg_hba.conf\"; kill -HUP 1"
+        );
+        sandbox.docker(&["exec", &container, "sh", "-c", &rules]);
+        let enters = || {
+            let mut psql = Command::new("docker");
+            psql.args(["exec", &container, "psql", "-wU", "n8n", "-d", "template1", "-c", ""]);
+            crate::common::output(psql).status.success()
+        };
+        await_true("the server does not read its rules again", || {
+            enters() == (databases == "all")
+        });
+    };
+    rules("n8n,postgres");
+    for option in ["--yes", "--in-place"] {
+        case(&format!("pg_hba.conf that names databases, {option}"), || {
+            let outcome = trusted_restore(&sandbox).arg(option).arg(&dump).run();
+            outcome.assert_error("Database restore failed");
+            assert!(
+                outcome
+                    .log
+                    .contains("PostgreSQL does not let n8n into the new database"),
+                "{outcome}"
+            );
+            assert!(outcome.log.contains("pg_hba.conf"), "{outcome}");
+            assert_same(&before, &sandbox.fingerprint_postgres());
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        });
+    }
+    rules("all");
+    trusted_restore(&sandbox)
+        .arg("--in-place")
+        .arg(&dump)
+        .run()
+        .assert_success();
+    assert_same(&before, &sandbox.fingerprint_postgres());
+}
+
 /// A dump of a newer server may fail in the middle: not when the live database is gone already.
 #[test]
 fn a_dump_of_a_newer_server_is_not_restored_in_place() {

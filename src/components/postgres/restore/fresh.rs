@@ -1,9 +1,12 @@
 //! The staged database before the load: the roles that it needs, and the properties of the live one.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context as _, Result};
 
 use super::Plan;
 use crate::components::postgres::sql;
+use crate::process::hinted;
 
 impl Plan<'_> {
     pub(super) fn create_roles(&self) -> Result<()> {
@@ -21,7 +24,8 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Makes the staged database like the live one.
+    /// Makes the staged database like the live one, and connects to it: all before that goes to another one, and a
+    /// restore in place drops the live database next.
     pub(super) fn create(&self, staged: &str) -> Result<sql::Description> {
         self.journal.info("Creating fresh database...");
         let psql = self.psql();
@@ -30,6 +34,23 @@ impl Plan<'_> {
         let scripts = [sql::script(&database.create), sql::lenient_script(&database.settings)];
         psql.run_each(self.maintenance, "restore", scripts)
             .context("Database restore failed")?;
+        let by_tcp = self.app.postgres_by_tcp.load(Ordering::Relaxed);
+        let entered = psql.run(staged, "restore", "SELECT 1;\n".to_owned());
+        if let Err(error) = entered {
+            // Those that can be connected to are asked as before, to drop this one.
+            self.app.postgres_by_tcp.store(by_tcp, Ordering::Relaxed);
+            let user = psql.user;
+            let hint = format!(
+                "where pg_hba.conf names databases, have it let {user} into all (a line `local all {user} ...`), and run SELECT \
+                 pg_reload_conf()"
+            );
+            return Err(error
+                .context(hinted(
+                    format_args!("PostgreSQL does not let {user} into the new database {staged}"),
+                    hint,
+                ))
+                .context("Database restore failed"));
+        }
         Ok(database)
     }
 
