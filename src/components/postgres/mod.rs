@@ -183,7 +183,7 @@ impl Component for Postgres {
     fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
         let Some(docker) = docker else { return };
         let running = docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER");
-        match running.and_then(|_| probe::probe(app, docker)) {
+        match running.and_then(|_| probe::probe(app, docker).map_err(explained)) {
             Ok(found) => found.report(app, report),
             Err(error) => report.error("postgres", &error),
         }
@@ -407,6 +407,11 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
         () if unknown("role") => "set BACKUP_POSTGRES_USER in .env to the user of the stack",
         () if unknown("database") => "set BACKUP_POSTGRES_DB in .env to the database of n8n",
         () if may_not_read => compat::BE_SUPERUSER,
+        // The server's own hint is to drop it, which is done when there is a new one.
+        () if text.contains("cannot connect to invalid database \"") => {
+            "its drop was cut short, and nothing of it can be saved: restore a recovery point (restore-all --only postgres latest), \
+             or the dump that the restore with --in-place named"
+        }
         () => return error,
     };
     hinted(text, hint).into()

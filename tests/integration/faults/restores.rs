@@ -312,6 +312,35 @@ fn a_lost_database_is_made_anew() {
     assert_next_run_succeeds(&sandbox);
 }
 
+/// A restore in place was ended in the middle of its drop, which leaves a database that nobody can connect to.
+#[test]
+fn a_drop_that_was_cut_short_hinders_no_restore() {
+    let sandbox = Sandbox::new("cutdrop").postgres().seeded().build();
+    sandbox.psql_in("postgres", "ALTER DATABASE n8n SET work_mem = '9MB'");
+    let before = sandbox.fingerprint_postgres();
+    let dump = dump_of(&sandbox);
+    for option in ["--in-place", "--yes"] {
+        case(&format!("a drop that was cut short, {option}"), || {
+            // The server marks it so before it deletes the files.
+            sandbox.psql_in(
+                "postgres",
+                "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'n8n'",
+            );
+            let outcome = sandbox.run("backup-postgres", &[]);
+            outcome.assert_error("pg_dump failed");
+            assert!(outcome.log.contains("its drop was cut short"), "{outcome}");
+            let doctor = sandbox.binary().arg("doctor").run();
+            assert_eq!(doctor.code, Some(1), "{doctor}");
+            assert!(doctor.stdout.contains("its drop was cut short"), "{doctor}");
+            let outcome = trusted_restore(&sandbox).arg(option).arg(&dump).run();
+            outcome.assert_success();
+            assert_same(&before, &sandbox.fingerprint_postgres());
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        });
+    }
+    sandbox.run("backup-postgres", &[]).assert_success();
+}
+
 /// Whatever may take the staged database away, a restore says that it is done only when that is the live one.
 #[test]
 fn a_staged_database_that_goes_is_no_success() {

@@ -17,6 +17,9 @@ pub fn maintenance_databases(live: &str) -> Result<&'static [&'static str]> {
     }
 }
 
+/// The connection limit by which PostgreSQL marks a database as invalid, whose drop was cut short.
+pub const INVALID: i32 = -2;
+
 /// What [`server`] asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -26,7 +29,7 @@ pub struct Server {
     pub superuser: bool,
     /// The user may create databases.
     pub createdb: bool,
-    /// The live database is there.
+    /// The live database is there, and is more than the remainder of one.
     pub exists: bool,
     /// The user is the live database's owner or a member of it.
     pub owns: bool,
@@ -62,7 +65,8 @@ impl Server {
 pub fn server(live: &str) -> Result<String> {
     Ok(format!(
         "{PRELUDE}\
-SELECT concat_ws(E'\\t', current_setting('server_version_num'), r.rolsuper, r.rolcreatedb, d.oid IS NOT NULL,
+SELECT concat_ws(E'\\t', current_setting('server_version_num'), r.rolsuper, r.rolcreatedb,
+    d.oid IS NOT NULL AND d.datconnlimit <> {INVALID},
     coalesce(pg_has_role(d.datdba, 'MEMBER'), false),
     coalesce(CASE WHEN r.rolsuper OR has_database_privilege(d.oid, 'CONNECT') THEN pg_database_size(d.oid) END, 0),
     pg_size_bytes(current_setting('max_wal_size')),
@@ -207,10 +211,10 @@ pub fn other_schemas(own: &str) -> Result<String> {
     ))
 }
 
-/// Asks whether a database is there: `t` or `f`. One whose drop was cut short is not (PostgreSQL marks it as invalid by this limit).
+/// Asks whether a database is there: `t` or `f`. One whose drop was cut short is not.
 pub fn exists(database: &str) -> Result<String> {
     Ok(format!(
-        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_database WHERE datname = {} AND datconnlimit <> -2);\n",
+        "{PRELUDE}SELECT EXISTS (SELECT FROM pg_database WHERE datname = {} AND datconnlimit <> {INVALID});\n",
         name_literal(database)?
     ))
 }

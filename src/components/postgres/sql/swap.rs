@@ -59,8 +59,8 @@ pub struct Description {
 }
 
 /// Asks for the statements that create `staged` like `live`. Where `live` is lost, a staged database that an
-/// earlier in-place restore of it left is the model, else `template1` with UTF8 and the user as its owner. Read by
-/// [`parse_describe`].
+/// earlier in-place restore of it left is the model, else what a drop that was cut short has left of `live`, else
+/// `template1` with UTF8 and the user as its owner. Read by [`parse_describe`].
 ///
 /// The staged database lets nobody in before it is marked as ours and has the live one's privileges. The collation
 /// version is not copied: indexes are built anew by the load.
@@ -77,7 +77,7 @@ WITH src AS (
     CROSS JOIN LATERAL (SELECT shobj_description(d.oid, 'pg_database') AS note) n
     CROSS JOIN LATERAL (SELECT coalesce(note = {comment} OR starts_with(note, {comment} || E'\n'), false) AS ours) o
     WHERE d.datname = {live} OR ours OR d.datname = 'template1'
-    ORDER BY d.datname = {live} DESC, ours DESC, d.datname DESC LIMIT 1
+    ORDER BY d.datname = {live} AND d.datconnlimit <> {INVALID} DESC, ours DESC, d.datname = {live} DESC, d.datname DESC LIMIT 1
 ), ddl(phase, step, sql) AS (
     SELECT 'create', 1, format('CREATE DATABASE %s TEMPLATE template0 OWNER %I ENCODING %L LC_COLLATE %L LC_CTYPE %L',
         target, owner, charset, datcollate, datctype)
@@ -181,7 +181,8 @@ pub fn keep_replaced(live: &str, old: &str) -> Result<String> {
 }
 
 /// The swap: in one transaction `live` (where it exists) becomes `old`, marked as `Replaced` or `Kept`, and `staged`
-/// becomes `live` with its comment. Prints `swapped` after the commit.
+/// becomes `live` with its comment. Prints `swapped` after the commit. What is left of a `live` whose drop was cut
+/// short goes before that.
 ///
 /// RENAME locks a database against new sessions, then waits up to 5 s for its sessions to leave: [`terminate`] must run
 /// beside it, since sessions that slip in between this one's own termination and the lock would hold it up. One DO
@@ -191,6 +192,7 @@ pub fn swap(live: &str, staged: &str, old: &str, mark: Mark) -> Result<String> {
     // The names go in as settings: inside the dollar quotes a name could end them.
     Ok(format!(
         r#"{PRELUDE}
+SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datname = {live} AND datconnlimit = {INVALID} \gexec
 SET statement_timeout = '30s';
 SET lock_timeout = '3s';
 SET n8n_backup.live = {live};
@@ -309,7 +311,7 @@ LEFT JOIN (VALUES {marks}) m(kind, mark) ON note = mark OR starts_with(note, mar
 WHERE datname <> {live} AND (kind = 'kept'
     OR datname ~ '^n8n_restore_[0-9]{{8}}_[0-9]{{6}}$' AND (kind = 'staged' OR note IS NULL AND NOT datallowconn)
     OR datname ~ '^n8n_old_[0-9]{{8}}_[0-9]{{6}}$' AND kind = 'replaced'
-        AND EXISTS (SELECT FROM pg_database l WHERE l.datname = {live} AND l.datallowconn))
+        AND EXISTS (SELECT FROM pg_database l WHERE l.datname = {live} AND l.datallowconn AND l.datconnlimit <> {INVALID}))
 ORDER BY oid;
 "#,
         marks = marks.join(", "),

@@ -67,6 +67,21 @@ fn sweep_tells_names_apart_where_one_begins_like_the_other() {
 }
 
 #[test]
+fn what_is_left_of_a_drop_is_no_database() {
+    for script in [
+        server("n8n").unwrap(),
+        exists("n8n").unwrap(),
+        sweep_list("n8n").unwrap(),
+        describe("n8n", "s").unwrap(),
+    ] {
+        assert!(script.contains("datconnlimit <> -2"), "{script}");
+    }
+    let script = swap("n8n", "s", "o", Mark::Replaced).unwrap();
+    let dropped = script.find("datconnlimit = -2").unwrap();
+    assert!(dropped < script.find("DO $swap$").unwrap());
+}
+
+#[test]
 fn reads_the_server() {
     let server = parse_server("150018\tt\tt\tt\tf\t7471619\t1073741824\t2f64\n").unwrap();
     assert_eq!((server.version, server.size), (150_018, 7_471_619));
