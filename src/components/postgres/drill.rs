@@ -35,6 +35,7 @@ const ROOM: u64 = 3;
 struct Loaded<'a> {
     env: &'a DrillEnv<'a>,
     server: ScratchContainer,
+    version: u32,
     superuser: String,
     /// Where n8n's tables are in it.
     place: Option<Place>,
@@ -125,7 +126,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     let recorded = recorded_roles(env.point);
     let superuser = superuser(&context.config.postgres_user, &recorded).to_owned();
     let (server, version) = scratch::start(env, &image, &superuser, &summary.extensions)?;
-    let psql = psql(env, &server, &superuser);
+    let psql = psql(env, &server, &superuser, version);
     let mut roles: Vec<String> = summary.roles.iter().cloned().collect();
     roles.extend(recorded.iter().map(|role| role.name.clone()));
     roles.push(context.config.postgres_user.clone());
@@ -180,6 +181,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
     Ok(watch.drilled(what).with_database(Box::new(Loaded {
         env,
         server,
+        version,
         superuser,
         place,
     })))
@@ -195,7 +197,7 @@ fn superuser<'a>(restorer: &'a str, recorded: &[sql::Role]) -> &'a str {
 
 impl Loaded<'_> {
     fn as_superuser(&self) -> Psql<'_> {
-        psql(self.env, &self.server, &self.superuser)
+        psql(self.env, &self.server, &self.superuser, self.version)
     }
 }
 

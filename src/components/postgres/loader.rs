@@ -58,6 +58,7 @@ impl<'a> Loader<'a> {
             app: self.app,
             container: self.live.container,
             user: &self.name,
+            options: "",
         }
     }
 

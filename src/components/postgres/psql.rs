@@ -20,6 +20,8 @@ pub(super) struct Psql<'a> {
     pub(super) app: &'a App,
     pub(super) container: &'a str,
     pub(super) user: &'a str,
+    /// For the server, as its `options`.
+    pub(super) options: &'static str,
 }
 
 impl<'a> Psql<'a> {
@@ -30,7 +32,17 @@ impl<'a> Psql<'a> {
             app,
             container: &app.config.postgres_container,
             user: &app.config.postgres_user,
+            options: "",
         }
+    }
+
+    /// For a database that was loaded: a trigger on login, which PostgreSQL has since 17, would change what is compared.
+    /// Only a superuser may turn them off.
+    pub(super) fn of_loaded(mut self, version: u32, superuser: bool) -> Self {
+        if superuser && version >= 170_000 {
+            self.options = "-c event_triggers=off";
+        }
+        self
     }
 
     /// Runs a script in `database` and gives its output. `task` marks the session.
@@ -72,12 +84,14 @@ impl<'a> Psql<'a> {
     pub(super) fn asks(&self, database: &str, script: String) -> impl Fn() -> bool + Send + 'static {
         let (docker, app) = (self.docker.clone(), self.app.clone());
         let (container, user, database) = (self.container.to_owned(), self.user.to_owned(), database.to_owned());
+        let options = self.options;
         move || {
             let psql = Psql {
                 docker: &docker,
                 app: &app,
                 container: &container,
                 user: &user,
+                options,
             };
             psql.run(&database, "pulse", script.clone())
                 .is_ok_and(|output| output.trim() == "t")
@@ -138,7 +152,10 @@ impl<'a> Psql<'a> {
             true => self.app.postgres_login().0,
             false => self.user,
         };
-        let target = sql::conninfo(user, database, port, application)?;
+        let mut target = sql::conninfo(user, database, port, application)?;
+        if !self.options.is_empty() {
+            target.push_str(&format!(" options='{}'", self.options));
+        }
         Ok(
             match self.is_live() && self.app.postgres_by_tcp.load(Ordering::Relaxed) {
                 true => format!("{target} host=127.0.0.1"),
@@ -237,7 +254,10 @@ fn turns_to_tcp(app: &App, failure: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use crate::config::{Config, Secret};
@@ -263,5 +283,22 @@ mod tests {
         assert!(!turns(&with, &lacks("n8n")));
         // A role that was set is the one that is wanted.
         assert!(!turns(&app(None), &lacks("renamed")));
+    }
+
+    #[test]
+    fn triggers_on_login_stay_off_for_a_superuser_on_a_server_that_has_them() {
+        let dir = TempDir::new();
+        let program = dir.path().join("docker");
+        fs::write(&program, "").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let docker = Docker::locate(Some(dir.path().into()), Duration::from_secs(1)).unwrap();
+        let app = App::new(Config::without_env_file(dir.path()).unwrap());
+        for (version, superuser, off) in [(160_009, true, false), (170_000, true, true), (180_001, false, false)] {
+            let psql = Psql::live(&app, &docker).of_loaded(version, superuser);
+            let target = psql.target("n8n", "t").unwrap();
+            assert_eq!(target.ends_with(" options='-c event_triggers=off'"), off, "{target}");
+        }
+        let target = Psql::live(&app, &docker).target("n8n", "t").unwrap();
+        assert!(!target.contains("options"), "{target}");
     }
 }

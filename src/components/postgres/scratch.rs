@@ -203,14 +203,16 @@ fn ready(env: &DrillEnv<'_>, server: &mut ScratchContainer, user: &str) -> Resul
 /// Where every scratch server listens.
 pub const PORT: u16 = 5432;
 
-/// psql as `user` on a scratch server.
-pub fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer, user: &'a str) -> Psql<'a> {
-    Psql {
+/// psql as the superuser `user` on a scratch server of `version`.
+pub fn psql<'a>(env: &'a DrillEnv<'_>, server: &'a ScratchContainer, user: &'a str, version: u32) -> Psql<'a> {
+    let psql = Psql {
         docker: &env.docker,
         app: env.app,
         container: server.id(),
         user,
-    }
+        options: "",
+    };
+    psql.of_loaded(version, true)
 }
 
 #[cfg(test)]

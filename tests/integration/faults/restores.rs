@@ -6,7 +6,7 @@ use super::{
     assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
     edited, restore, staged_databases, trusted_restore,
 };
-use crate::common::{assert_same, await_true, Sandbox};
+use crate::common::{assert_same, await_true, skip, Sandbox};
 
 /// A statement fails in the middle: the live database is untouched and lets everybody in meanwhile.
 #[test]
@@ -446,6 +446,41 @@ fn a_server_that_lets_nobody_into_the_new_database_keeps_the_live_one() {
         .run()
         .assert_success();
     assert_same(&before, &sandbox.fingerprint_postgres());
+}
+
+/// A trigger on login writes a row for each session, ours included.
+#[test]
+fn what_a_trigger_on_login_writes_fails_no_restore() {
+    let sandbox = Sandbox::new("logins").postgres().seeded().build();
+    if sandbox.psql("SHOW server_version_num").trim() < "170000" {
+        return skip(
+            "a trigger on login",
+            "the server is older than PostgreSQL 17, which has them first",
+        );
+    }
+    sandbox.psql(
+        "CREATE TABLE logins (at timestamptz DEFAULT now()); CREATE FUNCTION note_login() RETURNS event_trigger LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO public.logins DEFAULT VALUES; END $$; \
+         CREATE EVENT TRIGGER logins ON login EXECUTE FUNCTION note_login()",
+    );
+    case("a trigger on login that writes a row", || {
+        sandbox.run("backup-postgres", &[]).assert_success();
+        sandbox.run("test-recovery", &["--postgres"]).assert_success();
+        let dump = sandbox.backup("postgres");
+        for option in ["--yes", "--in-place"] {
+            trusted_restore(&sandbox).arg(option).arg(&dump).run().assert_success();
+        }
+        // n8n's sessions have it run as before.
+        let logins = || {
+            sandbox
+                .psql("SELECT count(*) FROM logins")
+                .trim()
+                .parse::<u32>()
+                .unwrap()
+        };
+        let before = logins();
+        assert_eq!(logins(), before + 1);
+    });
 }
 
 /// A dump of a newer server may fail in the middle: not when the live database is gone already.

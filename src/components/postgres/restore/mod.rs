@@ -404,7 +404,7 @@ impl Plan<'_> {
                      as it is)",
                 );
             }
-            return self.load_as(&self.psql(), staged, !self.trusted);
+            return self.load_as(&self.psql_of_loaded(), staged, !self.trusted);
         }
         let (_, stamp) = staged.split_at(sql::staged_name("").len());
         let loader = Loader::create(self.app, self.psql(), self.maintenance, stamp, staged)
@@ -425,7 +425,7 @@ impl Plan<'_> {
 
     /// Loads the dump as the role of `loader`, with or without what it says of owners and privileges.
     fn load_as(&self, loader: &Psql<'_>, staged: &str, stranger: bool) -> Result<()> {
-        let psql = self.psql();
+        let psql = self.psql_of_loaded();
         self.journal.info("Restoring database from backup...");
         let strip = Strip {
             privileges: stranger,
@@ -471,6 +471,10 @@ impl Plan<'_> {
 
     fn psql(&self) -> Psql<'_> {
         Psql::live(self.app, &self.docker)
+    }
+
+    fn psql_of_loaded(&self) -> Psql<'_> {
+        self.psql().of_loaded(self.server.version, self.server.superuser)
     }
 
     fn live(&self) -> &str {
