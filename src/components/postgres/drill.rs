@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
 
+use super::loader::let_migrate;
 use super::probe::OF_N8N;
 use super::scratch::{self, psql, LOCALE_FACT, MAINTENANCE};
 use super::sql::{self, CountKind};
@@ -155,7 +156,7 @@ pub fn drill<'a>(env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {
         }
         None => drop(create(&plain)?),
     }
-    psql.run(MAINTENANCE, "drill", sql::grant_rights(&recorded, DATABASE)?)?;
+    psql.run(MAINTENANCE, "drill", sql::grant_rights(&recorded)?)?;
     let counts = load::load(
         &psql,
         DATABASE,
@@ -250,6 +251,9 @@ impl RecoveredDatabase for Loaded<'_> {
             "drill",
             format!("ALTER ROLE {} LOGIN;\n", sql::ident(role)?),
         )?;
+        if let Some(place) = &self.place {
+            let_migrate(&psql, [DATABASE, DATABASE], role, &place.schema)?;
+        }
         let place = self.place.iter().flat_map(|place| {
             [
                 ("DB_POSTGRESDB_SCHEMA", place.schema.as_str()),

@@ -27,6 +27,22 @@ pub(super) fn owner_of_n8n(live: &Psql<'_>, place: Option<&Place>) -> Result<Opt
     output.lines().next().map(sql::unhex).transpose()
 }
 
+/// Lets n8n, which logs in as `login`, make tables in `schema` of the database `loaded`, which will be called `live`.
+/// Who may do so in a new database goes by its owner and, before PostgreSQL 15, is everybody; no dump tells of either.
+/// Gives the statements that this took, and those that a superuser has to run.
+pub(super) fn let_migrate(
+    psql: &Psql<'_>,
+    [loaded, live]: [&str; 2],
+    login: &str,
+    schema: &str,
+) -> Result<(Vec<String>, Vec<String>)> {
+    let scripts = sql::let_migrate(login, schema, loaded, live)?;
+    let [before, _, after] = psql.run_each(loaded, "restore", scripts)?;
+    let (mut done, needed) = (sql::parse_names(&before)?, sql::parse_names(&after)?);
+    done.retain(|statement| !needed.contains(statement));
+    Ok((done, needed))
+}
+
 impl<'a> Loader<'a> {
     /// Makes a role that may fill the database `staged`.
     pub fn create(app: &'a App, live: Psql<'a>, maintenance: &'static str, stamp: &str, staged: &str) -> Result<Self> {

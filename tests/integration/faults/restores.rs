@@ -6,7 +6,7 @@ use super::{
     assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
     edited, restore, staged_databases, trusted_restore,
 };
-use crate::common::{assert_same, await_true, skip, Sandbox};
+use crate::common::{assert_same, await_true, point, skip, Sandbox};
 
 /// A statement fails in the middle: the live database is untouched and lets everybody in meanwhile.
 #[test]
@@ -606,6 +606,51 @@ fn roles_that_are_missing_or_weak_are_told() {
         assert_eq!(sandbox.psql("SELECT n FROM t").trim(), "1");
         // Told in time to look it up: the rest of them is kept.
         assert_eq!(sandbox.psql("SHOW work_mem").trim(), "7MB");
+    });
+}
+
+/// n8n's role owned the database, of which a dump tells nothing. In one that the server's own user has made it is to
+/// make tables as well, or the next update of n8n fails.
+#[test]
+fn n8ns_role_may_make_tables_in_a_new_database() {
+    let sandbox = Sandbox::new("newowner").postgres().build();
+    sandbox.psql(
+        "CREATE ROLE app LOGIN; CREATE ROLE team; GRANT team TO app; ALTER DATABASE n8n OWNER TO app; SET ROLE app; \
+         CREATE TABLE workflow_entity AS SELECT 1 AS id; CREATE TABLE migrations AS SELECT 1 AS id",
+    );
+    sandbox.run("backup-postgres", &[]).assert_success();
+    point::edit(&sandbox, |text| {
+        let (title, rest) = text.split_once('\n').unwrap();
+        format!("{title}\n# stack.n8n: gone\n# stack.login: app\n{rest}")
+    });
+    let dump = sandbox.backup("postgres");
+    let restored = |options: &[&str]| {
+        let outcome = sandbox.call("restore-postgres").args(options).arg(&dump).run();
+        outcome.assert_success();
+        sandbox.psql("SET ROLE app; CREATE TABLE migrated (id int); DROP TABLE migrated");
+        outcome
+    };
+    let lets = "n8n's role app could have made no tables in the restored database, as n8n's updates do, and was let: \
+                GRANT ALL ON SCHEMA public TO app";
+    case("the database is its own", || {
+        let outcome = restored(&["--yes"]);
+        assert!(!outcome.log.contains("could have made no tables"), "{outcome}");
+    });
+    case("a new server", || {
+        sandbox.psql("ALTER DATABASE n8n OWNER TO n8n; DROP OWNED BY app; DROP ROLE app");
+        let outcome = restored(&["--yes", "--create-roles"]);
+        outcome.assert_log_has("restore-postgres", &format!("WARN {lets}"));
+        outcome.assert_log_has(
+            "restore-postgres",
+            "WARN n8n logs in as app: have a superuser run ALTER ROLE \"app\" LOGIN PASSWORD '...'; GRANT \"team\" TO \"app\"",
+        );
+        // It has it now.
+        assert!(!restored(&["--yes"]).log.contains("n8n logs in as"));
+    });
+    case("in place, and where the database is lost", || {
+        sandbox.psql_in("postgres", "DROP DATABASE n8n WITH (FORCE)");
+        restored(&["--yes"]).assert_log_has("restore-postgres", &format!("WARN {lets}"));
+        restored(&["--in-place"]).assert_log_has("restore-postgres", &format!("WARN {lets}"));
     });
 }
 

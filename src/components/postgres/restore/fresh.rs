@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result};
 
 use super::Plan;
-use crate::components::postgres::sql;
+use crate::components::postgres::{recorded_roles, sql};
 use crate::process::hinted;
+use crate::store::inventory::point_of;
 
 impl Plan<'_> {
     pub(super) fn create_roles(&self) -> Result<()> {
@@ -16,12 +17,23 @@ impl Plan<'_> {
             self.journal.info(format_args!("Created role {role} without login"));
             if *role == self.app.config.found.login {
                 self.journal.warn(format_args!(
-                    "n8n logs in as {role}: have a superuser run ALTER ROLE {} LOGIN PASSWORD '...'",
-                    sql::ident(role)?
+                    "n8n logs in as {role}: have a superuser run {}",
+                    sql::let_log_in(&self.recorded(role))?
                 ));
             }
         }
         Ok(())
+    }
+
+    /// A role as the recovery point of the dump tells it; of a stranger's, its name alone.
+    fn recorded(&self, role: &str) -> sql::Role {
+        let point = point_of(&self.app.store, self.file).ok().flatten();
+        let roles = point.filter(|_| self.trusted).map(|(point, _)| recorded_roles(&point));
+        let known = roles.into_iter().flatten().find(|known| known.name == role);
+        known.unwrap_or_else(|| sql::Role {
+            name: role.to_owned(),
+            ..sql::Role::default()
+        })
     }
 
     /// Makes the staged database like the live one, and connects to it: all before that goes to another one, and a

@@ -12,7 +12,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::compat;
 use super::leftovers::sweep;
-use super::loader::Loader;
+use super::loader::{let_migrate, Loader};
 use super::sql::{self, Leftover, Mark, Server};
 use super::{executions, load, once_started, trust, verify, Psql};
 use crate::app::App;
@@ -179,11 +179,15 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     })
 }
 
-/// Where n8n's tables are in the live database, if there is one: as n8n's containers say, else as in the dump.
-fn live_place(app: &App, summary: &pg_dump::Summary, server: &Server) -> Option<Place> {
+/// Where n8n's tables are: as n8n's containers say, else as in the dump.
+fn place(app: &App, summary: &pg_dump::Summary) -> Option<Place> {
     let tables: Vec<_> = summary.tables.iter().collect();
-    let place = told_place(app).or_else(|| Place::all(&tables).into_iter().next());
-    place.filter(|_| server.exists)
+    told_place(app).or_else(|| Place::all(&tables).into_iter().next())
+}
+
+/// Where they are in the live database, if there is one.
+fn live_place(app: &App, summary: &pg_dump::Summary, server: &Server) -> Option<Place> {
+    place(app, summary).filter(|_| server.exists)
 }
 
 /// Refuses a restore that would fill the server's disk.
@@ -394,8 +398,42 @@ impl Plan<'_> {
         }
     }
 
-    /// Loads the dump into the staged database and proves that all of it is there.
+    /// Loads the dump into the staged database and proves that all of it is there, and n8n's to go on with.
     fn load_and_check(&self, staged: &str) -> Result<()> {
+        self.load_by_trust(staged)?;
+        if let Err(error) = self.let_migrate(staged) {
+            self.journal
+                .warning(&error.context("What n8n's role may do in the restored database could not be found out"));
+        }
+        Ok(())
+    }
+
+    fn let_migrate(&self, staged: &str) -> Result<()> {
+        let login = &self.app.config.found.login;
+        let is_superuser = self.server.superuser && *login == self.app.config.postgres_user;
+        let Some(place) = place(self.app, &self.summary).filter(|_| !login.is_empty() && !is_superuser) else {
+            return Ok(());
+        };
+        let names = [staged, self.live()];
+        let (done, needed) = let_migrate(&self.psql_of_loaded(), names, login, &place.schema)?;
+        if !done.is_empty() {
+            self.journal.warn(format_args!(
+                "n8n's role {login} could have made no tables in the restored database, as n8n's updates do, and was let: {}",
+                done.join("; ")
+            ));
+        }
+        if !needed.is_empty() {
+            self.journal.warn(format_args!(
+                "n8n's role {login} may make no tables in the restored database, as n8n's updates do: have a superuser run \
+                 there {};",
+                needed.join("; ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// Loads the dump as who may be trusted with it.
+    fn load_by_trust(&self, staged: &str) -> Result<()> {
         if self.trusted || !self.server.superuser {
             if !self.trusted {
                 // They are for roles of another server, and n8n is to work with what comes of it.

@@ -71,6 +71,33 @@ SELECT encode(convert_to(:'owner', 'UTF8'), 'hex');
     ))
 }
 
+/// What the role `login` lacks to make tables in n8n's `schema` of the database that one is connected to, as n8n's
+/// migrations do: a statement for each, in which that is called `database`. Where the schema is not `public`, n8n begins
+/// by making it if it is not there, for which it needs a right on the database even if it is.
+fn lacks(login: &str, schema: &str, database: &str) -> Result<String> {
+    Ok(format!(
+        "FROM pg_roles r JOIN pg_namespace n ON n.nspname = {schema} CROSS JOIN LATERAL (VALUES
+        (format('GRANT ALL ON SCHEMA %I TO %I', nspname, rolname),
+            has_schema_privilege(r.oid, n.oid, 'CREATE') AND has_schema_privilege(r.oid, n.oid, 'USAGE')),
+        (format('GRANT CREATE ON DATABASE %I TO %I', {database}, rolname),
+            nspname = 'public' OR has_database_privilege(r.oid, current_database(), 'CREATE'))) s(statement, has)
+    WHERE rolname::text = {login} AND NOT has ORDER BY statement DESC",
+        login = literal(login)?,
+        schema = literal(schema)?,
+        database = literal(database)?,
+    ))
+}
+
+/// Lets `login` make tables in n8n's `schema`, as far as the user may, connected to the database `loaded`, which will
+/// be called `live`. The first and the last script ask which statements that still takes: lines of hex.
+pub fn let_migrate(login: &str, schema: &str, loaded: &str, live: &str) -> Result<[String; 3]> {
+    let needed = lacks(login, schema, live)?;
+    let ask = format!("{PRELUDE}SELECT encode(convert_to(statement, 'UTF8'), 'hex') {needed};\n");
+    let statements = lacks(login, schema, loaded)?;
+    let grant = format!("\\set ON_ERROR_STOP off\nSELECT statement {statements} \\gexec\n\\set ON_ERROR_STOP on\n");
+    Ok([ask.clone(), grant, ask])
+}
+
 /// Drops the roles that restores of `live` have left. One that something still depends on stays: it has no rights.
 pub fn sweep_loaders(live: &str) -> Result<String> {
     Ok(format!(

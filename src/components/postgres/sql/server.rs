@@ -351,17 +351,13 @@ pub fn parse_migrations(output: &str) -> Result<Option<(u64, String)>> {
     }
 }
 
-/// What a role may do on its server and in its database.
+/// What a role may do on its server, beside what a dump tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
     /// Its name.
     pub name: String,
     /// It is a superuser.
     pub superuser: bool,
-    /// It owns the database.
-    pub owner: bool,
-    /// It may create schemas and trusted extensions in it.
-    pub create: bool,
     /// The roles that it is a member of.
     pub member_of: Vec<String>,
 }
@@ -369,44 +365,32 @@ pub struct Role {
 impl Role {
     /// For a manifest: words, and the names in hexadecimal.
     pub fn rights(&self) -> String {
-        let words = [
-            ("superuser", self.superuser),
-            ("owner", self.owner),
-            ("create", self.create),
-        ];
-        let words = words
-            .into_iter()
-            .filter(|(_, has)| *has)
-            .map(|(word, _)| word.to_owned());
+        let words = self.superuser.then(|| "superuser".to_owned()).into_iter();
         let groups = self.member_of.iter().map(|name| format!("member:{}", hex(name)));
         words.chain(groups).collect::<Vec<_>>().join(" ")
     }
 
     /// Reads [`Role::rights`].
     pub fn parse(name: &str, rights: &str) -> Self {
-        let has = |word: &str| rights.split_whitespace().any(|other| other == word);
         let groups = rights
             .split_whitespace()
             .filter_map(|word| unhex(word.strip_prefix("member:")?).ok());
         Self {
             name: name.to_owned(),
-            superuser: has("superuser"),
-            owner: has("owner"),
-            create: has("create"),
+            superuser: rights.split_whitespace().any(|word| word == "superuser"),
             member_of: groups.collect(),
         }
     }
 }
 
-/// Asks, in the live database, for the roles that log in, own something or are members. Read by [`parse_roles`].
+/// Asks for the roles of the server. Read by [`parse_roles`].
 pub fn roles() -> String {
     format!(
         "{PRELUDE}\
 SELECT concat_ws(E'\\t', encode(convert_to(r.rolname, 'UTF8'), 'hex'), concat_ws(' ', CASE WHEN r.rolsuper THEN 'superuser' END,
-    CASE WHEN d.datdba = r.oid THEN 'owner' END, CASE WHEN has_database_privilege(r.oid, d.oid, 'CREATE') THEN 'create' END,
     (SELECT string_agg('member:' || encode(convert_to(g.rolname, 'UTF8'), 'hex'), ' ' ORDER BY g.rolname)
         FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname !~ '^pg_')))
-FROM pg_roles r, pg_database d WHERE d.datname = current_database() AND r.rolname !~ '^pg_' ORDER BY r.rolname;
+FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY r.rolname;
 "
     )
 }
@@ -420,10 +404,10 @@ pub fn parse_roles(output: &str) -> Result<Vec<Role>> {
     output.lines().map(role).collect()
 }
 
-/// Gives the roles of a scratch server, all of which are there, the rights in `database` that they were recorded with.
-pub fn grant_rights(roles: &[Role], database: &str) -> Result<String> {
+/// Gives the roles of a scratch server, all of which are there, what they were recorded with. What a role had as the
+/// owner of the live database is not among it: in a new one it has no more than a restore gives it.
+pub fn grant_rights(roles: &[Role]) -> Result<String> {
     let mut script = PRELUDE.to_owned();
-    let database = ident(database)?;
     for role in roles {
         let name = ident(&role.name)?;
         if role.superuser {
@@ -432,14 +416,19 @@ pub fn grant_rights(roles: &[Role], database: &str) -> Result<String> {
         for group in &role.member_of {
             script.push_str(&format!("GRANT {} TO {name};\n", ident(group)?));
         }
-        if role.create {
-            script.push_str(&format!("GRANT CREATE, TEMPORARY ON DATABASE {database} TO {name};\n"));
-        }
-        if role.owner {
-            script.push_str(&format!("ALTER DATABASE {database} OWNER TO {name};\n"));
-        }
     }
     Ok(script)
+}
+
+/// What a superuser runs so that a role which was created without login is what it was.
+pub fn let_log_in(role: &Role) -> Result<String> {
+    let name = ident(&role.name)?;
+    let superuser = if role.superuser { " SUPERUSER" } else { "" };
+    let mut text = format!("ALTER ROLE {name} LOGIN{superuser} PASSWORD '...'");
+    for group in &role.member_of {
+        text.push_str(&format!("; GRANT {} TO {name}", ident(group)?));
+    }
+    Ok(text)
 }
 
 /// Asks for what a scratch server is to be like: a line with the libraries that this one preloads, where the user may know, and

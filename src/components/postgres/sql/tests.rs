@@ -169,6 +169,34 @@ fn reads_names() {
 }
 
 #[test]
+fn a_role_gets_what_a_restore_gives_it() {
+    let app = Role::parse("a\"pp", "superuser owner create member:67");
+    let names = [("g", ""), ("a\"pp", &app.rights())].map(|(name, rights)| Role::parse(name, rights));
+    assert_eq!(names[1], app);
+    let script = grant_rights(&names).unwrap();
+    assert!(script.ends_with("ALTER ROLE \"a\"\"pp\" SUPERUSER;\nGRANT \"g\" TO \"a\"\"pp\";\n"));
+    assert_eq!(
+        let_log_in(&app).unwrap(),
+        "ALTER ROLE \"a\"\"pp\" LOGIN SUPERUSER PASSWORD '...'; GRANT \"g\" TO \"a\"\"pp\""
+    );
+    assert_eq!(let_log_in(&names[0]).unwrap(), "ALTER ROLE \"g\" LOGIN PASSWORD '...'");
+}
+
+#[test]
+fn what_a_role_lacks_is_granted_in_the_loaded_database_and_told_of_the_live_one() {
+    let [before, grant, after] = let_migrate("a'pp", "public", "staged", "n8n").unwrap();
+    assert_eq!(before, after);
+    for (script, database, gives) in [(before, "'n8n'", false), (grant, "'staged'", true)] {
+        assert!(script.contains("rolname::text = 'a''pp'"), "{script}");
+        assert!(
+            script.contains(&format!("ON DATABASE %I TO %I', {database},")),
+            "{script}"
+        );
+        assert_eq!(script.contains("\\gexec"), gives);
+    }
+}
+
+#[test]
 fn a_database_is_made_with_the_locale_of_another() {
     let made = |text: &str| Locale::parse(text).map(|locale| locale.create_database("x").unwrap());
     let libc = "CREATE DATABASE \"x\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.utf8' LC_CTYPE 'C'";
