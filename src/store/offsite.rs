@@ -131,10 +131,10 @@ impl RemoteFiles {
         near.map(|(set, _)| *set).filter(move |set| set.is_near(stamp))
     }
 
-    /// The recovery point that a file belongs to: the last one that began before it, else the first one after, since the name
-    /// of a manifest gives way to another one's.
-    fn set_of(&self, stamp: Stamp) -> Option<Stamp> {
-        let near: Vec<Stamp> = self.sets_near(stamp).collect();
+    /// The recovery point, of those that are meant, to which a file belongs by its name: the last one that began before
+    /// it, else the first one after, since the name of a manifest gives way to another one's.
+    fn set_of(&self, stamp: Stamp, is_meant: impl Fn(&Stamp) -> bool) -> Option<Stamp> {
+        let near: Vec<Stamp> = self.sets_near(stamp).filter(is_meant).collect();
         let before = near.iter().rev().find(|set| **set <= stamp);
         before.or(near.first()).copied()
     }
@@ -200,19 +200,24 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
     {
         let instant = |set: Stamp| known.get(&set).map_or_else(|| set.time(), |point| point.time());
         let mut points: BTreeMap<Stamp, Unit> = there.sets().map(|set| (set, unit(set, instant(set), true))).collect();
+        // A name does not tell which of the runs that began in the same second has made the file.
+        let mut owners: HashMap<&str, Stamp> = HashMap::new();
+        for (set, point) in known.iter().filter(|(set, _)| points.contains_key(set)) {
+            owners.extend(point.members.iter().map(|member| (member.name.as_str(), *set)));
+        }
         let mut kinds = BTreeSet::new();
         for name in there.files.keys() {
             let Some((kind, stamp)) = stamp_of_file(name) else {
                 continue;
             };
             kinds.insert(kind);
-            let set = there.set_of(stamp);
+            let owner = owners.get(name.as_str()).copied();
+            let unknown = || there.set_of(stamp, |set| !known.contains_key(set));
+            let set = owner.or_else(unknown).or_else(|| there.set_of(stamp, |_| true));
             let is_locked = set.is_some_and(|set| locked.contains(&set));
             let point = set.and_then(|set| known.get(&set));
-            let differs = point.is_some_and(|point| {
-                let known = point.size(kind).zip(there.length(name));
-                point.member(kind).is_some_and(|member| member.name == *name) && known.is_some_and(|(a, b)| a != b)
-            });
+            let size = point.filter(|_| owner.is_some()).and_then(|point| point.size(kind));
+            let differs = size.zip(there.length(name)).is_some_and(|(size, there)| size != there);
             let file = |grade| File {
                 path: PathBuf::from(format!("{prefix}{name}")),
                 kind,
@@ -223,7 +228,8 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
                 Some(unit) if differs || is_locked || there.length(name) == Some(0) => {
                     unit.files.push(file(Grade::Empty))
                 }
-                Some(unit) if point.is_some_and(|point| point.excluded_from_latest().is_some()) => {
+                // A point that is known and does not name it vouches for nothing.
+                Some(unit) if point.is_some_and(|point| owner.is_none() || point.excluded_from_latest().is_some()) => {
                     unit.files.push(file(Grade::Unproven));
                 }
                 Some(unit) => unit.files.push(file(Grade::Good)),

@@ -149,6 +149,53 @@ fn what_this_host_knows_of_the_instant_counts() {
     assert_eq!(expired.sets, ["sets/20260102_020000.sha256"]);
 }
 
+/// The crontab lines of single commands begin in the same second, and manifests give way to each other.
+#[test]
+fn files_of_one_second_stay_with_the_points_that_name_them() {
+    let names = [
+        "sets/20260101_020001.sha256",
+        "sets/20260101_020002.sha256",
+        "redis/dump_20260101_020001.rdb",
+        "n8n/n8n_data_20260101_020001.tar.gz",
+        "sets/20260901_020000.sha256",
+        "redis/dump_20260901_020000.rdb.gpg",
+    ];
+    let there: Remote = names.iter().map(|name| ((*name).to_owned(), Some(1))).collect();
+    let single = |set: &str, name: &str| {
+        let sum = "0".repeat(64);
+        Point::parse(&format!("# n8n-backup recovery point {set}\n{sum}  {name}\n")).unwrap()
+    };
+    let points = [
+        single("20260101_020001", names[2]),
+        single("20260101_020002", names[3]),
+        point("0901", &[Kind::Redis]),
+    ];
+    let gone = |points: &[Point]| {
+        let expired = expired(&[place(&there, points)], stamp("20261101_000000").time(), &rules(30, 0)).unwrap();
+        (expired.sets, expired.files)
+    };
+    let [old, dump] = [names[0], names[2]].map(|name| vec![name.to_owned()]);
+    assert_eq!(
+        gone(&points),
+        (old.clone(), dump.clone()),
+        "the only archive stays with its manifest"
+    );
+    // What no point that is known names belongs to one that is not.
+    assert_eq!(gone(&[points[0].clone(), points[2].clone()]), (old.clone(), dump));
+    // Where there is none, it may be a part of what was sent: the older archive stays.
+    let older = ["sets/20250101_020000.sha256", "n8n/n8n_data_20250101_020000.tar.gz"];
+    let names = names.into_iter().filter(|name| *name != "sets/20260101_020002.sha256");
+    let names = names.chain(older).map(|name| (name.to_owned(), Some(1)));
+    let there: Remote = names.collect();
+    let expired = expired(
+        &[place(&there, &points)],
+        stamp("20261101_000000").time(),
+        &rules(30, 0),
+    )
+    .unwrap();
+    assert_eq!((expired.sets, expired.files.len()), (old, 2));
+}
+
 /// As here: what a restore made of the state before it must not take the place of a good one.
 #[test]
 fn a_point_that_is_restored_by_name_only_is_relied_on_for_nothing() {
