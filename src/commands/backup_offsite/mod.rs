@@ -37,7 +37,7 @@ use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
 use crate::store::remote::{Proof, Rclone, Resend};
 use crate::store::retention::age_in_days;
-use crate::store::{make_dir, total, ENCRYPTED};
+use crate::store::{make_dir, total, ENCRYPTED, SET_SUFFIX};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
 
@@ -49,7 +49,8 @@ pub const COMMAND: Command = Command {
         summary: "copy the recovery points that are not off-site yet to RCLONE_REMOTE:RCLONE_BUCKET",
         details:
             "By rclone, newest first; each is compared there and then marked. Those that are marked are looked at in\n\
-                  each run, by names and lengths, and one in turn by checksums; what is missing there is sent again.\n\
+                  each run, by names and lengths, and one in turn by checksums; what is missing there is sent again,\n\
+                  unless nothing is left there, as of a disk that is not mounted.\n\
                   Only BACKUP_OFFSITE_KEEP_DAYS deletes anything there. Exits 0 when done, 1 on failure, 2 when there\n\
                   was nothing to send.",
         flags: &[DRY_RUN],
@@ -84,6 +85,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     let now = SystemTime::now();
     let (points, stack) = points(app, now, dry_run)?;
     let there = There::look(&rclone, stack)?;
+    check_there(app, &points, &there, &remote)?;
     let mut plan = plan(app, &points, &there, &remote, now, dry_run)?;
     if !dry_run {
         plan.extend(check_in_turn(app, &rclone, &points, &there, &remote)?);
@@ -253,6 +255,23 @@ fn is_marked(point: &Point, remote: &str) -> bool {
     point.offsite().is_some_and(|copy| copy.is_at(remote))
 }
 
+/// Refuses a place that holds nothing of what was sent there, as the mount point of a disk that is not mounted.
+fn check_there(app: &App, points: &[Point], there: &There, remote: &str) -> Result<()> {
+    let mut marked = points.iter().filter(|point| is_marked(point, remote)).peekable();
+    ensure!(
+        marked.peek().is_none() || marked.any(|point| there.has_any_of(point)),
+        hinted(
+            format_args!("{remote} holds nothing of the recovery points that were sent there"),
+            format_args!(
+                "is it a disk that is not mounted, or another place? If all was deleted there on purpose, have it sent again: \
+                 sed -i '/^# offsite: /d' {}/*{SET_SUFFIX}",
+                app.store.sets_dir().display()
+            )
+        )
+    );
+    Ok(())
+}
+
 /// Which of the points are to be sent, or sent again. Says which ones cannot be, and why.
 fn plan<'a>(
     app: &App,
@@ -286,8 +305,7 @@ fn plan<'a>(
                 JOURNAL.warn(format_args!(
                     "{what}. It cannot be sent again, since it is not whole here either"
                 ));
-                // A place that is empty may not be the right one.
-                if !dry_run && !there.is_empty() {
+                if !dry_run {
                     manifest::update(&app.store, point.stamp, |point| point.unset(marks::OFFSITE))?;
                 }
                 continue;

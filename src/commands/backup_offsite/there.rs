@@ -63,6 +63,12 @@ impl There {
         }
     }
 
+    /// Whether anything of a point is there.
+    pub(super) fn has_any_of(&self, point: &Point) -> bool {
+        let files = self.files(point);
+        files.set(point.stamp).is_some() || point.members.iter().any(|member| files.has(&member.name))
+    }
+
     /// Where points of ours are. Of those that are `locked` nothing but names is known.
     pub(super) fn places<'a>(&'a self, points: &'a [Point], locked: &'a [Stamp]) -> [Place<'a>; 2] {
         let known = |is_there: &dyn Fn(&Point) -> bool| {

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::servers::{files, Rclone};
-use crate::common::{assert_same, done, has_program, mode, name, skip, Outcome, Sandbox};
+use crate::common::{assert_same, done, has_program, mode, name, sh, skip, Outcome, Sandbox};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const REMOTE: &str = "n8n-backup:n8n-backups";
@@ -63,6 +63,12 @@ fn manifest(sandbox: &Sandbox) -> String {
 
 fn send(sandbox: &Sandbox) -> Outcome {
     sandbox.run("backup-offsite", &[])
+}
+
+/// What the error says of a place that was emptied on purpose.
+fn forget_copies(sandbox: &Sandbox) {
+    let sets = sandbox.path("backups/sets");
+    sh("sed -i '/^# offsite: /d' \"$1\"/*.sha256", &[sets.as_os_str()]);
 }
 
 /// A volume with `mb` megabytes that do not pack.
@@ -228,8 +234,11 @@ fn only_what_is_encrypted_leaves_the_host() {
     send(&sandbox).assert_success();
     assert_eq!(files(&there).len(), 4);
     assert_eq!(send(&sandbox).code, Some(2));
-    // A remote that has lost its contents gets them again.
+    // A remote that has lost its contents gets them again once somebody says that it is the right one.
     fs::remove_dir_all(&there).unwrap();
+    send(&sandbox).assert_error("{} holds nothing of the recovery points that were sent there");
+    assert!(!there.exists());
+    forget_copies(&sandbox);
     send(&sandbox).assert_success();
     assert_eq!(files(&there).len(), 4);
 }

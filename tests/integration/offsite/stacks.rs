@@ -117,12 +117,43 @@ fn what_is_lost_on_both_sides_is_not_called_copied() {
         "WARN {} It cannot be sent again, since it is not whole here either",
     );
     assert!(!fs::read_to_string(&set).unwrap().contains("# offsite: "), "{outcome}");
-    // Where all is gone, as on a disk that is not mounted, the marks stay.
-    fs::remove_file(sandbox.backups("redis").pop().unwrap()).unwrap();
-    fs::rename(&there, there.with_file_name("away")).unwrap();
-    let second = sandbox.path(format!("backups/sets/{}.sha256", POINTS[1]));
-    send(&sandbox);
-    assert!(fs::read_to_string(&second).unwrap().contains("# offsite: "));
+}
+
+/// The disk that copies go to is not mounted one night, and the mount point is of another disk.
+#[test]
+fn a_place_that_has_lost_all_gets_nothing() {
+    if lacks_programs("offsite::stacks::a_place_that_has_lost_all") {
+        return;
+    }
+    let [sandbox, other] = ["offmount", "offbeside"].map(plain);
+    let there = to_directory(&sandbox);
+    other.set("RCLONE_CONFIG", &sandbox.aside("rclone.conf").to_string_lossy());
+    for stamp in &POINTS[..2] {
+        point(&sandbox, stamp, stamp, stamp);
+    }
+    send(&sandbox).assert_success();
+    let before = contents(&there);
+    let disk = there.with_file_name("disk");
+    fs::rename(&there, &disk).unwrap();
+    point(&sandbox, POINTS[2], POINTS[2], POINTS[2]);
+    // Before and after another stack has sent its first point there.
+    for _ in 0..2 {
+        let listing = sandbox.listing();
+        let beneath = contents(&there);
+        for args in [&[][..], &["--dry-run"]] {
+            let outcome = sandbox.run("backup-offsite", args);
+            outcome.assert_error("{} holds nothing of the recovery points that were sent there");
+            outcome.assert_log_has("backup-offsite", "ERROR Hint: is it a disk that is not mounted, {}");
+        }
+        assert_eq!((listing, beneath), (sandbox.listing(), contents(&there)));
+        point(&other, POINTS[0], POINTS[0], "of another stack");
+        send(&other);
+    }
+    fs::remove_dir_all(&there).unwrap();
+    fs::rename(&disk, &there).unwrap();
+    send(&sandbox).assert_success();
+    let after = contents(&there);
+    assert!(before.iter().all(|file| after.contains(file)) && after.len() == before.len() + 2);
 }
 
 #[test]
