@@ -64,12 +64,20 @@ fn compare(app: &App, rclone: &Rclone, point: &Point, there: &There) -> Result<P
     let (place, files) = there.place(rclone, point);
     let _used = point.hold(&app.store)?;
     let proof = place.check(app.store.root(), &names_of(point), length(app, point))?;
-    if let (Some(set), Some((_, sum))) = (files.set(point.stamp), sent_manifest(point)) {
-        let mut chain = place.chain();
-        let stream = place.read(&mut chain, set)?;
-        let (digest, sha256) = Digest::start(&mut chain, app.config.path.as_ref())?;
-        chain.pump("comparing a manifest", stream, io::sink(), digest);
-        ensure!(sha256.get(&chain.finish()?)? == sum, "{set} differs");
+    if let Some(set) = files.set(point.stamp) {
+        ensure!(is_as_sent(app, &place, set, point)? != Some(false), "{set} differs");
     }
     Ok(proof)
+}
+
+/// Whether a manifest there is the one that was sent last, where that is known.
+pub(super) fn is_as_sent(app: &App, place: &Rclone, set: &str, point: &Point) -> Result<Option<bool>> {
+    let Some((_, sum)) = sent_manifest(point) else {
+        return Ok(None);
+    };
+    let mut chain = place.chain();
+    let stream = place.read(&mut chain, set)?;
+    let (digest, sha256) = Digest::start(&mut chain, app.config.path.as_ref())?;
+    chain.pump("comparing a manifest", stream, io::sink(), digest);
+    Ok(Some(sha256.get(&chain.finish()?)? == sum))
 }

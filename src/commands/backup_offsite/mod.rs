@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use anyhow::{bail, ensure, Context as _, Result};
 
 pub use self::busy::Busy;
-use self::check::{check_in_turn, CHECKED};
+use self::check::{check_in_turn, is_as_sent, CHECKED};
 use self::clear::clear;
 pub(super) use self::there::{read_manifest, Unread};
 use self::there::{There, SENT};
@@ -368,6 +368,10 @@ fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &There, remote: 
         return Ok(());
     };
     let (place, _) = there.place(rclone, point);
+    // Ours was sent before, when it was marked or the remote had another name; its files may be lost there.
+    if is_as_sent(app, &place, set, point)? == Some(true) {
+        return Ok(());
+    }
     place
         .check(app.store.root(), &names_of(point), length(app, point))
         .map(drop)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{files, identity, lacks_programs, send, stack_dir, to_directory};
+use super::{files, forget_copies, identity, lacks_programs, send, stack_dir, to_directory};
 use crate::common::{assert_same, name, sh, Sandbox};
 
 /// A recovery point made by hand, of a snapshot with these contents.
@@ -314,6 +314,37 @@ fn a_copied_host_does_not_replace_the_copies_of_the_other() {
     assert_eq!(contents(&there), before);
     let dry = copy.run("backup-offsite", &["--dry-run"]);
     assert_eq!(dry.code, Some(1), "{dry}");
+}
+
+/// A point that has lost its mark, as by another name of the remote, and whose manifest there is the one that was sent.
+#[test]
+fn an_unmarked_point_is_completed_there() {
+    if lacks_programs("offsite::stacks::an_unmarked_point_is_completed_there") {
+        return;
+    }
+    let sandbox = plain("offunmarked");
+    let there = to_directory(&sandbox);
+    for stamp in &POINTS[..2] {
+        point(&sandbox, stamp, stamp, &format!("the snapshot of {stamp}"));
+    }
+    send(&sandbox).assert_success();
+    let stack = stack_dir(&there);
+    let before = files(&stack);
+    for cut in [None, Some("the snap")] {
+        forget_copies(&sandbox);
+        let copy = stack.join(format!("redis/dump_{}.rdb", POINTS[0]));
+        match cut {
+            None => fs::remove_file(&copy).unwrap(),
+            Some(text) => fs::write(&copy, text).unwrap(),
+        }
+        send(&sandbox).assert_success();
+        assert_eq!(files(&stack), before);
+        assert_eq!(
+            fs::read_to_string(&copy).unwrap(),
+            format!("the snapshot of {}", POINTS[0])
+        );
+        assert_eq!(send(&sandbox).code, Some(2));
+    }
 }
 
 /// Points that earlier versions have sent, without an identity, in the place itself.
