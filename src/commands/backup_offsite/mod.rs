@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 pub use self::busy::Busy;
 use self::check::{check_in_turn, is_as_sent, CHECKED};
@@ -37,7 +37,7 @@ use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
 use crate::store::remote::{Proof, Rclone, Resend};
 use crate::store::retention::age_in_days;
-use crate::store::{make_dir, total, ENCRYPTED, SET_SUFFIX};
+use crate::store::{is_there, make_dir, total, ENCRYPTED, SET_SUFFIX};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
 
@@ -96,7 +96,20 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     for point in plan {
         let size = length(app, point);
         let step = if dry_run { would_send } else { send_and_mark };
-        if let Err(error) = step(app, &rclone, point, size, &there) {
+        // While others are sent for hours or days, the retention here goes on.
+        let is_gone = || !is_there(&point.path(&app.store));
+        let done = match is_gone() {
+            true => Err(anyhow!("it is gone")),
+            false => step(app, &rclone, point, size, &there),
+        };
+        if let Err(error) = done {
+            if is_gone() {
+                JOURNAL.info(format_args!(
+                    "Recovery point {} is not sent: it has been deleted here since this run began",
+                    point.stamp
+                ));
+                continue;
+            }
             let error = error.context(not_sent(point, &remote));
             // The others may be whole; a place that gives no answer takes none of them.
             if rclone.list().is_err() {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::stacks::{binary, manifest_of, plain, point, POINTS};
-use super::{configure, lacks_programs, send, stack_dir, to_directory};
+use super::{configure, files, lacks_programs, send, stack_dir, to_directory};
 use crate::common::{sh, Outcome, Sandbox};
 
 /// A remote of type crypt has no checksum in common with what is here.
@@ -120,6 +120,44 @@ fn a_pin_that_is_set_while_points_are_sent_counts() {
     fs::remove_file(record).unwrap();
     send(&sandbox);
     assert!(!stack.join(format!("sets/{}.sha256", POINTS[0])).exists());
+}
+
+/// A first copy over a slow line takes days, and the retention here goes on.
+#[test]
+fn points_that_are_deleted_while_others_are_sent_are_passed_over() {
+    if lacks_programs("offsite::again::points_that_are_deleted") {
+        return;
+    }
+    let sandbox = plain("offslow");
+    let there = to_directory(&sandbox);
+    for stamp in POINTS {
+        point(&sandbox, stamp, stamp, stamp);
+    }
+    // The newest is sent first; the oldest is deleted then, and the other one in the middle of being sent.
+    let real = sh("command -v rclone", &[]);
+    let rclone = sandbox.stand_in(
+        "rclone",
+        &format!(
+            "#!/bin/sh\n[ \"$1\" != copy ] || {{\n  cd '{}'\n  old={}\n  [ -e sets/$old.sha256 ] || old={}\n  \
+             rm -f redis/dump_$old.rdb sets/$old.sha256\n}}\nexec '{}' \"$@\"\n",
+            sandbox.path("backups").display(),
+            POINTS[0],
+            POINTS[1],
+            real.trim()
+        ),
+    );
+    let outcome = sandbox.call("backup-offsite").path_first(&rclone).run();
+    outcome.assert_success();
+    for stamp in &POINTS[..2] {
+        let told = format!("INFO Recovery point {stamp} is not sent: it has been deleted here since this run began");
+        outcome.assert_log_has("backup-offsite", &told);
+    }
+    let sets: Vec<String> = files(&stack_dir(&there))
+        .into_iter()
+        .filter(|name| name.starts_with("sets/"))
+        .collect();
+    assert_eq!(sets, [format!("sets/{}.sha256", POINTS[2])], "{outcome}");
+    assert_eq!(send(&sandbox).code, Some(2));
 }
 
 /// A copy that takes longer than a day is none that backup-all fails by; one that has come to a halt is.
