@@ -6,9 +6,10 @@ use anyhow::{ensure, Result};
 use chrono::DateTime;
 
 use super::there::{sent_manifest, There};
-use super::{is_here, is_marked, length, names_of, JOURNAL};
+use super::{check_files, is_here, is_marked, length, names_of, JOURNAL};
 use crate::app::App;
 use crate::commands::shared::now;
+use crate::process::hinted;
 use crate::store::manifest::{self, Point};
 use crate::store::marks;
 use crate::store::remote::{Proof, Rclone};
@@ -16,7 +17,8 @@ use crate::stream::checksum::Digest;
 
 /// When the copy was last compared by checksums.
 pub(super) const CHECKED: &str = "offsite.checked";
-/// So many copies of a run may be others than those that were sent; those that cannot be sent again keep no other from its turn.
+/// This number of copies of a run may be others than those that were sent; those that cannot be sent again keep no other
+/// from its turn.
 const MOST: usize = 3;
 
 /// Compares the copies by checksums until one is as it was sent: of those that are whole here, the one first that was compared
@@ -37,7 +39,7 @@ pub(super) fn check_in_turn<'a>(
     let mut turns: Vec<&Point> = points.iter().filter(whole).collect();
     turns.sort_by_key(compared);
     let mut again = Vec::new();
-    for point in turns.into_iter().take(MOST) {
+    for point in turns {
         match compare(app, rclone, point, there) {
             Ok(proof) => {
                 manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
@@ -48,11 +50,28 @@ pub(super) fn check_in_turn<'a>(
                 break;
             }
             Err(error) => {
+                // A good copy differs from a file that has changed here.
+                if let Err(error) = check_files(app, point) {
+                    JOURNAL.warning(&error.context(hinted(
+                        format_args!(
+                            "The copy of recovery point {} cannot be compared and stays as it is, since a file here has changed",
+                            point.stamp
+                        ),
+                        format_args!(
+                            "move that file away, and bring the copy back: n8n-backup fetch-offsite {}",
+                            point.stamp
+                        ),
+                    )));
+                    continue;
+                }
                 JOURNAL.warning(&error.context(format!(
                     "The copy of recovery point {} is not as it was sent. It is sent again",
                     point.stamp
                 )));
                 again.push(point);
+                if again.len() == MOST {
+                    break;
+                }
             }
         }
     }

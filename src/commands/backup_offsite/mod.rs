@@ -361,12 +361,26 @@ fn names_of(point: &Point) -> Vec<String> {
     point.members.iter().map(|member| member.name.clone()).collect()
 }
 
-/// Whether every file of a point is there and as long as it was.
+/// Whether every file of a point is there, as long as it was, and none was found damaged.
 fn is_here(app: &App, point: &Point) -> bool {
-    point.members.iter().all(|member| {
-        let meta = app.store.root().join(&member.name).symlink_metadata();
-        meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
-    })
+    point.damaged().is_empty()
+        && point.members.iter().all(|member| {
+            let meta = app.store.root().join(&member.name).symlink_metadata();
+            meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
+        })
+}
+
+/// Refuses a point with a file that is not what was backed up.
+fn check_files(app: &App, point: &Point) -> Result<()> {
+    for member in &point.members {
+        let sum = sha256(&app.config, &app.store.root().join(&member.name))?;
+        ensure!(
+            sum == member.sha256,
+            "{} is not what was backed up: its SHA-256 is {sum}",
+            member.name
+        );
+    }
+    Ok(())
 }
 
 fn length(app: &App, point: &Point) -> u64 {
@@ -402,15 +416,8 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) ->
     let names = names_of(point);
     let root = app.store.root();
     let _used = point.hold(&app.store)?;
-    for member in &point.members {
-        // What has rotted here must not take the place of a good copy.
-        let sum = sha256(&app.config, &root.join(&member.name))?;
-        ensure!(
-            sum == member.sha256,
-            "{} is not what was backed up: its SHA-256 is {sum}",
-            member.name
-        );
-    }
+    // What has rotted here must not take the place of a good copy.
+    check_files(app, point)?;
     check_ours(app, rclone, point, there, &app.config.remote())?;
     let own = rclone.within(&stack_dir(stack));
     own.copy(root, &names, Resend::Changed)?;

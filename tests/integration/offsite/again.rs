@@ -1,10 +1,14 @@
 //! What is sent again: copies that have rotted, pins that were set meanwhile.
 
 use std::fs;
+use std::path::Path;
 
 use super::stacks::{binary, manifest_of, plain, point, POINTS};
 use super::{configure, files, lacks_programs, send, stack_dir, to_directory};
 use crate::common::{sh, Outcome, Sandbox};
+
+/// A point that rots before it is sent.
+const NEVER_SENT: &str = "20260101_020000";
 
 /// A remote of type crypt has no checksum in common with what is here.
 #[test]
@@ -47,20 +51,32 @@ fn what_rots_on_a_crypt_remote_is_sent_again() {
     binary(&sandbox, &["fetch-offsite", POINTS[0]]).assert_success();
     assert_eq!(fs::read(&dump).unwrap(), original);
 
-    // One that has rotted here, too, cannot be sent; the others are, and have their turn.
-    rot();
-    let mut rotten = original.clone();
-    rotten[0] ^= 1;
-    fs::write(&dump, &rotten).unwrap();
+    // Of one that has rotted here, the copy is the only good one. One that cannot be sent at all holds up no other.
+    let copied = fs::read(&copy).unwrap();
+    let rotten = |dump: &Path| {
+        let mut bytes = fs::read(dump).unwrap();
+        bytes[0] ^= 1;
+        fs::write(dump, bytes).unwrap();
+    };
+    rotten(&dump);
     point(&sandbox, POINTS[2], POINTS[2], "the newest");
+    point(&sandbox, NEVER_SENT, NEVER_SENT, "never sent");
+    rotten(&sandbox.path(format!("backups/redis/dump_{NEVER_SENT}.rdb")));
     for _ in 0..3 {
         let outcome = send(&sandbox);
-        outcome.assert_error("Recovery point {} could not be sent to {}");
+        outcome.assert_error(&format!("Recovery point {NEVER_SENT} could not be sent to {{}}"));
         outcome.assert_log_has(
             "backup-offsite",
             "ERROR Cause: {} is not what was backed up: its SHA-256 is {}",
         );
+        assert_eq!(fs::read(&copy).unwrap(), copied, "{outcome}");
     }
+    assert_eq!(
+        sandbox.log().matches("It is sent again").count(),
+        1,
+        "{}",
+        sandbox.log()
+    );
     for stamp in &POINTS[1..] {
         let text = manifest_of(&sandbox, stamp);
         assert!(
@@ -68,6 +84,13 @@ fn what_rots_on_a_crypt_remote_is_sent_again() {
             "{text}"
         );
     }
+    // Once it is known to be damaged here, it is not tried again.
+    assert_eq!(binary(&sandbox, &["verify", POINTS[0]]).code, Some(1));
+    let outcome = send(&sandbox);
+    assert!(!outcome.log.contains("cannot be compared"), "{outcome}");
+    fs::remove_file(&dump).unwrap();
+    binary(&sandbox, &["fetch-offsite", POINTS[0]]).assert_success();
+    assert_eq!(fs::read(&dump).unwrap(), original);
 }
 
 /// A run that sends for hours works with what it saw when it began.
