@@ -33,7 +33,7 @@ pub fn stack_dir(stack: &Identity) -> String {
 }
 
 /// The files of one stack that are there, with their lengths as far as those are known.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RemoteFiles {
     files: HashMap<String, Option<u64>>,
     /// The points, with the names of their manifests.
@@ -91,6 +91,14 @@ impl RemoteFiles {
             }
         }
         self.files.insert(name, length);
+    }
+
+    /// Adds a point as it is there once it is sent; where its files cannot be, its manifest alone.
+    pub fn add_point(&mut self, point: &Point, with_files: bool) {
+        self.add(set_name(point.stamp, false), None);
+        for member in point.members.iter().filter(|_| with_files) {
+            self.add(member.name.clone(), point.size(member.kind));
+        }
     }
 
     /// Whether a path is among them.

@@ -11,7 +11,8 @@ use crate::app::App;
 use crate::process::{hinted, is_outside};
 use crate::stack::{self, Needs};
 use crate::store::inventory::{self, Inventory};
-use crate::store::manifest::Point;
+use crate::store::manifest::{self, Point};
+use crate::store::marks;
 use crate::store::offsite::{expired, set_name, Expired};
 use crate::store::remote::Rclone;
 use crate::store::retention::Rules;
@@ -19,6 +20,15 @@ use crate::store::Stamp;
 
 /// After this number of manifests that could not be read, the older ones are not tried: each takes a program and the network.
 const MOST_LOCKED: usize = 5;
+
+/// The rules of the retention there, where there is one.
+pub(super) fn rules(app: &App) -> Rules {
+    Rules {
+        days: app.config.offsite_keep_days,
+        last: app.config.retention.last,
+        ..Rules::default()
+    }
+}
 
 /// Applies `BACKUP_OFFSITE_KEEP_DAYS` to the points of this stack, and to those that are nobody's. `before` is what was there when
 /// the run began: where that tells nothing, what was sent since does not either.
@@ -42,11 +52,7 @@ pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There,
         JOURNAL.warn(format_args!("{away}: is a disk not mounted? Nothing is deleted there"));
         return Ok(());
     }
-    let rules = Rules {
-        days,
-        last: app.config.retention.last,
-        ..Rules::default()
-    };
+    let rules = rules(app);
     let now = SystemTime::now();
     let after = There::look(rclone, before.stack.clone())?;
     let mut known = points.to_vec();
@@ -121,11 +127,20 @@ pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There,
         let what = if dry_run { "[DRY-RUN] Would delete" } else { "Deleting" };
         JOURNAL.info(format_args!("{what} there, older than {days} days: {name}"));
     }
-    // The manifests first: a point without one is not taken for whole.
-    for names in [sets, files] {
-        if !dry_run && !names.is_empty() {
-            rclone.delete(&names)?;
+    if dry_run {
+        return Ok(());
+    }
+    // The manifests first: a point without one is not taken for whole, here either.
+    if !sets.is_empty() {
+        rclone.delete(&sets)?;
+    }
+    for point in points {
+        if after.set_path(point).is_some_and(|set| sets.contains(&set)) {
+            manifest::update(&app.store, point.stamp, |point| point.unset(marks::OFFSITE))?;
         }
+    }
+    if !files.is_empty() {
+        rclone.delete(&files)?;
     }
     Ok(())
 }

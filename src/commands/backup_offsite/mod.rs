@@ -10,6 +10,7 @@ mod check;
 mod clear;
 mod there;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,7 +19,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 pub use self::busy::Busy;
 use self::check::{check_in_turn, is_as_sent, CHECKED};
-use self::clear::clear;
+use self::clear::{clear, rules};
 pub(super) use self::there::{read_manifest, Unread};
 use self::there::{There, SENT};
 use super::shared::{dry_run, open};
@@ -30,13 +31,12 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
-use crate::store::inventory::{self, is_ahead};
+use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
 use crate::store::remote::{Proof, Rclone, Resend};
-use crate::store::retention::age_in_days;
 use crate::store::{is_there, make_dir, total, ENCRYPTED, SET_SUFFIX};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
@@ -295,18 +295,32 @@ fn plan<'a>(
     dry_run: bool,
 ) -> Result<Vec<&'a Point>> {
     let newest = points.first().map(|point| point.stamp);
-    let days = app.config.offsite_keep_days;
-    // Age is not counted from a point that is dated in the future, nor, as there, from one that is restored by name only.
-    let from = points.iter().find(|point| point.excluded_from_latest().is_none());
-    let from = from.map(Point::time).filter(|time| !is_ahead(*time, now));
-    let is_old = |point: &Point| from.is_some_and(|from| days > 0 && age_in_days(point.time(), from) > days);
-    let expired = |point: &Point| is_old(point) && point.pin().is_none();
+    let has_plain = |point: &Point| point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED));
+    let may_leave = |point: &Point| !app.config.encrypted_only || !has_plain(point);
+    let can_be_sent = |point: &Point| may_leave(point) && is_here(app, point);
+    let outdated = match app.config.offsite_keep_days {
+        0 => HashSet::new(),
+        // What was sent once was let go there, or is missed.
+        _ => there.outdated(
+            points,
+            |point| is_marked(point, remote) || can_be_sent(point),
+            now,
+            &rules(app),
+        ),
+    };
     let mut plan = Vec::new();
     let (mut plain, mut incomplete) = (0, 0);
     for point in points {
         let marked = is_marked(point, remote);
         let defect = there.defect(point);
-        if marked && defect.is_none() || expired(point) {
+        if marked && defect.is_none() {
+            continue;
+        }
+        if outdated.contains(&point.stamp) {
+            // As earlier versions left it when they had deleted the copy.
+            if marked && !dry_run && there.set_path(point).is_none() {
+                manifest::update(&app.store, point.stamp, |point| point.unset(marks::OFFSITE))?;
+            }
             continue;
         }
         let here = is_here(app, point);
@@ -324,7 +338,7 @@ fn plan<'a>(
                 continue;
             }
         }
-        if app.config.encrypted_only && point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED)) {
+        if !may_leave(point) {
             ensure!(
                 Some(point.stamp) != newest,
                 hinted(

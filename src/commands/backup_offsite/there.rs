@@ -1,6 +1,8 @@
 //! What is there of ours, and whether it is as it was sent.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 
@@ -8,8 +10,9 @@ use super::Temporary;
 use crate::app::App;
 use crate::store::identity::{self, Identity};
 use crate::store::manifest::{self, Point};
-use crate::store::offsite::{stack_dir, Expired, Place, Remote, RemoteFiles};
+use crate::store::offsite::{expired, stack_dir, Expired, Place, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
+use crate::store::retention::Rules;
 use crate::store::{make_dir, Stamp, ENCRYPTED};
 use crate::stream::read::read;
 
@@ -17,6 +20,7 @@ use crate::stream::read::read;
 pub(super) const SENT: &str = "offsite.manifest";
 
 /// What is there of ours.
+#[derive(Clone)]
 pub(super) struct There {
     pub(super) stack: Option<Identity>,
     pub(super) own: RemoteFiles,
@@ -67,6 +71,33 @@ impl There {
     pub(super) fn has_any_of(&self, point: &Point) -> bool {
         let files = self.files(point);
         files.set(point.stamp).is_some() || point.members.iter().any(|member| files.has(&member.name))
+    }
+
+    /// The path of the manifest of a point there.
+    pub(super) fn set_path(&self, point: &Point) -> Option<String> {
+        let set = self.files(point).set(point.stamp)?;
+        Some(match self.dir() {
+            Some(dir) if !self.is_unnamed(point) => format!("{dir}/{set}"),
+            _ => set.to_owned(),
+        })
+    }
+
+    /// The points that the retention there would let go at once, were all there that `counts`.
+    pub(super) fn outdated(
+        &self,
+        points: &[Point],
+        counts: impl Fn(&Point) -> bool,
+        now: SystemTime,
+        rules: &Rules,
+    ) -> HashSet<Stamp> {
+        let mut all = self.clone();
+        for point in points.iter().filter(|point| self.defect(point).is_some()) {
+            all.own.add_point(point, counts(point));
+        }
+        // Where nothing can be told of what is there, nothing goes.
+        let expired = expired(&all.places(points, &[]), now, rules).unwrap_or_default();
+        let goes = |point: &&Point| all.set_path(point).is_some_and(|set| expired.sets.contains(&set));
+        points.iter().filter(goes).map(|point| point.stamp).collect()
     }
 
     /// Where points of ours are. Of those that are `locked` nothing but names is known.
@@ -178,8 +209,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::offsite::expired;
-    use crate::store::retention::Rules;
 
     /// What the retention decides by, it has read: here the newest by the names is the older one by the instant.
     #[test]
@@ -252,5 +281,53 @@ mod tests {
             decide(&points, &locked, 5),
             (vec![format!("sets/{}.sha256", stamps[0])], vec![])
         );
+    }
+
+    /// `DAY PARTS`, a point of that day of January with one file of each part.
+    fn point(text: &str) -> Point {
+        let (day, parts) = text.split_once(' ').unwrap();
+        let stamp = format!("202601{day}_020000");
+        let mut text = format!("# n8n-backup recovery point {stamp}\n");
+        let names = parts.chars().map(|part| match part {
+            'r' => format!("redis/dump_{stamp}.rdb"),
+            _ => format!("n8n/n8n_data_{stamp}.tar.gz"),
+        });
+        names.for_each(|name| text.push_str(&format!("{}  {name}\n", "0".repeat(64))));
+        Point::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn what_the_retention_there_keeps_is_no_outdated_point() {
+        let stack = Identity::parse("00000000000000aa").unwrap();
+        let mut there = There {
+            stack: Some(stack),
+            own: RemoteFiles::default(),
+            unnamed: RemoteFiles::default(),
+        };
+        let points = ["31 r", "30 r", "03 rn", "02 r", "01 n"].map(point);
+        let now = Stamp::parse("20260131_030000").unwrap().time();
+        let outdated = |there: &There, counts: &dyn Fn(&Point) -> bool| {
+            let rules = Rules {
+                days: 10,
+                ..Rules::default()
+            };
+            let stamps = there.outdated(&points, counts, now, &rules);
+            let days = points.iter().filter(|point| stamps.contains(&point.stamp));
+            days.map(|point| point.stamp.to_string()[6..8].to_owned())
+                .collect::<Vec<_>>()
+        };
+        // The newest archive is old, and is sent all the same.
+        assert_eq!(outdated(&there, &|_| true), ["02", "01"]);
+        // So it is again when its copy is lost, though all others are there.
+        for point in points
+            .iter()
+            .filter(|point| !point.stamp.to_string().starts_with("20260103"))
+        {
+            there.own.add_point(point, true);
+        }
+        assert_eq!(outdated(&there, &|_| true), ["02", "01"]);
+        // What cannot be sent takes the place of nothing.
+        let cannot = |point: &Point| point.stamp.to_string().starts_with("20260103");
+        assert_eq!(outdated(&there, &|point| !cannot(point)), ["03", "02"]);
     }
 }
