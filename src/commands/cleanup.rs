@@ -177,7 +177,8 @@ fn tell_unreadable(inventory: &Inventory) -> u64 {
     }
     for away in &inventory.away {
         JOURNAL.warn(format_args!(
-            "{away}: is a disk not mounted? Nothing is deleted until they are back, or known to be lost (docs/retention.md)"
+            "{away}: is a disk not mounted? Nothing is deleted until they are back, or known to be lost (docs/retention.md){}",
+            away.way_out()
         ));
     }
     failed

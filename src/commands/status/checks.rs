@@ -11,7 +11,7 @@ use crate::report::units;
 use crate::stack;
 use crate::store::identity::OF_ANOTHER;
 use crate::store::inventory::State as FileState;
-use crate::store::inventory::{is_ahead, Inventory, Listing, PointOnDisk};
+use crate::store::inventory::{is_ahead, Away, Inventory, Listing, PointOnDisk};
 use crate::store::manifest::NONE;
 use crate::store::marks::{self, DrillOutcome};
 use crate::store::{total, Kind};
@@ -95,9 +95,10 @@ impl State {
             }
         }
         state.unreadable = inventory.unreadable.len();
-        state.away = inventory.away.iter().map(ToString::to_string).collect();
+        let missed = |away: &Away| format!("{away}: is a disk not mounted?{}", away.way_out());
+        state.away = inventory.away.iter().map(missed).collect();
         let failed = inventory.listings.iter().filter_map(|(_, listing)| match listing {
-            Listing::Failed(error) => Some(explained(error)),
+            Listing::Failed(error) => Some(format!("{}: is a disk not mounted?", explained(error))),
             _ => None,
         });
         state.away.extend(failed);
@@ -129,11 +130,7 @@ impl State {
             findings.push(Finding::new("clock", Level::Warning, text));
         }
         for away in &self.away {
-            findings.push(Finding::new(
-                "directories",
-                Level::Critical,
-                format!("{away}: is a disk not mounted?"),
-            ));
+            findings.push(Finding::new("directories", Level::Critical, away.as_str()));
         }
         findings.extend(self.interrupted.iter().map(|left| {
             let level = if left.holds { Level::Critical } else { Level::Warning };

@@ -158,6 +158,19 @@ impl fmt::Display for Away {
     }
 }
 
+impl Away {
+    /// How to say that its files were deleted on purpose, where that can be said.
+    pub fn way_out(&self) -> String {
+        match self.name {
+            SETS => String::new(),
+            _ => format!(
+                ". If the files were deleted on purpose, say so: touch {}",
+                self.dir.join(EMPTIED).display()
+            ),
+        }
+    }
+}
+
 /// What there is in the directory of a kind.
 #[derive(Debug)]
 pub enum Listing {
@@ -189,6 +202,8 @@ impl Listing {
 
 /// The name of the directory of the manifests.
 const SETS: &str = "sets";
+/// A file by which somebody says that what was in its directory was deleted on purpose. With a disk it is away, too.
+const EMPTIED: &str = ".emptied";
 
 /// Everything in `backups/`.
 #[derive(Debug, Default)]
@@ -272,8 +287,11 @@ impl Inventory {
     fn away(&self, store: &Store) -> Result<Vec<Away>> {
         let mut away = Vec::new();
         for kind in Kind::ALL {
+            let emptied = fs::metadata(store.dir(kind).join(EMPTIED)).and_then(|meta| meta.modified());
+            let is_given_up = |point: &Point| emptied.as_ref().is_ok_and(|time| point.time() <= *time);
             // What was made while the directory was away lies beside what should be there, and tells nothing of it.
-            let points = self.points.iter().filter(|held| !held.point.was_away(kind.name()));
+            let tells = |point: &Point| !point.was_away(kind.name()) && !is_given_up(point);
+            let points = self.points.iter().filter(|held| tells(&held.point));
             let files: Vec<&MemberOnDisk> = points
                 .flat_map(|held| &held.files)
                 .filter(|file| file.member.kind == kind)

@@ -142,6 +142,37 @@ fn what_is_made_meanwhile_does_not_pass_for_what_should_be_there() {
 }
 
 #[test]
+fn what_was_deleted_on_purpose_is_not_missed() {
+    let (_dir, store) = store(&["20260101_020000", "20260102_020000"]);
+    let (redis, disk) = (store.dir(Kind::Redis), store.root().join("disk"));
+    let empty = || {
+        for entry in store.list(Kind::Redis).unwrap() {
+            fs::remove_file(entry.path).unwrap();
+        }
+    };
+    empty();
+    assert_eq!(away(&store), ["redis"]);
+    let told = Inventory::take(&store).unwrap().away[0].way_out();
+    let emptied = redis.join(".emptied");
+    assert!(told.ends_with(&format!(": touch {}", emptied.display())), "{told}");
+    let file = fs::File::create(&emptied).unwrap();
+    file.set_modified(Stamp::parse("20260102_120000").unwrap().time())
+        .unwrap();
+    assert!(away(&store).is_empty());
+    assert_eq!(states(&store, Kind::Redis), [State::Missing; 2]);
+    // It says nothing of a disk that is away, nor of what was made since.
+    fs::rename(&redis, &disk).unwrap();
+    fs::create_dir(&redis).unwrap();
+    assert_eq!(away(&store), ["redis"]);
+    fs::remove_dir(&redis).unwrap();
+    fs::rename(&disk, &redis).unwrap();
+    assert_eq!(add(&store, "20260103_020000", None).fact("away"), None);
+    assert!(away(&store).is_empty());
+    empty();
+    assert_eq!(away(&store), ["redis"]);
+}
+
+#[test]
 fn manifests_that_are_away_are_missed() {
     let (_dir, store) = store(&["20260101_020000", "20260102_020000"]);
     let (sets, elsewhere) = (store.sets_dir(), store.root().join("elsewhere"));

@@ -249,6 +249,30 @@ fn what_is_lost_for_good_can_be_given_up() {
     );
 }
 
+/// As of a component that the stack does not use any more.
+#[test]
+fn what_was_deleted_on_purpose_is_not_waited_for() {
+    let sandbox = Sandbox::new("emptied").build();
+    let made = [3, 20, 40].map(|age| point(&sandbox, age, &whole(100), &[]));
+    for file in sandbox.backups("redis") {
+        fs::remove_file(file).unwrap();
+    }
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success().assert_log_has(
+        "cleanup-backups",
+        "WARN {} is a disk not mounted? {} If the files were deleted on purpose, say so: touch {}/backups/redis/.emptied",
+    );
+    assert_eq!(points(&sandbox).len(), 3);
+    let status = offline(&sandbox, &["status", "--max-age", "30d"]);
+    assert!(status.stdout.contains("/backups/redis/.emptied"), "{status}");
+    sandbox.write("backups/redis/.emptied", "");
+    let status = offline(&sandbox, &["status", "--max-age", "30d"]);
+    assert!(!status.stdout.contains("directories: "), "{status}");
+    let outcome = sandbox.run("cleanup-backups", &[]);
+    outcome.assert_success().assert_never_says("is a disk not mounted");
+    assert_eq!(points(&sandbox), [made[0].clone()]);
+}
+
 #[test]
 fn something_else_in_the_place_of_a_file_says_nothing_of_it() {
     let sandbox = Sandbox::new("instead").env("BACKUP_KEEP_LAST", "1").build();
