@@ -202,6 +202,7 @@ fn what_holds_the_home_comes_back_with_it() {
     let sandbox = Sandbox::new("holder").containers().build();
     name_no_volume(&sandbox);
     let (data, home) = (sandbox.path("data"), sandbox.path("data/n8n"));
+    sandbox.set("BACKUP_HELPER_IMAGE", REDIS);
     fs::create_dir_all(data.join("reports/2026")).unwrap();
     fs::create_dir(&home).unwrap();
     fs::write(home.join("config"), "{\"encryptionKey\":\"k\"}").unwrap();

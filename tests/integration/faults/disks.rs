@@ -308,7 +308,9 @@ fn a_cleanup_makes_room_where_its_log_has_none() {
         };
         fs::remove_dir_all(&logs).unwrap();
         symlink("backups/logs", &logs).unwrap();
-        fs::create_dir(backups.join("logs")).unwrap();
+        for dir in ["logs", "env"] {
+            fs::create_dir(backups.join(dir)).unwrap();
+        }
         let [old, new] = ["env_20250101_020000.backup", "env_20260101_020000.backup"]
             .map(|name| sandbox.write(&format!("backups/env/{name}"), "A=1\n".repeat(4096)));
         crate::common::sh("touch -d '30 days ago' \"$1\"", &[old.as_os_str()]);
