@@ -116,8 +116,7 @@ impl Options {
             dry_run: call.has(&DRY_RUN),
             only: text(&ONLY),
             skip: text(&SKIP),
-            // What a run that has created the stack did not come to.
-            start: call.has(&START) || call.has(&CREATE),
+            start: call.has(&START),
             create: call.has(&CREATE),
             force: call.has(&FORCE),
             parts: RestoreOptions::of(call),
@@ -187,6 +186,11 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         }
         made = Some(lost_host::create(app, &point, options.parts)?);
         options.yes = true;
+        options.start = true;
+    } else if options.create {
+        // What an earlier run that created it did not come to.
+        let n8n = app.n8n_containers(&app.docker()?)?;
+        options.start |= n8n.iter().all(|container| container.status == Status::Created);
     }
     let (app, options) = (made.as_ref().unwrap_or(app), &options);
     let mut chosen = Vec::new();
@@ -469,7 +473,8 @@ fn restore(
     let runs_again = pause.starts_n8n();
     if pause.stay_stopped() {
         done?;
-        JOURNAL.info(format_args!("restore-all.sh {} goes on with the rest", point.stamp));
+        let with = [&*point.stamp.to_string(), &*options.parts.left_out()].join(" ");
+        JOURNAL.info(format_args!("restore-all.sh {} goes on with the rest", with.trim_end()));
         return Ok(false);
     }
     let done = done.and_then(|()| match options.start {

@@ -50,7 +50,7 @@ fi
 cd -- "$1"
 shift 2
 work=.n8n-backup-restore stays=
-[ ! -e "$work/stays" ] || IFS= read -r stays <"$work/stays"
+[ ! -s "$work/stays" ] || IFS= read -r stays <"$work/stays"
 # pass FROM TO [NAME...]: moves the entries
 pass() {
   from=$1 to=$2
@@ -141,7 +141,8 @@ case $verb in
     set -- $properties
     printf '%s:%s\n' "$1" "$2" ;;
   stay)
-    printf '%s\n' "$1" >"$work/stays" ;;
+    printf '%s\n' "$1" >"$work/stays.new"
+    mv -- "$work/stays.new" "$work/stays" ;;
   keep)
     for name; do
       [ ! -e "$name" ] || printf '%s\n' "$name"

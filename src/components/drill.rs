@@ -269,7 +269,7 @@ pub fn check_room(app: &App, docker: &Docker, label: Label<'_>, image: &str, byt
         free.is_none_or(|free| free >= bytes.saturating_add(reserve)),
         hinted(
             format_args!(
-                "Docker's disk has {} free, and this takes {} beside a reserve of {}",
+                "Docker's disk has {} free, and this needs {} on top of a reserve of {}",
                 units::amount(free.unwrap_or_default()),
                 units::amount(bytes),
                 units::amount(reserve)

@@ -262,7 +262,10 @@ impl RestoreOptions {
     pub fn left_out(&self) -> String {
         let all = [(self.deactivate, &DEACTIVATE), (self.empty_queue, &EMPTY_QUEUE)];
         let given = all.iter().filter(|(given, _)| *given);
-        given.map(|(_, flag)| flag.long).collect::<Vec<_>>().join(" ")
+        given
+            .map(|(_, flag)| format!("--{}", flag.long))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// What the command line says.

@@ -159,8 +159,15 @@ pub fn check_version(app: &App, docker: &Docker, point: &Point) -> Result<Option
 
 /// The newest n8n that a recovery point was made by, as far as it tells.
 fn made_by(point: &Point) -> Option<&str> {
-    let versions = point.facts(VERSION_FACT).map(|(_, version)| version);
-    versions.max_by_key(|version| numbers(version))
+    // The label of an image of somebody's own may be the version of something else.
+    let is_n8ns = |container: &str| {
+        let image = point.fact(&format!("{IMAGE_FACT}{container}"));
+        image.is_none_or(|image| is_n8n_image(image.split(' ').next().unwrap_or_default()))
+    };
+    let versions = point.facts(VERSION_FACT).filter(|(container, _)| is_n8ns(container));
+    versions
+        .map(|(_, version)| version)
+        .max_by_key(|version| numbers(version))
 }
 
 /// Why an n8n cannot run on a recovery point's database; nothing where its version is not one of numbers (`nightly`).
@@ -196,7 +203,7 @@ impl N8nImage {
 
     /// Why it cannot run on the database of a recovery point, whose n8n is newer.
     pub fn why_too_old(&self, point: &Point) -> Option<String> {
-        why_too_old(&self.name, self.version.as_deref()?, point)
+        why_too_old(&self.name, self.version.as_deref()?, point).filter(|_| is_n8n_image(&self.name))
     }
 
     /// This image with the container and the variables of the stack's n8n, but for those that came with that one's image.
@@ -268,12 +275,24 @@ mod tests {
     #[test]
     fn an_n8n_that_is_older_than_the_point_is_told() {
         let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
-        let why = |version: &str, point: &Point| why_too_old("n8n:old", version, point);
+        let image = |name: &str, version: &str| N8nImage {
+            id: String::new(),
+            name: name.to_owned(),
+            version: Some(version.to_owned()),
+            container: None,
+            environment: BTreeMap::new(),
+        };
+        let why = |version: &str, point: &Point| image("n8n:old", version).why_too_old(point);
         assert_eq!(why("1.0.0", &point), None);
         point.set("n8n.version.main", "2.40.7");
         point.set("n8n.version.worker", "2.9.1");
         let told = why("2.10.0", &point).unwrap();
         assert!(told.starts_with("n8n:old is n8n 2.10.0, and the recovery point was made by n8n 2.40.7"));
+        // A version of something else.
+        point.set("n8n.image.main", "mine/automation:2 sha256:aa");
+        assert!(why("2.9.0", &point).is_some_and(|told| told.contains("n8n 2.9.1")));
+        assert_eq!(image("mine/automation:1", "1.4.2").why_too_old(&point), None);
+        point.set("n8n.image.main", "n8nio/n8n:2 sha256:aa");
         for version in ["2.40.7", "2.41.0", "nightly", ""] {
             assert_eq!(why(version, &point), None, "{version}");
         }

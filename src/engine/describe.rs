@@ -117,6 +117,7 @@ impl Described {
         Some(Self {
             container: Container {
                 name: name.clone(),
+                id: text(&["Id"]),
                 image_id: text(&["Image"]),
                 image: text(&["Config", "Image"]),
                 status: Status::parse(&text(&["State", "Status"])),

@@ -17,6 +17,8 @@ pub(super) const VERSION: &str = "org.opencontainers.image.version";
 pub struct Container {
     /// Its name; where it was looked up by itself, as it was asked for.
     pub name: String,
+    /// The engine's ID: one that is made in place of another has its own.
+    pub id: String,
     /// The image it was made from, as an ID.
     pub image_id: String,
     /// The image's name, as it stood on the command line.
@@ -171,16 +173,6 @@ impl Docker {
         }
         let found = self.describe(names)?;
         Ok(found.into_iter().map(|described| described.container).collect())
-    }
-
-    /// The engine's IDs of those of the containers that are there. One that is made in place of another has its own.
-    pub fn ids(&self, names: &[&str]) -> Result<Vec<String>> {
-        let question = ["inspect", "--type", "container", "--format", "{{.Id}}", "--"];
-        let output = self.query(&[&question, names].concat())?;
-        if !output.success {
-            absent(output.stderr_lines())?;
-        }
-        Ok(output.text().lines().map(str::to_owned).collect())
     }
 
     /// Whether a container of this name runs.

@@ -146,17 +146,19 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
         }
         left.push(format!("half restored: {}", names_of(&record.parts)));
     }
-    let what = match history {
-        // It would replace what n8n has done since.
-        true => "n8n was started since: set that right by hand",
-        false => "Run the same restore again, which goes on and sets that right; or do it by hand",
+    let record = path(app).display().to_string();
+    let what = match (history, stopped.is_empty()) {
+        // To restore again would replace what n8n has done since.
+        (true, false) => format!(
+            "n8n was started since: start the others, too (docker start), or remove {record} where they are to stay stopped"
+        ),
+        (true, true) => "n8n was started since: the next backup sets that right".to_owned(),
+        (false, _) => format!(
+            "Run the same restore again, which goes on and sets that right; or do it by hand and remove {record}"
+        ),
     };
     Some(Interrupted {
-        text: format!(
-            "A restore was interrupted and has left {}. {what} and remove {}",
-            left.join("; "),
-            path(app).display()
-        ),
+        text: format!("A restore was interrupted and has left {}. {what}", left.join("; ")),
         holds: !held.is_empty(),
     })
 }

@@ -1,7 +1,8 @@
 //! n8n at rest while something under it is replaced: what runs is stopped, and that alone is started again. A record in
 //! `backups/` keeps that through a crash, with the parts of a recovery point that are done.
 
-use std::fs::{self};
+use std::fs;
+use std::mem;
 use std::thread;
 
 use anyhow::{anyhow, Context as _, Result};
@@ -99,6 +100,7 @@ impl<'a> Pause<'a> {
                     Entry {
                         runs: is_up(&container),
                         started: container.started_at,
+                        id: container.id,
                         policy: None,
                     },
                 );
@@ -161,6 +163,7 @@ impl<'a> Pause<'a> {
                 Entry {
                     runs: runs || known.is_some_and(|known| known.runs),
                     started: container.started_at,
+                    id: container.id,
                     policy,
                 },
             );
@@ -184,8 +187,12 @@ impl<'a> Pause<'a> {
             record.containers.insert(name.clone(), Entry { runs, ..entry.clone() });
         }
         for (name, entry) in &before.containers {
-            if !record.containers.contains_key(name) && self.docker.container(name)?.is_some() {
-                record.containers.insert(name.clone(), entry.clone());
+            if record.containers.contains_key(name) {
+                continue;
+            }
+            if let Some(now) = self.docker.container(name)? {
+                let id = now.id;
+                record.containers.insert(name.clone(), Entry { id, ..entry.clone() });
             }
         }
         if !history {
@@ -193,8 +200,16 @@ impl<'a> Pause<'a> {
             record.parts = before.parts;
             record.done = before.done;
             record.begun = before.begun;
-            record.into = before.into;
+            record.left_out = before.left_out;
             record.mixed = before.mixed;
+            // What was restored for a container that is gone may be gone with it.
+            let is_other = |(name, now): (&String, &Entry)| {
+                let known = before.containers.get(name);
+                known.is_some_and(|known| known.id != now.id)
+            };
+            if record.containers.iter().any(is_other) {
+                self.forget_done(&mut record, "for containers that are others now");
+            }
         }
         if before.containers.values().any(|entry| entry.runs) {
             self.journal
@@ -311,24 +326,19 @@ impl<'a> Pause<'a> {
         Err(error.context("n8n could not be stopped, nothing was restored"))
     }
 
-    /// The parts of a point that an interrupted restore of it has brought in place, for the same containers and with the
-    /// same `options`. From now on this point is what the record tells of, and its `parts` with those that the
-    /// interrupted one was to bring, of whichever point, are what is to be done, but for those that are `skipped` by name
-    /// and not half replaced.
-    pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind], options: &str) -> Result<Vec<Kind>> {
-        let names: Vec<&str> = self.record.containers.keys().map(String::as_str).collect();
-        let mut into = self.docker.ids(&names)?;
-        into.push(options.to_owned());
-        let into = into.join(" ");
-        let record = &mut self.record;
-        let same = std::mem::replace(&mut record.into, into) == record.into;
-        if record.point == Some(point) && !same && !record.done.is_empty() {
-            self.journal.info(format_args!(
-                "Restored by the interrupted run for other containers or with other options, so once more: {}",
-                names_of(&record.done)
-            ));
+    /// The parts of a point that an interrupted restore of it has brought in place, with the same `left_out` of what the
+    /// backups hold. From now on this point is what the record tells of, and its `parts` with those that the interrupted
+    /// one was to bring, of whichever point, are what is to be done, but for those that are `skipped` by name and not half
+    /// replaced.
+    pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind], left_out: &str) -> Result<Vec<Kind>> {
+        let mut record = mem::take(&mut self.record);
+        if record.point == Some(point) && record.left_out != left_out {
+            self.forget_done(&mut record, "with other options");
         }
-        if record.point != Some(point) || !same {
+        left_out.clone_into(&mut record.left_out);
+        self.record = record;
+        let record = &mut self.record;
+        if record.point != Some(point) {
             // Until the parts of an unfinished restore are restored, too, what is there is half of it.
             record.mixed |= !record.parts.is_empty();
             record.done.clear();
@@ -361,6 +371,19 @@ impl<'a> Pause<'a> {
         self.record.parts.dedup();
         self.write()?;
         Ok(self.record.done.clone())
+    }
+
+    /// Has the parts that are in place restored once more.
+    fn forget_done(&self, record: &mut Record, why: &str) {
+        if record.done.is_empty() {
+            return;
+        }
+        self.journal.warn(format_args!(
+            "Restored once more, since the interrupted run restored it {why}: {}",
+            names_of(&record.done)
+        ));
+        record.mixed = true;
+        record.done.clear();
     }
 
     /// Restores a part, and records that it is in place.

@@ -28,8 +28,8 @@ pub(super) struct Record {
     pub(super) parts: Vec<Kind>,
     /// Its parts that are in place.
     pub(super) done: Vec<Kind>,
-    /// The containers that those were restored for, and what was asked for.
-    pub(super) into: String,
+    /// What of the backups its restore leaves out.
+    pub(super) left_out: String,
     /// Those that are being replaced: where a restore was killed, each may be half exchanged. The restore that tries again
     /// adds it once more.
     pub(super) begun: Vec<Kind>,
@@ -42,6 +42,8 @@ pub(super) struct Record {
 pub(super) struct Entry {
     /// When it was started last.
     pub(super) started: String,
+    /// The engine's ID; empty in records of earlier versions.
+    pub(super) id: String,
     /// Whether it is to run at the end.
     pub(super) runs: bool,
     /// The restart policy that it had, while it is held.
@@ -87,10 +89,11 @@ impl Record {
                     let entry = Entry {
                         started: started.join("_"),
                         runs: *state == "runs",
-                        policy: None,
+                        ..Entry::default()
                     };
                     record.containers.insert((*name).to_owned(), entry);
                 }
+                ["id", name, id] => record.containers.get_mut(*name)?.id = (*id).to_owned(),
                 ["policy", name, policy] => record.containers.get_mut(*name)?.policy = Some((*policy).to_owned()),
                 ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
                 [list @ ("part" | "done" | "begun"), name] => {
@@ -101,7 +104,7 @@ impl Record {
                         _ => record.done.push(kind),
                     }
                 }
-                ["into", into @ ..] => record.into = into.join(" "),
+                ["left-out", what @ ..] => record.left_out = what.join(" "),
                 ["mixed"] => record.mixed = true,
                 _ => return None,
             }
@@ -114,6 +117,9 @@ impl Record {
         for (name, entry) in &self.containers {
             let state = if entry.runs { "runs" } else { "rests" };
             text.push_str(&format!("container {name} {} {state}\n", entry.started));
+            if !entry.id.is_empty() {
+                text.push_str(&format!("id {name} {}\n", entry.id));
+            }
             if let Some(policy) = &entry.policy {
                 text.push_str(&format!("policy {name} {policy}\n"));
             }
@@ -126,8 +132,8 @@ impl Record {
                 text.push_str(&format!("{list} {}\n", kind.name()));
             }
         }
-        if !self.into.is_empty() {
-            text.push_str(&format!("into {}\n", self.into));
+        if !self.left_out.is_empty() {
+            text.push_str(&format!("left-out {}\n", self.left_out));
         }
         if self.mixed {
             text.push_str("mixed\n");
@@ -203,6 +209,7 @@ mod tests {
         ] {
             let entry = Entry {
                 started: started.to_owned(),
+                id: "0a".to_owned(),
                 runs,
                 policy: policy.map(str::to_owned),
             };

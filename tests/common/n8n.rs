@@ -205,7 +205,7 @@ pub fn prove_every_form(point: &Point<'_>) {
     assert_ends(
         &outcome,
         1,
-        "the recovery point holds no encryption key, and its database 6 keys or secrets of users",
+        "the recovery point holds no encryption key, and its database holds 6 keys or secrets of users",
     );
 
     // One that n8n lost long ago.

@@ -146,7 +146,7 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
         outcome.assert_error("Full restore failed at redis");
     };
     let once_more =
-        "INFO Restored by the interrupted run for other containers or with other options, so once more: postgres";
+        |why: &str| format!("WARN Restored once more, since the interrupted run restored it {why}: postgres");
 
     fails();
     // One that was made since and never ran proves nothing.
@@ -174,7 +174,7 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
     // Whoever begins with other options has them for all parts.
     let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
     outcome.assert_success();
-    outcome.assert_log_has("restore-all", once_more);
+    outcome.assert_log_has("restore-all", &once_more("for containers that are others now"));
     outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
     assert_eq!(status(&sandbox, "n8n-worker"), "running");
 
@@ -182,9 +182,13 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
     lose_everything(&sandbox);
     let outcome = sandbox.run("restore-all", &["--create-roles", "--start", &point]);
     outcome.assert_success();
-    outcome.assert_log_has("restore-all", once_more);
+    outcome.assert_log_has("restore-all", &once_more("for containers that are others now"));
     assert_same(&before, &sandbox.fingerprint());
 
+    fails();
+    let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", &once_more("with other options"));
     // Once all that was stopped runs again, it is history, and forgotten.
     fails();
     sandbox.docker(&["start", &sandbox.container("n8n-main")]);

@@ -126,7 +126,7 @@ pub fn prove(
             0 => format!("{rows} keys or secrets of users"),
             _ => format!("{total} credentials"),
         };
-        bail!("the recovery point holds no encryption key, and its database {what}");
+        bail!("the recovery point holds no encryption key, and its database holds {what}");
     };
     let (verdicts, authenticated) = open(env, database, key, n8n).context(Inconclusive)?;
     let told = verdicts.count("credential");
@@ -142,7 +142,11 @@ pub fn prove(
             Some(_) => error.context("The backed-up key is not the one that the running n8n uses"),
             None => error,
         })?;
-    JOURNAL.success(format_args!("Decrypted {decrypted} credentials with the backed-up key"));
+    if total > 0 {
+        JOURNAL.success(format_args!("Decrypted {decrypted} credentials with the backed-up key"));
+    } else {
+        JOURNAL.success("The database holds no credentials, and the backed-up key decrypts what else is encrypted");
+    }
     let others: Vec<String> = [
         ("signing", "signing keys"),
         ("mfa", "secrets and recovery codes of users"),
@@ -156,7 +160,10 @@ pub fn prove(
     let how = if authenticated { "authenticated" } else { "decrypted" };
     Ok(Proof {
         key: Some(key.clone()),
-        words: format!("{how} {decrypted}"),
+        words: match total {
+            0 => "no credentials".to_owned(),
+            _ => format!("{how} {decrypted}"),
+        },
         credentials: total,
         dead,
     })

@@ -98,7 +98,7 @@ fn the_key_proof_tells_right_from_wrong_and_from_unknown() {
     assert_ends(
         &outcome,
         1,
-        "the recovery point holds no encryption key, and its database 12 credentials",
+        "the recovery point holds no encryption key, and its database holds 12 credentials",
     );
 
     // One that is damaged and one of a form that is not known; then only such.

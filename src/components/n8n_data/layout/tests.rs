@@ -339,6 +339,7 @@ fn layout_beside(servers: &str, settings: &str, home: &str, containers: &[(&str,
     };
     let containers = containers.iter().map(|(name, mounts)| Container {
         name: (*name).to_owned(),
+        id: String::new(),
         image_id: String::new(),
         image: String::new(),
         status: Status::Running,

@@ -51,7 +51,7 @@ impl Plan<'_> {
         if let Err(error) = entered {
             // Those that can be connected to are asked as before, to drop this one.
             self.app.postgres_by_tcp.store(by_tcp, Ordering::Relaxed);
-            let user = psql.user;
+            let user = self.app.postgres_login().0;
             let hint = format!(
                 "where pg_hba.conf names databases, have it let {user} into all (a line `local all {user} ...`), and run SELECT \
                  pg_reload_conf()"

@@ -418,14 +418,15 @@ impl Plan<'_> {
         let (done, needed) = let_migrate(&self.psql_of_loaded(), names, login, &place.schema)?;
         if !done.is_empty() {
             self.journal.warn(format_args!(
-                "n8n's role {login} could have made no tables in the restored database, as n8n's updates do, and was let: {}",
+                "n8n's role {login} could not have created tables in the restored database, which n8n's updates need; it was \
+                 granted that: {}",
                 done.join("; ")
             ));
         }
         if !needed.is_empty() {
             self.journal.warn(format_args!(
-                "n8n's role {login} may make no tables in the restored database, as n8n's updates do: have a superuser run \
-                 there {};",
+                "n8n's role {login} may not create tables in the restored database, which n8n's updates need: have a superuser \
+                 run in it {};",
                 needed.join("; ")
             ));
         }
@@ -471,10 +472,13 @@ impl Plan<'_> {
             ..load::strip(self.server.version)
         };
         if !load::load(loader, staged, self.file, &self.summary, self.restrict, strip)? {
+            let user = match stranger {
+                true => loader.user,
+                false => self.app.postgres_login().0,
+            };
             self.journal.warn(format_args!(
-                "Privileges that PostgreSQL user {} may not grant or revoke are left out, so that others may do more, or less, \
+                "Privileges that PostgreSQL user {user} may not grant or revoke are left out, so that others may do more, or less, \
                  than the dump says: to have them, {}, and restore it again",
-                loader.user,
                 compat::BE_SUPERUSER
             ));
         }
