@@ -141,9 +141,14 @@ fn a_redis_that_does_not_own_its_directory_comes_back() {
     let labels = || labels.iter().map(String::as_str);
     for append_only in ["no", "yes"] {
         sandbox.docker(&["rm", "-f", &redis]);
+        // An empty volume would become what the image has there.
         let mut empty = vec!["run", "--rm", "--user", "0", "--entrypoint", "sh", "-v", &mount];
         empty.extend(labels());
-        empty.extend([image.trim(), "-c", "rm -rf /data/*; chown 0:0 /data; chmod 777 /data"]);
+        empty.extend([
+            image.trim(),
+            "-c",
+            "rm -rf /data/*; : >/data/kept; chown 0:0 /data; chmod 777 /data",
+        ]);
         sandbox.docker(&empty);
         let mut run = vec![
             "run",
