@@ -524,16 +524,6 @@ fn a_database_that_has_no_room_twice_is_neither_copied_nor_replaced() {
         assert_eq!(state(), before);
         assert_clean(&sandbox);
     });
-    case("a disk too small for the copy", || {
-        sandbox.sql("INSERT INTO execution_entity (bytes) VALUES (randomblob(5000000))");
-        let outcome = sandbox.locked("backup-sqlite", &[]);
-        assert_no_file(&sandbox, &outcome);
-        assert!(outcome.stdout.contains("has no room for a copy"), "{outcome}");
-        assert!(
-            outcome.stdout.contains("a copy takes 5") && !outcome.stdout.contains(" 0 are free"),
-            "{outcome}"
-        );
-    });
     case("room for n8n's data, and none for the database", || {
         sandbox.locked("backup-n8n", &[]).assert_success();
         let made = sandbox.backup("n8n");
@@ -545,6 +535,16 @@ fn a_database_that_has_no_room_twice_is_neither_copied_nor_replaced() {
         };
         let kept = kept.display().to_string();
         sandbox.locked("restore-n8n", &["--yes", &kept]).assert_success();
+    });
+    case("a disk too small for the copy", || {
+        sandbox.sql("INSERT INTO execution_entity (bytes) VALUES (randomblob(5000000))");
+        let outcome = sandbox.locked("backup-sqlite", &[]);
+        assert_no_file(&sandbox, &outcome);
+        assert!(outcome.stdout.contains("has no room for a copy"), "{outcome}");
+        assert!(
+            outcome.stdout.contains("a copy takes 5") && !outcome.stdout.contains(" 0 are free"),
+            "{outcome}"
+        );
     });
     sandbox.compose(&["down"]);
 }
