@@ -93,10 +93,10 @@ impl RemoteFiles {
         self.files.insert(name, length);
     }
 
-    /// Adds a point as it is there once it is sent; where its files cannot be, its manifest alone.
-    pub fn add_point(&mut self, point: &Point, with_files: bool) {
+    /// Adds a point as it is there once it is sent.
+    pub fn add_point(&mut self, point: &Point) {
         self.add(set_name(point.stamp, false), None);
-        for member in point.members.iter().filter(|_| with_files) {
+        for member in &point.members {
             self.add(member.name.clone(), point.size(member.kind));
         }
     }

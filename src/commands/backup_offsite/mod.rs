@@ -301,12 +301,7 @@ fn plan<'a>(
     let outdated = match app.config.offsite_keep_days {
         0 => HashSet::new(),
         // What was sent once was let go there, or is missed.
-        _ => there.outdated(
-            points,
-            |point| is_marked(point, remote) || can_be_sent(point),
-            now,
-            &rules(app),
-        ),
+        _ => there.outdated(points, |point| is_marked(point, remote), can_be_sent, now, &rules(app)),
     };
     let mut plan = Vec::new();
     let (mut plain, mut incomplete) = (0, 0);

@@ -9,10 +9,11 @@ use anyhow::{Context as _, Result};
 use super::Temporary;
 use crate::app::App;
 use crate::store::identity::{self, Identity};
+use crate::store::inventory::is_ahead;
 use crate::store::manifest::{self, Point};
 use crate::store::offsite::{expired, stack_dir, Expired, Place, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
-use crate::store::retention::Rules;
+use crate::store::retention::{age_in_days, Rules};
 use crate::store::{make_dir, Stamp, ENCRYPTED};
 use crate::stream::read::read;
 
@@ -82,21 +83,34 @@ impl There {
         })
     }
 
-    /// The points that the retention there would let go at once, were all there that `counts`.
+    /// The points that the retention there would let go at once, were all there that were sent or can be. Age alone tells of
+    /// those that are neither, and of all that were not sent where nothing can be told of what is there.
     pub(super) fn outdated(
         &self,
         points: &[Point],
-        counts: impl Fn(&Point) -> bool,
+        was_sent: impl Fn(&Point) -> bool,
+        can_be_sent: impl Fn(&Point) -> bool,
         now: SystemTime,
         rules: &Rules,
     ) -> HashSet<Stamp> {
         let mut all = self.clone();
-        for point in points.iter().filter(|point| self.defect(point).is_some()) {
-            all.own.add_point(point, counts(point));
+        for point in points.iter().filter(|point| was_sent(point) || can_be_sent(point)) {
+            if self.defect(point).is_some() {
+                all.own.add_point(point);
+            }
         }
-        // Where nothing can be told of what is there, nothing goes.
-        let expired = expired(&all.places(points, &[]), now, rules).unwrap_or_default();
-        let goes = |point: &&Point| all.set_path(point).is_some_and(|set| expired.sets.contains(&set));
+        // Age is not counted from a point that is dated in the future, nor, as there, from one that is restored by name only.
+        let from = points.iter().find(|point| point.excluded_from_latest().is_none());
+        let from = from.map(Point::time).filter(|time| !is_ahead(*time, now));
+        let is_old = |point: &Point| {
+            point.pin().is_none() && from.is_some_and(|from| age_in_days(point.time(), from) > rules.days)
+        };
+        let expired = expired(&all.places(points, &[]), now, rules);
+        let goes = |point: &&Point| match (&expired, all.set_path(point)) {
+            (Ok(expired), Some(set)) => expired.sets.contains(&set),
+            // What was sent is missed there.
+            _ => !was_sent(point) && is_old(point),
+        };
         points.iter().filter(goes).map(|point| point.stamp).collect()
     }
 
@@ -290,6 +304,7 @@ mod tests {
         let mut text = format!("# n8n-backup recovery point {stamp}\n");
         let names = parts.chars().map(|part| match part {
             'r' => format!("redis/dump_{stamp}.rdb"),
+            'e' => format!("env/env_{stamp}.backup"),
             _ => format!("n8n/n8n_data_{stamp}.tar.gz"),
         });
         names.for_each(|name| text.push_str(&format!("{}  {name}\n", "0".repeat(64))));
@@ -306,28 +321,35 @@ mod tests {
         };
         let points = ["31 r", "30 r", "03 rn", "02 r", "01 n"].map(point);
         let now = Stamp::parse("20260131_030000").unwrap().time();
-        let outdated = |there: &There, counts: &dyn Fn(&Point) -> bool| {
+        let outdated = |there: &There, points: &[Point], can_be_sent: &dyn Fn(&Point) -> bool| {
             let rules = Rules {
                 days: 10,
                 ..Rules::default()
             };
-            let stamps = there.outdated(&points, counts, now, &rules);
+            let stamps = there.outdated(points, |_| false, can_be_sent, now, &rules);
             let days = points.iter().filter(|point| stamps.contains(&point.stamp));
             days.map(|point| point.stamp.to_string()[6..8].to_owned())
                 .collect::<Vec<_>>()
         };
         // The newest archive is old, and is sent all the same.
-        assert_eq!(outdated(&there, &|_| true), ["02", "01"]);
+        assert_eq!(outdated(&there, &points, &|_| true), ["02", "01"]);
         // So it is again when its copy is lost, though all others are there.
         for point in points
             .iter()
             .filter(|point| !point.stamp.to_string().starts_with("20260103"))
         {
-            there.own.add_point(point, true);
+            there.own.add_point(point);
         }
-        assert_eq!(outdated(&there, &|_| true), ["02", "01"]);
+        assert_eq!(outdated(&there, &points, &|_| true), ["02", "01"]);
         // What cannot be sent takes the place of nothing.
-        let cannot = |point: &Point| point.stamp.to_string().starts_with("20260103");
-        assert_eq!(outdated(&there, &|point| !cannot(point)), ["03", "02"]);
+        let cannot = |point: &Point, day: &str| point.stamp.to_string()[6..8] == *day;
+        assert_eq!(outdated(&there, &points, &|point| !cannot(point, "03")), ["03", "02"]);
+        // Nor does it hide what is outdated, where nothing else holds a file of its kind.
+        let with_plain = [&points[..], &[point("04 e")]].concat();
+        let can = |point: &Point| !cannot(point, "04");
+        assert_eq!(outdated(&there, &with_plain, &can), ["02", "01", "04"]);
+        // Where nothing can be told of what is there, nothing old is sent.
+        there.own.add_point(&Point::new(with_plain[5].stamp));
+        assert_eq!(outdated(&there, &with_plain, &can), ["03", "02", "01", "04"]);
     }
 }
