@@ -347,6 +347,11 @@ fn check(app: &App, kind: Kind, path: &Path, recorded: Option<(&Point, &Member)>
     })
 }
 
+/// Records that a file was found to be another than the one that was recorded.
+pub(super) fn note_damaged(app: &App, stamp: Stamp, kind: Kind) {
+    mark(app, stamp, |point| take_note(point, &[(kind, Seen::Damaged)]));
+}
+
 /// Changes a point's marks; a medium that cannot be written, which is good to verify, is no failure.
 fn mark(app: &App, stamp: Stamp, change: impl FnOnce(&mut Point)) {
     if let Err(error) = manifest::update(&app.store, stamp, change) {

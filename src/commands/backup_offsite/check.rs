@@ -6,9 +6,10 @@ use anyhow::{ensure, Result};
 use chrono::DateTime;
 
 use super::there::{sent_manifest, There};
-use super::{check_files, is_here, is_marked, length, names_of, JOURNAL};
+use super::{check_files, is_here, is_marked, length, names_of, Changed, JOURNAL};
 use crate::app::App;
 use crate::commands::shared::now;
+use crate::commands::verify::note_damaged;
 use crate::process::hinted;
 use crate::store::manifest::{self, Point};
 use crate::store::marks;
@@ -17,8 +18,7 @@ use crate::stream::checksum::Digest;
 
 /// When the copy was last compared by checksums.
 pub(super) const CHECKED: &str = "offsite.checked";
-/// This number of copies of a run may be others than those that were sent; those that cannot be sent again keep no other
-/// from its turn.
+/// A run compares no more copies than this, as long as none is as it was sent.
 const MOST: usize = 3;
 
 /// Compares the copies by checksums until one is as it was sent: of those that are whole here, the one first that was compared
@@ -39,7 +39,7 @@ pub(super) fn check_in_turn<'a>(
     let mut turns: Vec<&Point> = points.iter().filter(whole).collect();
     turns.sort_by_key(compared);
     let mut again = Vec::new();
-    for point in turns {
+    for point in turns.into_iter().take(MOST) {
         match compare(app, rclone, point, there) {
             Ok(proof) => {
                 manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
@@ -52,9 +52,13 @@ pub(super) fn check_in_turn<'a>(
             Err(error) => {
                 // A good copy differs from a file that has changed here.
                 if let Err(error) = check_files(app, point) {
+                    if let Some(Changed(kind, _)) = error.downcast_ref() {
+                        note_damaged(app, point.stamp, *kind);
+                    }
                     JOURNAL.warning(&error.context(hinted(
                         format_args!(
-                            "The copy of recovery point {} cannot be compared and stays as it is, since a file here has changed",
+                            "The copy of recovery point {} cannot be compared and stays as it is, since a file here has \
+                             changed or cannot be read",
                             point.stamp
                         ),
                         format_args!(
@@ -69,9 +73,6 @@ pub(super) fn check_in_turn<'a>(
                     point.stamp
                 )));
                 again.push(point);
-                if again.len() == MOST {
-                    break;
-                }
             }
         }
     }

@@ -11,6 +11,7 @@ mod clear;
 mod there;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -37,7 +38,7 @@ use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
 use crate::store::remote::{Proof, Rclone, Resend};
-use crate::store::{is_there, make_dir, total, ENCRYPTED, SET_SUFFIX};
+use crate::store::{is_there, make_dir, total, Kind, ENCRYPTED, SET_SUFFIX};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
 
@@ -379,15 +380,24 @@ fn is_here(app: &App, point: &Point) -> bool {
         })
 }
 
-/// Refuses a point with a file that is not what was backed up.
+/// The file of this kind is not what was backed up.
+#[derive(Debug)]
+struct Changed(Kind, String);
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.1)
+    }
+}
+
+impl std::error::Error for Changed {}
+
+/// Refuses a point with a file that is not what was backed up, which is [`Changed`].
 fn check_files(app: &App, point: &Point) -> Result<()> {
     for member in &point.members {
         let sum = sha256(&app.config, &app.store.root().join(&member.name))?;
-        ensure!(
-            sum == member.sha256,
-            "{} is not what was backed up: its SHA-256 is {sum}",
-            member.name
-        );
+        let what = || format!("{} is not what was backed up: its SHA-256 is {sum}", member.name);
+        ensure!(sum == member.sha256, Changed(member.kind, what()));
     }
     Ok(())
 }
