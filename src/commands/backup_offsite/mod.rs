@@ -32,7 +32,7 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
-use crate::store::inventory;
+use crate::store::inventory::{self, Inventory};
 use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Member, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
@@ -97,14 +97,12 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     for point in plan {
         let size = length(app, point);
         let step = if dry_run { would_send } else { send_and_mark };
-        // While others are sent for hours or days, the retention here goes on.
-        let is_gone = || !is_there(&point.path(&app.store));
-        let done = match is_gone() {
+        let done = match is_gone(app, point) {
             true => Err(anyhow!("it is gone")),
             false => step(app, &rclone, point, size, &there),
         };
         if let Err(error) = done {
-            if is_gone() {
+            if is_gone(app, point) {
                 JOURNAL.info(format_args!(
                     "Recovery point {} is not sent: it has been deleted here since this run began",
                     point.stamp
@@ -402,6 +400,20 @@ fn check_files(app: &App, point: &Point) -> Result<()> {
     Ok(())
 }
 
+/// Whether a point that was whole here has been deleted since, or is being: while others are sent for hours or days, the
+/// retention goes on, and deletes the files before the manifests. A disk that went away takes all of a directory.
+fn is_gone(app: &App, point: &Point) -> bool {
+    let store = &app.store;
+    let files = point.members.iter().map(|member| store.root().join(&member.name));
+    let is_whole = files.chain([point.path(store)]).all(|path| is_there(&path));
+    let is_away = || {
+        let known = [store.identity_path(), store.sets_dir()];
+        let inventory = Inventory::take(store);
+        !known.iter().all(|path| is_there(path)) || !inventory.is_ok_and(|inventory| inventory.away.is_empty())
+    };
+    !is_whole && !is_away()
+}
+
 fn length(app: &App, point: &Point) -> u64 {
     let file = |member: &Member| app.store.root().join(&member.name).metadata();
     let files = point.members.iter().filter_map(|member| file(member).ok());
@@ -496,5 +508,45 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn what_goes_with_its_disk_was_not_deleted() {
+        let dir = TempDir::new();
+        let app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
+        let (root, aside) = (app.store.root(), dir.path().join("aside"));
+        for dir in ["redis", "sets"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        let points = ["20260102_020000", "20260101_020000"].map(|stamp| {
+            let name = format!("redis/dump_{stamp}.rdb");
+            fs::write(root.join(&name), "x").unwrap();
+            let text = format!("# n8n-backup recovery point {stamp}\n{}  {name}\n", "0".repeat(64));
+            let point = Point::parse(&text).unwrap();
+            fs::write(point.path(&app.store), text).unwrap();
+            point
+        });
+        fs::write(app.store.identity_path(), "").unwrap();
+        let old = &points[1];
+        assert!(!is_gone(&app, old));
+        for disk in [root.to_owned(), root.join("redis"), root.join("sets")] {
+            fs::rename(&disk, &aside).unwrap();
+            fs::create_dir(&disk).unwrap();
+            assert!(!is_gone(&app, old), "{}", disk.display());
+            fs::remove_dir(&disk).unwrap();
+            fs::rename(&aside, &disk).unwrap();
+        }
+        // The retention deletes the file first.
+        fs::remove_file(root.join(&old.members[0].name)).unwrap();
+        assert!(is_gone(&app, old));
+        fs::remove_file(old.path(&app.store)).unwrap();
+        assert!(is_gone(&app, old));
     }
 }

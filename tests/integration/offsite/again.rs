@@ -156,16 +156,17 @@ fn points_that_are_deleted_while_others_are_sent_are_passed_over() {
     for stamp in POINTS {
         point(&sandbox, stamp, stamp, stamp);
     }
-    // The newest is sent first; the oldest is deleted then, and the other one in the middle of being sent.
+    // The newest is sent first; the oldest is deleted then, and the other one in the middle of being sent: its file first.
     let real = sh("command -v rclone", &[]);
     let rclone = sandbox.stand_in(
         "rclone",
         &format!(
             "#!/bin/sh\n[ \"$1\" != copy ] || {{\n  cd '{}'\n  old={}\n  [ -e sets/$old.sha256 ] || old={}\n  \
-             rm -f redis/dump_$old.rdb sets/$old.sha256\n}}\nexec '{}' \"$@\"\n",
+             rm -f redis/dump_$old.rdb sets/{}.sha256\n}}\nexec '{}' \"$@\"\n",
             sandbox.path("backups").display(),
             POINTS[0],
             POINTS[1],
+            POINTS[0],
             real.trim()
         ),
     );
