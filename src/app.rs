@@ -78,7 +78,14 @@ impl App {
 
     /// Makes sure that what is to be encrypted can be, before anything begins.
     pub fn check_encryption(&self, journal: Journal) -> Result<()> {
-        self.check_as_written(journal)?;
+        if let Some(warning) = self.check_as_written()? {
+            journal.warning(&warning);
+        }
+        self.check_gpg(journal)
+    }
+
+    /// Makes sure that gpg takes what is set.
+    pub fn check_gpg(&self, journal: Journal) -> Result<()> {
         let Some(encryption) = &self.config.encryption else {
             return Ok(());
         };
@@ -95,25 +102,32 @@ impl App {
     }
 
     /// Refuses a passphrase that is another than what is written in `.env`: whoever has kept that one can read nothing
-    /// once `.env` is lost. What is encrypted already opens with it, so then it is a warning.
-    fn check_as_written(&self, journal: Journal) -> Result<()> {
-        if !self.config.rewritten.contains(PASSPHRASE) {
-            return Ok(());
+    /// once `.env` is lost. What is encrypted already may open with it, so then it is a warning, which this gives.
+    pub fn check_as_written(&self) -> Result<Option<Error>> {
+        let by_recipient = matches!(self.config.encryption, Some(Encryption::Recipient(_)));
+        if by_recipient || !self.config.rewritten.contains(PASSPHRASE) {
+            return Ok(None);
         }
         let error = |hint| {
             let what = "is not what is written in .env, where $ begins the name of a variable and ' #' a comment";
-            hinted(format_args!("{PASSPHRASE} {what}"), hint)
+            Error::new(hinted(format_args!("{PASSPHRASE} {what}"), hint))
         };
-        if self.config.encryption.is_none() || !self.has_encrypted() {
+        if self.config.encryption.is_none() {
             bail!(error(
-                "put it in single quotes; of a variable, write ${NAME} alone, and set that one"
+                "set the variable that it names, which is empty, or put it in single quotes where it names none; \
+                 ${NAME:-} may be empty"
             ));
         }
-        journal.warning(&Error::new(error(
-            "put it in single quotes, and keep the old line: what has been encrypted so far opens with that alone \
+        if !self.has_encrypted() {
+            bail!(error(
+                "put it in single quotes, and keep the old line: copies in other places may open with that alone; of a \
+                 variable, write ${NAME} alone, and set that one"
+            ));
+        }
+        Ok(Some(error(
+            "put it in single quotes, and keep the old line: what was encrypted with it opens with that alone \
              (docs/encryption.md)",
-        )));
-        Ok(())
+        )))
     }
 
     /// Whether there is an encrypted backup, or may be one in a directory that cannot be read.
@@ -259,10 +273,17 @@ mod tests {
         let check = |value: &str| {
             let text = format!("SECRET='a$b'\nBACKUP_GPG_PASSPHRASE={value}\n");
             let config = Config::of_text(dir.path(), Path::new(".env"), text.as_bytes()).unwrap();
-            App::new(config).check_as_written(Journal::new("test"))
+            App::new(config).check_as_written()
         };
-        for value in ["'My$Kitchen-2024'", "${SECRET}", "plain", "''"] {
-            check(value).unwrap();
+        for value in [
+            "'My$Kitchen-2024'",
+            "${SECRET}",
+            "plain",
+            "''",
+            "${NO_VAULT:-}",
+            "$NoSuchKitchen\nBACKUP_GPG_RECIPIENT=me@example.org",
+        ] {
+            assert!(check(value).unwrap().is_none(), "{value}");
         }
         for value in ["My$Kitchen-2024", "\"My$Kitchen-2024\"", "a #b", "$NoSuchKitchen"] {
             let error = check(value).unwrap_err();
@@ -272,7 +293,7 @@ mod tests {
         let postgres = dir.path().join("backups/postgres");
         std::fs::create_dir_all(&postgres).unwrap();
         std::fs::write(postgres.join("n8n_20260102_030405.sql.gz.gpg"), "x").unwrap();
-        check("My$Kitchen-2024").unwrap();
+        assert!(check("My$Kitchen-2024").unwrap().is_some());
         // That one encrypts nothing at all.
         assert!(check("$NoSuchKitchen").is_err());
     }

@@ -175,7 +175,11 @@ fn programs(app: &App, report: &mut Report) {
         Some(Encryption::Passphrase(_)) => "gpg takes the passphrase; is a copy of it kept elsewhere?",
         Some(Encryption::Recipient(_)) => "gpg takes the recipient's key",
     };
-    report.result("encryption", app.check_encryption(JOURNAL).map(|()| how.to_owned()));
+    let misread = app.check_as_written();
+    match misread.and_then(|misread| app.check_gpg(JOURNAL).map(|()| misread)) {
+        Ok(Some(warning)) => report.warn("encryption", explained(&warning)),
+        checked => report.result("encryption", checked.map(|_| how.to_owned())),
+    }
     for channel in channels(config) {
         if let Err(error) = channel.probe(config) {
             report.error(channel.name(), &error);

@@ -67,7 +67,8 @@ pub fn parse(
 }
 
 /// As [`parse`], with the names of the variables that have another value than what is written there: a `$` was
-/// replaced, or the text cut at a ` #` that begins no word of its own. A value that is one reference, to what has a value, is meant so.
+/// replaced, or the text cut at a ` #` that begins no word of its own. A value that is one
+/// reference, to what has a value or with a default, is meant so.
 pub fn parse_noting(
     path: &Path,
     text: &[u8],
@@ -379,7 +380,14 @@ impl Scope<'_, '_> {
         // Who writes two knows that they are one.
         let text = &text.replace("$$", "-");
         let replaced = |after: &str| after.starts_with(|c: char| c.is_ascii_alphabetic() || "_{".contains(c));
-        let meant = |name: &str| !value.is_empty() && !self.parser.rewritten.contains(name);
+        // With a default, it may be meant to be empty.
+        let default = |operation: &str| {
+            let word = operation.strip_prefix(':').unwrap_or(operation).strip_prefix('-');
+            word.is_some_and(|word| !self.is_rewritten(word, value))
+        };
+        let meant = |(name, operation): (&str, &str)| {
+            (!value.is_empty() || default(operation)) && !self.parser.rewritten.contains(name)
+        };
         text.match_indices('$').any(|(at, _)| replaced(&text[at + 1..])) && !sole_reference(text).is_some_and(meant)
     }
 
@@ -503,14 +511,14 @@ fn closing_brace(text: &str) -> Option<usize> {
     None
 }
 
-/// The variable of a text that is one `$VAR` or `${...}` and nothing else.
-fn sole_reference(text: &str) -> Option<&str> {
+/// The variable of a text that is one `$VAR` or `${...}` and nothing else, and what follows the name within the braces.
+fn sole_reference(text: &str) -> Option<(&str, &str)> {
     let after = text.strip_prefix('$')?;
-    let (name, rest) = match after.strip_prefix('{') {
-        Some(body) if closing_brace(after) == Some(after.len() - 1) => (split_name(body).0, ""),
-        _ => split_name(after),
+    let (name, operation) = match after.strip_prefix('{') {
+        Some(body) if closing_brace(after) == Some(after.len() - 1) => split_name(&body[..body.len() - 1]),
+        _ => (after, ""),
     };
-    (rest.is_empty() && !name.is_empty()).then_some(name)
+    (!name.is_empty() && split_name(name).1.is_empty()).then_some((name, operation))
 }
 
 /// Splits off the variable name, which may be empty, at the start of `text`.

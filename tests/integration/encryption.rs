@@ -144,6 +144,12 @@ fn a_passphrase_that_is_read_as_another_one_encrypts_nothing_new() {
         "backup-all",
         "WARN BACKUP_GPG_PASSPHRASE is not what is written in .env{}",
     );
+    let doctor = sandbox.binary().arg("doctor").run();
+    let told = |verdict: &str| {
+        let of = format!("{verdict:4} encryption: ");
+        doctor.stdout.lines().any(|line| line.starts_with(&of))
+    };
+    assert!(told("WARN") && !told("OK"), "{doctor}");
 }
 
 #[test]

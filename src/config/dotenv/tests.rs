@@ -192,6 +192,7 @@ fn a_value_that_is_not_what_is_written_there_is_noted() {
         "a${OUT}",
         "$OUT$OUT",
         "${OUT}}",
+        "${UNSET:-$UNSET}",
     ] {
         assert!(noted(&format!("K={written}")), "{written}");
         assert!(noted(&format!("K=\"{written}\"")), "{written}");
@@ -209,6 +210,9 @@ fn a_value_that_is_not_what_is_written_there_is_noted() {
         "K=a$1 $-",
         "K=$OUT",
         "K=${OUT}",
+        "K=${UNSET:-}",
+        "K=\"${EMPTY-}\"",
+        "K=${UNSET:-${UNSET:-}}",
         "K=\"${UNSET:-a}\" # comment",
         "L='a$b'\nK=${L}",
         r#"K="a\$b \\ \"c\"""#,
