@@ -18,6 +18,7 @@ use anyhow::{anyhow, bail, Error, Result};
 use super::manifest::{Member, Point};
 use super::marks::Mark;
 use super::{entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
+use crate::process::shell_quote;
 
 /// A time that lies further ahead than this was dated by a clock that is wrong, or today's is. An hour is what clocks are set
 /// back in autumn, and a name without a manifest tells local time.
@@ -164,8 +165,9 @@ impl Away {
         match self.name {
             SETS => String::new(),
             _ => format!(
-                ". If the files were deleted on purpose, say so: touch {}",
-                self.dir.join(EMPTIED).display()
+                ". If the files were deleted on purpose, say so: mkdir -p {} && touch {}",
+                shell_quote(&self.dir.to_string_lossy()),
+                shell_quote(&self.dir.join(EMPTIED).to_string_lossy())
             ),
         }
     }

@@ -154,7 +154,18 @@ fn what_was_deleted_on_purpose_is_not_missed() {
     assert_eq!(away(&store), ["redis"]);
     let told = Inventory::take(&store).unwrap().away[0].way_out();
     let emptied = redis.join(".emptied");
-    assert!(told.ends_with(&format!(": touch {}", emptied.display())), "{told}");
+    let way = format!(": mkdir -p {} && touch {}", redis.display(), emptied.display());
+    assert!(told.ends_with(&way), "{told}");
+    let blank = Away {
+        name: "redis",
+        dir: PathBuf::from("/srv/my n8n/redis"),
+        named: 1,
+    };
+    let told = blank.way_out();
+    assert!(
+        told.ends_with("mkdir -p '/srv/my n8n/redis' && touch '/srv/my n8n/redis/.emptied'"),
+        "{told}"
+    );
     let file = fs::File::create(&emptied).unwrap();
     file.set_modified(Stamp::parse("20260102_120000").unwrap().time())
         .unwrap();
