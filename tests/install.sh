@@ -489,7 +489,8 @@ the_line_of_another_stack_is_left_alone() {
   expect 'table' "$others" "$(cat "$CRONTAB_FILE")"
   # However it is written, ours is found.
   local line
-  for line in "\"$dir/scripts/backup-all.sh\"" "true;$dir/scripts/backup-all.sh" "S=$dir/scripts/backup-all.sh; \$S"; do
+  for line in "\"$dir/scripts/backup-all.sh\"" "true;$dir/scripts/backup-all.sh" "S=$dir/scripts/backup-all.sh; \$S" \
+    "echo \`$dir/scripts/backup-all.sh\`" "{$dir/scripts/backup-all.sh}"; do
     echo "5 5 * * * $line" >"$CRONTAB_FILE"
     in_checkout install-cron N8N_DIR="$dir"
     has 'Already in the crontab' "$work/out"

@@ -36,7 +36,7 @@ fi
 # runs LINE: whether a crontab line runs our backup-all.sh, at whatever time. As a whole word: the path of another stack
 # may end with ours.
 runs() {
-  local edge="[[:space:]\"'=;&|()<>]"
+  local edge="[[:space:]\"'=;&|()<>{}\`]"
   [[ ! $1 =~ ^[[:space:]]*# && $1 =~ (^|$edge)"$script"($edge|$) ]]
 }
 
