@@ -411,7 +411,7 @@ fn words(text: &str) -> Vec<String> {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
-            None if c.is_whitespace() || ";&|<>()".contains(c) => words.extend(word.take()),
+            None if c.is_whitespace() || ";&|<>()`".contains(c) => words.extend(word.take()),
             _ if c == '\\' && quote != Some('\'') => word.get_or_insert_default().extend(chars.next()),
             _ => word.get_or_insert_default().push(c),
         }

@@ -77,6 +77,7 @@ fn only_a_line_that_runs_the_script_counts() {
         format!("@daily {root}/my\\ n8n/scripts/backup-all.sh"),
         format!("*/5 * * * * {root}/link/scripts/backup-all.sh>/dev/null"),
         format!("0 2 * * * {root}/backup-all.sh"),
+        format!("0 2 * * * out=`{root}/link/scripts/backup-all.sh`"),
         "0 2 * * * cd $HOME/link && scripts/backup-all.sh".to_owned(),
         "0 2 * * * bash -lc 'cd \"$HOME/my n8n\"; ./scripts/backup-all.sh'".to_owned(),
         "0 2 * * * ~/link/bin/n8n-backup backup-all".to_owned(),
