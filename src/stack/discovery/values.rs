@@ -56,9 +56,11 @@ impl Configuration<'_> {
     fn names_database(&self) -> Option<&str> {
         let mut files = self.container.variable("N8N_CONFIG_FILES")?.split(',').map(str::trim);
         files.find(|file| {
-            let json = self.file(file).and_then(|text| Json::parse(&text).ok());
-            // What cannot be read may name any.
-            json.is_none_or(|json| {
+            let Some(text) = self.file(file) else {
+                // It may name any; while the container does not run, as before a restore, nobody can read it.
+                return self.container.status == Status::Running;
+            };
+            Json::parse(&text).ok().is_none_or(|json| {
                 let kind = json.get("database").and_then(|database| database.get("type"));
                 kind.is_some_and(|kind| kind.as_str() != Some("sqlite"))
             })
