@@ -35,6 +35,8 @@ pub struct Found {
     pub login: String,
     /// That role, with its password where the container tells it, if another one is to be the server's superuser.
     pub second_login: Option<(String, Option<Secret>)>,
+    /// The volumes that PostgreSQL and Redis mount, each with its path in the container.
+    pub server_volumes: Vec<(String, String)>,
     /// n8n's database, where that is in SQLite.
     pub sqlite: Option<SqliteFile>,
     /// What stands against backing up or restoring a kind.

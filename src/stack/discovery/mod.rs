@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::app::App;
-use crate::config::{Found, Problem};
+use crate::config::{Config, Found, Problem};
 use crate::engine::describe::Described;
 use crate::engine::{Container, Docker, Glance};
 use crate::process::hinted;
@@ -98,7 +98,24 @@ fn fill(app: &mut App, ask: impl FnOnce(&Docker) -> Result<Vec<Described>>) -> O
     }
     let owner = app.owner();
     app.config.found.ours = all.iter().any(|container| container.is_ours(&owner));
+    app.config.found.server_volumes = server_volumes(app, &all);
     Some(all)
+}
+
+/// Whether a container is n8n's PostgreSQL or Redis.
+fn is_server(config: &Config, found: &Found, container: &Described) -> bool {
+    (container.name == config.postgres_container && found.uses(Kind::Postgres))
+        || (container.name == config.redis_container && found.uses(Kind::Redis))
+}
+
+/// The volumes that PostgreSQL and Redis mount, with their paths there.
+fn server_volumes(app: &App, all: &[Described]) -> Vec<(String, String)> {
+    let servers = all.iter().filter(|one| is_server(&app.config, &app.config.found, one));
+    let mounts = servers.flat_map(|server| &server.mounts);
+    let volumes = mounts.filter(|mount| !mount.volume.is_empty());
+    volumes
+        .map(|mount| (mount.volume.clone(), mount.destination.clone()))
+        .collect()
 }
 
 /// n8n's containers of the stack as they are now; there may be others than when the settings were filled.

@@ -700,3 +700,16 @@ fn what_means_the_same_is_the_same_database() {
     }
     assert!(!with(&base[1..]).is_empty(), "SQLite");
 }
+
+#[test]
+fn the_volumes_of_a_server_are_known_where_n8n_uses_it() {
+    let dir = TempDir::new();
+    let all = [
+        server("n8n-postgres", "postgres", &[], None),
+        server("n8n-redis", "redis", &[], None),
+    ];
+    let mut app = app_of(dir.path(), "");
+    app.config.found.unused.push(Kind::Postgres);
+    let known = ("n8n-redis_data".to_owned(), "/home/node/.n8n".to_owned());
+    assert_eq!(server_volumes(&app, &all), [known]);
+}

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::home::{home, home_of, mount_of, storage};
 use super::hosts::{inner_port, is_proxy, reached};
-use super::{foreign, is_foreign, Stack, N8N_CONTAINERS};
+use super::{foreign, is_foreign, is_server, Stack, N8N_CONTAINERS};
 use crate::app::App;
 use crate::config::{Found, FoundRow, Problem, Secret};
 use crate::engine::describe::Described;
@@ -142,10 +142,6 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
             .push(format!("n8n keeps binary data in {place}, which is not backed up"));
     }
     let config = &app.config;
-    let is_server = |other: &Described| {
-        (other.name == config.postgres_container && found.uses(Kind::Postgres))
-            || (other.name == config.redis_container && found.uses(Kind::Redis))
-    };
     let others = containers
         .iter()
         .filter(|other| !config.n8n_containers.contains(&other.name));
@@ -154,7 +150,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
             let mut told = (*other).clone();
             told.mounts
                 .retain(|mount| !config.exclude_mounts.contains(&mount.destination));
-            match is_server(other) {
+            match is_server(config, &found, other) {
                 true => super::deployment::beside_data(&told, stack, &config.project),
                 false => super::deployment::uncovered(&told, stack, &config.project),
             }

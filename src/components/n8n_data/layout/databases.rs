@@ -8,6 +8,7 @@ use super::{is_no_directory, is_within, real, source_of, what_of_project, Layout
 use crate::app::App;
 use crate::engine::{Container, Docker, Source};
 use crate::process::hinted;
+use crate::store::Kind;
 
 /// Of the containers of PostgreSQL and Redis: what is mounted there is configuration.
 const CONFIGURATION: [&str; 3] = ["/docker-entrypoint-initdb.d", "/etc", "/usr"];
@@ -60,24 +61,38 @@ impl<'a> Databases<'a> {
     }
 }
 
-/// Refuses a home in a volume, which may stand for a directory, as [`super::data_layout`] refuses a directory. Asks the
-/// engine.
+/// Refuses a home in a volume, as [`super::data_layout`] refuses a directory. Asks the engine what directory it stands for;
+/// of one that stands for none, what was known of PostgreSQL and Redis when the stack was looked for is enough.
 pub(in super::super) fn check_volume(app: &App, docker: &Docker, layout: &Layout) -> Result<()> {
     let home = &layout.home.source;
     let Source::Volume(name) = home else { return Ok(()) };
+    let mut databases = Databases::new(app, docker, &[]);
     let stands_for = match docker.volume_directory(name).unwrap_or_default() {
-        directory if directory.is_empty() => home.clone(),
+        directory if directory.is_empty() => {
+            let known = app.config.found.server_volumes.iter().filter(|(_, at)| is_data(at));
+            databases.sources = Some(known.map(|(volume, _)| Source::Volume(volume.clone())).collect());
+            home.clone()
+        }
         directory => Source::Directory(directory),
     };
-    Databases::new(app, docker, &[]).check_home(home, &stands_for)
+    databases.check_home(home, &stands_for)
+}
+
+/// Whether what a database's container mounts there is no configuration.
+fn is_data(at: &str) -> bool {
+    !CONFIGURATION.iter().any(|dir| is_within(at, dir))
 }
 
 /// What PostgreSQL and Redis mount, as volumes and as the directories that those stand for; their configuration left out.
 fn sources_of_databases(app: &App, docker: &Docker, n8n: &[Container]) -> Result<Vec<Source>> {
-    let names = [&*app.config.postgres_container, &*app.config.redis_container];
-    let found = docker.containers(&names)?;
+    let config = &app.config;
+    let servers = [
+        (Kind::Postgres, &*config.postgres_container),
+        (Kind::Redis, &*config.redis_container),
+    ];
+    let used = servers.iter().filter(|(kind, _)| config.found.uses(*kind));
+    let found = docker.containers(&used.map(|(_, name)| *name).collect::<Vec<_>>())?;
     let mounts = found.iter().flat_map(|container| &container.mounts);
-    let is_data = |at: &str| !CONFIGURATION.iter().any(|dir| is_within(at, dir));
     let mut sources: Vec<Source> = mounts
         .filter(|mount| is_data(&mount.destination) && !is_no_directory(&mount.directory))
         .filter_map(source_of)

@@ -315,24 +315,26 @@ fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> La
 /// What n8n's data consist of in a project, for containers that say that n8n's directory is `home`. The engine keeps
 /// each volume in a directory of its own, and has no PostgreSQL and no Redis. `VOLUME:PATH` is a part of a volume.
 fn try_layout(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
-    layout_beside("[]", settings, home, containers)
+    layout_beside(&[], settings, home, containers)
 }
 
-/// As [`try_layout`], beside servers as `docker inspect` shows them.
-fn layout_beside(servers: &str, settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
+/// As [`try_layout`], where PostgreSQL and Redis mount these volumes.
+fn layout_beside(servers: Mounts<'_>, settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
     let dir = TempDir::new();
     let project = dir.path().canonicalize().unwrap();
     let program = project.join("docker");
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
-         inspect*) echo '{servers}' ;;\nesac\n"
-    );
+    let script = "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
+                  inspect*) echo '[]' ;;\nesac\n";
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let docker = Docker::locate(Some(project.clone().into()), STALL).unwrap();
     let mut app = App::new(Config::of_text(&project, Path::new(".env"), settings.as_bytes()).unwrap());
     home.clone_into(&mut app.config.found.home);
     "main".clone_into(&mut app.config.found.told_by);
+    let known = servers
+        .iter()
+        .map(|(volume, at)| ((*volume).to_owned(), (*at).to_owned()));
+    app.config.found.server_volumes = known.collect();
     let of_project = |path: &str| {
         path.strip_prefix('.')
             .map(|rest| format!("{}{rest}", project.display()))
@@ -478,11 +480,8 @@ fn a_part_of_a_volume_is_refused() {
 #[test]
 fn a_volume_that_holds_a_databases_data_is_no_home() {
     let of = |volume: &str, at: &str| {
-        let servers = format!(
-            r#"[{{"Id": "1", "Name": "/n8n-redis", "Mounts": [{{"Type": "volume", "Name": "{volume}", "Source": "/v/{volume}", "Destination": "{at}"}}]}}]"#
-        );
         let n8n = ("main", &[("n8n_data", "/home/node/.n8n")][..]);
-        layout_beside(&servers, "", "/home/node/.n8n", &[n8n]).map(drop)
+        layout_beside(&[(volume, at)], "", "/home/node/.n8n", &[n8n]).map(drop)
     };
     let error = of("n8n_data", "/data").unwrap_err().to_string();
     assert!(
