@@ -130,7 +130,10 @@ pub(super) fn files(
 pub(super) fn excluded<'a>(named: &[String], containers: impl Iterator<Item = &'a Described>) -> Vec<String> {
     let mounts: Vec<&MountPoint> = containers.flat_map(|container| &container.mounts).collect();
     let here = |name: &String| {
-        let there = mounts.iter().filter(|mount| mount.destination == *name);
+        // A tmpfs has none, and every path begins with the empty one.
+        let there = mounts
+            .iter()
+            .filter(|mount| mount.destination == *name && !mount.source.is_empty());
         let sources: Vec<String> = there.map(|mount| mount.source.clone()).collect();
         match sources.is_empty() {
             true => vec![name.clone()],

@@ -233,6 +233,11 @@ fn no_warning_names_what_a_setting_excludes_by_either_path() {
     );
     let found = excluded(&[dir], [&described(&other)].into_iter());
     assert_eq!(found, ["/srv"]);
+    // What lies in memory has no source, with which each path would begin.
+    let other =
+        r#"{"Id": "2", "Name": "/x", "Mounts": [{"Type": "tmpfs", "Source": "", "Destination": "/run/cache"}]}"#;
+    let found = excluded(&["/run/cache".to_owned()], [&described(other)].into_iter());
+    assert_eq!(found, ["/run/cache"]);
 }
 
 #[test]
