@@ -141,6 +141,22 @@ pub(super) fn storage(app: &App, found: &mut Found, main: &Described) {
     };
     path.clone_into(&mut found.storage);
     match mount_of(main, path) {
+        Some(mount) if holds_more(app, found, main, mount) => {
+            let at = &mount.destination;
+            let is_told = !app
+                .config
+                .exclude_mounts
+                .iter()
+                .any(|excluded| excluded == at || excluded == path);
+            if is_told {
+                found.undeployed.push(format!(
+                    "n8n keeps binary data in {path} ({variable} of {}), which is not backed up, since {} at {at} may \
+                     hold more, all of which a restore would replace: mount a directory of its own at {path}, or list \
+                     {at} in BACKUP_INCLUDE_MOUNTS (BACKUP_EXCLUDE_MOUNTS={at} ends this warning)",
+                    main.name, mount.source
+                ));
+            }
+        }
         Some(mount) => found.storage_mount.clone_from(&mount.destination),
         None if app.config.exclude_mounts.iter().any(|excluded| excluded == path) => {}
         None if !path.starts_with('/') || Path::new(path).starts_with(&found.home) => {}
@@ -150,6 +166,19 @@ pub(super) fn storage(app: &App, found: &mut Found, main: &Described) {
             main.name
         )),
     }
+}
+
+/// Whether more than binary data may lie in what they are mounted from, and that is backed up for no other reason: it
+/// is a directory of the host outside of the project, neither n8n's home nor below that, which no setting takes in.
+fn holds_more(app: &App, found: &Found, main: &Described, mount: &MountPoint) -> bool {
+    let source = fs::canonicalize(&mount.source).unwrap_or_else(|_| PathBuf::from(&mount.source));
+    let is_of_home =
+        mount_of(main, &found.home) == Some(mount) || Path::new(&mount.destination).starts_with(&found.home);
+    mount.volume.is_empty()
+        && Path::new(&mount.destination) != Path::new(&found.storage)
+        && !source.starts_with(&app.config.project)
+        && !is_of_home
+        && !app.config.include_mounts.contains(&mount.destination)
 }
 
 #[cfg(test)]
@@ -275,6 +304,36 @@ mod tests {
             let home = ("/home/node/.n8n".to_owned(), 0);
             assert_eq!(told("", "2.1.0", &[&at("/home/node/.n8n/files")]), home);
         }
+    }
+
+    #[test]
+    fn binary_data_take_in_no_directory_that_may_hold_more() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let told = |settings: &str, source: &Path, at: &str, path: &str| {
+            let env = [
+                "N8N_DEFAULT_BINARY_DATA_MODE=filesystem",
+                &format!("N8N_STORAGE_PATH={path}"),
+            ];
+            let mut n8n = container("n8n", "n8nio/n8n", &env, &[], None);
+            n8n.mounts.push(MountPoint {
+                volume: String::new(),
+                source: source.display().to_string(),
+                destination: at.to_owned(),
+            });
+            let mut app = app_of(&project, settings);
+            found(&mut app, &[n8n]).unwrap();
+            let found = app.config.found;
+            (!found.storage_mount.is_empty(), found.undeployed.len())
+        };
+        let (away, path) = (Path::new("/mnt/nas"), "/data/n8n/bin");
+        assert_eq!(told("", away, "/data", path), (false, 1));
+        assert_eq!(told("BACKUP_EXCLUDE_MOUNTS=/data\n", away, "/data", path), (false, 0));
+        assert_eq!(told("BACKUP_INCLUDE_MOUNTS=/data\n", away, "/data", path), (true, 0));
+        assert_eq!(told("", away, path, "/data/n8n/bin/"), (true, 0));
+        assert_eq!(told("", &project.join("data"), "/data", path), (true, 0));
+        let below = "/home/node/.n8n/x";
+        assert_eq!(told("", away, below, "/home/node/.n8n/x/bin"), (true, 0));
     }
 
     #[test]
