@@ -355,6 +355,18 @@ fn a_part_of_a_volume_is_neither_backed_up_nor_replaced() {
         assert!(outcome.code == Some(1) && outcome.stdout.contains(&why), "{outcome}");
     }
     assert_eq!(sandbox.backups("n8n").len(), 1);
+    // Beside the home it is left out, with a warning.
+    sandbox.docker(&["rm", "-f", &sandbox.container("n8n-main")]);
+    let other = format!("{}_other_data", sandbox.prefix());
+    sandbox.make_volume(&other);
+    sandbox.docker(&["run", "--rm", "-v", &format!("{other}:/v"), BUSYBOX, "mkdir", "/v/part"]);
+    let part = format!("type=volume,source={other},target=/files,volume-subpath=part");
+    start_n8n(&sandbox, &[format!("type=volume,source={volume},target={home}"), part]);
+    let outcome = sandbox.run("backup-n8n", &[]);
+    outcome.assert_success();
+    let why = format!("Not backed up with n8n's data: /files is a part of the volume {other} (part)");
+    assert!(outcome.stdout.contains(&why), "{outcome}");
+    assert!(!members(&sandbox).contains("%2Ffiles"));
 }
 
 /// A home that is a directory of the host needs no volume.

@@ -81,8 +81,8 @@ pub struct Directory {
 /// Finds what n8n's data consist of.
 ///
 /// # Errors
-/// When the home holds what a restore must not replace, such as the backups or PostgreSQL's data, or n8n mounts a part of
-/// a volume.
+/// When the home holds what a restore must not replace, such as the backups or PostgreSQL's data, or when the home or
+/// what is mounted below it is a part of a volume.
 pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Result<Layout> {
     let config = &app.config;
     // What a worker mounts yields to what n8n's main container does.
@@ -181,12 +181,17 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             layout.left_out.push(text);
             continue;
         }
-        check_whole(mount)?;
         match below {
             Some(below) => {
+                check_whole(mount)?;
                 layout.nested.insert(below.to_owned(), place.clone());
             }
-            None => layout.others.push(place),
+            None => match part_of_volume(mount) {
+                // Several containers may mount it.
+                Some(text) if layout.separate.contains(&text) => {}
+                Some(text) => layout.separate.push(text),
+                None => layout.others.push(place),
+            },
         }
     }
     if layout.places().nth(1).is_some() {
@@ -443,17 +448,27 @@ pub(super) fn stored_part() -> Part {
     }
 }
 
-/// Refuses a part of a volume: helper containers would show all of it, and a restore would replace that.
+/// What a mount is, where it is a part of a volume: helper containers would show all of that, and a restore would
+/// replace it.
+fn part_of_volume(mount: &Mount) -> Option<String> {
+    let subpath = mount.subpath.as_ref()?;
+    let (at, volume) = (&mount.destination, &mount.name);
+    let text = format!(
+        "{at} is a part of the volume {volume} ({subpath}), which can be neither backed up nor restored by itself"
+    );
+    Some(text)
+}
+
+/// Refuses a part of a volume as n8n's home, or below that.
 fn check_whole(mount: &Mount) -> Result<()> {
-    let Some(subpath) = &mount.subpath else { return Ok(()) };
-    bail!(hinted(
-        format_args!(
-            "{} is a part of the volume {} ({subpath}), which can be neither backed up nor restored by itself",
-            mount.destination, mount.name
-        ),
-        "have n8n mount all of a volume there, without subpath; or, where n8n's home is another directory, leave it out by \
-         BACKUP_EXCLUDE_MOUNTS"
-    ))
+    match part_of_volume(mount) {
+        None => Ok(()),
+        Some(text) => bail!(hinted(
+            text,
+            "have n8n mount all of a volume there, without subpath; or, below n8n's home, leave it out by \
+             BACKUP_EXCLUDE_MOUNTS"
+        )),
+    }
 }
 
 pub(super) fn source_of(mount: &Mount) -> Option<Source> {

@@ -448,7 +448,7 @@ fn what_a_worker_keeps_for_itself_is_told() {
 }
 
 #[test]
-fn a_part_of_a_volume_is_refused() {
+fn a_part_of_a_volume_is_refused_as_n8ns_home() {
     const AT: &str = "/home/node/.n8n";
     let of = |settings: &str, mounts: Mounts<'_>| try_layout(settings, AT, &[("main", mounts)]);
     let home = ("n8n_n8n_data", AT);
@@ -456,10 +456,6 @@ fn a_part_of_a_volume_is_refused() {
         (
             [("shared:n8n", AT), ("v", "/files")],
             "/home/node/.n8n is a part of the volume shared (n8n)",
-        ),
-        (
-            [home, ("shared:a/b", "/files")],
-            "/files is a part of the volume shared (a/b)",
         ),
         (
             [home, ("shared:b", "/home/node/.n8n/binaryData")],
@@ -471,8 +467,13 @@ fn a_part_of_a_volume_is_refused() {
             .unwrap_or_else(|error| error.to_string());
         assert!(error.contains(wanted), "{error}");
     }
-    let layout = of("BACKUP_EXCLUDE_MOUNTS=/files\n", &[home, ("shared:a", "/files")]).unwrap();
-    assert!(layout.others.is_empty());
+    // Beside the home it is left out, and told once.
+    let mounts = &[home, ("shared:a/b", "/files")][..];
+    let layout = try_layout("", AT, &[("main", mounts), ("worker", mounts)]).unwrap();
+    let told = "/files is a part of the volume shared (a/b), which can be neither backed up nor restored by itself";
+    assert!(layout.others.is_empty() && layout.separate == [told]);
+    let layout = of("BACKUP_EXCLUDE_MOUNTS=/files\n", mounts).unwrap();
+    assert!(layout.others.is_empty() && layout.separate.is_empty());
     // The whole of it holds the part.
     assert!(of("", &[home, ("n8n_n8n_data:part", "/part")]).is_ok());
 }
