@@ -212,11 +212,13 @@ fn elsewhere(app: &mut App, all: &[Described]) {
         }
         _ => format!("n8n runs in the Compose projects {named}: set {COMPOSE_PROJECT} in .env to yours"),
     };
-    let hint = match has_compose_file(&config.project) {
+    let is_down = has_compose_file(&config.project);
+    let hint = match is_down {
         true => format!("start the stack of this directory (docker compose up -d); {hint}"),
         false => hint,
     };
     let text = format!("No container of n8n belongs to {}", config.project.display());
+    let not_running = |name: &str| format!("Container {name} is not running");
     let is_there = |name: &str| all.iter().any(|container| container.name == name);
     let missing = [
         (
@@ -225,7 +227,8 @@ fn elsewhere(app: &mut App, all: &[Described]) {
             is_there(&config.postgres_container),
         ),
         (Kind::Redis, "BACKUP_REDIS_CONTAINER", is_there(&config.redis_container)),
-        (Kind::N8n, "BACKUP_N8N_VOLUME", false),
+        // What a stack that is down has left can be backed up and restored.
+        (Kind::N8n, "BACKUP_N8N_VOLUME", is_down),
     ];
     for (kind, setting, is_there) in missing {
         if is_there || config.is_set(setting) || config.is_set(N8N_CONTAINERS) {
@@ -234,6 +237,8 @@ fn elsewhere(app: &mut App, all: &[Described]) {
         let text = match kind {
             // As the contract has it.
             Kind::Postgres if !config.env_file_exists => ".env file not found".to_owned(),
+            Kind::Postgres if is_down => not_running(&config.postgres_container),
+            Kind::Redis if is_down => not_running(&config.redis_container),
             _ => text.clone(),
         };
         let hint = hint.clone();

@@ -385,9 +385,11 @@ fn a_directory_without_a_stack_names_the_projects_that_run_n8n() {
     assert_eq!(problem.to_string(), ".env file not found");
     // A compose file may be that of a stack that is down, or a copy of what runs as another project.
     std::fs::write(project.join("compose.yaml"), "").unwrap();
-    for kind in [Kind::Postgres, Kind::Redis, Kind::N8n] {
+    assert!(refused(&all[..5], "", Kind::N8n).is_none());
+    for (kind, name) in [(Kind::Postgres, "n8n-postgres"), (Kind::Redis, "n8n-redis")] {
         let problem = refused(&all[..5], "", kind).unwrap();
         let hint = &problem.hint;
+        assert_eq!(problem.text, format!("Container {name} is not running"));
         assert!(
             hint.contains("docker compose up") && hint.contains("BACKUP_COMPOSE_PROJECT=stack7"),
             "{problem:?}"
