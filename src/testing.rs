@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,6 +14,15 @@ pub fn sh(script: &str) -> Command {
     let mut command = crate::process::command("sh");
     command.args(["-c", script]);
     command
+}
+
+/// Writes a program. Another process does: as long as a file is open for writing here, so may be a copy of that in what another
+/// test starts at this moment, and then it cannot be run.
+pub fn executable(path: &Path, text: impl AsRef<[u8]>) {
+    let mut write = sh("cat >\"$1\" && chmod 755 \"$1\"");
+    let mut write = write.arg("sh").arg(path).stdin(Stdio::piped()).spawn().unwrap();
+    write.stdin.take().unwrap().write_all(text.as_ref()).unwrap();
+    assert!(write.wait().unwrap().success());
 }
 
 /// A directory that is removed with its contents when this is dropped.

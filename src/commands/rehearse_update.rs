@@ -131,9 +131,7 @@ fn image(docker: &Docker, name: &str, pull: bool) -> Result<N8nImage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{TempDir, STALL};
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
+    use crate::testing::{executable, TempDir, STALL};
 
     #[test]
     fn a_mistyped_recovery_point_is_no_other() {
@@ -154,8 +152,7 @@ mod tests {
             "#!/bin/sh\ncase \"$*\" in\npull*) touch '{0}' ;;\n*) [ -e '{0}' ] && echo 'new||' || echo 'old||' ;;\nesac\n",
             pulled.display()
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&program, script);
         let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
         assert_eq!(image(&docker, "n8n:latest", false).unwrap().id, "old");
         assert_eq!(image(&docker, "n8n:latest", true).unwrap().id, "new");

@@ -117,10 +117,9 @@ impl Docker {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::testing::{TempDir, STALL};
+    use crate::testing::{executable, TempDir, STALL};
 
     #[test]
     fn who_mounts_the_same_is_a_user_and_who_mounts_something_at_its_place_is_none() {
@@ -146,8 +145,7 @@ mod tests {
             dir.path().join("log").display(),
             all.join(",")
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&program, script);
         let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
         let places = |name| {
             (

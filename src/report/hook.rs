@@ -99,7 +99,7 @@ fn run(config: &Config, variables: &[(&str, OsString)], lines: &[String]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use crate::testing::{executable, TempDir};
 
     #[test]
     fn a_program_is_told_by_its_environment_without_a_shell() {
@@ -114,16 +114,10 @@ mod tests {
                 &["the last line".to_owned()],
             )
         };
-        std::fs::write(
-            dir.path().join("hook"),
+        executable(
+            &dir.path().join("hook"),
             "#!/bin/sh\necho \"$N8N_BACKUP_RESULT $# $1 $2\" >out; cat >>out\n",
-        )
-        .unwrap();
-        std::fs::set_permissions(
-            dir.path().join("hook"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .unwrap();
+        );
         told("./hook $(id) ;").unwrap();
         assert_eq!(
             std::fs::read_to_string(dir.path().join("out")).unwrap(),

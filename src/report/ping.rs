@@ -120,11 +120,10 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::process::hint_of;
-    use crate::testing::{skip, TempDir};
+    use crate::testing::{executable, skip, TempDir};
     use std::fs;
     use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::os::unix::fs::PermissionsExt;
     use std::thread;
 
     #[test]
@@ -139,8 +138,7 @@ mod tests {
     fn the_curl_that_is_found_is_the_one_that_is_run() {
         let dir = TempDir::new();
         let (curl, out) = (dir.path().join("curl"), dir.path().join("out"));
-        fs::write(&curl, "#!/bin/sh\ncat >\"${0%/*}/out\"\n").unwrap();
-        fs::set_permissions(&curl, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&curl, "#!/bin/sh\ncat >\"${0%/*}/out\"\n");
         let mut config = Config::without_env_file(dir.path()).unwrap();
         config.ping_url = Some(Secret::new("https://h/1"));
         config.path = Some(dir.path().into());

@@ -1,9 +1,8 @@
 use super::*;
 use crate::config::Config;
 use crate::engine::Data;
-use crate::testing::{TempDir, STALL};
+use crate::testing::{executable, TempDir, STALL};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -49,8 +48,7 @@ fn exchanged() -> TempDir {
 fn cut_short(verb: &str, rm: &str) -> Vec<String> {
     let (dir, tools) = (exchanged(), TempDir::new());
     let file = tools.path().join("rm");
-    fs::write(&file, format!("#!/bin/sh\nPATH=${{PATH#*:}}\n{rm}\n")).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&file, format!("#!/bin/sh\nPATH=${{PATH#*:}}\n{rm}\n"));
     step(dir.path(), verb, tools.path());
     let nothing = Path::new("/nonexistent");
     match step(dir.path(), "state", nothing).as_str() {
@@ -121,8 +119,7 @@ fn a_database_stays_whatever_becomes_of_the_exchange() {
             tools.path().display()
         );
         let file = tools.path().join("mv");
-        fs::write(&file, mv).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&file, mv);
         step(dir.path(), "exchange", tools.path());
         match step(dir.path(), "state", nothing).as_str() {
             "exchanged" => step(dir.path(), "finish", nothing),
@@ -162,8 +159,7 @@ fn an_entry_that_has_no_part_in_it_stays_whatever_becomes_of_the_exchange() {
             "#!/bin/sh\nPATH=${{PATH#*:}}\necho >>{count}\nmv \"$@\" || exit\n\
              [ $(wc -l <{count}) -ne {ends} ] || kill -KILL $PPID\n"
         );
-        fs::write(&file, mv).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&file, mv);
         step(dir.path(), "exchange", tools.path());
         assert_eq!(read("the home/config"), "old", "{ends}");
         // As by n8n that somebody started on it meanwhile.
@@ -192,8 +188,7 @@ fn a_database_that_is_to_be_kept_is_kept_by_the_run_that_finishes() {
         step(dir.path(), "exchange", nothing);
         if cut_short {
             let file = tools.path().join("mv");
-            fs::write(&file, "#!/bin/sh\nPATH=${PATH#*:}\nmv \"$@\"\nkill -KILL $PPID\n").unwrap();
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            executable(&file, "#!/bin/sh\nPATH=${PATH#*:}\nmv \"$@\"\nkill -KILL $PPID\n");
             step(dir.path(), "finish", tools.path());
         }
         assert_eq!(step(dir.path(), "state", nothing), "exchanged");
@@ -319,8 +314,7 @@ fn a_dry_run_leaves_the_helper_of_a_restore_at_work_alone() {
     let dir = TempDir::new();
     let (program, log) = (dir.path().join("docker"), dir.path().join("log"));
     let script = format!("#!/bin/sh\necho \"$*\" >>'{}'\necho at-work\n", log.display());
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&program, script);
     let app = App::new(Config::without_env_file(dir.path()).unwrap());
     let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
     for (dry_run, sweeps) in [(true, false), (false, true)] {

@@ -254,14 +254,12 @@ fn turns_to_tcp(app: &App, failure: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::time::Duration;
 
     use super::*;
     use crate::config::{Config, Secret};
-    use crate::testing::TempDir;
+    use crate::testing::{executable, TempDir};
 
     #[test]
     fn a_superuser_that_the_server_lacks_gives_way_to_n8ns_role() {
@@ -289,8 +287,7 @@ mod tests {
     fn triggers_on_login_stay_off_for_a_superuser_on_a_server_that_has_them() {
         let dir = TempDir::new();
         let program = dir.path().join("docker");
-        fs::write(&program, "").unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        executable(&program, "");
         let docker = Docker::locate(Some(dir.path().into()), Duration::from_secs(1)).unwrap();
         let app = App::new(Config::without_env_file(dir.path()).unwrap());
         for (version, superuser, off) in [(160_009, true, false), (170_000, true, true), (180_001, false, false)] {

@@ -381,20 +381,17 @@ pub fn explained(error: Error, file: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::process::Stdio;
 
     use super::*;
-    use crate::testing::{sh, TempDir};
+    use crate::testing::{executable, sh, TempDir};
 
     #[test]
     fn a_program_that_hangs_is_not_taken_for_one_at_work() {
         let dir = TempDir::new();
         let program = |name: &str, script: &str| {
             let path = dir.path().join(name);
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            executable(&path, format!("#!/bin/sh\n{script}\n"));
         };
         let sleep = ["/bin/sleep", "/usr/bin/sleep"]
             .into_iter()

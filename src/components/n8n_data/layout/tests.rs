@@ -2,7 +2,7 @@ use super::databases::holds;
 use super::*;
 use crate::config::Config;
 use crate::engine::{Mount, Status};
-use crate::testing::{TempDir, STALL};
+use crate::testing::{executable, TempDir, STALL};
 
 fn place(source: Source, at: &str) -> Place {
     Place {
@@ -325,8 +325,7 @@ fn layout_beside(servers: Mounts<'_>, settings: &str, home: &str, containers: &[
     let program = project.join("docker");
     let script = "#!/bin/sh\ncase \"$*\" in\nvolume*) while [ $# -gt 5 ]; do echo \"$6|/v/$6|\"; shift; done ;;\n\
                   inspect*) echo '[]' ;;\nesac\n";
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    executable(&program, script);
     let docker = Docker::locate(Some(project.clone().into()), STALL).unwrap();
     let mut app = App::new(Config::of_text(&project, Path::new(".env"), settings.as_bytes()).unwrap());
     home.clone_into(&mut app.config.found.home);

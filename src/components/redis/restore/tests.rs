@@ -3,7 +3,7 @@ use std::os::unix::fs::{chown, MetadataExt as _, PermissionsExt as _};
 
 use super::*;
 use crate::config::Config;
-use crate::testing::{sh, skip, TempDir, STALL};
+use crate::testing::{executable, sh, skip, TempDir, STALL};
 
 /// What `ask` gives of the restore of a Redis that was seen as `before`, is `now`, and never answers; and the calls of docker.
 fn silent<T>(
@@ -22,8 +22,7 @@ fn silent<T>(
         log.display(),
         arguments.join(" ")
     );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&program, script);
     let mut app = App::new(Config::without_env_file(dir.path()).unwrap());
     app.config.stall = Duration::from_millis(1);
     let docker = Docker::locate(Some(dir.path().into()), STALL).unwrap();
