@@ -8,10 +8,10 @@
 mod busy;
 mod check;
 mod clear;
+mod here;
 mod there;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,6 +21,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 pub use self::busy::Busy;
 use self::check::{check_in_turn, is_as_sent, CHECKED};
 use self::clear::{clear, rules};
+use self::here::{check_files, is_gone, is_here, length, Changed};
 pub(super) use self::there::{read_manifest, Unread};
 use self::there::{There, SENT};
 use super::shared::{dry_run, open};
@@ -32,13 +33,13 @@ use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
-use crate::store::inventory::{self, Inventory};
+use crate::store::inventory;
 use crate::store::lock::{Attempt, Lock};
-use crate::store::manifest::{self, Member, Point};
+use crate::store::manifest::{self, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
 use crate::store::remote::{Proof, Rclone, Resend};
-use crate::store::{is_there, make_dir, total, Kind, ENCRYPTED, SET_SUFFIX};
+use crate::store::{make_dir, total, ENCRYPTED, SET_SUFFIX};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
 
@@ -369,57 +370,6 @@ fn names_of(point: &Point) -> Vec<String> {
     point.members.iter().map(|member| member.name.clone()).collect()
 }
 
-/// Whether every file of a point is there, as long as it was, and none was found damaged.
-fn is_here(app: &App, point: &Point) -> bool {
-    point.damaged().is_empty()
-        && point.members.iter().all(|member| {
-            let meta = app.store.root().join(&member.name).symlink_metadata();
-            meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
-        })
-}
-
-/// The file of this kind is not what was backed up.
-#[derive(Debug)]
-struct Changed(Kind, String);
-
-impl fmt::Display for Changed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.1)
-    }
-}
-
-impl std::error::Error for Changed {}
-
-/// Refuses a point with a file that is not what was backed up, which is [`Changed`].
-fn check_files(app: &App, point: &Point) -> Result<()> {
-    for member in &point.members {
-        let sum = sha256(&app.config, &app.store.root().join(&member.name))?;
-        let what = || format!("{} is not what was backed up: its SHA-256 is {sum}", member.name);
-        ensure!(sum == member.sha256, Changed(member.kind, what()));
-    }
-    Ok(())
-}
-
-/// Whether a point that was whole here has been deleted since, or is being: while others are sent for hours or days, the
-/// retention goes on, and deletes the files before the manifests. A disk that went away takes all of a directory.
-fn is_gone(app: &App, point: &Point) -> bool {
-    let store = &app.store;
-    let files = point.members.iter().map(|member| store.root().join(&member.name));
-    let is_whole = files.chain([point.path(store)]).all(|path| is_there(&path));
-    let is_away = || {
-        let known = [store.identity_path(), store.sets_dir()];
-        let inventory = Inventory::take(store);
-        !known.iter().all(|path| is_there(path)) || !inventory.is_ok_and(|inventory| inventory.away.is_empty())
-    };
-    !is_whole && !is_away()
-}
-
-fn length(app: &App, point: &Point) -> u64 {
-    let file = |member: &Member| app.store.root().join(&member.name).metadata();
-    let files = point.members.iter().filter_map(|member| file(member).ok());
-    total(files.map(|meta| meta.len()))
-}
-
 /// Refuses a point where the copy of another one has its name: two hosts of one identity would each replace the other's.
 fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &There, remote: &str) -> Result<()> {
     let Some(set) = there.own.set(point.stamp).filter(|_| !is_marked(point, remote)) else {
@@ -508,45 +458,5 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::testing::TempDir;
-
-    #[test]
-    fn what_goes_with_its_disk_was_not_deleted() {
-        let dir = TempDir::new();
-        let app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
-        let (root, aside) = (app.store.root(), dir.path().join("aside"));
-        for dir in ["redis", "sets"] {
-            fs::create_dir_all(root.join(dir)).unwrap();
-        }
-        let points = ["20260102_020000", "20260101_020000"].map(|stamp| {
-            let name = format!("redis/dump_{stamp}.rdb");
-            fs::write(root.join(&name), "x").unwrap();
-            let text = format!("# n8n-backup recovery point {stamp}\n{}  {name}\n", "0".repeat(64));
-            let point = Point::parse(&text).unwrap();
-            fs::write(point.path(&app.store), text).unwrap();
-            point
-        });
-        fs::write(app.store.identity_path(), "").unwrap();
-        let old = &points[1];
-        assert!(!is_gone(&app, old));
-        for disk in [root.to_owned(), root.join("redis"), root.join("sets")] {
-            fs::rename(&disk, &aside).unwrap();
-            fs::create_dir(&disk).unwrap();
-            assert!(!is_gone(&app, old), "{}", disk.display());
-            fs::remove_dir(&disk).unwrap();
-            fs::rename(&aside, &disk).unwrap();
-        }
-        // The retention deletes the file first.
-        fs::remove_file(root.join(&old.members[0].name)).unwrap();
-        assert!(is_gone(&app, old));
-        fs::remove_file(old.path(&app.store)).unwrap();
-        assert!(is_gone(&app, old));
     }
 }
