@@ -190,7 +190,7 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
     } else if options.create {
         // What an earlier run that created it did not come to.
         let n8n = app.n8n_containers(&app.docker()?)?;
-        options.start |= n8n.iter().all(|container| container.status == Status::Created);
+        options.start |= n8n.iter().any(|container| container.status == Status::Created);
     }
     let (app, options) = (made.as_ref().unwrap_or(app), &options);
     let mut chosen = Vec::new();

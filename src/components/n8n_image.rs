@@ -133,12 +133,12 @@ pub fn of_name(docker: &Docker, name: &str) -> Result<Option<N8nImage>> {
 /// # Errors
 /// When it is older: its migrations go forward only, so it would not start, or damage what it does not know.
 pub fn check_version(app: &App, docker: &Docker, point: &Point) -> Result<Option<String>> {
-    let Some(made_by) = made_by(point) else {
+    let Some(made_by) = made_by(point, |_| true) else {
         return Ok(None);
     };
     for container in app.n8n_containers(docker)? {
         let (name, version) = (&container.name, &container.version);
-        if let Some(why) = why_too_old(name, version, point) {
+        if let Some(why) = why_too_old(name, version, made_by) {
             let image = point.facts(IMAGE_FACT).find_map(|(_, fact)| fact.split(' ').next());
             bail!(hinted(
                 why,
@@ -157,22 +157,20 @@ pub fn check_version(app: &App, docker: &Docker, point: &Point) -> Result<Option
     Ok(None)
 }
 
-/// The newest n8n that a recovery point was made by, as far as it tells.
-fn made_by(point: &Point) -> Option<&str> {
-    // The label of an image of somebody's own may be the version of something else.
-    let is_n8ns = |container: &str| {
+/// The newest n8n that a recovery point was made by, as far as it tells, in an image that counts.
+fn made_by(point: &Point, counts: impl Fn(&str) -> bool) -> Option<&str> {
+    let is_in_one = |container: &str| {
         let image = point.fact(&format!("{IMAGE_FACT}{container}"));
-        image.is_none_or(|image| is_n8n_image(image.split(' ').next().unwrap_or_default()))
+        image.is_none_or(|image| counts(image.split(' ').next().unwrap_or_default()))
     };
-    let versions = point.facts(VERSION_FACT).filter(|(container, _)| is_n8ns(container));
-    versions
-        .map(|(_, version)| version)
-        .max_by_key(|version| numbers(version))
+    let versions = point.facts(VERSION_FACT).filter(|(container, _)| is_in_one(container));
+    let versions = versions.map(|(_, version)| version);
+    versions.max_by_key(|version| numbers(version))
 }
 
-/// Why an n8n cannot run on a recovery point's database; nothing where its version is not one of numbers (`nightly`).
-fn why_too_old(name: &str, version: &str, point: &Point) -> Option<String> {
-    let made_by = made_by(point)?;
+/// Why an n8n cannot run on the database of a recovery point that this one has made; nothing where its version is not one
+/// of numbers (`nightly`).
+fn why_too_old(name: &str, version: &str, made_by: &str) -> Option<String> {
     let is_older = !numbers(version).is_empty() && numbers(version) < numbers(made_by);
     is_older.then(|| {
         format!(
@@ -201,9 +199,11 @@ impl N8nImage {
         }
     }
 
-    /// Why it cannot run on the database of a recovery point, whose n8n is newer.
+    /// Why it cannot run on the database of a recovery point, whose n8n is newer. The label of an image of somebody's own,
+    /// which is n8n's unless it was given another one, is compared with those of such images alone.
     pub fn why_too_old(&self, point: &Point) -> Option<String> {
-        why_too_old(&self.name, self.version.as_deref()?, point).filter(|_| is_n8n_image(&self.name))
+        let made_by = made_by(point, |image| is_n8n_image(image) == is_n8n_image(&self.name))?;
+        why_too_old(&self.name, self.version.as_deref()?, made_by)
     }
 
     /// This image with the container and the variables of the stack's n8n, but for those that came with that one's image.
@@ -291,8 +291,11 @@ mod tests {
         // A version of something else.
         point.set("n8n.image.main", "mine/automation:2 sha256:aa");
         assert!(why("2.9.0", &point).is_some_and(|told| told.contains("n8n 2.9.1")));
+        assert!(image("mine/automation:1", "2.10.0").why_too_old(&point).is_some());
+        for container in ["main", "worker"] {
+            point.set(&format!("n8n.image.{container}"), "n8nio/n8n:2 sha256:aa");
+        }
         assert_eq!(image("mine/automation:1", "1.4.2").why_too_old(&point), None);
-        point.set("n8n.image.main", "n8nio/n8n:2 sha256:aa");
         for version in ["2.40.7", "2.41.0", "nightly", ""] {
             assert_eq!(why(version, &point), None, "{version}");
         }

@@ -1,8 +1,9 @@
 //! n8n at rest while something under it is replaced: what runs is stopped, and that alone is started again. A record in
 //! `backups/` keeps that through a crash, with the parts of a recovery point that are done.
 
+mod resume;
+
 use std::fs;
-use std::mem;
 use std::thread;
 
 use anyhow::{anyhow, Context as _, Result};
@@ -13,7 +14,7 @@ use super::LeftHalfDone;
 use crate::app::App;
 use crate::engine::{Container, Docker, Status};
 use crate::report::log::Journal;
-use crate::store::{Kind, Stamp};
+use crate::store::Kind;
 
 /// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
@@ -186,13 +187,17 @@ impl<'a> Pause<'a> {
             };
             record.containers.insert(name.clone(), Entry { runs, ..entry.clone() });
         }
+        // What was restored for a server that is gone is gone with it.
+        let mut is_gone = false;
         for (name, entry) in &before.containers {
             if record.containers.contains_key(name) {
                 continue;
             }
-            if let Some(now) = self.docker.container(name)? {
-                let id = now.id;
-                record.containers.insert(name.clone(), Entry { id, ..entry.clone() });
+            match self.docker.container(name)? {
+                Some(Container { id, .. }) => {
+                    record.containers.insert(name.clone(), Entry { id, ..entry.clone() });
+                }
+                None => is_gone |= !is_n8n(self.app, name),
             }
         }
         if !history {
@@ -202,13 +207,15 @@ impl<'a> Pause<'a> {
             record.begun = before.begun;
             record.left_out = before.left_out;
             record.mixed = before.mixed;
-            // What was restored for a container that is gone may be gone with it.
             let is_other = |(name, now): (&String, &Entry)| {
                 let known = before.containers.get(name);
                 known.is_some_and(|known| known.id != now.id)
             };
-            if record.containers.iter().any(is_other) {
-                self.forget_done(&mut record, "for containers that are others now");
+            if is_gone || record.containers.iter().any(is_other) {
+                self.forget_done(
+                    &mut record,
+                    "the containers were created again since the interrupted run",
+                );
             }
         }
         if before.containers.values().any(|entry| entry.runs) {
@@ -324,82 +331,6 @@ impl<'a> Pause<'a> {
         self.begun = started.is_err();
         started.context("n8n could not be stopped, nor all of it started again")?;
         Err(error.context("n8n could not be stopped, nothing was restored"))
-    }
-
-    /// The parts of a point that an interrupted restore of it has brought in place, with the same `left_out` of what the
-    /// backups hold. From now on this point is what the record tells of, and its `parts` with those that the interrupted
-    /// one was to bring, of whichever point, are what is to be done, but for those that are `skipped` by name and not half
-    /// replaced.
-    pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind], left_out: &str) -> Result<Vec<Kind>> {
-        let mut record = mem::take(&mut self.record);
-        if record.point == Some(point) && record.left_out != left_out {
-            self.forget_done(&mut record, "with other options");
-        }
-        left_out.clone_into(&mut record.left_out);
-        self.record = record;
-        let record = &mut self.record;
-        if record.point != Some(point) {
-            // Until the parts of an unfinished restore are restored, too, what is there is half of it.
-            record.mixed |= !record.parts.is_empty();
-            record.done.clear();
-        }
-        // Those of restores of their own, without a point, are given up by nothing but another restore of them.
-        if record.point.is_none() {
-            record.begun.extend(&record.parts);
-            record.begun.sort_unstable();
-            record.begun.dedup();
-        }
-        if record.point.replace(point).is_some() {
-            let (done, begun) = (&record.done, &record.begun);
-            record
-                .parts
-                .retain(|part| done.contains(part) || begun.contains(part) || !skipped.contains(part));
-        }
-        let half: Vec<Kind> = skipped
-            .iter()
-            .copied()
-            .filter(|part| record.begun.contains(part))
-            .collect();
-        if !half.is_empty() {
-            self.journal.warn(format_args!(
-                "The restore of {} was killed and may have replaced half of it: n8n stays stopped until it is restored",
-                names_of(&half)
-            ));
-        }
-        self.record.parts.extend(parts);
-        self.record.parts.sort_unstable();
-        self.record.parts.dedup();
-        self.write()?;
-        Ok(self.record.done.clone())
-    }
-
-    /// Has the parts that are in place restored once more.
-    fn forget_done(&self, record: &mut Record, why: &str) {
-        if record.done.is_empty() {
-            return;
-        }
-        self.journal.warn(format_args!(
-            "Restored once more, since the interrupted run restored it {why}: {}",
-            names_of(&record.done)
-        ));
-        record.mixed = true;
-        record.done.clear();
-    }
-
-    /// Restores a part, and records that it is in place.
-    pub fn restore_part(&mut self, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.record.begun.push(kind);
-        self.write()?;
-        let done = self.record.end_part(kind, work());
-        if done.is_ok() {
-            self.record.done.push(kind);
-        }
-        done.and(self.write())
-    }
-
-    /// Whether no part of the point is in place yet.
-    pub fn is_untouched(&self) -> bool {
-        self.record.done.is_empty() && self.record.begun.is_empty() && !self.record.mixed
     }
 
     /// Whether n8n will be started at the end.

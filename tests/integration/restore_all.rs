@@ -145,8 +145,7 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
         let outcome = sandbox.call("restore-all").arg(&point).path_first(&docker).run();
         outcome.assert_error("Full restore failed at redis");
     };
-    let once_more =
-        |why: &str| format!("WARN Restored once more, since the interrupted run restored it {why}: postgres");
+    let once_more = |why: &str| format!("WARN To be restored again, since the {why}: postgres");
 
     fails();
     // One that was made since and never ran proves nothing.
@@ -174,7 +173,10 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
     // Whoever begins with other options has them for all parts.
     let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
     outcome.assert_success();
-    outcome.assert_log_has("restore-all", &once_more("for containers that are others now"));
+    outcome.assert_log_has(
+        "restore-all",
+        &once_more("containers were created again since the interrupted run"),
+    );
     outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
     assert_eq!(status(&sandbox, "n8n-worker"), "running");
 
@@ -182,13 +184,19 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
     lose_everything(&sandbox);
     let outcome = sandbox.run("restore-all", &["--create-roles", "--start", &point]);
     outcome.assert_success();
-    outcome.assert_log_has("restore-all", &once_more("for containers that are others now"));
+    outcome.assert_log_has(
+        "restore-all",
+        &once_more("containers were created again since the interrupted run"),
+    );
     assert_same(&before, &sandbox.fingerprint());
 
     fails();
+    let outcome = sandbox.run("restore-all", &["--empty-queue", "--only", "redis", &point]);
+    outcome.assert_error("The interrupted restore has brought back postgres with other options ({}), and {}");
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
     let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
     outcome.assert_success();
-    outcome.assert_log_has("restore-all", &once_more("with other options"));
+    outcome.assert_log_has("restore-all", &once_more("interrupted run had other options"));
     // Once all that was stopped runs again, it is history, and forgotten.
     fails();
     sandbox.docker(&["start", &sandbox.container("n8n-main")]);

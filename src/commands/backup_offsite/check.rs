@@ -38,8 +38,11 @@ pub(super) fn check_in_turn<'a>(
     };
     let mut turns: Vec<&Point> = points.iter().filter(whole).collect();
     turns.sort_by_key(compared);
-    let mut again = Vec::new();
-    for point in turns.into_iter().take(MOST) {
+    let (mut again, mut left) = (Vec::new(), MOST);
+    for point in turns {
+        if left == 0 {
+            break;
+        }
         match compare(app, rclone, point, there) {
             Ok(proof) => {
                 manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
@@ -52,8 +55,10 @@ pub(super) fn check_in_turn<'a>(
             Err(error) => {
                 // A good copy differs from a file that has changed here.
                 if let Err(error) = check_files(app, point) {
+                    // One that cannot be read is not noted, and comes first again: it keeps no other from its turn.
                     if let Some(Changed(kind, _)) = error.downcast_ref() {
                         note_damaged(app, point.stamp, *kind);
+                        left -= 1;
                     }
                     JOURNAL.warning(&error.context(hinted(
                         format_args!(
@@ -73,6 +78,7 @@ pub(super) fn check_in_turn<'a>(
                     point.stamp
                 )));
                 again.push(point);
+                left -= 1;
             }
         }
     }

@@ -144,7 +144,13 @@ pub(super) fn excluded<'a>(named: &[String], containers: impl Iterator<Item = &'
 }
 
 fn is_excluded(path: &Path, excluded: &[String]) -> bool {
-    excluded.iter().any(|excluded| path.starts_with(excluded))
+    // It may be named with `..`, or by a link.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_it = |excluded: &String| {
+        let there = fs::canonicalize(excluded).is_ok_and(|excluded| real.starts_with(excluded));
+        path.starts_with(excluded) || there
+    };
+    excluded.iter().any(is_it)
 }
 
 /// Adds a warning of what is left out, once, with how to end it.

@@ -1,5 +1,6 @@
 //! From the configuration of n8n's containers to the settings.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::home::{home, home_of, mount_of, storage};
@@ -39,8 +40,17 @@ impl Configuration<'_> {
                 output.success.then(|| output.text())?
             }
             _ => {
-                let mount = self.container.mounts.iter().find(|mount| mount.destination == path)?;
-                std::fs::read_to_string(&mount.source).ok()?
+                let path = Path::new(path);
+                let mounts = self.container.mounts.iter();
+                let above = mounts.filter(|mount| path.starts_with(&mount.destination));
+                let mount = above.max_by_key(|mount| mount.destination.len())?;
+                let below = path.strip_prefix(&mount.destination).ok()?;
+                // Where nothing is below it, a file is mounted.
+                let source = match below.as_os_str().is_empty() {
+                    true => PathBuf::from(&mount.source),
+                    false => Path::new(&mount.source).join(below),
+                };
+                std::fs::read_to_string(source).ok()?
             }
         };
         Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty())

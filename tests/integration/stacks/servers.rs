@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::common::output;
+use crate::common::{output, skip};
 
 /// An image of Redis with a module that has a type of its own.
 const MODULE_IMAGE: &str = "n8n-backup-test/stand-in/redis-module:1";
@@ -36,6 +36,37 @@ fn cron_image(sandbox: &Sandbox) {
     let mut build = Command::new("docker");
     build.args(["build", "-q", "-t", CRON_IMAGE]).arg(dir);
     done(build);
+}
+
+/// An image of PostgreSQL with the real pgaudit, which has to be preloaded.
+const AUDIT_IMAGE: &str = "n8n-backup-test/stand-in/pgaudit:1";
+
+/// Builds [`AUDIT_IMAGE`] from the host's package for the image's PostgreSQL; what keeps it from that.
+fn audit_image(sandbox: &Sandbox) -> Result<(), String> {
+    let mut make = Command::new("sh");
+    make.args([
+        "-euc",
+        "cd \"$1\"\n\
+         major=$(docker run --rm --network none --entrypoint sh n8n-backup-test/postgres:1 -c 'ls /usr/lib/postgresql')\n\
+         apt-get -q download \"postgresql-$major-pgaudit\" >/dev/null 2>&1 || {\n\
+           apt-get -q update\n\
+           apt-get -q download \"postgresql-$major-pgaudit\"\n\
+         } >&2\n\
+         dpkg-deb -x postgresql-*-pgaudit_*.deb package\n\
+         printf '%s\\n' 'FROM n8n-backup-test/postgres:1' 'COPY package/usr /usr' >Dockerfile\n\
+         docker build -q -t \"$2\" . >&2",
+        "sh",
+    ]);
+    let dir = sandbox.aside("pgaudit");
+    fs::create_dir_all(&dir).unwrap();
+    let made = output({
+        make.arg(dir).arg(AUDIT_IMAGE);
+        make
+    });
+    match made.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&made.stderr).into_owned()),
+    }
 }
 
 /// Builds [`MODULE_IMAGE`], and the certificate of a server.
@@ -125,6 +156,37 @@ fn redis_by_tls_alone_with_a_module_and_postgres_with_pg_cron_come_back() {
         "0"
     );
     sandbox.psql("CREATE EXTENSION pg_cron");
+}
+
+#[test]
+fn postgres_with_pgaudit_comes_back() {
+    let sandbox = bare("shape-audit");
+    if let Err(why) = audit_image(&sandbox) {
+        return skip("stacks::servers::postgres_with_pgaudit_comes_back", &why);
+    }
+    let postgres = POSTGRES.replace("n8n-backup-test/postgres:1", AUDIT_IMAGE).replace(
+        "    shm_size",
+        "    command: ['postgres', '-c', 'shared_preload_libraries=pgaudit', '-c', 'pgaudit.log=write']\n    shm_size",
+    );
+    sandbox.compose_file(&format!("{postgres}{}", n8n("n8n", "start", ON_POSTGRES, HOME)));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    sandbox.psql("CREATE EXTENSION pgaudit; ALTER DATABASE flows SET pgaudit.log = 'ddl'");
+    let held = || {
+        sandbox.psql(
+            "SELECT count(*) FROM execution_entity; SELECT extname FROM pg_extension ORDER BY 1; \
+             SELECT setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = 'flows'",
+        )
+    };
+    assert!(
+        held().contains("pgaudit\n") && held().contains("pgaudit.log=ddl"),
+        "{}",
+        held()
+    );
+    full_circle(&sandbox, 4, &held, &|| {
+        sandbox.psql("DELETE FROM execution_entity WHERE id % 2 = 0");
+    });
 }
 
 #[test]
