@@ -172,7 +172,11 @@ pub fn look_at_stack(project: &Path, call: &Call) -> Result<App> {
 }
 
 fn open_with(project: &Path, call: &Call, find: fn(&mut App), completes: bool) -> Result<App> {
-    let mut app = App::new(Config::load(project)?);
+    let load = match call.row.name {
+        "restore-env" | "restore-all" => Config::load_to_restore,
+        _ => Config::load,
+    };
+    let mut app = App::new(load(project)?);
     find(&mut app);
     let journal = Journal::new(call.row.name);
     let acts = call.row.log.is_some();

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -90,8 +91,20 @@ impl Config {
     /// # Errors
     /// The message names the file, and the line or the setting.
     pub fn load(project: &Path) -> Result<Self> {
+        Self::load_with(project, |file| match fs::read(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            text => text.map(Some),
+        })
+    }
+
+    /// As [`Self::load`], for what restores `.env`: what Docker has made in its place counts as none.
+    pub fn load_to_restore(project: &Path) -> Result<Self> {
+        Self::load_with(project, read_if_there)
+    }
+
+    fn load_with(project: &Path, read: fn(&Path) -> io::Result<Option<Vec<u8>>>) -> Result<Self> {
         let file = env_file(project);
-        match read_if_there(&file).with_context(|| format!("Cannot read {}", file.display()))? {
+        match read(&file).with_context(|| format!("Cannot read {}", file.display()))? {
             Some(text) => Self::of_text(project, &file, &text),
             None => Self::without_env_file(project).with_context(|| format!("Bad setting (see {})", file.display())),
         }
