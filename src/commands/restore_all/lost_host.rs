@@ -81,7 +81,7 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         .compose_create(project)
         .with_context(|| images(point))
         .context("The stack could not be created")?;
-    let mut app = App::new(Config::load(&app.config.project)?);
+    let mut app = App::new(Config::load_to_restore(&app.config.project)?);
     discovery::discover(&mut app);
     ensure!(
         app.config.found.is_told(),
