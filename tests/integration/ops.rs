@@ -64,7 +64,7 @@ fn a_good_run_is_told_to_those_who_watch_and_status_agrees() {
 
     let outcome = sandbox.call("backup-all").arg("-v").path_first(&curl).run();
     assert_eq!(outcome.code, Some(0), "{outcome}");
-    assert!(outcome.stderr.contains("\n+ curl --disable --config -\n"), "{outcome}");
+    assert!(outcome.stderr.contains("/curl --disable --config -\n"), "{outcome}");
     outcome.assert_never_says("secret-uuid");
 
     let (start, end) = (next(&requests), next(&requests));

@@ -260,7 +260,7 @@ fn what_was_deleted_on_purpose_is_not_waited_for() {
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success().assert_log_has(
         "cleanup-backups",
-        "WARN {} is a disk not mounted? {} If the files were deleted on purpose, say so: touch {}/backups/redis/.emptied",
+        "WARN {} is a disk not mounted? {} If the files were deleted on purpose, say so: mkdir -p {} && touch {}/backups/redis/.emptied{}",
     );
     assert_eq!(points(&sandbox).len(), 3);
     let status = offline(&sandbox, &["status", "--max-age", "30d"]);
