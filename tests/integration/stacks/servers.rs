@@ -176,7 +176,8 @@ fn postgres_with_pgaudit_comes_back() {
     let held = || {
         sandbox.psql(
             "SELECT count(*) FROM execution_entity; SELECT extname FROM pg_extension ORDER BY 1; \
-             SELECT setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = 'flows'",
+             SELECT unnest(setconfig) FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = 'flows' \
+             ORDER BY 1",
         )
     };
     assert!(
