@@ -137,7 +137,7 @@ done < <(awk 'FNR == 1 { code = 0 } /^ *```/ { code = !code } !code && !/^\|/ &&
 
 say 'check: words'
 # The glossary in docs/architecture.md has others for these.
-! grep -rniE --exclude=check.sh 'throw-?away|workshop|\b(lay|lays|laid) down|made anew|parted by blanks|in doubt it is|for want of' \
+! grep -rniE --exclude=check.sh 'throw-?away|workshop|\b(lay|lays|laid) down|made[ _]anew|parted by blanks|in doubt it is|for want of' \
   src scripts docs README.md ||
   finding 'retired words'
 

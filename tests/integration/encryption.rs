@@ -99,7 +99,7 @@ fn key_home(sandbox: &Sandbox) -> PathBuf {
     fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
     let mut make = Command::new("gpg");
     make.args(["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""])
-        .args(["--quick-generate-key", "Throw Away <backup@example.org>"])
+        .args(["--quick-generate-key", "Scratch Key <backup@example.org>"])
         .args(["default", "default", "never"])
         .env("GNUPGHOME", &home);
     done(make);

@@ -197,7 +197,7 @@ fn a_prepared_transaction_is_told_before_anything_happens() {
 
 /// The database is lost: a restore creates it.
 #[test]
-fn a_lost_database_is_made_anew() {
+fn a_lost_database_is_created_again() {
     let sandbox = Sandbox::new("lost").stack().n8n().seeded().build();
     let before = sandbox.fingerprint_postgres();
     let dump = dump_of(&sandbox);
