@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
-use super::shared::{backup_one, hold, open_stack};
+use super::shared::{backup_one, hold, open_to_restore};
 use crate::app::App;
 use crate::cli::Call;
 use crate::components::{check_encrypted, Around, Component, N8n, RestoreOptions};
@@ -25,7 +25,7 @@ use crate::store::Kind;
 /// When the file is not whole, or cannot be restored here; what is there is then what was before, unless the error says
 /// otherwise.
 pub fn run(project: &Path, call: &Call, component: &dyn Component) -> Result<u8> {
-    let app = open_stack(project, call)?;
+    let app = open_to_restore(project, call, false)?;
     restore(
         &app,
         component,

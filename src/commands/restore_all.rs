@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::restore::{confirmed, Surroundings};
-use super::shared::{dry_run, hold, look_at_stack, open_stack};
+use super::shared::{dry_run, hold, open_to_restore};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
@@ -76,10 +76,7 @@ pub const COMMAND: Command = Command {
         ..Row::ACTS
     },
     run: Run::Project(|project, call| {
-        let app = match call.has(&DRY_RUN) {
-            true => look_at_stack(project, call),
-            false => open_stack(project, call),
-        }?;
+        let app = open_to_restore(project, call, call.has(&DRY_RUN))?;
         run(&app, call.operand.as_deref(), &Options::of(call)).map(|()| 0)
     }),
 };

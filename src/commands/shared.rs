@@ -166,17 +166,19 @@ pub fn open_stack(project: &Path, call: &Call) -> Result<App> {
     open_with(project, call, discovery::discover, call.row.log.is_some())
 }
 
-/// As [`open_stack`], and completes nothing that a killed restore has left undone.
-pub fn look_at_stack(project: &Path, call: &Call) -> Result<App> {
-    open_with(project, call, discovery::discover, false)
+/// As [`open_stack`], for a restore: what Docker has made in the place of `.env` keeps none from it. One that only `looks`
+/// completes nothing.
+pub fn open_to_restore(project: &Path, call: &Call, looks: bool) -> Result<App> {
+    let config = Config::load_to_restore(project)?;
+    Ok(begin(App::new(config), call, discovery::discover, !looks))
 }
 
 fn open_with(project: &Path, call: &Call, find: fn(&mut App), completes: bool) -> Result<App> {
-    let load = match call.row.name {
-        "restore-env" | "restore-all" => Config::load_to_restore,
-        _ => Config::load,
-    };
-    let mut app = App::new(load(project)?);
+    let config = Config::load(project)?;
+    Ok(begin(App::new(config), call, find, completes))
+}
+
+fn begin(mut app: App, call: &Call, find: fn(&mut App), completes: bool) -> App {
     find(&mut app);
     let journal = Journal::new(call.row.name);
     let acts = call.row.log.is_some();
@@ -200,5 +202,5 @@ fn open_with(project: &Path, call: &Call, find: fn(&mut App), completes: bool) -
     if call.row.in_background {
         priority::lower(app.config.nice, app.config.path.as_ref());
     }
-    Ok(app)
+    app
 }

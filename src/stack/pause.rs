@@ -400,7 +400,7 @@ impl<'a> Pause<'a> {
             names(&done),
             names(&left),
             if self.record.mixed {
-                ", some of it from another point"
+                ", some of it from another point or run"
             } else {
                 ""
             }

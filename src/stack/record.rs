@@ -33,7 +33,7 @@ pub(super) struct Record {
     /// Those that are being replaced: where a restore was killed, each may be half exchanged. The restore that tries again
     /// adds it once more.
     pub(super) begun: Vec<Kind>,
-    /// Parts of another point are in place too.
+    /// Parts of another point are in place too, or of a run for other containers or with other options.
     pub(super) mixed: bool,
 }
 

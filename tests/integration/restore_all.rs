@@ -13,6 +13,18 @@ fn status(sandbox: &Sandbox, name: &str) -> String {
     said.trim().to_owned()
 }
 
+/// A stack for [`lose_everything`].
+fn to_be_lost(name: &'static str) -> Sandbox {
+    Sandbox::new(name)
+        .kept()
+        .stack()
+        .n8n()
+        .seeded()
+        .redis_arg("--appendonly")
+        .redis_arg("yes")
+        .build()
+}
+
 /// Loses the containers and all they held, and creates them again without starting them, as `docker compose up --no-start`
 /// does on a new host.
 fn lose_everything(sandbox: &Sandbox) {
@@ -75,14 +87,7 @@ fn lose_everything(sandbox: &Sandbox) {
 
 #[test]
 fn a_stack_that_lost_everything_comes_back_in_one_command() {
-    let sandbox = Sandbox::new("lost")
-        .kept()
-        .stack()
-        .n8n()
-        .seeded()
-        .redis_arg("--appendonly")
-        .redis_arg("yes")
-        .build();
+    let sandbox = to_be_lost("lost");
     let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     let env = fs::read(sandbox.path(".env")).unwrap();
@@ -128,14 +133,7 @@ fn a_stack_that_lost_everything_comes_back_in_one_command() {
 
 #[test]
 fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options() {
-    let sandbox = Sandbox::new("again")
-        .kept()
-        .stack()
-        .n8n()
-        .seeded()
-        .redis_arg("--appendonly")
-        .redis_arg("yes")
-        .build();
+    let sandbox = to_be_lost("again");
     let before = sandbox.fingerprint();
     sandbox.run("backup-all", &[]).assert_success();
     let set = sandbox.backup("sets");
@@ -182,12 +180,25 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
 
     fails();
     lose_everything(&sandbox);
-    let outcome = sandbox.run("restore-all", &["--create-roles", "--start", &point]);
-    outcome.assert_success();
+    // A part that is to be restored again, and fails, leaves n8n stopped.
+    let docker = sandbox.failing_docker("*n8n_restore_*", 1);
+    let outcome = sandbox
+        .call("restore-all")
+        .args(&["--create-roles", "--start", &point])
+        .path_first(&docker)
+        .run();
+    outcome.assert_error("Full restore failed at postgres");
     outcome.assert_log_has(
         "restore-all",
         &once_more("containers were created again since the interrupted run"),
     );
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN {}: restored from the recovery point: nothing; as before: {}",
+    );
+    assert_ne!(status(&sandbox, "n8n-main"), "running");
+    let outcome = sandbox.run("restore-all", &["--create-roles", "--start", &point]);
+    outcome.assert_success();
     assert_same(&before, &sandbox.fingerprint());
 
     fails();
@@ -496,7 +507,7 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     outcome.assert_log_has(
         "restore-all",
         "WARN n8n stays stopped: restored from the recovery point: redis; as before: postgres, n8n, env, some of it \
-         from another point",
+         from another point or run",
     );
     assert_eq!(status(&sandbox, "n8n-main"), "exited");
     // Nor by a part of it.

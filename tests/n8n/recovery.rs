@@ -206,6 +206,13 @@ fn a_migration_is_told_and_one_that_may_not_be_made_fails() {
     assert_says(&drill, "must be owner of table instance_ai_threads");
 }
 
+/// Removes n8n's containers, and their image.
+fn remove_n8n(sandbox: &Sandbox, image: &str) {
+    let names = ["n8n-main", "n8n-worker"].map(|name| sandbox.container(name));
+    sandbox.docker(&["rm", "-fv", &names[0], &names[1]]);
+    sandbox.docker(&["rmi", image]);
+}
+
 /// Makes n8n's containers again.
 fn recreate(sandbox: &Sandbox, image: &str, options: &[&str]) {
     for name in ["n8n-main", "n8n-worker"] {
@@ -314,13 +321,7 @@ fn the_home_of_an_n8n_that_runs_as_another_user_is_read() {
         drill.assert_success();
         assert_says(&drill, "n8n 2.40.7 started from the backup in ");
     }
-    sandbox.docker(&[
-        "rm",
-        "-fv",
-        &sandbox.container("n8n-main"),
-        &sandbox.container("n8n-worker"),
-    ]);
-    sandbox.docker(&["rmi", &image]);
+    remove_n8n(&sandbox, &image);
 }
 
 #[test]
@@ -441,11 +442,5 @@ fn an_n8n_that_does_not_open_or_start_fails_the_drill() {
             ours.iter().all(|name| !there.contains(name))
         });
     }
-    sandbox.docker(&[
-        "rm",
-        "-fv",
-        &sandbox.container("n8n-main"),
-        &sandbox.container("n8n-worker"),
-    ]);
-    sandbox.docker(&["rmi", &image]);
+    remove_n8n(&sandbox, &image);
 }

@@ -106,17 +106,7 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
     if let Source::Directory(_) = &source {
         databases.check_home(&source, &source)?;
     }
-    let mut layout = Layout {
-        home: Place { source, at },
-        nested: BTreeMap::new(),
-        others: Vec::new(),
-        within: Vec::new(),
-        around: Vec::new(),
-        left_out: Vec::new(),
-        separate: Vec::new(),
-        ours: Vec::new(),
-        excluded: Vec::new(),
-    };
+    let mut layout = Layout::of(Place { source, at });
     let path_of = |source: &Source| match source {
         Source::Directory(path) => real(path),
         Source::Volume(name) => real(docker.volume_path(name).unwrap_or_default()),
@@ -212,6 +202,21 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
 }
 
 impl Layout {
+    /// A home with nothing besides.
+    fn of(home: Place) -> Self {
+        Self {
+            home,
+            nested: BTreeMap::new(),
+            others: Vec::new(),
+            within: Vec::new(),
+            around: Vec::new(),
+            left_out: Vec::new(),
+            separate: Vec::new(),
+            ours: Vec::new(),
+            excluded: Vec::new(),
+        }
+    }
+
     /// Where n8n's directory is within the home, which is mounted above it.
     pub fn home_below<'a>(&self, directory: &'a str) -> Option<&'a str> {
         let path = directory.strip_prefix(self.home.at.trim_end_matches('/'))?;

@@ -83,8 +83,9 @@ impl Pause<'_> {
             "To be restored again, since {why}: {}",
             names_of(&record.done)
         ));
-        // Until then each counts as half replaced, whoever skips it.
+        // Until then each counts as half replaced, whoever skips it, and nothing as untouched, also where it fails.
         record.begun.append(&mut record.done);
+        record.mixed = true;
     }
 
     /// Restores a part, and records that it is in place.

@@ -32,18 +32,12 @@ fn each_directory_has_its_part_of_an_archive() {
     let volume = |name: &str| Source::Volume(name.to_owned());
     let nested = [("custom", "c"), ("custom/deep", "d")];
     let layout = Layout {
-        home: place(volume("home"), "/home/node/.n8n"),
         nested: nested
             .into_iter()
             .map(|(name, of)| (name.to_owned(), place(volume(of), &format!("/home/node/.n8n/{name}"))))
             .collect(),
         others: vec![place(Source::Directory("/p/files".to_owned()), "/data/50%")],
-        within: Vec::new(),
-        around: Vec::new(),
-        left_out: Vec::new(),
-        separate: Vec::new(),
-        ours: Vec::new(),
-        excluded: Vec::new(),
+        ..Layout::of(place(volume("home"), "/home/node/.n8n"))
     };
     let parts = |name: &[u8]| -> Vec<bool> {
         let all = layout.directories();
@@ -76,8 +70,6 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
     let home = "/home/node/.n8n";
     let layout = |others: &[(&str, &str)]| {
         let mut layout = Layout {
-            // It stands for a directory.
-            home: place(Source::Volume("home".to_owned()), home),
             nested: [
                 (
                     "custom".to_owned(),
@@ -88,12 +80,8 @@ fn what_lies_within_another_directory_is_a_part_of_it() {
             ]
             .into(),
             others: others.iter().map(|(path, at)| directory(path, at)).collect(),
-            within: Vec::new(),
-            around: Vec::new(),
-            left_out: Vec::new(),
-            separate: Vec::new(),
-            ours: Vec::new(),
-            excluded: Vec::new(),
+            // It stands for a directory.
+            ..Layout::of(place(Source::Volume("home".to_owned()), home))
         };
         layout.take_once(|source| match source {
             Source::Directory(path) => PathBuf::from(path),
@@ -221,15 +209,8 @@ fn what_holds_the_home_is_replaced_without_it() {
     let directory = |path: &str, at: &str| place(Source::Directory(path.to_owned()), at);
     let of = |home: &str, others: &[(&str, &str)]| {
         let mut layout = Layout {
-            home: directory(home, "/home/node/.n8n"),
-            nested: BTreeMap::new(),
             others: others.iter().map(|(path, at)| directory(path, at)).collect(),
-            within: Vec::new(),
-            around: Vec::new(),
-            left_out: Vec::new(),
-            separate: Vec::new(),
-            ours: Vec::new(),
-            excluded: Vec::new(),
+            ..Layout::of(directory(home, "/home/node/.n8n"))
         };
         layout.take_once(|source| match source {
             Source::Directory(path) => PathBuf::from(path),
