@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{anyhow, bail, ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 pub use self::busy::Busy;
 use self::check::{check_in_turn, is_as_sent, CHECKED};
@@ -28,7 +28,7 @@ use super::shared::{dry_run, open};
 use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Flag, Row};
-use crate::process::hinted;
+use crate::process::{hinted, shell_quote};
 use crate::report::log::Journal;
 use crate::report::units;
 use crate::store::atomic::{self, Access};
@@ -98,11 +98,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     for point in plan {
         let size = length(app, point);
         let step = if dry_run { would_send } else { send_and_mark };
-        let done = match is_gone(app, point) {
-            true => Err(anyhow!("it is gone")),
-            false => step(app, &rclone, point, size, &there),
-        };
-        if let Err(error) = done {
+        if let Err(error) = step(app, &rclone, point, size, &there) {
             if is_gone(app, point) {
                 JOURNAL.info(format_args!(
                     "Recovery point {} is not sent: it has been deleted here since this run began",
@@ -278,7 +274,7 @@ fn check_there(app: &App, points: &[Point], there: &There, remote: &str) -> Resu
             format_args!(
                 "is it a disk that is not mounted, or another place? If all was deleted there on purpose, have it sent again: \
                  sed -i '/^# offsite: /d' {}/*{SET_SUFFIX}",
-                app.store.sets_dir().display()
+                shell_quote(&app.store.sets_dir().to_string_lossy())
             )
         )
     );

@@ -311,7 +311,7 @@ fn whole(app: &App, source: &Path) -> Result<Vec<u8>> {
                 "{} set something when this run began, and sets nothing now",
                 source.display()
             ),
-            "write it anew, or put it back by restore-env.sh"
+            "write it again, or put it back by restore-env.sh"
         )
     );
     Ok(text)
