@@ -146,19 +146,20 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
         }
         left.push(format!("half restored: {}", names_of(&record.parts)));
     }
-    let record = path(app).display().to_string();
+    // The record is all that knows of a policy that is held: until that is given back it stays.
+    let or_remove = match held.is_empty() {
+        true => format!(", or remove {}", path(app).display()),
+        false => String::new(),
+    };
     let what = match (history, stopped.is_empty()) {
-        // To restore again would replace what n8n has done since; the record is all that knows of a policy that is held.
-        (true, false) => {
-            let or = match held.is_empty() {
-                true => format!(", or remove {record} where they are to stay stopped"),
-                false => "; the next backup gives the restart policies back".to_owned(),
-            };
-            format!("n8n was started since: start the others, too (docker start){or}")
-        }
+        // To restore again would replace what n8n has done since.
+        (true, false) => format!(
+            "n8n was started since: start the others, too (docker start), and the next backup sets the rest right{or_remove}"
+        ),
         (true, true) => "n8n was started since: the next backup sets that right".to_owned(),
         (false, _) => format!(
-            "Run the same restore again, which goes on and sets that right; or do it by hand and remove {record}"
+            "Run the same restore again, which goes on and sets that right; or start n8n by hand (docker compose up -d), and \
+             the next backup sets the rest right{or_remove}"
         ),
     };
     Some(Interrupted {
