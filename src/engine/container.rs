@@ -269,6 +269,16 @@ impl<'a> ContainerSpec<'a> {
 }
 
 impl Docker {
+    /// A file of a container, whether it runs or not, as a tar archive; of a symbolic link what it leads to.
+    pub fn file_in(&self, container: &str, path: &str) -> Result<Vec<u8>> {
+        let copy = self.command(["cp", "--follow-link", "--", &format!("{container}:{path}"), "-"]);
+        let output = self.answer("docker cp", copy, None)?;
+        match output.success {
+            true => Ok(output.stdout),
+            false => Err(engine_error(&output.stderr)),
+        }
+    }
+
     /// Makes a container; it does not run yet.
     pub(super) fn create(&self, spec: &ContainerSpec<'_>) -> Result<Guard> {
         self.make(&["create"], spec)

@@ -140,11 +140,19 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
             left.push(format!("{what}: {names}"));
         }
     }
+    let half = match history {
+        // Whatever n8n has worked with since is what is there.
+        true => Vec::new(),
+        false => record.half_restored(),
+    };
+    if !half.is_empty() {
+        left.push(format!("half restored: {}", names_of(&half)));
+    }
     if left.is_empty() {
         if history || record.parts.is_empty() {
             return None;
         }
-        left.push(format!("half restored: {}", names_of(&record.parts)));
+        left.push(format!("to be restored: {}", names_of(&record.parts)));
     }
     // The record is all that knows of a policy that is held: until that is given back it stays.
     let or_remove = match held.is_empty() {
@@ -157,6 +165,10 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
             "n8n was started since: start the others, too (docker start), and the next backup sets the rest right{or_remove}"
         ),
         (true, true) => "n8n was started since: the next backup sets that right".to_owned(),
+        // Whoever starts n8n on that has it work with one half of it and make the other one anew, as its key.
+        (false, _) if !half.is_empty() => {
+            format!("Run the same restore again, which goes on and sets that right{or_remove}")
+        }
         (false, _) => format!(
             "Run the same restore again, which goes on and sets that right; or start n8n by hand (docker compose up -d), and \
              the next backup sets the rest right{or_remove}"

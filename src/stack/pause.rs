@@ -214,6 +214,7 @@ impl<'a> Pause<'a> {
             if is_gone || record.containers.iter().any(is_other) {
                 self.forget_done(
                     &mut record,
+                    &Kind::ALL,
                     "the containers were created again since the interrupted run",
                 );
             }

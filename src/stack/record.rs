@@ -68,6 +68,16 @@ impl Record {
         done
     }
 
+    /// The parts that are missing or half exchanged, where others are in place: nothing that n8n may work with.
+    pub(super) fn half_restored(&self) -> Vec<Kind> {
+        let is_untouched = self.done.is_empty() && self.begun.is_empty() && !self.mixed;
+        let mut half: Vec<Kind> = self.parts.iter().chain(&self.begun).copied().collect();
+        half.retain(|kind| !is_untouched && !self.done.contains(kind));
+        half.sort_unstable();
+        half.dedup();
+        half
+    }
+
     /// The containers that are held, with the restart policy that each had.
     pub(super) fn held(&self) -> impl Iterator<Item = (&str, &str)> {
         let each = self.containers.iter();

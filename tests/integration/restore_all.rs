@@ -167,7 +167,10 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
     sandbox
         .run("backup-all", &[])
         .assert_success()
-        .assert_log_has("backup-all", "WARN A restore was interrupted and has left stopped: {}");
+        .assert_log_has(
+            "backup-all",
+            "WARN A restore was interrupted and has left stopped: {}; half restored: redis n8n env. Run the same restore again, {}",
+        );
     // Whoever begins with other options has them for all parts.
     let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
     outcome.assert_success();
@@ -203,7 +206,7 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
 
     fails();
     let outcome = sandbox.run("restore-all", &["--empty-queue", "--only", "redis", &point]);
-    outcome.assert_error("The interrupted restore has brought back postgres with other options ({}), and {}");
+    outcome.assert_error("The interrupted restore was to bring back postgres with other options ({}), which {}");
     assert_eq!(status(&sandbox, "n8n-main"), "exited");
     let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
     outcome.assert_success();
@@ -241,7 +244,10 @@ fn an_interrupted_restore_goes_on() {
     sandbox
         .run("backup-all", &[])
         .assert_success()
-        .assert_log_has("backup-all", "WARN A restore was interrupted and has left stopped: {}");
+        .assert_log_has(
+            "backup-all",
+            "WARN A restore was interrupted and has left stopped: {}; half restored: redis n8n env. Run the same restore again, {}",
+        );
     assert_eq!(sandbox.backups("sets").len(), 2);
     let said = sandbox.binary().arg("status").run();
     assert!(

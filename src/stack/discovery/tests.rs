@@ -386,6 +386,14 @@ fn a_directory_without_a_stack_names_the_projects_that_run_n8n() {
     // A compose file may be that of a stack that is down, or a copy of what runs as another project.
     std::fs::write(project.join("compose.yaml"), "").unwrap();
     assert!(refused(&all[..5], "", Kind::N8n).is_none());
+    // The volume of the usual name is the other project's where one of its containers mounts it.
+    let mut mounted = all[..5].to_vec();
+    mounted[2].mounts.push(crate::engine::describe::MountPoint {
+        volume: "n8n_n8n_data".to_owned(),
+        source: String::new(),
+        destination: "/home/node/.n8n".to_owned(),
+    });
+    assert!(refused(&mounted, "", Kind::N8n).is_some());
     for (kind, name) in [(Kind::Postgres, "n8n-postgres"), (Kind::Redis, "n8n-redis")] {
         let problem = refused(&all[..5], "", kind).unwrap();
         let hint = &problem.hint;
@@ -577,9 +585,7 @@ fn a_file_of_configuration_that_may_name_another_database_is_a_problem() {
         app.config.found.check(Kind::Sqlite).is_err()
     };
     let postgres = Some(r#"{"database": {"type": "postgresdb"}}"#);
-    assert!(is_refused(postgres, &[]) && is_refused(Some("module.exports"), &[]));
-    // It lies in the image, and the container does not run: a restore must go on.
-    assert!(!is_refused(None, &[]));
+    assert!(is_refused(postgres, &[]) && is_refused(Some("module.exports"), &[]) && is_refused(None, &[]));
     assert!(!is_refused(postgres, &["DB_TYPE=sqlite"]));
     for text in [
         r#"{"executions": {}}"#,

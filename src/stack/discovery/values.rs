@@ -11,6 +11,7 @@ use crate::config::{Found, FoundRow, Problem, Secret};
 use crate::engine::describe::Described;
 use crate::engine::{Docker, Exec, Status};
 use crate::formats::json::Json;
+use crate::formats::tar::small;
 use crate::process::explained;
 use crate::store::Kind;
 
@@ -29,7 +30,7 @@ impl Configuration<'_> {
         }
     }
 
-    /// A file in the container, read there, or where it is mounted from.
+    /// A file in the container, read there, or copied out of it where it does not run, or read where it is mounted from.
     fn file(&self, path: &str) -> Option<String> {
         let text = match self.container.status {
             Status::Running => {
@@ -39,21 +40,29 @@ impl Configuration<'_> {
                 let output = self.docker.answer("cat", cat, None).ok()?;
                 output.success.then(|| output.text())?
             }
-            _ => {
-                let path = Path::new(path);
-                let mounts = self.container.mounts.iter();
-                let above = mounts.filter(|mount| path.starts_with(&mount.destination));
-                let mount = above.max_by_key(|mount| mount.destination.len())?;
-                let below = path.strip_prefix(&mount.destination).ok()?;
-                // Where nothing is below it, a file is mounted.
-                let source = match below.as_os_str().is_empty() {
-                    true => PathBuf::from(&mount.source),
-                    false => Path::new(&mount.source).join(below),
-                };
-                std::fs::read_to_string(source).ok()?
-            }
+            _ => self.copied(path).or_else(|| self.mounted(path))?,
         };
         Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn copied(&self, path: &str) -> Option<String> {
+        let archive = self.docker.file_in(&self.container.id, path).ok()?;
+        let mut files = small::unpack(&archive).ok()?;
+        String::from_utf8(files.pop()?.contents).ok()
+    }
+
+    fn mounted(&self, path: &str) -> Option<String> {
+        let path = Path::new(path);
+        let mounts = self.container.mounts.iter();
+        let above = mounts.filter(|mount| path.starts_with(&mount.destination));
+        let mount = above.max_by_key(|mount| mount.destination.len())?;
+        let below = path.strip_prefix(&mount.destination).ok()?;
+        // Where nothing is below it, a file is mounted.
+        let source = match below.as_os_str().is_empty() {
+            true => PathBuf::from(&mount.source),
+            false => Path::new(&mount.source).join(below),
+        };
+        std::fs::read_to_string(source).ok()
     }
 
     /// A number, or the usual one.
@@ -66,11 +75,9 @@ impl Configuration<'_> {
     fn names_database(&self) -> Option<&str> {
         let mut files = self.container.variable("N8N_CONFIG_FILES")?.split(',').map(str::trim);
         files.find(|file| {
-            let Some(text) = self.file(file) else {
-                // It may name any; while the container does not run, as before a restore, nobody can read it.
-                return self.container.status == Status::Running;
-            };
-            Json::parse(&text).ok().is_none_or(|json| {
+            let json = self.file(file).and_then(|text| Json::parse(&text).ok());
+            // What cannot be read may name any.
+            json.is_none_or(|json| {
                 let kind = json.get("database").and_then(|database| database.get("type"));
                 kind.is_some_and(|kind| kind.as_str() != Some("sqlite"))
             })

@@ -14,15 +14,17 @@ impl Pause<'_> {
     /// one was to bring, of whichever point, are what is to be done, but for those that are `skipped` by name and not half
     /// replaced.
     pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind], left_out: &str) -> Result<Vec<Kind>> {
-        if self.record.point == Some(point) && self.record.left_out != left_out {
+        if self.record.point.is_some() && self.record.left_out != left_out {
             let mut record = self.record.clone();
-            let mut other = record.done.clone();
-            other.retain(|kind| kind.is_database() || *kind == Kind::Redis);
+            let is_left =
+                |kind: &Kind| record.done.contains(kind) || record.begun.contains(kind) || !skipped.contains(kind);
+            let mut other = record.parts.clone();
+            other.retain(|kind| (kind.is_database() || *kind == Kind::Redis) && is_left(kind));
             ensure!(
                 other.iter().all(|kind| parts.contains(kind)),
                 hinted(
                     format_args!(
-                        "The interrupted restore has brought back {} with other options ({}), and this one leaves it as it is",
+                        "The interrupted restore was to bring back {} with other options ({}), which this one would lose",
                         names_of(&other),
                         match record.left_out.as_str() {
                             "" => "without --deactivate and --empty-queue",
@@ -32,10 +34,8 @@ impl Pause<'_> {
                     "give the same options, or restore all parts"
                 )
             );
-            if !other.is_empty() {
-                self.forget_done(&mut record, "the interrupted run had other options");
-                self.record = record;
-            }
+            self.forget_done(&mut record, &other, "the interrupted run had other options");
+            self.record = record;
         }
         left_out.clone_into(&mut self.record.left_out);
         let record = &mut self.record;
@@ -74,17 +74,17 @@ impl Pause<'_> {
         Ok(self.record.done.clone())
     }
 
-    /// Has the parts that are in place restored once more.
-    pub(super) fn forget_done(&self, record: &mut Record, why: &str) {
-        if record.done.is_empty() {
+    /// Has those of these parts that are in place restored once more.
+    pub(super) fn forget_done(&self, record: &mut Record, kinds: &[Kind], why: &str) {
+        let (mut again, done): (Vec<Kind>, Vec<Kind>) = record.done.iter().partition(|kind| kinds.contains(kind));
+        if again.is_empty() {
             return;
         }
-        self.journal.warn(format_args!(
-            "To be restored again, since {why}: {}",
-            names_of(&record.done)
-        ));
+        self.journal
+            .warn(format_args!("To be restored again, since {why}: {}", names_of(&again)));
         // Until then each counts as half replaced, whoever skips it, and nothing as untouched, also where it fails.
-        record.begun.append(&mut record.done);
+        record.done = done;
+        record.begun.append(&mut again);
         record.mixed = true;
     }
 

@@ -70,19 +70,13 @@ pub(in super::super) fn check_volume(app: &App, docker: &Docker, layout: &Layout
     let stands_for = match docker.volume_directory(name).unwrap_or_default() {
         directory if directory.is_empty() => {
             let known = app.config.found.server_volumes.iter();
-            let known = known.filter(|(_, at)| is_of_server(at));
+            let known = known.filter(|(_, at)| is_data(at));
             databases.sources = Some(known.map(|(volume, _)| Source::Volume(volume.clone())).collect());
             home.clone()
         }
         directory => Source::Directory(directory),
     };
     databases.check_home(home, &stands_for)
-}
-
-/// Whether a server of the usual images keeps its data there.
-fn is_of_server(at: &str) -> bool {
-    const DATA: [&str; 4] = ["/var/lib/postgresql", "/var/lib/redis", "/data", "/bitnami"];
-    DATA.iter().any(|dir| is_within(at, dir) || is_within(dir, at))
 }
 
 /// Whether what a database's container mounts there is no configuration.

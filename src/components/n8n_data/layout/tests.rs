@@ -469,6 +469,7 @@ fn a_volume_that_holds_a_databases_data_is_no_home() {
         error.contains("n8n's home n8n_data cannot be replaced as a whole: it holds data of PostgreSQL or Redis"),
         "{error}"
     );
+    assert!(of("n8n_data", "/pgdata").is_err());
     assert!(of("redis_data", "/data").is_ok());
     // Its configuration.
     assert!(of("n8n_data", "/usr/local/etc/redis").is_ok());
