@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{output, skip, Running};
+use super::{await_true, output, skip, Running, Sandbox};
 
 /// Whether the suite runs in full.
 pub fn all() -> bool {
@@ -93,6 +93,22 @@ fn kill_child_that(running: &Running<'_>, what: &str, signal: &str, is_it: impl 
         thread::sleep(Duration::from_millis(1));
     }
     false
+}
+
+/// Waits until no docker client works on the sandbox any more. One that a killed run had just started goes on with what
+/// it was given.
+pub fn await_no_clients(sandbox: &Sandbox) {
+    await_true("docker clients are left", || {
+        let lines = fs::read_dir("/proc").unwrap().flatten();
+        let lines = lines.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
+        !lines.into_iter().any(|line| {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.split('\0')
+                .next()
+                .is_some_and(|program| program.ends_with("docker"))
+                && line.contains(sandbox.prefix())
+        })
+    });
 }
 
 /// A small file system at a directory, gone when this is dropped.

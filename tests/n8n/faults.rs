@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use crate::common::faults::{case, few_or_many, kill_child, kill_reading_child, Small};
+use crate::common::faults::{await_no_clients, case, few_or_many, kill_child, kill_reading_child, Small};
 use crate::common::sqlite::{n8n_image, on_sqlite, write_stack, FILE, HOME};
 use crate::common::{assert_same, await_true, name, sh, Call, Gate, Outcome, Sandbox};
 use crate::database::{assert_clean, change, is_running};
@@ -204,7 +204,8 @@ fn a_signal_at_any_point_leaves_whole_backups_and_the_old_or_the_new_database() 
             let running = call(&sandbox, "backup-sqlite").spawn();
             thread::sleep(length.mul_f64(point as f64 / points as f64));
             running.signal(signal);
-            running.wait();
+            eprintln!("{}", running.wait());
+            await_no_clients(&sandbox);
             for made in sandbox.backups("sqlite") {
                 assert_same(&sandbox.dump_sqlite(FILE), &sandbox.dump_backup(&made));
             }
@@ -230,7 +231,8 @@ fn a_signal_at_any_point_leaves_whole_backups_and_the_old_or_the_new_database() 
             let running = call(&sandbox, "restore-sqlite").arg("--yes").arg(&file).spawn();
             thread::sleep(length.mul_f64(point as f64 / points as f64));
             running.signal(signal);
-            running.wait();
+            eprintln!("{}", running.wait());
+            await_no_clients(&sandbox);
             if left(&sandbox).is_empty() {
                 let found = sandbox.dump_sqlite(FILE);
                 assert!(found == changed || found == saved, "neither the old nor the new");
@@ -381,7 +383,8 @@ fn a_restore_that_is_killed_leaves_the_old_or_the_new() {
             let mut running = call(&sandbox, "restore-sqlite").arg("--yes").arg(&file).spawn();
             running.await_log(text);
             running.signal("KILL");
-            running.wait();
+            eprintln!("{}", running.wait());
+            await_no_clients(&sandbox);
             let found = sandbox.dump_sqlite(FILE);
             let is_moved = sandbox.beside_n8n(&format!("test -e {FILE} || echo moved"));
             assert!(

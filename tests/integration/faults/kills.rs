@@ -5,10 +5,10 @@ use std::thread;
 
 use super::{
     assert_backups_whole, assert_lock_free, assert_next_run_succeeds, assert_no_helpers, assert_no_sessions,
-    before_end, case, clear_backups, dump_of, edited, few_or_many, held_dump, kill_child, staged_databases,
-    start_postgres, trusted_restore,
+    await_no_clients, before_end, case, clear_backups, dump_of, edited, few_or_many, held_dump, kill_child,
+    staged_databases, start_postgres, trusted_restore,
 };
-use crate::common::{assert_same, await_true, has_program, matches, name, Sandbox};
+use crate::common::{assert_same, has_program, matches, name, Sandbox};
 
 const SIGNALS: [&str; 4] = ["KILL", "TERM", "INT", "HUP"];
 
@@ -27,6 +27,7 @@ fn a_signal_at_any_point_of_a_backup_leaves_no_broken_backup() {
             thread::sleep(delay);
             running.signal(signal);
             let outcome = running.wait();
+            eprintln!("{outcome}");
             assert!(outcome.code != Some(1), "{outcome}");
             assert_backups_whole(&sandbox);
             assert_lock_free(&sandbox);
@@ -61,15 +62,16 @@ fn a_signal_at_any_point_of_a_restore_leaves_the_old_or_the_new_database() {
             let running = sandbox.spawn("restore-postgres", &["--trust-dump", operand]);
             thread::sleep(delay);
             running.signal(signal);
-            let log = running.wait().log;
+            let outcome = running.wait();
+            eprintln!("{outcome}");
             assert_lock_free(&sandbox);
-            let said_restored = log.contains("Database restored successfully");
+            let said_restored = outcome.log.contains("Database restored successfully");
             assert_no_sessions(&sandbox);
             let now = sandbox.fingerprint_postgres();
             if now == new {
                 swapped += 1;
             } else {
-                assert!(!said_restored, "{log}");
+                assert!(!said_restored, "{outcome}");
                 assert_same(&old, &now);
             }
             let left = staged_databases(&sandbox);
@@ -168,21 +170,6 @@ fn the_helpers_of_a_killed_restore_go_with_the_next_backup() {
         assert!(left > 0, "no point of {script} was hit at which it has a helper");
     }
     assert_next_run_succeeds(&sandbox);
-}
-
-/// Waits until no docker client works on the sandbox any more.
-fn await_no_clients(sandbox: &Sandbox) {
-    await_true("docker clients are left", || {
-        let lines = fs::read_dir("/proc").unwrap().flatten();
-        let lines = lines.filter_map(|item| fs::read(item.path().join("cmdline")).ok());
-        !lines.into_iter().any(|line| {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            line.split('\0')
-                .next()
-                .is_some_and(|program| program.ends_with("docker"))
-                && line.contains(sandbox.prefix())
-        })
-    });
 }
 
 /// A child that dies, by whatever signal, is a failure of its component and of no other.

@@ -22,7 +22,7 @@ use std::process::Command;
 
 use crate::common::{await_true, name, output as run_command, plain, Call, Gate, Outcome, Sandbox};
 
-pub use crate::common::faults::{case, few_or_many, kill, kill_child};
+pub use crate::common::faults::{await_no_clients, case, few_or_many, kill, kill_child};
 
 /// Every file under a final name must be whole, by other programs than the one under test.
 #[track_caller]
@@ -88,14 +88,16 @@ pub fn assert_lock_free(sandbox: &Sandbox) {
     }
 }
 
-/// Before long, no program of ours works in the database.
+/// Before long, no program of ours works in the database, nor will one that somebody who was killed has just started.
 #[track_caller]
 pub fn assert_no_sessions(sandbox: &Sandbox) {
+    await_no_clients(sandbox);
     let ask = "SELECT pid, application_name, state FROM pg_stat_activity WHERE application_name LIKE 'n8n-backup%'";
     await_true("sessions are left", || {
         sandbox.psql_in("postgres", ask).trim().is_empty()
     });
-    let ps = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done | grep -c '^pg_dump\\|^psql.*n8n-backup' || true";
+    // The shell that becomes such a program, or waits for it, has the name of its session among its arguments, too.
+    let ps = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; done | grep -c '[n]8n-backup' || true";
     await_true("programs are left in the container", || {
         sandbox
             .docker(&["exec", &sandbox.container("postgres"), "sh", "-c", ps])
