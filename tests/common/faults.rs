@@ -85,7 +85,9 @@ pub fn kill_reading_child(running: &Running<'_>, what: &str, signal: &str) -> bo
 
 fn kill_child_that(running: &Running<'_>, what: &str, signal: &str, is_it: impl Fn(u32) -> bool) -> bool {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(10) && Path::new(&format!("/proc/{}", running.pid())).exists() {
+    // One that has ended and was not waited for yet has no program any more.
+    let program = format!("/proc/{}/exe", running.pid());
+    while start.elapsed() < Duration::from_secs(10) && fs::read_link(&program).is_ok() {
         if let Some(child) = child_of(running.pid(), what).filter(|child| is_it(*child)) {
             kill(signal, child);
             return true;
