@@ -124,7 +124,8 @@ pub(super) fn probe(app: &App, docker: &Docker) -> Result<Probed> {
              {schemas}\
              SELECT datname || ' (' || pg_size_pretty(pg_database_size(oid)) || ')' FROM pg_catalog.pg_database \
              WHERE NOT datistemplate AND datname NOT IN ('postgres', current_database()) \
-             AND has_database_privilege(oid, 'CONNECT') ORDER BY 1;\n"
+             AND datconnlimit <> {invalid} AND has_database_privilege(oid, 'CONNECT') ORDER BY 1;\n",
+            invalid = sql::INVALID
         ),
     )?;
     let mut lines = output.lines().map(str::to_owned);

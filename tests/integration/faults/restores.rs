@@ -338,6 +338,31 @@ fn a_drop_that_was_cut_short_hinders_no_restore() {
             assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
         });
     }
+    case(
+        "an earlier restore's database, whose drop was cut short after its files went",
+        || {
+            let left = "n8n_restore_20260102_030405";
+            for statement in [
+                format!("CREATE DATABASE {left}"),
+                format!("COMMENT ON DATABASE {left} IS 'n8n-backup: staged for \"n8n\"'"),
+                // What is not written yet would be written into files that are gone.
+                "CHECKPOINT".to_owned(),
+                format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{left}'"),
+            ] {
+                sandbox.psql_in("postgres", &statement);
+            }
+            let ask = |what: &str| {
+                let ask = format!("SELECT {what} FROM pg_database WHERE datname = '{left}'");
+                sandbox.psql_in("postgres", &ask).trim().to_owned()
+            };
+            let files = ask("current_setting('data_directory') || '/base/' || oid");
+            sandbox.docker(&["exec", &sandbox.container("postgres"), "rm", "-r", "--", &files]);
+            assert_eq!(ask("pg_database_size(oid) IS NULL"), "t");
+            restore(&sandbox, &dump).assert_success();
+            assert_same(&before, &sandbox.fingerprint_postgres());
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+        },
+    );
     sandbox.run("backup-postgres", &[]).assert_success();
 }
 

@@ -130,7 +130,8 @@ SELECT kind || E'\\t' || encode(convert_to(name, 'UTF8'), 'hex') FROM (
     UNION ALL SELECT CASE WHEN rolsuper THEN 'lent_trigger' ELSE 'trigger' END, 'none'
     FROM pg_roles WHERE rolname = current_user
         AND (rolsuper OR rolname::text IS DISTINCT FROM current_setting('supautils.privileged_role', true))
-    UNION ALL SELECT DISTINCT 'session', coalesce(nullif(application_name, ''), 'a program') || ' as user ' || usename
+    UNION ALL SELECT DISTINCT 'session',
+        coalesce(nullif(application_name, ''), 'a program') || ' as user ' || coalesce(usename, '?')
     FROM pg_stat_activity WHERE datname = {live} AND NOT pg_has_role(usesysid, 'MEMBER')
 ) b ORDER BY 1;
 ",

@@ -287,12 +287,15 @@ pub struct Leftover {
     pub mark: Mark,
     /// Its name.
     pub name: String,
-    /// Its size in bytes; 0 where the user may not ask.
+    /// Its size in bytes; 0 where the user may not ask, or its files are gone.
     pub bytes: u64,
 }
 
 /// Asks which databases of ours belong to `live`: lines of `staged`, `replaced` or `kept`, hex name and size in bytes, oldest
 /// first. Staged and replaced ones may be dropped, kept ones not. Read by [`parse_leftovers`].
+///
+/// What is left of a drop that was cut short may have no files, and then its size is NULL, which concat_ws would leave
+/// out.
 ///
 /// `replaced` is listed only while the live database exists. A database under a staged name without a comment that lets
 /// nobody in is what death between CREATE DATABASE and its first comment leaves: empty. What has the mark and another name is
@@ -305,7 +308,7 @@ pub fn sweep_list(live: &str) -> Result<String> {
     Ok(format!(
         r#"{PRELUDE}
 SELECT concat_ws(E'\t', coalesce(kind, 'staged'), encode(convert_to(datname, 'UTF8'), 'hex'),
-    CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END)
+    coalesce(CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END, 0))
 FROM (SELECT oid, datname, datallowconn, shobj_description(oid, 'pg_database') AS note FROM pg_database) d
 LEFT JOIN (VALUES {marks}) m(kind, mark) ON note = mark OR starts_with(note, mark || E'\n')
 WHERE datname <> {live} AND (kind = 'kept'

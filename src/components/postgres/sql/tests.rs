@@ -67,6 +67,15 @@ fn sweep_tells_names_apart_where_one_begins_like_the_other() {
 }
 
 #[test]
+fn what_is_left_of_a_drop_has_a_size() {
+    for script in [server("n8n").unwrap(), sweep_list("n8n").unwrap()] {
+        let (before, _) = script.split_once("THEN pg_database_size(").unwrap();
+        assert!(before.rsplit_once("coalesce(CASE WHEN ").is_some(), "{script}");
+        assert!(!script.contains("ELSE 0"), "{script}");
+    }
+}
+
+#[test]
 fn what_is_left_of_a_drop_is_no_database() {
     for script in [
         server("n8n").unwrap(),
