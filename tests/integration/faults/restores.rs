@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::{
     assert_backups_whole, assert_next_run_succeeds, assert_no_sessions, before_end, case, docker_stand_in, dump_of,
-    edited, restore, staged_databases, trusted_restore,
+    edited, held_dump, restore, staged_databases, trusted_restore,
 };
 use crate::common::{assert_same, await_true, point, skip, Sandbox};
 
@@ -293,6 +293,44 @@ fn a_lost_database_is_created_again() {
         sandbox.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)'");
         assert_same(&before, &sandbox.fingerprint_postgres());
     });
+    for (who, cause) in [
+        ("n8n", "{} was started while what it works on was being replaced: {}"),
+        (
+            "another program",
+            "Database n8n is used by others than n8n's containers (psql as user n8n): {}",
+        ),
+    ] {
+        case(
+            &format!("{who} comes while the database is dumped that is to be dropped"),
+            || {
+                let (held, gate) = held_dump(&sandbox);
+                let call = trusted_restore(&sandbox).arg("--in-place").arg(&dump);
+                let mut running = call.path_first(held).spawn();
+                running.await_that("the middle of the dump", |_| gate.is_reached());
+                let postgres = sandbox.container("postgres");
+                if who == "n8n" {
+                    sandbox.docker(&["start", &sandbox.container("n8n-main")]);
+                } else {
+                    let stays = "SELECT pg_sleep(600)";
+                    sandbox.docker(&["exec", "-d", &postgres, "psql", "-U", "n8n", "-c", stays]);
+                    let connected = format!("SELECT count(*) FROM pg_stat_activity WHERE query = '{stays}'");
+                    await_true("the other program does not come", || {
+                        sandbox.psql(&connected).trim() == "1"
+                    });
+                }
+                sandbox.psql("CREATE TABLE written_since AS SELECT 1 AS n");
+                gate.open();
+                let outcome = running.wait();
+                outcome.assert_error("Database restore failed");
+                outcome.assert_log_has("restore-postgres", &format!("ERROR Cause: {cause}"));
+                assert_eq!(sandbox.psql("SELECT n FROM written_since").trim(), "1", "{outcome}");
+                assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+                sandbox
+                    .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)'");
+                sandbox.psql("DROP TABLE written_since");
+            },
+        );
+    }
     case("the answer to the drop is lost on its way", || {
         let before = sandbox.fingerprint_postgres();
         // The server drops the live database, and the client says that it failed.

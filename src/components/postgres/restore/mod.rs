@@ -2,11 +2,11 @@
 //! holds, and only then swapped for the live one in one transaction. Until that commits, the live database serves.
 
 mod fresh;
+mod in_place;
 mod swap;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
@@ -17,7 +17,7 @@ use super::sql::{self, Leftover, Mark, Server};
 use super::{executions, load, once_started, trust, verify, Psql};
 use crate::app::App;
 use crate::components::tables::told_place;
-use crate::components::{Around, BackupRun, N8n, RestoreOptions, RestorePlan};
+use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::Docker;
 use crate::formats::n8n::Place;
 use crate::formats::pg_dump::{self, Strip};
@@ -28,9 +28,6 @@ use crate::stack::LeftHalfDone;
 use crate::store::{total, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::read::check_recorded;
-
-/// How long the sessions of a container that was stopped may still be seen.
-const DISCONNECT_GRACE: Duration = Duration::from_secs(5);
 
 /// A dump that has been verified, and the server that it fits.
 pub struct Plan<'a> {
@@ -289,7 +286,8 @@ impl RestorePlan for Plan<'_> {
         };
         // What the live database is like must be with the staged one before the live one goes.
         let id = self.limit(&staged.name, &database)?;
-        self.drop_live(&mut staged)
+        self.check_unused(around)
+            .and_then(|()| self.drop_live(&mut staged))
             .and_then(|()| self.load_and_check(&staged.name))
             .and_then(|()| self.swap(&mut staged, id, &old, around))
             .map_err(|error| match staged.keep {
@@ -306,72 +304,6 @@ impl RestorePlan for Plan<'_> {
 }
 
 impl Plan<'_> {
-    /// Refuses to go on while another program than n8n, which is stopped, may write to what is dropped.
-    fn check_alone(&self) -> Result<()> {
-        let deadline = Instant::now() + DISCONNECT_GRACE;
-        loop {
-            let output = self
-                .psql()
-                .run(self.maintenance, "restore", sql::other_sessions(self.live())?)?;
-            let names: Vec<&str> = output.lines().filter(|line| !line.is_empty()).collect();
-            if names.is_empty() {
-                return Ok(());
-            }
-            // The server may not have noticed yet that a stopped container is gone.
-            ensure!(
-                Instant::now() < deadline,
-                hinted(
-                    format_args!(
-                        "Database {} is used by others than n8n's containers ({}): what they write while it is dumped and \
-                         dropped would be lost",
-                        self.live(),
-                        names.join(", ")
-                    ),
-                    "stop them, or add n8n's further containers to BACKUP_N8N_CONTAINERS in .env"
-                )
-            );
-            thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    /// Dumps the live database before it is dropped.
-    fn safety_dump(&self) -> Result<PathBuf> {
-        self.journal
-            .info(format_args!("Dumping database {} before it is dropped", self.live()));
-        let (file, ..) = super::dump(
-            self.app,
-            &self.docker,
-            &BackupRun::alone(self.app.store.free_stamp(), true),
-            None,
-        )
-        .context("The live database cannot be dumped, so it is not dropped")?;
-        self.journal
-            .info(format_args!("Safety dump completed: {}", file.entry.path.display()));
-        Ok(file.entry.path)
-    }
-
-    /// Drops the live database, in a restore that has no room for two. From then on the staged one is all that knows what it
-    /// was like, so that one stays when the load fails.
-    fn drop_live(&self, staged: &mut Staged<'_>) -> Result<()> {
-        self.journal.info("Terminating existing database connections...");
-        self.journal.info("Dropping existing database...");
-        staged.keep = true;
-        let dropped = self
-            .psql()
-            .run_long(self.maintenance, "restore", sql::drop_database(self.live())?);
-        let Err(error) = dropped else { return Ok(()) };
-        // The answer may have been lost on its way; what the server says now is what counts.
-        let there = self.psql().run(self.maintenance, "restore", sql::exists(self.live())?);
-        match there.context("Whether the live database was dropped could not be found out") {
-            Ok(there) if there.trim() == "f" => Ok(()),
-            Ok(_) => {
-                staged.keep = false;
-                Err(error)
-            }
-            Err(unknown) => Err(unknown.context(format!("{error:#}"))),
-        }
-    }
-
     /// Says so when the live database did not survive a dump that could not be loaded: what a dump has run on the server is not
     /// known. The staged one then knows what it was like, and stays.
     fn check_live(&self, staged: &mut Staged<'_>) {
