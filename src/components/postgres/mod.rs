@@ -22,6 +22,7 @@ mod restore;
 mod rows;
 mod scratch;
 mod sql;
+mod surroundings;
 mod trust;
 
 use std::io::{self, Read};
@@ -210,19 +211,27 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
             .flat_map(|left_out| &left_out.options)
             .map(String::as_str),
     );
-    let script = surroundings_script(app).unwrap_or_default();
-    let options = sql::PSQL_FLAGS.join(" ");
-    let first = ["sh", "-c", SURROUNDINGS_FIRST, "sh", &script, LOG_IN, &options, &target];
+    let (script, options) = (surroundings::script(app)?, surroundings::options());
+    let first = [
+        "sh",
+        "-c",
+        surroundings::FIRST,
+        "sh",
+        &script,
+        LOG_IN,
+        &options,
+        &target,
+    ];
     let argv = [&first[..], &logged_in(&argv)].concat();
     let command = docker.exec_leashed(&config.postgres_container, &[], &argv);
     let (_, mut stream) = chain.stream("pg_dump", command, Input::Leash)?;
     // Where it has ended already, the chain tells why.
-    let (told, begun) = split_at_nul(&mut stream).unwrap_or_default();
+    let (told, begun) = surroundings::split_at_nul(&mut stream).unwrap_or_default();
     let is_cut = begun.is_none() && !told.is_empty();
     let stream = io::Cursor::new(begun.unwrap_or_default()).chain(stream);
     let around = {
         let (app, docker) = (app.clone(), docker.clone());
-        thread::spawn(move || surroundings(&app, &docker, &told).unwrap_or_default())
+        thread::spawn(move || surroundings::facts(&app, &docker, &told))
     };
     let packed = Packed::start(
         &app.target(Kind::Postgres, run.stamp),
@@ -258,65 +267,12 @@ fn dump(app: &App, docker: &Docker, run: &BackupRun, left_out: Option<&LeftOut>)
     let entry = publish(&app.config, partial, bytes).context("pg_dump failed")?;
     let kind = Kind::Postgres;
     let mut facts = facts(&summary);
-    facts.extend(around.join().unwrap_or_default());
+    match around.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))) {
+        Ok(told) => facts.extend(told),
+        Err(error) => JOURNAL.warning(&error.context("What the recovery point tells of the server is missing")),
+    }
     let workflows = reader.into_visitor().filter(|_| told);
     Ok((File { kind, entry, sha256 }, facts, workflows))
-}
-
-/// Takes a script of SQL, a shell script that logs in, options of psql and where the server is, before the command. Runs the script by psql, and
-/// prints what that says and NUL, which is in no dump: one call of the engine takes less than two.
-const SURROUNDINGS_FIRST: &str = r#"printf %s "$1" |
-  PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=10 sh -c "$2" sh psql $3 "$4" 2>/dev/null
-printf '\0'
-shift 4
-exec "$@""#;
-
-/// What [`surroundings`] reads the answers to.
-fn surroundings_script(app: &App) -> Result<String> {
-    let scripts = [
-        sql::sweep_list(&app.config.postgres_db)?,
-        sql::roles(),
-        sql::migrations(told_place(app).as_ref())?,
-        sql::LIKENESS.to_owned(),
-    ];
-    Ok(scripts.join(sql::SEPARATE))
-}
-
-/// What comes before the first NUL, and what was read behind that if it came.
-fn split_at_nul(from: &mut impl Read) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
-    let (mut read, mut block) = (Vec::new(), [0; 8192]);
-    loop {
-        let from_here = read.len();
-        match from.read(&mut block)? {
-            0 => return Ok((read, None)),
-            n => read.extend_from_slice(&block[..n]),
-        }
-        if let Some(at) = read[from_here..].iter().position(|byte| *byte == 0) {
-            let behind = read.split_off(from_here + at + 1);
-            read.pop();
-            return Ok((read, Some(behind)));
-        }
-    }
-}
-
-/// What a drill has to know of the live server beside the dump: the rights of its roles, n8n's migrations, and what it is like.
-/// Clears what killed restores have left there.
-fn surroundings(app: &App, docker: &Docker, told: &[u8]) -> Result<Vec<(String, String)>> {
-    let [left, roles, migrations, likeness] = sql::separated(&String::from_utf8_lossy(told))?;
-    leftovers::clear(app, docker, &left, JOURNAL);
-    let roles = sql::parse_roles(&roles)?.into_iter();
-    let mut facts: Vec<_> = roles
-        .map(|role| (format!("{ROLE_FACT}{}", role.name), role.rights()))
-        .collect();
-    if let Some((count, newest)) = sql::parse_migrations(&migrations)? {
-        facts.push(("n8n.migrations".to_owned(), format!("{count} {newest}")));
-    }
-    let likeness = [scratch::PRELOAD_FACT, scratch::LOCALE_FACT]
-        .into_iter()
-        .zip(likeness.lines());
-    let told = likeness.filter(|(_, value)| !value.is_empty());
-    facts.extend(told.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    Ok(facts)
 }
 
 /// The roles that a point tells of.
@@ -482,27 +438,5 @@ mod tests {
         assert_eq!(roles[0].member_of, [group]);
         let place = crate::components::recorded_place(&point).unwrap();
         assert_eq!(place.schema, "sch\u{e4}ma");
-    }
-
-    #[test]
-    fn what_comes_first_is_parted_from_the_dump() {
-        let parted = |bytes: &[u8]| {
-            let mut from = bytes;
-            let (told, dump) = split_at_nul(&mut from).unwrap();
-            (told, dump.map(|begun| [&begun[..], from].concat()))
-        };
-        for (bytes, head, rest) in [
-            (&b"a\tb\n\0--\n"[..], &b"a\tb\n"[..], Some(&b"--\n"[..])),
-            (b"\0--", b"", Some(b"--")),
-            (b"a\0", b"a", Some(b"")),
-            // It has ended before that.
-            (b"a\tb", b"a\tb", None),
-            (b"", b"", None),
-        ] {
-            assert_eq!(parted(bytes), (head.to_vec(), rest.map(<[u8]>::to_vec)));
-        }
-        let long = [&[b'a'; 8192][..], b"\0", &[b'b'; 9000]].concat();
-        let (told, dump) = parted(&long);
-        assert_eq!((told.len(), dump.unwrap().len()), (8192, 9000));
     }
 }
