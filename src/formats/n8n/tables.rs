@@ -105,8 +105,17 @@ impl Place {
 
     /// How many of n8n's tables are there.
     fn count(&self, tables: &[&TableName]) -> usize {
-        let names = Table::ALL.map(Table::name).into_iter().chain(OTHERS);
-        names.filter(|name| self.holds(name, tables)).count()
+        Self::known().filter(|name| self.holds(name, tables)).count()
+    }
+
+    /// The tables of n8n that are known, without their prefix.
+    fn known() -> impl Iterator<Item = &'static str> {
+        Table::ALL.map(Table::name).into_iter().chain(OTHERS)
+    }
+
+    /// What they are called there.
+    pub fn names(&self) -> Vec<String> {
+        Self::known().map(|name| format!("{}{name}", self.prefix)).collect()
     }
 
     /// Whether the table `name` of n8n's is among these.

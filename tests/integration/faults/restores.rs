@@ -679,7 +679,8 @@ fn n8ns_role_may_make_tables_in_a_new_database() {
     let sandbox = Sandbox::new("newowner").postgres().build();
     sandbox.psql(
         "CREATE ROLE app LOGIN; CREATE ROLE team; GRANT team TO app; ALTER DATABASE n8n OWNER TO app; SET ROLE app; \
-         CREATE TABLE workflow_entity AS SELECT 1 AS id; CREATE TABLE migrations AS SELECT 1 AS id",
+         CREATE TABLE workflow_entity AS SELECT 1 AS id; CREATE TABLE migrations AS SELECT 1 AS id; RESET ROLE; \
+         CREATE TABLE of_another_program AS SELECT 1 AS id",
     );
     sandbox.run("backup-postgres", &[]).assert_success();
     point::edit(&sandbox, |text| {
@@ -690,6 +691,7 @@ fn n8ns_role_may_make_tables_in_a_new_database() {
     let restored = |options: &[&str]| {
         let outcome = sandbox.call("restore-postgres").args(options).arg(&dump).run();
         outcome.assert_success();
+        assert!(!outcome.log.contains("may not read and write"), "{outcome}");
         sandbox.psql("SET ROLE app; CREATE TABLE migrated (id int); DROP TABLE migrated");
         outcome
     };
@@ -715,6 +717,40 @@ fn n8ns_role_may_make_tables_in_a_new_database() {
         sandbox.psql_in("postgres", "DROP DATABASE n8n WITH (FORCE)");
         restored(&["--yes"]).assert_log_has("restore-postgres", &format!("WARN {lets}"));
         restored(&["--in-place"]).assert_log_has("restore-postgres", &format!("WARN {lets}"));
+    });
+    sandbox.psql("CREATE ROLE other");
+    for (owner, grants) in [
+        ("other", "GRANT other TO app"),
+        (
+            "n8n",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app",
+        ),
+    ] {
+        case(&format!("tables of n8n that belong to {owner}"), || {
+            let file = edited(&sandbox, &dump, "other.sql.gz", |text| {
+                text.replace("OWNER TO app;", &format!("OWNER TO {owner};"))
+            });
+            let warning =
+                "n8n's role app may not read and write n8n's tables in the restored database, which belong to \
+                           another role: have a superuser run in it";
+            let outcome = restore(&sandbox, &file);
+            outcome
+                .assert_success()
+                .assert_log_has("restore-postgres", &format!("WARN {warning} {grants};"));
+            sandbox.psql(grants);
+            assert_eq!(sandbox.psql("SET ROLE app; SELECT id FROM workflow_entity").trim(), "1");
+        });
+    }
+    case("a member of the role that n8n's tables belong to", || {
+        let file = edited(&sandbox, &dump, "member.sql.gz", |text| {
+            text.replace("OWNER TO app;", "OWNER TO team;")
+        });
+        sandbox.psql("GRANT team TO app");
+        let outcome = restore(&sandbox, &file);
+        assert!(
+            !outcome.assert_success().log.contains("may not read and write"),
+            "{outcome}"
+        );
     });
 }
 

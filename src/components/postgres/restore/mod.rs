@@ -362,6 +362,17 @@ impl Plan<'_> {
                 needed.join("; ")
             ));
         }
+        let asked = self
+            .psql_of_loaded()
+            .run(staged, "restore", sql::out_of_reach(login, &place)?)?;
+        let needed = sql::parse_names(&asked)?;
+        if !needed.is_empty() {
+            self.journal.warn(format_args!(
+                "n8n's role {login} may not read and write n8n's tables in the restored database, which belong to \
+                 another role: have a superuser run in it {};",
+                needed.join("; ")
+            ));
+        }
         Ok(())
     }
 

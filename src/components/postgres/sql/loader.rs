@@ -98,6 +98,33 @@ pub fn let_migrate(login: &str, schema: &str, loaded: &str, live: &str) -> Resul
     Ok([ask.clone(), grant, ask])
 }
 
+/// Asks, connected to the loaded database, what it takes so that the role `login` may read and write n8n's tables at
+/// `place`: statements, lines of hex, none where it may, or may take on the role of their owner. Nobody is to get the
+/// rights of a superuser by that. Tables of other programs beside them are not looked at.
+pub fn out_of_reach(login: &str, place: &Place) -> Result<String> {
+    let names = place
+        .names()
+        .iter()
+        .map(|name| literal(name))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(format!(
+        "{PRELUDE}\
+SELECT DISTINCT encode(convert_to(CASE WHEN o.rolsuper
+    THEN format('GRANT ALL ON ALL TABLES IN SCHEMA %1$I TO %2$I; GRANT ALL ON ALL SEQUENCES IN SCHEMA %1$I TO %2$I',
+        n.nspname, r.rolname)
+    ELSE format('GRANT %I TO %I', o.rolname, r.rolname) END, 'UTF8'), 'hex')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner, pg_roles r
+    WHERE r.rolname::text = {login} AND n.nspname = {schema} AND c.relname IN ({names}) AND c.relkind IN ('r', 'p')
+    AND NOT pg_has_role(r.oid, o.oid, 'MEMBER')
+    AND NOT (has_table_privilege(r.oid, c.oid, 'SELECT') AND has_table_privilege(r.oid, c.oid, 'INSERT')
+        AND has_table_privilege(r.oid, c.oid, 'UPDATE') AND has_table_privilege(r.oid, c.oid, 'DELETE')) ORDER BY 1;
+",
+        login = literal(login)?,
+        schema = literal(&place.schema)?,
+        names = names.join(", "),
+    ))
+}
+
 /// Drops the roles that restores of `live` have left. One that something still depends on stays: it has no rights.
 pub fn sweep_loaders(live: &str) -> Result<String> {
     Ok(format!(

@@ -1,4 +1,5 @@
 use super::*;
+use crate::formats::n8n::Place;
 
 #[test]
 fn answers_of_one_session_are_told_apart() {
@@ -203,6 +204,24 @@ fn what_a_role_lacks_is_granted_in_the_loaded_database_and_told_of_the_live_one(
         );
         assert_eq!(script.contains("\\gexec"), gives);
     }
+}
+
+#[test]
+fn only_tables_of_n8n_are_asked_for_and_under_their_own_names() {
+    let place = Place {
+        schema: "s'1".to_owned(),
+        prefix: "p_".to_owned(),
+    };
+    let script = out_of_reach("a'pp", &place).unwrap();
+    for part in [
+        "rolname::text = 'a''pp'",
+        "nspname = 's''1'",
+        "'p_workflow_entity'",
+        "'p_migrations'",
+    ] {
+        assert!(script.contains(part), "{part}: {script}");
+    }
+    assert!(!script.contains("'workflow_entity'"), "{script}");
 }
 
 #[test]
