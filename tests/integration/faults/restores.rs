@@ -633,6 +633,24 @@ fn roles_that_are_missing_or_weak_are_told() {
             assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
         },
     );
+    case("in place, with a limit of one connection", || {
+        let dump = dump_of(&sandbox);
+        // From after the dump that is made before the drop on, which takes two sessions one right after the other.
+        let limit = "ALTER DATABASE n8n CONNECTION LIMIT 1";
+        let script = format!(
+            "case \" $* \" in *' pg_dump '*) \"$docker\" \"$@\"; code=$?; \
+             \"$docker\" exec {} psql -XqU n8n -d postgres -c '{limit}' </dev/null >&2; exit $code ;; esac",
+            sandbox.container("postgres")
+        );
+        let stand_in = docker_stand_in(&sandbox, &script);
+        let call = trusted_restore(&sandbox).arg("--in-place").arg(&dump);
+        call.path_first(stand_in).run().assert_success();
+        let ask = "SELECT datconnlimit FROM pg_database WHERE datname = 'n8n'";
+        assert_eq!(sandbox.psql_in("postgres", ask).trim(), "1");
+        assert_eq!(sandbox.psql("SELECT n FROM t").trim(), "1");
+        sandbox.psql_in("postgres", "ALTER DATABASE n8n CONNECTION LIMIT -1");
+        super::clear_backups(&sandbox);
+    });
     case("privileges that such a user may not grant", || {
         let dump = dump_of(&sandbox);
         let warning = "WARN Privileges that PostgreSQL user owner may not grant or revoke are left out, {}";

@@ -65,6 +65,32 @@ impl Plan<'_> {
         Ok(file.entry.path)
     }
 
+    /// Whether a limit of connections, which the staged database has before the load, holds for us.
+    fn is_limited(&self, database: &sql::Description) -> bool {
+        !self.server.superuser && !database.limits.is_empty()
+    }
+
+    /// Lets as many sessions into the staged database as the load takes. Whoever is killed before [`Plan::limit_again`]
+    /// leaves it so.
+    pub(super) fn lift_limit(&self, staged: &str, database: &sql::Description) -> Result<()> {
+        if self.is_limited(database) {
+            self.psql().run(self.maintenance, "restore", sql::lift_limit(staged)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gives it the limit again, whether the load has succeeded or not: it may be all that knows of that.
+    pub(super) fn limit_again(&self, staged: &str, database: &sql::Description) {
+        if !self.is_limited(database) {
+            return;
+        }
+        let script = sql::lenient_script(&database.limits);
+        if let Err(error) = self.psql().run(self.maintenance, "restore", script) {
+            self.journal
+                .warning(&error.context(format!("The connection limit of {staged} could not be set again")));
+        }
+    }
+
     /// Drops the live database, in a restore that has no room for two. From then on the staged one is all that knows what it
     /// was like, so that one stays when the load fails.
     pub(super) fn drop_live(&self, staged: &mut Staged<'_>) -> Result<()> {

@@ -286,9 +286,14 @@ impl RestorePlan for Plan<'_> {
         };
         // What the live database is like must be with the staged one before the live one goes.
         let id = self.limit(&staged.name, &database)?;
+        self.lift_limit(&staged.name, &database)?;
         self.check_unused(around)
             .and_then(|()| self.drop_live(&mut staged))
-            .and_then(|()| self.load_and_check(&staged.name))
+            .and_then(|()| {
+                let loaded = self.load_and_check(&staged.name);
+                self.limit_again(&staged.name, &database);
+                loaded
+            })
             .and_then(|()| self.swap(&mut staged, id, &old, around))
             .map_err(|error| match staged.keep {
                 // The live database is there.

@@ -54,7 +54,8 @@ pub struct Description {
     /// Settings: before the load, as the dump of a whole server has them, because what is computed meanwhile (a materialized
     /// view, a check) may depend on them. The load undoes those that would break it.
     pub settings: Vec<String>,
-    /// Connection limit, security labels: after the load, which a limit of 0 would break.
+    /// Connection limit, security labels: after the load, which a small limit would break; in place before, and that
+    /// limit is lifted meanwhile.
     pub limits: Vec<String>,
 }
 
@@ -168,6 +169,14 @@ USING (key) WHERE a.value IS DISTINCT FROM b.value ORDER BY key;
 "#,
         live = name_literal(live)?,
         staged = name_literal(staged)?
+    ))
+}
+
+/// Lifts the connection limit of `database`.
+pub fn lift_limit(database: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}ALTER DATABASE {} CONNECTION LIMIT -1;\n",
+        ident(database)?
     ))
 }
 
