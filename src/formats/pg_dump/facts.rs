@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::lexer::{Lexer, State, EDGE};
 use super::names::{
-    bounded, copied_table, name, outside, parse_qualified, qualified_name, word, Token, MAX_OBJECTS, MAX_OTHERS,
+    bounded, copied_table, describes_database, name, outside, parse_qualified, qualified_name, word, Token,
+    MAX_OBJECTS, MAX_OTHERS,
 };
 
 impl Lexer {
@@ -40,9 +41,16 @@ impl Lexer {
             "set" => self.set(tokens),
             _ => {}
         }
-        if outside(tokens) {
+        if outside(tokens) && !(self.is_before_11() && describes_database(tokens)) {
             self.acts_outside(statement.line);
         }
+    }
+
+    /// Whether a pg_dump before version 11 made the dump.
+    fn is_before_11(&self) -> bool {
+        let version = self.summary.dump_version.as_deref().unwrap_or_default();
+        let major = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        major.parse::<u32>().is_ok_and(|major| major < 11)
     }
 
     fn acts_outside(&mut self, line: u64) {

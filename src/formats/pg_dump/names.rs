@@ -113,7 +113,8 @@ pub(super) fn parse_qualified(text: &str) -> Option<TableName> {
 }
 
 /// Whether a statement acts outside of the database that is connected to, by its first words: on another database, on
-/// roles, on the server. COPY to and from files and programs is told by [`copied_table`].
+/// roles, on the server; or says something of one of these. COPY to and from files and programs is told by
+/// [`copied_table`].
 pub(super) fn outside(tokens: &[Token]) -> bool {
     match (word(tokens, 0), word(tokens, 1)) {
         // Mappings of users belong to the database.
@@ -122,7 +123,24 @@ pub(super) fn outside(tokens: &[Token]) -> bool {
         // DROP OWNED and REASSIGN OWNED reach what the role has in common with other databases.
         ("drop" | "reassign", "owned") => true,
         // Without an object, it is a role that is granted.
-        ("grant" | "revoke", _) => !(0..tokens.len()).any(|at| word(tokens, at) == "on"),
+        ("grant" | "revoke", _) => {
+            shared_object(tokens).is_some() || !(0..tokens.len()).any(|at| word(tokens, at) == "on")
+        }
+        ("comment" | "security", _) => shared_object(tokens).is_some(),
         _ => false,
     }
+}
+
+/// Whether it says of a database, without creating it, what pg_dump before version 11 says of the one that it dumps.
+pub(super) fn describes_database(tokens: &[Token]) -> bool {
+    matches!(word(tokens, 0), "comment" | "security") && shared_object(tokens) == Some("database")
+}
+
+/// The kind of what a statement is `ON`, where all databases of the server have that in common. A table may be called
+/// like the kind, and is then followed by no name.
+fn shared_object(tokens: &[Token]) -> Option<&str> {
+    const SHARED: [&str; 4] = ["database", "parameter", "role", "tablespace"];
+    let at = (0..tokens.len()).find(|&at| word(tokens, at) == "on")? + 1;
+    let is_named = name(tokens, at + 1).is_some() && !["to", "from", "is"].contains(&word(tokens, at + 1));
+    Some(word(tokens, at)).filter(|kind| is_named && SHARED.contains(kind))
 }

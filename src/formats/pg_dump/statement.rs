@@ -9,8 +9,8 @@ const MAX_COLUMNS: usize = 2000;
 /// The longest type of a column that is kept.
 const MAX_TYPE: usize = 128;
 /// The first words of statements of interest, and those of CREATE.
-const OF_INTEREST: [&str; 9] = [
-    "create", "copy", "select", "alter", "grant", "revoke", "set", "drop", "reassign",
+const OF_INTEREST: [&str; 11] = [
+    "create", "copy", "select", "alter", "grant", "revoke", "set", "drop", "reassign", "comment", "security",
 ];
 const CREATED: [&str; 7] = ["table", "unlogged", "extension", "event", "policy", "schema", "user"];
 

@@ -450,10 +450,43 @@ fn what_acts_outside_of_the_database_is_noted() {
             0,
         ),
         ("COPY t FROM stdin;\nDROP DATABASE n8n;\n\\.\n", 0),
+        ("COMMENT ON DATABASE n8n IS 'x';\n", 1),
+        ("SELECT 1;\ncomment on -- x\n role \"on\" IS NULL;\n", 2),
+        ("COMMENT ON TABLESPACE pg_default IS 'x';\n", 1),
+        ("SECURITY LABEL FOR 'x' ON DATABASE \"n8n\" IS 'y';\n", 1),
+        ("GRANT CREATE, CONNECT ON DATABASE n8n TO me;\n", 1),
+        ("REVOKE ALL ON DATABASE \"n8n\" FROM PUBLIC;\n", 1),
+        ("GRANT CREATE ON TABLESPACE t TO me;\n", 1),
+        ("GRANT SET ON PARAMETER work_mem TO me;\n", 1),
+        (
+            "GRANT SELECT ON database TO me;\nGRANT SELECT ON role, t TO me;\nREVOKE ALL ON TABLE database FROM me;\n",
+            0,
+        ),
+        (
+            "COMMENT ON EXTENSION plpgsql IS 'ON DATABASE n8n';\nCOMMENT ON SCHEMA public IS 'x';\n\
+             COMMENT ON COLUMN t.role IS 'x';\nCOMMENT ON FUNCTION f(a integer) IS 'x';\n\
+             COMMENT ON TABLE database IS 'x';\nCOMMENT ON CONSTRAINT c ON DOMAIN d IS 'x';\n\
+             SECURITY LABEL FOR x ON TABLE database IS 'y';\nGRANT USAGE ON LANGUAGE plpgsql TO me;\n",
+            0,
+        ),
         ("SELECT 'x; DROP DATABASE n8n;';\n", 0),
     ] {
         assert_eq!(scan(text).outside, (line > 0).then_some(line), "{text:?}");
     }
+    // What pg_dump wrote by itself.
+    let of_itself = "COMMENT ON DATABASE postgres IS 'default administrative connection database';\n\
+                     SECURITY LABEL FOR x ON DATABASE n8n IS 'y';\n";
+    for (version, line) in [
+        ("9.6.24", None),
+        ("10.23 (Debian 10.23-1)", None),
+        ("11.2", Some(2)),
+        ("x", Some(2)),
+    ] {
+        let text = format!("-- Dumped by pg_dump version {version}\n{of_itself}");
+        assert_eq!(scan(&text).outside, line, "{version}");
+    }
+    let text = "-- Dumped by pg_dump version 10.23\nGRANT ALL ON DATABASE n8n TO me;\n";
+    assert_eq!(scan(text).outside, Some(2));
     assert!(scan("SET standard_conforming_strings = off;\n").standard_conforming_strings_off);
 }
 

@@ -23,6 +23,9 @@ fn what_acts_outside_of_the_database_is_refused() {
         "ALTER SYSTEM SET archive_command = 'touch /tmp/planted';",
         "CREATE ROLE intruder SUPERUSER LOGIN;",
         "REASSIGN OWNED BY n8n TO intruder;",
+        "COMMENT ON DATABASE n8n IS 'intruded';",
+        "GRANT ALL ON DATABASE n8n TO pg_monitor;",
+        "COMMENT ON ROLE n8n IS 'intruded';",
     ] {
         case(statement, || {
             let path = edited(&sandbox, &dump, "outside.sql.gz", |text| before_end(&text, statement));
