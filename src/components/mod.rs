@@ -37,7 +37,7 @@ use crate::store::{Entry, Kind};
 
 use drill::{DrillEnv, Drilled};
 pub use env_file::{check_plain, lost as lost_env_file};
-pub use put::{How, Put};
+pub use put::{Guard, How, Put};
 pub use run::BackupRun;
 pub use tables::{check_put, put_rows, read_backup, read_tables, recorded_place, told_place};
 

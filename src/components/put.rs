@@ -26,11 +26,22 @@ pub struct Put {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
-/// Columns of which none may hold anything but false in the row with an ID: the table, the columns, the ID.
-pub type Unless<'a> = (&'a TableName, &'a [&'a str], &'a str);
+/// What must hold of a row, if it is there, once the transaction has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard<'a> {
+    pub table: &'a TableName,
+    pub id: &'a str,
+    /// Columns of which none may hold anything but false.
+    pub off: &'a [&'a str],
+    /// A column, and what it held when the row was read.
+    pub read: Option<(&'a str, Option<&'a str>)>,
+}
 
 /// What a row is said to be that must not be changed.
 pub(super) const IN_USE: &str = "it is active now";
+
+/// What is said of a row that is another one than was read.
+pub(super) const CHANGED: &str = "it has changed in n8n meanwhile";
 
 /// What a row is said to be that is to be replaced and is not there.
 pub(super) const GONE: &str = "the row that is replaced is not there any more";

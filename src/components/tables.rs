@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::put::{Put, Unless};
+use super::put::{Guard, Put};
 use super::{postgres, sqlite};
 use crate::app::App;
 use crate::formats::n8n::Place;
@@ -70,11 +70,11 @@ pub fn check_put(app: &App) -> Result<()> {
     }
 }
 
-/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true by then, nothing is
-/// done.
-pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
+/// Puts rows into the live database in one transaction, in which nothing is deleted; none where a guard does not hold
+/// by then.
+pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()> {
     match app.config.found.database() {
-        Kind::Sqlite => sqlite::tables::put_rows(app, puts, unless),
-        _ => postgres::put_rows(app, puts, unless),
+        Kind::Sqlite => sqlite::tables::put_rows(app, puts, guard),
+        _ => postgres::put_rows(app, puts, guard),
     }
 }

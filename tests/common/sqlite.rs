@@ -1,9 +1,11 @@
 //! Stacks whose n8n keeps its data in SQLite: a container from n8n's image in which a small program works with such a database.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use super::compose::stand_in_image;
+use super::tools::shell_quoted;
 use super::{await_true, done, repository, Outcome, Sandbox};
 
 /// Node.js, by a name that no test puts another program before.
@@ -137,9 +139,19 @@ impl Sandbox {
 
     /// Runs SQL in the database, by a program of its own.
     pub fn sql(&self, sql: &str) {
+        self.docker(&self.sql_call(sql).each_ref().map(String::as_str));
+    }
+
+    /// A stand-in for docker that does that before the call with the arguments `words`.
+    pub fn sql_before(&self, words: &str, sql: &str) -> PathBuf {
+        let call = self.sql_call(sql).map(|word| shell_quoted(&word)).join(" ");
+        self.stand_in_docker(&format!("case \" $* \" in *' {words} '*) \"$real\" {call} ;; esac"))
+    }
+
+    fn sql_call(&self, sql: &str) -> [String; 7] {
         const RUN: &str = "const {DatabaseSync}=require('node:sqlite');const db=new DatabaseSync(process.argv[1]);\
                            db.exec('PRAGMA busy_timeout=20000');db.exec(process.argv[2]);db.close()";
-        self.docker(&["exec", &self.n8n(), NODE, "-e", RUN, FILE, sql]);
+        ["exec", &self.n8n(), NODE, "-e", RUN, FILE, sql].map(str::to_owned)
     }
 
     /// A shell as root in a container that has what n8n's has mounted, whether that runs or not.

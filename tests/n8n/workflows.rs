@@ -343,7 +343,8 @@ fn ready(container: &str) -> bool {
 #[test]
 fn workflows_come_out_of_sqlite_and_back() {
     let sandbox = on_sqlite("wf-sqlite", "A=1", HOME);
-    sandbox.sql("ALTER TABLE workflow_entity ADD COLUMN extra text");
+    sandbox.sql("ALTER TABLE workflow_entity ADD COLUMN extra text; ALTER TABLE workflow_entity ADD COLUMN updatedAt datetime(3)");
+    sandbox.sql("UPDATE workflow_entity SET updatedAt = '2026-01-01 00:00:00.000'");
     sandbox.sql("UPDATE workflow_entity SET nodes = '[{\"name\":\"Tab\\t\\\\\"}]', extra = 'a' || char(9, 10, 92) || 'b' WHERE id = 'w3'");
     let sealed = format!("U2FsdGVkX18{}=", "A".repeat(32));
     sandbox.sql(&format!(
@@ -407,6 +408,16 @@ fn workflows_come_out_of_sqlite_and_back() {
     let restore = |args: &[&str]| run(&[&["workflows", "restore", "--yes"], args].concat());
     restore(&["w3"]).assert_success();
     restore(&["w4"]).assert_error("Workflow Flow \\u{e4} 4 (w4) is active now{}");
+    // Edited after the last look at it.
+    let edit = "UPDATE workflow_entity SET name = 'Late', updatedAt = '2030-01-01 00:00:00.000' WHERE id = 'w4'";
+    let refused = sandbox
+        .binary()
+        .args(&["workflows", "restore", "--yes", "w4", "--force"])
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+        .path_first(sandbox.sql_before(&format!("put {FILE}"), edit))
+        .run();
+    refused.assert_log_has("workflows restore", "ERROR Cause: node failed: it has changed in n8n meanwhile{}");
+    assert!(diff().stdout.contains("renamed: Late (w4)"), "{}", diff());
     restore(&["w4", "--force"]).assert_success();
     let left = "deactivated: Flow \\u{e4} 3 (w3)\ndeactivated: Flow \\u{e4} 4 (w4)\n";
     assert_eq!(diff().stdout, left, "{}", diff());

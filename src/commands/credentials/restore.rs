@@ -10,11 +10,11 @@ use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
 use crate::commands::workflows::place::shares;
 use crate::commands::workflows::restore::{put, FROM, PROJECT};
-use crate::commands::workflows::source::{check_unchanged, dump_of, read, read_live, similar, Dump};
+use crate::commands::workflows::source::{as_read, check_unchanged, dump_of, read, read_live, similar, Dump};
 use crate::commands::{Command, Run};
 use crate::components::drill::DrillEnv;
 use crate::components::key_proof::not_opened_live;
-use crate::components::{check_put, put_rows, How, YES};
+use crate::components::{check_put, put_rows, Guard, How, YES};
 use crate::formats::n8n::{self, Credentials, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
 use crate::process::hinted;
@@ -117,7 +117,14 @@ fn run(app: &App, call: &Call) -> Result<()> {
         let shares: Vec<&Record> = shares.iter().collect();
         puts.push(put(&now, Table::SharedCredential, How::Insert, &shares, &[]));
     }
-    put_rows(app, &puts, None).context("The credential was not restored, and nothing was changed")?;
+    let table = now.table(Table::Credential);
+    let guard = replaced.map(|replaced| Guard {
+        table: &table,
+        id: &id,
+        off: &[],
+        read: as_read(replaced),
+    });
+    put_rows(app, &puts, guard).context("The credential was not restored, and nothing was changed")?;
     JOURNAL.success(format_args!("Credential restored: {name} ({})", ascii(&id)));
     Ok(())
 }

@@ -8,13 +8,13 @@ use std::ptr;
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::place::{check_folder, shares};
-use super::source::{check_unchanged, dump_of, read, read_live, similar};
+use super::source::{as_read, check_unchanged, dump_of, read, read_live, similar};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::commands::restore::goes_on;
 use crate::commands::shared::{hold, open_stack};
 use crate::commands::{Command, Run};
-use crate::components::{check_put, put_rows, How, Put, YES};
+use crate::components::{check_put, put_rows, Guard, How, Put, YES};
 use crate::formats::json::{self, Json};
 use crate::formats::n8n::{self, Directory, Record, Table, Visitor};
 use crate::formats::text::ascii;
@@ -178,8 +178,13 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let table = now.table(Table::Workflow);
     let mut running = STATES.to_vec();
     running.retain(|column| now.has(Table::Workflow, column));
-    let guard = (!call.has(&FORCE)).then_some((&table, running.as_slice(), restored.workflow.text("id")));
-    put_rows(app, &puts, guard).context("The workflow was not restored, and nothing was changed")?;
+    let guard = Guard {
+        table: &table,
+        id: restored.workflow.text("id"),
+        off: if call.has(&FORCE) { &[] } else { &running },
+        read: replaced.as_ref().and_then(as_read),
+    };
+    put_rows(app, &puts, Some(guard)).context("The workflow was not restored, and nothing was changed")?;
     JOURNAL.success(format_args!(
         "Workflow restored: {name} ({}), from {}",
         ascii(restored.workflow.text("id")),

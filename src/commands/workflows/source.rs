@@ -134,6 +134,12 @@ pub fn check_unchanged(before: Option<&Record>, now: Option<&Record>) -> Result<
     Ok(())
 }
 
+/// What n8n changes whenever it saves a row, and the value that was read.
+pub fn as_read(row: &Record) -> Option<(&'static str, Option<&str>)> {
+    let column = "updatedAt";
+    row.has(column).then(|| (column, row.get(column)))
+}
+
 /// What may have been meant by an ID: those with a similar ID, or with it in their name.
 pub fn similar<'a>(id: &str, known: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let wanted = id.to_lowercase();

@@ -7,12 +7,13 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::{sql, Psql};
 use crate::app::App;
-use crate::components::put::{lacking as refuse_lacking, How, Put, Unless, GONE, IN_USE};
+use crate::components::put::{lacking as refuse_lacking, Guard, How, Put, CHANGED, GONE, IN_USE};
 use crate::formats::pg_dump::TableName;
+use crate::process::hinted;
 
-/// Puts rows into the live database in one transaction, in which nothing is deleted. Where `unless` is true of a row by
-/// then, nothing is done.
-pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
+/// Puts rows into the live database in one transaction, in which nothing is deleted. None where a guard does not hold
+/// by then.
+pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()> {
     let docker = app.docker()?;
     docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
     let psql = Psql::live(app, &docker);
@@ -34,12 +35,32 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
     }
     lacking.dedup();
     refuse_lacking(&lacking)?;
-    let output = psql.run_long(database, "workflows", script(puts, &known, unless)?)?;
+    let output = psql
+        .run_long(database, "workflows", script(puts, &known, guard)?)
+        .map_err(|error| {
+            let said = format!("{error:#}");
+            match REFUSALS.iter().find(|(code, _)| said.contains(code)) {
+                Some((_, why)) => hinted(why, "run the same command again").into(),
+                None => error,
+            }
+        })?;
     ensure!(
         output.lines().any(|line| line == COMMITTED),
         "psql ended before the end of the transaction"
     );
     Ok(())
+}
+
+/// The errors that the script raises, of whose text the log would have nothing: SQLSTATEs of a class of our own.
+const REFUSALS: [(&str, &str); 3] = [("NB001", IN_USE), ("NB002", CHANGED), ("NB003", GONE)];
+
+/// Raises the error `why`.
+fn refusal(why: &str) -> String {
+    let code = REFUSALS
+        .iter()
+        .find(|(_, known)| *known == why)
+        .map_or("P0001", |(code, _)| code);
+    format!("RAISE EXCEPTION '{why}' USING ERRCODE = '{code}'")
 }
 
 /// What psql prints at the end of the script: with a script that is cut off it exits with 0, too.
@@ -98,24 +119,30 @@ fn qualified(table: &TableName) -> Result<String> {
 }
 
 /// The transaction. Values travel as text, as rows of COPY, and become those of the columns' types by the server.
-fn script(puts: &[Put], known: &HashMap<TableName, Vec<Column>>, unless: Option<Unless<'_>>) -> Result<String> {
+fn script(puts: &[Put], known: &HashMap<TableName, Vec<Column>>, guard: Option<Guard<'_>>) -> Result<String> {
     let mut text = format!("{}BEGIN;\n", sql::PRELUDE);
-    if let Some((table, columns, id)) = unless {
-        ensure!(!id.contains('$'), "{id} is no ID");
-        let mut used = Vec::new();
-        for column in columns {
-            used.push(format!("coalesce({}::text, 'false') <> 'false'", sql::ident(column)?));
+    if let Some(Guard { table, id, off, read }) = guard {
+        let (table, id) = (qualified(table)?, sql::literal(id)?);
+        let mut refused = Vec::new();
+        for column in off {
+            let used = format!("coalesce({}::text, 'false') <> 'false'", sql::ident(column)?);
+            refused.push((used, IN_USE));
+        }
+        if let Some((column, value)) = read {
+            let value = value.map_or_else(|| Ok("NULL".to_owned()), sql::literal)?;
+            refused.push((format!("{} IS DISTINCT FROM {value}", sql::ident(column)?), CHANGED));
         }
         // Whoever writes the row meanwhile waits for the end.
-        let _ = writeln!(
-            text,
-            "DO $unless$ BEGIN PERFORM FROM {table} WHERE id::text = {id} FOR UPDATE;\n\
-             IF EXISTS (SELECT FROM {table} WHERE id::text = {id} AND ({used})) THEN\n\
-             RAISE EXCEPTION '{IN_USE}'; END IF; END $unless$;",
-            table = qualified(table)?,
-            used = used.join(" OR "),
-            id = sql::literal(id)?
-        );
+        let mut block = format!("PERFORM FROM {table} WHERE id::text = {id} FOR UPDATE;\n");
+        for (condition, why) in refused {
+            let _ = writeln!(
+                block,
+                "IF EXISTS (SELECT FROM {table} WHERE id::text = {id} AND {condition}) THEN {}; END IF;",
+                refusal(why)
+            );
+        }
+        ensure!(!block.contains("$guard$"), "{id} is no ID");
+        let _ = writeln!(text, "DO $guard$ BEGIN {block}END $guard$;");
     }
     for (at, put) in puts.iter().enumerate() {
         let own = known.get(&put.table).map_or(&[][..], Vec::as_slice);
@@ -167,8 +194,9 @@ fn statement(put: &Put, own: &[Column], at: usize) -> Result<String> {
             ensure!(!update.contains("$put$"), "{table} has a column with an unusual name");
             format!(
                 "DO $put$ DECLARE n bigint; BEGIN {update}GET DIAGNOSTICS n = ROW_COUNT;\n\
-                 IF n <> {} THEN RAISE EXCEPTION '{GONE}'; END IF; END $put$;\n",
-                put.rows.len()
+                 IF n <> {} THEN {}; END IF; END $put$;\n",
+                put.rows.len(),
+                refusal(GONE)
             )
         }
     })

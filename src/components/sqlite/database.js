@@ -405,7 +405,7 @@ const verbs = {
 
   // Puts the rows on standard input into tables, all of them or none, and deletes nothing.
   async put(file, wait) {
-    const { puts, unless, gone } = JSON.parse(fs.readFileSync(0, 'utf8'));
+    const { puts, guard, gone } = JSON.parse(fs.readFileSync(0, 'utf8'));
     const db = await open(file, false, wait);
     await db.run('PRAGMA foreign_keys = ON');
     await db.run('BEGIN IMMEDIATE');
@@ -417,9 +417,15 @@ const verbs = {
       put.columns.forEach((name, at) => put.own[at] || lacking.push(`${put.table}.${name}`));
     }
     if (lacking.length) return { lacking: [...new Set(lacking)] };
-    for (const column of unless?.columns ?? []) {
-      const used = `SELECT 1 FROM ${named(unless.table)} WHERE id = ? AND coalesce(${named(column)}, 0) <> 0`;
-      if (await db.value(used, [unless.id])) throw new Error(unless.told);
+    const refuse = async (condition, values, told) => {
+      const found = `SELECT 1 FROM ${named(guard.table)} WHERE id = ? AND ${condition}`;
+      if (await db.value(found, [guard.id, ...values])) throw new Error(told);
+    };
+    for (const { column, told } of guard?.off ?? []) await refuse(`coalesce(${named(column)}, 0) <> 0`, [], told);
+    if (guard?.read) {
+      const { column, value, told } = guard.read;
+      const known = (await columnsOf(db, guard.table)).find(({ name }) => name === column);
+      await refuse(`${named(column)} IS NOT ?`, [valueOf(known, value)], told);
     }
     for (const { table, how, own, rows } of puts) {
       const names = own.map(({ name }) => named(name));

@@ -9,7 +9,7 @@ use super::{database, verify, Reader, SETTING};
 use crate::app::App;
 use crate::components::drill::check_room;
 use crate::components::n8n_image;
-use crate::components::put::{lacking, How, Put, Unless, GONE, IN_USE};
+use crate::components::put::{lacking, Guard, How, Put, CHANGED, GONE, IN_USE};
 use crate::engine::{ContainerSpec, Data, Label, DATA_MOUNT};
 use crate::formats::json::Json;
 use crate::process::{hinted, Observer};
@@ -61,7 +61,7 @@ pub fn check_put(app: &App) -> Result<()> {
 }
 
 /// Puts rows into the live database, all of them or none, while n8n works with it.
-pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<()> {
+pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()> {
     let docker = app.docker()?;
     let database = database(app)?;
     docker.running(&database.container, SETTING)?;
@@ -81,20 +81,29 @@ pub fn put_rows(app: &App, puts: &[Put], unless: Option<Unless<'_>>) -> Result<(
             ("rows", Json::List(put.rows.iter().map(row).collect())),
         ])
     });
-    let unless = unless.map_or(Json::Null, |(table, columns, id)| {
+    let guard = guard.map_or(Json::Null, |guard| {
+        let refused = |column: &str, why| Json::object([("column", Json::text(column)), ("told", Json::text(why))]);
+        let read = guard.read.map_or(Json::Null, |(column, value)| {
+            let value = Json::maybe(value);
+            Json::object([
+                ("column", Json::text(column)),
+                ("value", value),
+                ("told", Json::text(CHANGED)),
+            ])
+        });
         Json::object([
-            ("table", Json::text(&table.name)),
+            ("table", Json::text(&guard.table.name)),
+            ("id", Json::text(guard.id)),
             (
-                "columns",
-                Json::List(columns.iter().map(|name| Json::text(*name)).collect()),
+                "off",
+                Json::List(guard.off.iter().map(|column| refused(column, IN_USE)).collect()),
             ),
-            ("id", Json::text(id)),
-            ("told", Json::text(IN_USE)),
+            ("read", read),
         ])
     });
     let request = Json::object([
         ("puts", Json::List(puts.collect())),
-        ("unless", unless),
+        ("guard", guard),
         ("gone", Json::text(GONE)),
     ]);
     lacking(&node.put(&database.path, &request)?)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{changed, dump, names, path, workflows, HOOK, INVOICES, USES};
 use crate::common::servers::{next, serve};
-use crate::common::{mode, Sandbox};
+use crate::common::{mode, Outcome, Sandbox};
 
 /// A sandbox whose database is that of the dump.
 fn live(name: &'static str) -> Sandbox {
@@ -79,6 +79,14 @@ fn one_workflow_comes_back_into_the_live_database() {
     let saved = sandbox.path("backups/workflows").join(&saved[0]);
     assert_eq!(mode(&saved), 0o600);
     assert!(fs::read_to_string(&saved).unwrap().contains("\"name\": \"Spoilt\""));
+
+    // Edited after the last look at it.
+    let args = ["workflows", "restore", USES, "--from", path(&file), "--yes"];
+    let outcome = edited_before_the_rows(&sandbox, "workflow_entity", &args);
+    outcome.assert_log_has("workflows restore", "ERROR Cause: it has changed in n8n meanwhile");
+    let name = format!("SELECT name FROM workflow_entity WHERE id = '{USES}'");
+    assert_eq!(sandbox.psql(&name).trim(), "Late");
+    restore(&[USES]).assert_success();
 
     let outcome = restore(&[USES, "--project", "kUOail2oPxHO7R5n"]);
     outcome.assert_error("It is there and stays in its project, so --project is not for it");
@@ -375,6 +383,20 @@ fn a_copy_for_a_test_host_starts_no_workflow() {
     outcome.assert_error("--deactivate: the dump holds no workflows of n8n");
 }
 
+/// Runs a command while n8n saves all rows of `table` once they were read for the second time.
+fn edited_before_the_rows(sandbox: &Sandbox, table: &str, args: &[&str]) -> Outcome {
+    let reads = sandbox.aside(&format!("reads-of-{table}"));
+    let edit = format!("UPDATE {table} SET name = 'Late', \\\"updatedAt\\\" = now()");
+    let script = format!(
+        "case \" $* \" in *' pg_dump '*) echo >>{0} ;; *) [ -e {0} ] && [ $(wc -l <{0}) = 2 ] && echo >>{0} && \
+         \"$real\" exec {1} psql -qU n8n n8n -c \"{edit}\" ;; esac",
+        reads.display(),
+        sandbox.container("postgres")
+    );
+    let call = sandbox.binary().args(args);
+    call.path_first(sandbox.stand_in_docker(&script)).run()
+}
+
 #[test]
 fn a_credential_comes_back_where_its_key_is() {
     let sandbox = live("wf-cred");
@@ -412,6 +434,9 @@ fn a_credential_comes_back_where_its_key_is() {
     outcome.assert_error("It has changed in n8n meanwhile, so nothing was done");
     let name = format!("SELECT name FROM credentials_entity WHERE id = '{rotated}'");
     assert_eq!(sandbox.psql(&name).trim(), "Edited");
+    let outcome = edited_before_the_rows(&sandbox, "credentials_entity", &args);
+    outcome.assert_log_has("credentials restore", "ERROR Cause: it has changed in n8n meanwhile");
+    assert_eq!(sandbox.psql(&name).trim(), "Late");
     // n8n wraps its keys again.
     sandbox.psql("UPDATE deployment_key SET value = 'x' WHERE id = 'FSoGtTx4c4UFzXbw'");
     restore(rotated, &[]).assert_error("It is not known whether the live n8n's key opens the credential: {}");
