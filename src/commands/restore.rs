@@ -70,11 +70,17 @@ fn restore(
     if !warnings.is_empty() && !confirmed(journal, yes) {
         return Ok(());
     }
-    let work = || plan.run(&Surroundings { app, component });
+    let left = stack::unfinished(app)?;
+    let around = Surroundings {
+        app,
+        component,
+        at_rest: matches!(plan.n8n(), N8n::Stops) || left.is_some(),
+    };
+    let work = || plan.run(&around);
     match plan.n8n() {
         N8n::Unaffected => pause::within(app, journal, kind, work)?,
         // Without n8n at work there is none to go on.
-        N8n::MayRun(why) if !matches!(stack::unfinished(app)?, Some(None)) => {
+        N8n::MayRun(why) if !matches!(left, Some(None)) => {
             pause::within(app, journal, kind, work)?;
             match stack::running(app) {
                 Some(names) if restart_n8n => {
@@ -104,6 +110,8 @@ fn restore(
 pub struct Surroundings<'a> {
     pub app: &'a App,
     pub component: &'a dyn Component,
+    /// Whether n8n was stopped by this run, or left stopped by an unfinished one; else it may run.
+    pub at_rest: bool,
 }
 
 impl Around for Surroundings<'_> {
@@ -112,11 +120,17 @@ impl Around for Surroundings<'_> {
     }
 
     fn check_stopped(&self) -> Result<()> {
-        stack::check_stopped(self.app)
+        match self.at_rest {
+            true => stack::check_stopped(self.app),
+            false => Ok(()),
+        }
     }
 
     fn undo_at_rest(&self, journal: Journal, undo: Box<dyn FnOnce() -> Result<()> + '_>) -> Result<()> {
-        stack::undo_at_rest(self.app, journal, undo)
+        match self.at_rest {
+            true => stack::undo_at_rest(self.app, journal, undo),
+            false => undo(),
+        }
     }
 }
 
@@ -168,4 +182,38 @@ pub fn agreed(question: &str) -> bool {
         let _ = io::stdin().lock().read_line(&mut line).map(|_| answer.send(line));
     });
     answered.recv_timeout(PATIENCE).is_ok_and(|line| line.trim() == "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::components::COMPONENTS;
+    use crate::config::Config;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn an_n8n_that_may_run_is_not_looked_at() {
+        let dir = TempDir::new();
+        let app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
+        fs::create_dir_all(app.store.root()).unwrap();
+        fs::write(app.store.root().join(".restore"), "of an earlier restore\n").unwrap();
+        for at_rest in [true, false] {
+            let component = COMPONENTS[0];
+            let around = Surroundings {
+                app: &app,
+                component,
+                at_rest,
+            };
+            assert_eq!(around.check_stopped().is_err(), at_rest);
+            let mut undone = false;
+            let undo = Box::new(|| {
+                undone = true;
+                Ok(())
+            });
+            let done = around.undo_at_rest(component.about().restore_journal(), undo);
+            assert_eq!((done.is_ok(), undone), (!at_rest, !at_rest));
+        }
+    }
 }

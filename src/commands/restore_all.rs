@@ -345,6 +345,7 @@ impl Part<'_> {
         self.plan.run(&Surroundings {
             app,
             component: self.component,
+            at_rest: true,
         })
     }
 }

@@ -241,7 +241,7 @@ pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut
     Ok(())
 }
 
-/// Makes sure that n8n has not worked since it was stopped for the restore under way, if it was: what it wrote would be lost. A
+/// Makes sure that n8n has not worked since it was stopped for the restore under way: what it wrote would be lost. A
 /// container that was not there then, such as one more worker, must not run either.
 ///
 /// # Errors

@@ -314,6 +314,32 @@ fn an_interrupted_restore_goes_on() {
         .assert_error("There is no part 'everything'{}");
 }
 
+/// The record of the interrupted restore stays, since its worker does not run.
+#[test]
+fn an_n8n_that_was_started_since_may_run_while_its_database_is_restored() {
+    let sandbox = Sandbox::new("since").kept().stack().n8n().seeded().build();
+    let before = sandbox.fingerprint_postgres();
+    sandbox.run("backup-all", &[]).assert_success();
+    let dump = sandbox.backup("postgres").display().to_string();
+    let mut running = sandbox.spawn("restore-all", &["latest"]);
+    running.await_log("Restoring: redis");
+    running.signal("KILL");
+    running.wait();
+    sandbox.docker(&["start", &sandbox.container("n8n-main")]);
+    sandbox.psql("drop table settings cascade");
+    for _ in 0..2 {
+        let outcome = sandbox.run("restore-postgres", &[&dump]);
+        outcome.assert_success();
+        outcome.assert_log_has("restore-postgres", "INFO Dropping existing database...");
+        outcome.assert_log_has("restore-postgres", "WARN n8n ran while its database was replaced{}");
+        assert!(!outcome.log.contains("was started"), "{outcome}");
+        assert_same(&before, &sandbox.fingerprint_postgres());
+        assert_eq!(status(&sandbox, "n8n-main"), "running");
+        assert_eq!(status(&sandbox, "n8n-worker"), "exited");
+        assert!(sandbox.path("backups/.restore").exists());
+    }
+}
+
 #[test]
 fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held() {
     let sandbox = Sandbox::new("side").stack().n8n().seeded().build();

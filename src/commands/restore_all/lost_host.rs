@@ -29,9 +29,11 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
     let was = discovery::composed(point);
     make_directories(&app.config.project, &was.directories)?;
     JOURNAL.info("Writing the files that the stack is deployed from");
-    component
-        .plan_restore(app, &file, options)?
-        .run(&Surroundings { app, component })?;
+    component.plan_restore(app, &file, options)?.run(&Surroundings {
+        app,
+        component,
+        at_rest: false,
+    })?;
     let here = |files: &[PathBuf]| -> Vec<PathBuf> { files.iter().map(|file| app.config.project.join(file)).collect() };
     let (directory, files, env_files) = (
         app.config.project.join(&was.directory),
