@@ -21,7 +21,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{anyhow, Result};
 
 use cli::{Call, Request, UsageError, QUIET, VERBOSE};
 use commands::{commands, rows, Run};
@@ -71,8 +71,8 @@ fn show(text: &str) -> ExitCode {
     }
 }
 
-/// Says what is wrong with the command line, in the log too where there is one, and shows the usage. Gives the exit
-/// code.
+/// Says what is wrong with the command line, in the log too where there is one, and shows the usage. Who is told of how
+/// a run went is told of this one. Gives the exit code.
 fn refuse(error: UsageError) -> u8 {
     let journal = match &error.call {
         Some(call) => {
@@ -85,7 +85,15 @@ fn refuse(error: UsageError) -> u8 {
             Journal::new("n8n-backup")
         }
     };
-    journal.error(&error.message);
+    // Whoever types a slip at a terminal reads it there.
+    let nobody_reads = !io::stderr().is_terminal();
+    let told = error.call.as_ref().filter(|_| nobody_reads).is_some_and(|call| {
+        let error = anyhow!(error.message.clone());
+        commands::not_begun(call, error).is_ok()
+    });
+    if !told {
+        journal.error(&error.message);
+    }
     log::eprint_bounded(&error.usage);
     error.call.map_or(1, |call| call.row.failure)
 }

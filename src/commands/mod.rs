@@ -100,7 +100,8 @@ pub fn commands() -> Vec<Command> {
     all
 }
 
-/// Ends a call without a log: who is told of how a run went is told of this one. Gives the exit code.
+/// Ends a call that cannot begin, for its log or its arguments: who is told of how a run went is told of this one.
+/// Gives the exit code; an error, where nobody is told, has not been logged.
 pub fn not_begun(call: &Call, error: Error) -> Result<u8> {
     match config::find_project(call.project_dir()) {
         Ok(project) if call.row.name == backup_all::COMMAND.row.name => backup_all::report_not_begun(&project, error),

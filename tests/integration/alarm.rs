@@ -173,8 +173,8 @@ fn a_run_that_cannot_begin_is_reported() {
     sandbox.set("BACKUP_PING_URL", &address);
     sandbox.set("BACKUP_STATUS_PAGE", "status.html");
     let env = fs::read_to_string(sandbox.path(".env")).unwrap();
-    let reported = |reason: &str| {
-        let outcome = sandbox.call("backup-all").run();
+    let reported_of = |args: &[&str], reason: &str| {
+        let outcome = sandbox.call("backup-all").args(args).run();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         let mut told = next(&requests);
         if told.line == "POST /start" {
@@ -196,7 +196,9 @@ fn a_run_that_cannot_begin_is_reported() {
         for name in ["n8n.prom", "told", "status.html"] {
             fs::remove_file(sandbox.path(name)).unwrap();
         }
+        outcome
     };
+    let reported = |reason: &str| reported_of(&[], reason);
     for (line, reason) in [
         ("BACKUP_JOBS=many\n", "BACKUP_JOBS must be"),
         ("BACKUP_GPG_PASSPHRASE='not closed\n", "line "),
@@ -214,4 +216,21 @@ fn a_run_that_cannot_begin_is_reported() {
     reported("logs");
     fs::remove_file(sandbox.path("logs")).unwrap();
     fs::rename(sandbox.aside("logs"), sandbox.path("logs")).unwrap();
+    for (arg, reason) in [
+        ("--quite", "unknown option: --quite, did you mean --quiet?"),
+        ("now", "unexpected argument: now"),
+    ] {
+        let outcome = reported_of(&[arg], reason);
+        outcome.assert_log_has("backup-all", &format!("ERROR {reason}"));
+        assert_eq!(outcome.log.matches(reason).count(), 1, "{outcome}");
+        assert!(outcome.stderr.contains("Usage: n8n-backup backup-all"), "{outcome}");
+        // Who types it reads it.
+        let outcome = sandbox.call("backup-all").arg(arg).terminal("").run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(outcome.stdout.contains(reason), "{outcome}");
+        assert!(
+            requests.try_recv().is_err() && !sandbox.path("told").exists(),
+            "{outcome}"
+        );
+    }
 }
