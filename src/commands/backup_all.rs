@@ -76,7 +76,7 @@ fn write_page(app: &App, succeeded: bool) {
 
 /// Reports a run that could not begin, whose settings may be what stood against it. Gives the exit code.
 pub fn report_not_begun(project: &Path, error: Error) -> Result<u8> {
-    let app = App::new(Config::of_channels(project)?);
+    let app = remembered(Config::of_channels(project)?);
     let code = report_run(&app.config, JOURNAL, |_| Err(error), |outcome| look(&app, outcome));
     write_page(&app, false);
     Ok(code)
@@ -94,10 +94,25 @@ pub fn report_lost(run: &LostRun) -> Result<()> {
         quiet: true,
     })
     .or_else(|_| log::init(&log::Options::default()))?;
-    let app = App::new(Config::load(&run.project).or_else(|_| Config::of_channels(&run.project))?);
+    let app = remembered(Config::load(&run.project).or_else(|_| Config::of_channels(&run.project))?);
     report_lost_run(&app.config, JOURNAL, run, |outcome| look(&app, outcome));
     write_page(&app, false);
     Ok(())
+}
+
+/// What is known without the engine, which the report of such a run asks nothing: the stack as the newest recovery
+/// point remembers it.
+fn remembered(config: Config) -> App {
+    let mut app = App::new(config);
+    let recalled = caught(|| {
+        discovery::recall(&mut app);
+        Ok(())
+    });
+    // Without it the report goes out all the same.
+    if let Err(error) = recalled {
+        JOURNAL.warning(&error);
+    }
+    app
 }
 
 /// Adds what the run made, and what there is now.
@@ -396,4 +411,32 @@ fn expected(app: &App, kinds: &[Kind]) -> u64 {
     let newest = |kind: &Kind| app.store.list(*kind).ok()?.pop().map(|entry| entry.disk);
     let sum = total(kinds.iter().filter_map(newest));
     sum.saturating_add(sum / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_run_that_did_not_begin_is_one_of_the_stack_that_was_backed_up() {
+        let dir = TempDir::new();
+        fs::write(dir.path().join(".env"), "BACKUP_METRICS_FILE=m.prom\n").unwrap();
+        let components = || {
+            report_not_begun(dir.path(), anyhow!("no")).unwrap();
+            let text = fs::read_to_string(dir.path().join("m.prom")).unwrap();
+            let told = |kind: &Kind| text.contains(&format!("component=\"{}\"", kind.name()));
+            Kind::PARTS.into_iter().filter(told).collect::<Vec<_>>()
+        };
+        assert_eq!(components(), [Kind::Postgres, Kind::Redis, Kind::N8n, Kind::Env]);
+        let store = remembered(Config::of_channels(dir.path()).unwrap()).store;
+        let mut point = Point::new(Stamp::parse("20260105_020000").unwrap());
+        for (fact, value) in [("unused", "postgres redis"), ("stack.n8n", "n8n"), ("deleted", "env")] {
+            point.set(fact, value);
+        }
+        point.write(&store).unwrap();
+        assert_eq!(components(), [Kind::Sqlite, Kind::N8n, Kind::Env]);
+    }
 }

@@ -163,6 +163,45 @@ fn what_a_killed_run_has_recorded_is_reported() {
     }
 }
 
+/// What the stack has no use for has not failed either, though no backup was made and no engine asked.
+#[test]
+fn what_is_told_of_a_lost_run_is_of_this_stack() {
+    let sandbox = watched("alarmof");
+    script(
+        &sandbox.path("hook"),
+        "#!/bin/sh\nenv | grep ^N8N_BACKUP_ >told.new; mv told.new told\n",
+    );
+    fs::create_dir_all(sandbox.path("backups/sets")).unwrap();
+    sandbox.write(
+        "backups/sets/20260105_020000.sha256",
+        "# n8n-backup recovery point 20260105_020000\n# unused: postgres redis\n# stack.n8n: n8n\n# deleted: env\n",
+    );
+    let assert_told = || {
+        await_true("the hook is told", || sandbox.path("told").exists());
+        let told = fs::read_to_string(sandbox.path("told")).unwrap();
+        let failed = "N8N_BACKUP_FAILED=sqlite n8n env";
+        assert!(told.lines().any(|line| line == failed), "{told}");
+        let metrics = fs::read_to_string(sandbox.path("n8n.prom")).unwrap();
+        assert!(
+            metrics.contains("component=\"sqlite\"") && !metrics.contains("component=\"redis\""),
+            "{metrics}"
+        );
+        fs::remove_file(sandbox.path("told")).unwrap();
+    };
+    let gate = sandbox.gate();
+    let held = sandbox.stand_in_docker(&gate.wait());
+    let mut run = sandbox.call("backup-all").path_first(&held).spawn();
+    run.await_that("the engine to be asked", |_| gate.is_reached());
+    run.signal("KILL");
+    assert_eq!(run.wait().code, None);
+    assert_told();
+    gate.open();
+
+    sandbox.set("BACKUP_JOBS", "many");
+    sandbox.call("backup-all").run().assert_error("BACKUP_JOBS must be{}");
+    assert_told();
+}
+
 /// Who is told of a run does not depend on what stands against it.
 #[test]
 fn a_run_that_cannot_begin_is_reported() {
