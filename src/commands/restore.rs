@@ -60,7 +60,15 @@ fn restore(
     let _lock = hold(app, journal)?;
     let _used = InUse::hold([path])?;
     let plan = component.plan_restore(app, path, options)?;
-    if restart_n8n || matches!(plan.n8n(), N8n::Stops) {
+    let left = stack::unfinished(app)?;
+    let at_rest = match plan.n8n() {
+        N8n::Stops => true,
+        N8n::MayRun(_) => left.is_some(),
+        N8n::Unaffected => false,
+    };
+    if at_rest {
+        pause::check_can_rest(app, &app.docker()?)?;
+    } else if restart_n8n {
         pause::check_outlive_stop(app, &app.docker()?)?;
     }
     let warnings = plan.warnings();
@@ -70,11 +78,10 @@ fn restore(
     if !warnings.is_empty() && !confirmed(journal, yes) {
         return Ok(());
     }
-    let left = stack::unfinished(app)?;
     let around = Surroundings {
         app,
         component,
-        at_rest: matches!(plan.n8n(), N8n::Stops) || left.is_some(),
+        at_rest,
     };
     let work = || plan.run(&around);
     match plan.n8n() {

@@ -6,13 +6,15 @@ mod resume;
 use std::fs;
 use std::thread;
 
-use anyhow::{anyhow, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
 
+use super::discovery;
 use super::interrupted::{is_history, is_up, let_go, names_of, unfinished};
 use super::record::{is_n8n, path, read, write, Entry, Record};
 use super::LeftHalfDone;
 use crate::app::App;
 use crate::engine::{Container, Docker, Status};
+use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::store::Kind;
 
@@ -82,6 +84,30 @@ pub fn check_outlive_stop(app: &App, docker: &Docker) -> Result<()> {
     running.try_for_each(Container::check_outlives_stop)
 }
 
+/// Refuses a stack that cannot be brought to rest: as for [`check_outlive_stop`], and where a container of n8n's that
+/// is not stopped works on the same database: what that does meanwhile would be lost.
+pub fn check_can_rest(app: &App, docker: &Docker) -> Result<()> {
+    check_outlive_stop(app, docker)?;
+    let mut strangers = discovery::strangers(app, docker)?;
+    strangers.retain(is_up);
+    let names: Vec<&str> = strangers.iter().map(|container| container.name.as_str()).collect();
+    ensure!(
+        names.is_empty(),
+        hinted(
+            format_args!(
+                "Containers that are not known as n8n's work on n8n's database: {}",
+                names.join(" ")
+            ),
+            format_args!(
+                "stop them, or add them to BACKUP_N8N_CONTAINERS in .env, so that they are stopped meanwhile (it is: \
+                 {})",
+                app.config.n8n_containers.join(" ")
+            )
+        )
+    );
+    Ok(())
+}
+
 impl<'a> Pause<'a> {
     /// Looks at what there is. `others` are containers that are not stopped here, and may be started or stopped by the restore
     /// itself: at the end they are as they are now, or were before an earlier restore that was interrupted. Changes nothing.
@@ -89,9 +115,9 @@ impl<'a> Pause<'a> {
     ///
     /// # Errors
     /// When the engine does not answer, or the record of an earlier restore cannot be read, and as for
-    /// [`check_outlive_stop`].
+    /// [`check_can_rest`].
     pub fn plan(app: &'a App, docker: &'a Docker, journal: Journal, others: &[String]) -> Result<Self> {
-        check_outlive_stop(app, docker)?;
+        check_can_rest(app, docker)?;
         let before = read(app)?;
         let mut record = Record::default();
         for name in others {

@@ -242,6 +242,97 @@ fn a_worker_that_comes_during_a_restore_loses_nothing() {
     sandbox.psql_in(kept.unwrap_or_else(|| panic!("{outcome}")), "SELECT FROM made_since");
 }
 
+/// What goes on taking jobs and writing to the database is none of the containers that a restore stops.
+#[test]
+fn another_worker_of_the_same_database_is_named_before_anything_is_stopped() {
+    let sandbox = bare("shape-stranger");
+    let environment = format!("{ON_POSTGRES}, {QUEUE}, N8N_ENCRYPTION_KEY={KEY}");
+    sandbox.compose_file(&format!(
+        "{POSTGRES}{REDIS}{}{}",
+        n8n("editor", "start", &environment, HOME),
+        n8n("worker", "worker", &environment, HOME)
+    ));
+    sandbox.compose(&["up", "-d", "--scale", "worker=2"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-redis", sandbox.prefix()]));
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let of = |service: &str| format!("{}_{service}", sandbox.prefix());
+    let named = format!("BACKUP_N8N_CONTAINERS='{} {}'\n", of("editor_1"), of("worker_1"));
+    sandbox.write(".env", &named);
+    run(&sandbox, "backup-all", &[]).assert_success();
+    let snapshot = sandbox.backup("redis").display().to_string();
+    let started = || {
+        let format = "{{.State.Status}} {{.State.StartedAt}}";
+        sandbox.docker(&["inspect", "--format", format, &of("editor_1"), &of("worker_1")])
+    };
+    let doctor = |stranger: &str| {
+        let said = binary(&sandbox, &["doctor"]);
+        said.stdout.contains(&format!("{stranger} works on n8n's database"))
+    };
+    let assert_refused = |stranger: &str| {
+        let before = started();
+        let error = format!("Containers that are not known as n8n's work on n8n's database: {stranger}");
+        for (name, args) in [
+            ("restore-redis", &["--yes", &*snapshot][..]),
+            ("restore-all", &["--yes", "--only", "postgres", "latest"]),
+        ] {
+            run(&sandbox, name, args).assert_error(&error);
+        }
+        let rehearsed = run(&sandbox, "restore-all", &["--dry-run", "latest"]);
+        assert_eq!(rehearsed.code, Some(1), "{rehearsed}");
+        rehearsed.assert_log_has(
+            "restore-all",
+            &format!("ERROR [DRY-RUN] Would be refused: the restore: {error}"),
+        );
+        assert_eq!(started(), before, "something was stopped");
+        assert!(doctor(stranger));
+        // n8n may go on through this one.
+        run(
+            &sandbox,
+            "restore-postgres",
+            &["--yes", &sandbox.backup("postgres").display().to_string()],
+        )
+        .assert_success();
+    };
+    assert_refused(&of("worker_2"));
+    sandbox.docker(&["stop", "-t", "1", &of("worker_2")]);
+    assert!(!doctor(&of("worker_2")));
+    run(&sandbox, "restore-redis", &["--yes", &snapshot]).assert_success();
+
+    // One of another directory, in the same network.
+    let other = sandbox.container("other-worker");
+    let network = format!("{}-net", sandbox.prefix());
+    let labels = sandbox.labels();
+    let start = |database: &str| {
+        let database = format!("DB_POSTGRESDB_DATABASE={database}");
+        let labels = labels.iter().map(String::as_str);
+        let words = ["run", "-d", "--name", &other, "--network", &network]
+            .into_iter()
+            .chain(labels);
+        let words = words.chain(["--label", "com.docker.compose.project=other"]);
+        let words = words.chain(["--label", "com.docker.compose.project.working_dir=/srv/other"]);
+        let words = words.chain([
+            "-e",
+            "DB_TYPE=postgresdb",
+            "-e",
+            "DB_POSTGRESDB_HOST=database",
+            "-e",
+            &database,
+        ]);
+        sandbox.docker(&words.chain([N8N_IMAGE, "worker"]).collect::<Vec<_>>());
+    };
+    for env in [&*named, ""] {
+        sandbox.write(".env", env);
+        start("flows");
+        assert_refused(&other);
+        sandbox.docker(&["rm", "-f", &other]);
+        start("another");
+        assert!(!doctor(&other));
+        run(&sandbox, "restore-redis", &["--yes", &snapshot]).assert_success();
+        sandbox.docker(&["rm", "-f", &other]);
+    }
+}
+
 #[test]
 fn a_stack_without_a_queue_and_an_env_file_is_whole_without_them() {
     let sandbox = bare("shape-plain");

@@ -15,7 +15,7 @@ use crate::process::hint_of;
 use crate::report::units;
 use crate::stack;
 use crate::stack::discovery;
-use crate::stack::pause::check_outlive_stop;
+use crate::stack::pause::check_can_rest;
 use crate::store::inventory;
 use crate::store::manifest::Point;
 use crate::store::Kind;
@@ -71,8 +71,8 @@ pub fn dry_run(app: &App, point: &Point, parts: &[Kind], options: &Options) -> R
     if !gone {
         let fits = || check_n8n(app, &app.docker()?, point, options.force);
         let has_database = parts.iter().any(|kind| kind.is_database());
-        let outlives = app.docker().and_then(|docker| check_outlive_stop(app, &docker));
-        for error in [has_database.then(fits), Some(outlives)]
+        let rests = app.docker().and_then(|docker| check_can_rest(app, &docker));
+        for error in [has_database.then(fits), Some(rests)]
             .into_iter()
             .flatten()
             .filter_map(Result::err)

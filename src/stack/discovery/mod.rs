@@ -6,6 +6,7 @@ mod home;
 mod hosts;
 mod n8n;
 mod recall;
+mod same;
 mod values;
 
 use std::path::Path;
@@ -118,12 +119,26 @@ fn server_volumes(app: &App, all: &[Described]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// n8n's containers of the stack as they are now; there may be others than when the settings were filled.
+/// n8n's containers of the stack as they are now, which may be others than when the settings were filled, and the
+/// [`strangers`].
 pub fn servers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
     let all = docker.describe_all()?;
     let stack = Stack::find(app, &all).map_err(|problem| hinted(problem.text, problem.hint))?;
-    let servers = stack.into_iter().flat_map(|stack| stack.servers);
+    let Some(stack) = stack else { return Ok(Vec::new()) };
+    let strangers = same::strangers(&app.config.n8n_containers, &all, &stack);
+    let servers = stack.servers.iter().copied().chain(strangers);
     Ok(servers.map(|server| server.container.clone()).collect())
+}
+
+/// The containers of n8n that are none of the settings' and work on its database all the same; none where nothing
+/// tells.
+pub fn strangers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
+    let all = docker.describe_all()?;
+    let Ok(Some(stack)) = Stack::find(app, &all) else {
+        return Ok(Vec::new());
+    };
+    let strangers = same::strangers(&app.config.n8n_containers, &all, &stack);
+    Ok(strangers.into_iter().map(|other| other.container.clone()).collect())
 }
 
 /// All containers of the Compose project that n8n's are of.
@@ -179,7 +194,7 @@ impl<'a> Stack<'a> {
         let of_project = |chosen: &dyn Fn(&Described) -> bool| {
             let mut found = servers(chosen);
             if let Some(&(Role::Main, main)) = found.first() {
-                found.retain(|(role, one)| *role != Role::Presumed || values::share_server(all, main, one));
+                found.retain(|(role, one)| *role != Role::Presumed || same::share_server(all, main, one));
             }
             found
         };
@@ -281,7 +296,7 @@ fn complete<'a>(
     let is_known = |container: &Described| found.iter().any(|(_, known)| known.id == container.id);
     let belongs = |(_, container): &&(Role, &Described)| {
         let is_other = container.label(PROJECT) == first.label(PROJECT) && !is_known(container);
-        is_other && values::share_server(all, first, container)
+        is_other && same::share_server(all, first, container)
     };
     let more: Vec<_> = servers.iter().filter(belongs).copied().collect();
     found.extend(more);

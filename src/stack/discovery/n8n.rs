@@ -125,6 +125,12 @@ fn is_own(program: &str) -> bool {
     (program.contains('/') || program.ends_with(".sh")) && !is_of_system && !is_known
 }
 
+/// Whether a container starts such a script, which may do anything.
+pub(super) fn starts_own(container: &Described) -> bool {
+    let words: Vec<&str> = words(container).collect();
+    started(&words).is_some_and(|(program, _)| is_own(program) && base(program) != START_SCRIPT)
+}
+
 /// Whether a command runs such a script.
 fn runs_own(words: &[&str]) -> bool {
     started(words).is_some_and(|(program, arguments)| {

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::home::{home, home_of, mount_of, storage};
+use super::home::{home, storage};
 use super::hosts::{inner_port, is_proxy, reached};
+use super::same::{differ, strangers};
 use super::{foreign, is_foreign, is_server, Stack, N8N_CONTAINERS};
 use crate::app::App;
 use crate::config::{Found, FoundRow, Problem, Secret};
@@ -177,6 +178,16 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     found
         .warnings
         .extend(others.iter().map(|warning| format!("{warning} ({hint})")));
+    let strangers = strangers(&app.config.n8n_containers, all, stack).into_iter();
+    let running = strangers.filter(|other| other.status == Status::Running);
+    let names: Vec<&str> = running.map(|other| other.name.as_str()).collect();
+    if !names.is_empty() {
+        found.warnings.push(format!(
+            "{} works on n8n's database and is not known as n8n's: a restore is refused while it runs. \
+             {N8N_CONTAINERS} in .env may name all of n8n's containers",
+            names.join(" ")
+        ));
+    }
     // PostgreSQL is not stopped by a restore.
     let redis = Some(&config.redis_container).filter(|_| found.uses(Kind::Redis));
     let stopped = |name: &String| config.n8n_containers.contains(name) || Some(name) == redis;
@@ -186,45 +197,6 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         .filter_map(|other| other.container.check_outlives_stop().err());
     found.warnings.extend(removed.map(|error| explained(&error)));
     app.config.found = found;
-}
-
-/// Whether two containers are told the same database in PostgreSQL.
-pub(super) fn share_server(all: &[Described], one: &Described, other: &Described) -> bool {
-    other.variable("DB_TYPE") == Some("postgresdb") && !differ(all, one, other)
-}
-
-/// Whether two of n8n's containers work on different databases.
-fn differ(all: &[Described], one: &Described, other: &Described) -> bool {
-    let value = |container: &Described, name: &str, default: &str| {
-        let value = container
-            .variable(name)
-            .filter(|value| !value.is_empty())
-            .map(str::to_owned);
-        let file = || Some(format!("the file {}", container.variable(&format!("{name}_FILE"))?));
-        value.or_else(file).unwrap_or_else(|| default.to_owned())
-    };
-    let differs = |(name, default): &(&str, &str)| value(one, name, default) != value(other, name, default);
-    if [("DB_TYPE", "sqlite"), ("DB_TABLE_PREFIX", "")].iter().any(differs) {
-        return true;
-    }
-    if value(one, "DB_TYPE", "sqlite") != "postgresdb" {
-        let home = |container: &Described| mount_of(container, &home_of(container)).map(|mount| mount.source.clone());
-        return differs(&("DB_SQLITE_DATABASE", "database.sqlite")) || home(one) != home(other);
-    }
-    // A server may have several names.
-    let server = |container: &Described| {
-        let port = value(container, "DB_POSTGRESDB_PORT", "5432");
-        let host = value(container, "DB_POSTGRESDB_HOST", "localhost");
-        let found = reached(all, container, &host, port.parse().unwrap_or_default(), Kind::Postgres);
-        match found[..] {
-            [(server, inner)] => (server.id.clone(), inner.to_string()),
-            _ => (host, port),
-        }
-    };
-    [("DB_POSTGRESDB_DATABASE", "n8n"), ("DB_POSTGRESDB_SCHEMA", "public")]
-        .iter()
-        .any(differs)
-        || server(one) != server(other)
 }
 
 impl Found {
