@@ -219,7 +219,7 @@ impl Tally {
     }
 
     fn all_passed(&self) -> bool {
-        self.failed.is_empty() && self.unready == 0
+        self.failed.is_empty() && self.unready == 0 && !self.passed.is_empty()
     }
 
     /// What has failed, by this test or one before it that this one did not come to.
@@ -259,6 +259,7 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
         point.stamp,
         units::span(point.time().elapsed().unwrap_or_default())
     ));
+    let components = points::used(point, parts).context(Inconclusive)?;
     let _used = point.hold(&app.store).context(Inconclusive)?;
     let (mut env, left) = DrillEnv::new(app, point).context(Inconclusive)?;
     env.postgres_image = rehearsal.and_then(|rehearsal| rehearsal.postgres.clone());
@@ -272,13 +273,9 @@ fn test(app: &App, point: &Point, parts: Parts, rehearsal: Option<&Rehearsal>) -
     let mut database = None;
     let mut files = None;
     // The database comes last: what it holds is proven by the keys that the others do.
-    for component in COMPONENTS
-        .iter()
-        .rev()
-        .filter(|component| parts.holds(component.kind()) && !point.is_unused(component.kind()))
-    {
+    for component in components.into_iter().rev() {
         let (kind, title) = (component.kind(), component.about().title);
-        let outcome = checked(&env, *component).and_then(|path| component.drill(&env, &path));
+        let outcome = checked(&env, component).and_then(|path| component.drill(&env, &path));
         let outcome = outcome.map_err(|error| drill::explain(error, title, env.memory()));
         if let Some(drilled) = run.take(kind.name(), title, outcome) {
             run.report(kind, title, &drilled);
@@ -438,7 +435,7 @@ fn conclude(
             point.stamp
         );
     }
-    if run.unready > 0 {
+    if !passed {
         return Err(unfinished(run.unready));
     }
     JOURNAL.success(format_args!(
@@ -468,6 +465,11 @@ mod tests {
         let outcome: Result<()> = Err(anyhow!("relation does not exist").context("psql"));
         assert!(run.take("redis", "Redis", outcome).is_none());
         assert_eq!((run.unready, &run.failed[..]), (1, &["redis"][..]));
+    }
+
+    #[test]
+    fn nothing_is_no_test_that_passed() {
+        assert!(!Tally::default().all_passed());
     }
 
     #[test]

@@ -78,6 +78,9 @@ fn a_database_comes_back_with_every_row() {
     let drill = sandbox.locked("test-recovery", &["--sqlite"]);
     drill.assert_success();
     assert!(drill.stdout.contains("Decrypted 5 of 5 credentials"), "{drill}");
+    let nothing = sandbox.locked("test-recovery", &["--postgres"]);
+    assert_eq!(nothing.code, Some(2), "{nothing}");
+    assert!(nothing.stdout.contains("uses no postgres"), "{nothing}");
     let verify = sandbox.binary().args(&["verify"]).run();
     verify.assert_success();
     let status = sandbox.binary().args(&["status"]).run();

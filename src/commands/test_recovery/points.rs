@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 
 use super::Parts;
 use crate::app::App;
 use crate::components::drill::{Inconclusive, JOURNAL};
+use crate::components::{Component, COMPONENTS};
 use crate::process::hinted;
 use crate::report::log;
 use crate::report::units;
@@ -102,6 +103,24 @@ fn newest_to_oldest(points: &BTreeMap<Stamp, Result<Point>>) -> Vec<(Stamp, &Res
     order
 }
 
+/// The components to test, in the order in which they are backed up.
+///
+/// # Errors
+/// When the point's stack had no use for any of them.
+pub(super) fn used(point: &Point, parts: Parts) -> Result<Vec<&'static dyn Component>> {
+    let all = COMPONENTS.iter().copied();
+    let used = all.filter(|component| parts.holds(component.kind()) && !point.is_unused(component.kind()));
+    let used: Vec<_> = used.collect();
+    ensure!(
+        !used.is_empty(),
+        hinted(
+            format_args!("Recovery point {} uses no {}", point.stamp, parts.word()),
+            "test-recovery --list shows what each of them holds"
+        )
+    );
+    Ok(used)
+}
+
 /// The point to test.
 pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Point> {
     let mut points = points(app).context(Inconclusive)?;
@@ -119,7 +138,10 @@ pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Poi
             .context(Inconclusive);
     }
     let wanted = |point: &Result<Point>| match point {
-        Ok(point) => point.excluded_from_latest().is_none() && parts.0.iter().all(|kind| point.has(*kind)),
+        Ok(point) => {
+            let holds = parts.0.iter().all(|kind| point.has(*kind)) && used(point, parts).is_ok();
+            holds && point.excluded_from_latest().is_none()
+        }
         // One that cannot be read must not be passed over.
         Err(_) => true,
     };
@@ -146,8 +168,52 @@ pub(super) fn choose(app: &App, parts: Parts, set: Option<&OsStr>) -> Result<Poi
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::store::manifest::UNUSED;
     use crate::testing::TempDir;
     use std::fs;
+
+    #[test]
+    fn what_a_point_has_no_use_for_is_not_tested() {
+        let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
+        point.set(UNUSED, "redis postgres");
+        let of = |point: &Point, parts| {
+            let kinds = |used: Vec<&dyn Component>| used.iter().map(|component| component.kind()).collect::<Vec<_>>();
+            used(point, parts).map(kinds).map_err(|error| error.to_string())
+        };
+        let kinds = of(&point, Parts::FULL).unwrap();
+        assert!(
+            kinds.contains(&Kind::Sqlite) && !kinds.contains(&Kind::Postgres),
+            "{kinds:?}"
+        );
+        assert_eq!(of(&point, Parts::one(Kind::Sqlite)).unwrap(), [Kind::Sqlite]);
+        for kind in [Kind::Postgres, Kind::Redis] {
+            let told = of(&point, Parts::one(kind)).unwrap_err();
+            let expected = format!("Recovery point 20260102_030405 uses no {}", kind.name());
+            assert!(told.starts_with(&expected), "{told}");
+        }
+    }
+
+    #[test]
+    fn the_latest_point_is_one_that_uses_what_is_tested() {
+        let project = TempDir::new();
+        fs::create_dir_all(project.path().join("backups/sets")).unwrap();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let write = |stamp: &str, kind, unused| {
+            let mut point = Point::new(Stamp::parse(stamp).unwrap());
+            let path = app.store.path(kind, point.stamp);
+            let name = path.strip_prefix(app.store.root()).unwrap().display().to_string();
+            let sha256 = "0".repeat(64);
+            point.members.push(Member { kind, name, sha256 });
+            point.set(UNUSED, unused);
+            point.write(&app.store).unwrap();
+        };
+        let chosen = |kind| choose(&app, Parts::one(kind), None).unwrap().stamp.to_string();
+        write("20260103_030405", Kind::Sqlite, "postgres redis");
+        assert_eq!(chosen(Kind::Postgres), "20260103_030405");
+        write("20260102_030405", Kind::Postgres, "redis");
+        assert_eq!(chosen(Kind::Postgres), "20260102_030405");
+        assert_eq!(chosen(Kind::Sqlite), "20260103_030405");
+    }
 
     #[test]
     fn a_manifest_that_cannot_be_read_fails_no_test() {
