@@ -113,15 +113,19 @@ impl<'a> Node<'a> {
     }
 
     fn command(&self, verb: &str, file: &str, more: &[&str]) -> Command {
-        let wait = self.wait();
-        let prefix = self.prefix.map(|prefix| ("DB_TABLE_PREFIX", prefix));
+        let (wait, told) = (self.wait(), self.told());
         let how = Exec {
             interactive: true,
-            env: prefix.as_slice(),
+            env: told.as_slice(),
             ..Exec::default()
         };
         let argv = ["sh", "-c", RUN, "sh", PROGRAM, verb, file, &wait];
         self.docker.exec(self.container, how, &[&argv, more].concat())
+    }
+
+    /// What tells the program which of the tables are n8n's.
+    fn told(&self) -> Option<(&'static str, &'a str)> {
+        self.prefix.map(|prefix| ("DB_TABLE_PREFIX", prefix))
     }
 
     /// How long it waits for a lock, in milliseconds.
@@ -197,8 +201,13 @@ impl<'a> Node<'a> {
 
     /// Prints what n8n has encrypted in a database, in a container that does not outlive us.
     pub fn sealed(&self, file: &str) -> Command {
+        let env: Vec<_> = PLAIN_NODE.into_iter().chain(self.told()).collect();
+        let how = Exec {
+            env: &env,
+            ..Exec::default()
+        };
         let argv = ["node", "-e", PROGRAM, "--", "sealed", file, "0"];
-        self.docker.exec(self.container, Exec::default(), &argv)
+        self.docker.exec(self.container, how, &argv)
     }
 
     /// How many migrations of n8n the database has seen, and the newest; none where it is not n8n's.
@@ -384,7 +393,32 @@ mod tests {
     use std::process::Stdio;
 
     use super::*;
+    use crate::config::Config;
     use crate::testing::{executable, sh, TempDir};
+
+    #[test]
+    fn what_is_encrypted_is_read_from_the_tables_that_all_else_is() {
+        let dir = TempDir::new();
+        executable(&dir.path().join("docker"), "");
+        let app = App::new(Config::without_env_file(dir.path()).unwrap());
+        let docker = Docker::locate(Some(dir.path().into()), Duration::from_secs(1)).unwrap();
+        let told = |prefix| {
+            let node = Node {
+                prefix,
+                ..Node::new(&app, &docker, "n8n")
+            };
+            let of = |command: Command| {
+                let mut args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
+                args.find(|arg| arg.starts_with("DB_TABLE_PREFIX="))
+            };
+            [of(node.sealed("/file")), of(node.command("migrations", "/file", &[]))]
+        };
+        assert_eq!(told(None), [None, None]);
+        for prefix in ["", "x_"] {
+            let expected = Some(format!("DB_TABLE_PREFIX={prefix}"));
+            assert_eq!(told(Some(prefix)), [expected.clone(), expected]);
+        }
+    }
 
     #[test]
     fn a_program_that_hangs_is_not_taken_for_one_at_work() {
