@@ -179,7 +179,6 @@ impl Component for EnvFile {
         }
         let text = text(env.app, file)?;
         let settings = credentials::count_settings(file, &text)?;
-        ensure!(settings > 0, "{} holds no setting", file.display());
         let key = credentials::key_of_env(file, &text)?;
         let also = of_deployment.map_or_else(String::new, |files| format!(" and {files}"));
         Ok(watch
@@ -352,7 +351,7 @@ fn has_encrypted(app: &App) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use crate::testing::{executable, TempDir};
 
     #[test]
     fn a_file_that_is_being_written_is_not_copied() {
@@ -369,5 +368,24 @@ mod tests {
             assert!(whole(&set, text).is_err(), "{text:?}");
         }
         assert_eq!(whole(&app("# none\n"), "").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_file_without_a_setting_passes_as_it_is_backed_up() {
+        let dir = TempDir::new();
+        executable(&dir.path().join("docker"), "");
+        let mut config = Config::without_env_file(dir.path()).unwrap();
+        config.path = Some(dir.path().into());
+        let (app, point) = (App::new(config), Point::new(Stamp::now()));
+        let env = DrillEnv::beside(&app, &point).unwrap();
+        let path = dir.path().join("env_20260102_030405.backup");
+        for (text, what) in [("", "0 settings"), ("# none\n", "0 settings"), ("A=1\n", "1 settings")] {
+            fs::write(&path, text).unwrap();
+            let drilled = EnvFile.drill(&env, &path).unwrap();
+            assert_eq!(drilled.what, what, "{text:?}");
+            assert!(drilled.key == Some(None), "{text:?}");
+        }
+        fs::write(&path, "A='1").unwrap();
+        assert!(EnvFile.drill(&env, &path).is_err());
     }
 }
