@@ -477,7 +477,8 @@ fn check_no_key_lost(app: &App, layout: &Layout) -> Result<()> {
 }
 
 /// Has a scanner look for the file that may hold n8n's key: in the directory `below` what is mounted, where that is known.
-/// The home may be mounted above n8n's directory.
+/// Else the home may be mounted above n8n's directory. What another user folder has left in n8n's directory is called as
+/// that would be, and yields to n8n's own.
 fn with_key(scanner: tar::Scanner, below: Option<&str>) -> tar::Scanner {
     if let Some(path) = below {
         return scanner.capture(&format!("./{path}/config"), MAX_CONFIG);

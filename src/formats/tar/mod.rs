@@ -6,6 +6,7 @@
 //! padded to a whole block; two blocks of zeros end it, and only zeros may follow.
 //!
 //! Memory: names of up to 64 KiB each, and the content of the one file that is captured.
+mod capture;
 mod header;
 mod listing;
 mod names;
@@ -39,8 +40,9 @@ pub struct Summary {
     /// The first 8 names that are absolute, have a component `..` or lead through a symbolic link of the archive, those
     /// that hard links lead to included.
     pub unsafe_names: Vec<String>,
-    /// Content of the file that [`Scanner::capture`] asked for; none when there is no such regular file or when it is
-    /// larger than asked for. Of several files with that name it is the last, as when the archive is unpacked.
+    /// Content of the file that [`Scanner::capture`] asked for, by the first of the names that there is one of; none
+    /// when there is no such regular file or when it is larger than asked for. Of several files with one name it is the
+    /// last, as when the archive is unpacked.
     pub captured: Option<Vec<u8>>,
     /// A hard link that leads out of one of the parts of [`Scanner::apart`].
     pub crossing: Option<String>,

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{bail, Result};
 
+use super::capture::Capture;
 use super::header::{checksum_is_right, header_name, number, until_nul};
 use super::listing::{hash_of, Known, Listing};
 use super::names::{canonical, Names};
@@ -53,8 +54,7 @@ pub struct Scanner {
     records: Records,
     next: Extended,
     global: Extended,
-    wanted: Vec<Vec<u8>>,
-    max: usize,
+    capture: Capture,
     notable: Vec<Vec<u8>>,
     summary: Summary,
     all_dot_slash: bool,
@@ -90,8 +90,7 @@ impl Scanner {
             records: Records::default(),
             next: Extended::default(),
             global: Extended::default(),
-            wanted: Vec::new(),
-            max: 0,
+            capture: Capture::default(),
             notable: Vec::new(),
             summary: Summary::default(),
             all_dot_slash: true,
@@ -110,15 +109,14 @@ impl Scanner {
     /// no difference.
     #[must_use]
     pub fn capture(mut self, name: &str, max: usize) -> Self {
-        self.wanted = vec![canonical(name.as_bytes()).into_owned()];
-        self.max = max;
+        self.capture = Capture::of(name, max);
         self
     }
 
-    /// With another name for the file of [`Scanner::capture`].
+    /// With another name for the file of [`Scanner::capture`], where there is none of the first.
     #[must_use]
     pub fn or_capture(mut self, name: &str) -> Self {
-        self.wanted.push(canonical(name.as_bytes()).into_owned());
+        self.capture = self.capture.or(name);
         self
     }
 
@@ -389,12 +387,8 @@ impl Scanner {
             self.summary.files += 1;
             self.summary.bytes = bytes;
             self.summary.noticed |= self.notable.iter().any(|name| **name == short[..]);
-            if self.wanted.contains(&short) {
-                self.summary.captured = None;
-                if sparse.is_none() && stored <= self.max as u64 {
-                    self.content = Content::Capture;
-                    self.summary.captured = Some(Vec::new());
-                }
+            if self.capture.begin(&short, sparse.is_none().then_some(stored)) {
+                self.content = Content::Capture;
             }
             if let Some(listing) = &mut self.listing {
                 listing.sparse |= sparse.is_some();
@@ -469,11 +463,7 @@ impl Scanner {
         }
         match self.content {
             Content::Skip => {}
-            Content::Capture => {
-                if let Some(captured) = &mut self.summary.captured {
-                    captured.extend_from_slice(bytes);
-                }
-            }
+            Content::Capture => self.capture.feed(bytes),
             Content::LongName | Content::LongLink => {
                 if self.long.len() + bytes.len() > MAX_NAME {
                     bail!("byte {}: a name of more than {MAX_NAME} bytes", self.offset);
@@ -508,6 +498,7 @@ impl Scanner {
         let inside = match self.state {
             State::End => {
                 self.summary.dot_slash = self.all_dot_slash && self.summary.members > 0;
+                self.summary.captured = self.capture.take();
                 self.summary.listing = self.listing.take().and_then(Listing::digest);
                 return Ok(self.summary);
             }

@@ -330,6 +330,28 @@ fn capture_is_bounded_and_takes_the_last() {
 }
 
 #[test]
+fn the_first_of_two_names_is_captured_in_whatever_order_they_come() {
+    let captured = |members: &[&Vec<u8>]| {
+        let mut scanner = Scanner::new().capture("./config", 64).or_capture("./.n8n/config");
+        members.iter().for_each(|member| scanner.feed(member).unwrap());
+        scanner.feed(&end()).unwrap();
+        scanner.finish().unwrap().captured
+    };
+    let (own, other) = (
+        member("./config", b'0', b"own"),
+        member("./.n8n/config", b'0', b"other"),
+    );
+    for members in [[&own, &other], [&other, &own]] {
+        assert_eq!(captured(&members).as_deref(), Some(&b"own"[..]));
+    }
+    assert_eq!(captured(&[&other]).as_deref(), Some(&b"other"[..]));
+    // One that is too large is none.
+    let large = member("./config", b'0', &[b'x'; 65]);
+    assert_eq!(captured(&[&other, &large]).as_deref(), Some(&b"other"[..]));
+    assert_eq!(captured(&[]), None);
+}
+
+#[test]
 fn damaged_records_are_errors() {
     for records in [
         "x path=a\n",
