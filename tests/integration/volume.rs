@@ -343,6 +343,20 @@ fn an_empty_volume_or_one_without_its_key_is_no_backup() {
 }
 
 #[test]
+fn a_key_is_found_whatever_other_names_its_file_has() {
+    let sandbox = Sandbox::new("manynames").n8n().seeded().build();
+    sandbox.run("backup-n8n", &[]).assert_success();
+    // tar packs the one that it meets first, and the others as links to that.
+    let links =
+        "mv config config.0 && ln config.0 config && for i in $(seq 50); do ln config.0 config.$i || exit; done";
+    sandbox.in_volume(&sandbox.volume(), links);
+    sandbox.run("backup-n8n", &[]).assert_success();
+    let manifest = fs::read_to_string(sandbox.backups("sets").last().unwrap()).unwrap();
+    assert!(manifest.contains("n8n.key: in the volume\n"), "{manifest}");
+    sandbox.run("test-recovery", &["--n8n"]).assert_success();
+}
+
+#[test]
 fn sockets_are_told_and_our_own_directory_is_left_out() {
     for image in IMAGES {
         let sandbox = Sandbox::new("left")

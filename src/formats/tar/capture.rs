@@ -1,8 +1,14 @@
-//! The content of a file that is asked for by its name.
+//! The content of a file that is asked for by its name. An archive holds a file of several names (hard links) under the
+//! first that is read, and says of the others that they are the same.
 
 use std::collections::BTreeMap;
 
 use super::names::canonical;
+
+/// How much memory files may take that a hard link may give the name asked for.
+const MAX_SPARE: usize = 4 << 20;
+/// What keeping a file takes beside its name and content.
+const COST: usize = 128;
 
 /// What is asked for, and what was read of it.
 #[derive(Default)]
@@ -12,6 +18,8 @@ pub(super) struct Capture {
     max: usize,
     /// Contents by their names.
     kept: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What those take that are not asked for.
+    spare: usize,
     /// The name of the file that is being read.
     current: Vec<u8>,
 }
@@ -31,17 +39,43 @@ impl Capture {
 
     /// Begins a regular file; none knows the size of one that has holes. Gives whether its content is to be fed.
     pub fn begin(&mut self, name: &[u8], size: Option<u64>) -> bool {
-        if !self.wanted.iter().any(|wanted| *wanted == name) {
-            return false;
-        }
-        // Of several with that name it is the last, as when the archive is unpacked.
+        // Of several with one name it is the last, as when the archive is unpacked.
         self.kept.remove(name);
-        let keeps = size.is_some_and(|size| size <= self.max as u64);
-        if keeps {
-            self.kept.insert(name.to_vec(), Vec::new());
-            self.current = name.to_vec();
+        let size = size.and_then(|size| usize::try_from(size).ok());
+        let Some(size) = size.filter(|size| *size <= self.max) else {
+            return false;
+        };
+        if !self.wants(name) {
+            let spare = self.spare + name.len() + size + COST;
+            if spare > MAX_SPARE || !self.may_be_wanted(name) {
+                return false;
+            }
+            self.spare = spare;
         }
-        keeps
+        self.kept.insert(name.to_vec(), Vec::new());
+        self.current = name.to_vec();
+        true
+    }
+
+    /// Takes note of a hard link to a member that came before it.
+    pub fn link(&mut self, name: &[u8], target: &[u8]) {
+        if self.wants(name) {
+            match self.kept.get(target).cloned() {
+                Some(content) => self.kept.insert(name.to_vec(), content),
+                None => self.kept.remove(name),
+            };
+        }
+    }
+
+    fn wants(&self, name: &[u8]) -> bool {
+        self.wanted.iter().any(|wanted| *wanted == name)
+    }
+
+    /// Whether a file may well be the one that is asked for: it lies beside that, or is called so in another directory.
+    fn may_be_wanted(&self, name: &[u8]) -> bool {
+        let (dir, file) = split(name);
+        let mut wanted = self.wanted.iter().map(|wanted| split(wanted));
+        wanted.any(|(beside, called)| dir == beside || file == called)
     }
 
     /// Takes the next bytes of the file that was begun.
@@ -54,5 +88,13 @@ impl Capture {
     /// What was asked for.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         self.wanted.iter().find_map(|name| self.kept.remove(name))
+    }
+}
+
+/// The directory and the last component of a name.
+fn split(name: &[u8]) -> (&[u8], &[u8]) {
+    match name.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&name[..at], &name[at + 1..]),
+        None => (&[], name),
     }
 }

@@ -5,7 +5,8 @@
 //! files. An archive consists of blocks of 512 bytes: a header with a checksum for each member, then its content,
 //! padded to a whole block; two blocks of zeros end it, and only zeros may follow.
 //!
-//! Memory: names of up to 64 KiB each, and the content of the one file that is captured.
+//! Memory: names of up to 64 KiB each, the content of the one file that is captured, and 4 MiB of those that may be it
+//! by another name.
 mod capture;
 mod header;
 mod listing;
@@ -41,8 +42,8 @@ pub struct Summary {
     /// that hard links lead to included.
     pub unsafe_names: Vec<String>,
     /// Content of the file that [`Scanner::capture`] asked for, by the first of the names that there is one of; none
-    /// when there is no such regular file or when it is larger than asked for. Of several files with one name it is the
-    /// last, as when the archive is unpacked.
+    /// when there is no such file or when it is larger than asked for. Of several files with one name it is the last,
+    /// as when the archive is unpacked.
     pub captured: Option<Vec<u8>>,
     /// A hard link that leads out of one of the parts of [`Scanner::apart`].
     pub crossing: Option<String>,

@@ -105,8 +105,8 @@ impl Scanner {
         }
     }
 
-    /// Asks for the content of the regular file `name`, if it has at most `max` bytes. A `./` before the name makes
-    /// no difference.
+    /// Asks for the content of the file `name`, if it has at most `max` bytes. A `./` before the name makes no
+    /// difference. Where it is a hard link, the other name has to be in the same directory, or to end as this one.
     #[must_use]
     pub fn capture(mut self, name: &str, max: usize) -> Self {
         self.capture = Capture::of(name, max);
@@ -415,6 +415,9 @@ impl Scanner {
             b'1' => self.part.relative(&link).map(Cow::into_owned).unwrap_or_default(),
             _ => link,
         };
+        if kind == b'1' {
+            self.capture.link(&short, &link);
+        }
         self.list(&short, kind, &link, properties, regular, stored);
         Ok(stored)
     }

@@ -38,6 +38,13 @@ fn member(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
     [header(name, kind, content.len() as u64), padded(content)].concat()
 }
 
+fn link(name: &str, target: &str) -> Vec<u8> {
+    let mut block = header(name, b'1', 0);
+    block[157..157 + target.len()].copy_from_slice(target.as_bytes());
+    seal(&mut block);
+    block
+}
+
 fn end() -> Vec<u8> {
     vec![0; 2 * BLOCK]
 }
@@ -116,12 +123,6 @@ fn a_listing_tells_archives_apart_but_not_by_their_order() {
         let mut scanner = Scanner::new().listed();
         scanner.feed(&[members.concat(), end()].concat()).unwrap();
         scanner.finish().unwrap().listing.unwrap()
-    };
-    let link = |name: &str, target: &str| {
-        let mut block = header(name, b'1', 0);
-        block[157..157 + target.len()].copy_from_slice(target.as_bytes());
-        seal(&mut block);
-        block
     };
     let (root, a, b) = (
         member("./", b'5', b""),
@@ -349,6 +350,55 @@ fn the_first_of_two_names_is_captured_in_whatever_order_they_come() {
     let large = member("./config", b'0', &[b'x'; 65]);
     assert_eq!(captured(&[&other, &large]).as_deref(), Some(&b"other"[..]));
     assert_eq!(captured(&[]), None);
+}
+
+#[test]
+fn a_file_is_captured_whichever_of_its_names_comes_first() {
+    let captured = |members: &[Vec<u8>]| scan(&[members.concat(), end()].concat()).unwrap().captured;
+    let key = Some(b"key".to_vec());
+    for other in ["./config.1", "./.old", "./snapshots/daily.0/config"] {
+        let first = member(other, b'0', b"key");
+        assert_eq!(captured(&[first.clone(), link("./config", other)]), key, "{other}");
+        // podman's own export has no ./ before the names.
+        let bare = other.trim_start_matches("./");
+        assert_eq!(captured(&[first.clone(), link("config", bare)]), key, "{other}");
+        assert_eq!(
+            captured(&[member("./config", b'0', b"key"), link(other, "./config")]),
+            key
+        );
+        assert_eq!(captured(&[first]), None);
+    }
+    // The last one that has the name counts, whatever it is.
+    let (own, other) = (member("./config", b'0', b"own"), member("./other", b'0', b"key"));
+    assert_eq!(
+        captured(&[own.clone(), other.clone(), link("./config", "./other")]),
+        key
+    );
+    assert_eq!(
+        captured(&[other, link("./config", "./other"), own.clone()]),
+        Some(b"own".to_vec())
+    );
+    assert_eq!(captured(&[own, link("./config", "./not/there")]), None);
+    let large = member("./large", b'0', &[b'x'; 65]);
+    assert_eq!(captured(&[large, link("./config", "./large")]), None);
+}
+
+#[test]
+fn what_may_be_captured_by_another_name_is_bounded() {
+    const MAX: usize = 64 << 10;
+    let mut scanner = Scanner::new().capture("./config", MAX);
+    for number in 0..100 {
+        scanner
+            .feed(&member(&format!("./{number}"), b'0', &vec![b'x'; MAX]))
+            .unwrap();
+    }
+    scanner.feed(&member("./late", b'0', b"late")).unwrap();
+    scanner.feed(&member("./config", b'0', &vec![b'k'; MAX])).unwrap();
+    scanner.feed(&end()).unwrap();
+    assert_eq!(
+        scanner.finish().unwrap().captured.map(|content| content.len()),
+        Some(MAX)
+    );
 }
 
 #[test]
