@@ -6,13 +6,14 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::layout::{stored, stored_part, MOUNTS};
 use super::packer::{self, Packer, Rework};
-use super::{facts, has_key, helper, with_key, HOME_FACT, KEY_FACT};
+use super::{facts, has_key, helper, with_key, AT_FACT, HOME_FACT, KEY_FACT};
 use crate::components::credentials;
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::config::{Found, Secret};
 use crate::engine::{Exec, ScratchContainer, DATA_MOUNT};
 use crate::formats::tar;
 use crate::report::units;
+use crate::store::manifest::Point;
 use crate::stream::read::{observe, read};
 
 /// Directories and the ends of files take more room than the sum of the files' sizes.
@@ -84,25 +85,28 @@ pub fn drill<'a>(env: &DrillEnv<'_>, file: &Path) -> Result<Drilled<'a>> {
         packed.files,
         units::amount(packed.bytes)
     );
-    let places = places_of_binary_data(&context.config.found);
+    let places = places_of_binary_data(&context.config.found, env.point);
     Ok(watch.drilled(what).with_key(key).with_files(packed.names, places))
 }
 
-/// Where an archive may hold the directory that n8n keeps binary data in: below the home, or by the path of whatever was
-/// mounted at or above it.
-fn places_of_binary_data(found: &Found) -> Vec<String> {
+/// Where an archive may hold the directory that n8n keeps binary data in: below the home, beside it in what is mounted
+/// there, or by the path of whatever was mounted at or above it.
+fn places_of_binary_data(found: &Found, point: &Point) -> Vec<String> {
     let path = Path::new(&found.storage);
+    let below = |dir: &str| Some(path.strip_prefix(dir).ok()?.display().to_string());
     // n8n 1 and 2.
     let mut below_home = vec!["binaryData".to_owned(), "storage".to_owned()];
-    let told = path.strip_prefix(&found.home).ok();
-    below_home.extend(told.map(|below| below.display().to_string()));
+    below_home.extend(below(&found.home));
     let mounted = path.ancestors().filter_map(|at| {
         let below = path.strip_prefix(at).ok()?;
         Some(format!("{}/{}", stored(at.to_str()?), below.display()))
     });
     // The same where the home is mounted above n8n's directory.
-    let above = below_home.iter().map(|below| format!(".n8n/{below}"));
-    above.chain(mounted).chain(below_home.clone()).collect()
+    let homes = [Some(".n8n"), point.fact(HOME_FACT)];
+    let above = homes.into_iter().flatten();
+    let above = above.flat_map(|home| below_home.iter().map(move |below| format!("{home}/{below}")));
+    let beside = point.fact(AT_FACT).and_then(below);
+    above.chain(mounted).chain(beside).chain(below_home.clone()).collect()
 }
 
 /// Unpacks the archive into the directory that a scratch container has its volume at, without what n8n mounts besides. All
@@ -143,22 +147,36 @@ pub fn key(env: &DrillEnv<'_>, file: &Path) -> Result<Option<Secret>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Stamp;
 
     #[test]
     fn binary_data_are_looked_for_where_n8n_keeps_them() {
-        let places = |home: &str, storage: &str| {
+        let places = |home: &str, storage: &str, facts: &[(&str, &str)]| {
             let (home, storage) = (home.to_owned(), storage.to_owned());
-            places_of_binary_data(&Found {
+            let mut point = Point::new(Stamp::now());
+            facts.iter().for_each(|(name, value)| point.set(name, value));
+            let found = Found {
                 home,
                 storage,
                 ..Found::default()
-            })
+            };
+            places_of_binary_data(&found, &point)
         };
         let home = "/home/node/.n8n";
-        let has = |storage: &str, place: &str| places(home, storage).iter().any(|known| known == place);
+        let has = |storage: &str, place: &str| places(home, storage, &[]).iter().any(|known| known == place);
         assert!(has("", "binaryData") && has("/data", ".n8n/storage"));
         assert!(has("/data/binary", ".n8n-backup-mounts/%2Fdata%2Fbinary/"));
         assert!(has("/data/binary", ".n8n-backup-mounts/%2Fdata/binary"));
         assert!(has("/home/node/.n8n/files", "files") && !has("/data", "data"));
+        // Beside n8n's directory, in what is mounted above that.
+        let above = [(AT_FACT, "/home/node"), (HOME_FACT, ".n8n")];
+        let beside = places(home, "/home/node/binary", &above);
+        assert!(beside.contains(&"binary".to_owned()), "{beside:?}");
+        assert!(!has("/home/node/binary", "binary"));
+        let deep = [(AT_FACT, "/data"), (HOME_FACT, "deep/.n8n")];
+        let deep = places("/data/deep/.n8n", "", &deep);
+        for place in ["deep/.n8n/binaryData", "deep/.n8n/storage"] {
+            assert!(deep.contains(&place.to_owned()), "{deep:?}");
+        }
     }
 }
