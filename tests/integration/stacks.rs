@@ -386,6 +386,22 @@ fn secrets_in_files_another_port_and_a_role_that_is_no_superuser_are_taken_as_n8
     // The containers need not run for the file to be found.
     sandbox.compose(&["stop", "n8n"]);
     run(&sandbox, "backup-postgres", &[]).assert_success();
+    // Once it is gone, no usual name is taken for what it held.
+    let dumps = sandbox.backups("postgres");
+    let dump = dumps[dumps.len() - 1].to_string_lossy();
+    fs::remove_file(sandbox.path("db_name")).unwrap();
+    let refused = run(&sandbox, "restore-postgres", &[&dump]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    for text in [
+        "DB_POSTGRESDB_DATABASE_FILE of ",
+        " cannot be read: /run/secrets/db_name",
+        "set BACKUP_POSTGRES_DB in .env",
+    ] {
+        assert!(refused.stdout.contains(text), "{text}: {refused}");
+    }
+    assert!(!refused.stdout.contains("Creating fresh database"), "{refused}");
+    sandbox.write(".env", "BACKUP_POSTGRES_DB=flows\n");
+    run(&sandbox, "restore-postgres", &[&dump]).assert_success();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a stack consists of, as n8n's own containers say it. They are asked at each run, because replicas and scale change
 //! names. Nothing is guessed: where two answers are possible, there is an error that names both.
 
+mod configuration;
 mod deployment;
 mod home;
 mod hosts;

@@ -283,6 +283,99 @@ fn the_role_of_n8n_is_not_guessed_where_a_file_names_it() {
     }
 }
 
+/// A stack with the value of `variable` in a file that holds `text`, or is not there.
+fn with_file(project: &Path, variable: &str, text: Option<&str>) -> Vec<Described> {
+    let file = project.join("value");
+    match text {
+        Some(text) => std::fs::write(&file, text).unwrap(),
+        None => drop(std::fs::remove_file(&file)),
+    }
+    let mut all = stack("mine", project);
+    for n8n in &mut all[2..] {
+        n8n.env.remove(variable);
+        n8n.env.insert(format!("{variable}_FILE"), "/run/value".to_owned());
+        n8n.mounts.push(crate::engine::describe::MountPoint {
+            volume: String::new(),
+            source: file.display().to_string(),
+            destination: "/run/value".to_owned(),
+        });
+    }
+    all
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_not_taken_for_the_usual_one() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let told = |settings: &str, all: &[Described]| {
+        let mut app = app_of(&project, settings);
+        found(&mut app, all).unwrap();
+        app.config
+    };
+    for (variable, setting, kind) in [
+        ("DB_TYPE", "", Kind::Postgres),
+        ("DB_TYPE", "", Kind::Sqlite),
+        ("DB_TABLE_PREFIX", "", Kind::Postgres),
+        (
+            "DB_POSTGRESDB_HOST",
+            "BACKUP_POSTGRES_CONTAINER=mine-db-1",
+            Kind::Postgres,
+        ),
+        (
+            "DB_POSTGRESDB_PORT",
+            "BACKUP_POSTGRES_CONTAINER=mine-db-1",
+            Kind::Postgres,
+        ),
+        ("DB_POSTGRESDB_DATABASE", "BACKUP_POSTGRES_DB=flows", Kind::Postgres),
+        ("DB_POSTGRESDB_SCHEMA", "", Kind::Postgres),
+        (
+            "QUEUE_BULL_REDIS_HOST",
+            "BACKUP_REDIS_CONTAINER=mine-cache-1",
+            Kind::Redis,
+        ),
+        ("QUEUE_BULL_REDIS_DB", "QUEUE_BULL_REDIS_DB=2", Kind::Redis),
+        ("QUEUE_BULL_REDIS_TLS", "BACKUP_REDIS_TLS=true", Kind::Redis),
+        ("QUEUE_BULL_PREFIX", "QUEUE_BULL_PREFIX=jobs", Kind::Redis),
+    ] {
+        let all = with_file(&project, variable, None);
+        let config = told("", &all);
+        let problem = &config.found.problems[&kind];
+        assert_eq!(
+            problem.text,
+            format!("{variable}_FILE of mine-n8n-1 cannot be read: /run/value")
+        );
+        assert!(config.found.uses(kind) || variable == "DB_TYPE", "{variable}");
+        let own = setting.split('=').next().unwrap_or_default();
+        assert!(problem.hint.contains(own), "{problem:?}");
+        if !setting.is_empty() {
+            let problems = told(setting, &all).found.problems;
+            assert!(problems.is_empty(), "{variable}: {problems:?}");
+        }
+    }
+    // Whether Redis is used at all.
+    let mut all = with_file(&project, "EXECUTIONS_MODE", None);
+    all.retain(|container| !container.name.contains("worker"));
+    assert!(told("", &all).found.check(Kind::Redis).is_err() && told("", &all).found.uses(Kind::Redis));
+    // What decides nothing, or is not asked for.
+    for variable in ["DB_POSTGRESDB_PASSWORD", "QUEUE_BULL_REDIS_PASSWORD"] {
+        assert!(told("", &with_file(&project, variable, None)).found.problems.is_empty());
+    }
+    let mut all = with_file(&project, "DB_POSTGRESDB_SCHEMA", None);
+    all.retain(|container| container.name == "mine-n8n-1");
+    all[0].env.retain(|name, _| name == "DB_POSTGRESDB_SCHEMA_FILE");
+    assert!(told("", &all).found.problems.is_empty());
+    // An empty name is the user's.
+    for (text, database) in [("flows\n", "flows"), ("", "app"), ("\n", "app")] {
+        let config = told("", &with_file(&project, "DB_POSTGRESDB_DATABASE", Some(text)));
+        assert_eq!(config.postgres_db, database);
+        assert!(config.found.problems.is_empty());
+    }
+    let config = told("", &with_file(&project, "N8N_ENCRYPTION_KEY", None));
+    assert!(config.found.problems.is_empty());
+    let undeployed = config.found.undeployed.join(" ");
+    assert!(undeployed.contains("N8N_ENCRYPTION_KEY_FILE"), "{undeployed}");
+}
+
 #[test]
 fn settings_of_our_own_go_first() {
     let dir = TempDir::new();

@@ -1,107 +1,24 @@
 //! From the configuration of n8n's containers to the settings.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-
+use super::configuration::Configuration;
 use super::home::{home, storage};
 use super::hosts::{inner_port, is_proxy, reached};
 use super::same::{differ, strangers};
 use super::{foreign, is_foreign, is_server, Stack, N8N_CONTAINERS};
 use crate::app::App;
-use crate::config::{Found, FoundRow, Problem, Secret};
+use crate::config::{Config, Found, FoundRow, Problem, Secret};
 use crate::engine::describe::Described;
-use crate::engine::{Docker, Exec, Status};
-use crate::formats::json::Json;
-use crate::formats::tar::small;
+use crate::engine::Docker;
 use crate::process::explained;
 use crate::store::Kind;
 
-/// What one of n8n's containers is configured to.
-struct Configuration<'a> {
-    docker: &'a Docker,
-    container: &'a Described,
-}
-
-impl Configuration<'_> {
-    /// A variable, or the contents of the file that the variable of the same name with `_FILE` names.
-    fn value(&self, name: &str) -> Option<String> {
-        match self.container.variable(name) {
-            Some(value) => Some(value.to_owned()),
-            None => self.file(self.container.variable(&format!("{name}_FILE"))?),
-        }
-    }
-
-    /// A file in the container, read there, or copied out of it where it does not run, or read where it is mounted from.
-    fn file(&self, path: &str) -> Option<String> {
-        let text = match self.container.status {
-            Status::Running => {
-                let cat = self
-                    .docker
-                    .exec(&self.container.id, Exec::default(), &["cat", "--", path]);
-                let output = self.docker.answer("cat", cat, None).ok()?;
-                output.success.then(|| output.text())?
-            }
-            _ => self.copied(path).or_else(|| self.mounted(path))?,
-        };
-        Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|text| !text.is_empty())
-    }
-
-    fn copied(&self, path: &str) -> Option<String> {
-        let archive = self.docker.file_in(&self.container.id, path).ok()?;
-        let mut files = small::unpack(&archive).ok()?;
-        String::from_utf8(files.pop()?.contents).ok()
-    }
-
-    fn mounted(&self, path: &str) -> Option<String> {
-        let path = Path::new(path);
-        let mounts = self.container.mounts.iter();
-        let above = mounts.filter(|mount| path.starts_with(&mount.destination));
-        let mount = above.max_by_key(|mount| mount.destination.len())?;
-        let below = path.strip_prefix(&mount.destination).ok()?;
-        // Where nothing is below it, a file is mounted.
-        let source = match below.as_os_str().is_empty() {
-            true => PathBuf::from(&mount.source),
-            false => Path::new(&mount.source).join(below),
-        };
-        std::fs::read_to_string(source).ok()
-    }
-
-    /// A number, or the usual one.
-    fn number<T: FromStr>(&self, name: &str, usual: T) -> T {
-        let number = self.value(name).and_then(|number| number.trim().parse().ok());
-        number.unwrap_or(usual)
-    }
-
-    /// The file of n8n's configuration that may name another database than SQLite.
-    fn names_database(&self) -> Option<&str> {
-        let mut files = self.container.variable("N8N_CONFIG_FILES")?.split(',').map(str::trim);
-        files.find(|file| {
-            let json = self.file(file).and_then(|text| Json::parse(&text).ok());
-            // What cannot be read may name any.
-            json.is_none_or(|json| {
-                let kind = json.get("database").and_then(|database| database.get("type"));
-                kind.is_some_and(|kind| kind.as_str() != Some("sqlite"))
-            })
-        })
-    }
-
-    fn is(&self, name: &str, value: &str) -> bool {
-        self.value(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
-    }
-}
-
 /// Fills the settings that are not set with what the stack's configuration says.
 pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &Stack<'_>) {
-    let main = Configuration {
-        docker,
-        container: stack.main,
-    };
+    let main = Configuration::new(docker, stack.main);
     let mut found = Found {
         told_by: stack.main.name.clone(),
         project: stack.main.label(super::PROJECT).to_owned(),
-        schema: main
-            .value("DB_POSTGRESDB_SCHEMA")
-            .unwrap_or_else(|| "public".to_owned()),
+        schema: "public".to_owned(),
         table_prefix: main.value("DB_TABLE_PREFIX").unwrap_or_default(),
         ..Found::default()
     };
@@ -149,6 +66,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         super::deployment::readable(&app.config.project, found.deployment, &excluded, &mut found.undeployed);
     database(app, docker, &mut found, all, &main);
     queue(app, &mut found, all, &main, stack);
+    refuse_unread(&app.config, &mut found, &main);
     home(app, &mut found, stack);
     storage(app, &mut found, stack.main);
     if let Some(place) = main
@@ -219,6 +137,57 @@ impl Found {
     }
 }
 
+/// The values without which a wrong server, database or table may be taken, each with the setting that goes before it.
+const DECISIVE: [(&str, &str); 15] = [
+    ("DB_TYPE", ""),
+    ("DB_TABLE_PREFIX", ""),
+    ("DB_POSTGRESDB_HOST", "BACKUP_POSTGRES_CONTAINER"),
+    ("DB_POSTGRESDB_PORT", "BACKUP_POSTGRES_CONTAINER"),
+    ("DB_POSTGRESDB_DATABASE", "BACKUP_POSTGRES_DB"),
+    ("DB_POSTGRESDB_SCHEMA", ""),
+    ("EXECUTIONS_MODE", "BACKUP_REDIS_CONTAINER"),
+    ("N8N_CACHE_BACKEND", "BACKUP_REDIS_CONTAINER"),
+    ("N8N_MULTI_MAIN_SETUP_ENABLED", "BACKUP_REDIS_CONTAINER"),
+    ("QUEUE_BULL_REDIS_CLUSTER_NODES", "BACKUP_REDIS_CONTAINER"),
+    ("QUEUE_BULL_REDIS_HOST", "BACKUP_REDIS_CONTAINER"),
+    ("QUEUE_BULL_REDIS_PORT", "BACKUP_REDIS_CONTAINER"),
+    ("QUEUE_BULL_REDIS_DB", "QUEUE_BULL_REDIS_DB"),
+    ("QUEUE_BULL_REDIS_TLS", "BACKUP_REDIS_TLS"),
+    ("QUEUE_BULL_PREFIX", "QUEUE_BULL_PREFIX"),
+];
+
+/// Refuses what depends on a value in a file that cannot be read.
+fn refuse_unread(config: &Config, found: &mut Found, main: &Configuration<'_>) {
+    for (variable, file) in main.unread() {
+        let text = format!("{variable}_FILE of {} cannot be read: {file}", main.container.name);
+        if variable == "N8N_ENCRYPTION_KEY" {
+            let without = "n8n's key is backed up only where its home holds it";
+            found.undeployed.push(format!("{text}; {without}"));
+        }
+        let Some((_, setting)) = DECISIVE.iter().find(|(decisive, _)| *decisive == variable) else {
+            continue;
+        };
+        if config.is_set(setting) {
+            continue;
+        }
+        let hint = match *setting {
+            "" => format!("have n8n's container read it, or set {variable} in the container's environment"),
+            setting => format!("have n8n's container read it, or set {setting} in .env"),
+        };
+        let kinds = match variable.as_str() {
+            "DB_TYPE" => vec![Kind::Postgres, Kind::Sqlite],
+            "DB_TABLE_PREFIX" => vec![found.database()],
+            name if name.starts_with("DB_") => vec![Kind::Postgres],
+            _ => vec![Kind::Redis],
+        };
+        // Whether there is a use for them is not known.
+        found.unused.retain(|unused| !kinds.contains(unused));
+        for kind in kinds {
+            found.problem(kind, text.clone(), &hint);
+        }
+    }
+}
+
 /// Finds the database.
 fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described], main: &Configuration<'_>) {
     let config = &mut app.config;
@@ -252,6 +221,9 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
                 "move to PostgreSQL, which n8n supports",
             );
         }
+    }
+    if let Some(schema) = main.value("DB_POSTGRESDB_SCHEMA") {
+        found.schema = schema;
     }
     let login = main.value("DB_POSTGRESDB_USER");
     let user = login.clone().unwrap_or_else(|| "postgres".to_owned());
@@ -316,7 +288,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
                 found.second_login = Some((found.login.clone(), password));
             }
             let role = superuser.unwrap_or_else(|| Role {
-                user,
+                user: user.clone(),
                 password: main.value("DB_POSTGRESDB_PASSWORD"),
                 from: format!("DB_POSTGRESDB_USER of {name}"),
             });
@@ -327,7 +299,12 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         }
     }
     if !config.is_set("BACKUP_POSTGRES_DB") {
-        config.postgres_db = main.value("DB_POSTGRESDB_DATABASE").unwrap_or_else(|| "n8n".to_owned());
+        // From an empty file n8n takes an empty name, which PostgreSQL's client takes for the user's.
+        let usual = match main.is_from_file("DB_POSTGRESDB_DATABASE") {
+            true => user,
+            false => "n8n".to_owned(),
+        };
+        config.postgres_db = main.value("DB_POSTGRESDB_DATABASE").unwrap_or(usual);
         found.row(
             "database",
             config.postgres_db.clone(),
@@ -347,10 +324,7 @@ struct Role {
 /// The superuser of a server, where its container tells one: as the official image, and Bitnami's, take it.
 fn superuser(docker: &Docker, server: &Described) -> Option<Role> {
     let of = |variable: &str| format!("{variable} of {}", server.name);
-    let own = Configuration {
-        docker,
-        container: server,
-    };
+    let own = Configuration::new(docker, server);
     let role = |user: &str, password: Option<String>, from: String| {
         let user = user.to_owned();
         Some(Role { user, password, from })
