@@ -81,7 +81,7 @@ settings! {
         "the password of Redis; handed over by a pipe only";
     redis_tls: bool = switch(),
         "BACKUP_REDIS_TLS", "false",
-        "true: Redis takes TLS connections in its container, as QUEUE_BULL_REDIS_TLS of n8n says where it is found";
+        "true: Redis takes TLS connections in its container; false: plain ones, whatever QUEUE_BULL_REDIS_TLS says";
     queue_prefix: String = text(),
         "QUEUE_BULL_PREFIX", "bull",
         "what n8n's queue keys in Redis begin with; restore-redis --empty-queue deletes those";

@@ -403,6 +403,25 @@ fn settings_of_our_own_go_first() {
         config.redis_password.as_ref().map(|password| password.reveal()),
         Some("p")
     );
+    // Where n8n has another way to Redis than a program in its container, and where its start script sets what it uses.
+    let told = |settings: &str, env: &[(&str, &str)]| {
+        let mut all = stack("mine", &project);
+        for n8n in &mut all[2..] {
+            let env = env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            n8n.env.extend(env);
+        }
+        let mut app = app_of(&project, settings);
+        found(&mut app, &all).unwrap();
+        (app.config.redis_tls, app.config.queue_db)
+    };
+    let own = "BACKUP_REDIS_TLS=false\nQUEUE_BULL_REDIS_DB=2\n";
+    let env = [("QUEUE_BULL_REDIS_TLS", "true"), ("QUEUE_BULL_REDIS_DB", "3")];
+    assert_eq!(told("", &[]), (false, Some(0)));
+    assert_eq!(told("", &env), (true, Some(3)));
+    assert_eq!(told(own, &env), (false, Some(3)));
+    assert_eq!(told(&own.replace("false", "true"), &[]), (true, Some(2)));
 }
 
 #[test]

@@ -442,8 +442,10 @@ fn queue(app: &mut App, found: &mut Found, all: &[Described], main: &Configurati
     if let Some(prefix) = main.value("QUEUE_BULL_PREFIX") {
         config.queue_prefix = prefix;
     }
-    config.queue_db = Some(main.number("QUEUE_BULL_REDIS_DB", 0));
-    config.redis_tls = main.is("QUEUE_BULL_REDIS_TLS", "true");
+    config.queue_db = Some(main.number("QUEUE_BULL_REDIS_DB", config.queue_db.unwrap_or_default()));
+    if !config.is_set("BACKUP_REDIS_TLS") {
+        config.redis_tls = main.is("QUEUE_BULL_REDIS_TLS", "true");
+    }
 }
 
 /// Looks at the containers that the settings' defaults name, where n8n's containers tell nothing: one of another stack is
