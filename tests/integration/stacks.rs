@@ -181,6 +181,28 @@ fn a_queue_with_workers_is_found_by_its_containers() {
     }
 }
 
+#[test]
+fn the_name_of_the_queue_is_known_when_n8n_is_gone() {
+    let sandbox = bare("shape-prefix");
+    let environment = format!("{ON_POSTGRES}, {QUEUE}, QUEUE_BULL_PREFIX=mine, N8N_ENCRYPTION_KEY={KEY}");
+    sandbox.compose_file(&format!(
+        "{POSTGRES}{REDIS}{}",
+        n8n("editor", "start", &environment, HOME)
+    ));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    sandbox.redis(&["rpush", "mine:jobs:wait", "1", "2"]);
+    sandbox.redis(&["set", "bull:other", "stays"]);
+    run(&sandbox, "backup-all", &[]).assert_success();
+    sandbox.compose(&["rm", "--stop", "--force", "editor"]);
+    let file = sandbox.backup("redis").display().to_string();
+    let outcome = run(&sandbox, "restore-redis", &["--empty-queue", &file]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-redis", "INFO Deleted 1 keys of n8n's queue (mine:*)");
+    assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "bull:other");
+}
+
 /// A worker that an autoscaler starts during a restore is none of those that were stopped.
 #[test]
 fn a_worker_that_comes_during_a_restore_loses_nothing() {

@@ -54,7 +54,11 @@ pub fn facts(app: &App) -> Vec<(String, String)> {
         (format!("{PREFIX}redis"), config.redis_container.clone()),
         (format!("{PREFIX}redis.port"), config.redis_port.to_string()),
         (format!("{PREFIX}redis.db"), queue_db.unwrap_or_default()),
+        (format!("{PREFIX}redis.prefix"), config.queue_prefix.clone()),
+        (format!("{PREFIX}redis.tls"), config.redis_tls.to_string()),
         (format!("{PREFIX}volume"), config.n8n_volume.clone()),
+        (format!("{PREFIX}home"), found.home.clone()),
+        (format!("{PREFIX}storage"), found.storage.clone()),
         (format!("{PREFIX}schema"), found.schema.clone()),
         (format!("{PREFIX}prefix"), found.table_prefix.clone()),
         (
@@ -255,6 +259,8 @@ fn fill(app: &mut App, point: &Point) {
     config.found = Found {
         told_by: format!("recovery point {}", point.stamp),
         project: fact("project").unwrap_or_default(),
+        home: fact("home").unwrap_or_default(),
+        storage: fact("storage").unwrap_or_default(),
         schema: fact("schema").unwrap_or_default(),
         table_prefix: fact("prefix").unwrap_or_default(),
         login: fact("login").unwrap_or_default(),
@@ -272,6 +278,7 @@ fn fill(app: &mut App, point: &Point) {
         ("BACKUP_POSTGRES_USER", "postgres.user", &mut fields.postgres_user),
         ("BACKUP_POSTGRES_DB", "postgres.db", &mut fields.postgres_db),
         ("BACKUP_REDIS_CONTAINER", "redis", &mut fields.redis_container),
+        ("QUEUE_BULL_PREFIX", "redis.prefix", &mut fields.queue_prefix),
         ("BACKUP_N8N_VOLUME", "volume", &mut fields.n8n_volume),
     ];
     for (setting, name, value) in values {
@@ -288,6 +295,11 @@ fn fill(app: &mut App, point: &Point) {
         }
     }
     config.queue_db = config.queue_db.or_else(|| fact("redis.db")?.parse().ok());
+    if let Some(tls) = fact("redis.tls").and_then(|tls| tls.parse().ok()) {
+        if !known.is_set("BACKUP_REDIS_TLS") {
+            config.redis_tls = tls;
+        }
+    }
     config.found.sqlite = fact("sqlite").map(|path| SqliteFile {
         container: config.n8n_containers.first().cloned().unwrap_or_default(),
         path,
@@ -354,6 +366,49 @@ mod tests {
             remember(&app, ".project");
             assert_eq!(recalled(&all[..2]).0.problems.len(), 2);
         }
+    }
+
+    #[test]
+    fn what_n8n_is_told_is_remembered_when_it_is_gone() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let mut all = stack("mine", &project);
+        for n8n in &mut all[2..] {
+            for (name, value) in [
+                ("QUEUE_BULL_PREFIX", "my \u{e4}"),
+                ("QUEUE_BULL_REDIS_TLS", "true"),
+                ("N8N_USER_FOLDER", "/home/node/.n8n/mine"),
+                ("N8N_DEFAULT_BINARY_DATA_MODE", "filesystem"),
+                ("N8N_STORAGE_PATH", "/home/node/.n8n/files"),
+            ] {
+                n8n.env.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        let with = |settings: &str, all: &[Described]| {
+            let mut app = app_of(&project, settings);
+            found(&mut app, all).unwrap();
+            let config = &app.config;
+            let redis = (config.queue_prefix.clone(), config.redis_tls, config.redis_port);
+            let n8n = (config.found.home.clone(), config.found.storage.clone());
+            ((redis, n8n), facts(&app))
+        };
+        let remember = |facts: &[(String, String)]| {
+            let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+            point.set("deleted", "env");
+            facts.iter().for_each(|(name, value)| point.set(name, value));
+            point.write(&app_of(&project, "").store).unwrap();
+        };
+        let (told, mut facts) = with("", &all);
+        assert_eq!(told.0, ("my \u{e4}".to_owned(), true, 6380));
+        assert_eq!(told.1 .0, "/home/node/.n8n/mine/.n8n");
+        remember(&facts);
+        assert_eq!(with("", &all[..2]).0, told);
+        let own = "QUEUE_BULL_PREFIX=own\nBACKUP_REDIS_TLS=false\n";
+        assert_eq!(with(own, &all[..2]).0 .0, ("own".to_owned(), false, 6380));
+        // A point of an earlier version.
+        facts.retain(|(name, _)| !name.ends_with(".prefix") && !name.ends_with(".tls"));
+        remember(&facts);
+        assert_eq!(with("", &all[..2]).0 .0, ("bull".to_owned(), false, 6380));
     }
 
     #[test]
