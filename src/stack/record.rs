@@ -156,6 +156,14 @@ pub(super) fn is_n8n(app: &App, name: &str) -> bool {
     app.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
+/// The names of the containers that a restore under way, or an interrupted one, is to start at its end; none where its
+/// record cannot be read.
+pub(super) fn to_run(app: &App) -> Vec<String> {
+    let record = read(app).ok().flatten().unwrap_or_default();
+    let entries = record.containers.into_iter();
+    entries.filter(|(_, entry)| entry.runs).map(|(name, _)| name).collect()
+}
+
 pub(super) fn path(app: &App) -> PathBuf {
     app.store.root().join(RECORD)
 }

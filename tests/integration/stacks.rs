@@ -203,6 +203,37 @@ fn the_name_of_the_queue_is_known_when_n8n_is_gone() {
     assert_eq!(sandbox.redis(&["keys", "*"]).trim(), "bull:other");
 }
 
+/// The container of a service that was renamed stays where nobody removes it.
+#[test]
+fn a_main_container_that_was_left_behind_does_not_tell_the_configuration() {
+    let sandbox = bare("shape-renamed");
+    let environment = format!("{ON_POSTGRES}, {QUEUE}, N8N_ENCRYPTION_KEY={KEY}");
+    let called = |service: &str, environment: &str| {
+        let n8n = n8n(service, "start", environment, HOME);
+        sandbox.compose_file(&format!("{POSTGRES}{REDIS}{n8n}"));
+        sandbox.compose(&["up", "-d"]);
+    };
+    called("editor", &environment.replace("HOST=cache", "HOST=gone"));
+    sandbox.compose(&["stop", "editor"]);
+    called("web", &environment);
+    await_postgres(&sandbox);
+    done(sandbox.stack(&["seed-redis", sandbox.prefix()]));
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let told = format!("Told by {}_web_1", sandbox.prefix());
+    let assert_told = || {
+        let setup = binary(&sandbox, &["setup"]);
+        assert!(setup.stdout.contains(&told), "{setup}");
+    };
+    assert_told();
+    run(&sandbox, "backup-all", &[]).assert_success();
+    // Both are stopped, by hand.
+    sandbox.compose(&["stop", "web"]);
+    assert_told();
+    sandbox.redis(&["flushall"]);
+    run(&sandbox, "restore-all", &["--yes", "latest"]).assert_success();
+    assert_ne!(sandbox.redis(&["dbsize"]).trim(), "0");
+}
+
 /// A worker that an autoscaler starts during a restore is none of those that were stopped.
 #[test]
 fn a_worker_that_comes_during_a_restore_loses_nothing() {

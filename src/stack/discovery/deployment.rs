@@ -458,8 +458,7 @@ fn called_with(project: &Path, container: &Described, label: &str) -> Vec<PathBu
 /// How Compose was called for n8n's containers, by their labels.
 pub(super) fn composed(project: &Path, stack: &Stack<'_>) -> Composed {
     let mut services: Vec<String> = stack
-        .servers
-        .iter()
+        .current()
         .map(|server| server.label(SERVICE).to_owned())
         .filter(|service| !service.is_empty())
         .collect();

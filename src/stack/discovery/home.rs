@@ -76,7 +76,7 @@ fn is_stateless(found: &Found, stack: &Stack<'_>) -> bool {
     let is_file = |mount: &MountPoint| {
         mount.volume.is_empty() && fs::metadata(&mount.source).is_ok_and(|source| !source.is_dir())
     };
-    let mut mounts = stack.servers.iter().flat_map(|server| &server.mounts);
+    let mut mounts = stack.current().flat_map(|server| &server.mounts);
     found.key.is_some() && !found.uses(Kind::Sqlite) && found.uses(Kind::Env) && mounts.all(is_file)
 }
 

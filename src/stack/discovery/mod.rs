@@ -16,6 +16,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::interrupted::is_up;
+use super::record;
 use crate::app::App;
 use crate::config::{Config, Found, Problem};
 use crate::engine::describe::Described;
@@ -164,10 +166,13 @@ fn refused(problem: &Problem) -> Found {
 
 /// n8n's containers.
 struct Stack<'a> {
-    /// The one that tells the configuration.
+    /// The one that tells the configuration, one that runs if there is one.
     main: &'a Described,
     /// All that serve, the main one first.
     servers: Vec<&'a Described>,
+    /// The names of those that were left behind, as by a service of another name: main ones that do not work, beside
+    /// one that does.
+    left_behind: Vec<&'a str>,
 }
 
 impl<'a> Stack<'a> {
@@ -176,6 +181,12 @@ impl<'a> Stack<'a> {
         self.servers
             .iter()
             .any(|server| matches!(role(server), Some(Role::Worker | Role::Webhook)))
+    }
+
+    /// All that serve, but for those that were left behind.
+    fn current(&self) -> impl Iterator<Item = &'a Described> + '_ {
+        let servers = self.servers.iter().copied();
+        servers.filter(|server| !self.left_behind.contains(&server.name.as_str()))
     }
 
     /// n8n's containers of the project; none where there are none that say anything.
@@ -188,6 +199,7 @@ impl<'a> Stack<'a> {
                 .filter_map(|container| Some((role(container)?, container)))
                 .collect();
             found.sort_by(|(role, one), (other_role, other)| (role, &one.name).cmp(&(other_role, &other.name)));
+            put_first_what_works(app, &mut found);
             found
         };
         let servers = |chosen: &dyn Fn(&Described) -> bool| with(role, chosen);
@@ -229,14 +241,14 @@ impl<'a> Stack<'a> {
                     .any(|container| is_named(container) && role(container).is_none())
             };
             let every = servers(&|_| true);
-            match complete(all, &every, servers(&is_named)) {
+            match complete(app, all, &every, servers(&is_named)) {
                 found if found.iter().any(|(role, _)| is_main(*role)) => found,
                 found if !found.is_empty() && is_silent() => found,
                 _ => match recall::names(app) {
                     // What has been backed up so far is the stack; another n8n, were it alone here, is not.
                     Some(names) => {
                         let known = servers(&|container| is_named(container) || names.contains(&container.name));
-                        complete(all, &every, known)
+                        complete(app, all, &every, known)
                     }
                     // The only n8n of the host, which nobody else's stack claims.
                     None => alone(servers(&|container| container.label(PROJECT).is_empty()))?,
@@ -274,9 +286,55 @@ impl<'a> Stack<'a> {
                 hint: format!("set {COMPOSE_PROJECT} in .env to one of them"),
             });
         }
+        let to_run = record::to_run(app);
+        let rests = |one: &Described| standing(&to_run, one) == Standing::Rests;
+        let works = found.first().is_some_and(|(_, main)| !rests(main));
+        let left = found.iter().filter(|(role, one)| works && is_main(*role) && rests(one));
+        let left_behind = left.map(|(_, one)| one.name.as_str()).collect();
         let servers: Vec<&Described> = found.into_iter().map(|(_, container)| container).collect();
-        Ok(servers.first().copied().map(|main| Self { main, servers }))
+        Ok(servers.first().copied().map(|main| Self {
+            main,
+            servers,
+            left_behind,
+        }))
     }
+}
+
+/// Whether a container works.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Works,
+    /// It would, had a restore not stopped it.
+    IsHeld,
+    Rests,
+}
+
+/// How it stands with a container, where a restore is to start those of `to_run`.
+fn standing(to_run: &[String], container: &Described) -> Standing {
+    match is_up(&container.container) {
+        true => Standing::Works,
+        false if to_run.contains(&container.name) => Standing::IsHeld,
+        false => Standing::Rests,
+    }
+}
+
+/// Puts the main container first that works: one that was left behind tells what once was. Where none works, the order
+/// is that of the newest recovery point.
+fn put_first_what_works(app: &App, found: &mut [(Role, &Described)]) {
+    let mains = || found.iter().filter(|(role, _)| is_main(*role));
+    if mains().nth(1).is_none() {
+        return;
+    }
+    let to_run = record::to_run(app);
+    let known = match mains().all(|(_, one)| standing(&to_run, one) == Standing::Rests) {
+        true => recall::names(app).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let place = |one: &Described| known.iter().position(|name| *name == one.name);
+    found.sort_by_key(|(role, one)| match is_main(*role) {
+        true => (*role, standing(&to_run, one), place(one).unwrap_or(known.len())),
+        false => (*role, Standing::Works, 0),
+    });
 }
 
 /// Whether it may be the only one.
@@ -287,6 +345,7 @@ fn is_main(role: Role) -> bool {
 /// Adds what works on the same database as those that were found by their names, and is of the same project, if any: as a
 /// worker of another name, or one that was added since.
 fn complete<'a>(
+    app: &App,
     all: &'a [Described],
     servers: &[(Role, &'a Described)],
     mut found: Vec<(Role, &'a Described)>,
@@ -301,8 +360,9 @@ fn complete<'a>(
     };
     let more: Vec<_> = servers.iter().filter(belongs).copied().collect();
     found.extend(more);
-    // Of two that are alike, the one that was known tells the configuration.
+    // Of two that are alike and work, the one that was known tells the configuration.
     found.sort_by_key(|(role, _)| *role);
+    put_first_what_works(app, &mut found);
     found
 }
 

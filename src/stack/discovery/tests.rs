@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::Config;
 use crate::engine::describe::tests::described;
+use crate::engine::Status;
 use crate::store::manifest::Point;
 use crate::store::Stamp;
 use crate::testing::TempDir;
@@ -782,6 +783,66 @@ fn where_two_answers_are_possible_both_are_named() {
     let mut app = app_of(&project, "");
     found(&mut app, &all).unwrap();
     assert!(OF_CONTAINERS.iter().all(|kind| app.config.found.check(*kind).is_err()));
+}
+
+#[test]
+fn a_main_container_that_was_left_behind_does_not_tell() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    std::fs::create_dir_all(project.join("backups/sets")).unwrap();
+    let told = |status: [Status; 2], settings: &str| {
+        let mut all = stack("mine", &project);
+        let mut renamed = all[3].clone();
+        renamed.env.insert("QUEUE_BULL_REDIS_DB".to_owned(), "7".to_owned());
+        renamed.name = "mine-n8n-main-1".to_owned();
+        renamed.id = "renamed".to_owned();
+        renamed.labels.insert(SERVICE.to_owned(), "n8n-main".to_owned());
+        renamed.container.name.clone_from(&renamed.name);
+        all.push(renamed);
+        for (n8n, status) in [3, 5].into_iter().zip(status) {
+            all[n8n].container.status = status.clone();
+            all[n8n].status = status;
+        }
+        let mut app = app_of(&project, settings);
+        found(&mut app, &all).unwrap();
+        (app.config.found.told_by.clone(), app.config.n8n_containers.clone(), app)
+    };
+    let by = |status: [Status; 2]| told(status, "").0;
+    let (old, new) = ("mine-n8n-1", "mine-n8n-main-1");
+    let gone = || Status::Exited;
+    for works in [Status::Running, Status::Restarting, Status::Paused] {
+        assert_eq!(by([gone(), works.clone()]), new);
+        assert_eq!(by([works, gone()]), old);
+    }
+    // Of two that work, and of two that nobody knows.
+    assert_eq!(by([Status::Running, Status::Running]), old);
+    assert_eq!(by([gone(), gone()]), old);
+    let (by_name, names, app) = told(
+        [gone(), Status::Running],
+        "BACKUP_N8N_CONTAINERS=\"mine-n8n-1 mine-n8n-main-1\"\n",
+    );
+    assert_eq!((by_name.as_str(), app.config.queue_db), (new, Some(7)));
+    assert_eq!(names, [old, new]);
+    let (_, names, app) = told([gone(), Status::Running], "");
+    assert_eq!(names, [new, "mine-worker-1", "mine-worker-2"]);
+    // A stack that is created again has no service of the one that was left behind.
+    let services = |app: &App| app.config.found.compose.services.join(" ");
+    assert_eq!(services(&app), "n8n-main worker");
+    assert_eq!(services(&told([gone(), gone()], "").2), "n8n n8n-main worker");
+    assert_eq!(told([gone(), gone()], "").1.len(), 4);
+    // All are stopped, and what was backed up tells which worked.
+    let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+    point.set("deleted", "env");
+    facts(&app).iter().for_each(|(name, value)| point.set(name, value));
+    point.write(&app.store).unwrap();
+    assert_eq!(by([gone(), gone()]), new);
+    assert_eq!(by([Status::Running, gone()]), old);
+    // A restore has stopped the one that is to run.
+    let record =
+        "container mine-n8n-1 2026-01-01T00:00:00Z runs\ncontainer mine-n8n-main-1 2026-01-01T00:00:00Z rests\n";
+    std::fs::write(project.join("backups/.restore"), record).unwrap();
+    let (by, names, _) = told([gone(), gone()], "");
+    assert_eq!((by.as_str(), names.len()), (old, 3));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{foreign, is_foreign, is_server, Stack, N8N_CONTAINERS};
 use crate::app::App;
 use crate::config::{Config, Found, FoundRow, Problem, Secret};
 use crate::engine::describe::Described;
-use crate::engine::Docker;
+use crate::engine::{Docker, Status};
 use crate::process::explained;
 use crate::store::Kind;
 
@@ -22,7 +22,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         table_prefix: main.value("DB_TABLE_PREFIX").unwrap_or_default(),
         ..Found::default()
     };
-    let names: Vec<String> = stack.servers.iter().map(|server| server.name.clone()).collect();
+    let names: Vec<String> = stack.current().map(|server| server.name.clone()).collect();
     found.row("n8n", names.join(" "), format!("image {}", stack.main.image));
     if let Some(other) = stack.servers.iter().find(|other| differ(all, stack.main, other)) {
         let problem = Problem {

@@ -161,6 +161,7 @@ fn directories_of_configuration_are_found_and_others_are_told() {
     let stack = Stack {
         main: &n8n,
         servers: vec![&n8n],
+        left_behind: Vec::new(),
     };
     let mut found = mounted_files(&project, &[&n8n, &server], &stack, &[], &mut Vec::new());
     found.sort_unstable();
@@ -279,6 +280,7 @@ fn of_a_directory_of_ours_that_n8n_mounts_the_users_own_files_are_found() {
         let stack = Stack {
             main: &n8n,
             servers: vec![&n8n],
+            left_behind: Vec::new(),
         };
         let mut warnings = Vec::new();
         let mut found = mounted_files(&project, &[&n8n], &stack, excluded, &mut warnings);
