@@ -22,6 +22,8 @@ const SLOWEST_SUMS: u64 = 5 << 20;
 const NO_DIRECTORY: i32 = 3;
 /// Has rclone send to a bucket without making it first, which a key may lack the right to.
 const BUCKET_IS_THERE: &str = "RCLONE_S3_NO_CHECK_BUCKET";
+/// Has rclone take what a link leads to: a directory of `backups/`, or a file, may lie on another disk.
+const LINKS: &str = "--copy-links";
 /// How S3 words it that a key may not do something.
 const DENIED: &str = "AccessDenied";
 
@@ -145,7 +147,7 @@ impl Rclone {
         let mut command = process::command_keeping("sh", process::is_cloud);
         command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(&self.program);
         let mut copy = self.command("copy");
-        copy.args(["--files-from-raw=-", resend.flag(), "--no-traverse"])
+        copy.args(["--files-from-raw=-", LINKS, resend.flag(), "--no-traverse"])
             .args(["--stats=5s", "--stats-one-line", "--stats-log-level=NOTICE"])
             .arg(from)
             .arg(&self.remote);
@@ -196,14 +198,15 @@ impl Rclone {
         let compare = |word: &str| {
             let mut command = self.command(word);
             command
-                .args(["--files-from-raw=-", "--one-way"])
+                .args(["--files-from-raw=-", LINKS, "--one-way"])
                 .arg(from)
                 .arg(&self.remote);
             self.answer(&mut command, Some(lines(names)), patience)
         };
+        // A name that is on neither side would count as no difference; a link beside the files that leads nowhere as an error.
+        let match_all = |output: &Output| number_before(&output.stderr, "matching files") == Some(names.len() as u64);
         let output = compare("check")?;
-        // A name that is on neither side would count as no difference.
-        if !output.success || number_before(&output.stderr, "matching files") != Some(names.len() as u64) {
+        if !match_all(&output) {
             bail!(
                 "what is at {} differs from what was sent: {}",
                 self.remote,
@@ -214,7 +217,7 @@ impl Rclone {
             return Ok(Proof::Hash);
         }
         let output = compare("cryptcheck")?;
-        if output.success {
+        if match_all(&output) {
             return Ok(Proof::Crypt);
         }
         if output.stderr.contains("is not a crypt remote") {
@@ -319,7 +322,11 @@ fn number_before(text: &str, words: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
+    use crate::testing::{skip, TempDir, STALL};
 
     #[test]
     fn progress_is_told_from_other_lines() {
@@ -333,6 +340,37 @@ mod tests {
         let output = "NOTICE: r: 0 differences found / NOTICE: r: 12 matching files";
         assert_eq!(number_before(output, "matching files"), Some(12));
         assert_eq!(number_before(output, "hashes could not be checked"), None);
+    }
+
+    #[test]
+    fn what_links_lead_to_is_sent_and_compared() {
+        let path = std::env::var_os("PATH");
+        if find("rclone", path.as_ref()).is_none() {
+            return skip("store::remote::tests::what_links_lead_to", "no rclone");
+        }
+        let dir = TempDir::new();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["here", "disk"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        fs::write(at("moved"), "moved").unwrap();
+        fs::write(at("disk/a"), "a").unwrap();
+        for (to, link) in [
+            ("../disk", "here/redis"),
+            ("../moved", "disk/b"),
+            ("gone", "here/old"),
+            ("gone", "disk/old"),
+        ] {
+            symlink(to, at(link)).unwrap();
+        }
+        let there = at("there").to_string_lossy().into_owned();
+        let rclone = Rclone::locate(path.as_ref(), Some(at("none.conf")), there, STALL).unwrap();
+        let names = ["redis/a", "redis/b"].map(str::to_owned);
+        rclone.copy(&at("here"), &names, Resend::Changed).unwrap();
+        assert_eq!(fs::read_to_string(at("there/redis/b")).unwrap(), "moved");
+        assert_eq!(rclone.check(&at("here"), &names, 6).unwrap(), Proof::Hash);
+        fs::write(at("disk/a"), "b").unwrap();
+        assert!(rclone.check(&at("here"), &names, 6).is_err());
     }
 
     #[test]

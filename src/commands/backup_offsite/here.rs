@@ -14,7 +14,7 @@ use crate::stream::read::sha256;
 pub(super) fn is_here(app: &App, point: &Point) -> bool {
     point.damaged().is_empty()
         && point.members.iter().all(|member| {
-            let meta = app.store.root().join(&member.name).symlink_metadata();
+            let meta = app.store.root().join(&member.name).metadata();
             meta.is_ok_and(|meta| meta.is_file() && point.size(member.kind).is_none_or(|bytes| bytes == meta.len()))
         })
 }
@@ -64,28 +64,54 @@ pub(super) fn length(app: &App, point: &Point) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
     use std::path::Path;
 
     use super::*;
     use crate::config::Config;
     use crate::testing::TempDir;
 
-    #[test]
-    fn what_goes_with_its_disk_was_not_deleted() {
-        let dir = TempDir::new();
-        let app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
-        let (root, aside) = (app.store.root(), dir.path().join("aside"));
+    const STAMPS: [&str; 2] = ["20260102_020000", "20260101_020000"];
+
+    /// A project in `dir`, with these recovery points of a snapshot each.
+    fn project(dir: &Path, stamps: [&str; 2]) -> (App, [Point; 2]) {
+        let app = App::new(Config::of_text(dir, Path::new(".env"), b"").unwrap());
+        let root = app.store.root();
         for dir in ["redis", "sets"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
-        let points = ["20260102_020000", "20260101_020000"].map(|stamp| {
+        let points = stamps.map(|stamp| {
             let name = format!("redis/dump_{stamp}.rdb");
             fs::write(root.join(&name), "x").unwrap();
-            let text = format!("# n8n-backup recovery point {stamp}\n{}  {name}\n", "0".repeat(64));
+            let sum = "0".repeat(64);
+            let text = format!("# n8n-backup recovery point {stamp}\n# size.redis: 1\n{sum}  {name}\n");
             let point = Point::parse(&text).unwrap();
             fs::write(point.path(&app.store), text).unwrap();
             point
         });
+        (app, points)
+    }
+
+    #[test]
+    fn a_file_that_a_link_leads_to_is_here() {
+        let dir = TempDir::new();
+        let (app, [point, _]) = project(dir.path(), STAMPS);
+        let (file, moved) = (app.store.root().join(&point.members[0].name), dir.path().join("moved"));
+        fs::rename(&file, &moved).unwrap();
+        assert!(!is_here(&app, &point));
+        symlink(&moved, &file).unwrap();
+        assert!(is_here(&app, &point));
+        fs::write(&moved, "xx").unwrap();
+        assert!(!is_here(&app, &point));
+        fs::remove_file(&moved).unwrap();
+        assert!(!is_here(&app, &point));
+    }
+
+    #[test]
+    fn what_goes_with_its_disk_was_not_deleted() {
+        let dir = TempDir::new();
+        let (app, points) = project(dir.path(), STAMPS);
+        let (root, aside) = (app.store.root(), dir.path().join("aside"));
         fs::write(app.store.identity_path(), "").unwrap();
         let old = &points[1];
         assert!(!is_gone(&app, old));

@@ -1,10 +1,11 @@
 //! What is sent again: copies that have rotted, pins that were set meanwhile.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::stacks::{binary, manifest_of, plain, point, POINTS};
-use super::{configure, files, lacks_programs, send, stack_dir, to_directory};
+use super::{configure, files, forget_copies, lacks_programs, send, stack_dir, to_directory};
 use crate::common::{sh, Outcome, Sandbox};
 
 /// A point that rots before it is sent.
@@ -91,6 +92,50 @@ fn what_rots_on_a_crypt_remote_is_sent_again() {
     fs::remove_file(&dump).unwrap();
     binary(&sandbox, &["fetch-offsite", POINTS[0]]).assert_success();
     assert_eq!(fs::read(&dump).unwrap(), original);
+}
+
+/// A directory of `backups/` may be a link to another disk, and so may a single file.
+#[test]
+fn what_is_a_link_here_is_sent_once() {
+    if lacks_programs("offsite::again::what_is_a_link_here") {
+        return;
+    }
+    let sandbox = plain("offlinks");
+    for stamp in &POINTS[..2] {
+        point(&sandbox, stamp, stamp, &format!("the snapshot of {stamp}"));
+    }
+    let (dir, disk) = (sandbox.path("backups/redis"), sandbox.aside("disk"));
+    fs::rename(&dir, &disk).unwrap();
+    symlink(&disk, &dir).unwrap();
+    let (file, moved) = (disk.join(format!("dump_{}.rdb", POINTS[0])), sandbox.aside("moved.rdb"));
+    fs::rename(&file, &moved).unwrap();
+    symlink(&moved, &file).unwrap();
+    // One that leads nowhere is no backup of ours.
+    symlink("nowhere", disk.join("latest.rdb")).unwrap();
+    let password = sh("rclone obscure secret", &[]);
+    for section in [
+        format!("type = alias\nremote = {}\n", sandbox.aside("elsewhere").display()),
+        format!(
+            "type = crypt\nremote = {}\npassword = {}\n",
+            sandbox.aside("sealed").display(),
+            password.trim()
+        ),
+    ] {
+        configure(&sandbox, &section);
+        forget_copies(&sandbox);
+        let outcome = send(&sandbox);
+        outcome.assert_success();
+        outcome.assert_log_has("backup-offsite", "INFO Recovery point {} is at {}, compared by {}");
+        for _ in 0..2 {
+            let outcome = send(&sandbox);
+            assert_eq!(outcome.code, Some(2), "{outcome}");
+            outcome.assert_log_has(
+                "backup-offsite",
+                "INFO The copy of recovery point {} is as it was sent, {}",
+            );
+        }
+    }
+    assert!(!sandbox.log().contains("It is sent again"), "{}", sandbox.log());
 }
 
 /// A run that sends for hours works with what it saw when it began.
