@@ -272,7 +272,8 @@ fn tell_workflows(app: &App, now: &Digests) {
         }
     }
     let new = format!("{WORKFLOWS}.new");
-    if let Err(error) = atomic::replace(&path, &new, now.text().as_bytes(), Access::PRIVATE) {
+    let access = Access::private_in(app.store.root());
+    if let Err(error) = atomic::replace(&path, &new, now.text().as_bytes(), access) {
         JOURNAL.warning(&error.context("The next run cannot tell which workflows have changed"));
     }
 }

@@ -192,7 +192,7 @@ fn replace(path: &Path, old: &str, new: &str) -> Result<()> {
                 std::os::unix::fs::MetadataExt::gid(&meta),
             )),
         },
-        Err(_) => Access::PRIVATE,
+        Err(_) => Access::private_in(path.parent().unwrap_or(path)),
     };
     atomic::replace(
         path,

@@ -183,10 +183,7 @@ pub(super) fn read(app: &App) -> Result<Option<Record>> {
 pub(super) fn write(app: &App, record: &Record) -> Result<()> {
     crate::store::make_dir(app.store.root())?;
     // Root may restore, and the project's user look after the rest.
-    let access = Access {
-        owner: atomic::owner_for(app.store.root()),
-        ..Access::PRIVATE
-    };
+    let access = Access::private_in(app.store.root());
     atomic::replace(&path(app), ".restore.new", record.text().as_bytes(), access)
 }
 

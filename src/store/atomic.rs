@@ -125,6 +125,14 @@ impl Access {
         mode: 0o600,
         owner: None,
     };
+
+    /// For the owner of `keeper`, a directory, alone, where root works for that user; else for ours.
+    pub fn private_in(keeper: &Path) -> Self {
+        Self {
+            owner: owner_for(keeper),
+            ..Self::PRIVATE
+        }
+    }
 }
 
 /// Writes a file that is not there yet, and brings it to disk. Where a link is planted in its place, this fails.

@@ -91,15 +91,11 @@ impl Identity {
                 return Ok(known);
             }
         }
-        let access = Access {
-            owner: atomic::owner_for(store.root()),
-            ..Access::PRIVATE
-        };
         atomic::replace(
             &store.identity_path(),
             ".identity.partial",
             format!("{self}\n").as_bytes(),
-            access,
+            Access::private_in(store.root()),
         )?;
         Ok(self)
     }

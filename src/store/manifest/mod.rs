@@ -299,7 +299,9 @@ impl Point {
     /// Writes the manifest, under the lock: so one name is enough for what is not in place yet.
     fn save(&self, store: &Store) -> Result<PathBuf> {
         let path = self.path(store);
-        atomic::replace(&path, ".manifest.partial", self.text().as_bytes(), Access::PRIVATE)?;
+        // A mark that root sets takes the manifest from nobody.
+        let access = Access::private_in(store.root());
+        atomic::replace(&path, ".manifest.partial", self.text().as_bytes(), access)?;
         Ok(path)
     }
 

@@ -1,6 +1,8 @@
+use std::os::unix::fs::{chown, MetadataExt};
+
 use super::*;
 use crate::store::inventory::list;
-use crate::testing::TempDir;
+use crate::testing::{skip, TempDir};
 
 fn sample() -> Point {
     let mut point = Point::new(Stamp::parse("20260102_030405").unwrap());
@@ -30,6 +32,25 @@ fn what_is_written_is_read_again() {
     assert!(!point.is_complete());
     point.remove(&store).unwrap();
     assert!(list(&store).unwrap().is_empty());
+}
+
+#[test]
+fn a_mark_that_root_sets_takes_the_manifest_from_nobody() {
+    if atomic::own_user() != Some(0) {
+        return skip("manifest::a_mark_that_root_sets", "it needs root");
+    }
+    let dir = TempDir::new();
+    let store = Store::new(dir.path().join("backups"));
+    fs::create_dir(store.root()).unwrap();
+    chown(store.root(), Some(65534), Some(65534)).unwrap();
+    let mut point = sample();
+    let path = point.write(&store).unwrap();
+    assert_eq!(path.metadata().unwrap().uid(), 65534);
+    // One that an earlier version has left with root is given back.
+    chown(&path, Some(0), Some(0)).unwrap();
+    update(&store, point.stamp, |point| point.set(UNUSED, "redis")).unwrap();
+    let meta = path.metadata().unwrap();
+    assert_eq!((meta.uid(), meta.mode() & 0o777), (65534, 0o600));
 }
 
 #[test]

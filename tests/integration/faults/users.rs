@@ -191,6 +191,16 @@ fn what_root_makes_belongs_to_the_owner_of_the_project() {
         }
         assert_eq!(sandbox.lock_file().metadata().unwrap().uid(), STRANGER);
     });
+    case("marks that root sets", || {
+        let set = sandbox.backups("sets").pop().unwrap();
+        let stamp = set.file_stem().unwrap().to_string_lossy().into_owned();
+        for command in ["verify", "pin"] {
+            assert_eq!(set.metadata().unwrap().uid(), STRANGER);
+            sandbox.binary().args(&[command, &stamp]).run().assert_success();
+        }
+        assert!(fs::read_to_string(&set).unwrap().contains("\n# pinned: "));
+        assert_eq!(set.metadata().unwrap().uid(), STRANGER);
+    });
 }
 
 /// A restore into a directory without `.env`, which knows no BACKUP_LOCK_FILE yet, and a backup that does know it.
