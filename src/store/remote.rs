@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
 use crate::process::{self, find, hinted, Chain, ChildOutput, Clock, Input, Output, Tail};
 
@@ -26,6 +26,18 @@ const BUCKET_IS_THERE: &str = "RCLONE_S3_NO_CHECK_BUCKET";
 const LINKS: &str = "--copy-links";
 /// How S3 words it that a key may not do something.
 const DENIED: &str = "AccessDenied";
+
+/// What is there is not what was sent. Any other error of a comparison says nothing of the copies.
+#[derive(Debug)]
+pub struct Differs(pub String);
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Differs {}
 
 /// How a copy was compared with its original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +203,7 @@ impl Rclone {
         Ok(())
     }
 
-    /// Compares the files `names`, of `bytes` bytes in all, with those below `from`.
+    /// Compares the files `names`, of `bytes` bytes in all, with those below `from`. That they differ is [`Differs`].
     pub fn check(&self, from: &Path, names: &[String], bytes: u64) -> Result<Proof> {
         // Checksums are taken without a sign of life.
         let patience = self.stall + Duration::from_secs(bytes / SLOWEST_SUMS);
@@ -203,31 +215,31 @@ impl Rclone {
                 .arg(&self.remote);
             self.answer(&mut command, Some(lines(names)), patience)
         };
-        // A name that is on neither side would count as no difference; a link beside the files that leads nowhere as an error.
-        let match_all = |output: &Output| number_before(&output.stderr, "matching files") == Some(names.len() as u64);
         let output = compare("check")?;
-        if !match_all(&output) {
-            bail!(
-                "what is at {} differs from what was sent: {}",
-                self.remote,
-                output.stderr
-            );
-        }
+        self.judge(&output, names.len())?;
         if number_before(&output.stderr, "hashes could not be checked").is_none() {
             return Ok(Proof::Hash);
         }
         let output = compare("cryptcheck")?;
-        if match_all(&output) {
-            return Ok(Proof::Crypt);
-        }
         if output.stderr.contains("is not a crypt remote") {
             return Ok(Proof::Size);
         }
-        bail!(
-            "what is at {} differs from what was sent: {}",
-            self.remote,
-            output.stderr
-        )
+        self.judge(&output, names.len())?;
+        Ok(Proof::Crypt)
+    }
+
+    /// Refuses a comparison in which not all of this number of files match. Nothing else counts: a name that is on
+    /// neither side is no difference to rclone, and a link beside the files that leads nowhere is an error.
+    fn judge(&self, output: &Output, files: usize) -> Result<()> {
+        let (remote, said) = (&self.remote, &output.stderr);
+        if number_before(said, "matching files") == Some(files as u64) {
+            return Ok(());
+        }
+        ensure!(
+            !has_differed(output.success, said),
+            Differs(format!("what is at {remote} differs from what was sent: {said}"))
+        );
+        bail!("what is at {remote} cannot be compared with what was sent: {said}")
     }
 
     /// The contents of a file there. That there is no such file is told by the chain.
@@ -314,6 +326,15 @@ fn progress(line: &str) -> Option<&str> {
     rest.contains("ETA").then(|| done.rsplit(": ").next())?.map(str::trim)
 }
 
+/// Whether a comparison has come to its end and found a difference. The number of differences that rclone tells counts
+/// errors, too; its last words do not. A file that is not of a remote's own making is an error to one of type crypt.
+fn has_differed(succeeded: bool, said: &str) -> bool {
+    match said.rsplit_once("Failed to ") {
+        Some((_, words)) => words.ends_with("differences found") || words.contains("not an encrypted file"),
+        None => succeeded && said.contains("differences found"),
+    }
+}
+
 /// The number that stands before `words`.
 fn number_before(text: &str, words: &str) -> Option<u64> {
     let (before, _) = text.split_once(words)?;
@@ -370,7 +391,49 @@ mod tests {
         assert_eq!(fs::read_to_string(at("there/redis/b")).unwrap(), "moved");
         assert_eq!(rclone.check(&at("here"), &names, 6).unwrap(), Proof::Hash);
         fs::write(at("disk/a"), "b").unwrap();
-        assert!(rclone.check(&at("here"), &names, 6).is_err());
+        assert!(rclone.check(&at("here"), &names, 6).unwrap_err().is::<Differs>());
+    }
+
+    #[test]
+    fn an_error_is_no_difference() {
+        for (is_one, succeeded, said) in [
+            (
+                true,
+                false,
+                "ERROR : a: md5 differ / NOTICE: r: 1 differences found / NOTICE: r: 1 errors while checking / \
+                 NOTICE: r: 1 matching files / Failed to check: 1 differences found",
+            ),
+            (
+                true,
+                false,
+                "Failed to cryptcheck with 3 errors: last error was: 1 differences found",
+            ),
+            (
+                true,
+                false,
+                "Failed to cryptcheck: not an encrypted file - bad magic string",
+            ),
+            (
+                true,
+                true,
+                "NOTICE: r: 0 differences found / NOTICE: r: 1 matching files",
+            ),
+            // Where rclone cannot look, it counts a difference all the same.
+            (
+                false,
+                false,
+                "ERROR : a: Failed to calculate dst hash: EOF / NOTICE: r: 1 differences found / \
+                 NOTICE: r: 1 errors while checking / Failed to check: EOF",
+            ),
+            (
+                false,
+                false,
+                "Failed to create file system for \"r:\": connect: connection refused",
+            ),
+            (false, true, ""),
+        ] {
+            assert_eq!(has_differed(succeeded, said), is_one, "{said}");
+        }
     }
 
     #[test]

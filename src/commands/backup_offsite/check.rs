@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::{ensure, Result};
+use anyhow::{bail, Error, Result};
 use chrono::DateTime;
 
 use super::there::{sent_manifest, There};
@@ -13,7 +13,7 @@ use crate::commands::verify::note_damaged;
 use crate::process::hinted;
 use crate::store::manifest::{self, Point};
 use crate::store::marks;
-use crate::store::remote::{Proof, Rclone};
+use crate::store::remote::{Differs, Proof, Rclone};
 use crate::stream::checksum::Digest;
 
 /// When the copy was last compared by checksums.
@@ -22,13 +22,14 @@ pub(super) const CHECKED: &str = "offsite.checked";
 const MOST: usize = 3;
 
 /// Compares the copies by checksums until one is as it was sent: of those that are whole here, the one first that was compared
-/// the longest ago. Gives those that are to be sent again.
+/// the longest ago. Gives those that are to be sent again, and adds to `failed` what says nothing of a copy.
 pub(super) fn check_in_turn<'a>(
     app: &App,
     rclone: &Rclone,
     points: &'a [Point],
     there: &There,
     remote: &str,
+    failed: &mut Vec<Error>,
 ) -> Result<Vec<&'a Point>> {
     let whole = |point: &&Point| is_marked(point, remote) && there.defect(point).is_none() && is_here(app, point);
     let compared = |point: &&Point| {
@@ -73,12 +74,24 @@ pub(super) fn check_in_turn<'a>(
                     )));
                     continue;
                 }
+                left -= 1;
+                if !error.is::<Differs>() {
+                    let error = error.context(format!(
+                        "The copy of recovery point {} could not be compared",
+                        point.stamp
+                    ));
+                    // Of a place that gives no answer nothing else is told either.
+                    if rclone.list().is_err() {
+                        return Err(error);
+                    }
+                    failed.push(error);
+                    continue;
+                }
                 JOURNAL.warning(&error.context(format!(
                     "The copy of recovery point {} is not as it was sent. It is sent again",
                     point.stamp
                 )));
                 again.push(point);
-                left -= 1;
             }
         }
     }
@@ -90,10 +103,17 @@ fn compare(app: &App, rclone: &Rclone, point: &Point, there: &There) -> Result<P
     let (place, files) = there.place(rclone, point);
     let _used = point.hold(&app.store)?;
     let proof = place.check(app.store.root(), &names_of(point), length(app, point))?;
-    if let Some(set) = files.set(point.stamp) {
-        ensure!(is_as_sent(app, &place, set, point)? != Some(false), "{set} differs");
+    let Some(set) = files.set(point.stamp) else {
+        return Ok(proof);
+    };
+    match is_as_sent(app, &place, set, point) {
+        Ok(Some(false)) => bail!(Differs(format!("{set} differs"))),
+        // What has rotted on a remote of type crypt cannot be read, and looks like a connection that ends. It is short.
+        Err(error) if proof == Proof::Crypt && rclone.list().is_ok() => {
+            Err(error.context(Differs(format!("{set} cannot be read"))))
+        }
+        known => known.map(|_| proof),
     }
-    Ok(proof)
 }
 
 /// Whether a manifest there is the one that was sent last, where that is known.

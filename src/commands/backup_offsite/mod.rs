@@ -38,7 +38,7 @@ use crate::store::lock::{Attempt, Lock};
 use crate::store::manifest::{self, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
-use crate::store::remote::{Proof, Rclone, Resend};
+use crate::store::remote::{Differs, Proof, Rclone, Resend};
 use crate::store::{make_dir, total, ENCRYPTED, SET_SUFFIX};
 use crate::stream::encrypt::Gpg;
 use crate::stream::read::sha256;
@@ -89,12 +89,12 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     let there = There::look(&rclone, stack)?;
     check_there(app, &points, &there, &remote)?;
     let mut plan = plan(app, &points, &there, &remote, now, dry_run)?;
+    let mut failed = Vec::new();
     if !dry_run {
-        plan.extend(check_in_turn(app, &rclone, &points, &there, &remote)?);
+        plan.extend(check_in_turn(app, &rclone, &points, &there, &remote, &mut failed)?);
     }
 
     let (mut sent, mut bytes) = (0_u64, 0_u64);
-    let mut failed = Vec::new();
     for point in plan {
         let size = length(app, point);
         let step = if dry_run { would_send } else { send_and_mark };
@@ -376,15 +376,13 @@ fn check_ours(app: &App, rclone: &Rclone, point: &Point, there: &There, remote: 
     if is_as_sent(app, &place, set, point)? == Some(true) {
         return Ok(());
     }
-    place
-        .check(app.store.root(), &names_of(point), length(app, point))
-        .map(drop)
-        .with_context(|| {
-            hinted(
-                format_args!("{set} is there, and is that of another recovery point"),
-                "give a host that was copied from this one an RCLONE_BUCKET of its own in .env, or remove that point there",
-            )
-        })
+    match place.check(app.store.root(), &names_of(point), length(app, point)) {
+        Err(error) if error.is::<Differs>() => Err(error.context(hinted(
+            format_args!("{set} is there, and is that of another recovery point"),
+            "give a host that was copied from this one an RCLONE_BUCKET of its own in .env, or remove that point there",
+        ))),
+        compared => compared.map(drop),
+    }
 }
 
 /// Sends a point: its files, the proof, and the manifest. Gives the proof, and the length and SHA-256 of the manifest.
@@ -398,11 +396,14 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) ->
     check_ours(app, rclone, point, there, &app.config.remote())?;
     let own = rclone.within(&stack_dir(stack));
     own.copy(root, &names, Resend::Changed)?;
-    let proof = own.check(root, &names, bytes).or_else(|_| {
+    let proof = match own.check(root, &names, bytes) {
         // Where rclone can tell by the length alone what has changed, it passes over what has rotted.
-        own.copy(root, &names, Resend::All)?;
-        own.check(root, &names, bytes)
-    })?;
+        Err(error) if error.is::<Differs>() => {
+            own.copy(root, &names, Resend::All)?;
+            own.check(root, &names, bytes)?
+        }
+        compared => compared?,
+    };
     Ok((proof, send_manifest(app, &own, stack, point)?))
 }
 

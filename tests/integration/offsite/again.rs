@@ -32,20 +32,20 @@ fn what_rots_on_a_crypt_remote_is_sent_again() {
         point(&sandbox, stamp, stamp, &format!("the snapshot of {stamp}").repeat(100));
     }
     send(&sandbox).assert_success();
-    let copy = stack_dir(&dir.join("n8n-backups")).join(format!("redis/dump_{}.rdb.bin", POINTS[0]));
-    let rot = || {
-        let mut bytes = fs::read(&copy).unwrap();
+    let stack = stack_dir(&dir.join("n8n-backups"));
+    let copy = stack.join(format!("redis/dump_{}.rdb.bin", POINTS[0]));
+    for rotten in [&stack.join(format!("sets/{}.sha256.bin", POINTS[0])), &copy] {
+        let mut bytes = fs::read(rotten).unwrap();
         let last = bytes.len() - 2;
         bytes[last] ^= 1;
-        fs::write(&copy, bytes).unwrap();
-    };
-    rot();
-    let outcomes: Vec<Outcome> = (0..3).map(|_| send(&sandbox)).collect();
-    let codes: Vec<Option<i32>> = outcomes.iter().map(|outcome| outcome.code).collect();
-    assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{outcomes:?}");
-    assert_eq!(codes.iter().filter(|code| **code == Some(2)).count(), 2, "{outcomes:?}");
+        fs::write(rotten, bytes).unwrap();
+        let outcomes: Vec<Outcome> = (0..3).map(|_| send(&sandbox)).collect();
+        let codes: Vec<Option<i32>> = outcomes.iter().map(|outcome| outcome.code).collect();
+        assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{outcomes:?}");
+        assert_eq!(codes.iter().filter(|code| **code == Some(2)).count(), 2, "{outcomes:?}");
+    }
     let told = "The copy of recovery point 20260102_020000 is not as it was sent. It is sent again";
-    assert_eq!(sandbox.log().matches(told).count(), 1, "{}", sandbox.log());
+    assert_eq!(sandbox.log().matches(told).count(), 2, "{}", sandbox.log());
     let dump = sandbox.path(format!("backups/redis/dump_{}.rdb", POINTS[0]));
     let original = fs::read(&dump).unwrap();
     fs::remove_file(&dump).unwrap();
@@ -74,7 +74,7 @@ fn what_rots_on_a_crypt_remote_is_sent_again() {
     }
     assert_eq!(
         sandbox.log().matches("It is sent again").count(),
-        1,
+        2,
         "{}",
         sandbox.log()
     );
@@ -136,6 +136,60 @@ fn what_is_a_link_here_is_sent_once() {
         }
     }
     assert!(!sandbox.log().contains("It is sent again"), "{}", sandbox.log());
+}
+
+/// Where the connection fails, nothing is known of the copies, and nothing is sent for it.
+#[test]
+fn an_error_while_comparing_is_no_difference() {
+    if lacks_programs("offsite::again::an_error_while_comparing") {
+        return;
+    }
+    let sandbox = plain("offcompare");
+    to_directory(&sandbox);
+    for stamp in &POINTS[..2] {
+        point(&sandbox, stamp, stamp, stamp);
+    }
+    send(&sandbox).assert_success();
+    let (real, calls) = (sh("command -v rclone", &[]), sandbox.aside("calls"));
+    let rclone = sandbox.stand_in(
+        "rclone",
+        &format!(
+            "#!/bin/sh\necho \"$1\" >>'{}'\n[ \"$1\" != check ] || {{\n  echo 'NOTICE: there: 1 differences found' >&2\n  \
+             echo 'Failed to check: connection reset by peer' >&2\n  exit 1\n}}\nexec '{}' \"$@\"\n",
+            calls.display(),
+            real.trim()
+        ),
+    );
+    let fails = || {
+        let _ = fs::remove_file(&calls);
+        let outcome = sandbox.call("backup-offsite").path_first(&rclone).run();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has(
+            "backup-offsite",
+            "ERROR The copy of recovery point {} could not be compared",
+        );
+        outcome.assert_log_has(
+            "backup-offsite",
+            "ERROR Cause: what is at {} cannot be compared with what was sent: {}connection reset by peer",
+        );
+        let calls = fs::read_to_string(&calls).unwrap();
+        (outcome, calls.lines().filter(|word| word.starts_with("copy")).count())
+    };
+    let (outcome, copies) = fails();
+    assert_eq!(copies, 0, "{outcome}");
+    // What is new is sent once, and is not called sent.
+    point(&sandbox, POINTS[2], POINTS[2], POINTS[2]);
+    let (outcome, copies) = fails();
+    assert_eq!(copies, 1, "{outcome}");
+    outcome.assert_log_has(
+        "backup-offsite",
+        &format!("ERROR Recovery point {} could not be sent to {{}}", POINTS[2]),
+    );
+    outcome.assert_never_says("It is sent again");
+    assert!(!manifest_of(&sandbox, POINTS[2]).contains("# offsite: "));
+    let outcome = send(&sandbox);
+    outcome.assert_success().assert_never_says("It is sent again");
+    assert_eq!(send(&sandbox).code, Some(2));
 }
 
 /// A run that sends for hours works with what it saw when it began.
