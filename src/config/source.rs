@@ -101,8 +101,11 @@ impl Source<'_> {
         Ok(self.project.join(self.text(name)?))
     }
 
+    /// A bucket or directory of a remote. On a disk or over SFTP, a slash at its beginning makes it an absolute path.
     pub(super) fn bucket(&self, name: &str) -> Result<String> {
-        Ok(self.text(name)?.trim_matches('/').to_owned())
+        let text = self.text(name)?;
+        let path = text.trim_end_matches('/');
+        Ok(if path.is_empty() { "/" } else { path }.to_owned())
     }
 
     pub(super) fn seconds(&self, name: &str, least: u64, most: u64) -> Result<Duration> {

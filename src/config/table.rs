@@ -207,7 +207,7 @@ settings! {
         "the rclone remote that recovery points are copied to";
     rclone_bucket: String = bucket(),
         "RCLONE_BUCKET", "n8n-backups",
-        "the bucket or directory there";
+        "the bucket or directory there; on a disk or over SFTP, /PATH is absolute";
     rclone_config: Option<PathBuf> = path(),
         "RCLONE_CONFIG", "",
         "rclone's configuration file, where it is not rclone's default";

@@ -79,6 +79,20 @@ fn bad_values_are_named_and_secrets_are_not_shown() {
 }
 
 #[test]
+fn a_directory_of_a_remote_stays_absolute() {
+    for (text, path) in [
+        ("", "n8n-backups"),
+        ("bucket/n8n/", "bucket/n8n"),
+        ("/mnt/disk/n8n", "/mnt/disk/n8n"),
+        ("/mnt/disk//", "/mnt/disk"),
+        ("/", "/"),
+    ] {
+        let config = load(&[("RCLONE_BUCKET", text)], &[]).unwrap();
+        assert_eq!(config.remote(), format!("n8n-backup:{path}"));
+    }
+}
+
+#[test]
 fn encryption_is_by_one_means() {
     let read = |values| load(values, &[]).map(|config| config.encryption);
     assert_eq!(read(&[]).unwrap(), None);

@@ -82,6 +82,7 @@ impl Resend {
 #[derive(Clone, Debug)]
 pub struct Rclone {
     program: PathBuf,
+    dir: PathBuf,
     config: Option<PathBuf>,
     remote: String,
     stall: Duration,
@@ -90,15 +91,22 @@ pub struct Rclone {
 }
 
 impl Rclone {
-    /// Looks for rclone on `path`. `remote` is a directory as `NAME:PATH`, `config` rclone's configuration file when it is
-    /// not in rclone's own place, and `stall` how long nothing may move.
-    pub fn locate(path: Option<&OsString>, config: Option<PathBuf>, remote: String, stall: Duration) -> Result<Self> {
+    /// Looks for rclone on `path`. `dir` is where a relative path counts from, `remote` a directory as `NAME:PATH`,
+    /// `config` rclone's configuration file when it is not in rclone's own place, `stall` how long nothing may move.
+    pub fn locate(
+        path: Option<&OsString>,
+        dir: &Path,
+        config: Option<PathBuf>,
+        remote: String,
+        stall: Duration,
+    ) -> Result<Self> {
         let program = find("rclone", path).context(hinted(
             "rclone not found",
             "install rclone, which makes the off-site copies",
         ))?;
         Ok(Self {
             program,
+            dir: dir.to_owned(),
             config,
             remote,
             stall,
@@ -163,7 +171,7 @@ impl Rclone {
             .args(["--stats=5s", "--stats-one-line", "--stats-log-level=NOTICE"])
             .arg(from)
             .arg(&self.remote);
-        command.args(copy.get_args());
+        command.args(copy.get_args()).current_dir(&self.dir);
         command.envs(copy.get_envs().filter_map(|(name, value)| Some((name, value?))));
 
         let mut chain = Chain::new(self.stall);
@@ -283,6 +291,7 @@ impl Rclone {
         let mut command = process::command_keeping(&self.program, process::is_cloud);
         let seconds = format!("{}s", self.stall.as_secs());
         command
+            .current_dir(&self.dir)
             .arg(word)
             .args(["--ask-password=false", "--retries=3", "--low-level-retries=5"])
             .arg(format!("--timeout={seconds}"))
@@ -384,8 +393,8 @@ mod tests {
         ] {
             symlink(to, at(link)).unwrap();
         }
-        let there = at("there").to_string_lossy().into_owned();
-        let rclone = Rclone::locate(path.as_ref(), Some(at("none.conf")), there, STALL).unwrap();
+        let (config, there) = (Some(at("none.conf")), "there".to_owned());
+        let rclone = Rclone::locate(path.as_ref(), dir.path(), config, there, STALL).unwrap();
         let names = ["redis/a", "redis/b"].map(str::to_owned);
         rclone.copy(&at("here"), &names, Resend::Changed).unwrap();
         assert_eq!(fs::read_to_string(at("there/redis/b")).unwrap(), "moved");

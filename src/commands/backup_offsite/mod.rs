@@ -221,6 +221,7 @@ pub(super) fn rclone(app: &App) -> Result<Rclone> {
     let config = &app.config;
     Rclone::locate(
         config.path.as_ref(),
+        &config.project,
         config.rclone_config.clone(),
         config.remote(),
         config.stall,

@@ -243,6 +243,27 @@ fn only_what_is_encrypted_leaves_the_host() {
     assert_eq!(files(&there).len(), 4);
 }
 
+/// A copy on another disk is not to land on this one.
+#[test]
+fn a_path_of_this_host_is_what_it_says() {
+    if lacks_programs("offsite::a_path_of_this_host") {
+        return;
+    }
+    let sandbox = stacks::plain("offpath");
+    configure(&sandbox, "type = local\n");
+    stacks::point(&sandbox, stacks::POINTS[0], stacks::POINTS[0], "the snapshot");
+    let disk = sandbox.aside("disk/n8n");
+    for (bucket, there) in [
+        (format!("{}/", disk.display()), disk),
+        ("copies".to_owned(), sandbox.path("copies")),
+    ] {
+        sandbox.set("RCLONE_BUCKET", &bucket);
+        send(&sandbox).assert_success();
+        assert_eq!(files(&stack_dir(&there)).len(), 2, "{bucket}");
+        assert_eq!(send(&sandbox).code, Some(2), "{bucket}");
+    }
+}
+
 #[test]
 fn what_has_rotted_here_is_not_sent() {
     if lacks_programs("offsite::what_has_rotted") {
