@@ -122,6 +122,11 @@ impl Rclone {
         }
     }
 
+    /// The directory there, as rclone names it.
+    pub fn place(&self) -> &str {
+        &self.remote
+    }
+
     /// A chain with the stall limit of this remote.
     pub fn chain(&self) -> Chain {
         Chain::new(self.stall)

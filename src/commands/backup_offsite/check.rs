@@ -100,13 +100,13 @@ pub(super) fn check_in_turn<'a>(
 
 /// Compares the files of a point, and the manifest where it is known what was sent.
 fn compare(app: &App, rclone: &Rclone, point: &Point, there: &There) -> Result<Proof> {
-    let (place, files) = there.place(rclone, point);
+    let (place, _) = there.place(rclone, point);
     let _used = point.hold(&app.store)?;
     let proof = place.check(app.store.root(), &names_of(point), length(app, point))?;
-    let Some(set) = files.set(point.stamp) else {
+    let Some(set) = there.set(point) else {
         return Ok(proof);
     };
-    match is_as_sent(app, &place, set, point) {
+    match is_as_sent(app, &place, &set, point) {
         Ok(Some(false)) => bail!(Differs(format!("{set} differs"))),
         // What has rotted on a remote of type crypt cannot be read, and looks like a connection that ends. It is short.
         Err(error) if proof == Proof::Crypt && rclone.list().is_ok() => {

@@ -193,8 +193,7 @@ fn send_pins(app: &App, rclone: &Rclone, there: &There, remote: &str) -> Result<
     let (points, _) = points(app, SystemTime::now(), true)?;
     let mut sent = 0;
     for point in points {
-        let set = set_name(point.stamp, app.config.encryption.is_some());
-        let is_there = is_marked(&point, remote) && there.own.set(point.stamp) == Some(&set);
+        let is_there = is_marked(&point, remote) && there.own.set(point.stamp).is_some();
         if !is_there || point.fact(marks::PINNED) == point.fact(PIN_SENT) {
             continue;
         }
@@ -202,7 +201,7 @@ fn send_pins(app: &App, rclone: &Rclone, there: &There, remote: &str) -> Result<
             "The manifest of recovery point {} is sent again: its pin has changed",
             point.stamp
         ));
-        let manifest = send_manifest(app, &own, stack, &point).with_context(|| not_sent(&point, remote))?;
+        let manifest = send_manifest(app, &own, there, &point).with_context(|| not_sent(&point, remote))?;
         manifest::update(&app.store, point.stamp, |now| {
             now.set(SENT, &manifest);
             note_pin(now, &point);
@@ -405,13 +404,15 @@ fn send(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &There) ->
         }
         compared => compared?,
     };
-    Ok((proof, send_manifest(app, &own, stack, point)?))
+    Ok((proof, send_manifest(app, &own, there, point)?))
 }
 
 /// Sends the manifest of a point. Gives its length and SHA-256.
-fn send_manifest(app: &App, own: &Rclone, stack: &Identity, point: &Point) -> Result<String> {
+fn send_manifest(app: &App, own: &Rclone, there: &There, point: &Point) -> Result<String> {
     let mut public = point.clone();
-    stack.mark(&mut public);
+    if let Some(stack) = &there.stack {
+        stack.mark(&mut public);
+    }
     public.unset(marks::OFFSITE);
     public.unset_all("offsite.");
     let text = match &app.config.encryption {
@@ -437,6 +438,16 @@ fn send_manifest(app: &App, own: &Rclone, stack: &Identity, point: &Point) -> Re
         "the manifest reads back as something else than was sent"
     );
     let sum = sha256(&app.config, &temporary.0)?;
+    // Where encryption was switched on or off since, one of another name is there, too.
+    let other = set_name(point.stamp, app.config.encryption.is_none());
+    if there.own.has(&other) {
+        if let Err(error) = own.delete(std::slice::from_ref(&other)) {
+            JOURNAL.warning(&error.context(hinted(
+                format_args!("An earlier manifest of recovery point {} stays there", point.stamp),
+                format_args!("delete {}/{other}: a new host could take that one", own.place()),
+            )));
+        }
+    }
     Ok(format!("{} {sum}", text.len()))
 }
 

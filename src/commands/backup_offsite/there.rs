@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::store::identity::{self, Identity};
 use crate::store::inventory::is_ahead;
 use crate::store::manifest::{self, Point};
-use crate::store::offsite::{expired, stack_dir, Expired, Place, Remote, RemoteFiles};
+use crate::store::offsite::{expired, set_name, stack_dir, Expired, Place, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::retention::{age_in_days, Rules};
 use crate::store::{make_dir, Stamp, ENCRYPTED};
@@ -156,19 +156,31 @@ impl There {
             .collect()
     }
 
+    /// The name of the manifest of a point there. Where encryption was switched on or off there may be two, and the
+    /// length tells which one was sent last.
+    pub(super) fn set(&self, point: &Point) -> Option<String> {
+        let files = self.files(point);
+        let sent = sent_manifest(point).map(|(length, _)| length);
+        let mut forms = [false, true]
+            .map(|encrypted| set_name(point.stamp, encrypted))
+            .into_iter();
+        let last = forms.find(|name| sent.is_some() && files.length(name) == sent);
+        last.or_else(|| files.set(point.stamp).map(str::to_owned))
+    }
+
     /// What is wrong with the copy of a point, by names and lengths.
     pub(super) fn defect(&self, point: &Point) -> Option<String> {
         let files = self.files(point);
-        let Some(set) = files.set(point.stamp) else {
+        let Some(set) = self.set(point) else {
             return Some("it is not there any more".to_owned());
         };
         let mut lacks = files.lacks(point);
         let known = sent_manifest(point).map(|(length, _)| length);
         if known
-            .zip(files.length(set))
+            .zip(files.length(&set))
             .is_some_and(|(known, there)| known != there)
         {
-            lacks.push(set.to_owned());
+            lacks.push(set);
         }
         let text = format!("these are missing there or have another length: {}", lacks.join(", "));
         (!lacks.is_empty()).then_some(text)
@@ -309,6 +321,30 @@ mod tests {
         });
         names.for_each(|name| text.push_str(&format!("{}  {name}\n", "0".repeat(64))));
         Point::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn of_two_manifests_the_one_that_was_sent_last_counts() {
+        let stack = Identity::parse("00000000000000aa").unwrap();
+        let mut point = point("31 r");
+        let look = |lengths: [u64; 2]| {
+            let names = [false, true].map(|encrypted| set_name(point.stamp, encrypted));
+            let sets = names.into_iter().zip(lengths);
+            let files = sets.chain([(point.members[0].name.clone(), 1)]);
+            let files = files.map(|(name, length)| (format!("{}/{name}", stack_dir(&stack)), Some(length)));
+            let mut remote: Remote = files.collect();
+            There {
+                own: remote.take(Some(&stack)),
+                unnamed: remote.unnamed,
+                stack: Some(stack.clone()),
+            }
+        };
+        let (there, neither) = (look([300, 250]), look([301, 250]));
+        assert!(there.set(&point).unwrap().ends_with(".gpg"));
+        point.set(SENT, "300 0");
+        assert!(there.set(&point).unwrap().ends_with(".sha256"));
+        assert_eq!(there.defect(&point), None);
+        assert!(neither.defect(&point).is_some());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::stacks::{binary, manifest_of, plain, point, POINTS};
-use super::{configure, files, forget_copies, lacks_programs, send, stack_dir, to_directory};
+use super::{configure, files, forget_copies, lacks_programs, send, stack_dir, to_directory, PASSPHRASE};
 use crate::common::{sh, Outcome, Sandbox};
 
 /// A point that rots before it is sent.
@@ -242,6 +242,66 @@ fn a_pin_that_is_set_while_points_are_sent_counts() {
     fs::remove_file(record).unwrap();
     send(&sandbox);
     assert!(!stack.join(format!("sets/{}.sha256", POINTS[0])).exists());
+}
+
+/// A manifest that is sent under the other name takes the place of the one that is there.
+#[test]
+fn encryption_that_is_switched_off_or_on_leaves_one_manifest() {
+    if lacks_programs("offsite::again::encryption_that_is_switched") {
+        return;
+    }
+    let sandbox = plain("offswitch");
+    let there = to_directory(&sandbox);
+    sandbox.set("BACKUP_GPG_PASSPHRASE", PASSPHRASE);
+    for stamp in &POINTS[..2] {
+        point(&sandbox, stamp, stamp, stamp);
+    }
+    send(&sandbox).assert_success();
+    let stack = stack_dir(&there);
+    let sets = || -> Vec<String> {
+        let names = files(&stack).into_iter();
+        names
+            .filter_map(|name| Some(name.strip_prefix("sets/")?.to_owned()))
+            .collect()
+    };
+    let names = |ends: [&str; 2]| [0, 1].map(|n| format!("{}.sha256{}", POINTS[n], ends[n]));
+    let rests = || (0..3).for_each(|_| assert_eq!(send(&sandbox).code, Some(2), "{}", sandbox.log()));
+
+    sandbox.set("BACKUP_GPG_PASSPHRASE", "");
+    // One is pinned, and of the other one a file is lost.
+    binary(&sandbox, &["pin", POINTS[0]]).assert_success();
+    fs::remove_file(stack.join(format!("redis/dump_{}.rdb", POINTS[1]))).unwrap();
+    send(&sandbox).assert_success();
+    assert_eq!(sets(), names(["", ""]));
+    let sent = fs::read_to_string(stack.join(format!("sets/{}", sets()[0]))).unwrap();
+    assert!(sent.contains("\n# pinned: "), "{sent}");
+    rests();
+
+    // With a key that may not delete there are two.
+    sandbox.set("BACKUP_GPG_PASSPHRASE", PASSPHRASE);
+    binary(&sandbox, &["unpin", POINTS[0]]).assert_success();
+    let real = sh("command -v rclone", &[]);
+    let rclone = sandbox.stand_in(
+        "rclone",
+        &format!(
+            "#!/bin/sh\n[ \"$1\" != delete ] || {{ echo 'AccessDenied' >&2; exit 1; }}\nexec '{}' \"$@\"\n",
+            real.trim()
+        ),
+    );
+    let outcome = sandbox.call("backup-offsite").path_first(&rclone).run();
+    outcome.assert_success().assert_log_has(
+        "backup-offsite",
+        &format!(
+            "WARN An earlier manifest of recovery point {} stays there: {{}}",
+            POINTS[0]
+        ),
+    );
+    assert_eq!(sets().len(), 3, "{outcome}");
+    rests();
+    assert!(!sandbox.log().contains("is not as it was sent"), "{}", sandbox.log());
+    binary(&sandbox, &["pin", POINTS[0]]).assert_success();
+    send(&sandbox).assert_success();
+    assert_eq!(sets(), names([".gpg", ""]));
 }
 
 /// A first copy over a slow line takes days, and the retention here goes on.
