@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Error, Result};
 
 pub use self::busy::Busy;
 use self::check::{check_in_turn, is_as_sent, CHECKED};
@@ -85,11 +85,11 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     let rclone = rclone(app)?;
     let _lock = if dry_run { None } else { Some(hold(app)?) };
     let now = SystemTime::now();
-    let (points, stack) = points(app, now, dry_run)?;
+    let mut failed = Vec::new();
+    let (points, stack) = points(app, now, dry_run, &mut failed)?;
     let there = There::look(&rclone, stack)?;
     check_there(app, &points, &there, &remote)?;
-    let mut plan = plan(app, &points, &there, &remote, now, dry_run)?;
-    let mut failed = Vec::new();
+    let mut plan = plan(app, &points, &there, now, dry_run, &mut failed)?;
     if !dry_run {
         plan.extend(check_in_turn(app, &rclone, &points, &there, &remote, &mut failed)?);
     }
@@ -190,7 +190,7 @@ pub(super) fn note_pin(point: &mut Point, sent: &Point) {
 fn send_pins(app: &App, rclone: &Rclone, there: &There, remote: &str) -> Result<u64> {
     let Some(stack) = &there.stack else { return Ok(0) };
     let own = rclone.within(&stack_dir(stack));
-    let (points, _) = points(app, SystemTime::now(), true)?;
+    let (points, _) = points(app, SystemTime::now(), true, &mut Vec::new())?;
     let mut sent = 0;
     for point in points {
         let is_there = is_marked(&point, remote) && there.own.set(point.stamp).is_some();
@@ -236,13 +236,27 @@ fn hold(app: &App) -> Result<Lock> {
     }
 }
 
-/// The points of this stack, newest first, and its identity. Where there is neither, there is nothing to send.
-fn points(app: &App, now: SystemTime, dry_run: bool) -> Result<(Vec<Point>, Option<Identity>)> {
+/// The points of this stack, newest first, and its identity. Where there is neither, there is nothing to send. That the
+/// newest cannot be read is added to `failed`.
+fn points(
+    app: &App,
+    now: SystemTime,
+    dry_run: bool,
+    failed: &mut Vec<Error>,
+) -> Result<(Vec<Point>, Option<Identity>)> {
     let mut points = Vec::new();
+    let mut has_newest = false;
     for (path, point) in inventory::latest_first(&app.store, now)? {
+        has_newest |= point.as_ref().is_ok_and(|point| point.excluded_from_latest().is_none());
         match point {
             Ok(point) => points.push(point),
-            Err(error) => JOURNAL.warning(&error.context(format!("Not sent: {}", path.display()))),
+            Err(error) => {
+                let error = error.context(format!("Not sent: {}", path.display()));
+                match std::mem::replace(&mut has_newest, true) {
+                    true => JOURNAL.warning(&error),
+                    false => failed.push(error),
+                }
+            }
         }
     }
     let stack = match points.is_empty() || dry_run {
@@ -281,16 +295,19 @@ fn check_there(app: &App, points: &[Point], there: &There, remote: &str) -> Resu
     Ok(())
 }
 
-/// Which of the points are to be sent, or sent again. Says which ones cannot be, and why.
+/// Which of the points are to be sent, or sent again. Says which ones cannot be, and why; of the newest that is a
+/// failure.
 fn plan<'a>(
     app: &App,
     points: &'a [Point],
     there: &There,
-    remote: &str,
     now: SystemTime,
     dry_run: bool,
+    failed: &mut Vec<Error>,
 ) -> Result<Vec<&'a Point>> {
-    let newest = points.first().map(|point| point.stamp);
+    let remote = &app.config.remote();
+    let newest = points.iter().find(|point| point.excluded_from_latest().is_none());
+    let newest = newest.map(|point| point.stamp);
     let has_plain = |point: &Point| point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED));
     let may_leave = |point: &Point| !app.config.encrypted_only || !has_plain(point);
     let can_be_sent = |point: &Point| may_leave(point) && is_here(app, point);
@@ -315,6 +332,15 @@ fn plan<'a>(
             continue;
         }
         let here = is_here(app, point);
+        if !here && may_leave(point) && newest == Some(point.stamp) {
+            failed.push(anyhow!(hinted(
+                format_args!(
+                    "The newest recovery point ({}) lacks a file or holds one that has changed, and is not sent",
+                    point.stamp
+                ),
+                format_args!("n8n-backup verify {} tells more", point.stamp),
+            )));
+        }
         if let Some(defect) = defect.filter(|_| marked) {
             let what = format!("The copy of recovery point {} is not whole: {defect}", point.stamp);
             if here {
@@ -343,7 +369,7 @@ fn plan<'a>(
             );
             plain += 1;
         } else if !here {
-            incomplete += 1;
+            incomplete += usize::from(newest != Some(point.stamp));
         } else {
             plan.push(point);
         }

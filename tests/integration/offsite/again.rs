@@ -244,6 +244,41 @@ fn a_pin_that_is_set_while_points_are_sent_counts() {
     assert!(!stack.join(format!("sets/{}.sha256", POINTS[0])).exists());
 }
 
+/// The newest point is what a copy is for: that it is not there is no success, and costs no other its copy.
+#[test]
+fn a_newest_point_that_cannot_be_sent_is_a_failure() {
+    if lacks_programs("offsite::again::a_newest_point_that_cannot_be_sent") {
+        return;
+    }
+    let sandbox = plain("offnewest");
+    let there = to_directory(&sandbox);
+    for stamp in POINTS {
+        point(&sandbox, stamp, stamp, stamp);
+    }
+    let newest = sandbox.path(format!("backups/sets/{}.sha256", POINTS[2]));
+    let text = fs::read_to_string(&newest).unwrap();
+    for spoiled in [
+        "no manifest".to_owned(),
+        text.replacen("# size", "# damaged: redis\n# size", 1),
+    ] {
+        fs::write(&newest, spoiled).unwrap();
+        let outcome = send(&sandbox);
+        let told = [
+            "Not sent: {}",
+            "The newest recovery point ({}) lacks a file or holds one that has changed{}",
+        ];
+        outcome.assert_error(told[usize::from(fs::read_to_string(&newest).unwrap().contains("damaged"))]);
+        assert_eq!(files(&stack_dir(&there)).len(), 4, "{outcome}");
+    }
+    // One that is restored by name only is not what is missed.
+    let aside = text.replacen("# size", "# aside: made by a test\n# damaged: redis\n# size", 1);
+    fs::write(&newest, aside).unwrap();
+    let outcome = send(&sandbox);
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    fs::write(&newest, text).unwrap();
+    send(&sandbox).assert_success();
+}
+
 /// A manifest that is sent under the other name takes the place of the one that is there.
 #[test]
 fn encryption_that_is_switched_off_or_on_leaves_one_manifest() {

@@ -284,15 +284,22 @@ fn what_has_rotted_here_is_not_sent() {
     outcome.assert_error("Recovery point {} could not be sent to {}");
     outcome.assert_log_has("backup-offsite", "ERROR Cause: redis/{} is not what was backed up{}");
     fs::write(&file, &good[1..]).unwrap();
+    let dry = sandbox.run("backup-offsite", &["--dry-run"]);
+    for outcome in [dry, send(&sandbox)] {
+        outcome
+            .assert_error("The newest recovery point ({}) lacks a file or holds one that has changed, and is not sent");
+    }
+    assert!(files(&there).is_empty());
+    // An older one is a matter of its own.
+    sandbox.run("backup-redis", &[]).assert_success();
     let outcome = send(&sandbox);
-    assert_eq!(outcome.code, Some(2), "{outcome}");
-    outcome.assert_log_has(
+    outcome.assert_success().assert_log_has(
         "backup-offsite",
         "WARN 1 recovery point(s) lack a file or hold one that has changed{}",
     );
-    assert!(files(&there).is_empty());
     fs::write(&file, &good).unwrap();
     send(&sandbox).assert_success();
+    assert_eq!(files(&there).len(), 4);
 }
 
 #[test]
