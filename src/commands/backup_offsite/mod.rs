@@ -67,7 +67,7 @@ pub const JOURNAL: Journal = Journal::new("backup-offsite");
 /// The exit code when everything is there already.
 const NOTHING_TO_SEND: u8 = 2;
 /// Facts that hold names of tables and stay here, when only what is encrypted may leave.
-const PRIVATE_FACTS: [&str; 2] = ["postgres.rows.", "postgres.sequence."];
+const PRIVATE_FACTS: [&str; 3] = ["postgres.rows.", "postgres.sequence.", "sqlite.rows."];
 /// The pin that was sent with the manifest.
 const PIN_SENT: &str = "offsite.pinned";
 

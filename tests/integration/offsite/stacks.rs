@@ -586,9 +586,14 @@ fn names_of_tables_stay_here() {
     fs::rename(from, to).unwrap();
     let set = sandbox.path(format!("backups/sets/{stamp}.sha256"));
     let text = fs::read_to_string(&set).unwrap().replace(".rdb", ".rdb.gpg");
-    let facts = "# postgres.rows.public.secret_table: 3\n# postgres.sequence.public.secret_sequence: 7 used\n# size";
+    let facts = "# postgres.rows.public.secret_table: 3\n# postgres.sequence.public.secret_sequence: 7 used\n\
+                 # sqlite.rows: 5\n# sqlite.rows.secret_table: 5\n# size";
     fs::write(&set, text.replacen("# size", facts, 1)).unwrap();
     send(&sandbox).assert_success();
     let sent = fs::read_to_string(stack_dir(&there).join(format!("sets/{stamp}.sha256"))).unwrap();
-    assert!(!sent.contains("secret") && sent.contains("# size.redis"), "{sent}");
+    assert!(!sent.contains("secret"), "{sent}");
+    assert!(
+        sent.contains("# size.redis") && sent.contains("# sqlite.rows: 5"),
+        "{sent}"
+    );
 }
