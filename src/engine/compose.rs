@@ -45,6 +45,8 @@ pub struct Needs {
     pub networks_of: Vec<String>,
     /// The paths of the host that services mount.
     pub binds: Vec<PathBuf>,
+    /// The variables that Compose finds no value for, and takes an empty one.
+    pub unset: Vec<String>,
 }
 
 impl Docker {
@@ -76,6 +78,7 @@ impl Docker {
             return Ok(Needs::default());
         }
         let mut needs = needs(&output.text());
+        needs.unset = unset(output.stderr_lines());
         let mut missing = Vec::new();
         for one in needs.external {
             let found = self.query(&[one.kind, "inspect", "--format", "{{.Name}}", "--", &one.name])?;
@@ -116,13 +119,16 @@ impl Docker {
         process::output("docker compose", command, None, patience)
     }
 
-    /// The beginning of a command line of Compose.
+    /// The beginning of a command line of Compose, which takes values for the compose files from the environment:
+    /// secrets that somebody keeps out of `.env` are in that alone.
     fn compose(&self) -> Result<Command> {
         if self.query(&["compose", "version"])?.success {
-            return Ok(self.command(["compose"]));
+            let mut command = process::command_as_called(&self.program);
+            command.arg("compose");
+            return Ok(command);
         }
         match process::find("docker-compose", None) {
-            Some(program) => Ok(process::command_keeping(program, |name| name.starts_with("DOCKER_"))),
+            Some(program) => Ok(process::command_as_called(program)),
             None => bail!(hinted(
                 "Docker Compose is not installed",
                 "install its plugin (docker-compose-plugin, or docker-compose of Debian)"
@@ -174,6 +180,19 @@ fn needs(config: &str) -> Needs {
     found
 }
 
+/// The names in lines as `The "NAME" variable is not set. Defaulting to a blank string.`, as any Compose words them.
+fn unset<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names = lines.filter_map(|line| {
+        let (before, _) = line.split_once(" variable is not set")?;
+        let name = before.rsplit(' ').next()?.trim_matches(['\\', '"']);
+        Some(name.to_owned())
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// The path of the host in a line of a mount, of either form.
 fn bind(text: &str) -> Option<PathBuf> {
     let item = text.strip_prefix("- ");
@@ -206,5 +225,16 @@ mod tests {
         assert_eq!(names.collect::<Vec<_>>(), wanted);
         assert_eq!(found.binds, ["/p/short", "/p/long"].map(PathBuf::from));
         assert!(needs("").external.is_empty());
+    }
+
+    #[test]
+    fn variables_without_a_value_are_told() {
+        let lines = [
+            r#"time="2026-11-29T18:00Z" level=warning msg="The \"SMTP_PASS\" variable is not set. Defaulting to ...""#,
+            "WARNING: The API_KEY variable is not set. Defaulting to a blank string.",
+            r#"WARN[0000] The "API_KEY" variable is not set. Defaulting to a blank string."#,
+            "WARN[0000] /n8n/docker-compose.yml: `version` is obsolete",
+        ];
+        assert_eq!(unset(lines.into_iter()), ["API_KEY", "SMTP_PASS"]);
     }
 }

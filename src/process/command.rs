@@ -29,8 +29,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// As [`command`], but `program` gets those variables whose name `keeps` takes, too. [`SECRETS`] it never gets.
 pub fn command_keeping(program: impl AsRef<OsStr>, keeps: impl Fn(&str) -> bool) -> Command {
-    let mut command = Command::new(program);
-    command.env("LC_ALL", "C").process_group(0);
+    let mut command = command_as_called(program);
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(|name| is_secret(name) && !keeps(name)) {
             command.env_remove(name);
@@ -39,6 +38,13 @@ pub fn command_keeping(program: impl AsRef<OsStr>, keeps: impl Fn(&str) -> bool)
     for name in SECRETS {
         command.env_remove(name);
     }
+    command
+}
+
+/// As [`command`], with all of our own environment: for what is called as its user would call it in the same shell.
+pub fn command_as_called(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("LC_ALL", "C").process_group(0);
     command
 }
 
@@ -147,6 +153,12 @@ mod tests {
         ] {
             assert!(!is_secret(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_called_as_by_its_user_has_the_whole_environment() {
+        let command = command_as_called("docker");
+        assert!(command.get_envs().all(|(_, value)| value.is_some()));
     }
 
     #[test]

@@ -22,7 +22,9 @@ pub mod priority;
 pub use capture::Tail;
 pub use chain::{Chain, Finished, Input, Pending};
 pub use clock::Clock;
-pub use command::{command, command_keeping, find, find_on_path, is_cloud, is_executable, shell_quote};
+pub use command::{
+    command, command_as_called, command_keeping, find, find_on_path, is_cloud, is_executable, shell_quote,
+};
 pub use error::{is_broken_pipe, is_outside, is_stalled, Failed, Missing};
 pub use hint::{explained, hint_of, hinted};
 pub use link::{ChildInput, ChildOutput};

@@ -672,7 +672,12 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
     fs::rename(sandbox.path("docker-compose.yml"), sandbox.path("deploy/n8n.yml")).unwrap();
     // Compose works in the directory of the file then.
     sandbox.set("BACKUP_COMPOSE_PROJECT", sandbox.prefix());
-    let variables = [ON_POSTGRES, "'N8N_ENCRYPTION_KEY=${KEY}'"].join(", ");
+    let variables = [
+        ON_POSTGRES,
+        "'N8N_ENCRYPTION_KEY=${KEY}'",
+        "'SMTP=${OUTER_PASSWORD}', 'LEFT=${OUTER_TOKEN}'",
+    ]
+    .join(", ");
     let second =
         n8n("second", "start", &variables, &format!("'./hook.js:/hook.js', {HOME}")).replace("    {labels}\n", "");
     let production = format!("version: '3.7'\nservices:\n  n8n:\n    environment: [{variables}]\n");
@@ -694,7 +699,13 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
         sandbox.compose(&[&called[..], &["down", "-v"]].concat());
         fs::remove_dir_all(sandbox.path("deploy")).unwrap();
     };
-    let restore = |how: &[&str]| run(&sandbox, "restore-all", &[&["--yes"], how, &["latest"]].concat());
+    // A secret that is exported, and is in no file.
+    let restore = |how: &[&str]| {
+        let call = sandbox.call("restore-all");
+        let call = call.args(&[&["--yes"], how, &["latest"]].concat());
+        let call = call.env("BACKUP_LOCK_FILE", sandbox.lock_file());
+        call.env("OUTER_PASSWORD", "of-the-shell").run()
+    };
     lose();
     // A service is gone from a file that somebody has put there.
     fs::create_dir(sandbox.path("deploy")).unwrap();
@@ -707,7 +718,10 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
     );
 
     lose();
-    restore(&["--create"]).assert_success();
+    restore(&["--create"]).assert_success().assert_log_has(
+        "restore-all",
+        "WARN Compose finds no value for OUTER_TOKEN, and takes an empty one",
+    );
     await_postgres(&sandbox);
     assert_eq!(sandbox.psql("SELECT id FROM workflow_entity").trim(), "one");
     for service in ["n8n", "second"] {
@@ -715,6 +729,7 @@ fn a_lost_host_comes_back_by_the_files_that_compose_was_called_with() {
         let what = "{{.State.Status}} {{.Config.Env}}";
         let told = sandbox.docker(&["inspect", "--format", what, &name]);
         assert!(told.starts_with("running") && told.contains(KEY), "{told}");
+        assert!(told.contains("SMTP=of-the-shell"), "{told}");
     }
     let second = format!("{}_second_1", sandbox.prefix());
     let hook = sandbox.docker(&["exec", &second, "cat", "/hook.js"]);

@@ -48,6 +48,17 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         env_files: &env_files,
     };
     let needs = docker.compose_needs(project)?;
+    if !needs.unset.is_empty() {
+        let warning = hinted(
+            format_args!(
+                "Compose finds no value for {}, and takes an empty one",
+                needs.unset.join(", ")
+            ),
+            "where it is to have one, export it in the shell that calls this, or set it in .env, and have Compose \
+             create the containers again (docker compose up -d)",
+        );
+        JOURNAL.warning(&warning.into());
+    }
     // Compose takes no network for its own that another has made.
     let of_project = |external: &&External| external.kind == "network" && external.name.ends_with("_default");
     if let Some(External { name, .. }) = needs.external.iter().find(of_project) {
