@@ -269,9 +269,11 @@ impl<'a> ContainerSpec<'a> {
 }
 
 impl Docker {
-    /// A file of a container, whether it runs or not, as a tar archive; of a symbolic link what it leads to.
-    pub fn file_in(&self, container: &str, path: &str) -> Result<Vec<u8>> {
-        let copy = self.command(["cp", "--follow-link", "--", &format!("{container}:{path}"), "-"]);
+    /// A file of a container, whether it runs or not, as a tar archive; of a symbolic link what it leads to, if it is followed.
+    pub fn file_in(&self, container: &str, path: &str, follow: bool) -> Result<Vec<u8>> {
+        let file = format!("{container}:{path}");
+        let options: &[&str] = if follow { &["--follow-link"] } else { &[] };
+        let copy = self.command([&["cp"], options, &["--", &file, "-"]].concat());
         let output = self.answer("docker cp", copy, None)?;
         match output.success {
             true => Ok(output.stdout),

@@ -134,14 +134,22 @@ impl Rclone {
 
     /// The files there, by their paths, with their lengths where the remote tells them; none when the directory does not exist.
     pub fn list(&self) -> Result<Vec<(String, Option<u64>)>> {
-        let output = self.answer(
-            self.command("lsf")
+        let ask = |links: &[&str]| {
+            let mut command = self.command("lsf");
+            command
                 .args(["--recursive", "--max-depth=3", "--files-only"])
                 .args(["--format=sp", "--separator= "])
-                .arg(&self.remote),
-            None,
-            self.stall,
-        )?;
+                // Of a disk that is a remote of type local; only root may read it.
+                .arg("--exclude=/lost+found/**")
+                .args(links)
+                .arg(&self.remote);
+            self.answer(&mut command, None, self.stall)
+        };
+        let mut output = ask(&[LINKS])?;
+        // A link that leads nowhere, whoever's it is, is an error then.
+        if !output.success && output.stderr.contains("symlink") {
+            output = ask(&[])?;
+        }
         self.is_there.store(output.success, Ordering::Relaxed);
         match output.code {
             // The length, -1 where it is not known, and the path.
@@ -234,7 +242,9 @@ impl Rclone {
             return Ok(Proof::Hash);
         }
         let output = compare("cryptcheck")?;
-        if output.stderr.contains("is not a crypt remote") {
+        // The latter of a crypt remote over one that has none.
+        let without_sums = ["is not a crypt remote", "does not support any hashes"];
+        if without_sums.iter().any(|why| output.stderr.contains(why)) {
             return Ok(Proof::Size);
         }
         self.judge(&output, names.len())?;

@@ -169,7 +169,7 @@ fn what_an_interrupted_restore_has_done_holds_for_the_same_servers_and_options()
         .assert_success()
         .assert_log_has(
             "backup-all",
-            "WARN A restore was interrupted and has left stopped: {}; half restored: redis n8n env. Run the same restore again, {}",
+            "WARN A restore was interrupted and has left stopped: {}; half restored: redis, n8n, env. Run the same restore again, {}",
         );
     // Whoever begins with other options has them for all parts.
     let outcome = sandbox.run("restore-all", &["--empty-queue", &point]);
@@ -246,7 +246,7 @@ fn an_interrupted_restore_goes_on() {
         .assert_success()
         .assert_log_has(
             "backup-all",
-            "WARN A restore was interrupted and has left stopped: {}; half restored: redis n8n env. Run the same restore again, {}",
+            "WARN A restore was interrupted and has left stopped: {}; half restored: redis, n8n, env. Run the same restore again, {}",
         );
     assert_eq!(sandbox.backups("sets").len(), 2);
     let said = sandbox.binary().arg("status").run();
@@ -555,7 +555,11 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
     assert!(!outcome.log.contains("Full restore completed"), "{outcome}");
     let said = sandbox.binary().arg("status").run();
     let stopped = [PARTS[2], PARTS[3]].map(|name| sandbox.container(name)).join(" ");
-    assert!(said.stdout.contains(&format!("left stopped: {stopped}. Run")), "{said}");
+    assert!(
+        said.stdout
+            .contains(&format!("left stopped: {stopped}; half restored: redis, n8n, env. Run")),
+        "{said}"
+    );
     let outcome = sandbox.run("restore-all", &["latest"]);
     outcome.assert_success();
     outcome.assert_log_has("restore-all", "INFO Already restored by the interrupted run: postgres");

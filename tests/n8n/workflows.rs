@@ -416,7 +416,10 @@ fn workflows_come_out_of_sqlite_and_back() {
         .env("BACKUP_LOCK_FILE", sandbox.lock_file())
         .path_first(sandbox.sql_before(&format!("put {FILE}"), edit))
         .run();
-    refused.assert_log_has("workflows restore", "ERROR Cause: node failed: it has changed in n8n meanwhile{}");
+    refused.assert_log_has(
+        "workflows restore",
+        "ERROR Cause: node failed: it has changed in n8n meanwhile{}",
+    );
     assert!(diff().stdout.contains("renamed: Late (w4)"), "{}", diff());
     restore(&["w4", "--force"]).assert_success();
     let left = "deactivated: Flow \\u{e4} 3 (w3)\ndeactivated: Flow \\u{e4} 4 (w4)\n";

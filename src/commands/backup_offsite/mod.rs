@@ -286,8 +286,10 @@ fn check_there(app: &App, points: &[Point], there: &There, remote: &str) -> Resu
         hinted(
             format_args!("{remote} holds nothing of the recovery points that were sent there"),
             format_args!(
-                "is it a disk that is not mounted, or another place? If all was deleted there on purpose, have it sent again: \
+                "is it a disk that is not mounted, or another place? On a remote of type local, a path without a slash at its \
+                 beginning counts from {}. If all was deleted there on purpose, have it sent again: \
                  sed -i '/^# offsite: /d' {}/*{SET_SUFFIX}",
+                app.config.project.display(),
                 shell_quote(&app.store.sets_dir().to_string_lossy())
             )
         )

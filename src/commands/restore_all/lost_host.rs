@@ -48,14 +48,14 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         env_files: &env_files,
     };
     let needs = docker.compose_needs(project)?;
-    if !needs.unset.is_empty() {
+    if needs.unset > 0 {
         let warning = hinted(
             format_args!(
-                "Compose finds no value for {}, and takes an empty one",
-                needs.unset.join(", ")
+                "Compose finds no value for {} variables, and takes empty ones",
+                needs.unset
             ),
-            "where it is to have one, export it in the shell that calls this, or set it in .env, and have Compose \
-             create the containers again (docker compose up -d)",
+            "'docker compose config' names them: export them in the shell that calls this, or set them in .env, where a dollar \
+             sign in a value is doubled, and have Compose create the containers again (docker compose up -d)",
         );
         JOURNAL.warning(&warning.into());
     }

@@ -70,9 +70,12 @@ impl<'a> Configuration<'a> {
     }
 
     fn copied(&self, path: &str) -> Option<String> {
-        let archive = self.docker.file_in(&self.container.id, path).ok()?;
-        let mut files = small::unpack(&archive).ok()?;
-        String::from_utf8(files.pop()?.contents).ok()
+        // Podman follows links by itself, and knows no option for it.
+        let mut archives = [false, true].into_iter().filter_map(|follow| {
+            let archive = self.docker.file_in(&self.container.id, path, follow).ok()?;
+            small::unpack(&archive).ok()?.pop()
+        });
+        String::from_utf8(archives.next()?.contents).ok()
     }
 
     fn mounted(&self, path: &str) -> Option<String> {

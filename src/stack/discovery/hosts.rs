@@ -59,7 +59,13 @@ fn backend(proxy: &Described) -> Option<(String, u16)> {
 /// The containers, apart from itself, that `from` reaches as `host` at `port`, with the port that they listen on. Of
 /// several, and of those that have the host's network, where any program may listen, those that are servers of the
 /// `kind`, and of these the one that runs.
-fn direct<'a>(all: &'a [Described], from: &Described, host: &str, port: u16, kind: Kind) -> Vec<(&'a Described, u16)> {
+pub(super) fn direct<'a>(
+    all: &'a [Described],
+    from: &Described,
+    host: &str,
+    port: u16,
+    kind: Kind,
+) -> Vec<(&'a Described, u16)> {
     let mut found = candidates(all, from, host, port);
     if let [(named, inner)] = found[..] {
         // Of a container that lends its network, a server in that has the name, too.

@@ -128,14 +128,21 @@ fn is_own(program: &str) -> bool {
 /// Whether a container starts such a script, which may do anything.
 pub(super) fn starts_own(container: &Described) -> bool {
     let words: Vec<&str> = words(container).collect();
-    started(&words).is_some_and(|(program, _)| is_own(program) && base(program) != START_SCRIPT)
+    started(&words).is_some_and(|(program, arguments)| {
+        let is_script = |word: &&str| is_own(word) && base(word) != START_SCRIPT;
+        is_script(&program) || (is_reader(program) && arguments.iter().any(is_script))
+    })
+}
+
+/// Whether a program runs a script that its arguments name.
+fn is_reader(program: &str) -> bool {
+    is_shell(program) || [".", "source"].contains(&program)
 }
 
 /// Whether a command runs such a script.
 fn runs_own(words: &[&str]) -> bool {
     started(words).is_some_and(|(program, arguments)| {
-        let is_reader = is_shell(program) || [".", "source"].contains(&program);
-        is_own(program) || (is_reader && arguments.iter().any(|word| is_own(word)))
+        is_own(program) || (is_reader(program) && arguments.iter().any(|word| is_own(word)))
     })
 }
 

@@ -224,7 +224,8 @@ fn elsewhere(app: &mut App, all: &[Described]) {
     let text = format!("No container of n8n belongs to {}", config.project.display());
     let not_running = |name: &str| format!("Container {name} is not running");
     let is_there = |name: &str| all.iter().any(|container| container.name == name);
-    let mut mounts = all.iter().flat_map(|container| &container.mounts);
+    let others = all.iter().filter(|container| is_n8n(container));
+    let mut mounts = others.flat_map(|container| &container.mounts);
     let is_mounted = mounts.any(|mount| mount.volume == config.n8n_volume);
     let missing = [
         (
@@ -233,7 +234,7 @@ fn elsewhere(app: &mut App, all: &[Described]) {
             is_there(&config.postgres_container),
         ),
         (Kind::Redis, "BACKUP_REDIS_CONTAINER", is_there(&config.redis_container)),
-        // What a stack that is down has left can be backed up and restored: a volume that no container mounts.
+        // What a stack that is down has left can be backed up and restored: a volume that no other n8n mounts.
         (Kind::N8n, "BACKUP_N8N_VOLUME", is_down && !is_mounted),
     ];
     for (kind, setting, is_there) in missing {

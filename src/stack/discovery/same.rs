@@ -1,7 +1,7 @@
 //! Which of n8n's containers work on the same database.
 
 use super::home::{home_of, mount_of};
-use super::hosts::reached;
+use super::hosts::{direct, is_proxy, reached};
 use super::n8n::{role, starts_own, Role};
 use super::{Stack, PROJECT, SERVICE};
 use crate::engine::describe::Described;
@@ -83,11 +83,16 @@ fn server<'a>(all: &'a [Described], container: &Described) -> Option<(&'a str, u
     }
 }
 
-/// Whether the environment alone tells which database it is, and its server is a container here.
+/// Whether the environment alone tells which database it is, and its server is a container here: behind a pooler a name may
+/// stand for any database.
 fn is_told(all: &[Described], container: &Described) -> bool {
     let mut names = [HOST, PORT, DATABASE, SCHEMA, PREFIX].iter().map(|(name, _)| *name);
     let is_in_file = names.any(|name| container.variable(&format!("{name}_FILE")).is_some());
-    !is_in_file && container.variable("N8N_CONFIG_FILES").is_none() && server(all, container).is_some()
+    let port = value(container, PORT).parse().unwrap_or_default();
+    let servers = direct(all, container, &value(container, HOST), port, Kind::Postgres);
+    !is_in_file
+        && container.variable("N8N_CONFIG_FILES").is_none()
+        && matches!(servers[..], [(one, _)] if !is_proxy(one))
 }
 
 #[cfg(test)]
@@ -181,8 +186,16 @@ mod tests {
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
         let all = beside(&base, &["worker"]).split_off(1);
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
+        // Behind a pooler a name may stand for another database.
+        let mut all = beside(&base, &["worker"]);
+        let mut pooler = container("pool", "bitnami/pgbouncer", &["POSTGRESQL_HOST=db"], &[], None);
+        pooler.networks.insert("mine".to_owned(), vec!["pool".to_owned()]);
+        let host = "DB_POSTGRESDB_HOST".to_owned();
+        all.last_mut().unwrap().env.insert(host, "pool".to_owned());
+        all.push(pooler);
+        assert_eq!(strangers_in(&project, "", all), [""; 0]);
         // A script of one's own may do anything there.
-        for script in [&["/export.sh"][..], &["sh", "/export.sh"]] {
+        for script in [&["/export.sh"][..], &["sh", "/scripts/worker-stats.sh"]] {
             let mut all = beside(&base, &[]);
             let own = all.last_mut().unwrap();
             own.entry_point = script.iter().map(|word| (*word).to_owned()).collect();

@@ -16,8 +16,12 @@ impl Pause<'_> {
     pub fn resume(&mut self, point: Stamp, parts: &[Kind], skipped: &[Kind], left_out: &str) -> Result<Vec<Kind>> {
         if self.record.point.is_some() && self.record.left_out != left_out {
             let mut record = self.record.clone();
-            let is_left =
-                |kind: &Kind| record.done.contains(kind) || record.begun.contains(kind) || !skipped.contains(kind);
+            // Of another point, what it has not begun is to be as this one has it.
+            let goes_on = record.point == Some(point);
+            let is_left = |kind: &Kind| {
+                let is_begun = record.done.contains(kind) || record.begun.contains(kind);
+                is_begun || (goes_on && !skipped.contains(kind))
+            };
             let mut other = record.parts.clone();
             other.retain(|kind| (kind.is_database() || *kind == Kind::Redis) && is_left(kind));
             ensure!(

@@ -385,7 +385,7 @@ fn a_copy_for_a_test_host_starts_no_workflow() {
 
 /// Runs a command while n8n saves all rows of `table` once they were read for the second time.
 fn edited_before_the_rows(sandbox: &Sandbox, table: &str, args: &[&str]) -> Outcome {
-    let reads = sandbox.aside(&format!("reads-of-{table}"));
+    let reads = sandbox.aside(format!("reads-of-{table}"));
     let edit = format!("UPDATE {table} SET name = 'Late', \\\"updatedAt\\\" = now()");
     let script = format!(
         "case \" $* \" in *' pg_dump '*) echo >>{0} ;; *) [ -e {0} ] && [ $(wc -l <{0}) = 2 ] && echo >>{0} && \
