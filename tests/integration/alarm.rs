@@ -198,7 +198,7 @@ fn what_is_told_of_a_lost_run_is_of_this_stack() {
     gate.open();
 
     sandbox.set("BACKUP_JOBS", "many");
-    sandbox.call("backup-all").run().assert_error("BACKUP_JOBS must be{}");
+    sandbox.call("backup-all").run().assert_error("Bad setting ({}");
     assert_told();
 }
 

@@ -24,12 +24,14 @@ impl Pause<'_> {
             };
             let mut other = record.parts.clone();
             other.retain(|kind| (kind.is_database() || *kind == Kind::Redis) && is_left(kind));
+            let mut lost = other.clone();
+            lost.retain(|kind| !parts.contains(kind));
             ensure!(
-                other.iter().all(|kind| parts.contains(kind)),
+                lost.is_empty(),
                 hinted(
                     format_args!(
                         "The interrupted restore was to bring back {} with other options ({}), which this one would lose",
-                        names_of(&other),
+                        names_of(&lost),
                         match record.left_out.as_str() {
                             "" => "without --deactivate and --empty-queue",
                             options => options,
