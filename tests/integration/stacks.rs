@@ -197,6 +197,11 @@ fn the_name_of_the_queue_is_known_when_n8n_is_gone() {
     run(&sandbox, "backup-all", &[]).assert_success();
     sandbox.compose(&["rm", "--stop", "--force", "editor"]);
     let file = sandbox.backup("redis").display().to_string();
+    // So is not its password, for which nobody waits.
+    let refused = run(&sandbox, "restore-redis", &["--empty-queue", &file]);
+    refused.assert_error("Redis in {} does not answer");
+    refused.assert_log_has("restore-redis", "ERROR Hint: set REDIS_PASSWORD in .env, {}");
+    sandbox.write(".env", "REDIS_PASSWORD='let me in'\n");
     let outcome = run(&sandbox, "restore-redis", &["--empty-queue", &file]);
     outcome.assert_success();
     outcome.assert_log_has("restore-redis", "INFO Deleted 1 keys of n8n's queue (mine:*)");

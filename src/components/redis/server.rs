@@ -259,14 +259,21 @@ impl<'a> Redis<'a> {
                         None => {
                             let reply = replies.concat();
                             let reply = reply.lines().next().unwrap_or_default();
-                            // A wrong password does not become right by waiting, nor a command that is denied.
+                            // A command that is denied is not allowed by waiting, nor does a password become right.
                             let refused = reply.contains("AUTH") || reply.starts_with("NOPERM");
                             ensure!(!refused, explained(format!("Redis replied: {reply}")));
                             anyhow!("Redis replied: {reply}")
                         }
                     }
                 }
-                Err(error) => error,
+                Err(error) => {
+                    let said = format!("{error:#}");
+                    let refused = ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|why| said.contains(why));
+                    if refused {
+                        return Err(error);
+                    }
+                    error
+                }
             };
             alive()?;
             if moved.elapsed() >= patience {
