@@ -60,12 +60,11 @@ fn restore(
     let _lock = hold(app, journal)?;
     let _used = InUse::hold([path])?;
     let plan = component.plan_restore(app, path, options)?;
-    let left = stack::unfinished(app)?;
-    let at_rest = match plan.n8n() {
-        N8n::Stops => true,
-        N8n::MayRun(_) => left.is_some(),
-        N8n::Unaffected => false,
+    let left = match plan.n8n() {
+        N8n::MayRun(_) => stack::unfinished(app)?,
+        N8n::Stops | N8n::Unaffected => None,
     };
+    let at_rest = left.is_some() || matches!(plan.n8n(), N8n::Stops);
     if at_rest {
         pause::check_can_rest(app, &app.docker()?)?;
     } else if restart_n8n {

@@ -165,7 +165,7 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
             "n8n was started since: start the others, too (docker start), and the next backup sets the rest right{or_remove}"
         ),
         (true, true) => "n8n was started since: the next backup sets that right".to_owned(),
-        // Whoever starts n8n on that has it work with one half of it and make the other one anew, as its key.
+        // An n8n that is started on half of its data makes what it misses again, as its key.
         (false, _) if !half.is_empty() => {
             format!("Run the same restore again, which goes on and sets that right{or_remove}")
         }

@@ -68,11 +68,15 @@ impl Record {
         done
     }
 
+    /// Whether no part of the point is in place yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.done.is_empty() && self.begun.is_empty() && !self.mixed
+    }
+
     /// The parts that are missing or half exchanged, where others are in place: nothing that n8n may work with.
     pub(super) fn half_restored(&self) -> Vec<Kind> {
-        let is_untouched = self.done.is_empty() && self.begun.is_empty() && !self.mixed;
         let mut half: Vec<Kind> = self.parts.iter().chain(&self.begun).copied().collect();
-        half.retain(|kind| !is_untouched && !self.done.contains(kind));
+        half.retain(|kind| !self.is_untouched() && !self.done.contains(kind));
         half.sort_unstable();
         half.dedup();
         half

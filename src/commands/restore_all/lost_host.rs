@@ -48,12 +48,9 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
         env_files: &env_files,
     };
     let needs = docker.compose_needs(project)?;
-    if needs.unset > 0 {
+    if needs.lacks_value {
         let warning = hinted(
-            format_args!(
-                "Compose finds no value for {} variables, and takes empty ones",
-                needs.unset
-            ),
+            "Compose finds no value for some variables, and takes empty ones",
             "'docker compose config' names them: export them in the shell that calls this, or set them in .env, where a dollar \
              sign in a value is doubled, and have Compose create the containers again (docker compose up -d)",
         );

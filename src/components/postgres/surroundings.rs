@@ -119,8 +119,8 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_first_is_parted_from_the_dump() {
-        let parted = |bytes: &[u8]| {
+    fn what_comes_first_is_split_from_the_dump() {
+        let split = |bytes: &[u8]| {
             let mut from = bytes;
             let (told, dump) = split_at_nul(&mut from).unwrap();
             (told, dump.map(|begun| [&begun[..], from].concat()))
@@ -133,10 +133,10 @@ mod tests {
             (b"a\tb", b"a\tb", None),
             (b"", b"", None),
         ] {
-            assert_eq!(parted(bytes), (head.to_vec(), rest.map(<[u8]>::to_vec)));
+            assert_eq!(split(bytes), (head.to_vec(), rest.map(<[u8]>::to_vec)));
         }
         let long = [&[b'a'; 8192][..], b"\0", &[b'b'; 9000]].concat();
-        let (told, dump) = parted(&long);
+        let (told, dump) = split(&long);
         assert_eq!((told.len(), dump.unwrap().len()), (8192, 9000));
     }
 }

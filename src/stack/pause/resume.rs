@@ -107,6 +107,6 @@ impl Pause<'_> {
 
     /// Whether no part of the point is in place yet.
     pub fn is_untouched(&self) -> bool {
-        self.record.done.is_empty() && self.record.begun.is_empty() && !self.record.mixed
+        self.record.is_untouched()
     }
 }
