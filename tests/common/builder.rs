@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::UNIX_EPOCH;
 
 use super::stack::engine;
 use super::{done, env_line, Sandbox};
@@ -154,6 +155,7 @@ impl Builder {
             postgres_password: self.postgres_password.clone(),
             redis_password: self.redis_password.clone(),
             calls: AtomicU32::new(0),
+            created: UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
         };
         sandbox.install();
         if self.env_file {

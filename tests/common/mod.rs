@@ -38,7 +38,7 @@ pub use {
     sandbox::{Gate, Sandbox},
     stack::{assert_same, REDIS_PORT},
     tools::{
-        await_true, can_mount, done, env_line, full_pipe, has_program, is_root, mode, name, output,
+        await_true, can_mount, comes_true, done, env_line, full_pipe, has_program, is_root, mode, name, output,
         pipe_without_reader, plain, program, repository, script, sh, skip,
     },
 };

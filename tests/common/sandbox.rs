@@ -23,6 +23,8 @@ pub struct Sandbox {
     pub(super) postgres_password: String,
     pub(super) redis_password: String,
     pub(super) calls: AtomicU32,
+    /// In seconds since 1970.
+    pub(super) created: u64,
 }
 
 impl Sandbox {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::{await_true, done, output, repository, Sandbox};
 
@@ -47,15 +47,15 @@ impl Sandbox {
         self.docker(&args)
     }
 
-    /// Options for `docker create` and the like, so that what is made goes with the sandbox.
+    /// Options for `docker create` and the like, so that what is made goes with the sandbox. The same each time: Compose
+    /// makes a container again whose labels have changed.
     pub fn labels(&self) -> [String; 4] {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let label = "--label".to_owned();
         [
             label.clone(),
             format!("{LABEL}={}", self.prefix),
             label,
-            format!("{LABEL}.created={}", now.as_secs()),
+            format!("{LABEL}.created={}", self.created),
         ]
     }
 

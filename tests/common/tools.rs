@@ -83,11 +83,19 @@ pub fn done(command: Command) -> String {
 /// Waits for up to a minute: a server may have to recover on a busy machine.
 #[track_caller]
 pub fn await_true(what: &str, reached: impl Fn() -> bool) {
+    assert!(comes_true(reached), "{what}");
+}
+
+/// As [`await_true`], for who can say more of what was waited for.
+pub fn comes_true(reached: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while !reached() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        if start.elapsed() >= Duration::from_secs(60) {
+            return false;
+        }
         thread::sleep(Duration::from_millis(20));
     }
+    true
 }
 
 /// Makes an executable file. Another process writes it: a child that another thread starts meanwhile would have a copy of

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{chown, MetadataExt};
 
 use crate::common::compose::{stand_in_image, strict_redis_image, N8N_IMAGE, STRICT_REDIS_IMAGE};
-use crate::common::{assert_same, await_true, done, is_root, sh, Outcome, Sandbox};
+use crate::common::{assert_same, await_true, comes_true, done, is_root, output, sh, Outcome, Sandbox};
 
 /// The key that the seed's credentials are encrypted with.
 const KEY: &str = "tEst+K3y/n8n-backup-0123456789ab";
@@ -94,22 +94,21 @@ fn in_volume(sandbox: &Sandbox, script: &str) {
 }
 
 fn await_postgres(sandbox: &Sandbox) {
-    await_true("PostgreSQL does not answer", || {
-        let ready = std::process::Command::new("docker")
-            .args([
-                "exec",
-                &sandbox.container("postgres"),
-                "psql",
-                "-XAtqU",
-                "root",
-                "-d",
-                "flows",
-                "-c",
-                "SELECT 1",
-            ])
-            .output();
-        ready.is_ok_and(|output| output.stdout == b"1\n")
-    });
+    let name = sandbox.container("postgres");
+    let docker = |args: &[&str]| {
+        let mut command = std::process::Command::new("docker");
+        command.args(args);
+        output(command)
+    };
+    let psql = ["exec", &name, "psql", "-XAtqU", "root", "-d", "flows", "-c", "SELECT 1"];
+    if !comes_true(|| docker(&psql).stdout == b"1\n") {
+        panic!(
+            "PostgreSQL does not answer: {:?}\n{:?}\n{:?}",
+            docker(&psql),
+            docker(&["inspect", "--format", "{{json .State}} {{.Created}}", &name]),
+            docker(&["logs", "--tail", "40", &name])
+        );
+    }
 }
 
 /// Backs up, tests, destroys and brings back. `parts` is what backup-all counts.
