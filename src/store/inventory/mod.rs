@@ -139,7 +139,7 @@ impl PointOnDisk {
 /// A directory that does not hold what it should, so that nothing can be told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Away {
-    /// Its name below `backups/`.
+    /// Its name below `backups/`, or that of `backups/` itself.
     pub name: &'static str,
     dir: PathBuf,
     named: usize,
@@ -150,6 +150,7 @@ impl fmt::Display for Away {
         let dir = self.dir.display();
         match self.name {
             SETS => write!(f, "{dir} holds none of the recovery points that the backups belong to"),
+            ROOT => write!(f, "{dir} is not the disk of its own that held the recovery points"),
             _ => write!(
                 f,
                 "{dir} holds none of the {} file(s) that recovery points name",
@@ -164,6 +165,10 @@ impl Away {
     pub fn way_out(&self) -> String {
         match self.name {
             SETS => String::new(),
+            ROOT => format!(
+                ". If it was moved or emptied on purpose, say so: rm {}",
+                shell_quote(&identity::copy_beside(&self.dir).to_string_lossy())
+            ),
             _ => format!(
                 ". If the files were deleted on purpose, say so: mkdir -p {} && touch {}",
                 shell_quote(&self.dir.to_string_lossy()),
@@ -202,6 +207,8 @@ impl Listing {
     }
 }
 
+/// The name of the directory of all.
+const ROOT: &str = "backups";
 /// The name of the directory of the manifests.
 const SETS: &str = "sets";
 /// A file by which somebody says that what was in its directory was deleted on purpose. With a disk it is away, too.
@@ -288,6 +295,14 @@ impl Inventory {
 
     fn away(&self, store: &Store) -> Result<Vec<Away>> {
         let mut away = Vec::new();
+        // Where it was moved on purpose, what was made before is here.
+        if identity::has_lost_its_disk(store) && self.points.iter().all(|held| held.point.was_away(ROOT)) {
+            away.push(Away {
+                name: ROOT,
+                dir: store.root().to_owned(),
+                named: 0,
+            });
+        }
         for kind in Kind::ALL {
             let emptied = fs::metadata(store.dir(kind).join(EMPTIED)).and_then(|meta| meta.modified());
             let is_given_up = |point: &Point| emptied.as_ref().is_ok_and(|time| point.time() <= *time);

@@ -211,6 +211,25 @@ fn manifests_that_are_away_are_missed() {
 }
 
 #[test]
+fn a_disk_of_its_own_that_is_not_mounted_is_missed() {
+    let (dir, store) = store(&[]);
+    let copy = dir.path().join("logs/.identity");
+    fs::create_dir(dir.path().join("logs")).unwrap();
+    fs::write(&copy, "00000000000000aa\n").unwrap();
+    assert_eq!(away(&store), ["backups"], "no directory");
+    assert_eq!(add(&store, "20260101_020000", None).fact("away"), Some("backups"));
+    assert_eq!(away(&store), ["backups"], "in the second night, too");
+    let told = Inventory::take(&store).unwrap().away[0].way_out();
+    assert!(told.ends_with(&format!("say so: rm {}", copy.display())), "{told}");
+    fs::rename(&copy, dir.path().join("aside")).unwrap();
+    assert!(away(&store).is_empty());
+    // Where all was moved here, it is not missed.
+    add(&store, "20251231_020000", None);
+    fs::rename(dir.path().join("aside"), &copy).unwrap();
+    assert!(away(&store).is_empty());
+}
+
+#[test]
 fn where_no_manifest_ever_was_none_is_missed() {
     let dir = TempDir::new();
     let store = Store::new(dir.path().join("backups"));
