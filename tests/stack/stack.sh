@@ -303,18 +303,24 @@ big() {
 
 down() {
   check_prefix "${1:-}"
-  local prefix=$1 filter found id status ids=() paused=()
-  local filters=("--filter label=$LABEL=$prefix" "--filter volume=${prefix}_n8n_data"
-    "--filter name=^/$prefix-postgres\$ --filter name=^/$prefix-redis\$ --filter name=^/$prefix-n8n-main\$ --filter name=^/$prefix-n8n-worker\$")
-  # What holds the volume is the helper container of a run that was killed.
-  for filter in "${filters[@]}"; do
-    # shellcheck disable=SC2086 # a list of words
-    found=$(docker ps -a --format '{{.ID}} {{.Status}}' $filter)
-    while read -r id status; do
+  local prefix=$1 id status mounts volume ids=() paused=()
+  local volumes=("${prefix}_n8n_data")
+  found() {
+    while IFS=$'\t' read -r id status mounts; do
       [ -z "$id" ] || ids+=("$id")
       [[ $status != *[Pp]aused* ]] || paused+=("$id")
-    done <<<"$found"
-  done
+      # Without a name, a volume is known by its container alone.
+      while read -r volume; do
+        [[ ! $volume =~ ^[0-9a-f]{64}$ ]] || volumes+=("$volume")
+      done <<<"${mounts//,/$'\n'}"
+    done < <(docker ps -a --no-trunc --format '{{.ID}}\t{{.Status}}\t{{.Mounts}}' "$@")
+  }
+  found --filter "label=$LABEL=$prefix"
+  found --filter "name=^/$prefix-postgres\$" --filter "name=^/$prefix-redis\$" \
+    --filter "name=^/$prefix-n8n-main\$" --filter "name=^/$prefix-n8n-worker\$"
+  # What holds a volume as well is the helper container of a run that was killed.
+  # shellcheck disable=SC2046 # a list of words
+  found $(printf -- '--filter volume=%s ' "${volumes[@]}")
   # An engine with frozen cgroups cannot kill what is paused, and waits for ever.
   remove 'docker unpause' ${paused[@]+"${paused[@]}"}
   remove 'docker rm -fv' ${ids[@]+"${ids[@]}"}
