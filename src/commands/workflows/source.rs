@@ -15,6 +15,9 @@ use crate::store::lock::InUse;
 use crate::store::manifest::Point;
 use crate::store::{inventory, is_there, Kind, Stamp, ENCRYPTED, SET_SUFFIX};
 
+/// The two databases. Of a stack one is unused, which no point of it lacks.
+const DATABASES: [Kind; 2] = [Kind::Postgres, Kind::Sqlite];
+
 /// A backup of the database, held against the retention of other runs.
 pub struct Dump {
     pub path: PathBuf,
@@ -72,9 +75,7 @@ fn of_stamp(app: &App, stamp: Stamp) -> Result<Dump> {
 }
 
 fn of_point(app: &App, point: &Point) -> Result<Dump> {
-    let member = [Kind::Postgres, Kind::Sqlite]
-        .iter()
-        .find_map(|kind| point.member(*kind));
+    let member = DATABASES.iter().find_map(|kind| point.member(*kind));
     let member = member.with_context(|| format!("Recovery point {} holds no dump of the database", point.stamp))?;
     Ok(Dump {
         _used: point.hold(&app.store)?,
@@ -89,7 +90,7 @@ fn latest(app: &App) -> Result<Point> {
     inventory::latest_first(&app.store, SystemTime::now())?
         .into_iter()
         .filter_map(|(_, point)| point.ok())
-        .find(|point| point.why_not_latest(&[Kind::Postgres]).is_none())
+        .find(|point| point.why_not_latest(&DATABASES).is_none())
         .context("There is no recovery point with a dump of the database yet: name a file")
 }
 
@@ -153,4 +154,39 @@ pub fn similar<'a>(id: &str, known: impl Iterator<Item = (&'a str, &'a str)>) ->
         .map(|(id, name)| format!("{id} ({})", crate::formats::text::ascii(name)))
         .collect();
     format!(", did you mean {}?", named.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::manifest::{Member, UNUSED};
+    use crate::store::marks::Mark;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn the_latest_point_is_one_with_a_whole_dump() {
+        for (database, unused) in [(Kind::Sqlite, "postgres redis"), (Kind::Postgres, "redis")] {
+            let project = TempDir::new();
+            let app = App::new(Config::without_env_file(project.path()).unwrap());
+            let write = |stamp: &str, kind: Kind, damaged: &[Kind]| {
+                let mut point = Point::new(Stamp::parse(stamp).unwrap());
+                let path = app.store.path(kind, point.stamp);
+                let name = path.strip_prefix(app.store.root()).unwrap().display().to_string();
+                let sha256 = "0".repeat(64);
+                point.members.push(Member { kind, name, sha256 });
+                point.set(UNUSED, unused);
+                point.mark(&Mark::Damaged(damaged.to_vec()));
+                point.write(&app.store).unwrap();
+            };
+            let found = || latest(&app).ok().map(|point| point.stamp.to_string());
+            // A backup of the home by itself, and one that verify has found damaged.
+            write("20260104_030405", Kind::N8n, &[]);
+            write("20260103_030405", database, &[database]);
+            assert_eq!(found(), None, "{database:?}");
+            write("20260102_030405", database, &[]);
+            write("20260101_030405", database, &[]);
+            assert_eq!(found().as_deref(), Some("20260102_030405"), "{database:?}");
+        }
+    }
 }
