@@ -31,6 +31,7 @@ use crate::stack;
 use crate::stack::discovery;
 use crate::stack::pause::Pause;
 use crate::store::inventory::{self, is_ahead};
+use crate::store::lock::InUse;
 use crate::store::manifest::Point;
 use crate::store::{Kind, Stamp};
 
@@ -163,7 +164,16 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         return dry_run::dry_run(app, &point, &parts, options);
     }
     let _lock = hold(app, JOURNAL)?;
+    let mut chosen = Vec::new();
+    for component in COMPONENTS.iter().filter(|component| parts.contains(&component.kind())) {
+        let member = component.member(&point);
+        let member =
+            member.with_context(|| format!("Recovery point {} holds no {}", point.stamp, component.kind().name()))?;
+        chosen.push((*component, app.store.root().join(&member.name)));
+    }
     let _used = point.hold(&app.store)?;
+    // What cannot be read of these is told before the stack is created.
+    let _read = InUse::hold(chosen.iter().map(|(_, file)| file.as_path()))?;
     let mut made = None;
     let mut options = options.clone();
     if fits::is_gone(app, &point)? {
@@ -190,13 +200,6 @@ fn run(app: &App, operand: Option<&OsStr>, options: &Options) -> Result<()> {
         options.start |= n8n.iter().any(|container| container.status == Status::Created);
     }
     let (app, options) = (made.as_ref().unwrap_or(app), &options);
-    let mut chosen = Vec::new();
-    for component in COMPONENTS.iter().filter(|component| parts.contains(&component.kind())) {
-        let member = component.member(&point);
-        let member =
-            member.with_context(|| format!("Recovery point {} holds no {}", point.stamp, component.kind().name()))?;
-        chosen.push((*component, app.store.root().join(&member.name)));
-    }
     let mut times = Vec::new();
     let restored = if app.config.env_file_exists {
         restore(app, &point, &chosen, options, &mut times)?

@@ -271,13 +271,11 @@ impl Point {
         self.member(kind).is_none() && kind.is_unused(&unused)
     }
 
-    /// Keeps the retention of another run from the point's files until what this gives is dropped.
+    /// Keeps the retention of another run from the point's files until what this gives is dropped. One that cannot be
+    /// opened is for whoever reads it, and stands in no other's way.
     pub fn hold(&self, store: &Store) -> Result<Vec<InUse>> {
-        let paths: Vec<PathBuf> = self
-            .members
-            .iter()
-            .map(|member| store.root().join(&member.name))
-            .collect();
+        let paths = self.members.iter().map(|member| store.root().join(&member.name));
+        let paths: Vec<PathBuf> = paths.filter(|path| atomic::open(path).is_ok()).collect();
         InUse::hold(paths.iter().map(PathBuf::as_path))
     }
 

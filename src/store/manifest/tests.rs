@@ -2,6 +2,7 @@ use std::os::unix::fs::{chown, MetadataExt};
 
 use super::*;
 use crate::store::inventory::list;
+use crate::store::lock::remove_unused;
 use crate::testing::{skip, TempDir};
 
 fn sample() -> Point {
@@ -62,6 +63,25 @@ fn a_point_never_takes_the_place_of_another() {
     let paths = [first.write(&store).unwrap(), second.write(&store).unwrap()];
     assert_ne!(first.stamp, second.stamp);
     assert_eq!(paths.map(|path| Point::load(&path).unwrap()), [first, second]);
+}
+
+#[test]
+fn what_cannot_be_opened_keeps_no_other_file_from_being_held() {
+    let dir = TempDir::new();
+    let store = Store::new(dir.path().join("backups"));
+    let point = sample();
+    store.make_dir(Kind::Postgres).unwrap();
+    let file = store.root().join(&point.members[0].name);
+    fs::write(&file, "x").unwrap();
+    // In the place of a directory.
+    fs::write(store.dir(Kind::Env), "x").unwrap();
+    let held = point.hold(&store).unwrap();
+    assert!(held.len() == 1 && !remove_unused(&file).unwrap());
+    drop(held);
+    let deleting = fs::File::open(&file).unwrap();
+    deleting.lock().unwrap();
+    let error = point.hold(&store).unwrap_err().to_string();
+    assert!(error.ends_with("is just being deleted"), "{error}");
 }
 
 #[test]

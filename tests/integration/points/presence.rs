@@ -414,6 +414,29 @@ fn bytes_that_cannot_be_read_are_not_bad_ones() {
     assert_eq!(points(&sandbox).len(), 1);
 }
 
+#[test]
+fn a_directory_that_cannot_be_read_keeps_no_other_part_from_its_restore() {
+    let sandbox = Sandbox::new("otherpart").redis().build();
+    sandbox.redis(&["SET", "value", "1"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let set = manifest(&sandbox);
+    let archive = format!("{}  n8n/n8n_data_20260102_030405.tar.gz\n", "0".repeat(64));
+    fs::write(&set, fs::read_to_string(&set).unwrap() + &archive).unwrap();
+    let dir = sandbox.path("backups/n8n");
+    let _ = fs::remove_dir_all(&dir);
+    fs::write(&dir, "x").unwrap();
+    offline(&sandbox, &["pin", "latest"]).assert_success();
+    assert!(fact(&set, "pinned").is_some());
+    sandbox.redis(&["SET", "value", "2"]);
+    let stamp = name(&set).replace(".sha256", "");
+    let outcome = sandbox.run("restore-all", &["--only", "redis", "--yes", &stamp]);
+    outcome.assert_success();
+    assert_eq!(sandbox.redis(&["GET", "value"]), "1", "{outcome}");
+    // It is told where it is what is to be restored.
+    let outcome = sandbox.run("restore-all", &["--only", "n8n", "--yes", &stamp]);
+    outcome.assert_error("Cannot read {}/backups/n8n/{}");
+}
+
 /// Of the dumps that the scripts made the newest may be the one that cannot be read: then no other goes.
 #[test]
 fn a_dump_without_a_point_that_cannot_be_read_costs_no_other() {
