@@ -147,7 +147,17 @@ fn set(app: &App, name: &OsStr) -> Result<Option<PathBuf>> {
 fn verify_all(app: &App, tally: &mut Tally) -> Result<()> {
     let inventory = Inventory::take(&app.store)?;
     for away in &inventory.away {
-        JOURNAL.warn(format_args!("{away}: is a disk not mounted?"));
+        if away.is_missed_by_name() {
+            JOURNAL.warn(format_args!("{away}: is a disk not mounted?"));
+            continue;
+        }
+        // Without its points nothing tells what is missing, or is not what was backed up.
+        tally.files += 1;
+        tally.unchecked += 1;
+        JOURNAL.error(format_args!(
+            "Not checked: {away}: is a disk not mounted?{}",
+            away.way_out()
+        ));
     }
     for held in inventory.points {
         verify_set(app, &held.point.path(&app.store), Ok(held.point), tally);
@@ -362,6 +372,48 @@ fn mark(app: &App, stamp: Stamp, change: impl FnOnce(&mut Point)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::testing::TempDir;
+    use std::fs;
+
+    #[test]
+    fn all_is_not_checked_while_the_points_are_away() {
+        let project = TempDir::new();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let verified = || {
+            let mut tally = Tally::default();
+            verify_all(&app, &mut tally).unwrap();
+            [tally.files, tally.bad, tally.missing, tally.unchecked]
+        };
+        let stamp = Stamp::parse("20260102_030405").unwrap();
+        app.store.make_dir(Kind::Env).unwrap();
+        let file = app.store.path(Kind::Env, stamp);
+        fs::write(&file, "A=1\n").unwrap();
+        assert_eq!(verified(), [1, 0, 0, 0], "no point was ever made");
+        let mut point = Point::new(stamp);
+        point.members.push(Member {
+            kind: Kind::Env,
+            name: format!("env/{}", file.file_name().unwrap().display()),
+            sha256: sha256(&app.config, &file).unwrap(),
+        });
+        point.write(&app.store).unwrap();
+        assert_eq!(verified(), [1, 0, 0, 0]);
+        let (sets, aside) = (app.store.sets_dir(), project.path().join("aside"));
+        fs::rename(&sets, &aside).unwrap();
+        fs::create_dir(&sets).unwrap();
+        assert_eq!(verified(), [2, 0, 0, 1]);
+        fs::remove_dir(&sets).unwrap();
+        fs::rename(&aside, &sets).unwrap();
+        // What a point names is missed by its name.
+        fs::rename(app.store.dir(Kind::Env), &aside).unwrap();
+        assert_eq!(verified(), [1, 0, 1, 0]);
+        // Nothing is, where a disk that held all is not mounted.
+        let beside = crate::store::identity::copy_beside(app.store.root());
+        fs::create_dir(beside.parent().unwrap()).unwrap();
+        fs::write(beside, "00000000000000aa\n").unwrap();
+        fs::remove_dir_all(app.store.root()).unwrap();
+        assert_eq!(verified(), [1, 0, 0, 1]);
+    }
 
     #[test]
     fn what_was_not_seen_stays_as_it_was() {

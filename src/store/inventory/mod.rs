@@ -161,6 +161,11 @@ impl fmt::Display for Away {
 }
 
 impl Away {
+    /// Whether points name what it should hold, so that each of its files is missed by itself.
+    pub fn is_missed_by_name(&self) -> bool {
+        self.named > 0
+    }
+
     /// How to say that its files were deleted on purpose, where that can be said.
     pub fn way_out(&self) -> String {
         match self.name {

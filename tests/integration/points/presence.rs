@@ -179,6 +179,10 @@ fn manifests_that_are_away_do_not_make_strangers_of_their_files() {
     );
     let status = offline(&sandbox, &["status"]);
     assert!(status.stdout.contains("[CRITICAL] directories: "), "{status}");
+    let verify = offline(&sandbox, &["verify", "--all"]);
+    assert_eq!(verify.code, Some(1), "{verify}");
+    let told = "ERROR Not checked: {}/backups/sets holds none of the recovery points that {}: is a disk not mounted?";
+    verify.assert_log_has("verify", told);
     move_back(&sandbox, &["sets"]);
     assert_eq!(before, sandbox.listing());
     // Neither is a disk that a link leads to, and that is not there.
