@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
 
 use crate::app::App;
 use crate::cli;
@@ -11,6 +12,8 @@ use crate::components::credentials;
 use crate::config::{dotenv, SETTINGS};
 use crate::process;
 use crate::report::finding::Report;
+use crate::store::manifest::Point;
+use crate::store::{inventory, Stamp};
 
 /// `.env`, and n8n's key in it.
 pub fn probe(app: &App, report: &mut Report) {
@@ -66,13 +69,7 @@ pub fn probe(app: &App, report: &mut Report) {
             ),
         );
     }
-    let recorded = crate::store::inventory::list(&app.store).ok().and_then(|points| {
-        let mut newest_first = points.into_iter().rev().filter_map(|(_, point)| point.ok());
-        let newest = newest_first.find(|point| point.excluded_from_latest().is_none())?;
-        let holds = |name: &str| newest.fact(name).is_some_and(|value| !value.starts_with("none"));
-        (holds("n8n.key") || holds("env.key")).then(|| newest.stamp.to_string())
-    });
-    match (credentials::key_of_env(&path, &text), recorded) {
+    match (credentials::key_of_env(&path, &text), point_with_key(app)) {
         (Ok(Some(_)), _) => report.ok("key", "N8N_ENCRYPTION_KEY is in .env"),
         (_, Some(point)) => report.ok("key", format!("recovery point {point} holds n8n's key")),
         _ => report.warn(
@@ -80,5 +77,70 @@ pub fn probe(app: &App, report: &mut Report) {
             "there is no N8N_ENCRYPTION_KEY in .env; unless n8n keeps it in its volume (a backup tells), put it there: \
              without it stored credentials are lost",
         ),
+    }
+}
+
+/// The newest recovery point that holds n8n's key. Of each place where that may be, the last backup that looked there
+/// tells; one of another part by itself says nothing of it.
+fn point_with_key(app: &App) -> Option<Stamp> {
+    let points = inventory::latest_first(&app.store, SystemTime::now()).ok()?;
+    let readable = points.into_iter().filter_map(|(_, point)| point.ok());
+    let points: Vec<Point> = readable
+        .filter(|point| point.excluded_from_latest().is_none())
+        .collect();
+    let tells = |name: &str| points.iter().find_map(|point| Some((point, point.fact(name)?)));
+    let told = ["n8n.key", "env.key"].into_iter().filter_map(tells);
+    let mut holding = told.filter(|(_, place)| !place.starts_with("none"));
+    holding.next().map(|(point, _)| point.stamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::manifest::Member;
+    use crate::store::marks::EXCLUDED;
+    use crate::store::Kind;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_backup_of_another_part_hides_no_key() {
+        let project = TempDir::new();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let write = |stamp: &str, kind: Kind, facts: &[(&str, &str)]| {
+            let mut point = Point::new(Stamp::parse(stamp).unwrap());
+            let path = app.store.path(kind, point.stamp);
+            let name = path.strip_prefix(app.store.root()).unwrap().display().to_string();
+            let sha256 = "0".repeat(64);
+            point.members.push(Member { kind, name, sha256 });
+            for (name, value) in facts {
+                point.set(name, value);
+            }
+            point.write(&app.store).unwrap();
+        };
+        let found = || point_with_key(&app).map(|stamp| stamp.to_string());
+        assert_eq!(found(), None);
+        let [volume, no_env] = [("n8n.key", "in the volume"), ("env.key", "none in .env")];
+        write("20260101_020000", Kind::N8n, &[volume, no_env]);
+        write("20260102_020000", Kind::Postgres, &[]);
+        write("20260103_020000", Kind::Env, &[no_env]);
+        // As clocks that are wrong date one, and one that is restored by name only.
+        write(
+            "21060101_020000",
+            Kind::N8n,
+            &[("n8n.key", "none in the volume"), no_env],
+        );
+        write(
+            "20260104_020000",
+            Kind::N8n,
+            &[("n8n.key", "none in the volume"), (EXCLUDED, "so")],
+        );
+        assert_eq!(found().as_deref(), Some("20260101_020000"));
+        write(
+            "20260105_020000",
+            Kind::N8n,
+            &[("n8n.key", "none in the volume"), no_env],
+        );
+        assert_eq!(found(), None);
     }
 }
