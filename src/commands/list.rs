@@ -232,11 +232,16 @@ fn as_json(app: &App, inventory: &Inventory, now: SystemTime) -> String {
         .unreadable
         .iter()
         .map(|(at, error)| Json::object([("path", path(at)), ("error", Json::text(format!("{error:#}")))]));
+    let away = inventory
+        .away
+        .iter()
+        .map(|away| Json::object([("directory", path(&away.dir)), ("text", Json::text(away.to_string()))]));
     let points = inventory.points.iter().map(|held| point(app, held, now));
     let all = Json::object([
         ("points", Json::List(points.collect())),
         ("loose", Json::List(unrecorded.collect())),
         ("unreadable", Json::List(unreadable.collect())),
+        ("away", Json::List(away.collect())),
     ]);
     format!("{all}\n")
 }
@@ -318,6 +323,9 @@ fn rfc3339(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::store::{manifest::Point, Stamp};
+    use crate::testing::TempDir;
 
     #[test]
     fn ages_are_told_in_the_unit_that_fits() {
@@ -334,6 +342,24 @@ mod tests {
             assert_eq!(age(now - Duration::from_secs(seconds), now), text);
         }
         assert_eq!(age(now + Duration::from_secs(1), now), "in the future");
+    }
+
+    #[test]
+    fn a_directory_that_is_away_is_told_as_json_too() {
+        let project = TempDir::new();
+        let app = App::new(Config::without_env_file(project.path()).unwrap());
+        let told = || as_json(&app, &Inventory::take(&app.store).unwrap(), SystemTime::now());
+        assert!(told().ends_with(", \"away\": []}\n"), "{}", told());
+        let stamp = Stamp::parse("20260102_030405").unwrap();
+        let text = format!("{}  redis/dump_{stamp}.rdb\n", "0".repeat(64));
+        let mut point = Point::parse(&format!("# n8n-backup recovery point {stamp}\n{text}")).unwrap();
+        point.write(&app.store).unwrap();
+        let dir = app.store.dir(Kind::Redis).display().to_string();
+        let expected = format!(
+            "\"away\": [{{\"directory\": \"{dir}\", \"text\": \"{dir} holds none of the 1 file(s) that recovery points \
+             name\"}}]}}\n"
+        );
+        assert!(told().ends_with(&expected), "{}", told());
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl PointOnDisk {
 pub struct Away {
     /// Its name below `backups/`, or that of `backups/` itself.
     pub name: &'static str,
-    dir: PathBuf,
+    /// The directory.
+    pub dir: PathBuf,
     named: usize,
 }
 
