@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{anyhow, bail, Context, Error, Result};
+use anyhow::{anyhow, bail, ensure, Context, Error, Result};
 
 use super::dialect::{absent, stop_limit};
 use super::Docker;
@@ -117,6 +117,19 @@ impl Container {
             ),
             "create it again without --rm, with --restart unless-stopped, before you restore anything",
         )))
+    }
+
+    /// Refuses one that is paused where it is to be started, which the engine refuses.
+    pub fn check_not_paused(&self) -> Result<()> {
+        let name = &self.name;
+        ensure!(
+            self.status != Status::Paused,
+            hinted(
+                format_args!("Container {name} is paused"),
+                format_args!("run 'docker unpause {name}'")
+            )
+        );
+        Ok(())
     }
 }
 

@@ -398,6 +398,32 @@ fn a_table_comes_back_from_a_side_database_and_a_failed_part_holds_what_it_held(
 }
 
 #[test]
+fn a_paused_redis_is_told_before_anything_is_replaced() {
+    let sandbox = Sandbox::new("pausedredis").stack().n8n().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    sandbox.psql("CREATE TABLE made_since (id int)");
+    let changed = sandbox.fingerprint_postgres();
+    let redis = sandbox.container("redis");
+    sandbox.pause(&redis);
+    for args in [&["latest", "--yes"][..], &["latest", "--dry-run"]] {
+        let outcome = sandbox.run("restore-all", args);
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(
+            outcome.log.contains(&format!("Container {redis} is paused")),
+            "{outcome}"
+        );
+        assert!(outcome.log.contains(&format!("docker unpause {redis}")), "{outcome}");
+    }
+    for (name, wanted) in PARTS.into_iter().zip(["running", "paused", "running", "running"]) {
+        assert_eq!(status(&sandbox, name), wanted, "{name}");
+    }
+    assert!(!sandbox.path("backups/.restore").exists());
+    assert_same(&changed, &sandbox.fingerprint_postgres());
+    sandbox.docker(&["unpause", &redis]);
+    sandbox.run("restore-all", &["latest", "--yes"]).assert_success();
+}
+
+#[test]
 fn a_part_that_is_skipped_by_name_holds_up_no_interrupted_restore() {
     let sandbox = Sandbox::new("skipped").stack().n8n().seeded().build();
     let before = [sandbox.fingerprint_postgres(), sandbox.fingerprint_volume()];

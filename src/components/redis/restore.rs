@@ -56,6 +56,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     let docker = app.docker()?;
     let container = docker.existing(&app.config.redis_container, "BACKUP_REDIS_CONTAINER")?;
     container.check_outlives_stop()?;
+    container.check_not_paused()?;
     if container.status == Status::Running {
         // One that does not answer says nothing yet.
         let told = Redis::live(app, &docker).state().ok().and_then(|state| state.dir);

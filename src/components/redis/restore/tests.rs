@@ -65,6 +65,28 @@ fn one_that_does_not_start_is_known_by_its_arguments_where_they_tell() {
     assert!(error.contains("does not answer"), "{error}");
 }
 
+/// Else restore-all would have replaced the database by then.
+#[test]
+fn a_paused_redis_is_refused_while_the_restore_is_planned() {
+    let dir = TempDir::new();
+    let file = dir.path().join("dump.rdb");
+    fs::write(&file, b"REDIS0009\xff\0\0\0\0\0\0\0\0").unwrap();
+    let mut app = App::new(Config::without_env_file(dir.path()).unwrap());
+    app.config.path = Some(dir.path().into());
+    let plan = |status: &str| {
+        let seen = format!(r#"[{{"Id": "1", "Name": "/n8n-redis", "State": {{"Status": "{status}"}}}}]"#);
+        executable(&dir.path().join("docker"), format!("#!/bin/sh\necho '{seen}'\n"));
+        prepare(&app, &file, RestoreOptions::default(), Journal::new("restore-redis")).map(drop)
+    };
+    let error = plan("paused").unwrap_err();
+    assert_eq!(error.to_string(), "Container n8n-redis is paused");
+    let hint = crate::process::hint_of(&error);
+    assert_eq!(hint, Some("run 'docker unpause n8n-redis'"));
+    for status in ["exited", "restarting", "created"] {
+        plan(status).unwrap();
+    }
+}
+
 #[test]
 fn the_snapshot_is_loaded_by_whatever_server_the_image_has() {
     let layout = Layout::new(|_| None);
