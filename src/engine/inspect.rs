@@ -331,6 +331,14 @@ impl Docker {
         self.patiently("stop", name)
     }
 
+    /// Ends a container at once, so that its program saves nothing; one that does not run is left as it is.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        match self.drive("kill", name) {
+            Err(_) if !self.is_running(name)? => Ok(()),
+            done => done,
+        }
+    }
+
     /// Stops a container in good order and starts it again. The engine does both, also where nobody waits for it any more.
     pub fn restart(&self, name: &str) -> Result<()> {
         self.patiently("restart", name)

@@ -248,18 +248,21 @@ pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut
 /// With what was started, or that the engine does not answer.
 pub fn check_stopped(app: &App) -> Result<()> {
     let Some(record) = read(app)? else { return Ok(()) };
-    let rests = |now: &Container| match record.containers.get(&now.name) {
-        Some(known) => !is_up(now) && now.started_at == known.started,
-        None => !is_up(now),
-    };
     for now in at_rest(app, &app.docker()?, &record)? {
-        ensure!(
-            rests(&now),
-            "{} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
-             somebody), stop that, and run the restore again",
-            now.name
-        );
+        let known = record.containers.get(&now.name);
+        check_rests(&now, known.map(|known| known.started.as_str()))?;
     }
+    Ok(())
+}
+
+/// Makes sure that a container does not run, nor has since it was stopped; `started` is when it had been started by then.
+pub fn check_rests(now: &Container, started: Option<&str>) -> Result<()> {
+    ensure!(
+        !is_up(now) && started.is_none_or(|started| now.started_at == started),
+        "{} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
+         somebody), stop that, and run the restore again",
+        now.name
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ pub mod pause;
 mod record;
 
 pub use interrupted::{
-    check_stopped, interrupted, needs, release, running, undo_at_rest, unfinished, Interrupted, Needs,
+    check_rests, check_stopped, interrupted, needs, release, running, undo_at_rest, unfinished, Interrupted, Needs,
 };
 
 use std::fmt;

@@ -2,17 +2,18 @@
 //! volume; that server also writes the append-only file anew where Redis keeps one, because Redis ignores a snapshot that
 //! stands beside such a file. Only what it has proven takes the place of the live data, by renaming, while Redis is down.
 
+mod beside;
+mod rest;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::layout::{check_kept, modules_of, Layout};
 use super::replies::{checked_keys, modules, queue_script, value_of, Keys, CHECKER};
-use super::server::{Redis, START};
+use super::server::Redis;
 use super::verify;
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
@@ -24,11 +25,7 @@ use crate::stack::{LeftHalfDone, Unseen};
 use crate::store::Kind;
 use crate::stream::encrypt::Locked;
 use crate::stream::read::{check_recorded, read};
-
-/// Where the server of our own listens, logs and leaves its exit status.
-const SOCKET: &str = "/tmp/n8n-backup.sock";
-const LOG: &str = "/tmp/n8n-backup.log";
-const STATUS: &str = "/tmp/n8n-backup.status";
+use rest::Rest;
 
 /// Gives what is staged to whoever the live server runs as.
 const OWN: &str = include_str!("restore/own.sh");
@@ -147,6 +144,16 @@ impl Plan<'_> {
         DirSwap::new(&helper, &layout.dir).roll_back(self.journal)
     }
 
+    /// Puts back what was there before, with Redis at rest.
+    fn undo(&self, exchange: &DirSwap<'_>, rest: &Rest<'_>) -> Result<()> {
+        let is_begun = exchange.state()? != State::Staged;
+        exchange.roll_back(self.journal)?;
+        match is_begun {
+            true => rest.forget_what_was_read(self.journal),
+            false => Ok(()),
+        }
+    }
+
     fn replace(&self, helper: Guard, layout: &Layout, around: &dyn Around) -> Result<()> {
         check_kept(&self.docker, &self.container.name, &layout.dir)?;
         let exchange = DirSwap::new(&helper, &layout.dir);
@@ -164,17 +171,23 @@ impl Plan<'_> {
             self.save()?;
         }
         self.journal.info(format_args!("Stopping {name}..."));
-        let exchanged = self
-            .docker
-            .stop(name)
-            .and_then(|()| around.check_stopped())
-            .and_then(|()| exchange.exchange())
+        let exchanged = Rest::begin(&self.docker, name)
+            .and_then(|rest| {
+                around.check_stopped()?;
+                rest.check()?;
+                exchange.exchange()?;
+                rest.check()
+            })
             .and_then(|()| self.prove(layout, keys))
             .and_then(|()| around.check_stopped());
         if let Err(error) = exchanged {
             self.journal.warn("Putting back what was there before");
             exchange.turn();
-            let back = self.docker.stop(name).and_then(|()| self.put_back(helper, layout));
+            let back = Rest::begin(&self.docker, name).and_then(|rest| {
+                drop(helper);
+                let helper = self.helper()?;
+                self.undo(&DirSwap::new(&helper, &layout.dir), &rest)
+            });
             return Err(match back {
                 Ok(()) => error.context("Redis restore failed"),
                 Err(worse) => error
@@ -211,12 +224,8 @@ impl Plan<'_> {
             State::Exchanged => exchange.finish(&[])?,
             State::Broken => {
                 let running = self.docker.is_running(&self.container.name)?;
-                if running {
-                    self.docker.stop(&self.container.name)?;
-                }
-                exchange
-                    .roll_back(self.journal)
-                    .context(LeftHalfDone::rollback_failed())?;
+                let rest = Rest::begin(&self.docker, &self.container.name)?;
+                self.undo(exchange, &rest).context(LeftHalfDone::rollback_failed())?;
                 if running {
                     self.docker.start(&self.container.name)?;
                 }
@@ -401,104 +410,6 @@ impl Plan<'_> {
             text.lines().last().unwrap_or("failed")
         );
         Ok(checked_keys(&text))
-    }
-
-    /// Starts a server on the staged snapshot and waits until it has loaded it.
-    fn serve<'a>(&'a self, helper: &'a Guard, owner: &str, dir: &str, layout: &Layout) -> Result<Redis<'a>> {
-        const RUN: &str = "\"$@\"; echo $? >\"$0\"";
-        let mut argv = vec![
-            "sh",
-            "-c",
-            RUN,
-            STATUS,
-            "sh",
-            "-c",
-            START,
-            "sh",
-            "--port",
-            "0",
-            "--unixsocket",
-            SOCKET,
-        ];
-        argv.extend([
-            "--logfile",
-            LOG,
-            "--daemonize",
-            "no",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        argv.extend(["--databases", &layout.databases, "--dir", dir]);
-        argv.extend([
-            "--dbfilename",
-            &layout.snapshot,
-            "--appendfilename",
-            &layout.append_file,
-        ]);
-        if let Some(name) = &layout.append_dir {
-            argv.extend(["--appenddirname", name]);
-        }
-        // What they have stored, only they can load.
-        for module in &layout.modules {
-            argv.push("--loadmodule");
-            argv.extend(module.iter().map(String::as_str));
-        }
-        let how = Exec {
-            detached: true,
-            user: Some(owner),
-            ..Exec::default()
-        };
-        let output = self
-            .docker
-            .answer("docker exec", self.docker.exec(helper.id(), how, &argv), None)?;
-        ensure!(output.success, "redis-server was not started: {}", output.stderr);
-        let server = Redis {
-            docker: &self.docker,
-            container: helper.id(),
-            at: vec!["-s".to_owned(), SOCKET.to_owned()],
-            login: None,
-            stall: self.app.config.stall,
-        };
-        server.loaded(server.stall, || match self.status(helper)? {
-            None => Ok(()),
-            Some(status) => bail!(
-                "Redis does not load the snapshot (exit code {status}): {}",
-                self.last_words(helper)?
-            ),
-        })?;
-        Ok(server)
-    }
-
-    /// The exit status of the server of our own, when it has ended.
-    fn status(&self, helper: &Guard) -> Result<Option<String>> {
-        let call = self.docker.exec(helper.id(), Exec::default(), &["cat", STATUS]);
-        let output = self.docker.answer("docker exec", call, None)?;
-        Ok(output.success.then(|| output.text()).filter(|text| !text.is_empty()))
-    }
-
-    fn last_words(&self, helper: &Guard) -> Result<String> {
-        let call = self
-            .docker
-            .exec(helper.id(), Exec::default(), &["tail", "-n", "3", LOG]);
-        let output = self.docker.answer("docker exec", call, None)?.text();
-        Ok(output.lines().collect::<Vec<_>>().join(" / "))
-    }
-
-    fn ended(&self, helper: &Guard) -> Result<()> {
-        let deadline = Instant::now() + self.app.config.stall;
-        loop {
-            match self.status(helper)?.as_deref() {
-                Some("0") => return Ok(()),
-                Some(status) => bail!(
-                    "the server that loaded the snapshot ended with exit code {status}: {}",
-                    self.last_words(helper)?
-                ),
-                None if Instant::now() >= deadline => bail!("the server that loaded the snapshot does not end"),
-                None => thread::sleep(Duration::from_millis(20)),
-            }
-        }
     }
 
     /// Starts the live server and compares what it has loaded.

@@ -290,6 +290,70 @@ fn a_failed_redis_restore_puts_back_what_was_there() {
     }
 }
 
+/// As a supervisor does: a Redis that comes up meanwhile holds the other data, which its next save would bring back.
+#[test]
+fn a_redis_that_somebody_starts_meanwhile_saves_nothing_over_its_restore() {
+    for (append_only, name) in [("yes", "aofwatched"), ("no", "rdbwatched")] {
+        let sandbox = Sandbox::new(name)
+            .redis()
+            .redis_arg("--appendonly")
+            .redis_arg(append_only)
+            .build();
+        // As many keys as the snapshot has, so that their number tells nothing.
+        sandbox.redis(&["set", "a", "of the snapshot"]);
+        sandbox.run("backup-redis", &[]).assert_success();
+        let file = sandbox.backup("redis").display().to_string();
+        sandbox.redis(&["set", "a", "of today"]);
+        let redis = sandbox.container("redis");
+        let start = format!("\"$real\" start '{redis}' >/dev/null");
+        let (then, first) = (
+            format!("\"$real\" \"$@\"; {start}"),
+            format!("{start}; sleep 1; \"$real\" \"$@\""),
+        );
+        let calls = sandbox.aside("starts");
+        // The first start is that of a server that runs already; without the second one nothing is proven.
+        let refused = format!(
+            "*' start '*-redis*) echo >>'{0}'; [ $(wc -l <'{0}') != 2 ] || exit 1 ;;",
+            calls.display()
+        );
+        for (when, refused, pattern, does) in [
+            ("before the exchange", "", "*' stop '*-redis*", &then),
+            ("while it begins", "", "*' exec '*' exchange '*", &first),
+            ("while it is undone", &*refused, "*' exec '*' back '*", &first),
+        ] {
+            let mark = sandbox.aside(format!("started {when}"));
+            let docker = sandbox.stand_in_docker(&format!(
+                "case \" $* \" in {refused} {pattern}) [ -e '{0}' ] || {{ : >'{0}'; {does}; exit; }} ;; esac",
+                mark.display()
+            ));
+            let outcome = sandbox.call("restore-redis").arg(&file).path_first(&docker).run();
+            assert_eq!(outcome.code, Some(1), "{when}: {outcome}");
+            let told = match refused {
+                "" => "was started while what it works on was being replaced",
+                _ => "which was started meanwhile",
+            };
+            assert!(outcome.log.contains(told), "{when}: {outcome}");
+            // Also once it has saved what it holds, and read it again.
+            for again in [false, true] {
+                if again {
+                    sandbox.docker(&["restart", &redis]);
+                }
+                sandbox.await_redis();
+                assert_eq!(
+                    sandbox.redis(&["get", "a"]).trim(),
+                    "of today",
+                    "{when} {again}: {outcome}"
+                );
+            }
+            assert!(!sandbox.path("backups/.restore").exists(), "{when}");
+        }
+        sandbox.run("restore-redis", &[&file]).assert_success();
+        sandbox.docker(&["restart", &redis]);
+        sandbox.await_redis();
+        assert_eq!(sandbox.redis(&["get", "a"]).trim(), "of the snapshot");
+    }
+}
+
 /// All that is new was in place when the restore failed, and so did its undoing: what was there before must not go.
 #[test]
 fn what_could_not_be_put_back_is_put_back_by_the_next_run() {

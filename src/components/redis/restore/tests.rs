@@ -1,6 +1,9 @@
 use std::fs;
 use std::os::unix::fs::{chown, MetadataExt as _, PermissionsExt as _};
 
+use std::time::Duration;
+
+use super::beside::STATUS;
 use super::*;
 use crate::config::Config;
 use crate::testing::{executable, sh, skip, TempDir, STALL};
