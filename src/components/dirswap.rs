@@ -3,7 +3,7 @@
 //! Everything stands in one directory of our own in there, [`WORK`], until the exchange is done. Whatever the state is in
 //! which a run was killed, the next one can tell it by that directory and set it right.
 
-use anyhow::{anyhow, bail, Result};
+use anyhow::{anyhow, bail, ensure, Result};
 
 use crate::app::App;
 use crate::engine::{Docker, Exec, Guard, Label};
@@ -201,6 +201,21 @@ case $verb in
     rm -f -- "$work/begun"
     close ;;
 esac"#;
+
+/// Takes directories. Prints those of which an exchange was begun that was given no names.
+const WHOLE: &str = r#"for dir; do
+  work=$dir/.n8n-backup-restore
+  if [ -e "$work/begun" ] && [ ! -e "$work/names" ]; then printf '%s\n' "$dir"; fi
+done"#;
+
+/// Whether an earlier run has begun to exchange all that is in one of these directories, as the helper sees them.
+pub fn is_whole_begun<'a>(helper: &Guard, dirs: impl IntoIterator<Item = &'a str>) -> Result<bool> {
+    let argv: Vec<&str> = ["sh", "-c", WHOLE, "sh"].into_iter().chain(dirs).collect();
+    let docker = helper.docker();
+    let output = docker.answer("sh", docker.exec(helper.id(), Exec::default(), &argv), None)?;
+    ensure!(output.success, "{}", output.stderr);
+    Ok(!output.text().is_empty())
+}
 
 /// Starts the helper container in which a restore of a component exchanges its data, once those are gone that were killed with
 /// earlier restores of it. In a dry run, beside which a restore may be at work, one that only looks, and all others stay.

@@ -551,3 +551,53 @@ fn a_database_that_has_no_room_twice_is_neither_copied_nor_replaced() {
     });
     sandbox.compose(&["down"]);
 }
+
+/// What n8n mounts is replaced together: a restore of the database in the home must not take the home's exchange for its
+/// own, and finish that while the others have not been exchanged.
+#[test]
+fn a_killed_restore_of_n8ns_data_is_set_right_as_a_whole_by_one_of_the_database() {
+    let sandbox = on_sqlite("sqlite-half", "A=1", &format!("{HOME}, './files:/files'"));
+    let fill = |text: &str| sandbox.beside_n8n(&format!("echo {text} | tee /home/node/.n8n/mark >/files/mark"));
+    let marks = || sandbox.beside_n8n("cat /home/node/.n8n/mark /files/mark");
+    let before = sandbox.dump_sqlite(FILE);
+    fill("saved");
+    sandbox.locked("backup-all", &[]).assert_success();
+    let [database, home] = ["sqlite", "n8n"].map(|kind| sandbox.backup(kind));
+    for name in ["restore-sqlite", "restore-all"] {
+        case(
+            &format!("SIGKILL to restore-n8n after its first exchange, then {name}"),
+            || {
+                sandbox.await_work();
+                change(&sandbox);
+                fill("changed");
+                let docker = sandbox.stand_in_docker(&format!(
+                    "case \" $* \" in {EXCHANGES}) \"$real\" \"$@\"; kill -KILL \"$PPID\"; sleep 1; exit 1 ;; esac"
+                ));
+                let killed = call(&sandbox, "restore-n8n")
+                    .arg("--yes")
+                    .arg(&home)
+                    .path_first(&docker)
+                    .run();
+                assert_eq!(marks(), "saved\nchanged\n", "{killed}");
+                if name == "restore-sqlite" {
+                    let outcome = restore(&sandbox, &database);
+                    outcome.assert_success();
+                    assert_eq!(marks(), "changed\nchanged\n", "{outcome}");
+                    assert_same(&before, &sandbox.dump_sqlite(FILE));
+                    assert!(!is_running(&sandbox), "{outcome}");
+                    call(&sandbox, "restore-n8n")
+                        .arg("--yes")
+                        .arg(&home)
+                        .run()
+                        .assert_success();
+                } else {
+                    sandbox.locked(name, &["--yes", "latest"]).assert_success();
+                }
+                assert_eq!(marks(), "saved\nsaved\n");
+                assert_same(&before, &sandbox.dump_sqlite(FILE));
+                assert!(is_running(&sandbox), "{name}");
+                assert_clean(&sandbox);
+            },
+        );
+    }
+}

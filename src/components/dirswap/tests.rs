@@ -309,6 +309,30 @@ fn what_is_no_directory_holds_no_exchange() {
     }
 }
 
+/// A restore of the database names what it exchanges in n8n's home; one of n8n's data is to be ended in all of them.
+#[test]
+fn an_exchange_of_a_whole_directory_is_told_from_one_of_names_in_it() {
+    let nothing = Path::new("/nonexistent");
+    let whole = |dir: &Path| {
+        let output = Command::new("sh").args(["-c", WHOLE, "sh"]).arg(dir).output().unwrap();
+        assert!(output.status.success());
+        !output.stdout.is_empty()
+    };
+    let dir = TempDir::new();
+    for (names, wanted) in [(&["a"][..], false), (&[], true)] {
+        step_with(dir.path(), "begin", names, nothing);
+        // What was not begun is nobody's.
+        assert!(!whole(dir.path()));
+        fs::write(dir.path().join(".n8n-backup-restore/new/a"), "new").unwrap();
+        step(dir.path(), "exchange", nothing);
+        assert_eq!(whole(dir.path()), wanted);
+        step(dir.path(), "turn", nothing);
+        assert_eq!(whole(dir.path()), wanted);
+        step(dir.path(), "back", nothing);
+        assert!(!whole(dir.path()));
+    }
+}
+
 #[test]
 fn a_dry_run_leaves_the_helper_of_a_restore_at_work_alone() {
     let dir = TempDir::new();

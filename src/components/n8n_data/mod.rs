@@ -19,6 +19,7 @@ pub use self::drill::unpack_home;
 pub use self::helper::check_mounted;
 use self::layout::{data_layout, Layout, HOME};
 use self::packer::{Packer, Packing, Reading, Said, What};
+pub use self::restore::recover;
 use super::dirswap::begun;
 use super::drill::{DrillEnv, Drilled};
 use super::run::{instant, Snapshot};

@@ -215,36 +215,75 @@ fn warn_of_users(app: &App, docker: &Docker, journal: Journal, layout: &Layout) 
     }
 }
 
-impl Plan<'_> {
-    /// A container that shows every directory by itself. Those of the project that are missing, as on a new host, are made
-    /// where `makes` says so, else left out.
-    fn helper(&self, makes: bool) -> Result<Guard> {
-        let (app, docker) = (self.app, &self.docker);
-        let image = helper::image(app, docker, self.journal)?;
-        let all = self.layout.writing();
-        dirswap::helper_container(app, docker, Kind::N8n, self.dry_run, |labels| {
-            let start = |mounts: &[_]| helper::start(app, docker, self.journal, image.clone(), labels, mounts);
-            start(&all).or_else(|error| {
-                let (missing, mut there): (Vec<_>, Vec<_>) =
-                    all.iter().cloned().partition(|mount| is_missing(&mount.source));
-                if missing.is_empty() {
-                    return Err(error);
+/// A container that shows every directory by itself. Those of the project that are missing, as on a new host, are made
+/// where `makes` says so, else left out.
+fn start_helper(
+    app: &App,
+    docker: &Docker,
+    journal: Journal,
+    layout: &Layout,
+    dry_run: bool,
+    makes: bool,
+) -> Result<Guard> {
+    let image = helper::image(app, docker, journal)?;
+    let all = layout.writing();
+    dirswap::helper_container(app, docker, Kind::N8n, dry_run, |labels| {
+        let start = |mounts: &[_]| helper::start(app, docker, journal, image.clone(), labels, mounts);
+        start(&all).or_else(|error| {
+            let (missing, mut there): (Vec<_>, Vec<_>) =
+                all.iter().cloned().partition(|mount| is_missing(&mount.source));
+            if missing.is_empty() {
+                return Err(error);
+            }
+            if let Some(mount) = missing.iter().find(|mount| !helper::may_be_made(app, &mount.source)) {
+                return Err(helper::not_there(error, &mount.source));
+            }
+            if makes {
+                for mut mount in missing {
+                    let name = &mount.source;
+                    journal.warn(format_args!("{name}, which n8n mounts, is missing: it is made"));
+                    mount.makes = true;
+                    there.push(mount);
                 }
-                if let Some(mount) = missing.iter().find(|mount| !helper::may_be_made(app, &mount.source)) {
-                    return Err(helper::not_there(error, &mount.source));
-                }
-                if makes {
-                    for mut mount in missing {
-                        let name = &mount.source;
-                        self.journal
-                            .warn(format_args!("{name}, which n8n mounts, is missing: it is made"));
-                        mount.makes = true;
-                        there.push(mount);
-                    }
-                }
-                start(&there)
-            })
+            }
+            start(&there)
         })
+    })
+}
+
+/// Sets right what a killed restore has left. Whether there was something.
+fn set_right(exchange: &DirSwaps<'_>, journal: Journal) -> Result<bool> {
+    match exchange.state()? {
+        State::None => return Ok(false),
+        State::Staged => exchange.roll_back(journal)?,
+        // Else n8n would be started on half of its data.
+        State::Broken => exchange
+            .roll_back(journal)
+            .map_err(|error| error.context(LeftHalfDone::rollback_failed()))?,
+        State::Exchanged => exchange.finish(&[])?,
+    }
+    journal.warn("An interrupted restore of the volume had left its traces; they are set right");
+    Ok(true)
+}
+
+/// Sets right what a killed restore has left in all directories, for the restore of a database that lies in one of them.
+///
+/// # Errors
+/// When it cannot be told what the directories are, and as for a restore of them.
+pub fn recover(app: &App, docker: &Docker, journal: Journal) -> Result<()> {
+    let layout = data_layout(app, docker, &app.n8n_containers(docker)?)?;
+    helper::check_home(docker, &layout)?;
+    let _lock = app.hold(Kind::N8n, journal)?;
+    let helper = start_helper(app, docker, journal, &layout, false, false)?;
+    let directories = layout.directories();
+    let targets = directories.iter().map(|directory| directory.target.as_str());
+    set_right(&DirSwaps::new(&helper, targets), journal).map(drop)
+}
+
+impl Plan<'_> {
+    /// As [`start_helper`].
+    fn helper(&self, makes: bool) -> Result<Guard> {
+        start_helper(self.app, &self.docker, self.journal, &self.layout, self.dry_run, makes)
     }
 
     /// Every directory, since an earlier run may have begun with other ones.
@@ -275,22 +314,6 @@ impl Plan<'_> {
         drop(failed);
         let helper = self.helper(true)?;
         self.all(&helper).roll_back(self.journal)
-    }
-
-    /// Sets right what a killed restore has left. Whether there was something.
-    fn recover(&self, exchange: &DirSwaps<'_>) -> Result<bool> {
-        match exchange.state()? {
-            State::None => return Ok(false),
-            State::Staged => exchange.roll_back(self.journal)?,
-            // Else n8n would be started on half of its data.
-            State::Broken => exchange
-                .roll_back(self.journal)
-                .map_err(|error| error.context(LeftHalfDone::rollback_failed()))?,
-            State::Exchanged => exchange.finish(&[])?,
-        }
-        self.journal
-            .warn("An interrupted restore of the volume had left its traces; they are set right");
-        Ok(true)
     }
 
     /// Has the home stay where it is in what holds it.
@@ -384,8 +407,8 @@ impl RestorePlan for Plan<'_> {
         let exchange = self.swaps(&helper);
         {
             let _lock = self.app.hold(Kind::N8n, self.journal).context(Unseen)?;
-            let recovered = self.recover(&self.all(&helper)).map_err(Unseen::mark)?;
-            if recovered | self.recover(&self.of_database(&helper)).map_err(Unseen::mark)? {
+            let recovered = set_right(&self.all(&helper), self.journal).map_err(Unseen::mark)?;
+            if recovered | set_right(&self.of_database(&helper), self.journal).map_err(Unseen::mark)? {
                 self.check_room(&helper)?;
             }
         }

@@ -10,7 +10,7 @@ use super::{database, rows, verify, OWNER, ROWS, SETTING};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::drill::check_recorded as check_rows;
-use crate::components::n8n_data::check_mounted;
+use crate::components::n8n_data::{self, check_mounted};
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Container, Data, Docker, Exec, Guard, Mount, Source};
 use crate::formats::sqlite::Summary;
@@ -111,7 +111,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journa
     check_mounted(app, &plan.docker, journal, &plan.container)?;
     let helper = plan.helper()?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
-    if DirSwap::new(&helper, &plan.dir).state()? == State::None {
+    if DirSwap::new(&helper, &plan.dir).state()? == State::None && !plan.is_home_half_replaced(&helper)? {
         plan.check_room(&helper)?;
     }
     Ok(plan)
@@ -134,7 +134,7 @@ impl RestorePlan for Plan<'_> {
         let _component = self.app.hold(Kind::Sqlite, self.journal).context(Unseen)?;
         let helper = self.helper().context(Unseen)?;
         let swap = DirSwap::new(&helper, &self.dir);
-        if self.recover(&swap).map_err(Unseen::mark)? {
+        if self.recover(&helper, &swap).map_err(Unseen::mark)? {
             self.check_room(&helper)?;
         }
         let staged = self.stage(&helper, &swap);
@@ -275,10 +275,26 @@ impl Plan<'_> {
         DirSwap::new(&helper, &self.dir).roll_back(self.journal)
     }
 
+    /// Whether a killed restore of n8n's data has begun to exchange one of their directories.
+    fn is_home_half_replaced(&self, helper: &Guard) -> Result<bool> {
+        let mounts = self.container.mounts.iter();
+        dirswap::is_whole_begun(helper, mounts.map(|mount| mount.destination.as_str()))
+    }
+
     /// Sets right what a killed restore has left. Whether there was something.
-    fn recover(&self, swap: &DirSwap<'_>) -> Result<bool> {
+    fn recover(&self, helper: &Guard, swap: &DirSwap<'_>) -> Result<bool> {
+        let is_of_home = self.is_home_half_replaced(helper)?;
+        if is_of_home {
+            // What was exchanged with the home goes the same way as the home, which alone is seen here.
+            n8n_data::recover(self.app, &self.docker, self.journal).map_err(|error| {
+                error.context(LeftHalfDone::new(
+                    "A restore of n8n's data was interrupted and may have replaced half of them: run restore-n8n or \
+                     restore-all again, which sets that right first",
+                ))
+            })?;
+        }
         match swap.state()? {
-            State::None => return Ok(false),
+            State::None => return Ok(is_of_home),
             State::Staged => swap.roll_back(self.journal)?,
             // Else n8n would be started on a database that is not there.
             State::Broken => swap
