@@ -275,7 +275,24 @@ pub fn check_rests(now: &Container, started: Option<&str>) -> Result<()> {
 pub fn undo_at_rest(app: &App, journal: Journal, undo: impl FnOnce() -> Result<()>) -> Result<()> {
     let Some(record) = read(app)? else { return undo() };
     let docker = app.docker()?;
-    let mut names: Vec<String> = at_rest(app, &docker, &record)?
+    let mut names = stop_started(app, &docker, &record, journal)?;
+    undo()?;
+    // What came while it was undone has files open that are gone.
+    names.extend(stop_started(app, &docker, &record, journal)?);
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| !record.containers.contains_key(name));
+    for name in &names {
+        if let Err(error) = docker.start(name) {
+            journal.warning(&error);
+        }
+    }
+    Ok(())
+}
+
+/// Stops what runs of the containers that are to rest. Gives their names.
+fn stop_started(app: &App, docker: &Docker, record: &Record, journal: Journal) -> Result<Vec<String>> {
+    let mut names: Vec<String> = at_rest(app, docker, record)?
         .into_iter()
         .filter(is_up)
         .map(|now| now.name)
@@ -286,14 +303,7 @@ pub fn undo_at_rest(app: &App, journal: Journal, undo: impl FnOnce() -> Result<(
         journal.warn(format_args!("Stopping {name}, which was started meanwhile"));
         docker.stop(name)?;
     }
-    undo()?;
-    names.retain(|name| !record.containers.contains_key(name));
-    for name in &names {
-        if let Err(error) = docker.start(name) {
-            journal.warning(&error);
-        }
-    }
-    Ok(())
+    Ok(names)
 }
 
 /// The containers that are to rest during a restore, as they are now.
@@ -322,4 +332,57 @@ pub(super) fn is_up(container: &Container) -> bool {
         container.status,
         Status::Running | Status::Restarting | Status::Paused | Status::Stopping
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::stack::record::Entry;
+    use crate::testing::{executable, TempDir};
+
+    #[test]
+    fn what_is_started_while_a_step_is_undone_is_stopped_too() {
+        let dir = TempDir::new();
+        let script = r#"#!/bin/sh
+cd "${0%/*}"
+case "$*" in
+stop*) echo "$1" >>calls; echo exited >status ;;
+*StopTimeout*) echo 1 ;;
+ps*) ;;
+*) printf '[{"Id": "1", "Name": "/n8n-main", "State": {"Status": "%s", "StartedAt": "1"}}]' "$(cat status)" ;;
+esac
+"#;
+        executable(&dir.path().join("docker"), script);
+        let mut app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
+        app.config.path = Some(dir.path().into());
+        app.config.n8n_containers = vec!["n8n-main".to_owned()];
+        fs::create_dir_all(app.store.root()).unwrap();
+        let mut record = Record::default();
+        let entry = Entry {
+            started: "1".to_owned(),
+            ..Entry::default()
+        };
+        record.containers.insert("n8n-main".to_owned(), entry);
+        write(&app, &record).unwrap();
+        let set = |status: &str| fs::write(dir.path().join("status"), status).unwrap();
+        let calls = || fs::read_to_string(dir.path().join("calls")).unwrap_or_default();
+        for (before, meanwhile, wanted) in [
+            ("exited", "exited", ""),
+            ("running", "exited", "stop\n"),
+            ("exited", "running", "stop\n"),
+            ("running", "running", "stop\nstop\n"),
+        ] {
+            let _ = fs::remove_file(dir.path().join("calls"));
+            set(before);
+            let undo = || {
+                set(meanwhile);
+                Ok(())
+            };
+            undo_at_rest(&app, Journal::new("restore-n8n"), undo).unwrap();
+            assert_eq!(calls(), wanted, "{before} {meanwhile}");
+        }
+    }
 }
