@@ -89,7 +89,8 @@ fn send(curl: &Path, url: &Secret, signal: Signal, lines: &[String]) -> Result<(
 }
 
 /// curl's configuration for a ping: at most 10 seconds for a try, and half a minute for all of them. A redirect is not
-/// followed, since it may lead to a page of login, but must not pass for an answer.
+/// followed, since it may lead to a page of login, but must not pass for an answer. Brackets and braces are a part of
+/// the address.
 fn request(url: &str, signal: Signal, lines: &[String]) -> String {
     let (url, query) = match url.split_once('?') {
         Some((url, query)) => (url, format!("?{query}")),
@@ -102,8 +103,9 @@ fn request(url: &str, signal: Signal, lines: &[String]) -> String {
     };
     let url = format!("{}{path}{query}", url.trim_end_matches('/'));
     format!(
-        "url = {}\nproto = \"=http,https\"\nsilent\nshow-error\nfail\nlocation\nmax-redirs = 0\noutput = \"/dev/null\"\nmax-time = 10\n\
-         retry = {retries}\nretry-connrefused\nretry-max-time = 20\nheader = \"Content-Type: text/plain\"\n\
+        "url = {}\ngloboff\nproto = \"=http,https\"\nsilent\nshow-error\nfail\nlocation\nmax-redirs = 0\n\
+         output = \"/dev/null\"\nmax-time = 10\nretry = {retries}\nretry-connrefused\nretry-max-time = 20\n\
+         header = \"Content-Type: text/plain\"\n\
          data-raw = {}\n",
         quoted(&url),
         quoted(&body(lines))
@@ -123,7 +125,7 @@ mod tests {
     use crate::testing::{executable, skip, TempDir};
     use std::fs;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     #[test]
@@ -146,6 +148,18 @@ mod tests {
         assert!(fs::read_to_string(out).unwrap().starts_with("url = \"https://h/1\"\n"));
     }
 
+    /// A request that ends with "the last line".
+    fn request_in(stream: &mut TcpStream) -> String {
+        let mut request = Vec::new();
+        while !request.ends_with(b"the last line") {
+            let mut block = [0; 1024];
+            let n = stream.read(&mut block).unwrap();
+            assert_ne!(n, 0, "the request was cut");
+            request.extend_from_slice(&block[..n]);
+        }
+        String::from_utf8(request).unwrap()
+    }
+
     #[test]
     fn a_redirect_is_no_answer() {
         let Some(curl) = process::find("curl", None) else {
@@ -156,12 +170,7 @@ mod tests {
             let url = format!("http://{}/uuid", listener.local_addr().unwrap());
             let server = thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = Vec::new();
-                while !request.ends_with(b"the last line") {
-                    let mut block = [0; 1024];
-                    let n = stream.read(&mut block).unwrap();
-                    request.extend_from_slice(&block[..n]);
-                }
+                request_in(&mut stream);
                 let head = format!("HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:1/uuid\r\nConnection: close\r\n");
                 stream
                     .write_all(format!("{head}Content-Length: 0\r\n\r\n").as_bytes())
@@ -181,6 +190,28 @@ mod tests {
                     "{error:#}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn brackets_and_braces_are_sent_as_they_are() {
+        let Some(curl) = process::find("curl", None) else {
+            return skip("ping::brackets_and_braces", "curl is not installed");
+        };
+        for query in ["tags[]=n8n", "c={d}", "c={a,b}", "c=[1-2]"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = Secret::new(&format!("http://{}/uuid?{query}", listener.local_addr().unwrap()));
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let request = request_in(&mut stream);
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                    .unwrap();
+                request
+            });
+            send(&curl, &url, Signal::Success, &["the last line".to_owned()]).unwrap();
+            let request = server.join().unwrap();
+            assert!(request.starts_with(&format!("POST /uuid?{query} HTTP/")), "{request}");
         }
     }
 
