@@ -21,6 +21,7 @@ use super::BLOCK;
 
 /// How long an ended or killed process may take to let go of its pipes.
 const GRACE: Duration = Duration::from_secs(5);
+const WITHOUT_PIPES: &str = "a program was started without its pipes";
 
 /// What a child reads.
 pub enum Input {
@@ -116,6 +117,7 @@ impl Chain {
         input: Input,
     ) -> Result<(Option<ChildInput>, ChildOutput)> {
         self.start(name.into(), command, input, Link::Pipe)
+            .and_then(with_output)
     }
 
     /// As [`Chain::spawn`], for many bytes: what is handed back are sockets, which carry them faster. Not for a program
@@ -127,6 +129,19 @@ impl Chain {
         input: Input,
     ) -> Result<(Option<ChildInput>, ChildOutput)> {
         self.start(name.into(), command, input, Link::Socket)
+            .and_then(with_output)
+    }
+
+    /// As [`Chain::spawn`], for a program whose standard output is of no interest. What it leaves running when it ends
+    /// is not waited for.
+    pub fn spawn_silent(
+        &mut self,
+        name: impl Into<String>,
+        command: Command,
+        input: Input,
+    ) -> Result<Option<ChildInput>> {
+        self.start(name.into(), command, input, Link::Null)
+            .map(|(stdin, _)| stdin)
     }
 
     fn start(
@@ -135,7 +150,7 @@ impl Chain {
         mut command: Command,
         input: Input,
         link: Link,
-    ) -> Result<(Option<ChildInput>, ChildOutput)> {
+    ) -> Result<(Option<ChildInput>, Option<ChildOutput>)> {
         let leashed = matches!(input, Input::Leash);
         let abandoned = Arc::<AtomicBool>::default();
         let (mut to, mut from) = (None, None);
@@ -151,6 +166,7 @@ impl Chain {
         });
         command.stdout(match link {
             Link::Pipe => Stdio::piped(),
+            Link::Null => Stdio::null(),
             Link::Socket => {
                 let (ours, theirs) = link::socket()?;
                 from = Some(ChildOutput::socket(ours, Arc::clone(&abandoned))?);
@@ -169,9 +185,7 @@ impl Chain {
             .stdout
             .take()
             .map(|pipe| ChildOutput::pipe(pipe, Arc::clone(&abandoned)));
-        let (Some(stdout), Some(stderr)) = (from.or(piped), child.stderr.take()) else {
-            bail!("{name} was started without its pipes");
-        };
+        let stderr = child.stderr.take().context(WITHOUT_PIPES)?;
         let tail = Arc::new(Mutex::new(Tail::default()));
         let (closed, stderr_closed) = mpsc::channel();
         let kept = Arc::clone(&tail);
@@ -194,7 +208,7 @@ impl Chain {
             stderr_closed,
             leash,
         });
-        Ok((stdin, stdout))
+        Ok((stdin, from.or(piped)))
     }
 
     /// Has `alive` asked, when nothing has moved for half of the stall limit, whether the work goes on all the same (a
@@ -409,6 +423,13 @@ impl Chain {
             Error::new(Told { text, error })
         }
     }
+}
+
+/// The ends of a child that has an output.
+fn with_output(
+    (stdin, stdout): (Option<ChildInput>, Option<ChildOutput>),
+) -> Result<(Option<ChildInput>, ChildOutput)> {
+    Ok((stdin, stdout.context(WITHOUT_PIPES)?))
 }
 
 impl Drop for Chain {

@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub(super) enum Link {
     Pipe,
     Socket,
+    /// Its output goes to /dev/null.
+    Null,
 }
 
 /// Makes a socket for a child: our end and the child's.

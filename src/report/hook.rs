@@ -82,13 +82,10 @@ fn run(config: &Config, variables: &[(&str, OsString)], lines: &[String]) -> Res
         .current_dir(&config.project)
         .envs(variables.iter().map(|(name, value)| (name, value)));
     let mut chain = Chain::new(LIMIT);
-    let (stdin, mut stdout) = chain.spawn(name, command, Input::Piped)?;
-    if let Some(stdin) = stdin {
+    if let Some(stdin) = chain.spawn_silent(name, command, Input::Piped)? {
         let text = format!("{}\n", body(lines));
         chain.pump("writing the log", io::Cursor::new(text), stdin, ());
     }
-    // Its output is of no interest, and does not wind up the clock: the limit is one for the whole.
-    chain.task("reading", move |_| Ok(io::copy(&mut stdout, &mut io::sink())?));
     match chain.finish() {
         // It need not read what it is given.
         Err(error) if error.downcast_ref::<Failed>().is_some() || !process::is_broken_pipe(&error) => Err(error),
@@ -98,8 +95,10 @@ fn run(config: &Config, variables: &[(&str, OsString)], lines: &[String]) -> Res
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
-    use crate::testing::{executable, TempDir};
+    use crate::testing::{executable, sh, TempDir};
 
     #[test]
     fn a_program_is_told_by_its_environment_without_a_shell() {
@@ -132,5 +131,22 @@ mod tests {
         told("true").unwrap();
         assert!(told("false").is_err());
         assert!(told("./none").is_err());
+    }
+
+    #[test]
+    fn what_a_program_leaves_running_is_not_waited_for() {
+        let dir = TempDir::new();
+        let mut config = Config::without_env_file(dir.path()).unwrap();
+        config.notify_command = "./hook".to_owned();
+        executable(
+            &dir.path().join("hook"),
+            "#!/bin/sh\ncat >msg\n(sleep 20) &\necho $! >pid\necho said\n",
+        );
+        let started = Instant::now();
+        run(&config, &[], &["the last line".to_owned()]).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(10));
+        let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+        let mut kill = sh("kill \"$1\"");
+        assert!(kill.args(["sh", pid.trim()]).status().unwrap().success(), "it goes on");
     }
 }

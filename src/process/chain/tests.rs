@@ -9,7 +9,8 @@ use crate::testing::{sh, STALL};
 fn either_link_ends_alike() {
     for link in [Link::Pipe, Link::Socket] {
         let mut chain = Chain::new(STALL);
-        let (_, mut out) = chain.start("source".to_owned(), sh("yes"), Input::Null, link).unwrap();
+        let started = chain.start("source".to_owned(), sh("yes"), Input::Null, link);
+        let (_, mut out) = started.and_then(with_output).unwrap();
         out.read_exact(&mut [0; 10]).unwrap();
         drop(out);
         let error = chain.finish().unwrap_err();
@@ -18,6 +19,7 @@ fn either_link_ends_alike() {
         let mut chain = Chain::new(STALL);
         let (to, out) = chain
             .start("filter".to_owned(), sh("head -c 1; exit 3"), Input::Piped, link)
+            .and_then(with_output)
             .unwrap();
         chain.pump("filling", io::repeat(b'x'), to.unwrap(), ());
         let read = chain.collect("reading", out, 10);
