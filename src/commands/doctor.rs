@@ -22,7 +22,7 @@ use crate::report::channels::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::stack::{self, discovery};
-use crate::store::lock::{component_lock, is_strangers, look_at, Seen};
+use crate::store::lock::{component_lock, is_ours, is_strangers, look_at, Seen};
 use crate::store::place::{limits, Limits};
 use crate::store::Kind;
 use crate::stream::compress::Compressor;
@@ -264,6 +264,14 @@ fn locks(app: &App, report: &mut Report) {
             Ok(Seen::Stale) => report.ok(
                 "lock",
                 format!("{} is free; the last run that held it was killed", path.display()),
+            ),
+            Ok(Seen::Busy(pid)) if path == shared && !is_ours(&pid, app.store.root()) => report.warn(
+                "lock",
+                format!(
+                    "{} is held, and not by a backup or restore, so scripts of earlier versions are not seen: end what \
+                     holds it, or set BACKUP_LOCK_FILE in .env",
+                    path.display()
+                ),
             ),
             Ok(Seen::Busy(pid)) => report.warn("lock", format!("a backup or restore runs (PID: {pid})")),
             Err(error) => report.error("lock", &error),

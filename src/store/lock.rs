@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context, Error, Result};
 
-use crate::process::hinted;
+use crate::process::{hinted, shell_quote};
 use crate::store::atomic;
 
 /// A lock that is ours until this is dropped.
@@ -120,11 +120,10 @@ impl ProjectLock {
             let shared = Err(strangers(shared));
             return Ok(Attempt::Held(Self { deciding, shared }));
         }
-        let loose = shared.symlink_metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0);
         let shared = match Lock::attempt_for(shared, root) {
             Ok(Attempt::Held(lock)) => Ok(lock),
-            // As earlier versions made it, everybody could hold it.
-            Ok(Attempt::Busy(pid)) if loose && !is_ours(&pid, root) => Err(strangers(shared)),
+            // Earlier versions let everybody open it, and who has it open can hold it whatever its mode is now.
+            Ok(Attempt::Busy(pid)) if !is_ours(&pid, root) => Err(held(shared)),
             Ok(Attempt::Busy(pid)) => return Ok(Attempt::Busy(pid)),
             // Others can fill a shared directory, too.
             Err(error) if error.downcast_ref().is_some_and(is_full) => Err(no_room(error)),
@@ -154,6 +153,19 @@ fn strangers(path: &Path) -> Error {
     ))
 }
 
+fn held(path: &Path) -> Error {
+    Error::new(hinted(
+        format_args!(
+            "Lock file {} is held, and not by a backup or restore: it is left alone",
+            path.display()
+        ),
+        format_args!(
+            "end what holds it (fuser -v {}), or set BACKUP_LOCK_FILE in .env to a file in a directory of yours",
+            shell_quote(&path.to_string_lossy())
+        ),
+    ))
+}
+
 fn no_room(error: Error) -> Error {
     Error::new(hinted(
         format_args!("{error:#}: scripts of earlier versions do not see this run"),
@@ -172,8 +184,9 @@ pub fn is_strangers(path: &Path, keeper: &Path) -> bool {
         .is_ok_and(|meta| !atomic::is_trusted(meta.uid(), keeper))
 }
 
-/// Whether a process is one of ours, of root's or of the owner of `keeper`.
-fn is_ours(pid: &str, keeper: &Path) -> bool {
+/// Whether a process is one of ours, of root's or of the owner of `keeper`. A backup writes its PID, so that what it
+/// does not hold is told by one that is not there.
+pub fn is_ours(pid: &str, keeper: &Path) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == 0 || atomic::is_trusted(meta.uid(), keeper))
 }
 

@@ -196,3 +196,25 @@ fn another_users_file_is_left_alone() {
     assert!(project(&root, &shared).warning().is_none());
     assert_eq!(root.join(".lock").metadata().unwrap().uid(), 65534);
 }
+
+/// Whatever its mode is by now: another user may have opened it before.
+#[test]
+fn a_file_that_no_backup_holds_stops_no_run() {
+    let dir = TempDir::new();
+    let shared = dir.path().join("shared");
+    fs::write(&shared, "4194304\n").unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o644)).unwrap();
+    let held = File::open(&shared).unwrap();
+    held.lock_shared().unwrap();
+    for run in 1..=2 {
+        let lock = project(dir.path(), &shared);
+        assert!(lock.warning().unwrap().to_string().contains("is held"), "run {run}");
+        assert_eq!(shared.metadata().unwrap().mode() & 0o777, 0o600);
+    }
+    // A run of an earlier version that holds it, and has just written its number, does.
+    fs::write(&shared, format!("{}\n", std::process::id())).unwrap();
+    assert!(matches!(
+        ProjectLock::attempt(dir.path(), &shared).unwrap(),
+        Attempt::Busy(_)
+    ));
+}
