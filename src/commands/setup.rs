@@ -1,6 +1,5 @@
 //! setup: shows what was found of the stack and where each value comes from, proves it, and offers to write it down.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use super::{Command, Run};
 use crate::app::App;
 use crate::cli::{Call, Flag, Row};
 use crate::components::{COMPONENTS, YES};
+use crate::config::MAX_BYTES;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::store::atomic::{self, Access};
@@ -170,7 +170,7 @@ fn write(app: &App, yes: bool) -> Result<()> {
 
 /// The contents of `.env`, which may be missing.
 fn text_of(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
+    match atomic::read_text(path, MAX_BYTES) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
@@ -219,6 +219,8 @@ fn part_block(text: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::testing::TempDir;
 

@@ -10,13 +10,12 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use crate::store::atomic::read_if_there;
+use crate::store::atomic;
 use crate::store::retention::Rules;
 
 pub use found::{Composed, Directory, Found, FoundRow, Problem, SqliteFile};
@@ -28,6 +27,9 @@ pub use table::SETTINGS;
 
 /// The setting that holds a passphrase.
 pub const PASSPHRASE: &str = "BACKUP_GPG_PASSPHRASE";
+
+/// The longest `.env` that is read.
+pub const MAX_BYTES: u64 = 16 << 20;
 
 /// How backups are encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl Config {
     /// # Errors
     /// The message names the file, and the line or the setting.
     pub fn load(project: &Path) -> Result<Self> {
-        Self::load_with(project, |file| match fs::read(file) {
+        Self::load_with(project, |file| match atomic::read(file, MAX_BYTES) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             text => text.map(Some),
         })
@@ -99,7 +101,7 @@ impl Config {
 
     /// As [`Self::load`], for what restores `.env`: what Docker has made in its place counts as none.
     pub fn load_to_restore(project: &Path) -> Result<Self> {
-        Self::load_with(project, read_if_there)
+        Self::load_with(project, |file| atomic::read_if_there(file, MAX_BYTES))
     }
 
     fn load_with(project: &Path, read: fn(&Path) -> io::Result<Option<Vec<u8>>>) -> Result<Self> {
@@ -127,7 +129,7 @@ impl Config {
     /// where a run could read it, else the environment, unless that is no value for it.
     pub fn of_channels(project: &Path) -> Result<Self> {
         let file = env_file(project);
-        let text = fs::read(&file).unwrap_or_default();
+        let text = atomic::read(&file, MAX_BYTES).unwrap_or_default();
         Self::of_channels_in(project, &file, &text, &process_variable)
     }
 

@@ -1,4 +1,7 @@
+use std::process::Command;
+
 use super::*;
+use crate::testing::TempDir;
 
 fn load(values: &[(&str, &str)], outer: &[(&str, &str)]) -> Result<Config> {
     let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -146,4 +149,21 @@ fn an_alarm_goes_where_a_run_would_ping() {
     assert_eq!(ping(&format!("ID=1\nID=${{LACKING:?}}\n{url}")), None);
     // No backup is left out for the address of its monitor: the channel itself refuses that.
     assert!(load(&[("BACKUP_PING_URL", "https://h/${ID}")], &[]).is_ok());
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_environment_file_is_an_error() {
+    let dir = TempDir::new();
+    let env = dir.path().join(".env");
+    assert!(Command::new("mkfifo").arg(&env).status().unwrap().success());
+    for load in [Config::load, Config::load_to_restore] {
+        let error = format!("{:#}", load(dir.path()).unwrap_err());
+        assert!(error.contains(".env: it is not a regular file"), "{error}");
+    }
+    // Those who watch are told all the same, as the environment says.
+    assert!(Config::of_channels(dir.path()).is_ok());
+    std::fs::remove_file(&env).unwrap();
+    std::fs::write(dir.path().join("own"), "POSTGRES_USER=me\n").unwrap();
+    std::os::unix::fs::symlink("own", &env).unwrap();
+    assert_eq!(Config::load(dir.path()).unwrap().postgres_user, "me");
 }

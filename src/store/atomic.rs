@@ -25,27 +25,32 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The text of a regular file of at most `limit` bytes.
-pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
-    let mut text = String::new();
-    open(path)?.take(limit.saturating_add(1)).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
+/// What a regular file of at most `limit` bytes holds.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut contents)?;
+    if contents.len() as u64 > limit {
         return Err(io::Error::new(
             ErrorKind::FileTooLarge,
             format!("it is longer than {limit} bytes"),
         ));
     }
-    Ok(text)
+    Ok(contents)
 }
 
-/// What a file holds; none where there is none. The empty directory that Docker makes in the place of a missing file,
+/// The text of a regular file of at most `limit` bytes.
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(read(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// As [`read`]; none where there is no file. The empty directory that Docker makes in the place of a missing file,
 /// which a container mounts, is none.
-pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub fn read_if_there(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let is_empty = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    match fs::read(path) {
+    match read(path, limit) {
         Ok(contents) => Ok(Some(contents)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == ErrorKind::IsADirectory && !path.is_symlink() && is_empty(path) => Ok(None),
+        Err(_) if !path.is_symlink() && is_empty(path) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -260,6 +265,13 @@ mod tests {
         symlink("file", at("link")).unwrap();
         assert_eq!(read_text(&at("link"), 5).unwrap(), "12345");
         assert_eq!(read_text(&at("file"), 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        fs::create_dir(at("made")).unwrap();
+        for (name, there) in [("missing", false), ("made", false), ("link", true)] {
+            assert_eq!(read_if_there(&at(name), 5).unwrap().is_some(), there, "{name}");
+        }
+        for name in ["pipe", "to-pipe", "zero", "."] {
+            assert!(read_if_there(&at(name), 5).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::process;
 use crate::report::finding::Report;
-use crate::store::atomic::{own_user, owner_for};
+use crate::store::atomic::{self, own_user, owner_for};
 
 /// Where systemd keeps a mark for each user whose units run without a session.
 const LINGERING: &str = "/var/lib/systemd/linger";
@@ -83,7 +83,7 @@ pub fn check(app: &App, report: &mut Report) {
         entries.extend(of_units(&config.join("systemd/user"), Some(account)));
     }
     for table in files(Path::new(tables)).into_iter().chain(["/etc/crontab".into()]) {
-        let text = fs::read_to_string(&table).unwrap_or_default();
+        let text = text_of(&table).unwrap_or_default();
         entries.extend(of_crontab(&text, &table.display().to_string(), None));
     }
     entries.extend(of_units(Path::new(units), None));
@@ -110,6 +110,11 @@ fn told(command: Command) -> String {
         .filter(|output| output.success)
         .map(|output| output.text())
         .unwrap_or_default()
+}
+
+/// What a table or a unit holds, if it is a regular file.
+fn text_of(path: &Path) -> Option<String> {
+    atomic::read_text(path, 1 << 20).ok()
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -281,7 +286,7 @@ fn enabled_timers(dir: &Path) -> BTreeMap<String, Timer> {
     let links = files(dir).into_iter().filter(by).flat_map(|dir| files(&dir));
     let timers = links.filter_map(|link| {
         let name = unit_name(&link, ".timer")?;
-        let text = fs::read_to_string(&link).ok().filter(|text| !text.is_empty())?;
+        let text = text_of(&link).filter(|text| !text.is_empty())?;
         let starts = match values(&text, "Unit").pop() {
             Some(unit) => specified(&unit, &name).strip_suffix(".service")?.to_owned(),
             None => name.clone(),
@@ -300,7 +305,7 @@ fn of_units(dir: &Path, account: Option<&Account>) -> Vec<Entry> {
     };
     let mut found = Vec::new();
     for unit in files(dir) {
-        let (Some(name), Ok(text)) = (unit_name(&unit, ".service"), fs::read_to_string(&unit)) else {
+        let (Some(name), Some(text)) = (unit_name(&unit, ".service"), text_of(&unit)) else {
             continue;
         };
         // Of a template each instance that has no unit of its own.

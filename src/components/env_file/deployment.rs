@@ -201,11 +201,12 @@ impl Plan<'_> {
     /// Compares a file with what is there.
     fn add(&mut self, file: SmallFile) -> Result<()> {
         let path = self.app.config.project.join(&file.name);
-        match atomic::read_if_there(&path) {
+        // Whatever its length is: it may have grown since.
+        match atomic::read_if_there(&path, u64::MAX) {
             Ok(Some(contents)) if contents == file.contents => {}
             Ok(Some(_)) => self.differing.push(file),
             Ok(None) => self.missing.push(file),
-            Err(error) if matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::NotADirectory) => {
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotADirectory) => {
                 self.journal.warn(format_args!(
                     "{} cannot be written ({error}): move away what stands in its place, and restore it again",
                     path.display()

@@ -5,7 +5,6 @@ mod probe;
 mod restore;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -18,11 +17,12 @@ use crate::app::App;
 use crate::cli::Row;
 use crate::components::credentials;
 use crate::config::dotenv;
-use crate::config::{Config, Encryption, Secret};
+use crate::config::{Config, Encryption, Secret, MAX_BYTES};
 use crate::engine::Docker;
 use crate::process::hinted;
 use crate::report::finding::Report;
 use crate::report::log::Journal;
+use crate::store::atomic;
 use crate::store::identity::OF_ANOTHER;
 use crate::store::inventory;
 use crate::store::manifest::{Member, Point};
@@ -301,7 +301,7 @@ fn text(app: &App, path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// When it is being written: it does not parse, or no longer sets anything.
 fn whole(app: &App, source: &Path) -> Result<Vec<u8>> {
-    let text = fs::read(source).with_context(|| format!("Cannot read {}", source.display()))?;
+    let text = atomic::read(source, MAX_BYTES).with_context(|| format!("Cannot read {}", source.display()))?;
     let settings = parsed(source, &text)?;
     ensure!(
         !settings.is_empty() || !app.config.env_file_sets,
@@ -350,6 +350,8 @@ fn has_encrypted(app: &App) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::testing::{executable, TempDir};
 

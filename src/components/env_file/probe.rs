@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use crate::app::App;
 use crate::cli;
 use crate::components::credentials;
-use crate::config::{dotenv, SETTINGS};
+use crate::config::{dotenv, MAX_BYTES, SETTINGS};
 use crate::process;
 use crate::report::finding::Report;
 use crate::store::manifest::Point;
-use crate::store::{inventory, Stamp};
+use crate::store::{atomic, inventory, Stamp};
 
 /// `.env`, and n8n's key in it.
 pub fn probe(app: &App, report: &mut Report) {
@@ -22,7 +22,7 @@ pub fn probe(app: &App, report: &mut Report) {
         // It could not be understood, which is told already.
         return;
     }
-    let text = match fs::read(&path) {
+    let text = match atomic::read(&path, MAX_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && !app.config.found.deployment.is_empty() => {
             return report.ok(

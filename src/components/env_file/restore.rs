@@ -10,8 +10,7 @@ use anyhow::{Context as _, Result};
 use super::text;
 use crate::app::App;
 use crate::components::{Around, N8n, RestorePlan};
-use crate::config::dotenv;
-use crate::config::Config;
+use crate::config::{dotenv, Config, MAX_BYTES};
 use crate::report::log::Journal;
 use crate::store::atomic::{self, Access};
 use crate::store::{Kind, Stamp};
@@ -75,7 +74,7 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
 
 /// What the file at `path` holds, if there is one.
 fn present(path: &Path) -> Result<Option<Vec<u8>>> {
-    atomic::read_if_there(path).with_context(|| format!("Cannot read {}", path.display()))
+    atomic::read_if_there(path, MAX_BYTES).with_context(|| format!("Cannot read {}", path.display()))
 }
 
 /// The settings that hold once the copy in `file` is the project's `.env`. Changes nothing.

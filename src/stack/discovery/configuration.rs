@@ -8,6 +8,10 @@ use crate::engine::describe::Described;
 use crate::engine::{Docker, Exec, Status};
 use crate::formats::json::Json;
 use crate::formats::tar::small;
+use crate::store::atomic;
+
+/// The longest file of a container that is read here.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// What a container is configured to.
 pub(super) struct Configuration<'a> {
@@ -89,7 +93,7 @@ impl<'a> Configuration<'a> {
             true => PathBuf::from(&mount.source),
             false => Path::new(&mount.source).join(below),
         };
-        std::fs::read_to_string(source).ok()
+        atomic::read_text(&source, MAX_BYTES).ok()
     }
 
     /// A number, or the usual one.

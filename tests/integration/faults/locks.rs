@@ -105,6 +105,8 @@ fn a_pipe_in_the_place_of_a_file_holds_no_run() {
             "[ERROR]",
         ),
         ("the log", sandbox.path("logs/backup.log"), "backup-all", &[], "[ERROR]"),
+        // The last one, since the settings go with it.
+        (".env", sandbox.path(".env"), "backup-all", &[], "[ERROR]"),
     ] {
         case(&format!("a pipe in the place of {what}"), || {
             let _ = fs::remove_file(&path);
