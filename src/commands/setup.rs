@@ -199,7 +199,11 @@ fn replace(path: &Path, old: &str, new: &str) -> Result<()> {
         &format!(".env.setup-{}", std::process::id()),
         new.as_bytes(),
         access,
-    )
+    )?;
+    if let Some(lacks) = access.not_given(path) {
+        JOURNAL.warn(lacks);
+    }
+    Ok(())
 }
 
 /// A text without the lines of an earlier run, and these.

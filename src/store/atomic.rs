@@ -120,7 +120,9 @@ pub fn check_link(path: &Path) -> io::Result<()> {
 pub struct Access {
     /// Its mode, also where a umask would take from it.
     pub mode: u32,
-    /// Its user and group, where they are not to be those of this process.
+    /// Its user and group, where they are not to be those of this process, as far as this process may give them: only
+    /// root may give a file away, and others only to a group of theirs. A group that does not get it may do no
+    /// more with it than others.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -137,6 +139,30 @@ impl Access {
             owner: owner_for(keeper),
             ..Self::PRIVATE
         }
+    }
+
+    /// The mode without what the group may do and others may not.
+    fn without_group(self) -> u32 {
+        self.mode & (0o7707 | ((self.mode & 0o007) << 3))
+    }
+
+    /// Says so where a file that was made with this access could not be given to whom it is for, who so lacks a right
+    /// to it.
+    pub fn not_given(self, path: &Path) -> Option<String> {
+        let (owner, made) = (self.owner?, path.metadata().ok()?);
+        // Root may do what it likes with it, whosever it is.
+        let lacks_user = owner.0 != made.uid() && owner.0 != 0;
+        let lacks_group = owner.1 != made.gid() && self.without_group() != self.mode;
+        (is_ours(&made) && (lacks_user || lacks_group)).then(|| {
+            format!(
+                "{} belongs to {}:{}, and only root can give it to {}:{}",
+                path.display(),
+                made.uid(),
+                made.gid(),
+                owner.0,
+                owner.1
+            )
+        })
     }
 }
 
@@ -184,21 +210,24 @@ pub fn replace(path: &Path, temporary: &str, contents: &[u8], access: Access) ->
 }
 
 fn create_file(path: &Path, contents: &[u8], access: Access) -> io::Result<File> {
+    // A group gets its rights with the file, and not before.
+    let at_first = access.owner.map_or(access.mode, |_| access.without_group());
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(access.mode)
+        .mode(at_first)
         .open(path)?;
     let written = (|| {
         file.write_all(contents)?;
         let made = file.metadata()?;
         let other = |owner: &(u32, u32)| *owner != (made.uid(), made.gid()) && is_ours(&made);
-        if let Some((user, group)) = access.owner.filter(other) {
-            fchown(&file, Some(user), Some(group))?;
-        }
+        let mode = match access.owner.filter(other) {
+            Some(owner) if !give_to(&file, owner, made.gid())? => access.without_group(),
+            _ => access.mode,
+        };
         // A umask takes rights away. What gives more, as a file system without modes does, cannot be helped.
-        if made.mode() & access.mode != access.mode {
-            file.set_permissions(Permissions::from_mode(access.mode))?;
+        if made.mode() & mode != mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
         }
         file.sync_all()
     })();
@@ -208,6 +237,17 @@ fn create_file(path: &Path, contents: &[u8], access: Access) -> io::Result<File>
             let _ = fs::remove_file(path);
             Err(error)
         }
+    }
+}
+
+/// Gives a file of the group `made` to a user and a group, or to the group alone where we may not do more. Gives
+/// whether the group has it.
+fn give_to(file: &File, (user, group): (u32, u32), made: u32) -> io::Result<bool> {
+    // The latter is of a user whom a namespace does not know.
+    let may_not = |error: &io::Error| matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput);
+    match fchown(file, Some(user), Some(group)) {
+        Err(error) if may_not(&error) => Ok(group == made || fchown(file, None, Some(group)).is_ok()),
+        given => given.map(|()| true),
     }
 }
 
@@ -301,6 +341,55 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "third");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(replace(&dir.path().join("none/state"), ".state.new", b"", Access::PRIVATE).is_err());
+    }
+
+    /// An ordinary user writes files that were root's, or another group's, in a directory of theirs.
+    #[test]
+    fn an_owner_that_cannot_be_kept_stops_no_write() {
+        let dir = TempDir::new();
+        if own_user() == Some(0) {
+            // The same as another user, by a copy of this program that they can run.
+            let program = dir.path().join("tests");
+            fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+            let mut again = Command::new("setpriv");
+            again.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            again.arg(&program).args([
+                "--exact",
+                "store::atomic::tests::an_owner_that_cannot_be_kept_stops_no_write",
+            ]);
+            let output = again.current_dir("/").output().unwrap();
+            assert!(
+                String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+                "{output:?}"
+            );
+            return;
+        }
+        let ours = dir.path().metadata().unwrap();
+        let (user, group) = (ours.uid(), ours.gid());
+        let path = dir.path().join("state");
+        for (owner, mode, becomes, is_told) in [
+            ((user, group), 0o640, 0o640, false),
+            ((0, group), 0o640, 0o640, false),
+            ((0, 0), 0o600, 0o600, false),
+            ((0, 0), 0o644, 0o644, false),
+            ((0, 0), 0o640, 0o600, true),
+            ((user, 0), 0o664, 0o644, true),
+            ((user, 0), 0o600, 0o600, false),
+            ((user + 1, group), 0o600, 0o600, true),
+        ] {
+            let access = Access {
+                mode,
+                owner: Some(owner),
+            };
+            replace(&path, ".state.new", b"text", access).unwrap();
+            let made = path.metadata().unwrap();
+            assert_eq!(
+                (made.uid(), made.gid(), made.mode() & 0o777),
+                (user, group, becomes),
+                "{access:?}"
+            );
+            assert_eq!(access.not_given(&path).is_some(), is_told, "{access:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::config::Secret;
 use crate::formats::tar;
 use crate::formats::tar::small::{pack, unpack, SmallFile};
 use crate::report::log::Journal;
-use crate::store::atomic::{self, own_user, Access};
+use crate::store::atomic::{self, Access};
 use crate::store::{inventory, make_dir_as, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::publish::{publish, Packed};
@@ -249,19 +249,9 @@ impl Plan<'_> {
                 project.display()
             );
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let may = |owner: &(u32, u32)| {
-                let may = own_user() == Some(0);
-                if !may {
-                    self.journal.warn(format_args!(
-                        "{} belonged to {}:{}, and only root can give it back to that user",
-                        file.name, owner.0, owner.1
-                    ));
-                }
-                may
-            };
             let access = Access {
                 mode: file.mode,
-                owner: file.owner.filter(may).or(Some(owner)),
+                owner: file.owner.or(Some(owner)),
             };
             if let Ok(old) = fs::read(&path) {
                 let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
@@ -281,6 +271,9 @@ impl Plan<'_> {
                 access,
             )?;
             self.journal.info(format_args!("Written: {}", path.display()));
+            if let Some(lacks) = access.not_given(&path) {
+                self.journal.warn(lacks);
+            }
         }
         Ok(())
     }
@@ -292,6 +285,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::store::atomic::own_user;
     use crate::testing::{skip, TempDir};
 
     #[test]

@@ -229,8 +229,8 @@ impl RestorePlan for Plan<'_> {
             .then(|| format!("{} is not there: it is written first", path.display()))
     }
 
-    /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, which stays as
-    /// `.env.before-restore-STAMP`.
+    /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, as far as it
+    /// can be given to them. That file stays as `.env.before-restore-STAMP`.
     fn run(&self, _around: &dyn Around) -> Result<()> {
         let _component = self.app.hold(Kind::Env, self.journal)?;
         self.sweep();
@@ -264,7 +264,11 @@ impl RestorePlan for Plan<'_> {
                 .info(format_args!("The present file is kept as {}", kept.display()));
         }
         let temporary = format!("{TEMPORARY}{}-{}", Stamp::now(), std::process::id());
-        atomic::replace(&path, &temporary, &self.new, access)
+        atomic::replace(&path, &temporary, &self.new, access)?;
+        if let Some(lacks) = access.not_given(&path) {
+            self.journal.warn(lacks);
+        }
+        Ok(())
     }
 
     fn afterwards(&self, journal: Journal) {

@@ -209,6 +209,44 @@ fn what_root_makes_belongs_to_the_owner_of_the_project() {
     });
 }
 
+/// As `sudo mkdir` and `sudo chown USER` make it, the directory is of root's group, which its user is not in.
+#[test]
+fn an_ordinary_user_gets_a_lost_file_back() {
+    if !is_root() {
+        return skip("users::an_ordinary_user_gets_a_lost_file_back", "it needs root");
+    }
+    let sandbox = Sandbox::new("userown").build();
+    let (env, id) = (sandbox.path(".env"), STRANGER.to_string());
+    let file = sandbox.path("backups/env/env_20250101_000000.backup");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::rename(&env, &file).unwrap();
+    let mut give = Command::new("chown");
+    give.args(["-R", &format!("{id}:0")]).arg(sandbox.dir());
+    crate::common::done(give);
+    fs::set_permissions(sandbox.lock_file().parent().unwrap(), Permissions::from_mode(0o1777)).unwrap();
+    // The user may not use the engine here, and a restore of .env can do without it.
+    let docker = sandbox.stand_in("docker", "#!/bin/sh\nexit 1\n");
+    let restore = || {
+        let call = sandbox
+            .call("restore-env")
+            .envs(&sandbox.settings())
+            .arg(&file)
+            .arg("--yes");
+        let call = call.under(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
+        let outcome = call.path_first(&docker).run();
+        outcome.assert_success().assert_never_says("only root can give it");
+        assert_eq!(fs::read(&env).unwrap(), fs::read(&file).unwrap());
+        assert_eq!((env.metadata().unwrap().uid(), mode(&env)), (STRANGER, 0o600));
+    };
+    case("a user restores a lost .env into a directory of root's group", restore);
+    case("a user restores a .env that was root's", || {
+        fs::write(&env, "CHANGED=since\n").unwrap();
+        chown(&env, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&env, Permissions::from_mode(0o644)).unwrap();
+        restore();
+    });
+}
+
 /// A restore into a directory without `.env`, which knows no BACKUP_LOCK_FILE yet, and a backup that does know it.
 #[test]
 fn a_restore_without_settings_excludes_a_backup_with_them() {
