@@ -204,6 +204,14 @@ pub fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound)
 }
 
+/// Whether a directory, of which not all need be there, lies in `project` with each link on the way followed.
+pub fn lies_in(project: &Path, dir: &Path) -> bool {
+    let there = dir.ancestors().find(|dir| is_there(dir));
+    there
+        .and_then(|dir| dir.canonicalize().ok())
+        .is_some_and(|dir| dir.starts_with(project))
+}
+
 /// The nearest time from 1970 to 9999: what a file system may hold beyond those is no date.
 fn in_calendar(time: SystemTime) -> SystemTime {
     const LAST: Duration = Duration::from_secs(253_402_300_799);

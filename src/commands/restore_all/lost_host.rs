@@ -16,7 +16,7 @@ use crate::process::hinted;
 use crate::stack::discovery;
 use crate::store::atomic::own_user;
 use crate::store::manifest::Point;
-use crate::store::{is_there, make_dir_as, Kind};
+use crate::store::{is_there, lies_in, make_dir_as, Kind};
 
 /// Writes what the stack is deployed from and has Compose create it. Gives what is to be restored into.
 pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Result<App> {
@@ -127,12 +127,8 @@ pub(super) fn create(app: &App, point: &Point, options: RestoreOptions) -> Resul
 fn make_directories(project: &Path, directories: &[Directory]) -> Result<()> {
     for Directory { path, mode, owner } in directories {
         let dir = project.join(path);
-        let above = dir
-            .ancestors()
-            .find(|dir| is_there(dir))
-            .and_then(|dir| dir.canonicalize().ok());
         // No link on the way leads out of the project.
-        if is_there(&dir) || !above.is_some_and(|above| above.starts_with(project)) {
+        if is_there(&dir) || !lies_in(project, &dir) {
             continue;
         }
         JOURNAL.info(format_args!("Making the directory {}", path.display()));

@@ -2,7 +2,7 @@
 //! n8n's key, where nothing else in the recovery point holds it.
 
 use std::fs;
-use std::io::{Cursor, ErrorKind};
+use std::io::{self, Cursor, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::formats::tar;
 use crate::formats::tar::small::{pack, unpack, SmallFile};
 use crate::report::log::Journal;
 use crate::store::atomic::{self, Access};
-use crate::store::{inventory, make_dir_as, Kind, Stamp};
+use crate::store::{inventory, lies_in, make_dir_as, Kind, Stamp};
 use crate::stream::encrypt::Locked;
 use crate::stream::publish::{publish, Packed};
 use crate::stream::read::{check_recorded, read};
@@ -201,18 +201,32 @@ impl Plan<'_> {
     /// Compares a file with what is there.
     fn add(&mut self, file: SmallFile) -> Result<()> {
         let path = self.app.config.project.join(&file.name);
-        // Whatever its length is: it may have grown since.
-        match atomic::read_if_there(&path, u64::MAX) {
-            Ok(Some(contents)) if contents == file.contents => {}
-            Ok(Some(_)) => self.differing.push(file),
-            Ok(None) => self.missing.push(file),
+        let in_the_way = |error: io::Error| {
+            self.journal.warn(format_args!(
+                "{} cannot be written ({error}): move away what stands in its place, and restore it again",
+                path.display()
+            ));
+        };
+        let differs = match atomic::read_if_there(&path, MAX_BYTES) {
+            Ok(Some(contents)) => contents != file.contents,
+            Ok(None) => {
+                self.missing.push(file);
+                return Ok(());
+            }
+            // It has grown since.
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => true,
             Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotADirectory) => {
-                self.journal.warn(format_args!(
-                    "{} cannot be written ({error}): move away what stands in its place, and restore it again",
-                    path.display()
-                ));
+                in_the_way(error);
+                return Ok(());
             }
             Err(error) => return Err(error).with_context(|| format!("Cannot read {}", path.display())),
+        };
+        if differs {
+            // What it leads to would be kept here.
+            match atomic::check_link(&path) {
+                Ok(()) => self.differing.push(file),
+                Err(error) => in_the_way(error),
+            }
         }
         Ok(())
     }
@@ -237,26 +251,25 @@ impl Plan<'_> {
         for file in self.missing.iter().chain(&self.differing) {
             let path = project.join(&file.name);
             let dir = path.parent().unwrap_or(project);
+            // No link on the way leads out of the project, nor one that was planted meanwhile.
+            let check = || {
+                ensure!(
+                    lies_in(project, dir),
+                    "{} leads out of {}",
+                    dir.display(),
+                    project.display()
+                );
+                Ok(())
+            };
+            check()?;
             make_dir_as(dir, 0o755)?;
-            // No link on the way leads out of the project.
-            let real = dir
-                .canonicalize()
-                .with_context(|| format!("Cannot read {}", dir.display()))?;
-            ensure!(
-                real.starts_with(project),
-                "{} leads out of {}",
-                dir.display(),
-                project.display()
-            );
+            check()?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let access = Access {
                 mode: file.mode,
                 owner: file.owner.or(Some(owner)),
             };
-            if let Ok(old) = fs::read(&path) {
-                let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
-                atomic::create_dated(kept, &old, access)?;
-            }
+            keep(&path, &name)?;
             if fs::remove_dir(&path).is_ok() {
                 self.journal.warn(format_args!(
                     "{} was an empty directory, as Docker makes for a missing file: containers that mount it are to be created \
@@ -279,14 +292,110 @@ impl Plan<'_> {
     }
 }
 
+/// Keeps a file that is about to be replaced beside it, if there is one: for its owner alone, whatever it holds by now.
+fn keep(path: &Path, name: &str) -> Result<()> {
+    let context = || format!("Cannot read {}", path.display());
+    let mut file = match atomic::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound || path.is_dir() => return Ok(()),
+        file => file.with_context(context)?,
+    };
+    let meta = file.metadata().with_context(context)?;
+    let mut old = Vec::new();
+    file.read_to_end(&mut old).with_context(context)?;
+    let access = Access {
+        mode: meta.mode() & 0o600,
+        owner: Some((meta.uid(), meta.gid())),
+    };
+    let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
+    atomic::create_dated(kept, &old, access).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{chown, PermissionsExt};
+    use std::os::unix::fs::{chown, lchown, symlink, PermissionsExt};
 
     use super::*;
     use crate::config::Config;
     use crate::store::atomic::own_user;
     use crate::testing::{skip, TempDir};
+
+    fn empty(app: &App) -> Plan<'_> {
+        Plan {
+            app,
+            journal: JOURNAL,
+            missing: Vec::new(),
+            differing: Vec::new(),
+        }
+    }
+
+    fn small(name: &str) -> SmallFile {
+        SmallFile {
+            name: name.to_owned(),
+            mode: 0o644,
+            owner: None,
+            contents: b"x".to_vec(),
+        }
+    }
+
+    #[test]
+    fn what_is_replaced_is_kept_for_its_owner_alone() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let app = App::new(Config::of_text(&project, Path::new(".env"), b"").unwrap());
+        fs::create_dir(project.join("git")).unwrap();
+        for name in ["compose.yml", "git/linked"] {
+            fs::write(project.join(name), "a secret").unwrap();
+        }
+        let is_root = own_user() == Some(0);
+        if is_root {
+            chown(project.join("compose.yml"), Some(999), Some(998)).unwrap();
+        }
+        // One of our own is followed.
+        symlink("git/linked", project.join("linked")).unwrap();
+        let mut plan = empty(&app);
+        for name in ["compose.yml", "linked"] {
+            plan.add(small(name)).unwrap();
+        }
+        plan.run().unwrap();
+        let kept = |name: &str| {
+            let begin = format!("{name}.before-restore-");
+            let mut files = fs::read_dir(&project).unwrap().flatten().map(|item| item.path());
+            files.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&begin))
+        };
+        for name in ["compose.yml", "linked"] {
+            let new = project.join(name).symlink_metadata().unwrap();
+            assert!(new.is_file() && new.mode() & 0o777 == 0o644, "{name}");
+            let kept = kept(name).unwrap();
+            assert_eq!(fs::read(&kept).unwrap(), b"a secret");
+            let meta = kept.symlink_metadata().unwrap();
+            assert_eq!(meta.mode() & 0o777, 0o600, "{name}");
+            if is_root && name == "compose.yml" {
+                assert_eq!((meta.uid(), meta.gid()), (999, 998));
+            }
+        }
+        if !is_root {
+            return skip("deployment::what_is_replaced (a link of another user)", "it needs root");
+        }
+        let planted = project.join("planted");
+        symlink("git/linked", &planted).unwrap();
+        lchown(&planted, Some(999), Some(999)).unwrap();
+        let mut plan = empty(&app);
+        plan.add(small("planted")).unwrap();
+        plan.run().unwrap();
+        assert!(planted.is_symlink() && kept("planted").is_none());
+    }
+
+    #[test]
+    fn nothing_is_made_where_a_link_leads_out() {
+        let (dir, far) = (TempDir::new(), TempDir::new());
+        let project = dir.path().canonicalize().unwrap();
+        let app = App::new(Config::of_text(&project, Path::new(".env"), b"").unwrap());
+        symlink(far.path(), project.join("sub")).unwrap();
+        let missing = vec![small("sub/made/file")];
+        let error = Plan { missing, ..empty(&app) }.run().unwrap_err();
+        assert!(error.to_string().contains("leads out of"), "{error:#}");
+        assert!(!far.path().join("made").exists());
+    }
 
     #[test]
     fn what_docker_made_in_the_place_of_a_file_is_replaced() {
@@ -298,23 +407,10 @@ mod tests {
             fs::create_dir_all(project.join(made)).unwrap();
         }
         fs::write(project.join("file"), "").unwrap();
-        std::os::unix::fs::symlink("init.sh", project.join("link")).unwrap();
-        let mut plan = Plan {
-            app: &app,
-            journal: JOURNAL,
-            missing: Vec::new(),
-            differing: Vec::new(),
-        };
+        symlink("init.sh", project.join("link")).unwrap();
+        let mut plan = empty(&app);
         for name in ["init.sh", "full", "file/below", "link", "new"] {
-            let name = name.to_owned();
-            let (mode, owner, contents) = (0o644, None, b"x".to_vec());
-            plan.add(SmallFile {
-                name,
-                mode,
-                owner,
-                contents,
-            })
-            .unwrap();
+            plan.add(small(name)).unwrap();
         }
         plan.run().unwrap();
         let read = |name: &str| fs::read(project.join(name)).unwrap_or_default();
@@ -351,12 +447,7 @@ mod tests {
         fs::remove_dir_all(project.join("in")).unwrap();
         fs::remove_file(project.join("key")).unwrap();
         owner("", 1001, 1001);
-        let plan = Plan {
-            app: &app,
-            journal: JOURNAL,
-            missing,
-            differing: Vec::new(),
-        };
+        let plan = Plan { missing, ..empty(&app) };
         plan.run().unwrap();
         for (name, user, mode) in [
             ("in", 1001, 0o755),
