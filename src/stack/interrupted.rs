@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{ensure, Context as _, Result};
 
 use super::discovery;
-use super::record::{is_n8n, path, read, write, Record};
+use super::record::{is_n8n, path, read, write, Entry, Record};
 use crate::app::App;
 use crate::engine::{Container, Docker, Status};
 use crate::report::log::Journal;
@@ -111,17 +111,24 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
     // n8n was started by hand since: that restore is history, and its servers are to run.
     let history = docker.as_ref().map(|docker| is_history(app, docker, &record));
     let history = history.is_some_and(|history| history.unwrap_or(false));
-    let state = |name: &str| match docker.as_ref().map(|docker| docker.container(name)) {
-        Some(Ok(Some(now))) if is_up(&now) => Some(true),
-        // One that is gone is not to be started.
-        Some(Ok(None)) => None,
-        _ => Some(false),
+    let state = |name: &str, entry: &Entry| {
+        let find = |docker: &Docker| match docker.container(name)? {
+            // It may have another name by now.
+            None => docker.container(entry.handle(name)),
+            found => Ok(found),
+        };
+        match docker.as_ref().map(find) {
+            Some(Ok(Some(now))) if is_up(&now) => Some(true),
+            // One that is gone is not to be started.
+            Some(Ok(None)) => None,
+            _ => Some(false),
+        }
     };
     let mut left = Vec::new();
     let mut stopped = Vec::new();
     let mut started = Vec::new();
     for (name, entry) in &record.containers {
-        match (entry.runs, state(name)) {
+        match (entry.runs, state(name, entry)) {
             (true, Some(false)) => stopped.push(name.as_str()),
             (false, Some(true)) if !history && !is_n8n(app, name) => started.push(name.as_str()),
             _ => {}
@@ -152,7 +159,13 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
         if history || record.parts.is_empty() {
             return None;
         }
-        left.push(format!("to be restored: {}", names_of(&record.parts)));
+        let mut missing = record.parts.clone();
+        missing.retain(|kind| !record.done.contains(kind));
+        left.push(match missing.is_empty() {
+            // Its containers are gone.
+            true => "n8n not started".to_owned(),
+            false => format!("to be restored: {}", names_of(&missing)),
+        });
     }
     // The record is all that knows of a policy that is held: until that is given back it stays.
     let or_remove = match held.is_empty() {
@@ -223,15 +236,16 @@ fn runs_again(docker: &Docker, record: &Record) -> Result<bool> {
     Ok(true)
 }
 
-/// Gives the held containers their restart policy back; one that is gone needs none.
+/// Gives the held containers their restart policy back, whatever they are called by now. One that is gone needs none, and
+/// what was created in its place has its own.
 pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut(&Record) -> Result<()>) -> Result<()> {
-    let held: Vec<(String, String)> = record
-        .held()
-        .map(|(name, policy)| (name.to_owned(), policy.to_owned()))
-        .collect();
-    for (name, policy) in held {
-        if docker.container(&name)?.is_some() {
-            docker.set_restart(&name, &policy)?;
+    for (name, entry) in record.containers.clone() {
+        let Some(policy) = &entry.policy else { continue };
+        let container = entry.handle(&name);
+        if docker.container(container)?.is_some() {
+            docker
+                .set_restart(container, policy)
+                .with_context(|| format!("{name} cannot be given its restart policy again ({policy})"))?;
         }
         if let Some(entry) = record.containers.get_mut(&name) {
             entry.policy = None;
@@ -384,5 +398,79 @@ esac
             undo_at_rest(&app, Journal::new("restore-n8n"), undo).unwrap();
             assert_eq!(calls(), wanted, "{before} {meanwhile}");
         }
+    }
+
+    /// An engine that has the containers whose answers lie in files of their names and IDs, and notes what it is told to do.
+    const ENGINE: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit\necho \"$*\" >>calls\n\
+        [ \"$1\" = inspect ] || exit 0\nwhile [ \"$1\" != -- ]; do shift; done\nshift\ncode=0 found=\n\
+        for name; do if [ -e \"$name\" ]; then found=\"$found${found:+,}$(cat \"$name\")\"; \
+        else echo \"Error: No such container: $name\" >&2; code=1; fi; done\necho \"[$found]\"; exit $code\n";
+
+    /// A project whose record is this one, and the directory of its engine.
+    fn app_with(dir: &Path, record: &str) -> App {
+        executable(&dir.join("docker"), ENGINE);
+        let mut app = App::new(Config::of_text(dir, Path::new(".env"), b"").unwrap());
+        app.config.path = Some(dir.into());
+        fs::create_dir_all(app.store.root()).unwrap();
+        fs::write(path(&app), record).unwrap();
+        app
+    }
+
+    /// A container that is there from now on, or is now called so.
+    fn add(dir: &Path, name: &str, id: &str, status: &str, started: &str) {
+        let text = format!(
+            r#"{{"Id": "{id}", "Name": "/{name}", "State": {{"Status": "{status}", "StartedAt": "{started}"}},
+                "HostConfig": {{"RestartPolicy": {{"Name": "no"}}}}}}"#
+        );
+        [name, id]
+            .iter()
+            .for_each(|file| fs::write(dir.join(file), &text).unwrap());
+    }
+
+    #[test]
+    fn a_policy_is_given_back_to_the_very_container_that_was_held() {
+        let dir = TempDir::new();
+        let held = |name: &str, id: &str| format!("container {name} t runs\nid {name} {id}\npolicy {name} always\n");
+        let earlier = "container n8n-early t runs\npolicy n8n-early always\n";
+        let record = [held("n8n-main", "id-a"), held("n8n-worker", "id-b"), earlier.to_owned()].concat();
+        let app = app_with(dir.path(), &record);
+        add(dir.path(), "n8n-renamed", "id-a", "exited", "t");
+        add(dir.path(), "n8n-worker", "id-new", "created", "0");
+        add(dir.path(), "n8n-early", "id-c", "exited", "t");
+        let mut record = read(&app).unwrap().unwrap();
+        let mut left = Vec::new();
+        let count = |record: &Record| {
+            left.push(record.held().count());
+            Ok(())
+        };
+        let_go(&app.docker().unwrap(), &mut record, count).unwrap();
+        assert_eq!(left, [2, 1, 0]);
+        let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+        let updates: Vec<&str> = calls.lines().filter(|call| call.starts_with("update")).collect();
+        assert_eq!(
+            updates,
+            [
+                "update --restart=always -- n8n-early",
+                "update --restart=always -- id-a"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_restored_is_not_to_be_restored() {
+        let dir = TempDir::new();
+        let base = "container n8n-main t runs\nid n8n-main id-a\npoint 20260102_030405\npart postgres\npart redis\n";
+        let app = app_with(dir.path(), base);
+        let told = || interrupted(&app).map(|left| left.text).unwrap_or_default();
+        assert!(
+            told().contains("has left to be restored: postgres, redis. "),
+            "{}",
+            told()
+        );
+        fs::write(path(&app), [base, "done postgres\ndone redis\n"].concat()).unwrap();
+        assert!(told().contains("has left n8n not started. "), "{}", told());
+        // By whatever name.
+        add(dir.path(), "n8n-renamed", "id-a", "exited", "t");
+        assert!(told().contains("has left stopped: n8n-main. "), "{}", told());
     }
 }

@@ -182,7 +182,7 @@ impl<'a> Pause<'a> {
             }
             // What was changed by hand since is what holds.
             let policy = match container.restart.as_str() {
-                "no" => known.and_then(|known| known.policy.clone()),
+                "no" => before.of(&container).and_then(|known| known.policy.clone()),
                 policy => Some(policy.to_owned()),
             };
             record.containers.insert(
@@ -220,8 +220,17 @@ impl<'a> Pause<'a> {
                 continue;
             }
             match self.docker.container(name)? {
-                Some(Container { id, .. }) => {
-                    record.containers.insert(name.clone(), Entry { id, ..entry.clone() });
+                Some(now) => {
+                    let policy = before.of(&now).and_then(|known| known.policy.clone());
+                    let id = now.id;
+                    record.containers.insert(
+                        name.clone(),
+                        Entry {
+                            id,
+                            policy,
+                            ..entry.clone()
+                        },
+                    );
                 }
                 None => is_gone |= !is_n8n(self.app, name),
             }
@@ -280,9 +289,11 @@ impl<'a> Pause<'a> {
     /// Keeps the engine from starting n8n's containers by itself, as it does with `restart: always` when it was restarted. The
     /// record, which is written, has the policies.
     fn hold(&mut self) {
-        let held: Vec<String> = self.record.held().map(|(name, _)| name.to_owned()).collect();
-        for name in held {
-            if let Err(error) = self.docker.set_restart(&name, "no") {
+        for (name, entry) in self.record.containers.clone() {
+            if entry.policy.is_none() {
+                continue;
+            }
+            if let Err(error) = self.docker.set_restart(entry.handle(&name), "no") {
                 self.journal.warning(&error.context(format!(
                     "{name} cannot be kept from being started by the engine, so a start of it meanwhile makes the restore \
                      fail"

@@ -8,6 +8,7 @@ use anyhow::{bail, Context as _, Result};
 
 use super::{LeftHalfDone, Unseen};
 use crate::app::App;
+use crate::engine::Container;
 use crate::store::atomic::{self, Access};
 use crate::store::{Kind, Stamp};
 
@@ -50,7 +51,27 @@ pub(super) struct Entry {
     pub(super) policy: Option<String>,
 }
 
+impl Entry {
+    /// What the engine is to be asked for, where it must be this very container, whatever it is called by now.
+    pub(super) fn handle<'a>(&'a self, name: &'a str) -> &'a str {
+        match self.id.as_str() {
+            "" => name,
+            id => id,
+        }
+    }
+}
+
 impl Record {
+    /// What is known of this very container, and not of one that had its name before.
+    pub(super) fn of(&self, container: &Container) -> Option<&Entry> {
+        let mut each = self.containers.iter();
+        let is_it = |(name, entry): &(&String, &Entry)| match entry.id.as_str() {
+            "" => **name == container.name,
+            id => id == container.id,
+        };
+        each.find(is_it).map(|(_, entry)| entry)
+    }
+
     /// After the work on a part: only one that was left half done is still begun, by this restore or by one before it that was
     /// interrupted and was not set right yet.
     pub(super) fn end_part(&mut self, kind: Kind, done: Result<()>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! restore-n8n.
 
 use std::fs;
+use std::path::PathBuf;
 
 use super::runs;
 use crate::common::{assert_same, Sandbox};
@@ -374,6 +375,37 @@ fn a_paused_n8n_is_stopped_and_a_held_one_is_let_go() {
     sandbox.run("restore-n8n", &[&file]).assert_success();
     assert_same(&saved, &sandbox.fingerprint_volume());
     assert!(runs(&sandbox, "n8n-main"));
+}
+
+/// A stand-in for docker that does `what` once, after the exchange of the volume has begun to be prepared.
+fn meanwhile(sandbox: &Sandbox, mark: &str, what: &str) -> PathBuf {
+    let mark = sandbox.aside(mark);
+    sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' exec '*' begin '*) \"$real\" \"$@\"; code=$?; \
+         [ -e '{0}' ] || {{ : >'{0}'; {what}; }}; exit $code ;; esac",
+        mark.display()
+    ))
+}
+
+/// What is held is a container, and not a name.
+#[test]
+fn an_n8n_that_is_renamed_meanwhile_gets_its_policy_back() {
+    let (sandbox, file, saved, _) = changed_volume("renamed");
+    let main = sandbox.container("n8n-main");
+    sandbox.docker(&["update", "--restart=always", &main]);
+    let docker = meanwhile(&sandbox, "renamed", &format!("\"$real\" rename '{main}' '{main}-x'"));
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    outcome.assert_error("The restore is done, and n8n could not be started");
+    assert_eq!(policy(&sandbox, "n8n-main-x"), "always");
+    let status = sandbox.binary().arg("status").run();
+    let left = format!("has left stopped: {main}. ");
+    assert!(status.stdout.contains(&left), "{status}");
+    sandbox.docker(&["rename", &format!("{main}-x"), &main]);
+    sandbox.run("restore-n8n", &[&file]).assert_success();
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert!(runs(&sandbox, "n8n-main"));
+    assert_eq!(policy(&sandbox, "n8n-main"), "always");
+    assert!(!sandbox.path("backups/.restore").exists());
 }
 
 /// What an archive unpacks through its own link would land in what is live.
