@@ -86,6 +86,11 @@ impl Status {
             other => Self::Unknown(other.to_owned()),
         }
     }
+
+    /// Whether its program may write; one that is paused may at any moment.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running | Self::Restarting | Self::Paused | Self::Stopping)
+    }
 }
 
 impl fmt::Display for Status {

@@ -100,7 +100,9 @@ impl Docker {
             .map(|wanted| format!("--filter=volume={wanted}"))
             .collect();
         let filters = filters.iter().map(String::as_str);
-        let args: Vec<&str> = ["ps", "--quiet", "--no-trunc"].into_iter().chain(filters).collect();
+        // Without --all, podman leaves out those that are paused.
+        let ps = ["ps", "--all", "--quiet", "--no-trunc"];
+        let args: Vec<&str> = ps.into_iter().chain(filters).collect();
         let output = self.query(&args)?;
         if !output.success {
             return Err(engine_error(&output.stderr));
@@ -109,7 +111,7 @@ impl Docker {
         let mut found = self.describe(&ids.lines().filter(|id| !id.is_empty()).collect::<Vec<_>>())?;
         // The engine also takes a place in a container for what is mounted there.
         let mounts = |mount: &MountPoint| wanted.contains(&mount.volume) || wanted.contains(&mount.source);
-        found.retain(|one| one.label(HELPER).is_empty() && one.mounts.iter().any(mounts));
+        found.retain(|one| one.status.is_up() && one.label(HELPER).is_empty() && one.mounts.iter().any(mounts));
         Ok(found.into_iter().map(|one| one.name).collect())
     }
 }
@@ -125,18 +127,28 @@ mod tests {
     fn who_mounts_the_same_is_a_user_and_who_mounts_something_at_its_place_is_none() {
         let dir = TempDir::new();
         let program = dir.path().join("docker");
-        let container = |name: &str, label: &str, kind: &str, volume: &str, source: &str, at: &str| {
+        let in_state = |status: &str, name: &str, label: &str, kind: &str, volume: &str, source: &str, at: &str| {
             format!(
-                r#"{{"Id": "{name}", "Name": "/{name}", "Config": {{"Labels": {{"{label}": "me"}}}},
+                r#"{{"Id": "{name}", "Name": "/{name}", "State": {{"Status": "{status}"}}, "Config": {{"Labels": {{"{label}": "me"}}}},
                     "Mounts": [{{"Type": "{kind}", "Name": "{volume}", "Source": "{source}", "Destination": "{at}"}}]}}"#
             )
         };
+        let container = |name: &str, label: &str, kind: &str, volume: &str, source: &str, at: &str| {
+            in_state("running", name, label, kind, volume, source, at)
+        };
+        let is = |status: &str| in_state(status, status, "x", "volume", "data", "/var/data/_data", "/a");
         let all = [
             container("by-name", "x", "volume", "data", "/var/data/_data", "/a"),
             container("by-path", "x", "bind", "", "/var/data/_data", "/a"),
             container("by-device", "x", "bind", "", "/srv/data", "/a"),
             container("helper", HELPER, "volume", "data", "/var/data/_data", "/a"),
             container("other", "x", "volume", "other", "/var/other/_data", "/srv/data"),
+            is("paused"),
+            is("restarting"),
+            is("stopping"),
+            is("exited"),
+            is("created"),
+            is("dead"),
         ];
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in\nvolume*disk) echo 'disk|/var/disk|btrfs,subvol=a|/dev/b' ;;\nvolume*kept) echo 'kept|/var/kept|' ;;\n\
@@ -161,10 +173,11 @@ mod tests {
         let users = |source| docker.users(&source).unwrap();
         assert_eq!(
             users(Source::Volume("data".to_owned())),
-            ["by-name", "by-path", "by-device"]
+            ["by-name", "by-path", "by-device", "paused", "restarting", "stopping"]
         );
         assert_eq!(users(Source::Directory("/srv/data".to_owned())), ["by-device"]);
         let asked = fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(asked.lines().all(|asked| asked.starts_with("ps --all ")), "{asked}");
         assert!(asked.contains("--filter=volume=data --filter=volume=/var/data/_data --filter=volume=/srv/data"));
     }
 }

@@ -340,12 +340,9 @@ pub fn running(app: &App) -> Option<String> {
     (!names.is_empty()).then(|| names.join(" "))
 }
 
-/// Whether its program may write; one that is paused may at any moment.
+/// Whether its program may write.
 pub(super) fn is_up(container: &Container) -> bool {
-    matches!(
-        container.status,
-        Status::Running | Status::Restarting | Status::Paused | Status::Stopping
-    )
+    container.status.is_up()
 }
 
 #[cfg(test)]

@@ -148,11 +148,18 @@ fn who_mounts_the_directory_of_a_volume_is_seen() {
     let run = ["run", "-d", "--name", &stranger, "--network", "none", "-v", &mount];
     sandbox.docker(&[&run[..], &labels, &[image, "sleep", "600"]].concat());
     let file = sandbox.backup("n8n").display().to_string();
-    sandbox.run("restore-n8n", &[&file]).assert_error(
-        "Containers that are not known as n8n's use the volume {}: {}-webhook. Stop them, or add them to {}",
-    );
-    sandbox.docker(&["rm", "-fv", &stranger]);
+    let assert_refused = || {
+        sandbox.run("restore-n8n", &[&file]).assert_error(
+            "Containers that are not known as n8n's use the volume {}: {}-webhook. Stop them, or add them to {}",
+        );
+    };
+    assert_refused();
+    sandbox.pause(&stranger);
+    assert_refused();
+    sandbox.docker(&["unpause", &stranger]);
+    sandbox.docker(&["stop", "-t", "1", &stranger]);
     sandbox.run("restore-n8n", &[&file]).assert_success();
+    sandbox.docker(&["rm", "-fv", &stranger]);
 
     // One that its stop would remove is not stopped.
     let options = ["--rm", "--env=N8N_USER_FOLDER=/files/below", "--env=DB_TYPE=postgresdb"];
