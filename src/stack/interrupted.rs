@@ -263,21 +263,34 @@ pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut
 pub fn check_stopped(app: &App) -> Result<()> {
     let Some(record) = read(app)? else { return Ok(()) };
     for now in at_rest(app, &app.docker()?, &record)? {
-        let known = record.containers.get(&now.name);
-        check_rests(&now, known.map(|known| known.started.as_str()))?;
+        check(rests(&record, &now), &now)?;
     }
     Ok(())
 }
 
 /// Makes sure that a container does not run, nor has since it was stopped; `started` is when it had been started by then.
-pub fn check_rests(now: &Container, started: Option<&str>) -> Result<()> {
+pub fn check_rests(now: &Container, started: &str) -> Result<()> {
+    check(!is_up(now) && now.started_at == started, now)
+}
+
+fn check(rests: bool, now: &Container) -> Result<()> {
     ensure!(
-        !is_up(now) && started.is_none_or(|started| now.started_at == started),
+        rests,
         "{} was started while what it works on was being replaced: find out what starts it (a supervisor, an autoscaler, \
          somebody), stop that, and run the restore again",
         now.name
     );
     Ok(())
+}
+
+/// Whether a container has not worked since it was looked at for the restore.
+fn rests(record: &Record, now: &Container) -> bool {
+    match record.of(now) {
+        Some(known) => !is_up(now) && now.started_at == known.started,
+        // It was created in the place of one that was stopped.
+        None if record.containers.contains_key(&now.name) => now.status == Status::Created,
+        None => !is_up(now),
+    }
 }
 
 /// Undoes a step of the restore under way with n8n at rest: with its files exchanged under it, it would go on writing
@@ -451,6 +464,26 @@ esac
                 "update --restart=always -- id-a"
             ]
         );
+    }
+
+    #[test]
+    fn what_was_created_since_and_never_started_has_not_worked() {
+        let record = "container n8n-main t runs\nid n8n-main id-a\ncontainer n8n-early t runs\n";
+        let dir = TempDir::new();
+        let app = app_with(dir.path(), record);
+        let (record, docker) = (read(&app).unwrap().unwrap(), app.docker().unwrap());
+        let rests = |name: &str, id: &str, status: &str, started: &str| {
+            add(dir.path(), name, id, status, started);
+            rests(&record, &docker.containers(&[id]).unwrap()[0])
+        };
+        assert!(rests("n8n-main", "id-a", "exited", "t") && !rests("n8n-main", "id-a", "exited", "u"));
+        assert!(!rests("n8n-main", "id-a", "paused", "t"));
+        // As Compose renames it while it creates another one.
+        assert!(rests("0a_n8n-main", "id-a", "exited", "t") && !rests("0a_n8n-main", "id-a", "exited", "u"));
+        assert!(rests("n8n-main", "id-b", "created", "0"));
+        assert!(!rests("n8n-main", "id-b", "exited", "u") && !rests("n8n-main", "id-b", "running", "u"));
+        // By a record of an earlier version.
+        assert!(rests("n8n-early", "id-c", "exited", "t") && !rests("n8n-early", "id-c", "exited", "u"));
     }
 
     #[test]

@@ -415,6 +415,31 @@ fn an_n8n_that_is_renamed_meanwhile_gets_its_policy_back() {
     assert!(!sandbox.path("backups/.restore").exists());
 }
 
+/// As `docker compose up --no-start` creates a service again that was changed.
+#[test]
+fn an_n8n_that_is_created_again_meanwhile_and_not_started_has_not_worked() {
+    let (sandbox, file, saved, _) = changed_volume("createdagain");
+    let (main, volume, labels) = (
+        sandbox.container("n8n-main"),
+        sandbox.volume(),
+        sandbox.labels().join(" "),
+    );
+    sandbox.docker(&["update", "--restart=always", &main]);
+    let again = format!(
+        "\"$real\" rm -f '{main}' >/dev/null; \"$real\" create --name '{main}' {labels} --network none \
+         --restart=unless-stopped -v '{volume}:/home/node/.n8n' n8n-backup-test/busybox:1 \
+         sh -c 'trap \"exit 0\" TERM INT; sleep 1000000 & wait' >/dev/null"
+    );
+    let docker = meanwhile(&sandbox, "created", &again);
+    let outcome = sandbox.call("restore-n8n").arg(&file).path_first(&docker).run();
+    outcome.assert_success();
+    assert_same(&saved, &sandbox.fingerprint_volume());
+    assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
+    // That of its own.
+    assert_eq!(policy(&sandbox, "n8n-main"), "unless-stopped");
+    assert!(!sandbox.path("backups/.restore").exists());
+}
+
 /// What an archive unpacks through its own link would land in what is live.
 #[test]
 fn an_archive_that_leads_through_its_own_link_is_refused() {

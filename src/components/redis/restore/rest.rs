@@ -32,7 +32,7 @@ impl<'a> Rest<'a> {
 
     /// Makes sure that it has not been started since.
     pub(super) fn check(&self) -> Result<()> {
-        check_rests(&look(self.docker, self.name)?, Some(&self.started))
+        check_rests(&look(self.docker, self.name)?, &self.started)
     }
 
     /// Where it was started since, ends it before it can save what it has read, which may be what was taken back.
