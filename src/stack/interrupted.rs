@@ -255,8 +255,8 @@ pub(super) fn let_go(docker: &Docker, record: &mut Record, mut write: impl FnMut
     Ok(())
 }
 
-/// Makes sure that n8n has not worked since it was stopped for the restore under way: what it wrote would be lost. A
-/// container that was not there then, such as one more worker, must not run either.
+/// Makes sure that n8n has not worked since it was stopped for the restore under way: what it wrote would be lost. Nor may
+/// a container of n8n's have worked that rested then, or was not there, such as one more worker.
 ///
 /// # Errors
 /// With what was started, or that the engine does not answer.
@@ -285,11 +285,10 @@ fn check(rests: bool, now: &Container) -> Result<()> {
 
 /// Whether a container has not worked since it was looked at for the restore.
 fn rests(record: &Record, now: &Container) -> bool {
-    match record.of(now) {
-        Some(known) => !is_up(now) && now.started_at == known.started,
-        // It was created in the place of one that was stopped.
-        None if record.containers.contains_key(&now.name) => now.status == Status::Created,
-        None => !is_up(now),
+    match record.last_start(now) {
+        Some(started) => !is_up(now) && now.started_at == started,
+        // It was created since.
+        None => now.status == Status::Created,
     }
 }
 
@@ -468,7 +467,7 @@ esac
 
     #[test]
     fn what_was_created_since_and_never_started_has_not_worked() {
-        let record = "container n8n-main t runs\nid n8n-main id-a\ncontainer n8n-early t runs\n";
+        let record = "container n8n-main t runs\nid n8n-main id-a\ncontainer n8n-early t runs\nseen id-w t\n";
         let dir = TempDir::new();
         let app = app_with(dir.path(), record);
         let (record, docker) = (read(&app).unwrap().unwrap(), app.docker().unwrap());
@@ -482,6 +481,9 @@ esac
         assert!(rests("0a_n8n-main", "id-a", "exited", "t") && !rests("0a_n8n-main", "id-a", "exited", "u"));
         assert!(rests("n8n-main", "id-b", "created", "0"));
         assert!(!rests("n8n-main", "id-b", "exited", "u") && !rests("n8n-main", "id-b", "running", "u"));
+        // One that is none of those that were stopped.
+        assert!(rests("n8n-other", "id-w", "exited", "t") && !rests("n8n-other", "id-w", "exited", "u"));
+        assert!(rests("n8n-new", "id-x", "created", "0") && !rests("n8n-new", "id-x", "exited", "u"));
         // By a record of an earlier version.
         assert!(rests("n8n-early", "id-c", "exited", "t") && !rests("n8n-early", "id-c", "exited", "u"));
     }

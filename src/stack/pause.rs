@@ -66,6 +66,8 @@ pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Re
     record.done.retain(|done| *done != kind);
     record.mixed = true;
     record.begun.push(kind);
+    // What worked before this is no sign of it.
+    record.seen = discovery::last_starts(app, &app.docker()?)?;
     write(app, &record)?;
     // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
     let done = record.end_part(kind, work());
@@ -163,7 +165,10 @@ impl<'a> Pause<'a> {
     /// When one cannot be stopped; those that were are started again. Where that fails, too, the record stays.
     pub fn begin(&mut self) -> Result<()> {
         let before = self.before.clone().unwrap_or_default();
-        let mut record = Record::default();
+        let mut record = Record {
+            seen: discovery::last_starts(self.app, self.docker)?,
+            ..Record::default()
+        };
         let mut running = Vec::new();
         let mut paused = Vec::new();
         for name in &self.app.config.n8n_containers {
@@ -221,16 +226,14 @@ impl<'a> Pause<'a> {
             }
             match self.docker.container(name)? {
                 Some(now) => {
-                    let policy = before.of(&now).and_then(|known| known.policy.clone());
-                    let id = now.id;
-                    record.containers.insert(
-                        name.clone(),
-                        Entry {
-                            id,
-                            policy,
-                            ..entry.clone()
-                        },
-                    );
+                    let entry = Entry {
+                        // What it did before this restore is no sign of it.
+                        started: now.started_at.clone(),
+                        runs: entry.runs,
+                        policy: before.of(&now).and_then(|known| known.policy.clone()),
+                        id: now.id,
+                    };
+                    record.containers.insert(name.clone(), entry);
                 }
                 None => is_gone |= !is_n8n(self.app, name),
             }

@@ -22,6 +22,9 @@ const LIMIT: u64 = 1 << 20;
 pub(super) struct Record {
     /// What is known of each container.
     pub(super) containers: BTreeMap<String, Entry>,
+    /// When each that could be n8n's was started last, by its ID, as the restore began: also of those that are not stopped
+    /// for it.
+    pub(super) seen: BTreeMap<String, String>,
     /// The recovery point that is being restored.
     pub(super) point: Option<Stamp>,
     /// The parts of it that are to be restored, by this run or the one that was interrupted; without a point, those that are
@@ -70,6 +73,12 @@ impl Record {
             id => id == container.id,
         };
         each.find(is_it).map(|(_, entry)| entry)
+    }
+
+    /// When this very container was started last, as the restore began; none of one that was not there.
+    pub(super) fn last_start(&self, container: &Container) -> Option<&str> {
+        let known = self.of(container).map(|entry| &entry.started);
+        known.or_else(|| self.seen.get(&container.id)).map(String::as_str)
     }
 
     /// After the work on a part: only one that was left half done is still begun, by this restore or by one before it that was
@@ -130,6 +139,9 @@ impl Record {
                 }
                 ["id", name, id] => record.containers.get_mut(*name)?.id = (*id).to_owned(),
                 ["policy", name, policy] => record.containers.get_mut(*name)?.policy = Some((*policy).to_owned()),
+                ["seen", id, started] => {
+                    record.seen.insert((*id).to_owned(), (*started).to_owned());
+                }
                 ["point", stamp] => record.point = Some(Stamp::parse(stamp)?),
                 [list @ ("part" | "done" | "begun"), name] => {
                     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == *name)?;
@@ -158,6 +170,9 @@ impl Record {
             if let Some(policy) = &entry.policy {
                 text.push_str(&format!("policy {name} {policy}\n"));
             }
+        }
+        for (id, started) in &self.seen {
+            text.push_str(&format!("seen {id} {started}\n"));
         }
         if let Some(point) = self.point {
             text.push_str(&format!("point {point}\n"));
@@ -255,6 +270,7 @@ mod tests {
             };
             record.containers.insert(name.to_owned(), entry);
         }
+        record.seen.insert("0b".to_owned(), "2026-01-02T03:04:06Z".to_owned());
         record.point = Stamp::parse("20260102_030405");
         record.parts = Kind::ALL.to_vec();
         record.done = vec![Kind::Postgres, Kind::N8n];

@@ -356,6 +356,25 @@ fn another_worker_of_the_same_database_is_named_before_anything_is_stopped() {
     assert!(!doctor(&of("worker_2")));
     run(&sandbox, "restore-redis", &["--yes", &snapshot]).assert_success();
 
+    // One that works meanwhile and rests again when it is looked at.
+    sandbox.redis(&["set", "made-since", "1"]);
+    let changed = sandbox.fingerprint_redis();
+    let (worker, editor) = (of("worker_2"), of("editor_1"));
+    let docker = sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' stop '*'{editor} '*) \"$real\" \"$@\"; code=$?; \"$real\" start '{worker}' >/dev/null; \
+         \"$real\" stop -t 1 '{worker}' >/dev/null; exit $code ;; esac"
+    ));
+    let call = sandbox.call("restore-redis").args(&["--yes", &snapshot]);
+    let outcome = call
+        .path_first(&docker)
+        .env("BACKUP_LOCK_FILE", sandbox.lock_file())
+        .run();
+    outcome.assert_error("Redis restore failed");
+    let told = format!("{worker} was started while what it works on was being replaced");
+    assert!(outcome.log.contains(&told), "{outcome}");
+    assert_same(&changed, &sandbox.fingerprint_redis());
+    run(&sandbox, "restore-redis", &["--yes", &snapshot]).assert_success();
+
     // One of another directory, in the same network.
     let other = sandbox.container("other-worker");
     let network = format!("{}-net", sandbox.prefix());

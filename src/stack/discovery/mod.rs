@@ -10,6 +10,7 @@ mod recall;
 mod same;
 mod values;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -142,6 +143,14 @@ pub fn strangers(app: &App, docker: &Docker) -> Result<Vec<Container>> {
     };
     let strangers = same::strangers(&app.config.n8n_containers, &all, &stack);
     Ok(strangers.into_iter().map(|other| other.container.clone()).collect())
+}
+
+/// When each container that could be n8n's was started last, by its ID; [`servers`] gives no other.
+pub fn last_starts(app: &App, docker: &Docker) -> Result<BTreeMap<String, String>> {
+    let mut all = docker.describe_all()?;
+    all.retain(|one| is_n8n(one) || app.config.n8n_containers.contains(&one.name));
+    let each = all.into_iter().map(|one| (one.id, one.container.started_at));
+    Ok(each.collect())
 }
 
 /// All containers of the Compose project that n8n's are of.
