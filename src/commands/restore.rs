@@ -84,7 +84,7 @@ fn restore(
     };
     let work = || plan.run(&around);
     match plan.n8n() {
-        N8n::Unaffected => pause::within(app, journal, kind, work)?,
+        N8n::Unaffected => pause::regardless(app, journal, kind, work)?,
         // Without n8n at work there is none to go on.
         N8n::MayRun(why) if !matches!(left, Some(None)) => {
             pause::within(app, journal, kind, work)?;
@@ -197,7 +197,41 @@ mod tests {
     use super::*;
     use crate::components::COMPONENTS;
     use crate::config::Config;
-    use crate::testing::TempDir;
+    use crate::testing::{executable, TempDir};
+
+    /// A project whose engine does not answer.
+    fn app_without_engine(dir: &TempDir) -> App {
+        executable(
+            &dir.path().join("docker"),
+            "#!/bin/sh\necho 'Cannot connect' >&2\nexit 1\n",
+        );
+        let mut app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
+        app.config.path = Some(dir.path().into());
+        fs::create_dir_all(app.store.root()).unwrap();
+        app
+    }
+
+    #[test]
+    fn what_n8n_does_not_work_on_is_restored_whatever_an_earlier_restore_has_left() {
+        let dir = TempDir::new();
+        let app = app_without_engine(&dir);
+        let record = app.store.root().join(".restore");
+        let base = "container n8n-main t runs\npoint 20260102_030405\npart postgres\npart env\ndone env\n";
+        let again = "container n8n-main t runs\npoint 20260102_030405\npart postgres\npart env\nmixed\n";
+        for (before, after) in [("x\n", "x\n"), (base, again)] {
+            fs::write(&record, before).unwrap();
+            let mut calls = 0;
+            let mut work = || {
+                calls += 1;
+                Ok(())
+            };
+            let journal = Journal::new("test");
+            assert!(pause::within(&app, journal, Kind::Env, &mut work).is_err());
+            pause::regardless(&app, journal, Kind::Env, &mut work).unwrap();
+            assert_eq!(calls, 1);
+            assert_eq!(fs::read_to_string(&record).unwrap(), after);
+        }
+    }
 
     #[test]
     fn an_n8n_that_may_run_is_not_looked_at() {

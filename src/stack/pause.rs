@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::engine::{Container, Docker, Status};
 use crate::process::hinted;
 use crate::report::log::Journal;
-use crate::store::Kind;
+use crate::store::{Kind, Stamp};
 
 /// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
@@ -63,19 +63,53 @@ pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Re
         return work();
     };
     let mut record = read(app)?.unwrap_or_default();
+    // What worked before this is no sign of it.
+    record.seen = discovery::last_starts(app, &app.docker()?)?;
+    replace_part(app, journal, record, kind, Some(point), work)
+}
+
+/// As [`within`], for what n8n does not work on while it runs: neither an engine that does not answer nor a record that
+/// cannot be read keeps it from being restored, since it may be what they wait for.
+///
+/// # Errors
+/// Those of the work, and that the record cannot be written.
+pub fn regardless(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let point = match unfinished(app) {
+        Ok(None | Some(None)) => return work(),
+        Ok(Some(point)) => point,
+        Err(error) => {
+            journal.warning(&error.context("Whether a restore is unfinished could not be found out"));
+            None
+        }
+    };
+    match read(app) {
+        // It is history, or a restore-all goes on with it and is not to take this for the point's.
+        Ok(Some(record)) if record.point.is_some() => replace_part(app, journal, record, kind, point, work),
+        _ => work(),
+    }
+}
+
+/// Restores a part of a restore-all, which is to restore it again; where that is known to be unfinished, with its `point`.
+fn replace_part(
+    app: &App,
+    journal: Journal,
+    mut record: Record,
+    kind: Kind,
+    point: Option<Stamp>,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     record.done.retain(|done| *done != kind);
     record.mixed = true;
     record.begun.push(kind);
-    // What worked before this is no sign of it.
-    record.seen = discovery::last_starts(app, &app.docker()?)?;
     write(app, &record)?;
     // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
-    let done = record.end_part(kind, work());
-    let done = done.and(write(app, &record));
-    journal.warn(format_args!(
-        "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh {point} \
-         goes on with it, with the same options"
-    ));
+    let done = record.end_part(kind, work()).and(write(app, &record));
+    if let Some(point) = point {
+        journal.warn(format_args!(
+            "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh \
+             {point} goes on with it, with the same options"
+        ));
+    }
     done
 }
 
@@ -165,10 +199,7 @@ impl<'a> Pause<'a> {
     /// When one cannot be stopped; those that were are started again. Where that fails, too, the record stays.
     pub fn begin(&mut self) -> Result<()> {
         let before = self.before.clone().unwrap_or_default();
-        let mut record = Record {
-            seen: discovery::last_starts(self.app, self.docker)?,
-            ..Record::default()
-        };
+        let mut record = Record::default();
         let mut running = Vec::new();
         let mut paused = Vec::new();
         for name in &self.app.config.n8n_containers {
@@ -200,6 +231,7 @@ impl<'a> Pause<'a> {
                 },
             );
         }
+        record.seen = discovery::last_starts(self.app, self.docker)?;
         if record.containers.is_empty() {
             self.journal.warn(format_args!(
                 "None of n8n's containers is there, so none is stopped ({}): set BACKUP_N8N_CONTAINERS in .env if yours are \

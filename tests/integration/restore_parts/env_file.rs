@@ -52,6 +52,34 @@ fn the_environment_file_is_compared_by_name_and_kept() {
     assert_eq!(self::kept(sandbox.dir()).len(), 1);
 }
 
+/// It may be what the engine, or whoever restores the rest, waits for.
+#[test]
+fn the_environment_file_comes_back_whatever_an_earlier_restore_has_left() {
+    let sandbox = Sandbox::new("envleft").build();
+    let env = sandbox.path(".env");
+    let file = sandbox.path("backups/env/env_20250101_000000.backup");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::copy(&env, &file).unwrap();
+    let old = fs::read_to_string(&env).unwrap();
+    let unfinished = format!(
+        "container {} t runs\npoint 20250101_000000\npart redis\npart env\n",
+        sandbox.container("n8n-main")
+    );
+    let docker = sandbox.stand_in_docker("echo 'Cannot connect to the Docker daemon' >&2; exit 1");
+    for record in ["x\n", &unfinished] {
+        sandbox.write("backups/.restore", record);
+        sandbox.write(".env", format!("{old}MADE_SINCE=1\n"));
+        let outcome = sandbox.call("restore-env").arg(&file).path_first(&docker).run();
+        outcome.assert_success();
+        outcome.assert_log_has(
+            "restore-env",
+            "WARN Whether a restore is unfinished could not be found out{}",
+        );
+        assert_eq!(fs::read_to_string(&env).unwrap(), old);
+        assert!(sandbox.path("backups/.restore").exists());
+    }
+}
+
 /// Docker makes one where a container mounts a file that is missing.
 #[test]
 fn an_empty_directory_in_the_place_of_the_environment_file_is_replaced() {
