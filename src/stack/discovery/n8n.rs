@@ -83,13 +83,7 @@ fn told(container: &Described) -> Option<Option<Role>> {
         return None;
     }
     let words: Vec<&str> = words(container).collect();
-    let (mut program, mut arguments) = started(&words)?;
-    // Earlier start scripts, and those of other images, run whatever program they are given.
-    if base(program) == START_SCRIPT {
-        if let Some((given, rest)) = started(arguments).filter(|(given, _)| is_shell(given) || is_program(given)) {
-            (program, arguments) = (given, rest);
-        }
-    }
+    let (program, arguments) = run_behind_start_script(&words)?;
     // A script of one's own, unless it works once and ends.
     let own = || Some(Some(by_name(container))).filter(|_| is_image && goes_on(container));
     if is_shell(program) {
@@ -128,7 +122,7 @@ fn is_own(program: &str) -> bool {
 /// Whether a container starts such a script, which may do anything.
 pub(super) fn starts_own(container: &Described) -> bool {
     let words: Vec<&str> = words(container).collect();
-    started(&words).is_some_and(|(program, arguments)| {
+    run_behind_start_script(&words).is_some_and(|(program, arguments)| {
         let is_script = |word: &&str| is_own(word) && base(word) != START_SCRIPT;
         is_script(&program) || (is_reader(program) && arguments.iter().any(is_script))
     })
@@ -216,6 +210,16 @@ fn started<'a, 'b>(words: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
         Some(at) => Some((rest[at], &rest[at + 1..])),
         None => Some((program, rest)),
     }
+}
+
+/// As [`started`]; behind a start script the shell or the n8n that it is given, since earlier ones, and those of other
+/// images, run whatever program that is.
+fn run_behind_start_script<'a, 'b>(words: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
+    let (program, arguments) = started(words)?;
+    let given = started(arguments).filter(|(given, _)| is_shell(given) || is_program(given));
+    given
+        .filter(|_| base(program) == START_SCRIPT)
+        .or(Some((program, arguments)))
 }
 
 /// Where the program stands that runs as another user, if it is n8n or a shell: behind the options, and the user where

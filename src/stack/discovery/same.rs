@@ -195,7 +195,12 @@ mod tests {
         all.push(pooler);
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
         // A script of one's own may do anything there.
-        for script in [&["/export.sh"][..], &["sh", "/scripts/worker-stats.sh"]] {
+        let behind_start_script = ["tini", "--", "/docker-entrypoint.sh", "sh", "/scripts/worker-stats.sh"];
+        for script in [
+            &["/export.sh"][..],
+            &["sh", "/scripts/worker-stats.sh"],
+            &behind_start_script,
+        ] {
             let mut all = beside(&base, &[]);
             let own = all.last_mut().unwrap();
             own.entry_point = script.iter().map(|word| (*word).to_owned()).collect();
