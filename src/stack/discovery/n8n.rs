@@ -119,24 +119,25 @@ fn is_own(program: &str) -> bool {
     (program.contains('/') || program.ends_with(".sh")) && !is_of_system && !is_known
 }
 
-/// Whether a container starts such a script, which may do anything.
+/// Whether a container starts such a script, which may do anything, and its command does not tell that n8n is in it.
 pub(super) fn starts_own(container: &Described) -> bool {
     let words: Vec<&str> = words(container).collect();
-    run_behind_start_script(&words).is_some_and(|(program, arguments)| {
-        let is_script = |word: &&str| is_own(word) && base(word) != START_SCRIPT;
-        is_script(&program) || (is_reader(program) && arguments.iter().any(is_script))
+    let is_n8n = |word: &str| is_program(word) || base(word) == START_SCRIPT;
+    run_behind_start_script(&words).is_some_and(|(program, arguments)| match script(arguments) {
+        Some(script) if is_shell(program) => by_script(script).is_none(),
+        _ if is_shell(program) => {
+            let mut files = arguments.iter().filter(|word| !word.starts_with('-'));
+            !files.next().is_some_and(|file| is_n8n(file))
+        }
+        _ => is_own(program) && !is_n8n(program) && behind(program, arguments).is_none(),
     })
-}
-
-/// Whether a program runs a script that its arguments name.
-fn is_reader(program: &str) -> bool {
-    is_shell(program) || [".", "source"].contains(&program)
 }
 
 /// Whether a command runs such a script.
 fn runs_own(words: &[&str]) -> bool {
     started(words).is_some_and(|(program, arguments)| {
-        is_own(program) || (is_reader(program) && arguments.iter().any(|word| is_own(word)))
+        let is_reader = is_shell(program) || [".", "source"].contains(&program);
+        is_own(program) || (is_reader && arguments.iter().any(|word| is_own(word)))
     })
 }
 

@@ -196,11 +196,12 @@ mod tests {
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
         // A script of one's own may do anything there.
         let behind_start_script = ["tini", "--", "/docker-entrypoint.sh", "sh", "/scripts/worker-stats.sh"];
-        for script in [
-            &["/export.sh"][..],
+        let scripts: [&[&str]; 3] = [
+            &["/export.sh"],
             &["sh", "/scripts/worker-stats.sh"],
             &behind_start_script,
-        ] {
+        ];
+        for script in scripts {
             let mut all = beside(&base, &[]);
             let own = all.last_mut().unwrap();
             own.entry_point = script.iter().map(|word| (*word).to_owned()).collect();
@@ -208,5 +209,33 @@ mod tests {
             assert!(role(own).is_some());
             assert_eq!(strangers_in(&project, "", all), [""; 0]);
         }
+        // What its command tells is n8n all the same, whatever paths and scripts stand beside it.
+        let behind_start_script = ["tini", "--", "/docker-entrypoint.sh"];
+        let of_n8n: [(&[&str], &[&str]); 6] = [
+            (&["/bin/sh", "-c"], &["export X=$(cat /run/secrets/x); exec n8n worker"]),
+            (&["sh", "-c"], &["exec /usr/local/bin/n8n worker"]),
+            (&["sh", "-c"], &["/scripts/wait.sh; exec n8n worker"]),
+            (&behind_start_script, &["sh", "-c", "/scripts/wait.sh && n8n worker"]),
+            (&["/wait-for-it.sh", "db:5432", "--"], &["n8n", "worker"]),
+            (&["sh", "/docker-entrypoint.sh"], &["worker"]),
+        ];
+        for (entry_point, command) in of_n8n {
+            let mut all = beside(&base, command);
+            let worker = all.last_mut().unwrap();
+            worker.entry_point = entry_point.iter().map(|word| (*word).to_owned()).collect();
+            worker.container.restart = "always".to_owned();
+            assert_eq!(
+                strangers_in(&project, "", all),
+                ["other-jobs-1"],
+                "{entry_point:?} {command:?}"
+            );
+        }
+        // A script in the shell's own words, too.
+        let mut all = beside(&base, &["sleep 5; exec /scripts/worker-stats.sh"]);
+        let own = all.last_mut().unwrap();
+        own.entry_point = vec!["sh".to_owned(), "-c".to_owned()];
+        own.container.restart = "always".to_owned();
+        assert!(role(own).is_some());
+        assert_eq!(strangers_in(&project, "", all), [""; 0]);
     }
 }
