@@ -10,6 +10,7 @@ use crate::store::Kind;
 const HOST: (&str, &str) = ("DB_POSTGRESDB_HOST", "localhost");
 const PORT: (&str, &str) = ("DB_POSTGRESDB_PORT", "5432");
 const DATABASE: (&str, &str) = ("DB_POSTGRESDB_DATABASE", "n8n");
+const USER: (&str, &str) = ("DB_POSTGRESDB_USER", "postgres");
 const SCHEMA: (&str, &str) = ("DB_POSTGRESDB_SCHEMA", "public");
 const PREFIX: (&str, &str) = ("DB_TABLE_PREFIX", "");
 
@@ -30,7 +31,7 @@ pub(super) fn strangers<'a>(names: &[String], all: &'a [Described], stack: &Stac
         Some(_) if is_one_more(other) => share_server(all, stack.main, other),
         // A script may only read the database, and be left out on purpose.
         Some(role) if role == Role::Presumed || starts_own(other) => false,
-        Some(_) => share_server(all, stack.main, other) && is_told(all, stack.main) && is_told(all, other),
+        Some(_) => share_server(all, stack.main, other) && are_told_alike(all, stack.main, other),
     };
     let others = all.iter().filter(|other| !is_known(other));
     others.filter(|other| works_on_it(other)).collect()
@@ -83,16 +84,28 @@ fn server<'a>(all: &'a [Described], container: &Described) -> Option<(&'a str, u
     }
 }
 
-/// Whether the environment alone tells which database it is, and its server is a container here: behind a pooler a name may
-/// stand for any database.
-fn is_told(all: &[Described], container: &Described) -> bool {
+/// Whether the environments alone tell which database two containers work on, and its server is a container here. To a
+/// pooler a name may stand for any database, and some go by the user's: it is one where both go there as one user.
+fn are_told_alike(all: &[Described], one: &Described, other: &Described) -> bool {
+    let asked = |container: &Described| {
+        let port = value(container, PORT).parse().unwrap_or_default();
+        direct(all, container, &value(container, HOST), port, Kind::Postgres)
+    };
+    let is_same_way = match (&asked(one)[..], &asked(other)[..]) {
+        ([(first, _)], [(second, _)]) if !is_proxy(first) && !is_proxy(second) => true,
+        ([(first, inner)], [(second, other_inner)]) => {
+            (&first.id, inner) == (&second.id, other_inner) && value(one, USER) == value(other, USER)
+        }
+        _ => false,
+    };
+    is_same_way && is_told(one) && is_told(other)
+}
+
+/// Whether no file tells anything of n8n's database.
+fn is_told(container: &Described) -> bool {
     let mut names = [HOST, PORT, DATABASE, SCHEMA, PREFIX].iter().map(|(name, _)| *name);
     let is_in_file = names.any(|name| container.variable(&format!("{name}_FILE")).is_some());
-    let port = value(container, PORT).parse().unwrap_or_default();
-    let servers = direct(all, container, &value(container, HOST), port, Kind::Postgres);
-    !is_in_file
-        && container.variable("N8N_CONFIG_FILES").is_none()
-        && matches!(servers[..], [(one, _)] if !is_proxy(one))
+    !is_in_file && container.variable("N8N_CONFIG_FILES").is_none()
 }
 
 #[cfg(test)]
@@ -186,14 +199,33 @@ mod tests {
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
         let all = beside(&base, &["worker"]).split_off(1);
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
-        // Behind a pooler a name may stand for another database.
-        let mut all = beside(&base, &["worker"]);
-        let mut pooler = container("pool", "bitnami/pgbouncer", &["POSTGRESQL_HOST=db"], &[], None);
-        pooler.networks.insert("mine".to_owned(), vec!["pool".to_owned()]);
-        let host = "DB_POSTGRESDB_HOST".to_owned();
-        all.last_mut().unwrap().env.insert(host, "pool".to_owned());
-        all.push(pooler);
-        assert_eq!(strangers_in(&project, "", all), [""; 0]);
+        // Behind a pooler a name may stand for another database, unless both of n8n's go there.
+        let pooled = |by_both: bool, host: &str, env: &[&str]| {
+            let mut all = beside(&[&base[..], env].concat(), &["worker"]);
+            let of_pooler: &[&str] = if host.is_empty() { &[] } else { &["POSTGRESQL_HOST=db"] };
+            let mut pooler = container("pool", "bitnami/pgbouncer", of_pooler, &[], None);
+            pooler.networks.insert("mine".to_owned(), vec!["pool".to_owned()]);
+            let to_pool = |one: &mut Described| one.env.insert("DB_POSTGRESDB_HOST".to_owned(), "pool".to_owned());
+            to_pool(all.last_mut().unwrap());
+            if by_both {
+                all[2..5].iter_mut().for_each(|one| drop(to_pool(one)));
+            }
+            all.push(pooler);
+            let settings = if host.is_empty() {
+                "BACKUP_POSTGRES_CONTAINER=mine-db-1\n"
+            } else {
+                ""
+            };
+            strangers_in(&project, settings, all)
+        };
+        let same_user = "DB_POSTGRESDB_USER=app";
+        assert_eq!(pooled(false, "db", &[same_user]), [""; 0]);
+        for host in ["db", ""] {
+            assert_eq!(pooled(true, host, &[same_user]), ["other-jobs-1"], "{host}");
+            assert_eq!(pooled(true, host, &[]), [""; 0], "{host}");
+            let two = ["DB_POSTGRESDB_DATABASE=two", same_user];
+            assert_eq!(pooled(true, host, &two), [""; 0], "{host}");
+        }
         // A script of one's own may do anything there.
         let behind_start_script = ["tini", "--", "/docker-entrypoint.sh", "sh", "/scripts/worker-stats.sh"];
         let scripts: [&[&str]; 3] = [
