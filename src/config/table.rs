@@ -99,7 +99,7 @@ settings! {
         "the database, whatever n8n's containers and POSTGRES_DB say";
     postgres_password: Option<Secret> = secret(),
         "BACKUP_POSTGRES_PASSWORD", "",
-        "the password of that user, where the server asks for one and its container has none";
+        "the password of that user, where the server asks for one and neither its container nor n8n's has it";
     postgres_port: Option<u16> = port(),
         "BACKUP_POSTGRES_PORT", "",
         "the port of PostgreSQL in its container, where it is not PostgreSQL's default";

@@ -98,7 +98,7 @@ fn fill(app: &mut App, ask: impl FnOnce(&Docker) -> Result<Vec<Described>>) -> O
     };
     match Stack::find(app, &all) {
         Ok(Some(stack)) => values::fill(app, &docker, &all, &stack),
-        Ok(None) => recall::recall(app, Some(&all)),
+        Ok(None) => recall::recall(app, Some((&docker, &all))),
         Err(problem) => app.config.found = refused(&problem),
     }
     let owner = app.owner();

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Component, PathBuf};
 use std::time::SystemTime;
 
-use super::values::check_defaults;
+use super::values::{check_defaults, password_of_server};
 use super::{
     has_compose_file, is_n8n, is_of, Problem, COMPOSE_PROJECT, DIRECTORY, N8N_CONTAINERS, OF_CONTAINERS, PROJECT,
 };
 use crate::app::App;
 use crate::config::{Composed, Directory, Found, SqliteFile};
 use crate::engine::describe::Described;
+use crate::engine::Docker;
 use crate::formats::text::unascii;
 use crate::store::identity::is_of_another;
 use crate::store::inventory::look_newest_first;
@@ -160,12 +161,12 @@ pub(super) fn names(app: &App) -> Option<Vec<String>> {
 }
 
 /// Fills the settings that are not set with what the newest point remembers, if one does; else the defaults hold, as far as
-/// they name nobody else's containers. `all` are those of the engine, if it was asked.
-pub(super) fn recall(app: &mut App, all: Option<&[Described]>) {
+/// they name nobody else's containers. `engine` is the one that was asked, if any was, with its containers.
+pub(super) fn recall(app: &mut App, engine: Option<(&Docker, &[Described])>) {
     match newest(app).filter(|point| point.fact(&format!("{PREFIX}n8n")).is_some()) {
         Some(point) => fill(app, &point),
         None => {
-            if let Some(all) = all {
+            if let Some((_, all)) = engine {
                 match app.config.compose_project.is_empty() {
                     true => elsewhere(app, all),
                     false => gone(app, all),
@@ -173,8 +174,9 @@ pub(super) fn recall(app: &mut App, all: Option<&[Described]>) {
             }
         }
     }
-    if let Some(all) = all {
+    if let Some((docker, all)) = engine {
         check_defaults(app, all);
+        password_of_server(app, docker, all);
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn found(app: &mut App, all: &[Described]) -> Result<(), Problem> {
     let docker = crate::engine::Docker::locate(Some("/usr/bin".into()), app.config.stall).unwrap();
     match Stack::find(app, all)? {
         Some(stack) => values::fill(app, &docker, all, &stack),
-        None => recall::recall(app, Some(all)),
+        None => recall::recall(app, Some((&docker, all))),
     }
     Ok(())
 }
@@ -252,6 +252,55 @@ fn the_superuser_of_other_images_is_known() {
             app.config.postgres_password.as_ref().map(|password| password.reveal()),
             password
         );
+    }
+}
+
+/// As after `setup --write`, and once n8n's containers are gone.
+#[test]
+fn the_password_of_a_role_that_is_named_is_taken_from_where_it_is_told() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    let official = &["POSTGRES_USER=root", "PG_MAJOR=16"][..];
+    let bitnami = &["POSTGRESQL_USERNAME=x", "POSTGRESQL_PASSWORD=b"][..];
+    for (env, user, password, without_n8n) in [
+        (bitnami, "x", Some("b"), Some("b")),
+        (&["POSTGRESQL_POSTGRES_PASSWORD=a"], "postgres", Some("a"), Some("a")),
+        (official, "app", Some("n"), None),
+        (bitnami, "app", Some("n"), None),
+        // Its container gives it to its own programs; or nothing tells it.
+        (official, "root", None, None),
+        (official, "backup", None, None),
+        (&[], "postgres", None, None),
+    ] {
+        let mut all = stack("mine", &project);
+        all[0] = server("mine-db-1", "db", env, Some(("mine", &project, "db")));
+        for n8n in &mut all[2..] {
+            n8n.env.insert("DB_POSTGRESDB_PASSWORD".to_owned(), "n".to_owned());
+        }
+        let with = |settings: &str, all: &[Described]| {
+            let mut app = app_of(&project, settings);
+            found(&mut app, all).unwrap();
+            let password = app
+                .config
+                .postgres_password
+                .as_ref()
+                .map(|password| password.reveal().to_owned());
+            (app.config.postgres_user.clone(), password, facts(&app))
+        };
+        let named = format!("BACKUP_POSTGRES_USER={user}\n");
+        let (taken, told, facts) = with(&named, &all);
+        assert_eq!((taken.as_str(), told.as_deref()), (user, password), "{env:?}");
+        let own = format!("{named}BACKUP_POSTGRES_PASSWORD=own\n");
+        assert_eq!(with(&own, &all).1.as_deref(), Some("own"));
+        let mut point = Point::new(Stamp::parse("20260101_000000").unwrap());
+        point.set("deleted", "env");
+        facts.iter().for_each(|(name, value)| point.set(name, value));
+        point.write(&app_of(&project, "").store).unwrap();
+        for settings in ["", &named] {
+            let (taken, told, _) = with(settings, &all[..2]);
+            assert_eq!((taken.as_str(), told.as_deref()), (user, without_n8n), "{env:?}");
+        }
+        std::fs::remove_dir_all(project.join("backups")).unwrap();
     }
 }
 

@@ -280,23 +280,34 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         if config.postgres_port.is_none() && inner != 5432 {
             config.postgres_port = Some(inner);
         }
-        if !config.is_set("BACKUP_POSTGRES_USER") {
-            let superuser = superuser(docker, server);
-            // The container's variables tell how the server was first started, and may have changed since.
-            if superuser.as_ref().is_some_and(|role| role.user != found.login) && !found.login.is_empty() {
-                let password = main.container.variable("DB_POSTGRESDB_PASSWORD").map(Secret::new);
-                found.second_login = Some((found.login.clone(), password));
+        let superuser = superuser(docker, server);
+        let of_n8n = || Role {
+            user: user.clone(),
+            password: main.value("DB_POSTGRESDB_PASSWORD"),
+            from: format!("DB_POSTGRESDB_USER of {name}"),
+        };
+        let role = match config.is_set("BACKUP_POSTGRES_USER") {
+            // `setup --write` writes the name down and no secret.
+            true => {
+                let set = &config.postgres_user;
+                let n8n = (found.login == *set).then(of_n8n);
+                superuser.filter(|role| role.user == *set).or(n8n)
             }
-            let role = superuser.unwrap_or_else(|| Role {
-                user: user.clone(),
-                password: main.value("DB_POSTGRESDB_PASSWORD"),
-                from: format!("DB_POSTGRESDB_USER of {name}"),
-            });
-            found.row("database user", &role.user, role.from);
-            config.postgres_user = role.user;
-            let password = role.password.map(|password| Secret::new(&password));
-            config.postgres_password = config.postgres_password.take().or(password);
-        }
+            false => {
+                // The container's variables tell how the server was first started, and may have changed since.
+                if superuser.as_ref().is_some_and(|role| role.user != found.login) && !found.login.is_empty() {
+                    let password = main.container.variable("DB_POSTGRESDB_PASSWORD").map(Secret::new);
+                    found.second_login = Some((found.login.clone(), password));
+                }
+                let role = superuser.unwrap_or_else(of_n8n);
+                found.row("database user", &role.user, &role.from);
+                config.postgres_user.clone_from(&role.user);
+                Some(role)
+            }
+        };
+        let password = role.and_then(|role| role.password);
+        let password = password.map(|password| Secret::new(&password));
+        config.postgres_password = config.postgres_password.take().or(password);
     }
     if !config.is_set("BACKUP_POSTGRES_DB") {
         // From an empty file n8n takes an empty name, which PostgreSQL's client takes for the user's.
@@ -341,6 +352,19 @@ fn superuser(docker: &Docker, server: &Described) -> Option<Role> {
         return role(user, Some(password), of("POSTGRESQL_USERNAME"));
     }
     server.variable("PG_MAJOR").and_then(|_| role("postgres", None, usual))
+}
+
+/// Takes the password of the role that a setting or a recovery point names, where the container of its server tells it.
+pub(super) fn password_of_server(app: &mut App, docker: &Docker, all: &[Described]) {
+    let config = &mut app.config;
+    let server = all.iter().find(|other| other.name == config.postgres_container);
+    let is_ours = config.found.uses(Kind::Postgres) && !config.found.problems.contains_key(&Kind::Postgres);
+    let Some(server) = server.filter(|_| is_ours && config.postgres_password.is_none()) else {
+        return;
+    };
+    let role = superuser(docker, server).filter(|role| role.user == config.postgres_user);
+    let password = role.and_then(|role| role.password);
+    config.postgres_password = password.map(|password| Secret::new(&password));
 }
 
 /// Refuses a server that is reached through something that does not tell where it is.
