@@ -42,8 +42,10 @@ pub struct Described {
     pub host_name: String,
     /// `host`, `container:ID`, or the name of a network.
     pub network_mode: String,
-    /// The ports of the host that lead to it, with those that they lead to.
-    pub published: Vec<(u16, u16)>,
+    /// The ports of the host that lead to it.
+    pub published: Vec<Published>,
+    /// The addresses of the engine's host in its networks, while it runs.
+    pub gateways: Vec<String>,
     /// The ports that its image, or who created it, says that it listens on.
     pub exposed: Vec<u16>,
     /// The containers that it is linked to, each with a name that it has for it.
@@ -61,6 +63,17 @@ pub struct MountPoint {
     pub source: String,
     /// Where the container sees it.
     pub destination: String,
+}
+
+/// A port of the host that leads to a port of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The address of the host that it is on; empty, or one that is unspecified, for all.
+    pub address: String,
+    /// The port of the host.
+    pub outer: u16,
+    /// The container's.
+    pub inner: u16,
 }
 
 impl Described {
@@ -179,6 +192,12 @@ impl Described {
             host_name: text(&["Config", "Hostname"]),
             network_mode: text(&["HostConfig", "NetworkMode"]),
             published: at(&["HostConfig", "PortBindings"]).map(ports).unwrap_or_default(),
+            gateways: networks
+                .iter()
+                .filter_map(|(_, network)| network.get("Gateway")?.as_str())
+                .filter(|gateway| !gateway.is_empty())
+                .map(str::to_owned)
+                .collect(),
             exposed: at(&["Config", "ExposedPorts"])
                 .map(Json::fields)
                 .unwrap_or_default()
@@ -219,16 +238,18 @@ fn link_of(text: &str) -> Option<(String, String)> {
     Some((other.trim_start_matches('/').to_owned(), name.to_owned()))
 }
 
-/// Reads `{"5432/tcp": [{"HostPort": "15432"}]}`.
-fn ports(bindings: &Json) -> Vec<(u16, u16)> {
+/// Reads `{"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": "15432"}]}`.
+fn ports(bindings: &Json) -> Vec<Published> {
     let mut found = Vec::new();
     for (inner, outer) in bindings.fields() {
         let inner = port_of(inner);
-        let outer = outer
-            .items()
-            .iter()
-            .filter_map(|port| port.get("HostPort")?.as_str()?.parse().ok());
-        found.extend(outer.filter_map(|outer: u16| Some((outer, inner?))));
+        found.extend(outer.items().iter().filter_map(|port| {
+            Some(Published {
+                address: port.get("HostIp").and_then(Json::as_str).unwrap_or_default().to_owned(),
+                outer: port.get("HostPort")?.as_str()?.parse().ok()?,
+                inner: inner?,
+            })
+        }));
     }
     found
 }
@@ -323,10 +344,10 @@ pub mod tests {
                                "Mounts": [{"Type": "volume", "Source": "v", "Target": "/home/node/.n8n/", "VolumeOptions": {"Subpath": "n8n"}},
                                           {"Type": "volume", "Source": "w", "Target": "/w", "VolumeOptions": {}}],
                                "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
-                               "PortBindings": {"5678/tcp": [{"HostIp": "", "HostPort": "80"}], "9/udp": null}},
+                               "PortBindings": {"5678/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
                            {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
-                "NetworkSettings": {"Networks": {"n": {"Aliases": ["n8n"], "Links": ["p-db-1:db"], "IPAddress": "172.18.0.2"}, "m": {"Aliases": null}}}}"#,
+                "NetworkSettings": {"Networks": {"n": {"Aliases": ["n8n"], "Links": ["p-db-1:db"], "IPAddress": "172.18.0.2", "Gateway": "172.18.0.1"}, "m": {"Aliases": null}}}}"#,
         );
         assert_eq!((found.name.as_str(), &found.status), ("web-1", &Status::Running));
         assert_eq!((found.variable("A"), found.variable("EMPTY")), (Some("b=c"), None));
@@ -338,7 +359,13 @@ pub mod tests {
         );
         assert_eq!(found.mounts[1].volume, "v");
         assert_eq!(found.networks["n"], ["n8n", "172.18.0.2"]);
-        assert_eq!((found.published, found.exposed), (vec![(80, 5678)], vec![5678]));
+        let published = Published {
+            address: "127.0.0.1".to_owned(),
+            outer: 80,
+            inner: 5678,
+        };
+        assert_eq!((found.published, found.exposed), (vec![published], vec![5678]));
+        assert_eq!(found.gateways, ["172.18.0.1"]);
         let link = |other: &str, name: &str| (other.to_owned(), name.to_owned());
         assert_eq!(found.links, [link("n8n-db", "postgres"), link("p-db-1", "db")]);
         let container = &found.container;

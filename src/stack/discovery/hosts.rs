@@ -103,7 +103,7 @@ pub(super) fn direct<'a>(
 pub(super) fn inner_port(server: &Described, from: &Described, host: &str, port: u16, kind: Kind) -> u16 {
     match candidates(slice::from_ref(server), from, host, port).first() {
         Some((_, inner)) => *inner,
-        None => published(server, port)
+        None => published(server, port, |_| true)
             .or_else(|| own_port(server, kind))
             .unwrap_or(match kind {
                 // Its configuration may tell more, and n8n's port is one of the host.
@@ -165,18 +165,44 @@ fn image_name(container: &Described) -> &str {
     last.split(':').next().unwrap_or_default()
 }
 
-/// The port behind a port of the host.
-fn published(container: &Described, port: u16) -> Option<u16> {
+/// The port behind a port of the host that is on one of the addresses there which count.
+fn published(container: &Described, port: u16, counts: impl Fn(&str) -> bool) -> Option<u16> {
     let mut ports = container.published.iter();
-    ports.find(|(outer, _)| *outer == port).map(|(_, inner)| *inner)
+    let found = ports.find(|published| published.outer == port && counts(&published.address));
+    found.map(|published| published.inner)
+}
+
+/// Whether a port that is on an `address` of the host is reached there as `host`. What is for the host alone is out of
+/// a container's reach, unless the engine is not here: Docker Desktop's, in a virtual machine, leads containers there.
+fn is_reached_as(host: &str, address: &str, is_here: bool) -> bool {
+    let is_local = LOCAL.contains(&host);
+    match (address.parse::<IpAddr>(), host.parse::<IpAddr>()) {
+        (Ok(address), _) if address.is_loopback() => is_local || !is_here,
+        (Ok(address), Ok(host)) if !address.is_unspecified() => address == host,
+        // A name of the host's may stand for any address.
+        (Ok(address), Err(_)) if !address.is_unspecified() => !is_local,
+        _ => true,
+    }
+}
+
+/// Whether the engine's containers run on this host itself: it has the other end of one of their networks.
+fn is_engine_here(all: &[Described]) -> bool {
+    let mut gateways = all
+        .iter()
+        .flat_map(|one| &one.gateways)
+        .filter_map(|address| address.parse().ok());
+    gateways.any(is_bindable)
 }
 
 /// Whether an address is one of this host: a socket can be bound to no other.
+fn is_bindable(address: IpAddr) -> bool {
+    !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Whether an address is one by which containers reach this host.
 fn is_of_host(host: &str) -> bool {
     let address: Result<IpAddr, _> = host.parse();
-    address.is_ok_and(|address| {
-        !address.is_loopback() && !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
-    })
+    address.is_ok_and(|address| !address.is_loopback() && is_bindable(address))
 }
 
 /// The containers apart from one. What `docker compose run` has started bears the labels of a service and does not serve.
@@ -192,9 +218,10 @@ fn candidates<'a>(all: &'a [Described], from: &Described, host: &str, port: u16)
     let is_local = LOCAL.contains(&host);
     let is_outside = OUTSIDE.contains(&host) || (!is_local && is_of_host(host));
     if is_outside || (is_local && from.network_mode == "host") {
+        let counts = |address: &str| is_reached_as(host, address, is_engine_here(all));
         let published = others().filter_map(|other| {
             let own = (other.network_mode == "host").then_some(port);
-            Some((other, published(other, port).or(own)?))
+            Some((other, published(other, port, counts).or(own)?))
         });
         let (bound, shared): (Vec<_>, Vec<_>) = published.partition(|(other, _)| other.network_mode != "host");
         return if bound.is_empty() { shared } else { bound };
@@ -330,6 +357,55 @@ mod tests {
             r#", "PortBindings": {"5432/tcp": [{"HostPort": "5432"}]}"#,
         ));
         assert_eq!(found(&all, "localhost", 5432, Kind::Postgres), one("db", 5432));
+    }
+
+    #[test]
+    fn a_port_that_is_for_the_host_alone_leads_no_container_to_a_server() {
+        let reaches = |mode: &str, host: &str, address: &str, gateway: &str| {
+            let bindings =
+                format!(r#", "PortBindings": {{"5432/tcp": [{{"HostIp": "{address}", "HostPort": "5432"}}]}}"#);
+            let mut all = [
+                container("n8n", "n8nio/n8n", mode, "", ""),
+                container("old", "postgres:16", "bridge", "", &bindings),
+            ];
+            all[1].gateways = vec![gateway.to_owned()];
+            !found(&all, host, 5432, Kind::Postgres).is_empty()
+        };
+        // An address of this host, and one that is none.
+        let (here, away) = ("127.0.0.1", "203.0.113.7");
+        for host in ["host.docker.internal", "172.17.0.1"] {
+            for address in ["", "0.0.0.0", "::", "172.17.0.1"] {
+                assert!(reaches("net", host, address, here), "{host} {address}");
+            }
+            for address in ["127.0.0.1", "127.0.0.2", "::1"] {
+                assert!(!reaches("net", host, address, here), "{host} {address}");
+                // Docker Desktop's, or one that does not tell.
+                assert!(reaches("net", host, address, away) && reaches("net", host, address, ""));
+            }
+        }
+        assert!(reaches("net", "host.docker.internal", "192.0.2.1", here));
+        assert!(!reaches("net", "172.17.0.1", "192.0.2.1", here));
+        for address in ["", "0.0.0.0", "127.0.0.1"] {
+            assert!(reaches("host", "localhost", address, here), "{address}");
+        }
+        assert!(!reaches("host", "localhost", "192.0.2.1", here));
+        // The server itself, which has the host's network.
+        let mut all = [
+            container("n8n", "n8nio/n8n", "net", "", ""),
+            container(
+                "old",
+                "postgres:16",
+                "bridge",
+                "",
+                r#", "PortBindings": {"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": "5432"}]}"#,
+            ),
+            container("pg", "postgres:16", "host", "", ""),
+        ];
+        all[1].gateways = vec![here.to_owned()];
+        assert_eq!(
+            found(&all, "host.docker.internal", 5432, Kind::Postgres),
+            one("pg", 5432)
+        );
     }
 
     #[test]
