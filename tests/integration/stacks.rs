@@ -4,7 +4,7 @@ mod networks;
 mod servers;
 
 use std::fs;
-use std::os::unix::fs::{chown, MetadataExt};
+use std::os::unix::fs::{chown, MetadataExt, PermissionsExt};
 
 use crate::common::compose::{stand_in_image, strict_redis_image, N8N_IMAGE, STRICT_REDIS_IMAGE};
 use crate::common::{assert_same, await_true, comes_true, done, is_root, output, sh, Outcome, Sandbox};
@@ -503,6 +503,57 @@ fn binary_data_in_another_place_of_the_host_are_n8ns_data() {
     fs::write(away.join("file-1"), "lost").unwrap();
     run(&sandbox, "restore-n8n", &[&archive.to_string_lossy()]).assert_success();
     assert_eq!(fs::read_to_string(away.join("file-1")).unwrap(), "x");
+}
+
+/// Its process is called as n8n's is, and works with root's home while the volume lies at that of the user node.
+#[test]
+fn an_n8n_that_leaves_its_volume_unused_as_root_is_no_backup() {
+    let sandbox = bare("shape-root");
+    let start = |before: &str| {
+        let sleep = "trap exit TERM; sleep 1000000 & wait";
+        sandbox.write("n8n", format!("#!/bin/bash\n{before}exec -a n8n bash -c '{sleep}'\n"));
+        fs::set_permissions(sandbox.path("n8n"), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    start("");
+    sandbox.compose_file(&format!(
+        "{POSTGRES}  n8n:
+    image: n8n-backup-test/postgres:1
+    {{labels}}
+    user: root
+    entrypoint: ['/n8n', 'start']
+    environment: [{ON_POSTGRES}]
+    volumes: ['n8n_data:/home/node/.n8n', './n8n:/n8n:ro']
+    tmpfs: ['/var/lib/postgresql/data']
+"
+    ));
+    sandbox.compose(&["up", "-d"]);
+    await_postgres(&sandbox);
+    let name = format!("{}_n8n_1", sandbox.prefix());
+    let works = || {
+        await_true("n8n does not start", || {
+            sandbox
+                .docker(&["exec", &name, "cat", "/proc/1/cmdline"])
+                .starts_with("n8n\0")
+        })
+    };
+    works();
+    done(sandbox.stack(&["seed-volume", sandbox.prefix()]));
+    let refused = run(&sandbox, "backup-n8n", &[]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    for text in [
+        format!("n8n's home /root/.n8n is no volume of {name}"),
+        "leaves what is mounted at /home/node/.n8n unused".to_owned(),
+        format!("docker cp {name}:/root/.n8n"),
+    ] {
+        assert!(refused.stdout.contains(&text), "{text}: {refused}");
+    }
+    assert!(sandbox.backups("n8n").is_empty());
+    run(&sandbox, "backup-postgres", &[]).assert_success();
+    // A start script that has n8n work in the volume, as one that changes the user.
+    start("export HOME=/home/node\n");
+    sandbox.docker(&["restart", "-t", "1", &name]);
+    works();
+    run(&sandbox, "backup-n8n", &[]).assert_success();
 }
 
 #[test]

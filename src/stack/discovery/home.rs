@@ -7,7 +7,24 @@ use super::Stack;
 use crate::app::App;
 use crate::config::{Found, SqliteFile};
 use crate::engine::describe::{Described, MountPoint};
+use crate::engine::{Docker, Exec, Status};
 use crate::store::Kind;
+
+/// n8n's homes of the users root and node, where nothing else tells.
+const OF_ROOT: &str = "/root/.n8n";
+const OF_NODE: &str = "/home/node/.n8n";
+
+/// Prints the user folder of each process of n8n's that the directory `$1` tells of, as /proc does: of one that runs as
+/// another user nobody may read it.
+const FOLDERS: &str = r#"for process in "$1"/[0-9]*; do
+  tr '\0' '\n' <"$process/cmdline" | {
+    read -r program
+    read -r script
+    case "${program##*/} ${script##*/}" in
+      'node n8n' | 'n8n '*) tr '\0' '\n' <"$process/environ" | grep -E '^(HOME|N8N_USER_FOLDER)=' || echo unknown ;;
+    esac
+  }
+done 2>/dev/null"#;
 
 /// The mount that a path of a container lies on.
 pub(super) fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a MountPoint> {
@@ -16,8 +33,9 @@ pub(super) fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a M
     mounts.max_by_key(|mount| mount.destination.len())
 }
 
-/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home.
-fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>) {
+/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home, and `hint` says what
+/// to do where there is none.
+fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>, hint: &str) {
     let file = main.variable("DB_SQLITE_DATABASE").unwrap_or("database.sqlite");
     // As n8n resolves it.
     let mut path = PathBuf::new();
@@ -40,7 +58,7 @@ fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountP
             "n8n's database {path} is on no volume of {}: it is lost when the container is removed",
             main.name
         );
-        found.problem(Kind::Sqlite, text, "mount a volume there, as n8n's documentation says");
+        found.problem(Kind::Sqlite, text, hint);
     }
     let within = mount.filter(|mount| holder == Some(*mount));
     let in_home = within.and_then(|mount| Path::new(&path).strip_prefix(&mount.destination).ok());
@@ -54,21 +72,42 @@ fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountP
 /// Where a container of n8n keeps its home. Root's is its own, and an image that names no user runs as root, unless its
 /// start script changes to the user node, as earlier ones do: what is mounted tells.
 pub(super) fn home_of(container: &Described) -> String {
-    let user = container.user.split(':').next().unwrap_or_default();
-    let set = container
-        .variable("N8N_USER_FOLDER")
-        .or_else(|| container.variable("HOME"));
-    let folders = match set {
-        Some(folder) => vec![folder],
-        None if matches!(user, "" | "root" | "0") => vec!["/root", "/home/node"],
-        None => vec!["/home/node"],
+    let homes = match folder_of(container) {
+        Some(folder) => vec![format!("{}/.n8n", folder.trim_end_matches('/'))],
+        None if starts_as_root(container) => vec![OF_ROOT.to_owned(), OF_NODE.to_owned()],
+        None => vec![OF_NODE.to_owned()],
     };
-    let homes = folders
-        .iter()
-        .map(|folder| format!("{}/.n8n", folder.trim_end_matches('/')));
-    let homes: Vec<String> = homes.collect();
     let mounted = homes.iter().find(|home| mount_of(container, home).is_some());
     mounted.or(homes.last()).cloned().unwrap_or_default()
+}
+
+/// The user folder that a container is told.
+fn folder_of(container: &Described) -> Option<&str> {
+    let of_n8n = container.variable("N8N_USER_FOLDER");
+    of_n8n.or_else(|| container.variable("HOME"))
+}
+
+fn starts_as_root(container: &Described) -> bool {
+    let user = container.user.split(':').next().unwrap_or_default();
+    matches!(user, "" | "root" | "0")
+}
+
+/// Whether n8n leaves what is mounted at the home of the user node unused, since no start script has changed to that
+/// user: its process tells. What does not run tells nothing.
+fn passes_over_volume(docker: &Docker, container: &Described, home: &str) -> bool {
+    let is_doubtful = folder_of(container).is_none() && starts_as_root(container) && home == OF_NODE;
+    if !is_doubtful || mount_of(container, home).is_none() || container.status != Status::Running {
+        return false;
+    }
+    let ask = docker.exec(&container.id, Exec::default(), &["sh", "-c", FOLDERS, "sh", "/proc"]);
+    docker
+        .answer("sh", ask, None)
+        .is_ok_and(|output| are_of_root(&output.text()))
+}
+
+/// Whether all user folders are root's.
+fn are_of_root(folders: &str) -> bool {
+    !folders.is_empty() && folders.lines().all(|folder| folder == "HOME=/root")
 }
 
 /// Whether everything that n8n keeps is in PostgreSQL, and its key is backed up with the deployment.
@@ -81,13 +120,22 @@ fn is_stateless(found: &Found, stack: &Stack<'_>) -> bool {
 }
 
 /// Finds n8n's home.
-pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
+pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &Stack<'_>) {
     let config = &mut app.config;
-    let home = home_of(stack.main);
+    let mut home = home_of(stack.main);
+    let mut hint = "mount a volume there, as n8n's documentation says".to_owned();
+    if !config.is_set("BACKUP_N8N_VOLUME") && passes_over_volume(docker, stack.main, &home) {
+        hint = format!(
+            "n8n runs as root, and leaves what is mounted at {home} unused: stop it, copy its files out \
+             (docker cp {}:{OF_ROOT} .), have it run as the user node (no 'user: root'), and put them into {home}",
+            stack.main.name
+        );
+        OF_ROOT.clone_into(&mut home);
+    }
     found.home.clone_from(&home);
     let mount = mount_of(stack.main, &home);
     if found.uses(Kind::Sqlite) {
-        sqlite(found, stack.main, &home, mount);
+        sqlite(found, stack.main, &home, mount, &hint);
     }
     if config.is_set("BACKUP_N8N_VOLUME") {
         return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
@@ -112,7 +160,7 @@ pub(super) fn home(app: &mut App, found: &mut Found, stack: &Stack<'_>) {
                 "n8n's home {home} is no volume of {}: it is lost when the container is removed",
                 stack.main.name
             ),
-            "mount a volume there, as n8n's documentation says",
+            &hint,
         );
     };
     let by = format!("mount of {} at {}", stack.main.name, mount.destination);
@@ -267,6 +315,57 @@ mod tests {
             good("/f/.n8n")
         );
         assert!(!home("1000", &["HOME=/data"], "/home/node/.n8n").1);
+    }
+
+    /// As /proc tells of them: their words, and what they are told, unless they run as another user.
+    #[test]
+    fn a_process_of_n8ns_tells_whether_it_works_as_root() {
+        let is_root = |processes: &[(&str, Option<&str>)]| {
+            let dir = TempDir::new();
+            for (number, (words, environment)) in processes.iter().enumerate() {
+                let process = dir.path().join((number + 1).to_string());
+                fs::create_dir(&process).unwrap();
+                fs::write(process.join("cmdline"), words.replace(' ', "\0") + "\0").unwrap();
+                if let Some(environment) = environment {
+                    fs::write(process.join("environ"), environment.replace(' ', "\0") + "\0").unwrap();
+                }
+            }
+            let sh = std::process::Command::new("sh")
+                .args(["-c", FOLDERS, "sh"])
+                .arg(dir.path())
+                .output()
+                .unwrap();
+            are_of_root(&String::from_utf8(sh.stdout).unwrap())
+        };
+        let n8n = "node /usr/local/bin/n8n worker";
+        let starter = ("tini -- /docker-entrypoint.sh", Some("HOME=/root A=b"));
+        for words in [n8n, "n8n", "/usr/local/bin/node /opt/n8n/bin/n8n"] {
+            assert!(
+                is_root(&[starter, (words, Some("A=HOME=/x HOME=/root B=c"))]),
+                "{words}"
+            );
+        }
+        for environment in [
+            None,
+            Some("HOME=/home/node"),
+            Some("HOME=/root N8N_USER_FOLDER=/data"),
+            Some("A=b"),
+        ] {
+            assert!(!is_root(&[starter, (n8n, environment)]), "{environment:?}");
+            // Somebody calls n8n as root beside one that is not.
+            let call = ("node /usr/local/bin/n8n export:workflow", Some("HOME=/root"));
+            assert!(!is_root(&[starter, (n8n, environment), call]), "{environment:?}");
+        }
+        // It is about to start, or is something else.
+        for words in [
+            "su-exec node n8n",
+            "chown -R node /home/node/.n8n",
+            "node /app/server.js",
+            "su node -c n8n",
+        ] {
+            assert!(!is_root(&[starter, (words, Some("HOME=/root"))]), "{words}");
+        }
+        assert!(!is_root(&[]));
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub(super) fn container(
     let service = project.map_or("", |(.., service)| service);
     described(&format!(
         r#"{{"Id": "id-{name}", "Name": "/{name}", "State": {{"Status": "exited"}},
-            "Config": {{"Image": "{image}", "Env": {}, "Cmd": {}, "Entrypoint": ["tini", "--", "/docker-entrypoint.sh"],
-                        "Labels": {labels}, "Hostname": "h-{name}"}},
+            "Config": {{"Image": "{image}", "User": "node", "Env": {}, "Cmd": {},
+                        "Entrypoint": ["tini", "--", "/docker-entrypoint.sh"], "Labels": {labels}, "Hostname": "h-{name}"}},
             "HostConfig": {{"NetworkMode": "{network}"}},
             "Mounts": [{{"Type": "volume", "Name": "{name}_data", "Source": "/v", "Destination": "/home/node/.n8n"}}],
             "NetworkSettings": {{"Networks": {{"{network}": {{"Aliases": ["{service}"]}}}}}}}}"#,

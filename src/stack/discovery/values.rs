@@ -67,7 +67,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     database(app, docker, &mut found, all, &main);
     queue(app, &mut found, all, &main, stack);
     refuse_unread(&app.config, &mut found, &main);
-    home(app, &mut found, stack);
+    home(app, docker, &mut found, stack);
     storage(app, &mut found, stack.main);
     if let Some(place) = main
         .value("N8N_DEFAULT_BINARY_DATA_MODE")
