@@ -1,8 +1,10 @@
 //! Whether anything is going to run backup-all by itself, and whether that meets another run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -66,7 +68,8 @@ pub fn check(app: &App, report: &mut Report) {
     }
     let owner = other_owner(project);
     let mut entries = Vec::new();
-    let (tables, units) = ("/etc/cron.d", "/etc/systemd/system");
+    // A unit goes before those of its name in what follows.
+    let units = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
     for account in owner.iter().chain([&me]) {
         let mut crontab = process::command("crontab");
         let from = match account.uid == uid {
@@ -80,13 +83,19 @@ pub fn check(app: &App, report: &mut Report) {
         entries.extend(of_crontab(&told(crontab), &from, Some(account)));
         let config = env::var_os("XDG_CONFIG_HOME").filter(|_| account.uid == uid);
         let config = config.map_or_else(|| account.home.join(".config"), PathBuf::from);
-        entries.extend(of_units(&config.join("systemd/user"), Some(account)));
+        entries.extend(of_units(&[config.join("systemd/user")], Some(account)));
     }
-    for table in files(Path::new(tables)).into_iter().chain(["/etc/crontab".into()]) {
+    for table in files(Path::new("/etc/cron.d"))
+        .into_iter()
+        .chain(["/etc/crontab".into()])
+    {
         let text = text_of(&table).unwrap_or_default();
         entries.extend(of_crontab(&text, &table.display().to_string(), None));
     }
-    entries.extend(of_units(Path::new(units), None));
+    for scripts in ["/etc/cron.hourly", "/etc/cron.daily"] {
+        entries.extend(files(Path::new(scripts)).iter().filter_map(|script| of_script(script)));
+    }
+    entries.extend(of_units(&units.map(PathBuf::from), None));
     judge(&entries, &app.config, &me, owner.as_ref(), report);
 }
 
@@ -265,6 +274,26 @@ fn of_crontab(text: &str, from: &str, account: Option<&Account>) -> Vec<Entry> {
     found
 }
 
+/// A script that cron has `run-parts` run, if that runs backup-all. Those of a name with a dot Debian's passes over.
+fn of_script(script: &Path) -> Option<Entry> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let name = script.file_name()?.to_str()?;
+    let is_run = name.chars().all(is_name) && script.metadata().ok()?.permissions().mode() & 0o111 != 0;
+    let text = text_of(script).filter(|_| is_run)?;
+    let commands = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut words = words(&commands.collect::<Vec<_>>().join("\n"));
+    // It may be a link to the script itself.
+    words.push(script.display().to_string());
+    let entry = Entry {
+        from: script.display().to_string(),
+        user: "root".to_owned(),
+        projects: projects(&words, None),
+        when: Default::default(),
+        idle: None,
+    };
+    Some(entry).filter(|entry| !entry.projects.is_empty())
+}
+
 /// A number without zeros before it.
 fn bare(field: &str) -> &str {
     match field.trim_start_matches('0') {
@@ -296,20 +325,25 @@ fn enabled_timers(dir: &Path) -> BTreeMap<String, Timer> {
     timers.collect()
 }
 
-/// The services of a directory of units that run backup-all, and their timers. One without an `account` is the system's.
-fn of_units(dir: &Path, account: Option<&Account>) -> Vec<Entry> {
-    let timers = enabled_timers(dir);
+/// The services of directories of units that run backup-all, and their timers; of several of a name the first one
+/// counts. One without an `account` is the system's.
+fn of_units(dirs: &[PathBuf], account: Option<&Account>) -> Vec<Entry> {
+    let timers: BTreeMap<String, Timer> = dirs.iter().rev().flat_map(|dir| enabled_timers(dir)).collect();
     let manager = match account {
         Some(_) => "systemctl --user",
         None => "systemctl",
     };
     let mut found = Vec::new();
-    for unit in files(dir) {
+    let mut known = BTreeSet::new();
+    for unit in dirs.iter().flat_map(|dir| files(dir)) {
+        if !known.insert(unit.file_name().map(OsStr::to_owned)) {
+            continue;
+        }
         let (Some(name), Some(text)) = (unit_name(&unit, ".service"), text_of(&unit)) else {
             continue;
         };
         // Of a template each instance that has no unit of its own.
-        let is_own = |starts: &str| dir.join(format!("{starts}.service")).exists();
+        let is_own = |starts: &str| dirs.iter().any(|dir| dir.join(format!("{starts}.service")).exists());
         let is_it =
             |starts: &str| starts == name || name.ends_with('@') && starts.starts_with(&name) && !is_own(starts);
         let entry = |timer: Option<(&String, &Timer)>| {
@@ -332,7 +366,7 @@ fn of_units(dir: &Path, account: Option<&Account>) -> Vec<Entry> {
             };
             let of_timer = timer.map(|(timer, _)| timer).unwrap_or(&name);
             Entry {
-                from: dir.join(format!("{of_timer}.timer")).display().to_string(),
+                from: unit.with_file_name(format!("{of_timer}.timer")).display().to_string(),
                 user: match account {
                     Some(account) => account.name.clone(),
                     None => values(&text, "User")

@@ -1,4 +1,5 @@
 use std::os::unix::fs::symlink;
+use std::slice;
 
 use super::*;
 use crate::report::finding::Level;
@@ -158,14 +159,14 @@ fn a_service_counts_with_its_timer_enabled_alone() {
     fs::write(units.join("n8n.service"), service).unwrap();
     fs::write(units.join("n8n.timer"), "[Timer]\nOnCalendar=*-*-* 02:00:00\n").unwrap();
     warns(
-        &of_units(&units, None),
+        &of_units(slice::from_ref(&units), None),
         &ours,
         &dir,
         "no timer of it is enabled: systemctl enable --now n8n.timer",
     );
     let link = units.join("timers.target.wants/n8n.timer");
     symlink("../n8n.timer", &link).unwrap();
-    let entries = of_units(&units, None);
+    let entries = of_units(slice::from_ref(&units), None);
     let timer = units.join("n8n.timer").display().to_string();
     assert_eq!(
         said(&entries, &ours, &dir),
@@ -178,7 +179,7 @@ fn a_service_counts_with_its_timer_enabled_alone() {
         ..account(&dir)
     };
     warns(
-        &of_units(&units, Some(&nobody)),
+        &of_units(slice::from_ref(&units), Some(&nobody)),
         &ours,
         &dir,
         "loginctl enable-linger n8nbt-none",
@@ -187,7 +188,70 @@ fn a_service_counts_with_its_timer_enabled_alone() {
     // A timer of another name.
     let other = units.join("timers.target.wants/nightly.timer");
     fs::write(other, "[Timer]\nOnCalendar=daily\nUnit=n8n.service\n").unwrap();
-    assert_eq!(said(&of_units(&units, None), &ours, &dir)[0].0, Level::Ok);
+    assert_eq!(
+        said(&of_units(slice::from_ref(&units), None), &ours, &dir)[0].0,
+        Level::Ok
+    );
+}
+
+#[test]
+fn a_unit_of_a_package_counts_unless_the_hosts_own_stands_for_it() {
+    let dir = TempDir::new();
+    let ours = project(&dir, "n8n");
+    let [own, packaged] = ["etc", "usr"].map(|name| dir.path().join(name));
+    fs::create_dir_all(own.join("timers.target.wants")).unwrap();
+    fs::create_dir_all(&packaged).unwrap();
+    let service = format!("[Service]\nExecStart={}/scripts/backup-all.sh\n", ours.display());
+    fs::write(packaged.join("n8n.service"), service).unwrap();
+    fs::write(packaged.join("n8n.timer"), "[Timer]\nOnCalendar=daily\n").unwrap();
+    // The last one is the second once more, as /lib often is.
+    let dirs = [own.clone(), packaged.clone(), packaged.clone()];
+    warns(&of_units(&dirs, None), &ours, &dir, "no timer of it is enabled");
+    symlink(packaged.join("n8n.timer"), own.join("timers.target.wants/n8n.timer")).unwrap();
+    let timer = packaged.join("n8n.timer");
+    let wanted = format!("{} runs backup-all", timer.display());
+    assert_eq!(said(&of_units(&dirs, None), &ours, &dir), [(Level::Ok, wanted)]);
+    symlink("/dev/null", own.join("n8n.service")).unwrap();
+    warns(
+        &of_units(&dirs, None),
+        &ours,
+        &dir,
+        "nothing was found that runs backup-all",
+    );
+}
+
+#[test]
+fn a_script_that_cron_runs_each_day_counts() {
+    let dir = TempDir::new();
+    let ours = project(&dir, "n8n");
+    let path = ours.display();
+    let script = |name: &str, mode: u32, text: &str| {
+        let script = dir.path().join(name);
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(mode)).unwrap();
+        said(&of_script(&script).into_iter().collect::<Vec<_>>(), &ours, &dir)
+    };
+    let found = |name: &str| {
+        let wanted = format!("{} runs backup-all", dir.path().join(name).display());
+        [(Level::Ok, wanted)]
+    };
+    let text = format!("#!/bin/sh\n# n8n's backups\ncd {path} || exit\n./scripts/backup-all.sh\n");
+    assert_eq!(script("nightly", 0o755, &text), found("nightly"));
+    let program = format!("#!/bin/sh\n{path}/bin/n8n-backup backup-all\n");
+    assert_eq!(script("n8n-backup", 0o755, &program), found("n8n-backup"));
+    // What is not run: a script that may not be, one of such a name, a comment.
+    for (name, mode, text) in [
+        ("off", 0o644, &*text),
+        ("nightly.off", 0o755, &*text),
+        ("note", 0o755, &*format!("# {path}/scripts/backup-all.sh\n")),
+    ] {
+        assert_eq!(script(name, mode, text)[0].0, Level::Warning, "{name}");
+    }
+    let script = ours.join("scripts/backup-all.sh");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    symlink(&script, dir.path().join("link")).unwrap();
+    let entries: Vec<Entry> = of_script(&dir.path().join("link")).into_iter().collect();
+    assert_eq!(said(&entries, &ours, &dir), found("link"));
 }
 
 #[test]
@@ -202,7 +266,7 @@ fn a_timer_counts_by_whatever_enables_it() {
         fs::write(file, text).unwrap();
     };
     let ok = |timer: &str| {
-        let entries = of_units(&units, None);
+        let entries = of_units(slice::from_ref(&units), None);
         let wanted = format!("{} runs backup-all", units.join(timer).display());
         assert_eq!(said(&entries, &ours, &dir), [(Level::Ok, wanted)]);
         entries
@@ -222,7 +286,7 @@ fn a_timer_counts_by_whatever_enables_it() {
     write("default.target.requires/n8n.timer", timer);
     ok("n8n.timer");
     write("n8n.service", &service(&gone));
-    let entries = of_units(&units, None);
+    let entries = of_units(slice::from_ref(&units), None);
     warns(&entries, &ours, &dir, "nothing was found that runs backup-all");
     fs::remove_file(units.join("n8n.service")).unwrap();
     // An instance of a template, until it has a service of its own.
@@ -235,7 +299,7 @@ fn a_timer_counts_by_whatever_enables_it() {
     assert_eq!(ok("backup@n8n.timer")[0].when.0, "0 0");
     write("backup@n8n.service", &service(""));
     warns(
-        &of_units(&units, None),
+        &of_units(slice::from_ref(&units), None),
         &ours,
         &dir,
         "nothing was found that runs backup-all",
