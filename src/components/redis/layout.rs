@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context as _, Result};
 
 use crate::engine::Docker;
 use crate::process::hinted;
@@ -57,7 +57,8 @@ impl Layout {
     /// # Errors
     /// When a configuration file or a script may say anything: to guess would be to restore past the live data.
     pub(super) fn of_arguments(arguments: &[String]) -> Result<Self> {
-        ensure!(tell_all(arguments), "its arguments do not tell");
+        let arguments = words(arguments).filter(|words| tell_all(words));
+        let arguments = &arguments.context("its arguments do not tell")?[..];
         let layout = Self::new(|name| {
             let option = format!("--{name}");
             arguments
@@ -75,6 +76,34 @@ impl Layout {
         let append_dir = self.append_dir.as_deref().unwrap_or("appendonlydir");
         vec![&self.snapshot, &self.append_file, append_dir]
     }
+}
+
+/// The arguments, with an option that is one word with its value (`--dir /data`) in words of their own, as Redis reads
+/// it; none where such a word is quoted in a way that is not read here.
+fn words(arguments: &[String]) -> Option<Vec<String>> {
+    let quotes = ['"', '\'', '\\'];
+    let unquoted = |word: &str| {
+        let within = |quote| word.strip_prefix(quote)?.strip_suffix(quote);
+        let word = within('"').or_else(|| within('\'')).unwrap_or(word);
+        (!word.contains(quotes)).then(|| word.to_owned())
+    };
+    let mut words = Vec::new();
+    for argument in arguments {
+        if !argument.starts_with("--") {
+            words.push(argument.clone());
+        } else if argument.contains('\n') {
+            // The next line would be another option.
+            return None;
+        } else {
+            words.extend(
+                argument
+                    .split_ascii_whitespace()
+                    .map(unquoted)
+                    .collect::<Option<Vec<_>>>()?,
+            );
+        }
+    }
+    Some(words)
 }
 
 /// Whether the arguments of a container are those of the server itself, and nothing else says how it keeps its data.
@@ -98,6 +127,7 @@ fn tell_all(arguments: &[String]) -> bool {
 
 /// The modules that the arguments of a server have it load.
 pub(super) fn modules_of(arguments: &[String]) -> Vec<Vec<String>> {
+    let arguments = words(arguments).unwrap_or_else(|| arguments.to_vec());
     let options = arguments.split(|argument| argument.eq_ignore_ascii_case("--loadmodule"));
     let values = |words: &[String]| {
         words
@@ -150,5 +180,44 @@ mod tests {
         assert!(layout.append_only);
         assert_eq!(layout.modules, [vec!["/m/a.so", "1", "2"], vec!["/m/b.so"]]);
         assert_eq!(layout.names(), ["n8n.rdb", "appendonly.aof", "appendonlydir"]);
+    }
+
+    #[test]
+    fn an_option_that_is_one_word_with_its_value_is_read_as_redis_does() {
+        let layout = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            Layout::of_arguments(&words)
+        };
+        let hidden = ["--rename-command", "CONFIG", ""];
+        let read = layout(
+            &[
+                &["redis-server", "--dir /data/sub", "--appendonly  yes ", "--save \"\""],
+                &hidden[..],
+            ]
+            .concat(),
+        );
+        let read = read.unwrap();
+        assert_eq!((read.dir.as_str(), read.append_only), ("/data/sub", true));
+        let read = layout(&[
+            "docker-entrypoint.sh",
+            "--DIR '/data/sub'",
+            "--dbfilename",
+            "a b \"c\".rdb",
+        ])
+        .unwrap();
+        assert_eq!(
+            (read.dir.as_str(), read.snapshot.as_str()),
+            ("/data/sub", "a b \"c\".rdb")
+        );
+        let read = layout(&["redis-server", "--loadmodule /m/a.so 1", "--port 1"]).unwrap();
+        assert_eq!(read.modules, [["/m/a.so", "1"]]);
+        for words in [
+            ["redis-server", "--dir \"/data/a b\""],
+            ["redis-server", "--dir \"/da\\x74a\""],
+            ["redis-server", "--save 60 1\ndir /data/sub"],
+            ["redis-server", "--include /data/more"],
+        ] {
+            assert!(layout(&words).is_err(), "{words:?}");
+        }
     }
 }
