@@ -22,6 +22,7 @@ use crate::stack::{self, Needs};
 use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, State};
 use crate::store::lock::remove_unused;
 use crate::store::manifest::{self, Point};
+use crate::store::marks::{self, DrillOutcome};
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
 use crate::store::{total, Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
@@ -521,8 +522,17 @@ fn recorded(held: &PointOnDisk) -> Unit {
         complete: good && held.is_complete(),
         unreadable: held.files.iter().any(|file| file.state == State::Unreadable),
         verified: point.is_verified(),
-        proven: point.drill().is_some_and(|drill| drill.passed()),
+        proven: proven(point),
     }
+}
+
+/// Those of a point's components that its drill has restored: one of the database alone proves nothing of the others.
+fn proven(point: &Point) -> Vec<Kind> {
+    let Some(drill) = point.drill().filter(DrillOutcome::passed) else {
+        return Vec::new();
+    };
+    let tested = |kind: &Kind| marks::tests(&drill.parts, kind.name());
+    Kind::ALL.into_iter().filter(tested).collect()
 }
 
 /// A file that belongs to no recovery point: the time at which it was written tells its age, as with find.
@@ -543,6 +553,6 @@ fn unrecorded_unit(kind: Kind, entry: &Entry) -> Unit {
         complete: false,
         unreadable: false,
         verified: false,
-        proven: false,
+        proven: Vec::new(),
     }
 }

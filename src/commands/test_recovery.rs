@@ -54,7 +54,7 @@ impl Parts {
     fn word(self) -> &'static str {
         match self.0 {
             [one] => one.name(),
-            _ => "full",
+            _ => marks::FULL,
         }
     }
 }

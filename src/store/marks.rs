@@ -155,17 +155,20 @@ impl DrillOutcome {
         };
         Some(Self {
             // The first versions tested everything, and did not name it.
-            parts: words.get(1).filter(|_| words.len() > 2).unwrap_or(&"full").to_string(),
+            parts: words.get(1).filter(|_| words.len() > 2).unwrap_or(&FULL).to_string(),
             at: Time::parse(words.last()?),
             failed,
         })
     }
 }
 
+/// What a drill of everything calls what it tests.
+pub const FULL: &str = "full";
+
 /// Whether a drill of `parts` tests what is named so; the key is proven with the database.
 pub fn tests(parts: &str, name: &str) -> bool {
     let is_database = |word: &str| kinds(word).iter().any(|kind| kind.is_database());
-    parts == "full" || parts == name || (name == "key" && is_database(parts))
+    parts == FULL || parts == name || (name == "key" && is_database(parts))
 }
 
 impl fmt::Display for DrillOutcome {

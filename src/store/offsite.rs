@@ -319,7 +319,7 @@ fn unit(stamp: Stamp, time: SystemTime, recorded: bool) -> Unit {
         complete: false,
         unreadable: false,
         verified: false,
-        proven: false,
+        proven: Vec::new(),
     }
 }
 

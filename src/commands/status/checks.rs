@@ -245,11 +245,19 @@ impl State {
             let text = format!("the drill of {}: {failed}", point.name);
             return Finding::new("proven", Level::Critical, text);
         }
-        let last = self.points.iter().rev().find(|point| point.is_proven());
-        let text = match last {
+        let mut proven = self.points.iter().rev().filter(|point| point.is_proven());
+        let text = match proven.next() {
             Some(point) => {
                 let proofs = point.proofs.iter().map(|(name, text)| format!("; {name}: {text}"));
-                format!("{} was restored in a drill{}", point.name, proofs.collect::<String>())
+                let proofs: String = proofs.collect();
+                match point.only_proven() {
+                    None => format!("{} was restored in a drill{proofs}", point.name),
+                    Some(part) => {
+                        let whole = proven.find(|point| point.only_proven().is_none());
+                        let whole = whole.map_or_else(String::new, |point| format!("; all of {} was", point.name));
+                        format!("of {} only {part} was restored in a drill{whole}{proofs}", point.name)
+                    }
+                }
             }
             None => "no drill yet: test-recovery.sh --full restores a point without touching the live stack".to_owned(),
         };
@@ -300,6 +308,12 @@ impl State {
 impl Seen {
     pub(super) fn is_proven(&self) -> bool {
         self.drill.as_ref().is_some_and(DrillOutcome::passed)
+    }
+
+    /// The component that alone its drill has tested; none where that was everything.
+    fn only_proven(&self) -> Option<&str> {
+        let parts = self.drill.as_ref().map(|drill| drill.parts.as_str());
+        parts.filter(|parts| *parts != marks::FULL)
     }
 
     fn of(held: &PointOnDisk, now: SystemTime) -> Self {

@@ -184,6 +184,25 @@ fn a_shrunken_or_broken_point_is_noticed() {
     let after = drilled("passed postgres 2026-01-03T03:04:05+00:00");
     assert_eq!(level(&state(vec![key, after]), "proven"), Level::Ok);
     assert_eq!(state(vec![point(1, 9)]).drill_success(), None);
+    // A drill of the database says nothing of the rest, and is what some ask for.
+    let told = |points: Vec<Seen>| {
+        let findings = state(points).findings(DEFAULT_MAX_AGE);
+        let finding = findings.into_iter().find(|finding| finding.check == "proven").unwrap();
+        assert_eq!(finding.level, Level::Ok);
+        finding.text
+    };
+    let database = drilled("passed postgres 2026-01-03T03:04:05+00:00");
+    let whole = Seen {
+        name: "weekly".to_owned(),
+        ..drilled("passed full 2026-01-02T03:04:05+00:00")
+    };
+    assert_eq!(
+        told(vec![database.clone()]),
+        "of 1h only postgres was restored in a drill"
+    );
+    let both = told(vec![whole.clone(), database.clone()]);
+    assert_eq!(both, "of 1h only postgres was restored in a drill; all of weekly was");
+    assert_eq!(told(vec![database, whole]), "weekly was restored in a drill");
     // A full test does not start n8n where its image is not here.
     let start = drilled("failed full 2026-01-02T03:04:05+00:00: start");
     let full = drilled("passed full 2026-01-03T03:04:05+00:00");

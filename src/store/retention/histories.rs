@@ -22,7 +22,12 @@ impl Lcg {
         let mut unit = loose(Kind::Env, self.below(days(60)), true);
         unit.recorded = self.below(2) == 0;
         unit.verified = unit.recorded && self.below(6) == 0;
-        unit.proven = unit.recorded && self.below(9) == 0;
+        if unit.recorded && self.below(9) == 0 {
+            unit.proven = match self.below(2) {
+                0 => Kind::ALL.to_vec(),
+                _ => vec![Kind::Postgres],
+            };
+        }
         unit.unreadable = unit.recorded && self.below(12) == 0;
         unit.pinned = unit.recorded && self.below(10) == 0;
         unit.named = (self.below(2) == 0).then(|| now() - Duration::from_secs(self.below(days(60))));
@@ -143,7 +148,7 @@ fn random_histories_keep_every_promise() {
                     .into_iter()
                     .take(1)
                     .collect(),
-                holding(&|unit, file| is_good(file) && unit.proven)
+                holding(&|unit, file| is_good(file) && unit.proven.contains(&kind))
                     .into_iter()
                     .take(1)
                     .collect::<Vec<_>>(),

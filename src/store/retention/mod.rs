@@ -10,7 +10,7 @@
 //!   backups that have failed for weeks all look alike, and in no case should the last points go;
 //! - it holds the newest good backup of a component, or the best there is where none is known to be good;
 //! - it is the newest of its day, week, month or year, as far as the settings ask for it;
-//! - it is the newest verified one, or the newest that a drill has proven;
+//! - it is the newest verified one, or the newest of which a drill has proven a component;
 //! - the newest backup has shrunk to less than half of it, which may mean that data were lost before they were saved.
 //!
 //! A file that belongs to no point stays for its age, or as the newest good or best one, and for nothing else.
@@ -76,8 +76,8 @@ pub struct Unit {
     pub unreadable: bool,
     /// Whether its files have been verified at rest.
     pub verified: bool,
-    /// Whether a drill has restored it.
-    pub proven: bool,
+    /// Those of its components that a drill has restored.
+    pub proven: Vec<Kind>,
 }
 
 /// What is to be kept. A number of 0 keeps nothing by that rule.
@@ -299,7 +299,7 @@ fn wanted(units: &[Unit], now: SystemTime, rules: &Rules, kind: Kind) -> Vec<(us
     }
     let first = |is: &dyn Fn(&Unit) -> bool| points.iter().find(|(index, _)| is(&units[*index]));
     wanted.extend(first(&|unit| unit.verified).map(|(index, _)| (*index, Reason::Verified(kind))));
-    wanted.extend(first(&|unit| unit.proven).map(|(index, _)| (*index, Reason::Proven(kind))));
+    wanted.extend(first(&|unit| unit.proven.contains(&kind)).map(|(index, _)| (*index, Reason::Proven(kind))));
     // Only among files whose sizes were recorded when they were made; of others nobody knows what they were.
     if units[newest].recorded {
         let larger = points

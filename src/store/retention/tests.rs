@@ -37,7 +37,7 @@ pub(super) fn loose(kind: Kind, age_seconds: u64, good: bool) -> Unit {
         complete: false,
         unreadable: false,
         verified: false,
-        proven: false,
+        proven: Vec::new(),
     }
 }
 
@@ -321,8 +321,14 @@ fn what_was_verified_or_proven_last_stays() {
     let mut units = [full(1), full(8), full(15), full(22), full(29)];
     units[2].verified = true;
     units[3].verified = true;
-    units[4].proven = true;
+    units[4].proven = Kind::ALL.to_vec();
     assert_eq!(gone(&units, &keep(7)), [false, true, false, true, false]);
+    // The proof of one component is none of the others.
+    units[1].proven = vec![Kind::Postgres];
+    assert_eq!(gone(&units, &keep(7)), [false, false, false, true, false]);
+    let reasons = &decide(&units, now(), &keep(7))[4].reasons;
+    assert!(reasons.contains(&Reason::Proven(Kind::N8n)), "{reasons:?}");
+    assert!(!reasons.contains(&Reason::Proven(Kind::Postgres)), "{reasons:?}");
 }
 
 #[test]

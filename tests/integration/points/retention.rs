@@ -188,14 +188,32 @@ fn proven_verified_and_larger_points_stay() {
     let plain = point(&sandbox, 8, &whole(100), &[]);
     let failed_drill = point(&sandbox, 10, &whole(100), &["drill: failed 2026-01-01"]);
     let verified = point(&sandbox, 15, &whole(100), &["verified: 2026-01-01T00:00:00+00:00"]);
-    let proven = point(&sandbox, 20, &whole(100), &["drill: passed 2026-01-01T00:00:00+00:00"]);
+    // Of the others this proves nothing.
+    let database = point(
+        &sandbox,
+        18,
+        &whole(100),
+        &["drill: passed postgres 2026-01-01T00:00:00+00:00"],
+    );
+    let proven = point(
+        &sandbox,
+        20,
+        &whole(100),
+        &["drill: passed full 2026-01-01T00:00:00+00:00"],
+    );
+    let older = point(
+        &sandbox,
+        22,
+        &whole(100),
+        &["drill: passed full 2026-01-01T00:00:00+00:00"],
+    );
     let larger = point(&sandbox, 25, &[("n8n", 201), ("env", 1)], &[]);
     let large = point(&sandbox, 30, &[("n8n", 999)], &[]);
     let damaged = point(&sandbox, 35, &[("n8n", 9999)], &["damaged: n8n", "verified: x"]);
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success();
-    assert_eq!(points(&sandbox), [larger, proven, verified, newest]);
-    for gone in [plain, failed_drill, large, damaged] {
+    assert_eq!(points(&sandbox), [larger, proven, database, verified, newest]);
+    for gone in [plain, older, failed_drill, large, damaged] {
         outcome.assert_log_has("cleanup-backups", &format!("INFO Removed recovery point: {gone}"));
     }
 }
