@@ -37,8 +37,12 @@ fn settings(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
     parse(&|_| None).or_else(|_| parse(&|_| Some(ELSEWHERE.to_owned())))
 }
 
-/// The key in the text of n8n's `config`; an empty one is none.
+/// The key in the text of n8n's `config`; an empty one is none. An empty file has none either: the engine leaves
+/// that in a volume where a file is mounted in its place.
 pub fn key_of_config(text: &[u8]) -> Result<Option<Secret>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let text = std::str::from_utf8(text).context("n8n's config is not UTF-8")?;
     let config = Json::parse(text)
         .ok()
@@ -71,12 +75,13 @@ mod tests {
         assert_eq!(config(r#"{"encryptionKey":""}"#), None);
         assert_eq!(config(r#"{"encryptionKey":7}"#), None);
         assert_eq!(config("{}"), None);
+        assert_eq!(config(""), None);
     }
 
     #[test]
     fn what_is_no_json_object_is_refused_without_showing_it() {
         for text in [
-            "",
+            " ",
             "hunter2",
             "\"hunter2\"",
             "{\"encryptionKey\":\"hunter2",

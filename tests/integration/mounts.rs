@@ -268,6 +268,26 @@ fn what_holds_the_home_comes_back_with_it() {
     assert_same(&saved, &contents());
 }
 
+/// The engine leaves an empty `config` in the home then.
+#[test]
+fn a_config_that_is_mounted_as_a_file_fails_no_drill() {
+    let sandbox = Sandbox::new("config").containers().build();
+    name_no_volume(&sandbox);
+    sandbox.set("BACKUP_HELPER_IMAGE", REDIS);
+    let (home, config) = (sandbox.path("home"), sandbox.path("n8n-config.json"));
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("a"), "a").unwrap();
+    fs::write(&config, "{\"encryptionKey\":\"k\"}").unwrap();
+    start_n8n(
+        &sandbox,
+        &[bind(&home, "/home/node/.n8n"), bind(&config, "/home/node/.n8n/config")],
+    );
+    sandbox.run("backup-n8n", &[]).assert_success();
+    assert!(members(&sandbox).contains("./config\n"));
+    assert_eq!(fs::read(home.join("config")).unwrap(), b"");
+    sandbox.run("test-recovery", &["--n8n"]).assert_success();
+}
+
 /// `./main:/home/node/.n8n` in the one, `./worker:/home/node/.n8n` in the other.
 #[test]
 fn a_home_that_a_worker_keeps_for_itself_is_told() {

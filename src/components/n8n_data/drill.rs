@@ -19,8 +19,9 @@ use crate::stream::read::{observe, read};
 /// Directories and the ends of files take more room than the sum of the files' sizes.
 const ROOM_OF_A_MEMBER: u64 = 8 << 10;
 
-/// Takes a directory, what is removed from it, and whom it is given to.
-const TAKE_OVER: &str = r#"rm -rf -- "$1/$2" && chown -Rh "$3" "$1""#;
+/// Takes a directory, what is removed from it, whom it is given to, and n8n's `config` in there. An empty one, with
+/// which n8n does not start, is what the engine left where a file was mounted in its place.
+const TAKE_OVER: &str = r#"rm -rf -- "$1/$2" && { [ -s "$1/$4" ] || rm -f -- "$1/$4"; } && chown -Rh "$3" "$1""#;
 
 /// Unpacks the archive as a restore does, and compares with it, and with the manifest, what is there then. Gives also n8n's key,
 /// where the volume holds one.
@@ -128,7 +129,11 @@ pub fn unpack_home(
     let mut chain = env.app.chain();
     let contents = read(&env.app.config, &mut chain, file)?;
     packer.unpack(chain, contents, home, 0, ())?;
-    let argv = ["sh", "-c", TAKE_OVER, "sh", home, MOUNTS, owner];
+    let config = env
+        .point
+        .fact(HOME_FACT)
+        .map_or_else(|| "config".to_owned(), |below| format!("{below}/config"));
+    let argv = ["sh", "-c", TAKE_OVER, "sh", home, MOUNTS, owner, &config];
     let take_over = env.docker.exec(helper.id(), Exec::default(), &argv);
     let done = env.docker.answer("sh", take_over, None)?;
     ensure!(done.success, "it could not be given to n8n's user: {}", done.stderr);

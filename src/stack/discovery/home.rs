@@ -5,14 +5,18 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Stack;
 use crate::app::App;
-use crate::config::{Found, SqliteFile};
+use crate::config::{Found, Secret, SqliteFile};
 use crate::engine::describe::{Described, MountPoint};
 use crate::engine::{Docker, Exec, Status};
+use crate::formats::json::Json;
 use crate::store::Kind;
 
 /// n8n's homes of the users root and node, where nothing else tells.
 const OF_ROOT: &str = "/root/.n8n";
 const OF_NODE: &str = "/home/node/.n8n";
+
+/// n8n's `config` is a small JSON file.
+const MAX_CONFIG: u64 = 64 << 10;
 
 /// Prints the user folder of each process of n8n's that the directory `$1` tells of, as /proc does: of one that runs as
 /// another user nobody may read it.
@@ -108,6 +112,19 @@ fn passes_over_volume(docker: &Docker, container: &Described, home: &str) -> boo
 /// Whether all user folders are root's.
 fn are_of_root(folders: &str) -> bool {
     !folders.is_empty() && folders.lines().all(|folder| folder == "HOME=/root")
+}
+
+/// n8n's key in its `config`, where that is a file of this host which is mounted by itself: no volume holds it.
+pub(super) fn mounted_key(main: &Described) -> Option<Secret> {
+    let config = format!("{}/config", home_of(main));
+    let mount = mount_of(main, &config).filter(|mount| mount.destination == config && mount.volume.is_empty())?;
+    // What is no file may be a pipe that nobody writes to.
+    fs::metadata(&mount.source)
+        .ok()
+        .filter(|meta| meta.is_file() && meta.len() <= MAX_CONFIG)?;
+    let text = fs::read_to_string(&mount.source).ok()?;
+    let key = Json::parse(&text).ok()?.get("encryptionKey")?.as_str()?.to_owned();
+    Some(Secret::new(&key)).filter(|_| !key.is_empty())
 }
 
 /// Whether everything that n8n keeps is in PostgreSQL, and its key is backed up with the deployment.
@@ -433,6 +450,31 @@ mod tests {
         assert_eq!(told("", &project.join("data"), "/data", path), (true, 0));
         let below = "/home/node/.n8n/x";
         assert_eq!(told("", away, below, "/home/node/.n8n/x/bin"), (true, 0));
+    }
+
+    #[test]
+    fn the_key_is_found_in_a_config_that_is_mounted_as_a_file() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        let file = project.join("n8n-config.json");
+        std::fs::write(&file, r#"{"encryptionKey":"mounted"}"#).unwrap();
+        let key = |env: &[&str], source: &Path, at: &str| {
+            let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+            n8n.mounts.push(MountPoint {
+                volume: String::new(),
+                source: source.display().to_string(),
+                destination: at.to_owned(),
+            });
+            let mut app = app_of(&project, "");
+            found(&mut app, &[n8n]).unwrap();
+            app.config.found.key.map(|key| key.reveal().to_owned())
+        };
+        let at = "/home/node/.n8n/config";
+        assert_eq!(key(&[], &file, at).as_deref(), Some("mounted"));
+        assert_eq!(key(&["N8N_ENCRYPTION_KEY=k"], &file, at).as_deref(), Some("k"));
+        for (source, at) in [(&file, "/config"), (&project, at), (&project.join("none"), at)] {
+            assert_eq!(key(&[], source, at), None);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From the configuration of n8n's containers to the settings.
 
 use super::configuration::Configuration;
-use super::home::{home, storage};
+use super::home::{home, mounted_key, storage};
 use super::hosts::{inner_port, is_proxy, reached};
 use super::same::{differ, strangers};
 use super::{foreign, is_foreign, is_server, Stack, N8N_CONTAINERS};
@@ -58,7 +58,8 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     found.deployment.dedup();
     found.compose = super::deployment::composed(&app.config.project, stack);
     found.compose.directories = super::deployment::directories(&app.config.project, &containers, &found.deployment);
-    found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
+    let key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
+    found.key = key.or_else(|| mounted_key(stack.main));
     if !app.config.env_file_exists && found.deployment.is_empty() {
         found.unused.push(Kind::Env);
     }
