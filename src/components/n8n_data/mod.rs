@@ -350,11 +350,12 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     let mut left_out = database
         .map(|(directory, name)| directory.left_out(&name))
         .unwrap_or_default();
-    left_out.contents = layout
+    let homes_around: Vec<String> = layout
         .around
         .iter()
         .map(|holder| format!("./{}", holder.home))
         .collect();
+    left_out.contents.clone_from(&homes_around);
     let (at, reading) = reader.begin(&mut chain, What::Data(&left_out), &run.snapshot)?;
     let below = layout.home_below(&app.config.found.home);
     let parts = layout.directories().into_iter().map(|directory| directory.part);
@@ -363,7 +364,7 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
     for dir in parts.iter().map(|part| &part.below).chain([&left_out.dir]) {
         scanner = scanner.notice(&begun(dir));
     }
-    let scanner = scanner.apart(parts);
+    let scanner = scanner.apart(parts).without(left_out.files.iter().chain(&homes_around));
     // Several archives become one.
     let stream = tar::Select::new(reading.stream, tar::Part::default());
     let packed = Packed::start(&app.target(Kind::N8n, run.stamp), &mut chain, stream, scanner, JOURNAL)?;
@@ -382,6 +383,19 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
             ),
             "set BACKUP_HELPER_IMAGE in .env to an image whose tar has --exclude, such as alpine:latest, and pull it"
         ));
+    }
+    if let Some(name) = summary.dangling.as_ref().filter(|_| !summary.noticed) {
+        let error = anyhow::Error::new(hinted(
+            format_args!(
+                "{name} is a hard link to a file that the archive lacks (n8n's database), and cannot be unpacked"
+            ),
+            "remove that link, or set BACKUP_HELPER_IMAGE in .env to an image with GNU's tar (debian:stable-slim)",
+        ));
+        // It may be one with a file that was removed meanwhile.
+        return Err(match said.changed.0 {
+            0 => error,
+            _ => error.context(Changed("a hard link leads to what is not there".to_owned())),
+        });
     }
     if !summary.missing.is_empty() {
         let still = reader.packer()?.still_there(DATA_MOUNT, &others, &summary.missing)?;

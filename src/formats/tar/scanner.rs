@@ -63,6 +63,8 @@ pub struct Scanner {
     apart: Vec<Part>,
     with_places: bool,
     with_names: bool,
+    /// What the archive leaves out.
+    left_out: Names,
     /// The symbolic links so far.
     links: Names,
     /// The name of the member that is being read; none while what is read says more of the next one.
@@ -99,6 +101,7 @@ impl Scanner {
             apart: Vec::new(),
             with_places: false,
             with_names: false,
+            left_out: Names::default(),
             links: Names::default(),
             name: None,
             offset: 0,
@@ -167,6 +170,13 @@ impl Scanner {
     #[must_use]
     pub fn expecting(mut self, names: Names) -> Self {
         self.summary.missing = names;
+        self
+    }
+
+    /// Tells of files and directories that are there and that the archive leaves out.
+    #[must_use]
+    pub fn without<'n>(mut self, names: impl Iterator<Item = &'n String>) -> Self {
+        names.for_each(|name| self.left_out.insert(name.as_bytes()));
         self
     }
 
@@ -354,6 +364,9 @@ impl Scanner {
             if part_of(&name).is_some_and(|part| part_of(&link) != Some(part)) {
                 self.summary.crossing = Some(String::from_utf8_lossy(&name).into_owned());
             }
+            if self.lacks(&link) {
+                self.summary.dangling = Some(String::from_utf8_lossy(&name).into_owned());
+            }
         }
         if kind == b'2' || (kind == b'1' && self.links.contains(&link)) {
             self.links.insert(&name);
@@ -444,6 +457,13 @@ impl Scanner {
         };
         (kind, link, properties, if regular { size } else { 0 }).hash(&mut hasher);
         listing.current = Some((hashed, hasher));
+    }
+
+    /// Whether a file is surely not among the members so far.
+    fn lacks(&self, name: &[u8]) -> bool {
+        self.summary.missing.contains(name)
+            || self.left_out.contains(name)
+            || self.left_out.hold_above(&canonical(name))
     }
 
     fn note_unsafe(&mut self, name: &[u8]) {

@@ -98,6 +98,7 @@ fn whole_archive() {
         summary,
         Summary {
             crossing: None,
+            dangling: None,
             members: 6,
             files: 3,
             bytes: 21 + 513 + 512,
@@ -592,5 +593,32 @@ fn a_link_out_of_its_part_is_told_where_the_part_is_wanted() {
     assert_eq!((crossing(&["a"]), crossing(&[])), (None, None));
     for wanted in [&["b"][..], &["a", "b"]] {
         assert_eq!(crossing(wanted).as_deref(), Some("./mounts/b/x"));
+    }
+}
+
+#[test]
+fn a_link_to_what_the_archive_does_not_hold_is_told() {
+    let left_out = ["./database.sqlite".to_owned(), "./mounts/home".to_owned()];
+    let mut names = Names::default();
+    for name in ["a", "b", "gone", "link"] {
+        names.insert(name.as_bytes());
+    }
+    let dangling = |target: &str| {
+        let archive = [
+            member("./a", b'0', b"x"),
+            link("./link", target),
+            member("./b", b'0', b"x"),
+            end(),
+        ]
+        .concat();
+        let mut scanner = Scanner::new().expecting(names.clone()).without(left_out.iter());
+        scanner.feed(&archive).unwrap();
+        scanner.finish().unwrap().dangling
+    };
+    assert_eq!(dangling("./a"), None);
+    // What came while it was read is not known beforehand.
+    assert_eq!(dangling("./new"), None);
+    for target in ["./database.sqlite", "database.sqlite", "./mounts/home/x", "./gone"] {
+        assert_eq!(dangling(target).as_deref(), Some("./link"), "{target}");
     }
 }
