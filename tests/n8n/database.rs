@@ -142,6 +142,41 @@ fn a_restore_of_the_home_leaves_the_database_alone() {
 }
 
 #[test]
+fn a_database_that_is_mounted_as_a_file_is_told_and_not_replaced() {
+    let sandbox = Sandbox::new("sqlite-file").containers().no_env_file().build();
+    let mounts = format!("{HOME}, './db/database.sqlite:{FILE}'");
+    crate::common::sqlite::write_stack(&sandbox, "A=1", &mounts);
+    let file = sandbox.path("db/database.sqlite");
+    fs::create_dir(sandbox.path("db")).unwrap();
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::chown(&file, Some(1000), Some(1000)).unwrap();
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    let before = sandbox.dump_sqlite(FILE);
+    let told = "as a single file, which no restore can replace";
+    let backup = sandbox.locked("backup-all", &[]);
+    backup.assert_success();
+    backup.assert_log_has(
+        "backup-sqlite",
+        &format!("WARN n8n's database {FILE} is mounted in {{}} {told}: {{}}"),
+    );
+    let copy = sandbox.backup("sqlite");
+    assert_same(&before, &sandbox.dump_backup(&copy));
+    let deployment = sandbox.backup("env");
+    let deployment = sh("tar -tzf \"$1\"", &[deployment.as_os_str()]);
+    assert!(!deployment.contains("database.sqlite"), "{deployment}");
+    let doctor = sandbox.binary().args(&["doctor"]).run();
+    assert!(doctor.stdout.contains(told), "{doctor}");
+    change(&sandbox);
+    let changed = sandbox.dump_sqlite(FILE);
+    let refused = sandbox.locked("restore-sqlite", &["--yes", &copy.to_string_lossy()]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stdout.contains(told), "{refused}");
+    refused.assert_never_says("Stopping n8n");
+    assert_same(&changed, &sandbox.dump_sqlite(FILE));
+}
+
+#[test]
 fn encrypted_backups_come_back_from_another_place_and_stay_secret() {
     let sandbox = on_sqlite("sqlite-gpg", "A=1", HOME);
     sandbox.set("BACKUP_GPG_PASSPHRASE", "correct horse battery");

@@ -90,7 +90,8 @@ impl Component for Sqlite {
 
     fn probe(&self, app: &App, docker: Option<&Docker>, report: &mut Report) {
         if let Some(docker) = docker {
-            report.result("sqlite", probe(app, docker));
+            let found = probe(app, docker, report);
+            report.result("sqlite", found);
         }
     }
 }
@@ -103,6 +104,27 @@ fn database(app: &App) -> Result<&SqliteFile> {
             "start n8n, or set BACKUP_N8N_CONTAINERS in .env to the name of its container",
         )
     })
+}
+
+/// Why no restore can replace a database, and what to do, where it is mounted by itself: a mount cannot be renamed.
+fn mounted_alone(container: &Container, file: &str) -> Option<(String, String)> {
+    let file = Path::new(file);
+    let mount = container
+        .mounts
+        .iter()
+        .find(|mount| Path::new(&mount.destination) == file)?;
+    let dir = file.parent().unwrap_or(file).display();
+    Some((
+        format!(
+            "n8n's database {} is mounted in {} as a single file, which no restore can replace",
+            file.display(),
+            container.name
+        ),
+        format!(
+            "stop n8n, put {} into what it mounts at {dir}, and leave out the mount of the file",
+            mount.directory
+        ),
+    ))
 }
 
 /// Where the database can be read: in n8n's container, or while that does not run, in one of ours on the same volumes.
@@ -149,6 +171,9 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
     let path = app.store.path(Kind::Sqlite, run.stamp);
     if !app.config.executions {
         JOURNAL.warn("BACKUP_EXECUTIONS=off is for PostgreSQL: the copy of a database in SQLite holds all executions");
+    }
+    if let Some((why, hint)) = mounted_alone(&container, &database.path) {
+        JOURNAL.warn(format_args!("{why}: {hint}"));
     }
     JOURNAL.info(format_args!("Copying database {} to {}", database.path, path.display()));
     let backup = copied(node, &database.path, run).context("SQLite backup failed")?;
@@ -227,10 +252,13 @@ fn verify(app: &App, file: &Path) -> Result<sqlite::Summary> {
     observe(&app.config, file, sqlite::Scanner::default())?.finish()
 }
 
-/// Opens the live database.
-fn probe(app: &App, docker: &Docker) -> Result<String> {
+/// Opens the live database. Warns where it cannot be restored as it is.
+fn probe(app: &App, docker: &Docker, report: &mut Report) -> Result<String> {
     let database = database(app)?;
     let container = docker.existing(&database.container, SETTING)?;
+    if let Some((why, hint)) = mounted_alone(&container, &database.path) {
+        report.warn("sqlite", format!("{why}: {hint}"));
+    }
     let (name, path) = (&container.name, &database.path);
     if container.status != Status::Running {
         return Ok(format!(

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use anyhow::{anyhow, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::node::Node;
-use super::{database, rows, verify, OWNER, ROWS, SETTING};
+use super::{database, mounted_alone, rows, verify, OWNER, ROWS, SETTING};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, State};
 use crate::components::drill::check_recorded as check_rows;
@@ -216,6 +216,9 @@ impl Plan<'_> {
 
     /// Refuses a restore while containers use the volume that would not be stopped.
     fn check_users(&self) -> Result<()> {
+        if let Some((why, hint)) = mounted_alone(&self.container, &self.live()) {
+            bail!(hinted(why, hint));
+        }
         let mount = self.mount()?;
         let source = match mount.name.as_str() {
             "" => Source::Directory(mount.directory.clone()),

@@ -39,7 +39,7 @@ pub(super) fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a M
 
 /// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home, and `hint` says what
 /// to do where there is none.
-fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>, hint: &str) {
+fn sqlite(found: &mut Found, project: &Path, main: &Described, home: &str, mount: Option<&MountPoint>, hint: &str) {
     let file = main.variable("DB_SQLITE_DATABASE").unwrap_or("database.sqlite");
     // As n8n resolves it.
     let mut path = PathBuf::new();
@@ -63,6 +63,11 @@ fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountP
             main.name
         );
         found.problem(Kind::Sqlite, text, hint);
+    }
+    if let Some(file) = holder.filter(|holder| Path::new(&holder.destination) == Path::new(&path)) {
+        // It is backed up by itself: n8n writes to it while the deployment is read.
+        let source = fs::canonicalize(&file.source).unwrap_or_default();
+        found.deployment.retain(|name| project.join(name) != source);
     }
     let within = mount.filter(|mount| holder == Some(*mount));
     let in_home = within.and_then(|mount| Path::new(&path).strip_prefix(&mount.destination).ok());
@@ -152,7 +157,7 @@ pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &St
     found.home.clone_from(&home);
     let mount = mount_of(stack.main, &home);
     if found.uses(Kind::Sqlite) {
-        sqlite(found, stack.main, &home, mount, &hint);
+        sqlite(found, &config.project, stack.main, &home, mount, &hint);
     }
     if config.is_set("BACKUP_N8N_VOLUME") {
         return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");
@@ -450,6 +455,31 @@ mod tests {
         assert_eq!(told("", &project.join("data"), "/data", path), (true, 0));
         let below = "/home/node/.n8n/x";
         assert_eq!(told("", away, below, "/home/node/.n8n/x/bin"), (true, 0));
+    }
+
+    #[test]
+    fn a_database_that_is_mounted_as_a_file_is_no_file_of_the_deployment() {
+        let dir = TempDir::new();
+        let project = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(project.join("db")).unwrap();
+        for name in ["database.sqlite", "hooks.js"] {
+            std::fs::write(project.join("db").join(name), "x").unwrap();
+        }
+        let mounted = |name: &str| MountPoint {
+            volume: String::new(),
+            source: project.join("db").join(name).display().to_string(),
+            destination: format!("/home/node/.n8n/{name}"),
+        };
+        let told = |env: &[&str]| {
+            let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+            n8n.mounts.extend(["database.sqlite", "hooks.js"].map(mounted));
+            let mut app = app_of(&project, "");
+            found(&mut app, &[n8n]).unwrap();
+            app.config.found.deployment
+        };
+        assert_eq!(told(&[]), [Path::new("db/hooks.js")]);
+        // What is left of an n8n that used SQLite is a file like any other.
+        assert_eq!(told(&["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=n8n-db"]).len(), 2);
     }
 
     #[test]
