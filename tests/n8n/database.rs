@@ -142,6 +142,57 @@ fn a_restore_of_the_home_leaves_the_database_alone() {
 }
 
 #[test]
+fn a_database_behind_a_symbolic_link_is_told_and_stays() {
+    let sandbox = on_sqlite("sqlite-link", "A=1", HOME);
+    sandbox.in_n8n("rm /tmp/ready");
+    sandbox.compose(&["stop", "n8n"]);
+    sandbox.beside_n8n(
+        "cd /home/node/.n8n && mkdir db && for end in '' -wal -shm; do [ ! -e database.sqlite$end ] || mv \
+         database.sqlite$end db/real.sqlite$end; done && ln -s db/real.sqlite database.sqlite && \
+         chown -Rh 1000:1000 db database.sqlite",
+    );
+    sandbox.compose(&["start", "n8n"]);
+    sandbox.await_work();
+    let before = sandbox.dump_sqlite(FILE);
+    let real = "/home/node/.n8n/db/real.sqlite";
+    let told = format!("{FILE} is a symbolic link, beside which restore-n8n replaces nothing: {{}} to {real}");
+    let backup = sandbox.locked("backup-all", &[]);
+    backup.assert_success();
+    backup.assert_log_has("backup-sqlite", &format!("WARN {told}"));
+    assert_same(&before, &sandbox.dump_backup(&sandbox.backup("sqlite")));
+    let doctor = sandbox.binary().args(&["doctor"]).run();
+    assert!(
+        doctor.stdout.contains(&format!("{FILE} is a symbolic link")),
+        "{doctor}"
+    );
+
+    change(&sandbox);
+    let changed = sandbox.dump_sqlite(FILE);
+    let archive = sandbox.backup("n8n").to_string_lossy().into_owned();
+    let refused = sandbox.locked("restore-n8n", &["--yes", &archive]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(
+        refused.stdout.contains("lies behind a symbolic link (database.sqlite)"),
+        "{refused}"
+    );
+    refused.assert_never_says("Stopping n8n");
+    assert!(is_running(&sandbox), "{refused}");
+    assert_same(&changed, &sandbox.dump_sqlite(FILE));
+    assert_clean(&sandbox);
+
+    // n8n is told of the file itself, of which the archive has a copy.
+    crate::common::sqlite::write_stack(&sandbox, "DB_SQLITE_DATABASE=db/real.sqlite", HOME);
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    sandbox.locked("restore-n8n", &["--yes", &archive]).assert_success();
+    assert_same(&changed, &sandbox.dump_sqlite(real));
+    sandbox
+        .locked("backup-sqlite", &[])
+        .assert_success()
+        .assert_never_says("symbolic link");
+}
+
+#[test]
 fn a_database_that_is_mounted_as_a_file_is_told_and_not_replaced() {
     let sandbox = Sandbox::new("sqlite-file").containers().no_env_file().build();
     let mounts = format!("{HOME}, './db/database.sqlite:{FILE}'");

@@ -14,7 +14,7 @@ use super::packer::{self, Packer, Rework};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestorePlan};
-use crate::engine::{Docker, Guard, Source, DATA_MOUNT};
+use crate::engine::{Docker, Exec, Guard, Source, DATA_MOUNT};
 use crate::formats::tar;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -22,6 +22,17 @@ use crate::stack::{LeftHalfDone, Unseen};
 use crate::store::Kind;
 use crate::stream::encrypt::Locked;
 use crate::stream::read::{check_recorded, observe, read};
+
+/// Takes a directory and a path in there. Prints the first part of that which is a symbolic link.
+const FIND_LINK: &str = r#"path=$1 rest=$2
+while [ -n "$rest" ]; do
+  path=$path/${rest%%/*}
+  if [ -L "$path" ]; then
+    printf '%s' "${path#"$1"/}"
+    exit
+  fi
+  case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
+done"#;
 
 /// An archive that has been verified, and the directories that it is for.
 pub struct Plan<'a> {
@@ -160,6 +171,7 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
     helper::check_mounts(&helper, plan.parts.iter().map(|(directory, _)| directory))?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
     if plan.all(&helper).state()? == State::None && plan.of_database(&helper).state()? == State::None {
+        plan.check_database(&helper)?;
         plan.check_room(&helper)?;
     }
     Ok(plan)
@@ -329,19 +341,46 @@ impl Plan<'_> {
 
     /// Has n8n's database in SQLite stay where it is: it comes back by itself.
     fn keep_database(&self, helper: &Guard) -> Result<()> {
-        let Some(file) = &self.app.config.found.sqlite else {
-            return Ok(());
-        };
+        self.check_database(helper)?;
+        self.database().map_or(Ok(()), |(target, within)| {
+            DirSwap::new(helper, &target).keep(&[&within])
+        })
+    }
+
+    /// The directory of those that are exchanged which holds n8n's database in SQLite, and its name in there.
+    fn database(&self) -> Option<(String, String)> {
+        let file = self.app.config.found.sqlite.as_ref()?;
         let (target, within) = match self.layout.database(&file.path) {
             Some((directory, within)) => (directory.target, within),
             // The containers are gone that would tell.
             None if self.layout.home.at.is_empty() => (DATA_MOUNT.to_owned(), file.in_home.clone()),
-            None => return Ok(()),
+            None => return None,
         };
-        match self.parts.iter().any(|(directory, _)| directory.target == target) && !within.is_empty() {
-            true => DirSwap::new(helper, &target).keep(&[&within]),
-            false => Ok(()),
-        }
+        let is_exchanged = self.parts.iter().any(|(directory, _)| directory.target == target);
+        (is_exchanged && !within.is_empty()).then_some((target, within))
+    }
+
+    /// Refuses a database behind a symbolic link: the link would stay, and what it leads to would not.
+    fn check_database(&self, helper: &Guard) -> Result<()> {
+        let Some((target, within)) = self.database() else {
+            return Ok(());
+        };
+        let argv = ["sh", "-c", FIND_LINK, "sh", &target, &within];
+        let output = self
+            .docker
+            .answer("sh", self.docker.exec(helper.id(), Exec::default(), &argv), None)?;
+        ensure!(output.success, "{}", output.stderr);
+        let link = output.text();
+        ensure!(
+            link.is_empty(),
+            hinted(
+                format_args!(
+                    "n8n's database {within} lies behind a symbolic link ({link}), and would not stay as it is"
+                ),
+                "set DB_SQLITE_DATABASE of n8n's containers to the path of the file itself, and create them again"
+            )
+        );
+        Ok(())
     }
 
     /// Unpacks the archive and reads back what came of it.
@@ -462,4 +501,43 @@ fn properties(root: &tar::Properties) -> [String; 4] {
         format!("{:o}", root.mode),
         root.mtime.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::testing::{sh, TempDir};
+
+    #[test]
+    fn a_link_on_the_way_to_the_database_is_found() {
+        let dir = TempDir::new();
+        fs::create_dir(dir.path().join("a b")).unwrap();
+        fs::write(dir.path().join("a b/real"), "").unwrap();
+        for (name, target) in [
+            ("dir", "a b"),
+            ("file", "a b/real"),
+            ("away", "/no/where"),
+            ("a b/file", "real"),
+        ] {
+            symlink(target, dir.path().join(name)).unwrap();
+        }
+        let link = |within: &str| {
+            let output = sh(FIND_LINK).arg("sh").arg(dir.path()).arg(within).output().unwrap();
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap()
+        };
+        for (within, expected) in [
+            ("a b/real", ""),
+            ("none/database.sqlite", ""),
+            ("file", "file"),
+            ("away", "away"),
+            ("a b/file", "a b/file"),
+            ("dir/real", "dir"),
+        ] {
+            assert_eq!(link(within), expected, "{within}");
+        }
+    }
 }

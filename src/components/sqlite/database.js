@@ -241,6 +241,9 @@ function flush(file) {
   return new Worker(work, { eval: true, workerData: file });
 }
 
+// Where a symbolic link leads; else nothing.
+const led = (file) => (fs.lstatSync(file).isSymbolicLink() ? fs.realpathSync(file) : '');
+
 const verbs = {
   // Copies the database as it is at one moment into a new directory of this name. Whoever writes is not kept from it.
   async copy(file, wait, name, limit) {
@@ -270,7 +273,7 @@ const verbs = {
     }
     const { uid, gid, mode } = fs.statSync(file);
     const owner = `${uid}:${gid}:${(mode & 0o777).toString(8)}`;
-    const header = { path: copy, journal, owner, length: fs.statSync(copy).size };
+    const header = { path: copy, journal, owner, link: led(file), length: fs.statSync(copy).size };
     fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify(header)}\n`);
   },
 
@@ -300,7 +303,7 @@ const verbs = {
     const journal = await db.value('PRAGMA journal_mode');
     const bytes = (await db.value('PRAGMA page_count')) * (await db.value('PRAGMA page_size'));
     await db.close();
-    return { journal, length: bytes };
+    return { journal, length: bytes, link: led(file) };
   },
 
   // What n8n has encrypted, as open.js takes it: the keys first, and no credential that holds nothing.

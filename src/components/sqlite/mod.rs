@@ -127,6 +127,16 @@ fn mounted_alone(container: &Container, file: &str) -> Option<(String, String)> 
     ))
 }
 
+/// Why `restore-n8n` would not leave a database as it is, and what to do, where its path is a symbolic link.
+fn linked(file: &str, link: &str) -> Option<String> {
+    (!link.is_empty()).then(|| {
+        format!(
+            "{file} is a symbolic link, beside which restore-n8n replaces nothing: set DB_SQLITE_DATABASE of n8n's \
+             containers to {link}"
+        )
+    })
+}
+
 /// Where the database can be read: in n8n's container, or while that does not run, in one of ours on the same volumes.
 enum Reader {
     Live(String),
@@ -188,11 +198,15 @@ fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
         mut chain,
         journal,
         owner,
+        link,
         stream,
         contents,
     } = node.copy(app.chain(), file, &name)?;
     // What is read from now on holds all that the copy names.
     run.snapshot.take();
+    if let Some(text) = linked(file, &link) {
+        JOURNAL.warn(text);
+    }
     if journal != "wal" {
         JOURNAL.warn(format_args!(
             "The database is in the journal mode {journal}: n8n cannot write while it is copied. n8n 2 uses WAL by itself; n8n 1 does with \
@@ -267,6 +281,9 @@ fn probe(app: &App, docker: &Docker, report: &mut Report) -> Result<String> {
     }
     let node = Node::new(app, docker, name);
     let found = node.probe(path)?;
+    if let Some(text) = linked(path, &found.link) {
+        report.warn("sqlite", text);
+    }
     ensure!(found.length > 0, "{path} in {name} is empty: n8n has not started yet");
     Ok(format!(
         "{path} in {name} holds {} in the journal mode {}",

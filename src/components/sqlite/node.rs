@@ -38,6 +38,8 @@ pub struct Contents {
     pub journal: String,
     /// Whose the live database is, as `UID:GID:MODE`; empty where it is no copy.
     pub owner: String,
+    /// Where the live database is, where its path is a symbolic link to that; else empty.
+    pub link: String,
     /// The version of SQLite that read it.
     pub version: String,
     /// The rows of each table.
@@ -54,6 +56,7 @@ impl Contents {
             length: number(json.get("length")?)?,
             journal: text("journal"),
             owner: text("owner"),
+            link: text("link"),
             version: text("version"),
             tables: tables
                 .map(|(name, rows)| Some((name.clone(), number(rows)?)))
@@ -284,6 +287,7 @@ impl<'a> Node<'a> {
             chain,
             journal: found.journal,
             owner: found.owner,
+            link: found.link,
             stream: Whole {
                 copy,
                 left: found.length,
@@ -325,6 +329,8 @@ pub struct Copying {
     pub journal: String,
     /// Whose it is, as `UID:GID:MODE`.
     pub owner: String,
+    /// Where it is, where its path is a symbolic link.
+    pub link: String,
     /// The bytes of the copy. They come to an end only where all of them were there.
     pub stream: Whole<ChildOutput>,
     /// What is in it, once it is proven.

@@ -44,7 +44,7 @@ live=$1 new=$2 recorded=$3 user=$4
 dir=${live%/*} mode=644
 case $recorded in *[!0-9:]*) recorded='' ;; esac
 of_dir=$(stat -c %u:%g "$dir/.")
-has=$(stat -c %u:%g:%a "$live" 2>/dev/null) || has=''
+has=$(stat -L -c %u:%g:%a "$live" 2>/dev/null) || has=''
 case $has in
   '') ;;
   # A restore into such a directory has made it root's.
@@ -361,5 +361,27 @@ impl Plan<'_> {
         let stamp = Stamp::now().free(|stamp| self.sh(helper, r#"[ -e "$1" ]"#, &[&path(stamp)]).is_ok());
         swap.keep_old_as(&format!("n8n_old_{stamp}.sqlite"))?;
         Ok(path(stamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
+
+    use super::*;
+    use crate::testing::{sh, TempDir};
+
+    #[test]
+    fn the_new_database_has_the_mode_of_the_file_that_a_link_leads_to() {
+        let dir = TempDir::new();
+        let [real, live, new] = ["real", "live", "new"].map(|name| dir.path().join(name));
+        fs::write(&real, "").unwrap();
+        fs::write(&new, "").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("real", &live).unwrap();
+        let own = sh(OWN).arg("sh").args([&live, &new]).args(["", ""]).status();
+        assert!(own.unwrap().success());
+        assert_eq!(new.metadata().unwrap().mode() & 0o777, 0o640);
     }
 }
