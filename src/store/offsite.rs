@@ -27,6 +27,11 @@ pub fn set_name(stamp: Stamp, encrypted: bool) -> String {
     format!("{SETS}/{stamp}{SET_SUFFIX}{end}")
 }
 
+/// What is ours at the top of the place, as a pattern of rclone's.
+pub(super) fn our_names() -> String {
+    format!("{{{STACK}*,{SETS},{}}}", Kind::ALL.map(Kind::dir).join(","))
+}
+
 /// The directory of a stack there.
 pub fn stack_dir(stack: &Identity) -> String {
     format!("{STACK}{stack}")

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::process::{self, find, hinted, Chain, ChildOutput, Clock, Input, Output, Tail};
+use crate::store::offsite::our_names;
 
 /// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
 const SLOWEST_SUMS: u64 = 5 << 20;
@@ -24,6 +25,10 @@ const NO_DIRECTORY: i32 = 3;
 const BUCKET_IS_THERE: &str = "RCLONE_S3_NO_CHECK_BUCKET";
 /// Has rclone take what a link leads to: a directory of `backups/`, or a file, may lie on another disk.
 const LINKS: &str = "--copy-links";
+/// How rclone begins to say what the system refuses of a path of this host.
+const LOCAL_ERRORS: [&str; 2] = ["stat /", "open /"];
+/// What rclone says of a link that it does not follow.
+const PASSED_OVER: &str = "Can't follow symlink";
 /// How S3 words it that a key may not do something.
 const DENIED: &str = "AccessDenied";
 
@@ -134,26 +139,33 @@ impl Rclone {
 
     /// The files there, by their paths, with their lengths where the remote tells them; none when the directory does not exist.
     pub fn list(&self) -> Result<Vec<(String, Option<u64>)>> {
+        let ours = our_names();
         let ask = |links: &[&str]| {
             let mut command = self.command("lsf");
             command
                 .args(["--recursive", "--max-depth=3", "--files-only"])
                 .args(["--format=sp", "--separator= "])
-                // Of a disk that is a remote of type local; only root may read it.
-                .arg("--exclude=/lost+found/**")
+                // Beside them may be what we may not read, as lost+found on a disk of its own.
+                .args([format!("--include=/{ours}"), format!("--include=/{ours}/**")])
                 .args(links)
                 .arg(&self.remote);
             self.answer(&mut command, None, self.stall)
         };
         let mut output = ask(&[LINKS])?;
-        // A link that leads nowhere, whoever's it is, is an error then.
-        if !output.success && output.stderr.contains("symlink") {
-            output = ask(&[])?;
+        let mut is_whole = output.success || has_broken_links_only(&output.stderr);
+        // A link that may not be followed, whoever's it is, keeps all beside it from the list. Without links that is whole,
+        // unless one of ours is passed over.
+        if !is_whole && LOCAL_ERRORS.iter().any(|error| output.stderr.contains(error)) {
+            let plain = ask(&[])?;
+            is_whole = plain.success && !plain.stderr.contains(PASSED_OVER);
+            if is_whole {
+                output = plain;
+            }
         }
-        self.is_there.store(output.success, Ordering::Relaxed);
+        self.is_there.store(is_whole, Ordering::Relaxed);
         match output.code {
             // The length, -1 where it is not known, and the path.
-            Some(0) => Ok(output
+            _ if is_whole => Ok(output
                 .text()
                 .lines()
                 .filter_map(|line| line.split_once(' '))
@@ -360,6 +372,13 @@ fn has_differed(succeeded: bool, said: &str) -> bool {
         Some((_, words)) => words.ends_with("differences found") || words.contains("not an encrypted file"),
         None => succeeded && said.contains("differences found"),
     }
+}
+
+/// Whether nothing is wrong with a list but links in it that lead nowhere, which rclone passes over. Only its last lines
+/// are known; the last one tells the number of errors.
+fn has_broken_links_only(said: &str) -> bool {
+    let broken = said.matches("Listing error: symlink:").count() as u64;
+    broken > 0 && number_before(said, "errors: last error was").unwrap_or(1) == broken
 }
 
 /// The number that stands before `words`.

@@ -74,6 +74,71 @@ fn what_links_lead_to_there_is_deleted() {
 }
 
 #[test]
+fn links_of_others_hide_nothing_of_ours() {
+    let path = std::env::var_os("PATH");
+    if find("rclone", path.as_ref()).is_none() {
+        return skip("store::remote::tests::links_of_others", "no rclone");
+    }
+    let dir = TempDir::new();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["there/redis", "there/notes", "disk"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    for file in ["there/redis/a", "there/notes/a", "disk/a"] {
+        fs::write(at(file), "x").unwrap();
+    }
+    let (config, there) = (Some(at("none.conf")), "there".to_owned());
+    let rclone = Rclone::locate(path.as_ref(), dir.path(), config, there, STALL).unwrap();
+    let list = || {
+        let mut names: Vec<String> = rclone.list().unwrap().into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(list(), ["redis/a"]);
+    // One that cannot be followed, to the end of this test as one into another user's directory.
+    symlink("redis/a/b", at("there/private")).unwrap();
+    assert_eq!(list(), ["redis/a"]);
+    symlink("../disk", at("there/postgres")).unwrap();
+    let error = rclone.list().unwrap_err().to_string();
+    assert!(error.contains("there/private"), "{error}");
+    fs::remove_file(at("there/private")).unwrap();
+    for link in ["there/old", "there/older", "disk/old"] {
+        symlink("gone", at(link)).unwrap();
+        assert_eq!(list(), ["postgres/a", "redis/a"], "{link}");
+    }
+    // More of them than there are lines to count.
+    (0..9).for_each(|number| symlink("gone", at(&format!("there/old{number}"))).unwrap());
+    assert!(rclone.list().is_err());
+    fs::remove_file(at("there/postgres")).unwrap();
+    assert_eq!(list(), ["redis/a"]);
+}
+
+#[test]
+fn links_that_lead_nowhere_are_told_from_other_errors() {
+    let broken = "ERROR : a: Listing error: symlink: stat /r/a: no such file or directory";
+    let closed = "ERROR : b: failed to open directory \"b\": open /r/b: permission denied";
+    for (is_so, said) in [
+        (true, format!("{broken} / Failed to lsf: symlink: stat /r/a")),
+        (
+            true,
+            format!("{broken} / {broken} / Failed to lsf with 2 errors: last error was: symlink: stat /r/a"),
+        ),
+        (
+            false,
+            format!("{broken} / {closed} / Failed to lsf with 2 errors: last error was: open /r/b"),
+        ),
+        (
+            false,
+            format!("{broken} / Failed to lsf with 9 errors: last error was: symlink: stat /r/a"),
+        ),
+        (false, format!("{closed} / Failed to lsf: open /r/b")),
+        (false, String::new()),
+    ] {
+        assert_eq!(has_broken_links_only(&said), is_so, "{said}");
+    }
+}
+
+#[test]
 fn an_error_is_no_difference() {
     for (is_one, succeeded, said) in [
         (
