@@ -122,9 +122,7 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         JOURNAL.info("It is of another stack: it is restored by name only, and is never this project's latest");
     }
     let here = here(app, &point)?;
-    if here.is_none() {
-        Inventory::note_away(&app.store, &mut point);
-    }
+    Inventory::note_away(&app.store, &mut point);
     JOURNAL.info(format_args!(
         "Fetching recovery point {stamp}, {} file(s)",
         point.members.len()
@@ -134,8 +132,17 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
     let members = point.members.clone();
     let (last, first): (Vec<&Member>, Vec<&Member>) = members.iter().partition(|member| may_be_anybodys(member));
     let not_fetched = |member: &Member| format!("{} could not be fetched", member.name);
+    // What comes lies beside what is missed there, which a point that is here would tell to be back.
+    let missed = members.iter().map(|member| member.kind.name());
+    let missed: Vec<&str> = missed.filter(|dir| here.is_some() && point.was_away(dir)).collect();
+    let note = |member: &Member| match missed.contains(&member.kind.name()) {
+        true => manifest::update(&app.store, stamp, |here| here.add_away(member.kind.name())),
+        false => Ok(()),
+    };
     for member in first {
-        source.fetch(member, || Ok(())).with_context(|| not_fetched(member))?;
+        source
+            .fetch(member, || note(member))
+            .with_context(|| not_fetched(member))?;
     }
     let record = || match here {
         // Its files are those that were recorded, by their checksums.
@@ -165,7 +172,9 @@ fn run(app: &App, operand: Option<&OsStr>, stack: Option<&str>, allow_plain: boo
         }
     };
     match last.first() {
-        Some(dump) => source.fetch(dump, record).with_context(|| not_fetched(dump))?,
+        Some(dump) => source
+            .fetch(dump, || note(dump).and_then(|()| record()))
+            .with_context(|| not_fetched(dump))?,
         None => record()?,
     }
     // Whoever has nothing of a stack is not that stack.

@@ -136,6 +136,14 @@ impl Point {
         }
     }
 
+    /// Notes one more such directory, as when a file of it is brought back meanwhile.
+    pub fn add_away(&mut self, name: &str) {
+        if !self.was_away(name) {
+            let names = [self.listed(AWAY), vec![name]].concat().join(" ");
+            self.set(AWAY, &names);
+        }
+    }
+
     /// Whether a directory below `backups/` was away when it was made ([`Away`](super::inventory::Away)).
     pub fn was_away(&self, dir: &str) -> bool {
         self.listed(AWAY).contains(&dir)

@@ -36,6 +36,20 @@ fn what_is_written_is_read_again() {
 }
 
 #[test]
+fn what_is_away_is_noted_beside_what_was() {
+    let mut point = sample();
+    for (name, all) in [
+        ("backups", "backups"),
+        ("redis", "backups redis"),
+        ("backups", "backups redis"),
+    ] {
+        point.add_away(name);
+        assert_eq!(point.fact(AWAY), Some(all));
+    }
+    assert!(point.was_away("redis") && !point.was_away("postgres"));
+}
+
+#[test]
 fn a_mark_that_root_sets_takes_the_manifest_from_nobody() {
     if atomic::own_user() != Some(0) {
         return skip("manifest::a_mark_that_root_sets", "it needs root");

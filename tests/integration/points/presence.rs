@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{days_ago, fact, loose, manifest, offline, point, points, sha256sum_agrees, touch, whole, KINDS};
 use crate::common::{can_mount, has_program, name, sh, skip, Outcome, Sandbox};
@@ -458,6 +458,55 @@ fn a_dump_without_a_point_that_cannot_be_read_costs_no_other() {
     assert!(old.exists() && newest.exists(), "{outcome}");
 }
 
+/// A remote that is a directory of this host. Gives the one that points are sent to.
+fn to_directory(sandbox: &Sandbox) -> PathBuf {
+    let (dir, conf) = (sandbox.aside("elsewhere"), sandbox.aside("rclone.conf"));
+    let text = format!("[n8n-backup]\ntype = alias\nremote = {}\n", dir.display());
+    fs::write(&conf, text).unwrap();
+    sandbox.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    dir.join("n8n-backups")
+}
+
+/// What is fetched while the disk is away lies beneath it, too, also that of a point whose manifest is here.
+#[test]
+fn what_is_fetched_does_not_pass_for_what_should_be_there() {
+    if !has_program("rclone") {
+        return skip(
+            "points::presence::what_is_fetched_does_not_pass_for_what_should_be_there",
+            "no rclone",
+        );
+    }
+    let sandbox = Sandbox::new("fetchaway")
+        .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
+        .env("BACKUP_KEEP_LAST", "1")
+        .build();
+    to_directory(&sandbox);
+    let made = [20, 21, 22].map(|age| point(&sandbox, age, &whole(100), &[]));
+    sandbox.run("backup-offsite", &[]).assert_success();
+    // A dump in clear gets its name last.
+    for away in [&["postgres"][..], &["redis"], &["postgres", "redis"]] {
+        move_away(&sandbox, away);
+        offline(&sandbox, &["fetch-offsite", &made[0]]).assert_success();
+        for kind in away {
+            assert_eq!(sandbox.backups(kind).len(), 1, "{kind}");
+        }
+        let before = kept(&sandbox);
+        let outcome = offline(&sandbox, &["cleanup-backups"]);
+        for kind in away {
+            let told = format!("WARN {{}}/{kind} holds none of the 2 file(s) {{}}: is a disk not mounted?{{}}");
+            outcome.assert_log_has("cleanup-backups", &told);
+        }
+        assert_eq!((kept(&sandbox), points(&sandbox).len()), (before, 3), "{outcome}");
+        move_back(&sandbox, away);
+    }
+    let set = sandbox.path(format!("backups/sets/{}.sha256", made[0]));
+    assert_eq!(fact(&set, "away").as_deref(), Some("postgres redis"));
+    assert!(sha256sum_agrees(&sandbox, &set));
+    let outcome = offline(&sandbox, &["cleanup-backups"]);
+    outcome.assert_success().assert_never_says("is a disk not mounted");
+    assert_eq!(points(&sandbox), made[..1]);
+}
+
 #[test]
 fn what_is_empty_off_site_lets_nothing_go_there() {
     if !has_program("rclone") {
@@ -470,17 +519,7 @@ fn what_is_empty_off_site_lets_nothing_go_there() {
         .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
         .env("BACKUP_KEEP_LAST", "1")
         .build();
-    let there = sandbox.aside("elsewhere/n8n-backups");
-    let conf = sandbox.aside("rclone.conf");
-    fs::write(
-        &conf,
-        format!(
-            "[n8n-backup]\ntype = alias\nremote = {}\n",
-            sandbox.aside("elsewhere").display()
-        ),
-    )
-    .unwrap();
-    sandbox.set("RCLONE_CONFIG", &conf.to_string_lossy());
+    let there = to_directory(&sandbox);
     for age in [1, 40, 80] {
         point(&sandbox, age, &whole(100), &[]);
     }
