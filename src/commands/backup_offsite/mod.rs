@@ -230,10 +230,14 @@ pub(super) fn rclone(app: &App) -> Result<Rclone> {
 /// One copy at a time; a backup may run meanwhile.
 fn hold(app: &App) -> Result<Lock> {
     make_dir(app.store.root())?;
-    match Lock::attempt(&app.store.root().join(".offsite.lock"))? {
+    match Lock::attempt(&lock_path(app))? {
         Attempt::Held(lock) => Ok(lock),
         Attempt::Busy(pid) => bail!(Busy(pid)),
     }
+}
+
+fn lock_path(app: &App) -> PathBuf {
+    app.store.root().join(".offsite.lock")
 }
 
 /// The points of this stack, newest first, and its identity. Where there is neither, there is nothing to send. That the
@@ -274,6 +278,12 @@ fn points(
     Ok((points, stack))
 }
 
+/// Whether the settings let a point leave this host.
+fn may_leave(app: &App, point: &Point) -> bool {
+    let has_plain = || point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED));
+    !app.config.encrypted_only || !has_plain()
+}
+
 fn is_marked(point: &Point, remote: &str) -> bool {
     point.offsite().is_some_and(|copy| copy.is_at(remote))
 }
@@ -310,9 +320,7 @@ fn plan<'a>(
     let remote = &app.config.remote();
     let newest = points.iter().find(|point| point.excluded_from_latest().is_none());
     let newest = newest.map(|point| point.stamp);
-    let has_plain = |point: &Point| point.members.iter().any(|member| !member.name.ends_with(ENCRYPTED));
-    let may_leave = |point: &Point| !app.config.encrypted_only || !has_plain(point);
-    let can_be_sent = |point: &Point| may_leave(point) && is_here(app, point);
+    let can_be_sent = |point: &Point| may_leave(app, point) && is_here(app, point);
     let outdated = match app.config.offsite_keep_days {
         0 => HashSet::new(),
         // What was sent once was let go there, or is missed.
@@ -334,7 +342,7 @@ fn plan<'a>(
             continue;
         }
         let here = is_here(app, point);
-        if !here && may_leave(point) && newest == Some(point.stamp) {
+        if !here && may_leave(app, point) && newest == Some(point.stamp) {
             failed.push(anyhow!(hinted(
                 format_args!(
                     "The newest recovery point ({}) lacks a file or holds one that has changed, and is not sent",
@@ -357,7 +365,7 @@ fn plan<'a>(
                 continue;
             }
         }
-        if !may_leave(point) {
+        if !may_leave(app, point) {
             ensure!(
                 Some(point.stamp) != newest,
                 hinted(

@@ -428,6 +428,14 @@ fn a_copy_that_has_come_to_a_halt_fails_the_night() {
     let old = text.lines().find(|line| line.starts_with("# begun: ")).unwrap();
     let begun = begun - chrono::TimeDelta::hours(24);
     fs::write(&first, text.replace(old, &format!("# begun: {}", begun.to_rfc3339()))).unwrap();
+    // That copy has begun since, as the first one to a new remote.
+    sandbox.run("backup-all", &[]).assert_success();
+    let lock = fs::File::options()
+        .write(true)
+        .open(sandbox.path("backups/.offsite.lock"))
+        .unwrap();
+    lock.set_modified((chrono::Local::now() - chrono::TimeDelta::hours(40)).into())
+        .unwrap();
     fails("recovery point {} is {} old and is not off-site yet: see whether that copy still sends");
     gate.open();
     copy.wait();
