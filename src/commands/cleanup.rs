@@ -1,12 +1,13 @@
 //! cleanup-backups: the retention applied to `backups/`.
 
+mod unit;
+
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Result};
-use chrono::{DateTime, Local};
 
 use super::shared::{dry_run, open};
 use super::{Command, Run};
@@ -22,7 +23,6 @@ use crate::stack::{self, Needs};
 use crate::store::inventory::{Inventory, Listing, MemberOnDisk, PointOnDisk, State};
 use crate::store::lock::remove_unused;
 use crate::store::manifest::{self, Point};
-use crate::store::marks::{self, DrillOutcome};
 use crate::store::retention::{self, File, Grade, Reason, Rules, Shrunk, Unit, Verdict};
 use crate::store::{total, Entry, Kind, Stamp, Store};
 use crate::stream::encrypt::Locked;
@@ -53,9 +53,6 @@ pub const COMMAND: Command = Command {
 
 const JOURNAL: Journal = Journal::new("cleanup-backups");
 
-/// How far the time of a file may lie after the name of its recovery point: a run takes its time, and clocks change twice a
-/// year.
-const TOLERANCE: Duration = Duration::from_secs(86_400);
 /// How many bytes of a component's files without a recovery point are read to find a good one; the rest is believed.
 const READ_LIMIT: u64 = 1 << 30;
 
@@ -288,9 +285,9 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(inventory: &'a Inventory, rules_are_lost: bool, needs: Needs) -> Self {
-        let recorded = inventory.points.iter().map(|held| (recorded(held), Some(held)));
+        let recorded = inventory.points.iter().map(|held| (unit::recorded(held), Some(held)));
         let unrecorded = inventory.unrecorded.iter();
-        let unrecorded = unrecorded.map(|(kind, entry)| (unrecorded_unit(*kind, entry), None));
+        let unrecorded = unrecorded.map(|(kind, entry)| (unit::unrecorded(*kind, entry), None));
         let (units, points) = recorded.chain(unrecorded).unzip();
         let mut hold = Vec::new();
         hold.extend(rules_are_lost.then_some(Reason::Rules));
@@ -485,74 +482,5 @@ fn lesser(app: &App, path: &Path) -> Grade {
         Grade::Unpacks
     } else {
         Grade::Unproven
-    }
-}
-
-/// A recovery point as the retention sees it: its run tells its age, unless one of its files is younger.
-fn recorded(held: &PointOnDisk) -> Unit {
-    let point = &held.point;
-    let taken = point.time();
-    let touched = held
-        .files
-        .iter()
-        .filter_map(|file| Some(file.entry.as_ref()?.modified))
-        .max();
-    let good = point.excluded_from_latest().is_none();
-    let files = held.files.iter().filter_map(|file| {
-        let entry = file.entry.as_ref()?;
-        Some(File {
-            path: entry.path.clone(),
-            kind: file.member.kind,
-            bytes: entry.bytes,
-            grade: match file.state {
-                _ if entry.bytes == 0 => Grade::Empty,
-                State::Present if good => Grade::Good,
-                _ => Grade::Unproven,
-            },
-        })
-    });
-    Unit {
-        files: files.collect(),
-        taken,
-        named: Some(taken),
-        aged: touched.filter(|time| *time > taken + TOLERANCE).unwrap_or(taken),
-        local: point.stamp.local(),
-        recorded: true,
-        pinned: point.pin().is_some(),
-        complete: good && held.is_complete(),
-        unreadable: held.files.iter().any(|file| file.state == State::Unreadable),
-        verified: point.is_verified(),
-        proven: proven(point),
-    }
-}
-
-/// Those of a point's components that its drill has restored: one of the database alone proves nothing of the others.
-fn proven(point: &Point) -> Vec<Kind> {
-    let Some(drill) = point.drill().filter(DrillOutcome::passed) else {
-        return Vec::new();
-    };
-    let tested = |kind: &Kind| marks::tests(&drill.parts, kind.name());
-    Kind::ALL.into_iter().filter(tested).collect()
-}
-
-/// A file that belongs to no recovery point: the time at which it was written tells its age, as with find.
-fn unrecorded_unit(kind: Kind, entry: &Entry) -> Unit {
-    Unit {
-        files: vec![File {
-            path: entry.path.clone(),
-            kind,
-            bytes: entry.bytes,
-            grade: if entry.bytes > 0 { Grade::Good } else { Grade::Empty },
-        }],
-        taken: entry.modified,
-        named: entry.stamp.map(Stamp::time),
-        aged: entry.modified,
-        local: DateTime::<Local>::from(entry.modified).naive_local(),
-        recorded: false,
-        pinned: false,
-        complete: false,
-        unreadable: false,
-        verified: false,
-        proven: Vec::new(),
     }
 }
