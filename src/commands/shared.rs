@@ -13,6 +13,7 @@ use crate::engine::Label;
 use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
+use crate::store::disk;
 use crate::store::identity::Identity;
 use crate::store::inventory::Inventory;
 use crate::store::lock::{component_lock, Attempt, Lock, ProjectLock};
@@ -106,8 +107,10 @@ pub fn record(
         point.mark(&Mark::ExcludedFromLatest(why.to_owned()));
     }
     Inventory::note_away(&app.store, &mut point);
-    Identity::of_project(&app.store)?.mark(&mut point);
+    let identity = Identity::of_project(&app.store)?;
+    identity.mark(&mut point);
     let path = point.write(&app.store)?;
+    disk::leave_trace(&app.store, &identity, &point);
     journal.info(format_args!("Recovery point written: {}", path.display()));
     Ok(point.stamp)
 }

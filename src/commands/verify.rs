@@ -408,9 +408,7 @@ mod tests {
         fs::rename(app.store.dir(Kind::Env), &aside).unwrap();
         assert_eq!(verified(), [1, 0, 1, 0]);
         // Nothing is, where a disk that held all is not mounted.
-        let beside = crate::store::identity::copy_beside(app.store.root());
-        fs::create_dir(beside.parent().unwrap()).unwrap();
-        fs::write(beside, "00000000000000aa\n").unwrap();
+        crate::store::disk::tests::lose(&app.store, "20260101_020000");
         fs::remove_dir_all(app.store.root()).unwrap();
         assert_eq!(verified(), [1, 0, 0, 1]);
     }

@@ -1,18 +1,15 @@
 //! Which stack a recovery point is of: a random identity of the project, in `backups/.identity` and in each manifest. Off-site
-//! it keeps stacks apart that share a place. Where `backups/` is a disk of its own, a copy beside it, in `logs/.identity`,
-//! tells that the disk is not mounted.
+//! it keeps stacks apart that share a place.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
 use super::atomic::{self, Access};
 use super::manifest::{self, Point, FETCHED};
-use super::{read_dir, Store};
+use super::{disk, read_dir, Store};
 use crate::process::hinted;
 
 /// The fact of a manifest that has it.
@@ -40,11 +37,13 @@ impl Identity {
     }
 
     /// That of a project, as far as it has one: as its file says, else as its newest recovery point does, of those that were
-    /// made here if there are such, else as the copy beside a disk that is not mounted does.
+    /// made here if there are such, else as [`disk`] does.
     pub fn known(store: &Store) -> Result<Option<Self>> {
         let path = store.identity_path();
         match atomic::read_text(&path, 1024) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::of_points(store)?.or_else(|| beside(store))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Ok(Self::of_points(store)?.or_else(|| disk::identity(store)))
+            }
             Err(error) => Err(error).with_context(|| format!("Cannot read {}", path.display())),
             Ok(text) => match Self::parse(text.trim()) {
                 Some(known) => Ok(Some(known)),
@@ -74,12 +73,6 @@ impl Identity {
 
     /// That of a project, made when it has none.
     pub fn of_project(store: &Store) -> Result<Self> {
-        let identity = Self::made(store)?;
-        identity.copy_beside(store);
-        Ok(identity)
-    }
-
-    fn made(store: &Store) -> Result<Self> {
         let known = match Self::known(store)? {
             Some(known) if atomic::read_text(&store.identity_path(), 1024).is_ok() => return Ok(known),
             known => known,
@@ -109,16 +102,6 @@ impl Identity {
         Ok(self)
     }
 
-    /// Writes the copy that tells of a disk. No backup is lost where it cannot be written.
-    fn copy_beside(&self, store: &Store) {
-        let copy = copy_beside(store.root());
-        let is_current = || beside(store).as_ref() == Some(self);
-        if let (Some(logs), true) = (copy.parent(), is_own_disk(store) == Some(true) && !is_current()) {
-            let access = Access::private_in(logs);
-            let _ = atomic::replace(&copy, ".identity.partial", format!("{self}\n").as_bytes(), access);
-        }
-    }
-
     /// Says so in a recovery point.
     pub fn mark(&self, point: &mut Point) {
         point.set(FACT, &self.0);
@@ -128,30 +111,6 @@ impl Identity {
 /// That of a recovery point; those of earlier versions have none.
 pub fn of(point: &Point) -> Option<Identity> {
     Identity::parse(point.fact(FACT)?)
-}
-
-/// The copy of the identity of what lies in `root`, which is `backups/`.
-pub fn copy_beside(root: &Path) -> PathBuf {
-    root.with_file_name("logs").join(".identity")
-}
-
-fn beside(store: &Store) -> Option<Identity> {
-    let text = atomic::read_text(&copy_beside(store.root()), 1024).ok()?;
-    Identity::parse(text.trim())
-}
-
-/// Whether `backups/` is on another disk than what it lies in; one that is not there is not. Nothing where it cannot be told.
-fn is_own_disk(store: &Store) -> Option<bool> {
-    let project = store.root().parent()?.metadata().ok()?;
-    match store.root().metadata() {
-        Ok(meta) => Some(meta.dev() != project.dev()),
-        Err(error) => (error.kind() == ErrorKind::NotFound).then_some(false),
-    }
-}
-
-/// Whether `backups/` was a disk of its own, which is not mounted now.
-pub fn has_lost_its_disk(store: &Store) -> bool {
-    is_own_disk(store) == Some(false) && beside(store).is_some()
 }
 
 fn points(store: &Store) -> Result<impl Iterator<Item = Point> + '_> {
@@ -175,6 +134,7 @@ pub fn is_of_another(store: &Store) -> impl Fn(&Point) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
     use crate::store::inventory::list;
@@ -240,26 +200,6 @@ mod tests {
         assert!(!store.identity_path().exists());
         assert_eq!(Identity::of_project(&store).unwrap().to_string(), "00000000000000bb");
         assert!(store.identity_path().exists());
-    }
-
-    #[test]
-    fn a_disk_that_is_not_mounted_is_missed() {
-        let dir = TempDir::new();
-        let store = Store::new(dir.path().join("backups"));
-        let copy = copy_beside(store.root());
-        fs::create_dir(dir.path().join("logs")).unwrap();
-        // On the project's disk there is nothing to miss.
-        let other = Identity::of_project(&store).unwrap();
-        assert!(!copy.exists() && !has_lost_its_disk(&store));
-        fs::remove_dir_all(store.root()).unwrap();
-        fs::write(&copy, "00000000000000aa\n").unwrap();
-        let own = Identity::known(&store).unwrap();
-        assert!(own.is_some() && own != Some(other) && has_lost_its_disk(&store));
-        // The next night is another one of the same stack.
-        assert_eq!(Some(Identity::of_project(&store).unwrap()), own);
-        assert!(has_lost_its_disk(&store));
-        fs::remove_file(copy).unwrap();
-        assert!(!has_lost_its_disk(&store));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the same directory, and only [`Partial::publish`] gives a final name.
 
 pub mod atomic;
+pub mod disk;
 pub mod identity;
 pub mod inventory;
 mod kind;

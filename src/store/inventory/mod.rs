@@ -17,7 +17,7 @@ use anyhow::{anyhow, bail, Error, Result};
 
 use super::manifest::{Member, Point};
 use super::marks::Mark;
-use super::{entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
+use super::{disk, entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
 use crate::process::shell_quote;
 
 /// A time that lies further ahead than this was dated by a clock that is wrong, or today's is. An hour is what clocks are set
@@ -173,7 +173,7 @@ impl Away {
             SETS => String::new(),
             ROOT => format!(
                 ". If it was moved or emptied on purpose, say so: rm {}",
-                shell_quote(&identity::copy_beside(&self.dir).to_string_lossy())
+                shell_quote(&disk::trace_path(&self.dir).to_string_lossy())
             ),
             _ => format!(
                 ". If the files were deleted on purpose, say so: mkdir -p {} && touch {}",
@@ -301,8 +301,14 @@ impl Inventory {
 
     fn away(&self, store: &Store) -> Result<Vec<Away>> {
         let mut away = Vec::new();
-        // Where it was moved on purpose, what was made before is here.
-        if identity::has_lost_its_disk(store) && self.points.iter().all(|held| held.point.was_away(ROOT)) {
+        // Where it was moved on purpose, what was made there is here. Older points may have lain here before.
+        let is_here = |newest| {
+            let points = self.points.iter().map(|held| &held.point);
+            points
+                .filter(|point| !point.was_away(ROOT))
+                .any(|point| point.time() >= newest)
+        };
+        if disk::lost(store).is_some_and(|newest| !is_here(newest)) {
             away.push(Away {
                 name: ROOT,
                 dir: store.root().to_owned(),

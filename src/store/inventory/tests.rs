@@ -212,21 +212,23 @@ fn manifests_that_are_away_are_missed() {
 
 #[test]
 fn a_disk_of_its_own_that_is_not_mounted_is_missed() {
-    let (dir, store) = store(&[]);
-    let copy = dir.path().join("logs/.identity");
-    fs::create_dir(dir.path().join("logs")).unwrap();
-    fs::write(&copy, "00000000000000aa\n").unwrap();
-    assert_eq!(away(&store), ["backups"], "no directory");
-    assert_eq!(add(&store, "20260101_020000", None).fact("away"), Some("backups"));
+    // Made before there was a disk, and left beneath it.
+    let (dir, store) = store(&["20250101_020000"]);
+    disk::tests::lose(&store, "20260101_020000");
+    let trace = dir.path().join("logs/.identity");
+    assert_eq!(away(&store), ["backups"]);
+    assert_eq!(add(&store, "20260102_020000", None).fact("away"), Some("backups"));
     assert_eq!(away(&store), ["backups"], "in the second night, too");
     let told = Inventory::take(&store).unwrap().away[0].way_out();
-    assert!(told.ends_with(&format!("say so: rm {}", copy.display())), "{told}");
-    fs::rename(&copy, dir.path().join("aside")).unwrap();
+    assert!(told.ends_with(&format!("say so: rm {}", trace.display())), "{told}");
+    fs::rename(&trace, dir.path().join("aside")).unwrap();
     assert!(away(&store).is_empty());
     // Where all was moved here, it is not missed.
-    add(&store, "20251231_020000", None);
-    fs::rename(dir.path().join("aside"), &copy).unwrap();
+    add(&store, "20260101_020000", None);
+    fs::rename(dir.path().join("aside"), &trace).unwrap();
     assert!(away(&store).is_empty());
+    fs::remove_dir_all(store.root()).unwrap();
+    assert_eq!(away(&store), ["backups"], "no directory");
 }
 
 #[test]
