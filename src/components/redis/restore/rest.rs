@@ -16,10 +16,11 @@ pub(super) struct Rest<'a> {
 }
 
 impl<'a> Rest<'a> {
-    /// Stops it where it may run.
+    /// Stops it, but one that has never run.
     pub(super) fn begin(docker: &'a Docker, name: &'a str) -> Result<Self> {
         let mut now = look(docker, name)?;
-        if !matches!(now.status, Status::Created | Status::Exited) {
+        // podman tells of one that it is about to start again that it has ended.
+        if now.status != Status::Created {
             docker.stop(name)?;
             now = look(docker, name)?;
         }
@@ -98,10 +99,12 @@ esac
             let wanted = if rests { "stop\n" } else { "stop\nkill\nstop\n" };
             assert_eq!(calls(), wanted, "{status} {started}");
         }
-        // One that does not run is not stopped.
-        let _ = fs::remove_file(dir.path().join("calls"));
-        set("exited", "1");
-        Rest::begin(&docker, "redis").unwrap().check().unwrap();
-        assert_eq!(calls(), "");
+        // One that has ended may be about to be started again; one that has never run is not.
+        for (status, wanted) in [("exited", "stop\n"), ("created", "")] {
+            let _ = fs::remove_file(dir.path().join("calls"));
+            set(status, "1");
+            Rest::begin(&docker, "redis").unwrap().check().unwrap();
+            assert_eq!(calls(), wanted, "{status}");
+        }
     }
 }
