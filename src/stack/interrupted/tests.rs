@@ -1,0 +1,160 @@
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+use crate::stack::record::Entry;
+use crate::testing::{executable, TempDir};
+
+#[test]
+fn what_is_started_while_a_step_is_undone_is_stopped_too() {
+    let dir = TempDir::new();
+    let script = r#"#!/bin/sh
+cd "${0%/*}"
+case "$*" in
+stop*) echo "$1" >>calls; [ ! -e stays ] || exit 1; echo exited >status ;;
+*StopTimeout*) echo 1 ;;
+ps*) ;;
+*) printf '[{"Id": "1", "Name": "/n8n-main", "State": {"Status": "%s", "StartedAt": "1"}}]' "$(cat status)" ;;
+esac
+"#;
+    executable(&dir.path().join("docker"), script);
+    let mut app = App::new(Config::of_text(dir.path(), Path::new(".env"), b"").unwrap());
+    app.config.path = Some(dir.path().into());
+    app.config.n8n_containers = vec!["n8n-main".to_owned()];
+    fs::create_dir_all(app.store.root()).unwrap();
+    let mut record = Record::default();
+    let entry = Entry {
+        started: "1".to_owned(),
+        ..Entry::default()
+    };
+    record.containers.insert("n8n-main".to_owned(), entry);
+    write(&app, &record).unwrap();
+    let set = |status: &str| fs::write(dir.path().join("status"), status).unwrap();
+    let calls = || fs::read_to_string(dir.path().join("calls")).unwrap_or_default();
+    for (before, meanwhile, wanted) in [
+        ("exited", "exited", ""),
+        ("running", "exited", "stop\n"),
+        ("exited", "running", "stop\n"),
+        ("running", "running", "stop\nstop\n"),
+    ] {
+        let _ = fs::remove_file(dir.path().join("calls"));
+        set(before);
+        let undo = || {
+            set(meanwhile);
+            Ok(())
+        };
+        undo_at_rest(&app, Journal::new("restore-n8n"), undo).unwrap();
+        assert_eq!(calls(), wanted, "{before} {meanwhile}");
+    }
+    // What is put back is whole, also where what came meanwhile goes on.
+    let stays = dir.path().join("stays");
+    set("exited");
+    let undo = || {
+        set("running");
+        fs::write(&stays, "").map_err(Into::into)
+    };
+    undo_at_rest(&app, Journal::new("restore-n8n"), undo).unwrap();
+    let mut undone = false;
+    let undo = || {
+        undone = true;
+        Ok(())
+    };
+    assert!(undo_at_rest(&app, Journal::new("restore-n8n"), undo).is_err() && !undone);
+}
+
+/// An engine that has the containers whose answers lie in files of their names and IDs, and notes what it is told to do.
+const ENGINE: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit\necho \"$*\" >>calls\n\
+    [ \"$1\" = inspect ] || exit 0\nwhile [ \"$1\" != -- ]; do shift; done\nshift\ncode=0 found=\n\
+    for name; do if [ -e \"$name\" ]; then found=\"$found${found:+,}$(cat \"$name\")\"; \
+    else echo \"Error: No such container: $name\" >&2; code=1; fi; done\necho \"[$found]\"; exit $code\n";
+
+/// A project whose record is this one, and the directory of its engine.
+fn app_with(dir: &Path, record: &str) -> App {
+    executable(&dir.join("docker"), ENGINE);
+    let mut app = App::new(Config::of_text(dir, Path::new(".env"), b"").unwrap());
+    app.config.path = Some(dir.into());
+    fs::create_dir_all(app.store.root()).unwrap();
+    fs::write(path(&app), record).unwrap();
+    app
+}
+
+/// A container that is there from now on, or is now called so.
+fn add(dir: &Path, name: &str, id: &str, status: &str, started: &str) {
+    let text = format!(
+        r#"{{"Id": "{id}", "Name": "/{name}", "State": {{"Status": "{status}", "StartedAt": "{started}"}},
+            "HostConfig": {{"RestartPolicy": {{"Name": "no"}}}}}}"#
+    );
+    [name, id]
+        .iter()
+        .for_each(|file| fs::write(dir.join(file), &text).unwrap());
+}
+
+#[test]
+fn a_policy_is_given_back_to_the_very_container_that_was_held() {
+    let dir = TempDir::new();
+    let held = |name: &str, id: &str| format!("container {name} t runs\nid {name} {id}\npolicy {name} always\n");
+    let earlier = "container n8n-early t runs\npolicy n8n-early always\n";
+    let record = [held("n8n-main", "id-a"), held("n8n-worker", "id-b"), earlier.to_owned()].concat();
+    let app = app_with(dir.path(), &record);
+    add(dir.path(), "n8n-renamed", "id-a", "exited", "t");
+    add(dir.path(), "n8n-worker", "id-new", "created", "0");
+    add(dir.path(), "n8n-early", "id-c", "exited", "t");
+    let mut record = read(&app).unwrap().unwrap();
+    let mut left = Vec::new();
+    let count = |record: &Record| {
+        left.push(record.held().count());
+        Ok(())
+    };
+    let_go(&app.docker().unwrap(), &mut record, count).unwrap();
+    assert_eq!(left, [2, 1, 0]);
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    let updates: Vec<&str> = calls.lines().filter(|call| call.starts_with("update")).collect();
+    assert_eq!(
+        updates,
+        [
+            "update --restart=always -- n8n-early",
+            "update --restart=always -- id-a"
+        ]
+    );
+}
+
+#[test]
+fn what_was_created_since_and_never_started_has_not_worked() {
+    let record = "container n8n-main t runs\nid n8n-main id-a\ncontainer n8n-early t runs\nseen id-w t\n";
+    let dir = TempDir::new();
+    let app = app_with(dir.path(), record);
+    let (record, docker) = (read(&app).unwrap().unwrap(), app.docker().unwrap());
+    let rests = |name: &str, id: &str, status: &str, started: &str| {
+        add(dir.path(), name, id, status, started);
+        rests(&record, &docker.containers(&[id]).unwrap()[0])
+    };
+    assert!(rests("n8n-main", "id-a", "exited", "t") && !rests("n8n-main", "id-a", "exited", "u"));
+    assert!(!rests("n8n-main", "id-a", "paused", "t"));
+    // As Compose renames it while it creates another one.
+    assert!(rests("0a_n8n-main", "id-a", "exited", "t") && !rests("0a_n8n-main", "id-a", "exited", "u"));
+    assert!(rests("n8n-main", "id-b", "created", "0"));
+    assert!(!rests("n8n-main", "id-b", "exited", "u") && !rests("n8n-main", "id-b", "running", "u"));
+    // One that is none of those that were stopped.
+    assert!(rests("n8n-other", "id-w", "exited", "t") && !rests("n8n-other", "id-w", "exited", "u"));
+    assert!(rests("n8n-new", "id-x", "created", "0") && !rests("n8n-new", "id-x", "exited", "u"));
+    // By a record of an earlier version.
+    assert!(rests("n8n-early", "id-c", "exited", "t") && !rests("n8n-early", "id-c", "exited", "u"));
+}
+
+#[test]
+fn what_is_restored_is_not_to_be_restored() {
+    let dir = TempDir::new();
+    let base = "container n8n-main t runs\nid n8n-main id-a\npoint 20260102_030405\npart postgres\npart redis\n";
+    let app = app_with(dir.path(), base);
+    let told = || interrupted(&app).map(|left| left.text).unwrap_or_default();
+    assert!(
+        told().contains("has left to be restored: postgres, redis. "),
+        "{}",
+        told()
+    );
+    fs::write(path(&app), [base, "done postgres\ndone redis\n"].concat()).unwrap();
+    assert!(told().contains("has left n8n not started. "), "{}", told());
+    // By whatever name.
+    add(dir.path(), "n8n-renamed", "id-a", "exited", "t");
+    assert!(told().contains("has left stopped: n8n-main. "), "{}", told());
+}
