@@ -71,9 +71,8 @@ pub(super) fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<
     let knows_n8n = record.knows_n8n(app);
     for name in &app.config.n8n_containers {
         let Some(now) = docker.container(name)? else { continue };
-        let known = record.containers.get(name);
         // One that was made since and never started has not worked.
-        let rested = now.status == Status::Created || known.is_some_and(|known| known.started == now.started_at);
+        let rested = now.status == Status::Created || record.last_start(&now) == Some(&now.started_at);
         // Where n8n was never stopped, only one that runs has worked.
         if is_up(&now) || (knows_n8n && !rested) {
             return Ok(true);

@@ -142,6 +142,31 @@ fn what_was_created_since_and_never_started_has_not_worked() {
 }
 
 #[test]
+fn an_n8n_that_has_not_worked_since_is_no_history_whatever_it_is_called() {
+    let record = "container n8n-main t runs\nid n8n-main id-a\ncontainer n8n-worker t runs\nid n8n-worker id-b\n\
+        seen id-a t\nseen id-b t\nseen id-w t\n";
+    let dir = TempDir::new();
+    let mut app = app_with(dir.path(), record);
+    let record = read(&app).unwrap().unwrap();
+    add(dir.path(), "n8n-main", "id-a", "exited", "t");
+    let mut worked = |name: &str, id: &str, status: &str, started: &str| {
+        add(dir.path(), name, id, status, started);
+        app.config.n8n_containers = vec!["n8n-main".to_owned(), name.to_owned()];
+        is_history(&app, &app.docker().unwrap(), &record).unwrap()
+    };
+    // One that is renamed, and one that rested all along and counts as n8n's since.
+    for (name, id) in [("n8n-worker", "id-b"), ("n8n-w2", "id-b"), ("n8n-more", "id-w")] {
+        assert!(!worked(name, id, "exited", "t"), "{name}");
+        assert!(
+            worked(name, id, "exited", "u") && worked(name, id, "running", "u"),
+            "{name}"
+        );
+    }
+    // One that is none of those.
+    assert!(!worked("n8n-worker", "id-new", "created", "0") && worked("n8n-worker", "id-new", "exited", "t"));
+}
+
+#[test]
 fn what_is_restored_is_not_to_be_restored() {
     let dir = TempDir::new();
     let base = "container n8n-main t runs\nid n8n-main id-a\npoint 20260102_030405\npart postgres\npart redis\n";
