@@ -1,7 +1,10 @@
 //! n8n at rest while something under it is replaced: what runs is stopped, and that alone is started again. A record in
 //! `backups/` keeps that through a crash, with the parts of a recovery point that are done.
 
+mod part;
 mod resume;
+
+pub use part::{regardless, within};
 
 use std::fs;
 use std::thread;
@@ -16,7 +19,7 @@ use crate::app::App;
 use crate::engine::{Container, Docker, Status};
 use crate::process::hinted;
 use crate::report::log::Journal;
-use crate::store::{Kind, Stamp};
+use crate::store::Kind;
 
 /// n8n's containers, stopped from [`Pause::begin`] on.
 pub struct Pause<'a> {
@@ -51,66 +54,6 @@ pub fn with_n8n_stopped(
     pause.begin()?;
     let done = pause.begin_part(kind).and_then(|()| work());
     pause.end_part(kind, done)
-}
-
-/// Restores one part by itself. Where a restore-all is unfinished, n8n stays stopped as that has left it, and its record stays
-/// but for this part, which it is to restore again: what comes now may be of another time.
-///
-/// # Errors
-/// Those of the work, as for [`unfinished`], and that the record cannot be written.
-pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let Some(Some(point)) = unfinished(app)? else {
-        return work();
-    };
-    let mut record = read(app)?.unwrap_or_default();
-    // What worked before this is no sign of it.
-    record.seen = discovery::last_starts(app, &app.docker()?)?;
-    replace_part(app, journal, record, kind, Some(point), work)
-}
-
-/// As [`within`], for what n8n does not work on while it runs: neither an engine that does not answer nor a record that
-/// cannot be read keeps it from being restored, since it may be what they wait for.
-///
-/// # Errors
-/// Those of the work, and that the record cannot be written.
-pub fn regardless(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let point = match unfinished(app) {
-        Ok(None | Some(None)) => return work(),
-        Ok(Some(point)) => point,
-        Err(error) => {
-            journal.warning(&error.context("Whether a restore is unfinished could not be found out"));
-            None
-        }
-    };
-    match read(app) {
-        // It is history, or a restore-all goes on with it and is not to take this for the point's.
-        Ok(Some(record)) if record.point.is_some() => replace_part(app, journal, record, kind, point, work),
-        _ => work(),
-    }
-}
-
-/// Restores a part of a restore-all, which is to restore it again; where that is known to be unfinished, with its `point`.
-fn replace_part(
-    app: &App,
-    journal: Journal,
-    mut record: Record,
-    kind: Kind,
-    point: Option<Stamp>,
-    work: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    record.done.retain(|done| *done != kind);
-    record.mixed = true;
-    record.begun.push(kind);
-    write(app, &record)?;
-    // After an error, too: it may have come when the part was replaced already, and to restore it once more does no harm.
-    let done = record.end_part(kind, work()).and(write(app, &record));
-    if let Some(point) = point {
-        journal.warn(format_args!(
-            "restore-all of recovery point {point} was interrupted and is unfinished, so n8n stays stopped: restore-all.sh \
-             {point} goes on with it, with the same options"
-        ));
-    }
-    done
 }
 
 /// Refuses a stack of which a stop removes a container of n8n's that runs.
@@ -206,7 +149,7 @@ impl<'a> Pause<'a> {
             let Some(container) = self.docker.container(name)? else {
                 continue;
             };
-            let known = before.containers.get(name);
+            let known = before.of(&container).or_else(|| before.containers.get(name));
             let runs = is_up(&container);
             if container.status == Status::Paused {
                 self.journal
@@ -243,7 +186,8 @@ impl<'a> Pause<'a> {
         let history = is_history(self.app, self.docker, &before)?;
         for (name, entry) in &self.record.containers {
             // One that runs now may have been started by the restore that was interrupted.
-            let runs = match before.containers.get(name) {
+            let known = before.with_id(&entry.id).or_else(|| before.containers.get(name));
+            let runs = match known {
                 Some(known) if history => known.runs || entry.runs,
                 Some(known) => known.runs,
                 None => entry.runs,
@@ -253,21 +197,25 @@ impl<'a> Pause<'a> {
         // What was restored for a server that is gone is gone with it.
         let mut is_gone = false;
         for (name, entry) in &before.containers {
-            if record.containers.contains_key(name) {
+            // It may have another name by now.
+            if record.containers.contains_key(name) || record.with_id(&entry.id).is_some() {
                 continue;
             }
-            match self.docker.container(name)? {
-                Some(now) => {
-                    let entry = Entry {
-                        // What it did before this restore is no sign of it.
-                        started: now.started_at.clone(),
-                        runs: entry.runs,
-                        policy: before.of(&now).and_then(|known| known.policy.clone()),
-                        id: now.id,
-                    };
-                    record.containers.insert(name.clone(), entry);
-                }
-                None => is_gone |= !is_n8n(self.app, name),
+            let named = self.docker.container(name)?;
+            is_gone |= named.is_none() && !is_n8n(self.app, name);
+            let found = match named {
+                None => self.docker.containers(&[entry.handle(name)])?.pop(),
+                named => named,
+            };
+            if let Some(now) = found {
+                let entry = Entry {
+                    runs: entry.runs,
+                    policy: before.of(&now).and_then(|known| known.policy.clone()),
+                    // What it did before this restore is no sign of it.
+                    started: now.started_at,
+                    id: now.id,
+                };
+                record.containers.insert(now.name, entry);
             }
         }
         if !history {

@@ -67,12 +67,15 @@ impl Entry {
 impl Record {
     /// What is known of this very container, and not of one that had its name before.
     pub(super) fn of(&self, container: &Container) -> Option<&Entry> {
-        let mut each = self.containers.iter();
-        let is_it = |(name, entry): &(&String, &Entry)| match entry.id.as_str() {
-            "" => **name == container.name,
-            id => id == container.id,
-        };
-        each.find(is_it).map(|(_, entry)| entry)
+        let by_name = || self.containers.get(&container.name);
+        let of_early = || by_name().filter(|entry| entry.id.is_empty());
+        self.with_id(&container.id).or_else(of_early)
+    }
+
+    /// What is known of the container with this ID, whatever it is called.
+    pub(super) fn with_id(&self, id: &str) -> Option<&Entry> {
+        let mut each = self.containers.values();
+        each.find(|entry| entry.id == id && !id.is_empty())
     }
 
     /// When this very container was started last, as the restore began; none of one that was not there.

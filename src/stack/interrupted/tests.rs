@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Config;
+use crate::stack::pause::Pause;
 use crate::stack::record::Entry;
 use crate::testing::{executable, TempDir};
 
@@ -182,4 +183,46 @@ fn what_is_restored_is_not_to_be_restored() {
     // By whatever name.
     add(dir.path(), "n8n-renamed", "id-a", "exited", "t");
     assert!(told().contains("has left stopped: n8n-main. "), "{}", told());
+}
+
+#[test]
+fn a_container_that_was_renamed_since_is_gone_on_with() {
+    let dir = TempDir::new();
+    let base = "container n8n-main t runs\nid n8n-main id-a\npolicy n8n-main always\n\
+        container redis t rests\nid redis id-r\npoint 20260102_030405\npart redis\npart n8n\ndone redis\n";
+    let mut app = app_with(dir.path(), base);
+    add(dir.path(), "n8n-old", "id-a", "exited", "t");
+    add(dir.path(), "redis-old", "id-r", "running", "u");
+    app.config.n8n_containers = vec!["n8n-old".to_owned()];
+    let docker = app.docker().unwrap();
+    let servers = ["redis-old".to_owned()];
+    let mut pause = Pause::plan(&app, &docker, Journal::new("restore-all"), &servers).unwrap();
+    pause.begin().unwrap();
+    assert!(pause.starts_n8n());
+    let record = read(&app).unwrap().unwrap();
+    let told = |name: &str| {
+        record
+            .containers
+            .get(name)
+            .map(|entry| (entry.runs, entry.policy.as_deref()))
+    };
+    assert_eq!(told("n8n-old"), Some((true, Some("always"))));
+    // The interrupted restore had started it.
+    assert_eq!(told("redis-old"), Some((false, None)));
+    assert_eq!((record.containers.len(), record.done), (2, vec![Kind::Redis]));
+}
+
+#[test]
+fn a_container_that_was_renamed_and_is_named_nowhere_keeps_its_policy() {
+    let dir = TempDir::new();
+    let base = "container n8n-main t runs\nid n8n-main id-a\npolicy n8n-main always\n";
+    let mut app = app_with(dir.path(), base);
+    add(dir.path(), "n8n-old", "id-a", "exited", "t");
+    app.config.n8n_containers = vec!["n8n-main".to_owned()];
+    let docker = app.docker().unwrap();
+    let mut pause = Pause::plan(&app, &docker, Journal::new("restore-all"), &[]).unwrap();
+    pause.begin().unwrap();
+    let record = read(&app).unwrap().unwrap();
+    assert_eq!(record.held().collect::<Vec<_>>(), [("n8n-old", "always")]);
+    assert!(record.containers["n8n-old"].runs);
 }
