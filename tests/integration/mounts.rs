@@ -268,6 +268,29 @@ fn what_holds_the_home_comes_back_with_it() {
     assert_same(&saved, &contents());
 }
 
+/// busybox's tar packs the one as a link to the other, which is in another archive.
+#[test]
+fn a_hard_link_into_the_home_from_what_holds_it_is_told() {
+    let sandbox = Sandbox::new("holderlink").containers().build();
+    name_no_volume(&sandbox);
+    let (data, home) = (sandbox.path("data"), sandbox.path("data/n8n"));
+    sandbox.set("BACKUP_HELPER_IMAGE", REDIS);
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("first"), "{\"encryptionKey\":\"k\"}").unwrap();
+    let link = |name: String| fs::hard_link(data.join("first"), data.join(name)).unwrap();
+    // In whatever order a directory is read, one of them comes after the home.
+    (0..100).for_each(|nth| link(format!("a{nth}")));
+    fs::create_dir(&home).unwrap();
+    fs::hard_link(data.join("first"), home.join("config")).unwrap();
+    (0..100).for_each(|nth| link(format!("b{nth}")));
+    start_n8n(&sandbox, &[bind(&home, "/home/node/.n8n"), bind(&data, "/data")]);
+    let outcome = sandbox.run("backup-n8n", &[]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    let told = "/%2Fdata/n8n/config), and cannot be unpacked";
+    assert!(outcome.stdout.contains(told), "{outcome}");
+    assert!(outcome.stdout.contains("Hint: remove that link, or "), "{outcome}");
+}
+
 /// The engine leaves an empty `config` in the home then.
 #[test]
 fn a_config_that_is_mounted_as_a_file_fails_no_drill() {

@@ -376,19 +376,9 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
         .finish()
         .map_err(|error| error.context(Changed("the archive is not whole".to_owned())))?;
     // Between what a killed restore has moved away and what stayed, it goes with the rest of that.
-    if let Some(name) = summary.crossing.as_ref().filter(|_| !summary.noticed) {
-        bail!(hinted(
-            format_args!(
-                "{name} and a file in another mount are one (hard links), and this tar cannot pack them apart"
-            ),
-            "set BACKUP_HELPER_IMAGE in .env to an image whose tar has --exclude, such as alpine:latest, and pull it"
-        ));
-    }
-    if let Some(name) = summary.dangling.as_ref().filter(|_| !summary.noticed) {
+    if let Some((name, target)) = summary.dangling.as_ref().filter(|_| !summary.noticed) {
         let error = anyhow::Error::new(hinted(
-            format_args!(
-                "{name} is a hard link to a file that the archive lacks (n8n's database), and cannot be unpacked"
-            ),
+            format_args!("{name} is a hard link to a file that the archive lacks ({target}), and cannot be unpacked"),
             "remove that link, or set BACKUP_HELPER_IMAGE in .env to an image with GNU's tar (debian:stable-slim)",
         ));
         // It may be one with a file that was removed meanwhile.
@@ -396,6 +386,14 @@ fn read(reader: &mut Reader<'_>, run: &BackupRun, last: bool) -> Result<Read> {
             0 => error,
             _ => error.context(Changed("a hard link leads to what is not there".to_owned())),
         });
+    }
+    if let Some(name) = summary.crossing.as_ref().filter(|_| !summary.noticed) {
+        bail!(hinted(
+            format_args!(
+                "{name} and a file in another mount are one (hard links), and this tar cannot pack them apart"
+            ),
+            "set BACKUP_HELPER_IMAGE in .env to an image whose tar has --exclude, such as alpine:latest, and pull it"
+        ));
     }
     if !summary.missing.is_empty() {
         let still = reader.packer()?.still_there(DATA_MOUNT, &others, &summary.missing)?;

@@ -47,9 +47,9 @@ pub struct Summary {
     pub captured: Option<Vec<u8>>,
     /// A hard link that leads out of one of the parts of [`Scanner::apart`].
     pub crossing: Option<String>,
-    /// A hard link to a file that the archive lacks, as [`Scanner::expecting`] and [`Scanner::without`] tell: it cannot
-    /// be unpacked.
-    pub dangling: Option<String>,
+    /// A hard link to a file that the archive lacks, as [`Scanner::expecting`] and [`Scanner::without`] tell, and that
+    /// file: it cannot be unpacked.
+    pub dangling: Option<(String, String)>,
     /// Whether there is a member of the name that [`Scanner::notice`] asked for.
     pub noticed: bool,
     /// What the member `.` says of the directory that was archived.

@@ -365,7 +365,8 @@ impl Scanner {
                 self.summary.crossing = Some(String::from_utf8_lossy(&name).into_owned());
             }
             if self.lacks(&link) {
-                self.summary.dangling = Some(String::from_utf8_lossy(&name).into_owned());
+                let both = [&name[..], &link].map(|name| String::from_utf8_lossy(name).into_owned());
+                self.summary.dangling = Some(both.into());
             }
         }
         if kind == b'2' || (kind == b'1' && self.links.contains(&link)) {
