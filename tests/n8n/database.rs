@@ -155,14 +155,14 @@ fn a_database_behind_a_symbolic_link_is_told_and_stays() {
     sandbox.await_work();
     let before = sandbox.dump_sqlite(FILE);
     let real = "/home/node/.n8n/db/real.sqlite";
-    let told = format!("{FILE} is a symbolic link, beside which restore-n8n replaces nothing: {{}} to {real}");
+    let told = format!("{FILE} lies behind a symbolic link, beside which restore-n8n replaces nothing: {{}} to {real}");
     let backup = sandbox.locked("backup-all", &[]);
     backup.assert_success();
     backup.assert_log_has("backup-sqlite", &format!("WARN {told}"));
     assert_same(&before, &sandbox.dump_backup(&sandbox.backup("sqlite")));
     let doctor = sandbox.binary().args(&["doctor"]).run();
     assert!(
-        doctor.stdout.contains(&format!("{FILE} is a symbolic link")),
+        doctor.stdout.contains(&format!("{FILE} lies behind a symbolic link")),
         "{doctor}"
     );
 
@@ -190,6 +190,30 @@ fn a_database_behind_a_symbolic_link_is_told_and_stays() {
         .locked("backup-sqlite", &[])
         .assert_success()
         .assert_never_says("symbolic link");
+
+    // A link on the way.
+    let moved = |script: &str| {
+        sandbox.in_n8n("rm /tmp/ready");
+        sandbox.compose(&["stop", "n8n"]);
+        sandbox.beside_n8n(&format!("cd /home/node/.n8n && {script}"));
+        sandbox.compose(&["start", "n8n"]);
+        sandbox.await_work();
+    };
+    moved("mv db store && ln -s store db");
+    let backup = sandbox.locked("backup-sqlite", &[]);
+    backup.assert_success();
+    let told = format!("WARN {real} lies behind a symbolic link, {{}} to /home/node/.n8n/store/real.sqlite");
+    backup.assert_log_has("backup-sqlite", &told);
+    let doctor = sandbox.binary().args(&["doctor"]).run();
+    assert!(
+        doctor.stdout.contains(&format!("{real} lies behind a symbolic link")),
+        "{doctor}"
+    );
+    let refused = sandbox.locked("restore-all", &["--yes", "--only", "sqlite,n8n", "latest"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stdout.contains("lies behind a symbolic link (db)"), "{refused}");
+    refused.assert_never_says("Stopping n8n");
+    moved("rm db && mv store db && ln -sf db/real.sqlite database.sqlite");
 }
 
 #[test]

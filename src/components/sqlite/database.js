@@ -241,12 +241,15 @@ function flush(file) {
   return new Worker(work, { eval: true, workerData: file });
 }
 
-// Where a symbolic link leads; else nothing.
-const led = (file) => (fs.lstatSync(file).isSymbolicLink() ? fs.realpathSync(file) : '');
+// Where a file is whose path leads through a symbolic link below a directory; else nothing.
+function led(file, dir) {
+  const real = fs.realpathSync(file);
+  return real === path.join(fs.realpathSync(dir), path.relative(dir, file)) ? '' : real;
+}
 
 const verbs = {
   // Copies the database as it is at one moment into a new directory of this name. Whoever writes is not kept from it.
-  async copy(file, wait, name, limit) {
+  async copy(file, wait, name, mount, limit) {
     checkType();
     const db = await open(file, true, wait);
     const journal = await db.value('PRAGMA journal_mode');
@@ -273,7 +276,7 @@ const verbs = {
     }
     const { uid, gid, mode } = fs.statSync(file);
     const owner = `${uid}:${gid}:${(mode & 0o777).toString(8)}`;
-    const header = { path: copy, journal, owner, link: led(file), length: fs.statSync(copy).size };
+    const header = { path: copy, journal, owner, link: led(file, mount), length: fs.statSync(copy).size };
     fs.writeFileSync(path.join(dir, 'header'), `${JSON.stringify(header)}\n`);
   },
 
@@ -297,13 +300,13 @@ const verbs = {
     return {};
   },
 
-  async probe(file, wait) {
+  async probe(file, wait, mount) {
     checkType();
     const db = await open(file, true, wait);
     const journal = await db.value('PRAGMA journal_mode');
     const bytes = (await db.value('PRAGMA page_count')) * (await db.value('PRAGMA page_size'));
     await db.close();
-    return { journal, length: bytes, link: led(file) };
+    return { journal, length: bytes, link: led(file, mount) };
   },
 
   // What n8n has encrypted, as open.js takes it: the keys first, and no credential that holds nothing.

@@ -127,12 +127,20 @@ fn mounted_alone(container: &Container, file: &str) -> Option<(String, String)> 
     ))
 }
 
-/// Why `restore-n8n` would not leave a database as it is, and what to do, where its path is a symbolic link.
+/// The place of the mount that a database lies on; where there is none, the directory that it is in.
+fn place<'a>(container: &'a Container, file: &'a str) -> &'a str {
+    let places = container.mounts.iter().map(|mount| mount.destination.as_str());
+    let above = places.filter(|at| Path::new(file).starts_with(at) && *at != file);
+    let dir = file.rsplit_once('/').map_or("/", |(dir, _)| dir);
+    above.max_by_key(|at| at.len()).unwrap_or(dir)
+}
+
+/// Why `restore-n8n` would not leave a database as it is, and what to do, where its path leads through a symbolic link.
 fn linked(file: &str, link: &str) -> Option<String> {
     (!link.is_empty()).then(|| {
         format!(
-            "{file} is a symbolic link, beside which restore-n8n replaces nothing: set DB_SQLITE_DATABASE of n8n's \
-             containers to {link}"
+            "{file} lies behind a symbolic link, beside which restore-n8n replaces nothing: set DB_SQLITE_DATABASE of \
+             n8n's containers to {link}"
         )
     })
 }
@@ -186,12 +194,13 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
         JOURNAL.warn(format_args!("{why}: {hint}"));
     }
     JOURNAL.info(format_args!("Copying database {} to {}", database.path, path.display()));
-    let backup = copied(node, &database.path, run).context("SQLite backup failed")?;
+    let backup =
+        copied(node, &database.path, place(&container, &database.path), run).context("SQLite backup failed")?;
     backup.report(JOURNAL, "Backup completed");
     Ok(backup)
 }
 
-fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
+fn copied(node: Node<'_>, file: &str, mount: &str, run: &BackupRun) -> Result<Backup> {
     let app = node.app;
     let name = format!(".n8n-backup-sqlite-{}", app.owner());
     let Copying {
@@ -201,7 +210,7 @@ fn copied(node: Node<'_>, file: &str, run: &BackupRun) -> Result<Backup> {
         link,
         stream,
         contents,
-    } = node.copy(app.chain(), file, &name)?;
+    } = node.copy(app.chain(), file, mount, &name)?;
     // What is read from now on holds all that the copy names.
     run.snapshot.take();
     if let Some(text) = linked(file, &link) {
@@ -280,7 +289,7 @@ fn probe(app: &App, docker: &Docker, report: &mut Report) -> Result<String> {
         ));
     }
     let node = Node::new(app, docker, name);
-    let found = node.probe(path)?;
+    let found = node.probe(path, place(&container, path))?;
     if let Some(text) = linked(path, &found.link) {
         report.warn("sqlite", text);
     }

@@ -38,7 +38,7 @@ pub struct Contents {
     pub journal: String,
     /// Whose the live database is, as `UID:GID:MODE`; empty where it is no copy.
     pub owner: String,
-    /// Where the live database is, where its path is a symbolic link to that; else empty.
+    /// Where the live database is, where a symbolic link below what is mounted leads to that; else empty.
     pub link: String,
     /// The version of SQLite that read it.
     pub version: String,
@@ -192,9 +192,9 @@ impl<'a> Node<'a> {
         Contents::of(&self.ask("examine", file)?).context("what node says is not understood")
     }
 
-    /// The journal mode and the length of a database, without a look at what is in it.
-    pub fn probe(&self, file: &str) -> Result<Contents> {
-        Contents::of(&self.ask("probe", file)?).context("what node says is not understood")
+    /// The journal mode and the length of a database below a `mount`, without a look at what is in it.
+    pub fn probe(&self, file: &str, mount: &str) -> Result<Contents> {
+        Contents::of(&self.ask_with("probe", file, &[mount])?).context("what node says is not understood")
     }
 
     /// Brings what stands in the log of a database into its file.
@@ -243,9 +243,10 @@ impl<'a> Node<'a> {
         Ok(names.filter_map(Json::as_str).map(str::to_owned).collect())
     }
 
-    /// Copies the database as it is at one moment. The copy is proven in there while it is sent, and removed however this ends.
-    pub fn copy(&self, mut chain: Chain, file: &str, name: &str) -> Result<Copying> {
-        let (stdin, stdout) = chain.spawn("node", self.command("copy", file, &[name]), Input::Piped)?;
+    /// Copies the database below a `mount` as it is at one moment, into a directory of this name. The copy is proven in
+    /// there while it is sent, and removed however this ends.
+    pub fn copy(&self, mut chain: Chain, file: &str, mount: &str, name: &str) -> Result<Copying> {
+        let (stdin, stdout) = chain.spawn("node", self.command("copy", file, &[name, mount]), Input::Piped)?;
         let (send, begun) = mpsc::channel();
         let contents = chain.task("waiting for the copy", move |clock| {
             let mut stdout = BufReader::with_capacity(BLOCK, stdout);
@@ -329,7 +330,7 @@ pub struct Copying {
     pub journal: String,
     /// Whose it is, as `UID:GID:MODE`.
     pub owner: String,
-    /// Where it is, where its path is a symbolic link.
+    /// Where it is, where a symbolic link below what is mounted leads to that.
     pub link: String,
     /// The bytes of the copy. They come to an end only where all of them were there.
     pub stream: Whole<ChildOutput>,

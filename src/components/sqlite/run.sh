@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # Runs the program for a database: takes that, a verb, the database, how long to wait for a lock, and what else the
-# verb takes; for `copy` the name of the directory of the copy. Everything ends when standard input closes. Prints an
-# empty line now and then, while something is done, then a line of JSON. Of a copy a line tells where it is; then it
-# is proven, and another line tells what is in it. It is there until a line comes on standard input, and removed
-# whatever happens.
+# verb takes; for `copy` the name of the directory of the copy, and what the database is mounted with. Everything ends
+# when standard input closes. Prints an empty line now and then, while something is done, then a line of JSON. Of a copy
+# a line tells where it is; then it is proven, and another line tells what is in it. It is there until a line comes on
+# standard input, and removed whatever happens.
 set -u
 umask 077
 export NODE_NO_WARNINGS=1
@@ -16,7 +16,7 @@ exec 3<&0 </dev/null
 first=${TMPDIR:-/tmp} second=$(dirname -- "$file")
 if [ "$verb" = copy ]; then
   name=$1
-  set -- "$name" "$first"
+  set -- "$name" "$2" "$first"
 fi
 child='' alive=''
 clean() {
