@@ -333,6 +333,14 @@ fn keeps(parts: &[&About]) -> String {
     format!("Of what is there now: {}", kept.join("; "))
 }
 
+/// How parts are restored that are restored together.
+fn together(chosen: &[(&'static dyn Component, PathBuf)], options: RestoreOptions) -> RestoreOptions {
+    RestoreOptions {
+        with_sqlite: chosen.iter().any(|(component, _)| component.kind() == Kind::Sqlite),
+        ..options
+    }
+}
+
 /// A part of the point that is going to be restored.
 struct Part<'a> {
     component: &'static dyn Component,
@@ -414,7 +422,7 @@ fn restore(
         .flat_map(|(component, _)| component.servers(app))
         .collect();
     let mut pause = Pause::plan(app, &docker, JOURNAL, &servers)?;
-    let parts = plan(app, &docker, chosen, options.parts, &mut pause)?;
+    let parts = plan(app, &docker, chosen, together(chosen, options.parts), &mut pause)?;
     JOURNAL.info("Everything is verified, no data were changed so far");
     JOURNAL.warn(format_args!(
         "This will replace {} by recovery point {}, and stop n8n meanwhile",

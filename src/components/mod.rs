@@ -255,6 +255,8 @@ pub struct RestoreOptions {
     pub allow_plain: bool,
     /// Only plan: the main lock is not held.
     pub dry_run: bool,
+    /// n8n's database in SQLite is restored before n8n's data.
+    pub with_sqlite: bool,
 }
 
 impl RestoreOptions {
@@ -280,6 +282,7 @@ impl RestoreOptions {
             deactivate: call.has(&DEACTIVATE),
             allow_plain: call.has(&ALLOW_PLAIN),
             dry_run: false,
+            with_sqlite: false,
         }
     }
 }

@@ -214,6 +214,18 @@ fn a_database_behind_a_symbolic_link_is_told_and_stays() {
     assert!(refused.stdout.contains("lies behind a symbolic link (db)"), "{refused}");
     refused.assert_never_says("Stopping n8n");
     moved("rm db && mv store db && ln -sf db/real.sqlite database.sqlite");
+
+    // Restored with n8n's data, the database takes the place of the link.
+    crate::common::sqlite::write_stack(&sandbox, "A=1", HOME);
+    sandbox.compose(&["up", "-d"]);
+    sandbox.await_work();
+    assert_same(&changed, &sandbox.dump_sqlite(FILE));
+    sandbox.locked("restore-all", &["--dry-run", "latest"]).assert_success();
+    sandbox.locked("restore-all", &["--yes", "latest"]).assert_success();
+    assert_same(&before, &sandbox.dump_sqlite(FILE));
+    sandbox.beside_n8n(&format!("[ ! -L {FILE} ]"));
+    assert!(is_running(&sandbox));
+    assert_clean(&sandbox);
 }
 
 #[test]

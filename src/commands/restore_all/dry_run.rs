@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{ensure, Result};
 
 use super::fits::{check_n8n, is_gone};
-use super::{keeps, Options, JOURNAL};
+use super::{keeps, together, Options, JOURNAL};
 use crate::app::App;
 use crate::components::{check_encrypted, About, Component, RestoreOptions, COMPONENTS};
 use crate::engine::Status;
@@ -66,6 +66,10 @@ pub fn dry_run(app: &App, point: &Point, parts: &[Kind], options: &Options) -> R
             Some((*component, app.store.root().join(&member.name)))
         })
         .collect();
+    let options = &Options {
+        parts: together(&chosen, options.parts),
+        ..options.clone()
+    };
     let from_backup = settings_of_backup(app, &chosen, &mut tally);
     let app = from_backup.as_ref().unwrap_or(app);
     if !gone {

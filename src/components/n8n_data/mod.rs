@@ -113,7 +113,7 @@ impl Component for N8nData {
         options: RestoreOptions,
     ) -> Result<Box<dyn RestorePlan + 'a>> {
         let journal = ABOUT.restore_journal();
-        Ok(Box::new(restore::prepare(app, file, options.dry_run, journal)?))
+        Ok(Box::new(restore::prepare(app, file, options, journal)?))
     }
 
     fn drill<'a>(&self, env: &'a DrillEnv<'a>, file: &Path) -> Result<Drilled<'a>> {

@@ -13,7 +13,7 @@ use super::layout::{Directory, Layout, MOUNTS};
 use super::packer::{self, Packer, Rework};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
-use crate::components::{Around, N8n, RestorePlan};
+use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
 use crate::engine::{Docker, Exec, Guard, Source, DATA_MOUNT};
 use crate::formats::tar;
 use crate::process::hinted;
@@ -56,7 +56,7 @@ pub struct Plan<'a> {
 /// # Errors
 /// What is wrong with the file, that there is no volume, that it is in use by containers which would not be stopped, or that
 /// a disk has too little room.
-pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal) -> Result<Plan<'a>> {
+pub fn prepare<'a>(app: &'a App, file: &'a Path, options: RestoreOptions, journal: Journal) -> Result<Plan<'a>> {
     journal.info("Verifying backup file integrity...");
     let docker = app.docker()?;
     let containers = app.n8n_containers(&docker)?;
@@ -165,13 +165,13 @@ pub fn prepare<'a>(app: &'a App, file: &'a Path, dry_run: bool, journal: Journal
         layout,
         targets,
         parts,
-        dry_run,
+        dry_run: options.dry_run,
     };
     let helper = plan.helper(false)?;
     helper::check_mounts(&helper, plan.parts.iter().map(|(directory, _)| directory))?;
     // What an interrupted restore has left takes room, which is there again once run has set it right.
     if plan.all(&helper).state()? == State::None && plan.of_database(&helper).state()? == State::None {
-        plan.check_database(&helper)?;
+        plan.check_database(&helper, options.with_sqlite)?;
         plan.check_room(&helper)?;
     }
     Ok(plan)
@@ -341,7 +341,7 @@ impl Plan<'_> {
 
     /// Has n8n's database in SQLite stay where it is: it comes back by itself.
     fn keep_database(&self, helper: &Guard) -> Result<()> {
-        self.check_database(helper)?;
+        self.check_database(helper, false)?;
         self.database().map_or(Ok(()), |(target, within)| {
             DirSwap::new(helper, &target).keep(&[&within])
         })
@@ -360,8 +360,9 @@ impl Plan<'_> {
         (is_exchanged && !within.is_empty()).then_some((target, within))
     }
 
-    /// Refuses a database behind a symbolic link: the link would stay, and what it leads to would not.
-    fn check_database(&self, helper: &Guard) -> Result<()> {
+    /// Refuses a database behind a symbolic link: the link would stay, and what it leads to would not. A database that
+    /// is restored before takes the place of a link that is its own name.
+    fn check_database(&self, helper: &Guard, is_restored_before: bool) -> Result<()> {
         let Some((target, within)) = self.database() else {
             return Ok(());
         };
@@ -372,7 +373,7 @@ impl Plan<'_> {
         ensure!(output.success, "{}", output.stderr);
         let link = output.text();
         ensure!(
-            link.is_empty(),
+            link.is_empty() || (is_restored_before && link == within),
             hinted(
                 format_args!(
                     "n8n's database {within} lies behind a symbolic link ({link}), and would not stay as it is"
