@@ -85,16 +85,20 @@ fn server<'a>(all: &'a [Described], container: &Described) -> Option<(&'a str, u
 }
 
 /// Whether the environments alone tell which database two containers work on, and its server is a container here. To a
-/// pooler a name may stand for any database, and some go by the user's: it is one where both go there as one user.
+/// pooler a name may stand for any database, and some go by the user's: it is one where both go there as one user, whom
+/// no file tells.
 fn are_told_alike(all: &[Described], one: &Described, other: &Described) -> bool {
     let asked = |container: &Described| {
         let port = value(container, PORT).parse().unwrap_or_default();
         direct(all, container, &value(container, HOST), port, Kind::Postgres)
     };
+    let user_in_file = format!("{}_FILE", USER.0);
+    let is_user_told = |container: &Described| container.variable(&user_in_file).is_none();
     let is_same_way = match (&asked(one)[..], &asked(other)[..]) {
         ([(first, _)], [(second, _)]) if !is_proxy(first) && !is_proxy(second) => true,
         ([(first, inner)], [(second, other_inner)]) => {
-            (&first.id, inner) == (&second.id, other_inner) && value(one, USER) == value(other, USER)
+            let is_same_user = is_user_told(one) && is_user_told(other) && value(one, USER) == value(other, USER);
+            (&first.id, inner) == (&second.id, other_inner) && is_same_user
         }
         _ => false,
     };
@@ -200,8 +204,9 @@ mod tests {
         let all = beside(&base, &["worker"]).split_off(1);
         assert_eq!(strangers_in(&project, "", all), [""; 0]);
         // Behind a pooler a name may stand for another database, unless both of n8n's go there.
-        let pooled = |by_both: bool, host: &str, env: &[&str]| {
+        let pooled_with = |own: fn(&mut Described), by_both: bool, host: &str, env: &[&str]| {
             let mut all = beside(&[&base[..], env].concat(), &["worker"]);
+            all[2..5].iter_mut().for_each(own);
             let of_pooler: &[&str] = if host.is_empty() { &[] } else { &["POSTGRESQL_HOST=db"] };
             let mut pooler = container("pool", "bitnami/pgbouncer", of_pooler, &[], None);
             pooler.networks.insert("mine".to_owned(), vec!["pool".to_owned()]);
@@ -218,6 +223,7 @@ mod tests {
             };
             strangers_in(&project, settings, all)
         };
+        let pooled = |by_both: bool, host: &str, env: &[&str]| pooled_with(|_| (), by_both, host, env);
         let same_user = "DB_POSTGRESDB_USER=app";
         assert_eq!(pooled(false, "db", &[same_user]), [""; 0]);
         for host in ["db", ""] {
@@ -225,6 +231,14 @@ mod tests {
             assert_eq!(pooled(true, host, &[]), [""; 0], "{host}");
             let two = ["DB_POSTGRESDB_DATABASE=two", same_user];
             assert_eq!(pooled(true, host, &two), [""; 0], "{host}");
+            // A file of the same path may hold another user.
+            let in_file = |one: &mut Described| {
+                one.env.remove("DB_POSTGRESDB_USER");
+                let file = "/run/secrets/db_user".to_owned();
+                one.env.insert("DB_POSTGRESDB_USER_FILE".to_owned(), file);
+            };
+            let from_file = ["DB_POSTGRESDB_USER_FILE=/run/secrets/db_user"];
+            assert_eq!(pooled_with(in_file, true, host, &from_file), [""; 0], "{host}");
         }
         // A script of one's own may do anything there.
         let behind_start_script = ["tini", "--", "/docker-entrypoint.sh", "sh", "/scripts/worker-stats.sh"];
