@@ -185,13 +185,12 @@ fn is_reached_as(host: &str, address: &str, is_here: bool) -> bool {
     }
 }
 
-/// Whether the engine's containers run on this host itself: it has the other end of one of their networks.
+/// Whether the engine's containers run on this host itself: it has the other end of all of their networks. It may have
+/// that of some where another engine beside it has networks of the same addresses.
 fn is_engine_here(all: &[Described]) -> bool {
-    let mut gateways = all
-        .iter()
-        .flat_map(|one| &one.gateways)
-        .filter_map(|address| address.parse().ok());
-    gateways.any(is_bindable)
+    let gateways = all.iter().flat_map(|one| &one.gateways);
+    let mut gateways = gateways.filter_map(|address| address.parse().ok()).peekable();
+    gateways.peek().is_some() && gateways.all(is_bindable)
 }
 
 /// Whether an address is one of this host: a socket can be bound to no other.
@@ -368,7 +367,7 @@ mod tests {
                 container("n8n", "n8nio/n8n", mode, "", ""),
                 container("old", "postgres:16", "bridge", "", &bindings),
             ];
-            all[1].gateways = vec![gateway.to_owned()];
+            all[1].gateways = gateway.split(' ').map(str::to_owned).collect();
             !found(&all, host, 5432, Kind::Postgres).is_empty()
         };
         // An address of this host, and one that is none.
@@ -381,6 +380,8 @@ mod tests {
                 assert!(!reaches("net", host, address, here), "{host} {address}");
                 // Docker Desktop's, or one that does not tell.
                 assert!(reaches("net", host, address, away) && reaches("net", host, address, ""));
+                // Another engine on this host may have a network of the same addresses.
+                assert!(reaches("net", host, address, &format!("{here} {away}")));
             }
         }
         assert!(reaches("net", "host.docker.internal", "192.0.2.1", here));
