@@ -309,13 +309,15 @@ struct Timer {
     starts: String,
 }
 
-/// The timers that are enabled in a directory of units, by their names: whatever wants or requires them.
-fn enabled_timers(dir: &Path) -> BTreeMap<String, Timer> {
+/// The timers that are enabled in directories of units, by their names: whatever wants or requires them. A link may
+/// lead to a unit that another one stands for, or that is masked.
+fn enabled_timers(dirs: &[PathBuf]) -> BTreeMap<String, Timer> {
     let by = |dir: &PathBuf| dir.extension().is_some_and(|end| end == "wants" || end == "requires");
-    let links = files(dir).into_iter().filter(by).flat_map(|dir| files(&dir));
+    let wanting = dirs.iter().rev().flat_map(|dir| files(dir)).filter(by);
+    let links = wanting.flat_map(|dir| files(&dir));
     let timers = links.filter_map(|link| {
         let name = unit_name(&link, ".timer")?;
-        let text = text_of(&link).filter(|text| !text.is_empty())?;
+        let text = text_of(&timer_file(dirs, &name).unwrap_or(link)).filter(|text| !text.trim().is_empty())?;
         let starts = match values(&text, "Unit").pop() {
             Some(unit) => specified(&unit, &name).strip_suffix(".service")?.to_owned(),
             None => name.clone(),
@@ -325,10 +327,18 @@ fn enabled_timers(dir: &Path) -> BTreeMap<String, Timer> {
     timers.collect()
 }
 
+/// A timer's file in the first directory that has one, be it masked there; of an instance without one its template's.
+fn timer_file(dirs: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let template = name.split_once('@').map(|(template, _)| format!("{template}@"));
+    let names = [Some(name.to_owned()), template].into_iter().flatten();
+    let mut found = names.flat_map(|name| dirs.iter().map(move |dir| dir.join(format!("{name}.timer"))));
+    found.find(|file| file.symlink_metadata().is_ok())
+}
+
 /// The services of directories of units that run backup-all, and their timers; of several of a name the first one
 /// counts. One without an `account` is the system's.
 fn of_units(dirs: &[PathBuf], account: Option<&Account>) -> Vec<Entry> {
-    let timers: BTreeMap<String, Timer> = dirs.iter().rev().flat_map(|dir| enabled_timers(dir)).collect();
+    let timers = enabled_timers(dirs);
     let manager = match account {
         Some(_) => "systemctl --user",
         None => "systemctl",

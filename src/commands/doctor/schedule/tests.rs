@@ -211,6 +211,15 @@ fn a_unit_of_a_package_counts_unless_the_hosts_own_stands_for_it() {
     let timer = packaged.join("n8n.timer");
     let wanted = format!("{} runs backup-all", timer.display());
     assert_eq!(said(&of_units(&dirs, None), &ours, &dir), [(Level::Ok, wanted)]);
+    // The host's own timer stands for the one that the link leads to, also where it is masked.
+    fs::write(own.join("n8n.timer"), "[Timer]\nOnCalendar=05:30\n").unwrap();
+    assert_eq!(of_units(&dirs, None)[0].when.0, "30 5");
+    fs::write(own.join("n8n.timer"), "").unwrap();
+    warns(&of_units(&dirs, None), &ours, &dir, "no timer of it is enabled");
+    fs::remove_file(own.join("n8n.timer")).unwrap();
+    symlink("/dev/null", own.join("n8n.timer")).unwrap();
+    warns(&of_units(&dirs, None), &ours, &dir, "no timer of it is enabled");
+    fs::remove_file(own.join("n8n.timer")).unwrap();
     symlink("/dev/null", own.join("n8n.service")).unwrap();
     warns(
         &of_units(&dirs, None),
@@ -297,6 +306,12 @@ fn a_timer_counts_by_whatever_enables_it() {
     write("timers.target.wants/backup@n8n.timer", timer);
     write("timers.target.wants/backup@other.timer", timer);
     assert_eq!(ok("backup@n8n.timer")[0].when.0, "0 0");
+    write("backup@.timer", "[Timer]\nOnCalendar=03:00\n");
+    assert_eq!(ok("backup@n8n.timer")[0].when.0, "0 3");
+    write("backup@.timer", "");
+    let entries = of_units(slice::from_ref(&units), None);
+    warns(&entries, &ours, &dir, "nothing was found that runs backup-all");
+    fs::remove_file(units.join("backup@.timer")).unwrap();
     write("backup@n8n.service", &service(""));
     warns(
         &of_units(slice::from_ref(&units), None),
