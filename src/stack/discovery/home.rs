@@ -19,8 +19,9 @@ const OF_NODE: &str = "/home/node/.n8n";
 const MAX_CONFIG: u64 = 64 << 10;
 
 /// Prints the user folder of each process of n8n's that the directory `$1` tells of, as /proc does: of one that runs as
-/// another user nobody may read it.
-const FOLDERS: &str = r#"for process in "$1"/[0-9]*; do
+/// another user nobody may read it. Where links make the homes `$2` and `$3` one, no folder tells which it is.
+const FOLDERS: &str = r#"[ "$(readlink -f "$2" 2>/dev/null)" != "$(readlink -f "$3" 2>/dev/null)" ] || echo unknown
+for process in "$1"/[0-9]*; do
   tr '\0' '\n' <"$process/cmdline" | {
     read -r program
     read -r script
@@ -108,7 +109,8 @@ fn passes_over_volume(docker: &Docker, container: &Described, home: &str) -> boo
     if !is_doubtful || mount_of(container, home).is_none() || container.status != Status::Running {
         return false;
     }
-    let ask = docker.exec(&container.id, Exec::default(), &["sh", "-c", FOLDERS, "sh", "/proc"]);
+    let words = ["sh", "-c", FOLDERS, "sh", "/proc", OF_ROOT, OF_NODE];
+    let ask = docker.exec(&container.id, Exec::default(), &words);
     docker
         .answer("sh", ask, None)
         .is_ok_and(|output| are_of_root(&output.text()))

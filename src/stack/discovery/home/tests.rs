@@ -87,8 +87,14 @@ fn the_home_is_where_the_user_has_it() {
 /// As /proc tells of them: their words, and what they are told, unless they run as another user.
 #[test]
 fn a_process_of_n8ns_tells_whether_it_works_as_root() {
-    let is_root = |processes: &[(&str, Option<&str>)]| {
+    let is_root_in = |link: Option<(&str, &str)>, processes: &[(&str, Option<&str>)]| {
         let dir = TempDir::new();
+        let homes = ["root/.n8n", "node/.n8n"].map(|home| dir.path().join(home));
+        homes.iter().for_each(|home| fs::create_dir_all(home).unwrap());
+        if let Some((from, to)) = link {
+            fs::remove_dir_all(dir.path().join(from)).unwrap();
+            std::os::unix::fs::symlink(dir.path().join(to), dir.path().join(from)).unwrap();
+        }
         for (number, (words, environment)) in processes.iter().enumerate() {
             let process = dir.path().join((number + 1).to_string());
             fs::create_dir(&process).unwrap();
@@ -100,10 +106,12 @@ fn a_process_of_n8ns_tells_whether_it_works_as_root() {
         let sh = std::process::Command::new("sh")
             .args(["-c", FOLDERS, "sh"])
             .arg(dir.path())
+            .args(&homes)
             .output()
             .unwrap();
         are_of_root(&String::from_utf8(sh.stdout).unwrap())
     };
+    let is_root = |processes: &[(&str, Option<&str>)]| is_root_in(None, processes);
     let n8n = "node /usr/local/bin/n8n worker";
     let starter = ("tini -- /docker-entrypoint.sh", Some("HOME=/root A=b"));
     for words in [n8n, "n8n", "/usr/local/bin/node /opt/n8n/bin/n8n"] {
@@ -133,6 +141,10 @@ fn a_process_of_n8ns_tells_whether_it_works_as_root() {
         assert!(!is_root(&[starter, (words, Some("HOME=/root"))]), "{words}");
     }
     assert!(!is_root(&[]));
+    // A link leads it into the other home.
+    for link in [("root/.n8n", "node/.n8n"), ("root", "node"), ("node/.n8n", "root/.n8n")] {
+        assert!(!is_root_in(Some(link), &[(n8n, Some("HOME=/root"))]), "{link:?}");
+    }
 }
 
 #[test]
