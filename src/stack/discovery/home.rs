@@ -38,9 +38,8 @@ pub(super) fn mount_of<'a>(container: &'a Described, path: &str) -> Option<&'a M
     mounts.max_by_key(|mount| mount.destination.len())
 }
 
-/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home, and `hint` says what
-/// to do where there is none.
-fn sqlite(found: &mut Found, project: &Path, main: &Described, home: &str, mount: Option<&MountPoint>, hint: &str) {
+/// Where n8n, with this home, keeps its database in SQLite.
+fn database_of(main: &Described, home: &str) -> PathBuf {
     let file = main.variable("DB_SQLITE_DATABASE").unwrap_or("database.sqlite");
     // As n8n resolves it.
     let mut path = PathBuf::new();
@@ -51,7 +50,24 @@ fn sqlite(found: &mut Found, project: &Path, main: &Described, home: &str, mount
             part => path.push(part),
         }
     }
-    let path = path.display().to_string();
+    path
+}
+
+/// Leaves a database in SQLite that is mounted as a file out of the deployment. It is backed up by itself: n8n writes
+/// to it while the deployment is read.
+pub(super) fn leave_out_database(found: &mut Found, project: &Path, main: &Described) {
+    let path = database_of(main, &home_of(main));
+    let holder = path.to_str().and_then(|path| mount_of(main, path));
+    if let Some(file) = holder.filter(|holder| Path::new(&holder.destination) == path) {
+        let source = fs::canonicalize(&file.source).unwrap_or_default();
+        found.deployment.retain(|name| project.join(name) != source);
+    }
+}
+
+/// Finds the database in n8n's home, or where n8n is told that it is; `mount` is that of the home, and `hint` says what
+/// to do where there is none.
+fn sqlite(found: &mut Found, main: &Described, home: &str, mount: Option<&MountPoint>, hint: &str) {
+    let path = database_of(main, home).display().to_string();
     let by = match main.variable("DB_SQLITE_DATABASE") {
         Some(_) => format!("DB_SQLITE_DATABASE of {}", main.name),
         None => format!("DB_TYPE of {} is not set", main.name),
@@ -64,11 +80,6 @@ fn sqlite(found: &mut Found, project: &Path, main: &Described, home: &str, mount
             main.name
         );
         found.problem(Kind::Sqlite, text, hint);
-    }
-    if let Some(file) = holder.filter(|holder| Path::new(&holder.destination) == Path::new(&path)) {
-        // It is backed up by itself: n8n writes to it while the deployment is read.
-        let source = fs::canonicalize(&file.source).unwrap_or_default();
-        found.deployment.retain(|name| project.join(name) != source);
     }
     let within = mount.filter(|mount| holder == Some(*mount));
     let in_home = within.and_then(|mount| Path::new(&path).strip_prefix(&mount.destination).ok());
@@ -159,7 +170,7 @@ pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &St
     found.home.clone_from(&home);
     let mount = mount_of(stack.main, &home);
     if found.uses(Kind::Sqlite) {
-        sqlite(found, &config.project, stack.main, &home, mount, &hint);
+        sqlite(found, stack.main, &home, mount, &hint);
     }
     if config.is_set("BACKUP_N8N_VOLUME") {
         return found.row("n8n's data", config.n8n_volume.clone(), "BACKUP_N8N_VOLUME");

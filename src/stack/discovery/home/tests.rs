@@ -227,16 +227,25 @@ fn a_database_that_is_mounted_as_a_file_is_no_file_of_the_deployment() {
         source: project.join("db").join(name).display().to_string(),
         destination: format!("/home/node/.n8n/{name}"),
     };
-    let told = |env: &[&str]| {
+    let told = |env: &[&str], names: &[&str]| {
         let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
-        n8n.mounts.extend(["database.sqlite", "hooks.js"].map(mounted));
+        n8n.mounts.extend(names.iter().map(|name| mounted(name)));
         let mut app = app_of(&project, "");
+        app.config.env_file_exists = false;
         found(&mut app, &[n8n]).unwrap();
-        app.config.found.deployment
+        app.config.found
     };
-    assert_eq!(told(&[]), [Path::new("db/hooks.js")]);
+    let both = ["database.sqlite", "hooks.js"];
+    assert_eq!(told(&[], &both).deployment, [Path::new("db/hooks.js")]);
     // What is left of an n8n that used SQLite is a file like any other.
-    assert_eq!(told(&["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=n8n-db"]).len(), 2);
+    let on_postgres = ["DB_TYPE=postgresdb", "DB_POSTGRESDB_HOST=n8n-db"];
+    assert_eq!(told(&on_postgres, &both).deployment.len(), 2);
+    assert!(told(&[], &both[1..]).uses(Kind::Env));
+    // Where there is no other file, there is no deployment, and nobody but root may read this one.
+    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0);
+    fs::set_permissions(project.join("db/database.sqlite"), nobody).unwrap();
+    let alone = told(&[], &both[..1]);
+    assert!(alone.deployment.is_empty() && alone.undeployed.is_empty() && !alone.uses(Kind::Env));
 }
 
 #[test]
