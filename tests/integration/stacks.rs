@@ -514,19 +514,22 @@ fn an_n8n_that_leaves_its_volume_unused_as_root_is_no_backup() {
         sandbox.write("n8n", format!("#!/bin/bash\n{before}exec -a n8n bash -c '{sleep}'\n"));
         fs::set_permissions(sandbox.path("n8n"), fs::Permissions::from_mode(0o755)).unwrap();
     };
-    start("");
-    sandbox.compose_file(&format!(
-        "{POSTGRES}  n8n:
+    let told = |environment: &str| {
+        sandbox.compose_file(&format!(
+            "{POSTGRES}  n8n:
     image: n8n-backup-test/postgres:1
     {{labels}}
     user: root
     entrypoint: ['/n8n', 'start']
-    environment: [{ON_POSTGRES}]
+    environment: [{environment}]
     volumes: ['n8n_data:/home/node/.n8n', './n8n:/n8n:ro']
     tmpfs: ['/var/lib/postgresql/data']
 "
-    ));
-    sandbox.compose(&["up", "-d"]);
+        ));
+        sandbox.compose(&["up", "-d"]);
+    };
+    start("");
+    told(ON_POSTGRES);
     await_postgres(&sandbox);
     let name = format!("{}_n8n_1", sandbox.prefix());
     let works = || {
@@ -554,6 +557,16 @@ fn an_n8n_that_leaves_its_volume_unused_as_root_is_no_backup() {
     sandbox.docker(&["restart", "-t", "1", &name]);
     works();
     run(&sandbox, "backup-n8n", &[]).assert_success();
+    // With its key in the deployment a warning is enough.
+    start("");
+    told(&format!("{ON_POSTGRES}, N8N_ENCRYPTION_KEY={KEY}"));
+    await_postgres(&sandbox);
+    works();
+    let backup = run(&sandbox, "backup-all", &[]);
+    backup.assert_success();
+    let warned = format!("n8n's home /root/.n8n is no volume of {name}, which runs as root");
+    assert!(backup.stdout.contains(&warned), "{backup}");
+    assert_eq!(sandbox.backups("n8n").len(), 2);
 }
 
 #[test]

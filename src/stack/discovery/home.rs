@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Stack;
 use crate::app::App;
-use crate::config::{Found, Secret, SqliteFile};
+use crate::config::{Config, Found, Secret, SqliteFile};
 use crate::engine::describe::{Described, MountPoint};
 use crate::engine::{Docker, Exec, Status};
 use crate::formats::json::Json;
@@ -145,13 +145,30 @@ pub(super) fn mounted_key(main: &Described) -> Option<Secret> {
     Some(Secret::new(&key)).filter(|_| !key.is_empty())
 }
 
-/// Whether everything that n8n keeps is in PostgreSQL, and its key is backed up with the deployment.
+/// Whether n8n's database is in PostgreSQL, and its key is backed up with the deployment.
+fn needs_no_home(found: &Found) -> bool {
+    found.key.is_some() && !found.uses(Kind::Sqlite) && found.uses(Kind::Env)
+}
+
+/// Whether nothing that n8n keeps needs a volume.
 fn is_stateless(found: &Found, stack: &Stack<'_>) -> bool {
     let is_file = |mount: &MountPoint| {
         mount.volume.is_empty() && fs::metadata(&mount.source).is_ok_and(|source| !source.is_dir())
     };
     let mut mounts = stack.current().flat_map(|server| &server.mounts);
-    found.key.is_some() && !found.uses(Kind::Sqlite) && found.uses(Kind::Env) && mounts.all(is_file)
+    needs_no_home(found) && mounts.all(is_file)
+}
+
+/// Warns of a home that is no volume, for the reason `why`: the log of a backup says what the deployment lacks.
+fn warn_of_home(config: &Config, found: &mut Found, main: &Described, home: &str, why: &str) {
+    if config.exclude_mounts.iter().any(|excluded| excluded == home) {
+        return;
+    }
+    found.undeployed.push(format!(
+        "n8n's home {home} is no volume of {}{why}: what n8n keeps there goes with the container, as community nodes \
+         and binary data in the file system (BACKUP_EXCLUDE_MOUNTS={home} ends this warning)",
+        main.name
+    ));
 }
 
 /// Finds n8n's home.
@@ -160,12 +177,18 @@ pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &St
     let mut home = home_of(stack.main);
     let mut hint = "mount a volume there, as n8n's documentation says".to_owned();
     if !config.is_set("BACKUP_N8N_VOLUME") && passes_over_volume(docker, stack.main, &home) {
-        hint = format!(
-            "n8n runs as root, and leaves what is mounted at {home} unused: stop it, copy its files out \
-             (docker cp {}:{OF_ROOT} .), have it run as the user node (no 'user: root'), and put them into {home}",
-            stack.main.name
-        );
-        OF_ROOT.clone_into(&mut home);
+        if needs_no_home(found) {
+            // A restore can do without root's home. What is mounted may be wanted all the same, with what is beside it.
+            let why = format!(", which runs as root and leaves what is mounted at {home} unused");
+            warn_of_home(config, found, stack.main, OF_ROOT, &why);
+        } else {
+            hint = format!(
+                "n8n runs as root, and leaves what is mounted at {home} unused: stop it, copy its files out \
+                 (docker cp {}:{OF_ROOT} .), have it run as the user node (no 'user: root'), and put them into {home}",
+                stack.main.name
+            );
+            OF_ROOT.clone_into(&mut home);
+        }
     }
     found.home.clone_from(&home);
     let mount = mount_of(stack.main, &home);
@@ -177,14 +200,7 @@ pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &St
     }
     if mount.is_none() && is_stateless(found, stack) {
         found.unused.push(Kind::N8n);
-        // The log of a backup says what the deployment lacks.
-        if !config.exclude_mounts.contains(&home) {
-            found.undeployed.push(format!(
-                "n8n's home {home} is no volume of {}: what n8n keeps there goes with the container, as community nodes \
-                 and binary data in the file system (BACKUP_EXCLUDE_MOUNTS={home} ends this warning)",
-                stack.main.name
-            ));
-        }
+        warn_of_home(config, found, stack.main, &home, "");
         let by = format!("no mount of {}, which is given its key", stack.main.name);
         return found.row("n8n's data", "not kept", by);
     }

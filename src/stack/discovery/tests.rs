@@ -58,7 +58,12 @@ pub(super) fn app_of(dir: &Path, settings: &str) -> App {
 
 /// What is found, as [`discover`] finds it.
 pub(super) fn found(app: &mut App, all: &[Described]) -> Result<(), Problem> {
-    let docker = crate::engine::Docker::locate(Some("/usr/bin".into()), app.config.stall).unwrap();
+    found_by(app, all, Path::new("/usr/bin"))
+}
+
+/// As [`found`], with the docker command of a directory.
+pub(super) fn found_by(app: &mut App, all: &[Described], dir: &Path) -> Result<(), Problem> {
+    let docker = crate::engine::Docker::locate(Some(dir.into()), app.config.stall).unwrap();
     match Stack::find(app, all)? {
         Some(stack) => values::fill(app, &docker, all, &stack),
         None => recall::recall(app, Some((&docker, all))),

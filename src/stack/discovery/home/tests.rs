@@ -1,6 +1,6 @@
-use super::super::tests::{app_of, container, found};
+use super::super::tests::{app_of, container, found, found_by};
 use super::*;
-use crate::testing::TempDir;
+use crate::testing::{executable, TempDir};
 
 #[test]
 fn two_homes_with_sqlite_are_two_databases() {
@@ -144,6 +144,49 @@ fn a_process_of_n8ns_tells_whether_it_works_as_root() {
     // A link leads it into the other home.
     for link in [("root/.n8n", "node/.n8n"), ("root", "node"), ("node/.n8n", "root/.n8n")] {
         assert!(!is_root_in(Some(link), &[(n8n, Some("HOME=/root"))]), "{link:?}");
+    }
+}
+
+#[test]
+fn a_home_of_roots_without_a_volume_costs_neither_the_database_nor_the_key() {
+    let dir = TempDir::new();
+    let project = dir.path().canonicalize().unwrap();
+    executable(&project.join("docker"), "#!/bin/sh\necho HOME=/root\n");
+    let with = |settings: &str, env: &[&str], mounts: &[(&str, &str)]| {
+        let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+        n8n.user = "root".to_owned();
+        n8n.status = Status::Running;
+        n8n.mounts.extend(mounts.iter().map(|(source, at)| MountPoint {
+            volume: String::new(),
+            source: project.join(source).display().to_string(),
+            destination: (*at).to_owned(),
+        }));
+        let mut app = app_of(&project, settings);
+        found_by(&mut app, &[n8n], &project).unwrap();
+        let volume = app.config.n8n_volume.clone();
+        (app.config.found, volume)
+    };
+    let env = [
+        "DB_TYPE=postgresdb",
+        "DB_POSTGRESDB_HOST=n8n-db",
+        "N8N_ENCRYPTION_KEY=k",
+    ];
+    // The volume is backed up and restored as ever, with what is mounted beside it.
+    for mounts in [&[][..], &[("files", "/files")]] {
+        let (told, volume) = with("", &env, mounts);
+        assert!(told.uses(Kind::N8n) && !told.problems.contains_key(&Kind::N8n));
+        assert_eq!((told.home.as_str(), volume.as_str()), (OF_NODE, "mine-n8n-1_data"));
+        let wanted = "/root/.n8n is no volume of mine-n8n-1, which runs as root and leaves what is mounted at \
+                      /home/node/.n8n unused";
+        assert!(told.undeployed[0].contains(wanted), "{:?}", told.undeployed);
+    }
+    let (told, _) = with("BACKUP_EXCLUDE_MOUNTS=/root/.n8n\n", &env, &[]);
+    assert!(told.undeployed.is_empty(), "{:?}", told.undeployed);
+    // The key, or the database, lies in root's home alone.
+    for env in [&env[..2], &env[2..]] {
+        let (told, _) = with("", env, &[]);
+        assert_eq!(told.home, OF_ROOT);
+        assert!(told.problems.contains_key(&Kind::N8n), "{env:?}");
     }
 }
 
