@@ -56,7 +56,7 @@ impl<'a> Configuration<'a> {
 
     /// A file in the container: as its own user reads it; where it does not run, or has no program for that, copied out
     /// of it, or read where it is mounted from.
-    fn file(&self, path: &str) -> Option<String> {
+    pub(super) fn file(&self, path: &str) -> Option<String> {
         let text = self.shown(path).or_else(|| self.copied(path));
         let text = text.or_else(|| self.mounted(path))?;
         Some(text.trim_end_matches(['\n', '\r']).to_owned())

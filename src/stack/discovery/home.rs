@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use super::configuration::Configuration;
 use super::Stack;
 use crate::app::App;
 use crate::config::{Config, Found, Secret, SqliteFile};
@@ -14,9 +15,6 @@ use crate::store::Kind;
 /// n8n's homes of the users root and node, where nothing else tells.
 const OF_ROOT: &str = "/root/.n8n";
 const OF_NODE: &str = "/home/node/.n8n";
-
-/// n8n's `config` is a small JSON file.
-const MAX_CONFIG: u64 = 64 << 10;
 
 /// Prints the user folder of each process of n8n's that the directory `$1` tells of, as /proc does: of one that runs as
 /// another user nobody may read it. Where links make the homes `$2` and `$3` one, no folder tells which it is.
@@ -132,16 +130,25 @@ fn are_of_root(folders: &str) -> bool {
     !folders.is_empty() && folders.lines().all(|folder| folder == "HOME=/root")
 }
 
-/// n8n's key in its `config`, where that is a file of this host which is mounted by itself: no volume holds it.
-pub(super) fn mounted_key(main: &Described) -> Option<Secret> {
-    let config = format!("{}/config", home_of(main));
-    let mount = mount_of(main, &config).filter(|mount| mount.destination == config && mount.volume.is_empty())?;
-    // What is no file may be a pipe that nobody writes to.
-    fs::metadata(&mount.source)
-        .ok()
-        .filter(|meta| meta.is_file() && meta.len() <= MAX_CONFIG)?;
-    let text = fs::read_to_string(&mount.source).ok()?;
-    let key = Json::parse(&text).ok()?.get("encryptionKey")?.as_str()?.to_owned();
+/// n8n's key in its `config`, where that is a file of the host which is mounted by itself: no volume holds it. One that
+/// cannot be read is told in `warnings`.
+pub(super) fn mounted_key(main: &Configuration<'_>, warnings: &mut Vec<String>) -> Option<Secret> {
+    let config = format!("{}/config", home_of(main.container));
+    let mount = mount_of(main.container, &config);
+    let mount = mount.filter(|mount| mount.destination == config && mount.volume.is_empty())?;
+    // What is no file may be a pipe that nobody writes to. A file may be another user's, or on another host.
+    if fs::metadata(&mount.source).is_ok_and(|meta| !meta.is_file()) {
+        return None;
+    }
+    let text = main.file(&config);
+    if text.is_none() {
+        warnings.push(format!(
+            "{config} of {}, which is mounted as a file, cannot be read: n8n's key is not backed up with the \
+             deployment",
+            main.container.name
+        ));
+    }
+    let key = Json::parse(&text?).ok()?.get("encryptionKey")?.as_str()?.to_owned();
     Some(Secret::new(&key)).filter(|_| !key.is_empty())
 }
 

@@ -59,7 +59,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     found.compose = super::deployment::composed(&app.config.project, stack);
     found.compose.directories = super::deployment::directories(&app.config.project, &containers, &found.deployment);
     let key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
-    found.key = key.or_else(|| mounted_key(stack.main));
+    found.key = key.or_else(|| mounted_key(&main, &mut found.undeployed));
     database(app, docker, &mut found, all, &main);
     if found.uses(Kind::Sqlite) {
         leave_out_database(&mut found, &app.config.project, stack.main);

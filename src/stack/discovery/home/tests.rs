@@ -297,23 +297,39 @@ fn the_key_is_found_in_a_config_that_is_mounted_as_a_file() {
     let project = dir.path().canonicalize().unwrap();
     let file = project.join("n8n-config.json");
     std::fs::write(&file, r#"{"encryptionKey":"mounted"}"#).unwrap();
-    let key = |env: &[&str], source: &Path, at: &str| {
+    let at = "/home/node/.n8n/config";
+    let docker = |says: &str| executable(&project.join("docker"), format!("#!/bin/sh\n{says}\n"));
+    let told = |env: &[&str], source: &Path, at: &str| {
         let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
+        n8n.status = Status::Running;
         n8n.mounts.push(MountPoint {
             volume: String::new(),
             source: source.display().to_string(),
             destination: at.to_owned(),
         });
         let mut app = app_of(&project, "");
-        found(&mut app, &[n8n]).unwrap();
-        app.config.found.key.map(|key| key.reveal().to_owned())
+        found_by(&mut app, &[n8n], &project).unwrap();
+        let found = app.config.found;
+        (found.key.map(|key| key.reveal().to_owned()), found.undeployed)
     };
-    let at = "/home/node/.n8n/config";
-    assert_eq!(key(&[], &file, at).as_deref(), Some("mounted"));
-    assert_eq!(key(&["N8N_ENCRYPTION_KEY=k"], &file, at).as_deref(), Some("k"));
-    for (source, at) in [(&file, "/config"), (&project, at), (&project.join("none"), at)] {
-        assert_eq!(key(&[], source, at), None);
-    }
+    let key = |key: &str| (Some(key.to_owned()), Vec::new());
+    let none = || (None, Vec::new());
+    docker("exit 1");
+    assert_eq!(told(&[], &file, at), key("mounted"));
+    assert_eq!(told(&["N8N_ENCRYPTION_KEY=k"], &file, at), key("k"));
+    assert_eq!(told(&[], &file, "/config"), none());
+    assert_eq!(told(&[], &project, at), none());
+    // It is on another host, or its directory is another user's.
+    let away = project.join("none");
+    let warning = "/home/node/.n8n/config of mine-n8n-1, which is mounted as a file, cannot be read: n8n's key is not \
+                   backed up with the deployment";
+    assert_eq!(told(&[], &away, at), (None, vec![warning.to_owned()]));
+    docker(&format!(
+        "case \"$*\" in *exec*{at}*) echo '{{\"encryptionKey\":\"shown\"}}' ;; *) exit 1 ;; esac"
+    ));
+    assert_eq!(told(&[], &away, at), key("shown"));
+    docker("echo '{}'");
+    assert_eq!(told(&[], &away, at), none());
 }
 
 #[test]
