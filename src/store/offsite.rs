@@ -32,6 +32,16 @@ pub(super) fn our_names() -> String {
     format!("{{{STACK}*,{SETS},{}}}", Kind::ALL.map(Kind::dir).join(","))
 }
 
+/// Whether a path there is that of a directory of ours: a stack's, or one of files, in a stack's or at the top.
+pub(super) fn is_our_dir(path: &str) -> bool {
+    let is_stack = |name: &str| name.strip_prefix(STACK).and_then(Identity::parse).is_some();
+    let has_files = |name: &str| name == SETS || Kind::ALL.iter().any(|kind| kind.dir() == name);
+    match path.split_once('/') {
+        Some((stack, dir)) => is_stack(stack) && has_files(dir),
+        None => is_stack(path) || has_files(path),
+    }
+}
+
 /// The directory of a stack there.
 pub fn stack_dir(stack: &Identity) -> String {
     format!("{STACK}{stack}")

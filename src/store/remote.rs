@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::process::{self, find, hinted, Chain, ChildOutput, Clock, Input, Output, Tail};
-use crate::store::offsite::our_names;
+use crate::store::offsite::{is_our_dir, our_names};
 
 /// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
 const SLOWEST_SUMS: u64 = 5 << 20;
@@ -374,11 +374,16 @@ fn has_differed(succeeded: bool, said: &str) -> bool {
     }
 }
 
-/// Whether nothing is wrong with a list but links in it that lead nowhere, which rclone passes over. Only its last lines
-/// are known; the last one tells the number of errors.
+/// Whether nothing is wrong with a list but links in it that lead nowhere, which rclone passes over, and none is in the
+/// place of a directory of ours: what that held on a disk that is not mounted is not gone. Only rclone's last lines are
+/// known; the last one tells the number of errors.
 fn has_broken_links_only(said: &str) -> bool {
-    let broken = said.matches("Listing error: symlink:").count() as u64;
-    broken > 0 && number_before(said, "errors: last error was").unwrap_or(1) == broken
+    let errors = said.split("ERROR : ");
+    let broken: Vec<&str> = errors
+        .filter_map(|error| Some(error.split_once(": Listing error: symlink:")?.0))
+        .collect();
+    let all = number_before(said, "errors: last error was").unwrap_or(1);
+    all == broken.len() as u64 && !broken.into_iter().any(is_our_dir)
 }
 
 /// The number that stands before `words`.

@@ -319,3 +319,21 @@ fn stacks_are_kept_apart() {
         .collect();
     assert_eq!(empty.unnamed.sets().count(), 0);
 }
+
+#[test]
+fn directories_of_ours_are_told_from_what_others_have_there() {
+    for path in ["stack-00000000000000aa", "sets", "env", "stack-00000000000000aa/sqlite"] {
+        assert!(is_our_dir(path), "{path}");
+    }
+    for path in [
+        "stack-old",
+        "stack-old/postgres",
+        "notes",
+        "notes/redis",
+        "redis/old",
+        "stack-00000000000000aa/old",
+        "stack-00000000000000aa/redis/sets",
+    ] {
+        assert!(!is_our_dir(path), "{path}");
+    }
+}

@@ -106,6 +106,18 @@ fn links_of_others_hide_nothing_of_ours() {
         symlink("gone", at(link)).unwrap();
         assert_eq!(list(), ["postgres/a", "redis/a"], "{link}");
     }
+    // A disk of ours that is not mounted holds what it held.
+    fs::create_dir_all(at("there/stack-00000000000000aa/sets")).unwrap();
+    for link in [
+        "there/stack-00000000000000aa/redis",
+        "there/sets",
+        "there/stack-00000000000000bb",
+    ] {
+        symlink(at("unmounted"), at(link)).unwrap();
+        let error = rclone.list().unwrap_err().to_string();
+        assert!(error.contains("cannot be listed") && error.contains(link), "{error}");
+        fs::remove_file(at(link)).unwrap();
+    }
     // More of them than there are lines to count.
     (0..9).for_each(|number| symlink("gone", at(&format!("there/old{number}"))).unwrap());
     assert!(rclone.list().is_err());
@@ -117,7 +129,13 @@ fn links_of_others_hide_nothing_of_ours() {
 fn links_that_lead_nowhere_are_told_from_other_errors() {
     let broken = "ERROR : a: Listing error: symlink: stat /r/a: no such file or directory";
     let closed = "ERROR : b: failed to open directory \"b\": open /r/b: permission denied";
+    let ours = broken.replace(" a:", " stack-00000000000000aa/postgres:");
     for (is_so, said) in [
+        (false, format!("{ours} / Failed to lsf: symlink: stat /r/a")),
+        (
+            false,
+            format!("{broken} / {ours} / Failed to lsf with 2 errors: last error was: symlink: stat /r/a"),
+        ),
         (true, format!("{broken} / Failed to lsf: symlink: stat /r/a")),
         (
             true,
