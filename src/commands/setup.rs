@@ -159,6 +159,7 @@ fn write(app: &App, yes: bool) -> Result<()> {
         JOURNAL.info("Nothing was written: nobody can be asked here, --yes agrees");
         return Ok(());
     }
+    atomic::check_owner(&path, ".env.setup-")?;
     if !yes && !agreed("Write these lines into .env? (yes/no): ") {
         JOURNAL.info("Nothing was written");
         return Ok(());

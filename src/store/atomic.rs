@@ -146,14 +146,34 @@ impl Access {
         self.mode & (0o7707 | ((self.mode & 0o007) << 3))
     }
 
+    /// Whether a file that was made with this access is ours, and not that of the user whom it is for. Root may do what
+    /// it likes with it, whosever it is.
+    fn lacks_user(self, made: &Metadata) -> bool {
+        self.owner
+            .is_some_and(|(user, _)| user != 0 && user != made.uid() && is_ours(made))
+    }
+
+    /// Refuses a file of ours that is to stand for one of another user, who would lose the right to it. Root, which can
+    /// give it away but in some namespaces, may go on.
+    fn check_given(self, file: &File) -> io::Result<()> {
+        match self.owner {
+            Some((user, _)) if self.lacks_user(&file.metadata()?) && own_user() != Some(0) => Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                hinted(
+                    format_args!("only root can give it to user {user}, whose file it stands for"),
+                    "run this as root, or as that user",
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Says so where a file that was made with this access could not be given to whom it is for, who so lacks a right
     /// to it.
     pub fn not_given(self, path: &Path) -> Option<String> {
         let (owner, made) = (self.owner?, path.metadata().ok()?);
-        // Root may do what it likes with it, whosever it is.
-        let lacks_user = owner.0 != made.uid() && owner.0 != 0;
-        let lacks_group = owner.1 != made.gid() && self.without_group() != self.mode;
-        (is_ours(&made) && (lacks_user || lacks_group)).then(|| {
+        let lacks_group = owner.1 != made.gid() && is_ours(&made) && self.without_group() != self.mode;
+        (self.lacks_user(&made) || lacks_group).then(|| {
             format!(
                 "{} belongs to {}:{}, and only root can give it to {}:{}",
                 path.display(),
@@ -174,17 +194,39 @@ pub fn create(path: &Path, contents: &[u8], access: Access) -> Result<()> {
 }
 
 /// Writes a new file that is named by the time, and brings it to disk. Where its name is taken, by a link too, the name is that
-/// of a later second. Gives its path.
+/// of a later second. One that is for another user, as the copy of a file of theirs, is theirs or not made. Gives its
+/// path.
 pub fn create_dated(name: impl Fn(Stamp) -> PathBuf, contents: &[u8], access: Access) -> Result<PathBuf> {
     let mut stamp = Stamp::now();
     loop {
         let path = name(stamp);
-        match create_file(&path, contents, access) {
-            Ok(_) => return Ok(path),
+        let made = create_file(&path, contents, access)
+            .and_then(|file| access.check_given(&file).inspect_err(|_| drop(fs::remove_file(&path))));
+        match made {
+            Ok(()) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => stamp = stamp.next(),
             Err(error) => return Err(error).with_context(|| format!("Cannot write {}", path.display())),
         }
     }
+}
+
+/// Refuses to take a file from another user: what replaces it could not be given to them. Whether it could is tried out
+/// beside it, under a name that begins with `temporary`, since some file systems say by themselves whose a file is.
+pub fn check_owner(path: &Path, temporary: &str) -> Result<()> {
+    let Ok(old) = path.metadata() else { return Ok(()) };
+    if old.uid() == 0 || is_ours(&old) || own_user() == Some(0) {
+        return Ok(());
+    }
+    let access = Access {
+        mode: 0o600,
+        owner: Some((old.uid(), old.gid())),
+    };
+    let context = || format!("Cannot replace {}", path.display());
+    check_link(path).with_context(context)?;
+    let path = path.canonicalize().with_context(context)?;
+    let name = |stamp| path.with_file_name(format!("{temporary}{stamp}-{}", std::process::id()));
+    let made = create_dated(name, b"", access).with_context(context)?;
+    fs::remove_file(made).with_context(context)
 }
 
 /// Puts a file in the place of the one at `path`, if there is one: whole, and on disk, or not at all. It is `temporary`, a
@@ -283,11 +325,11 @@ fn dir_of(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{chown, symlink};
     use std::process::Command;
 
     use super::*;
-    use crate::testing::TempDir;
+    use crate::testing::{skip, TempDir};
 
     #[test]
     fn what_is_no_file_is_an_error_and_not_waited_for() {
@@ -375,6 +417,7 @@ mod tests {
             ((0, 0), 0o640, 0o600, true),
             ((user, 0), 0o664, 0o644, true),
             ((user, 0), 0o600, 0o600, false),
+            // That of a directory in which a lost file was.
             ((user + 1, group), 0o600, 0o600, true),
         ] {
             let access = Access {
@@ -390,6 +433,54 @@ mod tests {
             );
             assert_eq!(access.not_given(&path).is_some(), is_told, "{access:?}");
         }
+    }
+
+    #[test]
+    fn a_file_is_not_taken_from_its_owner() {
+        let name = "store::atomic::tests::a_file_is_not_taken_from_its_owner";
+        let place = "N8N_BACKUP_TEST_PLACE";
+        if own_user() == Some(0) {
+            let dir = TempDir::new();
+            let (program, place_dir) = (dir.path().join("tests"), dir.path().join("place"));
+            fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+            fs::create_dir(&place_dir).unwrap();
+            for (file, owner) in [("theirs", 12345), ("roots", 0)] {
+                fs::write(place_dir.join(file), "old").unwrap();
+                chown(place_dir.join(file), Some(owner), Some(owner)).unwrap();
+            }
+            chown(&place_dir, Some(65534), Some(65534)).unwrap();
+            let mut again = Command::new("setpriv");
+            again.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            again.arg(&program).args(["--exact", name]).env(place, &place_dir);
+            let output = again.current_dir("/").output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout);
+            assert!(told.contains("1 passed"), "{output:?}");
+            return;
+        }
+        let Some(place) = std::env::var_os(place).map(PathBuf::from) else {
+            return skip(name, "it needs root");
+        };
+        let access = |user| Access {
+            mode: 0o600,
+            owner: Some((user, user)),
+        };
+        let count = || fs::read_dir(&place).unwrap().count();
+        let path = place.join("theirs");
+        let kept = |stamp| place.join(format!("kept-{stamp}"));
+        let error = check_owner(&path, ".new-").unwrap_err();
+        assert!(
+            format!("{error:#}").contains("only root can give it to user 12345"),
+            "{error:#}"
+        );
+        assert!(create_dated(kept, b"old", access(12345)).is_err());
+        assert_eq!((fs::read(&path).unwrap(), count()), (b"old".to_vec(), 2));
+        // Root has all its rights to one that is ours, and one that is not there is taken from nobody.
+        for (file, owner) in [("roots", 0), ("missing", 12345)] {
+            check_owner(&place.join(file), ".new-").unwrap();
+            replace(&place.join(file), ".new", b"new", access(owner)).unwrap();
+        }
+        create_dated(kept, b"old", access(0)).unwrap();
+        assert_eq!(count(), 4);
     }
 
     #[test]

@@ -194,6 +194,11 @@ pub fn prepare<'a>(app: &'a App, file: &Path, options: RestoreOptions, journal: 
             ));
         }
     }
+    for file in &plan.differing {
+        let path = app.config.project.join(&file.name);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        atomic::check_owner(&path, &format!(".{name}.restore-"))?;
+    }
     Ok(plan)
 }
 
@@ -307,7 +312,9 @@ fn keep(path: &Path, name: &str) -> Result<()> {
         owner: Some((meta.uid(), meta.gid())),
     };
     let kept = |stamp| path.with_file_name(format!("{name}.before-restore-{stamp}"));
-    atomic::create_dated(kept, &old, access).map(drop)
+    atomic::create_dated(kept, &old, access)
+        .map(drop)
+        .with_context(|| format!("Cannot replace {}", path.display()))
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ pub fn prepare<'a>(app: &'a App, file: &Path, journal: Journal) -> Result<Plan<'
         old,
     };
     plan.report();
+    if !plan.is_same() && !plan.is_missing() {
+        atomic::check_owner(&path, TEMPORARY)?;
+    }
     Ok(plan)
 }
 
@@ -229,8 +232,9 @@ impl RestorePlan for Plan<'_> {
             .then(|| format!("{} is not there: it is written first", path.display()))
     }
 
-    /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, as far as it
-    /// can be given to them. That file stays as `.env.before-restore-STAMP`.
+    /// Puts the copy in place: whole or not at all, mode 600, with the owner of the file that was there, which stays as
+    /// `.env.before-restore-STAMP`. Where there was none, it is for the owner of the project, as far as it can be given
+    /// to them; one of another user that could not be given back is left alone.
     fn run(&self, _around: &dyn Around) -> Result<()> {
         let _component = self.app.hold(Kind::Env, self.journal)?;
         self.sweep();
@@ -259,7 +263,8 @@ impl RestorePlan for Plan<'_> {
         // Not `self.old`: somebody may have written there while the question stood.
         if let Some(old) = present(&path)? {
             let kept = |stamp| path.with_file_name(format!(".env.before-restore-{stamp}"));
-            let kept = atomic::create_dated(kept, &old, access)?;
+            let kept = atomic::create_dated(kept, &old, access)
+                .with_context(|| format!("Cannot replace {}", path.display()))?;
             self.journal
                 .info(format_args!("The present file is kept as {}", kept.display()));
         }

@@ -226,14 +226,17 @@ fn an_ordinary_user_gets_a_lost_file_back() {
     fs::set_permissions(sandbox.lock_file().parent().unwrap(), Permissions::from_mode(0o1777)).unwrap();
     // The user may not use the engine here, and a restore of .env can do without it.
     let docker = sandbox.stand_in("docker", "#!/bin/sh\nexit 1\n");
-    let restore = || {
+    let restored = || {
         let call = sandbox
             .call("restore-env")
             .envs(&sandbox.settings())
             .arg(&file)
             .arg("--yes");
         let call = call.under(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
-        let outcome = call.path_first(&docker).run();
+        call.path_first(&docker).run()
+    };
+    let restore = || {
+        let outcome = restored();
         outcome.assert_success().assert_never_says("only root can give it");
         assert_eq!(fs::read(&env).unwrap(), fs::read(&file).unwrap());
         assert_eq!((env.metadata().unwrap().uid(), mode(&env)), (STRANGER, 0o600));
@@ -244,6 +247,28 @@ fn an_ordinary_user_gets_a_lost_file_back() {
         chown(&env, Some(0), Some(0)).unwrap();
         fs::set_permissions(&env, Permissions::from_mode(0o644)).unwrap();
         restore();
+    });
+    case("a user takes a .env from nobody else", || {
+        const OWNER: u32 = 12345;
+        let count = || {
+            let names = fs::read_dir(sandbox.dir()).unwrap().flatten();
+            names
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(".env"))
+                .count()
+        };
+        let before = count();
+        fs::write(&env, "CHANGED=since\n").unwrap();
+        chown(&env, Some(OWNER), Some(OWNER)).unwrap();
+        fs::set_permissions(&env, Permissions::from_mode(0o644)).unwrap();
+        let outcome = restored();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        assert!(
+            outcome.stdout.contains("only root can give it to user 12345"),
+            "{outcome}"
+        );
+        assert_eq!(fs::read_to_string(&env).unwrap(), "CHANGED=since\n");
+        assert_eq!((env.metadata().unwrap().uid(), mode(&env)), (OWNER, 0o644));
+        assert_eq!(count(), before);
     });
 }
 
