@@ -285,7 +285,7 @@ fn a_database_that_is_mounted_as_a_file_is_no_file_of_the_deployment() {
     assert_eq!(told(&on_postgres, &both).deployment.len(), 2);
     assert!(told(&[], &both[1..]).uses(Kind::Env));
     // Where there is no other file, there is no deployment, and nobody but root may read this one.
-    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o0);
     fs::set_permissions(project.join("db/database.sqlite"), nobody).unwrap();
     let alone = told(&[], &both[..1]);
     assert!(alone.deployment.is_empty() && alone.undeployed.is_empty() && !alone.uses(Kind::Env));
