@@ -11,7 +11,7 @@ use crate::engine::{Container, Docker, Glance};
 use crate::process::{hinted, Chain};
 use crate::report::log::Journal;
 use crate::store::lock::{component_lock, state_of, Attempt, Lock, ProjectLock};
-use crate::store::{make_dir, Entry, Kind, Stamp, Store, Unfinished, ENCRYPTED};
+use crate::store::{make_dir, owner_of, Entry, Kind, Stamp, Store, Unfinished, ENCRYPTED};
 use crate::stream::encrypt::Gpg;
 use crate::stream::publish::Target;
 
@@ -154,18 +154,7 @@ impl App {
 
     /// Marks helper containers as those of this project on this host.
     pub fn owner(&self) -> String {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let project = self.config.project.as_os_str().as_encoded_bytes();
-        // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
-        let hash = host
-            .trim()
-            .bytes()
-            .chain([0])
-            .chain(project.iter().copied())
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-        format!("{hash:016x}")
+        owner_of(&self.config.project)
     }
 
     /// Tries to take the lock that backup-all and the restores share.

@@ -199,12 +199,13 @@ pub(super) fn is_n8n(app: &App, name: &str) -> bool {
     app.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
-/// The names of the containers that a restore under way, or an interrupted one, is to start at its end; none where its
-/// record cannot be read.
+/// What the containers are called that a restore under way, or an interrupted one, is to start at its end, and their IDs, as
+/// they may be called something else by now; none where its record cannot be read.
 pub(super) fn to_run(app: &App) -> Vec<String> {
     let record = read(app).ok().flatten().unwrap_or_default();
-    let entries = record.containers.into_iter();
-    entries.filter(|(_, entry)| entry.runs).map(|(name, _)| name).collect()
+    let entries = record.containers.into_iter().filter(|(_, entry)| entry.runs);
+    let names = entries.flat_map(|(name, entry)| [name, entry.id]);
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 pub(super) fn path(app: &App) -> PathBuf {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::atomic::{self, Access};
 use super::identity::Identity;
 use super::manifest::Point;
-use super::Store;
+use super::{owner_of, Store};
 
 /// What the last backup on the disk has left.
 struct Trace {
@@ -18,16 +18,14 @@ struct Trace {
 }
 
 impl Trace {
-    /// That of this project. One that was copied with another project's directory, of another inode, tells nothing.
+    /// That of this project. One that was copied with the directory of another project tells nothing.
     fn of(store: &Store) -> Option<Self> {
         let text = atomic::read_text(&trace_path(store.root()), 1024).ok()?;
         let mut words = text.split_whitespace();
         let identity = Identity::parse(words.next()?)?;
-        let inode: u64 = words.next()?.parse().ok()?;
-        let seconds = words.next()?.parse().ok()?;
-        let newest = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
-        let project = store.root().parent()?.metadata().ok()?;
-        (inode == project.ino()).then_some(Self { identity, newest })
+        let owner = words.next()?;
+        let newest = UNIX_EPOCH.checked_add(Duration::from_secs(words.next()?.parse().ok()?))?;
+        (owner == owner_of(store.root().parent()?)).then_some(Self { identity, newest })
     }
 }
 
@@ -44,9 +42,9 @@ pub fn leave_trace(store: &Store, identity: &Identity, point: &Point) {
 }
 
 fn write_trace(store: &Store, identity: &Identity, point: &Point) -> Option<()> {
-    let inode = store.root().parent()?.metadata().ok()?.ino();
+    let owner = owner_of(store.root().parent()?);
     let seconds = point.time().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    let (path, text) = (trace_path(store.root()), format!("{identity} {inode} {seconds}\n"));
+    let (path, text) = (trace_path(store.root()), format!("{identity} {owner} {seconds}\n"));
     let access = Access::private_in(path.parent()?);
     atomic::replace(&path, ".identity.partial", text.as_bytes(), access).ok()
 }

@@ -235,6 +235,18 @@ fn entry_of(kind: Kind, path: PathBuf, meta: &fs::Metadata) -> Entry {
     }
 }
 
+/// A name of a project on this host, which a copy of it has not that lies in another directory or on another host.
+pub fn owner_of(project: &Path) -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let project = project.as_os_str().as_encoded_bytes();
+    // FNV-1a, 64 bits: a short name without any character that a label or filter gives a meaning.
+    let bytes = host.trim().bytes().chain([0]).chain(project.iter().copied());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -32,10 +32,13 @@ pub(super) fn our_names() -> String {
     format!("{{{STACK}*,{SETS},{}}}", Kind::ALL.map(Kind::dir).join(","))
 }
 
-/// Whether a path there is that of a directory of ours: a stack's, or one of files, in a stack's or at the top.
+/// Whether a path there is that of a directory of ours: a stack's, or one of files, in a stack's or at the top. What a remote
+/// of type crypt encrypts may be one: rclone's errors call it as it lies there, in base32, 16 bytes or some more of them.
 pub(super) fn is_our_dir(path: &str) -> bool {
-    let is_stack = |name: &str| name.strip_prefix(STACK).and_then(Identity::parse).is_some();
-    let has_files = |name: &str| name == SETS || Kind::ALL.iter().any(|kind| kind.dir() == name);
+    let in_base32 = |name: &str| name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v'));
+    let is_encrypted = |name: &str| matches!(name.len(), 26 | 52) && in_base32(name);
+    let is_stack = |name: &str| is_encrypted(name) || name.strip_prefix(STACK).and_then(Identity::parse).is_some();
+    let has_files = |name: &str| is_encrypted(name) || name == SETS || Kind::ALL.iter().any(|kind| kind.dir() == name);
     match path.split_once('/') {
         Some((stack, dir)) => is_stack(stack) && has_files(dir),
         None => is_stack(path) || has_files(path),

@@ -185,10 +185,12 @@ fn is_reached_as(host: &str, address: &str, is_here: bool) -> bool {
     }
 }
 
-/// Whether the engine's containers run on this host itself: it has the other end of all of their networks. It may have
-/// that of some where another engine beside it has networks of the same addresses.
+/// Whether the engine's containers run on this host itself: it has the other end of all networks of those that publish a
+/// port (a network of type macvlan has a router there). It may have that of some where another engine beside it has
+/// networks of the same addresses.
 fn is_engine_here(all: &[Described]) -> bool {
-    let gateways = all.iter().flat_map(|one| &one.gateways);
+    let publishing = all.iter().filter(|one| !one.published.is_empty());
+    let gateways = publishing.flat_map(|one| &one.gateways);
     let mut gateways = gateways.filter_map(|address| address.parse().ok()).peekable();
     gateways.peek().is_some() && gateways.all(is_bindable)
 }
@@ -366,7 +368,9 @@ mod tests {
             let mut all = [
                 container("n8n", "n8nio/n8n", mode, "", ""),
                 container("old", "postgres:16", "bridge", "", &bindings),
+                container("lan", "pihole", "macvlan", "", ""),
             ];
+            all[2].gateways = vec!["192.0.2.1".to_owned()];
             all[1].gateways = gateway.split(' ').map(str::to_owned).collect();
             !found(&all, host, 5432, Kind::Postgres).is_empty()
         };

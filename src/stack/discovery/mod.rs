@@ -322,7 +322,13 @@ enum Standing {
 fn standing(to_run: &[String], container: &Described) -> Standing {
     match is_up(&container.container) {
         true => Standing::Works,
-        false if to_run.contains(&container.name) => Standing::IsHeld,
+        false
+            if [&container.name, &container.id]
+                .into_iter()
+                .any(|name| to_run.contains(name)) =>
+        {
+            Standing::IsHeld
+        }
         false => Standing::Rests,
     }
 }

@@ -897,6 +897,11 @@ fn a_main_container_that_was_left_behind_does_not_tell() {
     std::fs::write(project.join("backups/.restore"), record).unwrap();
     let (by, names, _) = told([gone(), gone()], "");
     assert_eq!((by.as_str(), names.len()), (old, 3));
+    // By whatever name.
+    let id = &stack("mine", &project)[3].id;
+    let record = record.replace("mine-n8n-1 ", "mine-before-1 ") + &format!("id mine-before-1 {id}\n");
+    std::fs::write(project.join("backups/.restore"), record).unwrap();
+    assert_eq!(told([gone(), gone()], "").0, old);
 }
 
 #[test]

@@ -130,8 +130,10 @@ fn links_that_lead_nowhere_are_told_from_other_errors() {
     let broken = "ERROR : a: Listing error: symlink: stat /r/a: no such file or directory";
     let closed = "ERROR : b: failed to open directory \"b\": open /r/b: permission denied";
     let ours = broken.replace(" a:", " stack-00000000000000aa/postgres:");
+    let encrypted = broken.replace(" a:", " p0gq7c4vhdn1u6rm2bsk5tj8ea/ll9rbd9mu1hdvjc8l5c7cja7mj:");
     for (is_so, said) in [
         (false, format!("{ours} / Failed to lsf: symlink: stat /r/a")),
+        (false, format!("{encrypted} / Failed to lsf: symlink: stat /r/a")),
         (
             false,
             format!("{broken} / {ours} / Failed to lsf with 2 errors: last error was: symlink: stat /r/a"),
