@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs inside the PostgreSQL image while it is made: lays down two clusters, one
+# Runs inside the PostgreSQL image while it is made: makes two clusters, one
 # with the database n8n_seed. Takes KEY, n8n's encryption key, from the
 # environment.
 set -eu
