@@ -118,7 +118,7 @@ pub(super) fn probe(app: &App, docker: &Docker) -> Result<Probed> {
     let output = Psql::live(app, docker).run(
         &app.config.postgres_db,
         "doctor",
-        format!(
+        sql::script_of(&format!(
             "SHOW server_version;\nSELECT pg_size_pretty(pg_database_size(current_database()));\n\
              SELECT count(DISTINCT tablename) FROM pg_catalog.pg_tables WHERE tablename IN ({tables}){schema};\n\
              {schemas}\
@@ -126,7 +126,7 @@ pub(super) fn probe(app: &App, docker: &Docker) -> Result<Probed> {
              WHERE NOT datistemplate AND datname NOT IN ('postgres', current_database()) \
              AND datconnlimit <> {invalid} AND has_database_privilege(oid, 'CONNECT') ORDER BY 1;\n",
             invalid = sql::INVALID
-        ),
+        )),
     )?;
     let mut lines = output.lines().map(str::to_owned);
     let mut next = || lines.next().unwrap_or_default();

@@ -201,7 +201,7 @@ pub fn other_schemas(own: &str) -> Result<String> {
         return Ok("SELECT '';\n".to_owned());
     }
     Ok(format!(
-        "SELECT coalesce(string_agg(format('%s (%s)', name, tables), ', ' ORDER BY name), '') FROM ( \
+        "{PRELUDE}SELECT coalesce(string_agg(format('%s (%s)', name, tables), ', ' ORDER BY name), '') FROM ( \
          SELECT n.nspname AS name, count(*) AS tables FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND n.nspname <> {} AND n.nspname <> 'information_schema' \

@@ -92,6 +92,13 @@ fn what_is_left_of_a_drop_is_no_database() {
 }
 
 #[test]
+fn schemas_are_asked_for_by_the_functions_of_the_server() {
+    let script = other_schemas("public").unwrap();
+    assert!(script.starts_with(PRELUDE), "{script}");
+    assert_eq!(other_schemas("").unwrap(), "SELECT '';\n");
+}
+
+#[test]
 fn reads_the_server() {
     let server = parse_server("150018\tt\tt\tt\tf\t7471619\t1073741824\t2f64\n").unwrap();
     assert_eq!((server.version, server.size), (150_018, 7_471_619));
