@@ -350,6 +350,41 @@ fn a_lost_database_is_created_again() {
     assert_next_run_succeeds(&sandbox);
 }
 
+/// Somebody creates the database, and works with it, while a lost one is restored, or one in place.
+#[test]
+fn a_database_that_is_created_meanwhile_is_not_replaced() {
+    let sandbox = Sandbox::new("created").postgres().seeded().build();
+    let dump = dump_of(&sandbox);
+    let slow = edited(&sandbox, &dump, "slow.sql.gz", |text| {
+        before_end(&text, "SELECT pg_sleep(10);")
+    });
+    for option in ["--yes", "--in-place"] {
+        case(option, || {
+            if option == "--yes" {
+                sandbox.psql_in("postgres", "DROP DATABASE n8n WITH (FORCE)");
+            }
+            let running = trusted_restore(&sandbox).arg(option).arg(&slow).spawn();
+            let loads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(10)%'";
+            await_true("the dump is not loaded", || {
+                sandbox.psql_in("postgres", loads).trim() == "1"
+            });
+            sandbox.psql_in("postgres", "CREATE DATABASE n8n");
+            sandbox.psql("CREATE TABLE written_since AS SELECT 1 AS n");
+            let outcome = running.wait();
+            assert_eq!(outcome.code, Some(1), "{outcome}");
+            outcome.assert_log_has(
+                "restore-postgres",
+                "ERROR Cause: Database n8n was created while it was being restored, and stays as it is",
+            );
+            assert!(!outcome.log.contains("trying again"), "{outcome}");
+            sandbox.run("backup-postgres", &[]).assert_success();
+            assert_eq!(sandbox.psql("SELECT n FROM written_since").trim(), "1", "{outcome}");
+            assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+            restore(&sandbox, &dump).assert_success();
+        });
+    }
+}
+
 /// A restore in place was ended in the middle of its drop, which leaves a database that nobody can connect to.
 #[test]
 fn a_drop_that_was_cut_short_hinders_no_restore() {

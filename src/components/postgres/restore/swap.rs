@@ -7,6 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::{Plan, Staged};
 use crate::components::postgres::sql::{self, Mark};
 use crate::components::Around;
+use crate::process::hinted;
 
 /// How often the swap is tried when clients hinder it.
 const SWAP_ATTEMPTS: u32 = 3;
@@ -15,18 +16,19 @@ impl Plan<'_> {
     /// Puts the staged database, which the server knows as `id`, in the live one's place.
     pub(super) fn swap(&self, staged: &mut Staged<'_>, id: u32, old: &str, around: &dyn Around) -> Result<()> {
         let live = self.live();
-        let mark = if self.options.keep_old {
-            Mark::Kept
-        } else {
-            Mark::Replaced
-        };
+        let replaces = self.server.exists && !self.options.in_place;
+        let mark = replaces.then_some(match self.options.keep_old {
+            true => Mark::Kept,
+            false => Mark::Replaced,
+        });
         // A database that is gone already is not the reason to leave none.
-        if self.server.exists && !self.options.in_place {
+        if replaces {
             around.check_stopped().context("Database restore failed")?;
         }
         self.journal.info("Terminating existing database connections...");
         let mut attempt = 1;
         while let Err(error) = self.try_swap(&staged.name, old, mark) {
+            let is_created = format!("{error:#}").contains(sql::CREATED_MEANWHILE);
             // The answer may have been lost on its way; what the server says now is what counts.
             let now = self
                 .psql()
@@ -34,6 +36,7 @@ impl Plan<'_> {
                 .and_then(|[live, staged]| Ok((sql::parse_oid(&live)?, sql::parse_oid(&staged)?)));
             match now.context("Whether the databases were swapped could not be found out") {
                 Ok((now_live, _)) if now_live == Some(id) => break,
+                Ok(_) if is_created => return Err(self.created_meanwhile().context("Database restore failed")),
                 Ok((_, now_staged)) if now_staged == Some(id) && attempt < SWAP_ATTEMPTS => {
                     self.journal
                         .warning(&error.context("The databases could not be swapped, trying again"));
@@ -45,7 +48,7 @@ impl Plan<'_> {
         }
         staged.keep = true;
         self.journal.success("Database restored successfully");
-        if !self.server.exists || self.options.in_place {
+        if !replaces {
             return Ok(());
         }
         if self.options.keep_old {
@@ -78,8 +81,20 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Somebody works with a database that nobody knew of when the restore began.
+    fn created_meanwhile(&self) -> anyhow::Error {
+        hinted(
+            format_args!(
+                "Database {} was created while it was being restored, and stays as it is",
+                self.live()
+            ),
+            "stop n8n, and run the same restore again, which replaces that database",
+        )
+        .into()
+    }
+
     /// Swaps once.
-    fn try_swap(&self, staged: &str, old: &str, mark: Mark) -> Result<()> {
+    fn try_swap(&self, staged: &str, old: &str, mark: Option<Mark>) -> Result<()> {
         let live = self.live();
         let swap = sql::swap(live, staged, old, mark)?;
         let terminate = sql::terminate(live, staged, &sql::application_name("swap", live))?;

@@ -189,6 +189,9 @@ pub fn keep_replaced(live: &str, old: &str) -> Result<String> {
     ))
 }
 
+/// The SQLSTATE of a swap that would replace a database which was not there before: of a class of our own.
+pub const CREATED_MEANWHILE: &str = "NB004";
+
 /// The swap: in one transaction `live` (where it exists) becomes `old`, marked as `Replaced` or `Kept`, and `staged`
 /// becomes `live` with its comment. Prints `swapped` after the commit. What is left of a `live` whose drop was cut
 /// short goes before that.
@@ -197,7 +200,9 @@ pub fn keep_replaced(live: &str, old: &str) -> Result<String> {
 /// beside it, since sessions that slip in between this one's own termination and the lock would hold it up. One DO
 /// block, so that no client can stand still in the middle with the lock held. The staged database comes first,
 /// since autovacuum may be in it and the live one must not wait for that.
-pub fn swap(live: &str, staged: &str, old: &str, mark: Mark) -> Result<String> {
+///
+/// Without a `mark` nothing may be replaced: a `live` that is there is the error [`CREATED_MEANWHILE`].
+pub fn swap(live: &str, staged: &str, old: &str, mark: Option<Mark>) -> Result<String> {
     // The names go in as settings: inside the dollar quotes a name could end them.
     Ok(format!(
         r#"{PRELUDE}
@@ -227,6 +232,9 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I RENAME TO %I', staged, staged || '_swap');
     SELECT oid INTO id FROM pg_database WHERE datname = live;
     IF FOUND THEN
+        IF old_mark = '' THEN
+            RAISE EXCEPTION 'database % was created meanwhile', live USING ERRCODE = '{CREATED_MEANWHILE}';
+        END IF;
         IF EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.database = live) THEN
             RAISE EXCEPTION 'database % has prepared transactions', live
                 USING HINT = 'End them with ROLLBACK PREPARED or COMMIT PREPARED.';
@@ -247,7 +255,7 @@ SELECT 'swapped';
         staged = name_literal(staged)?,
         old = name_literal(old)?,
         staged_mark = literal(&Mark::Staged.comment(live)?)?,
-        old_mark = literal(&mark.comment(live)?)?,
+        old_mark = literal(&mark.map_or_else(|| Ok(String::new()), |mark| mark.comment(live))?)?,
     ))
 }
 

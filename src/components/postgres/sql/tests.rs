@@ -52,7 +52,7 @@ fn application_names_differ_by_database_and_fit() {
 
 #[test]
 fn a_name_cannot_end_the_dollar_quotes_of_the_swap() {
-    let script = swap("$swap$; DROP", "s", "o", Mark::Kept).unwrap();
+    let script = swap("$swap$; DROP", "s", "o", Some(Mark::Kept)).unwrap();
     let body = script.split_once("DO $swap$").unwrap().1;
     assert_eq!(body.matches("$swap$").count(), 1, "only our own end");
     assert!(script.contains("'n8n-backup: kept \"$swap$; DROP\"'"));
@@ -86,9 +86,17 @@ fn what_is_left_of_a_drop_is_no_database() {
     ] {
         assert!(script.contains("datconnlimit <> -2"), "{script}");
     }
-    let script = swap("n8n", "s", "o", Mark::Replaced).unwrap();
+    let script = swap("n8n", "s", "o", Some(Mark::Replaced)).unwrap();
     let dropped = script.find("datconnlimit = -2").unwrap();
     assert!(dropped < script.find("DO $swap$").unwrap());
+}
+
+#[test]
+fn a_swap_that_is_to_replace_nothing_refuses_before_it_ends_a_session() {
+    let script = swap("n8n", "s", "o", None).unwrap();
+    assert!(script.contains("SET n8n_backup.old_mark = '';"), "{script}");
+    let refused = script.find("ERRCODE = 'NB004'").unwrap();
+    assert!(refused < script.find("pg_terminate_backend").unwrap(), "{script}");
 }
 
 #[test]
