@@ -226,6 +226,62 @@ fn what_a_strangers_dump_holds_is_for_the_role_of_n8n() {
     assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
 }
 
+/// What a stranger's dump holds is asked for by a superuser in each backup, and by `doctor`, and has no rights by that.
+#[test]
+fn what_a_strangers_dump_holds_has_the_rights_of_n8ns_role_alone() {
+    let sandbox = Sandbox::new("strangerlive").postgres().seeded().build();
+    sandbox.psql("DROP EVENT TRIGGER zz_ignore; DROP PUBLICATION n8n_changes");
+    let dump = dump_of(&sandbox);
+    sandbox.psql("CREATE ROLE \"n8n app\" LOGIN; ALTER TABLE workflow_entity OWNER TO \"n8n app\"");
+    // doctor tells it.
+    sandbox.psql_in("postgres", "CREATE DATABASE beside");
+    let has_risen = || {
+        sandbox
+            .psql("SELECT rolsuper FROM pg_roles WHERE rolname = 'n8n app'")
+            .trim()
+            == "t"
+    };
+    let rise = format!(
+        "CREATE FUNCTION public.rise() RETURNS text LANGUAGE plpgsql AS $x$ BEGIN \
+         IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN \
+         EXECUTE convert_from('\\x{}', 'UTF8'); END IF; RETURN 'x'; END $x$;",
+        hex("ALTER ROLE \"n8n app\" SUPERUSER")
+    );
+    for (what, statements) in [
+        (
+            "an implicit cast of a column",
+            "CREATE TYPE public.m AS ENUM ('none', 'x');
+             ALTER TABLE public.migrations ALTER name TYPE public.m USING 'x'::public.m;
+             CREATE FUNCTION public.f(public.m) RETURNS text LANGUAGE plpgsql AS $x$ BEGIN RETURN public.rise(); END $x$;
+             CREATE CAST (public.m AS text) WITH FUNCTION public.f(public.m) AS IMPLICIT;",
+        ),
+        (
+            "an index that the planner computes",
+            "CREATE FUNCTION public.f() RETURNS text LANGUAGE plpgsql IMMUTABLE AS $x$ BEGIN RETURN public.rise(); END $x$;
+             CREATE INDEX planned ON public.migrations ((public.f()));",
+        ),
+        (
+            "an operator that stands for one of the server's",
+            "CREATE FUNCTION public.f(name, name) RETURNS text LANGUAGE plpgsql AS $x$ BEGIN RETURN public.rise(); END $x$;
+             CREATE OPERATOR public.|| (LEFTARG = name, RIGHTARG = name, FUNCTION = public.f);",
+        ),
+    ] {
+        case(what, || {
+            let path = edited(&sandbox, &dump, "rise.sql.gz", |text| {
+                before_end(&text, &format!("{rise}\n{statements}"))
+            });
+            stranger(&sandbox, &path).assert_success();
+            assert!(!has_risen(), "by the restore");
+            sandbox.run("backup-postgres", &[]).assert_success();
+            assert!(!has_risen(), "by a backup");
+            let doctor = sandbox.binary().arg("doctor").run();
+            assert!(doctor.stdout.contains("beside"), "{doctor}");
+            assert!(!has_risen(), "by doctor: {doctor}");
+        });
+    }
+    assert_eq!(staged_databases(&sandbox), Vec::<String>::new());
+}
+
 /// No program was run in the server's container, and no file written there.
 #[track_caller]
 fn assert_nothing_planted(sandbox: &Sandbox) {

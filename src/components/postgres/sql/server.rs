@@ -1,6 +1,6 @@
 //! What the server is asked, and told, beside the swap.
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Context as _, Result};
 
 use super::*;
 use crate::formats::n8n::Place;
@@ -330,11 +330,14 @@ pub fn knows_restrict(version: &str) -> bool {
     }
 }
 
-/// Asks, connected to a database of n8n's, how many migrations it has seen, and for the newest. Read by [`parse_migrations`].
+/// Asks, connected to a database of n8n's, for the migrations that it has seen. Read by [`parse_migrations`].
+///
+/// `COPY` of columns plans nothing and casts nothing. A query of a table may run functions of the database with our
+/// rights: those of casts, and those of indexes, which the planner computes.
 pub fn migrations(place: Option<&Place>) -> Result<String> {
     Ok(format!(
         r#"{PRELUDE}
-SELECT format('SELECT concat_ws(E''\t'', count(*), encode(convert_to(coalesce((SELECT name FROM %1$s ORDER BY id DESC LIMIT 1), ''none''), ''UTF8''), ''hex'')) FROM %1$s', c.oid::regclass)
+SELECT 'SELECT ''migrations''', format('COPY %s (id, name) TO STDOUT', c.oid::regclass)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND {}
 AND ARRAY['id', 'name', 'timestamp'] <@ ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid)
@@ -344,12 +347,21 @@ ORDER BY c.oid LIMIT 1 \gexec
     ))
 }
 
-/// Reads the answer to [`migrations`]: a number and a name, where there is such a table.
+/// Reads the answer to [`migrations`]: how many, and the name of the newest, where there is such a table.
 pub fn parse_migrations(output: &str) -> Result<Option<(u64, String)>> {
-    match output.trim_end().split_once('\t') {
-        Some((count, newest)) => Ok(Some((number(count)?, unhex(newest)?))),
-        None => Ok(None),
+    let mut lines = output.lines();
+    if lines.next().is_none() {
+        return Ok(None);
     }
+    let (mut count, mut newest) = (0, (i64::MIN, "none"));
+    for line in lines {
+        let (id, name) = line
+            .split_once('\t')
+            .with_context(|| format!("unexpected line about the migrations: {line:?}"))?;
+        count += 1;
+        newest = newest.max((number(id)?, name));
+    }
+    Ok(Some((count, newest.1.to_owned())))
 }
 
 /// What a role may do on its server, beside what a dump tells.

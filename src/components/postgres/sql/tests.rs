@@ -107,6 +107,21 @@ fn schemas_are_asked_for_by_the_functions_of_the_server() {
 }
 
 #[test]
+fn the_newest_of_the_migrations_has_the_greatest_number() {
+    let read = |output: &str| parse_migrations(output).unwrap();
+    assert_eq!(read(""), None);
+    assert_eq!(read("migrations\n"), Some((0, "none".to_owned())));
+    assert_eq!(
+        read("migrations\n9\tOld\n10\tNew\n2\tFirst\n"),
+        Some((3, "New".to_owned()))
+    );
+    assert!(parse_migrations("migrations\nx\tOld\n").is_err());
+    assert!(parse_migrations("migrations\n9\n").is_err());
+    let script = migrations(None).unwrap();
+    assert!(script.contains("'COPY %s (id, name) TO STDOUT'"), "{script}");
+}
+
+#[test]
 fn reads_the_server() {
     let server = parse_server("150018\tt\tt\tt\tf\t7471619\t1073741824\t2f64\n").unwrap();
     assert_eq!((server.version, server.size), (150_018, 7_471_619));
