@@ -24,6 +24,33 @@ struct Scripts {
     referring: String,
 }
 
+/// Leads the name of a table, in hexadecimal, before its rows: no line of COPY begins so.
+const HEAD: &str = "\\=";
+
+/// The tables, each by its name and then its rows as COPY writes them, that hold a row which `is_one`.
+fn holding(output: &str, is_one: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut found: Vec<String> = Vec::new();
+    let mut table = String::new();
+    for line in output.lines() {
+        match line.strip_prefix(HEAD) {
+            Some(name) => table = sql::unhex(name)?,
+            None if is_one(line) && found.last() != Some(&table) => found.push(table.clone()),
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Whether no part of a key is NULL.
+fn refers(key: &str) -> bool {
+    !key.split('\t').any(|part| part == "\\N")
+}
+
+/// Whether binary data are of something else than an execution.
+fn is_shared(source: &str) -> bool {
+    source != "execution" && source != "\\N"
+}
+
 /// What is left out of a dump.
 pub(super) struct LeftOut {
     scripts: Scripts,
@@ -41,8 +68,8 @@ impl LeftOut {
         }
         let scripts = scripts(&app.config.found.schema, &app.config.found.table_prefix)?;
         let database = &app.config.postgres_db;
-        let ask = |script: &String| sql::parse_names(&psql.run(database, "dump", script.clone())?);
-        let referring = ask(&scripts.referring)?;
+        let ask = |script: &String| psql.run(database, "dump", script.clone());
+        let referring = holding(&ask(&scripts.referring)?, refers)?;
         if !referring.is_empty() {
             JOURNAL.warn(format_args!(
                 "Executions are not left out of this dump, because rows of other tables refer to them: {}",
@@ -50,8 +77,8 @@ impl LeftOut {
             ));
             return Ok(None);
         }
-        let mut tables = ask(&scripts.tables)?;
-        let shared = ask(&scripts.shared)?;
+        let mut tables = sql::parse_names(&ask(&scripts.tables)?)?;
+        let shared = holding(&ask(&scripts.shared)?, is_shared)?;
         tables.retain(|table| !shared.contains(table));
         if tables.is_empty() {
             JOURNAL.warn("BACKUP_EXECUTIONS=off leaves nothing out: no table of executions was found");
@@ -75,15 +102,15 @@ impl LeftOut {
 
     /// Makes sure that no row was written while the dump was made that refers to an execution, or belongs to none.
     pub(super) fn check(&self, app: &App, psql: &Psql<'_>) -> Result<()> {
-        let ask = |script: &String| sql::parse_names(&psql.run(&app.config.postgres_db, "dump", script.clone())?);
-        let mut shared = ask(&self.scripts.shared)?;
+        let ask = |script: &String| psql.run(&app.config.postgres_db, "dump", script.clone());
+        let mut shared = holding(&ask(&self.scripts.shared)?, is_shared)?;
         shared.retain(|table| self.tables.contains(table));
         ensure!(
             shared.is_empty(),
             "binary data that belong to no execution were written meanwhile ({}): the next dump holds them",
             shared.join(", ")
         );
-        let referring = ask(&self.scripts.referring)?;
+        let referring = holding(&ask(&self.scripts.referring)?, refers)?;
         ensure!(
             referring.is_empty(),
             "rows that refer to executions were written meanwhile ({}): the next dump holds all",
@@ -118,14 +145,20 @@ fn scripts(schema: &str, prefix: &str) -> Result<Scripts> {
     let quoted = |name: &str| format!(r#"'"' || replace({name}, '"', '""') || '"'"#);
     let pattern = format!("{} || '.' || {}", quoted("n.nspname"), quoted("c.relname"));
     let tables = format!("SELECT encode(convert_to({pattern}, 'UTF8'), 'hex') {ours} ORDER BY c.oid");
+    // Read by COPY, which runs nothing of the database's own: see [`sql::migrations`]. It takes no partitioned table.
     let shared = format!(
-        "SELECT format('SELECT encode(convert_to(%L, ''UTF8''), ''hex'') WHERE EXISTS (SELECT 1 FROM %s WHERE \
-         \"sourceType\" <> ''execution'')', {pattern}, c.oid::regclass) {ours} AND {of_files} \\gexec\n"
+        "SELECT format('SELECT %L', '{HEAD}' || encode(convert_to(name, 'UTF8'), 'hex')), \
+         format('COPY %s (\"sourceType\") TO STDOUT', part) \
+         FROM (SELECT c.oid, c.relkind, {pattern} AS name {ours} AND {of_files}) o CROSS JOIN LATERAL \
+         (SELECT o.oid::regclass WHERE relkind = 'r' UNION SELECT relid FROM pg_partition_tree(o.oid) WHERE isleaf) \
+         t(part) \\gexec\n"
     );
+    // The keys of a partitioned table are those of its partitions, too.
     let referring = format!(
-        "SELECT format('SELECT encode(convert_to(%L, ''UTF8''), ''hex'') WHERE EXISTS (SELECT 1 FROM %s WHERE %s)', f.conrelid::regclass, \
-         f.conrelid::regclass, (SELECT string_agg(format('%I IS NOT NULL', a.attname), ' AND ') FROM pg_attribute a \
-         WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) FROM pg_constraint f WHERE f.contype = 'f' \
+        "SELECT format('SELECT %L', '{HEAD}' || encode(convert_to(f.conrelid::regclass::text, 'UTF8'), 'hex')), \
+         format('COPY %s (%s) TO STDOUT', f.conrelid::regclass, (SELECT string_agg(quote_ident(a.attname), ', ') \
+         FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) \
+         FROM pg_constraint f JOIN pg_class r ON r.oid = f.conrelid WHERE f.contype = 'f' AND r.relkind = 'r' \
          AND f.confrelid IN (SELECT c.oid {ours}) AND f.conrelid NOT IN (SELECT c.oid {ours}) ORDER BY f.oid \\gexec\n"
     );
     Ok(Scripts {
@@ -154,6 +187,22 @@ mod tests {
         assert!(asked.tables.contains("n.nspname = 'o''dd'"), "{}", asked.tables);
         assert!(asked.referring.contains("'x''_execution_'"), "{}", asked.referring);
         assert!(scripts("", &"x".repeat(50)).is_err());
+    }
+
+    #[test]
+    fn tables_are_known_by_their_rows() {
+        let keys = "\\=61\n\\N\t1\n\\=62\n\\N\t\\N\n2\t1\n3\t1\n\\=63\n";
+        assert_eq!(holding(keys, refers).unwrap(), ["b"]);
+        let sources = "\\=61\nexecution\n\\N\n\\=62\nexecution\nchat\n";
+        assert_eq!(holding(sources, is_shared).unwrap(), ["b"]);
+        assert_eq!(holding("", is_shared).unwrap(), Vec::<String>::new());
+        let asked = scripts("", "").unwrap();
+        for script in [asked.shared, asked.referring] {
+            assert!(
+                script.contains("TO STDOUT") && !script.contains("EXISTS (SELECT 1"),
+                "{script}"
+            );
+        }
     }
 
     #[test]
