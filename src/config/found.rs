@@ -33,6 +33,8 @@ pub struct Found {
     pub table_prefix: String,
     /// The role that n8n logs in to PostgreSQL as; the one that restores may be another. Empty when nothing tells.
     pub login: String,
+    /// Its password, where n8n's container tells it and the one that restores is another role.
+    pub login_password: Option<Secret>,
     /// That role, with its password where the container tells it, if another one is to be the server's superuser.
     pub second_login: Option<(String, Option<Secret>)>,
     /// The volumes that PostgreSQL and Redis mount, each with its path in the container.

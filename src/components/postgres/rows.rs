@@ -16,12 +16,19 @@ use crate::process::hinted;
 pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()> {
     let docker = app.docker()?;
     docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
-    let psql = Psql::live(app, &docker);
     let database = &app.config.postgres_db;
+    let role = role_of_n8n(app, &Psql::live(app, &docker))?;
+    let docker = match app.config.found.login_password.as_ref().filter(|_| role.is_some()) {
+        Some(password) => docker.with_login(&app.config.postgres_container, "PGPASSWORD", password),
+        None => docker,
+    };
+    let mut psql = Psql::live(app, &docker);
+    psql.user = role.unwrap_or(psql.user);
     let mut tables: Vec<&TableName> = puts.iter().map(|put| &put.table).collect();
     tables.sort_unstable();
     tables.dedup();
-    let known = parse_columns(&psql.run(database, "workflows", columns(&tables)?)?)?;
+    let known = psql.run(database, "workflows", columns(&tables)?);
+    let known = parse_columns(&known.map_err(|error| shut_out(app, role, error))?)?;
     let mut lacking = Vec::new();
     for put in puts {
         let own = known
@@ -49,6 +56,46 @@ pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()>
         "psql ended before the end of the transaction"
     );
     Ok(())
+}
+
+/// The role that n8n logs in as, where it has fewer rights than ours: triggers and checks of n8n's tables, whoever they
+/// are from, run with the rights of whoever writes.
+fn role_of_n8n<'a>(app: &'a App, live: &Psql<'_>) -> Result<Option<&'a str>> {
+    let config = &app.config;
+    let login = config.found.login.as_str();
+    if login.is_empty() || login == app.postgres_login().0 {
+        return Ok(None);
+    }
+    let may = live.run(&config.postgres_db, "workflows", sql::lesser_role(login)?)?;
+    ensure!(
+        may.trim() != "f",
+        hinted(
+            format_args!("n8n's role {login}, with whose rights rows are written, may not make temporary tables"),
+            format_args!(
+                "have a superuser run GRANT TEMPORARY ON DATABASE {} TO {};",
+                sql::ident(&config.postgres_db)?,
+                sql::ident(login)?
+            )
+        )
+    );
+    Ok((may.trim() == "t").then_some(login))
+}
+
+/// Adds what to do to the failure of a login as n8n's role.
+fn shut_out(app: &App, role: Option<&str>, error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    match role.filter(|_| text.contains("FATAL:")) {
+        Some(role) => hinted(
+            format_args!("n8n's role {role}, with whose rights rows are written, cannot log in: {text}"),
+            format_args!(
+                "have pg_hba.conf let it in from within {}, or set BACKUP_POSTGRES_USER in .env to it, and \
+                 BACKUP_POSTGRES_PASSWORD, while you run this command",
+                app.config.postgres_container
+            ),
+        )
+        .into(),
+        None => error,
+    }
 }
 
 /// The errors that the script raises, of whose text the log would have nothing: SQLSTATEs of a class of our own.
@@ -214,6 +261,22 @@ fn copied(field: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::process::hint_of;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_login_that_fails_as_n8ns_role_says_what_to_do() {
+        let app = App::new(Config::without_env_file(TempDir::new().path()).unwrap());
+        let failed = |text: &'static str| anyhow::anyhow!(text);
+        let refused = "psql: error: FATAL:  no pg_hba.conf entry for host";
+        let error = shut_out(&app, Some("app"), failed(refused));
+        assert!(error.to_string().contains("n8n's role app"), "{error:#}");
+        assert!(hint_of(&error).unwrap().contains("BACKUP_POSTGRES_USER"));
+        assert_eq!(shut_out(&app, None, failed(refused)).to_string(), refused);
+        let other = "psql: ERROR 42501 permission denied";
+        assert_eq!(shut_out(&app, Some("app"), failed(other)).to_string(), other);
+    }
 
     #[test]
     fn values_are_data_and_names_are_quoted() {

@@ -321,6 +321,8 @@ fn the_role_of_n8n_is_not_guessed_where_a_file_names_it() {
         let mut all = stack("mine", &project);
         for n8n in &mut all[2..] {
             n8n.env.remove("DB_POSTGRESDB_USER");
+            n8n.env
+                .insert("DB_POSTGRESDB_PASSWORD".to_owned(), "its own".to_owned());
             let env = env.iter().filter_map(|line| line.split_once('='));
             n8n.env
                 .extend(env.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -335,6 +337,8 @@ fn the_role_of_n8n_is_not_guessed_where_a_file_names_it() {
         let mut app = app_of(&project, "BACKUP_POSTGRES_USER=root\n");
         found(&mut app, &all).unwrap();
         assert!(app.config.found.second_login.is_none());
+        let password = app.config.found.login_password.unwrap();
+        assert_eq!(password.reveal(), "its own");
     }
 }
 

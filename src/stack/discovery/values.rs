@@ -287,7 +287,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         let superuser = superuser(docker, server);
         let of_n8n = || Role {
             user: user.clone(),
-            password: main.value("DB_POSTGRESDB_PASSWORD"),
+            password: main.value(PASSWORD),
             from: format!("DB_POSTGRESDB_USER of {name}"),
         };
         let role = match config.is_set("BACKUP_POSTGRES_USER") {
@@ -300,7 +300,7 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             false => {
                 // The container's variables tell how the server was first started, and may have changed since.
                 if superuser.as_ref().is_some_and(|role| role.user != found.login) && !found.login.is_empty() {
-                    let password = main.container.variable("DB_POSTGRESDB_PASSWORD").map(Secret::new);
+                    let password = main.container.variable(PASSWORD).map(Secret::new);
                     found.second_login = Some((found.login.clone(), password));
                 }
                 let role = superuser.unwrap_or_else(of_n8n);
@@ -309,6 +309,12 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
                 Some(role)
             }
         };
+        if found.login != config.postgres_user {
+            // Few commands want it, so a file that cannot be read is no error.
+            let in_file = || main.file(main.container.variable(&format!("{PASSWORD}_FILE"))?);
+            let password = main.container.variable(PASSWORD).map(str::to_owned).or_else(in_file);
+            found.login_password = password.map(|password| Secret::new(&password));
+        }
         let password = role.and_then(|role| role.password);
         let password = password.map(|password| Secret::new(&password));
         config.postgres_password = config.postgres_password.take().or(password);
@@ -327,6 +333,9 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
         );
     }
 }
+
+/// The variable with the password of n8n's role.
+const PASSWORD: &str = "DB_POSTGRESDB_PASSWORD";
 
 /// Who dumps and restores.
 struct Role {

@@ -128,6 +128,71 @@ fn one_workflow_comes_back_into_the_live_database() {
     published_versions(&sandbox);
 }
 
+/// A trigger of n8n's tables has the rights of n8n's role, whoever restores.
+#[test]
+fn a_workflow_is_written_with_the_rights_of_n8ns_role() {
+    let sandbox = live("wf-role");
+    let file = dump();
+    sandbox.run("backup-postgres", &[]).assert_success();
+    // The containers of n8n are gone, and a recovery point remembers its role.
+    let set = sandbox.backup("sets");
+    let text = fs::read_to_string(&set).unwrap();
+    let (title, rest) = text.split_once('\n').unwrap();
+    let facts = "# stack.n8n: gone\n# stack.login: app\n# stack.schema: public\n";
+    fs::write(&set, format!("{title}\n{facts}{rest}")).unwrap();
+    sandbox.psql(&format!(
+        "UPDATE workflow_entity SET name = 'Spoilt' WHERE id = '{USES}'"
+    ));
+    sandbox.psql(
+        "CREATE ROLE app LOGIN; GRANT ALL ON SCHEMA public TO app;
+         DO $x$ DECLARE t regclass; BEGIN
+             FOR t IN SELECT format('public.%I', tablename) FROM pg_tables WHERE schemaname = 'public' LOOP
+                 EXECUTE format('ALTER TABLE %s OWNER TO app', t);
+             END LOOP;
+         END $x$;
+         CREATE FUNCTION rise() RETURNS trigger LANGUAGE plpgsql AS $x$ BEGIN
+             IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
+                 RESET ROLE;
+                 ALTER ROLE app SUPERUSER;
+             END IF;
+             RETURN NEW;
+         END $x$;
+         CREATE TRIGGER rises BEFORE INSERT OR UPDATE ON workflow_entity FOR EACH ROW EXECUTE FUNCTION rise()",
+    );
+    let restore = || {
+        let args = ["workflows", "restore", USES, "--from", path(&file), "--yes"];
+        workflows(&sandbox, &args)
+    };
+    let name = || {
+        let ask = format!("SELECT name FROM workflow_entity WHERE id = '{USES}'");
+        sandbox.psql(&ask).trim().to_owned()
+    };
+    // What stands in its way is told, with what to do.
+    for (hinder, told, help) in [
+        (
+            "REVOKE TEMPORARY ON DATABASE n8n FROM PUBLIC",
+            "ERROR Hint: have a superuser run GRANT TEMPORARY ON DATABASE \"n8n\" TO \"app\";",
+            "GRANT TEMPORARY ON DATABASE n8n TO app",
+        ),
+        (
+            "ALTER ROLE app NOLOGIN",
+            "ERROR Cause: n8n's role app, with whose rights rows are written, cannot log in: {}",
+            "ALTER ROLE app LOGIN",
+        ),
+    ] {
+        sandbox.psql(hinder);
+        let outcome = restore();
+        assert_eq!(outcome.code, Some(1), "{outcome}");
+        outcome.assert_log_has("workflows restore", told);
+        assert_eq!(name(), "Spoilt");
+        sandbox.psql(help);
+    }
+    restore().assert_success();
+    assert_eq!(name(), "Uses credential");
+    let app = "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'";
+    assert_eq!(sandbox.psql(app).trim(), "f");
+}
+
 /// What is published is not always what is edited, and what n8n 1 wrote lacks what n8n 2 goes by.
 fn published_versions(sandbox: &Sandbox) {
     const OLD: &str = "11111111-0000-4000-8000-000000000001";

@@ -263,6 +263,16 @@ pub fn has_our_rights(role: &str) -> Result<String> {
     ))
 }
 
+/// Asks, connected to the live database, whether `role` may make temporary tables there: `t` or `f`, and nothing where it
+/// is not there or has all rights of the user that asks.
+pub fn lesser_role(role: &str) -> Result<String> {
+    Ok(format!(
+        "{PRELUDE}SELECT has_database_privilege(oid, current_database(), 'TEMPORARY') FROM pg_roles\n\
+    WHERE rolname::text = {} AND NOT pg_has_role(oid, current_user, 'USAGE');\n",
+        literal(role)?
+    ))
+}
+
 /// Asks whether another session works in the database: `t` or `f`. n8n looks by `SELECT 1` whether it is there.
 pub const OTHERS_WORK: &str =
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE datname = current_database()\n\
