@@ -105,6 +105,8 @@ fn what_n8n_mounts_besides_is_backed_up_and_comes_back() {
     let doctor = sandbox.binary().arg("doctor").run();
     assert!(doctor.stdout.contains("not backed up: /mnt/left ("), "{doctor}");
     assert!(doctor.stdout.contains("BACKUP_INCLUDE_MOUNTS"), "{doctor}");
+    let system = "not backed up: /host-etc (/etc): it is a directory of the system";
+    assert!(doctor.stdout.contains(system), "{doctor}");
     assert!(
         doctor.stdout.contains("/files/part) is backed up as /files/part"),
         "{doctor}"

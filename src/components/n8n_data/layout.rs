@@ -3,6 +3,7 @@
 
 mod databases;
 mod home;
+mod system;
 mod within;
 
 use std::collections::BTreeMap;
@@ -28,11 +29,6 @@ pub(super) const HOME: &str = "/.n8n";
 pub(super) const RESERVED: &str = ".n8n-backup-";
 /// Holds the other directories in an archive, and in a helper container.
 pub(super) const MOUNTS: &str = ".n8n-backup-mounts";
-/// Of the engine's host: what is mounted from there is the system's.
-const SYSTEM: [&str; 11] = [
-    "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/dev", "/run", "/boot",
-];
-
 const HOLDS_OURS: &str = "it holds n8n-backup's log, program or scripts";
 
 /// A directory that belongs to n8n's data.
@@ -147,12 +143,16 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             "" => None,
             home => at.strip_prefix(home).and_then(|rest| rest.strip_prefix('/')),
         };
+        let is_n8ns = below.is_some() || config.include_mounts.contains(at) || config.found.storage_mount == *at;
         let why = match &place.source {
             // A single file, a socket, a device.
             Source::Directory(path) if is_no_directory(path) => continue,
-            Source::Directory(path) if SYSTEM.iter().any(|dir| is_within(path, dir)) => continue,
+            Source::Directory(path) if !is_n8ns && system::holds(app, path) => continue,
+            Source::Directory(path) if system::fills(app, path) => {
+                Some("it is a directory of the system, which a restore must not replace")
+            }
             Source::Directory(path) if what_of_project(app, path).is_some() => what_of_project(app, path),
-            _ if below.is_some() || config.include_mounts.contains(at) || config.found.storage_mount == *at => None,
+            _ if is_n8ns => None,
             Source::Volume(name) if is_anonymous(name) => Some("its volume has no name"),
             Source::Directory(path) if !is_of_project(app, path) => {
                 Some("it lies outside of this directory: BACKUP_INCLUDE_MOUNTS takes it in")

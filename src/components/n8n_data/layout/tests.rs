@@ -294,7 +294,8 @@ fn laid_out(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> La
 }
 
 /// What n8n's data consist of in a project, for containers that say that n8n's directory is `home`. The engine keeps
-/// each volume in a directory of its own, and has no PostgreSQL and no Redis. `VOLUME:PATH` is a part of a volume.
+/// each volume in a directory of its own, and has no PostgreSQL and no Redis. `VOLUME:PATH` is a part of a volume,
+/// `./PATH` a directory of the project, `/PATH` one of the host.
 fn try_layout(settings: &str, home: &str, containers: &[(&str, Mounts<'_>)]) -> Result<Layout> {
     layout_beside(&[], settings, home, containers)
 }
@@ -315,9 +316,9 @@ fn layout_beside(servers: Mounts<'_>, settings: &str, home: &str, containers: &[
         .iter()
         .map(|(volume, at)| ((*volume).to_owned(), (*at).to_owned()));
     app.config.found.server_volumes = known.collect();
-    let of_project = |path: &str| {
-        path.strip_prefix('.')
-            .map(|rest| format!("{}{rest}", project.display()))
+    let directory_of = |path: &str| match path.strip_prefix('.') {
+        Some(rest) => Some(format!("{}{rest}", project.display())),
+        None => path.starts_with('/').then(|| path.to_owned()),
     };
     let containers = containers.iter().map(|(name, mounts)| Container {
         name: (*name).to_owned(),
@@ -336,8 +337,8 @@ fn layout_beside(servers: Mounts<'_>, settings: &str, home: &str, containers: &[
                     .split_once(':')
                     .map_or((*source, None), |(name, path)| (name, Some(path)));
                 Mount {
-                    directory: of_project(source).unwrap_or_default(),
-                    name: of_project(source).map_or(name.to_owned(), |_| String::new()),
+                    directory: directory_of(source).unwrap_or_default(),
+                    name: directory_of(source).map_or(name.to_owned(), |_| String::new()),
                     subpath: subpath.map(str::to_owned),
                     destination: (*at).to_owned(),
                 }
@@ -473,4 +474,48 @@ fn a_volume_that_holds_a_databases_data_is_no_home() {
     assert!(of("redis_data", "/data").is_ok());
     // Its configuration.
     assert!(of("n8n_data", "/usr/local/etc/redis").is_ok());
+}
+
+#[test]
+fn what_is_n8ns_is_backed_up_wherever_it_lies_on_the_host() {
+    const AT: &str = "/home/node/.n8n";
+    let of = |settings: &str, mounts: Mounts<'_>| {
+        let mounts = [&[("n8n_n8n_data", AT)], mounts].concat();
+        let layout = laid_out(settings, AT, &[("main", &mounts)]);
+        let taken: Vec<String> = layout.places().skip(1).map(|place| place.at.clone()).collect();
+        (taken.join(" "), layout.left_out.join("; "))
+    };
+    let none = || String::new();
+    // Below the home, or named.
+    for path in [
+        "/usr/local/share/none",
+        "/run/media/u/none/files",
+        "/etc/none",
+        "/srv/none",
+    ] {
+        let below = "/home/node/.n8n/binaryData";
+        assert_eq!(of("", &[(path, below)]), (below.to_owned(), none()), "{path}");
+        let named = of("BACKUP_INCLUDE_MOUNTS=/files\n", &[(path, "/files")]);
+        assert_eq!(named, ("/files".to_owned(), none()), "{path}");
+    }
+    // What n8n merely uses is told neither way.
+    for (path, at) in [
+        ("/etc/localtime", "/etc/localtime"),
+        ("/usr/share/zoneinfo", "/usr/share/zoneinfo"),
+        ("/etc/ssl/certs", "/etc/ssl/certs"),
+        ("/run/none", "/run/none"),
+        ("/etc", "/host-etc"),
+    ] {
+        assert_eq!(of("", &[(path, at)]), (none(), none()), "{path}");
+    }
+    // A file stays one of the system's below the home, too; a directory is left out.
+    assert_eq!(of("", &[("/etc/passwd", "/home/node/.n8n/users")]), (none(), none()));
+    for path in ["/etc", "/run", "/usr/share/none", "/etc/ssl/none", "/proc/none", "/dev"] {
+        for at in ["/files", "/home/node/.n8n/certs"] {
+            let (taken, left_out) = of("BACKUP_INCLUDE_MOUNTS=/files\n", &[(path, at)]);
+            assert_eq!(taken, "", "{path}");
+            let wanted = format!("{at} ({path}): it is a directory of the system, which a restore must not replace");
+            assert_eq!(left_out, wanted);
+        }
+    }
 }
