@@ -24,7 +24,8 @@ pub fn begun(dir: &str) -> String {
 /// itself), `names`, `old_as` (how the first of them is kept), `stays` (an entry that has no part in it), and the marks
 /// `begun`, `moved` and `back`, which tell how far the exchange has come and which way it goes. Each step may be cut
 /// short by the end of its container: what it has left must not look like something else.
-const SCRIPT: &str = r#"set -eu
+const SCRIPT: &str = r#"export LC_ALL=C # a shell that reads names in UTF-8 does not see those that are none
+set -eu
 verb=$2
 # To remove much, or to bring it to disk, takes longer than a wait for an answer may; but not for ever.
 alive() {
@@ -65,6 +66,8 @@ pass() {
     else rm -rf -- "${from:?}/$name"
     fi
   done
+  # What is left in there would be removed at the end.
+  [ "$from" = . ] || [ -z "$(ls -A "$from")" ] || { echo "not all of $from could be moved" >&2; exit 1; }
 }
 # named FROM TO: the same for the names that were given to begin
 named() {

@@ -223,7 +223,7 @@ fn what_is_packed_comes_back_with_either_tar() {
     let sandbox = Sandbox::new("tars2").n8n().seeded().build();
     let odd = "mkdir npm && ln -s ../../../usr/lib/x npm/out && ln -s /etc/passwd absolute && mkfifo fifo && \
                chmod 4711 odd/links/hard-1 && mkdir late && touch -h -d '2001-02-03 04:05:06' npm/out late && \
-               chown 5:6 late && chown -h 7:8 npm/out";
+               chown 5:6 late && chown -h 7:8 npm/out && echo x >\"$(printf '.latin1-\\351')\"";
     sandbox.in_volume(&sandbox.volume(), odd);
     let saved = sandbox.fingerprint_volume();
     for (packs, unpacks) in [(0, 1), (1, 0), (1, 1)] {

@@ -69,6 +69,36 @@ fn a_step_that_is_cut_short_is_not_taken_for_another() {
     assert_eq!(cut_short("back", first), ["old", "old"]);
 }
 
+/// As with a shell that does not see an entry, since it cannot read its name.
+#[test]
+fn what_was_not_moved_is_never_removed() {
+    let (dir, tools, nothing) = (TempDir::new(), TempDir::new(), Path::new("/nonexistent"));
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("a"), "old").unwrap();
+    step(dir.path(), "begin", nothing);
+    for name in ["a", ".hidden"] {
+        fs::write(at(".n8n-backup-restore/new").join(name), "new").unwrap();
+    }
+    let succeeds = |verb: &str, unseen: &str| {
+        let mv = format!("#!/bin/sh\nPATH=${{PATH#*:}}\ncase \"$*\" in *'{unseen}'*) exit 0 ;; esac\nexec mv \"$@\"\n");
+        executable(&tools.path().join("mv"), mv);
+        let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+        let mut sh = Command::new("sh");
+        sh.args(["-c", SCRIPT, "sh"])
+            .arg(dir.path())
+            .arg(verb)
+            .env("PATH", path);
+        sh.status().unwrap().success()
+    };
+    assert!(!succeeds("exchange", "/new/.hidden"));
+    assert_eq!(step(dir.path(), "state", nothing), "broken");
+    assert!(!succeeds("back", "/old/a"));
+    assert_eq!(fs::read_to_string(at(".n8n-backup-restore/old/a")).unwrap(), "old");
+    assert!(succeeds("back", "no such entry"));
+    assert_eq!(fs::read_to_string(at("a")).unwrap(), "old");
+    assert_eq!(step(dir.path(), "state", nothing), "none");
+}
+
 #[test]
 fn directories_that_belong_together_are_all_old_or_all_new() {
     use State::{Broken, Exchanged, None, Staged};
