@@ -12,7 +12,7 @@ use super::{verify, MODULES_FACT};
 use crate::components::drill::{check_recorded, DrillEnv, Drilled, Inconclusive, Stopwatch, JOURNAL};
 use crate::engine::{tells_ended_container, Exec, ScratchContainer};
 use crate::formats::tar;
-use crate::process::Input;
+use crate::process::{hinted, Input};
 use crate::stream::read::read;
 
 /// Where the snapshot lies in the container. Not on the image's volume, which the entry point may give another owner.
@@ -127,12 +127,21 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
         let loading = fields(persistence).get("loading").is_none_or(|loading| loading != "0");
         Ok((!loading).then(|| keyspace.clone()))
     });
-    let keyspace = keyspace
-        .map_err(|error| match tells_of_snapshot(&format!("{error:#}")) {
+    let keyspace = keyspace.map_err(|error| {
+        let text = format!("{error:#}");
+        let error = error.context("Redis did not load the snapshot");
+        if env.point.fact(MODULES_FACT).is_none() && lacks_module(&text) {
+            const UNTOLD: &str = "The recovery point does not tell which modules Redis had loaded";
+            const WHAT_TO_DO: &str =
+                "allow Redis's user MODULE LIST (or name the modules in the arguments of the server, \
+                                      before Redis 7), and make a backup";
+            return error.context(hinted(UNTOLD, WHAT_TO_DO)).context(Inconclusive);
+        }
+        match tells_of_snapshot(&text) {
             true => error,
             false => error.context(Inconclusive),
-        })
-        .context("Redis did not load the snapshot")?;
+        }
+    })?;
     keys(&keyspace).context("INFO keyspace is not understood")
 }
 
@@ -140,6 +149,12 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
 /// `Can't handle RDB format version`. It may as well have found fault with its arguments.
 fn tells_of_snapshot(text: &str) -> bool {
     text.contains("DB") || tells_ended_container(text)
+}
+
+/// Whether Redis lacks a module that has stored something in the snapshot: `The RDB file contains module data I can't
+/// load: no matching module type 'counter01'`.
+fn lacks_module(text: &str) -> bool {
+    text.contains("module") && text.contains("can't load")
 }
 
 /// The number of keys that `redis-check-rdb` finds in the snapshot; none where the image has no such program.
@@ -183,6 +198,17 @@ mod tests {
         assert!(!tells_of_snapshot(
             "Fatal error, can't open config file '/data/redis-server': No such file"
         ));
+    }
+
+    #[test]
+    fn a_module_that_is_missing_is_told_from_a_broken_snapshot() {
+        for text in [
+            "The RDB file contains module data I can't load: no matching module type 'counter01'",
+            "The RDB file contains AUX module data I can't load: no matching module 'search'",
+        ] {
+            assert!(lacks_module(text), "{text}");
+        }
+        assert!(!lacks_module("Short read or OOM loading DB. Unrecoverable error"));
     }
 
     #[test]

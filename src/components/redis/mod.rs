@@ -168,7 +168,11 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     let entry = publish(&app.config, partial, bytes).context("Failed to copy RDB file from container")?;
     let mut facts = facts(&summary);
     facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
-    let modules: Vec<String> = saved.modules.iter().map(|module| module.join(" ")).collect();
+    let modules = saved.modules.unwrap_or_else(|| {
+        let arguments = docker.arguments(&config.redis_container).unwrap_or_default();
+        layout::modules_of(&arguments)
+    });
+    let modules: Vec<String> = modules.iter().map(|module| module.join(" ")).collect();
     if !modules.is_empty() {
         facts.push((MODULES_FACT.to_owned(), modules.join("; ")));
     }

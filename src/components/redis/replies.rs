@@ -57,8 +57,9 @@ pub(super) fn keys(reply: &str) -> Option<u64> {
 }
 
 /// The files and arguments in the reply to `MODULE LIST`: for each the lines `name`, `ver`, `path` and `args`, each with its value
-/// in the next ones. What is built in has no file.
-pub(super) fn modules(reply: &str) -> Vec<Vec<String>> {
+/// in the next ones. What is built in has no file. None where no file is named, as before Redis 7 or
+/// where the command is denied.
+pub(super) fn modules(reply: &str) -> Option<Vec<Vec<String>>> {
     let mut modules: Vec<Vec<String>> = Vec::new();
     let mut lines = reply.lines().peekable();
     while let Some(line) = lines.next() {
@@ -83,7 +84,7 @@ pub(super) fn modules(reply: &str) -> Vec<Vec<String>> {
         }
     }
     modules.retain(|module| module.first().is_some_and(|path| path.starts_with('/')));
-    modules
+    (!modules.is_empty() || reply.is_empty()).then_some(modules)
 }
 
 /// How many keys there are.
@@ -201,8 +202,17 @@ mod tests {
     fn modules_come_with_their_files_and_arguments() {
         let built_in = "name\nvectorset\nver\n1\npath\n\nargs\n\n";
         let reply = format!("name\nReJSON\nver\n20808\npath\n/lib/rejson.so\nargs\n\n{built_in}name\nsearch\nver\n2\npath\n/lib/s.so\nargs\nA\n1");
-        assert_eq!(modules(&reply), [vec!["/lib/rejson.so"], vec!["/lib/s.so", "A", "1"]]);
-        assert!(modules("ERR unknown command 'MODULE'").is_empty() && modules("").is_empty());
+        let listed = modules(&reply).unwrap();
+        assert_eq!(listed, [vec!["/lib/rejson.so"], vec!["/lib/s.so", "A", "1"]]);
+        assert!(modules("").unwrap().is_empty());
+        for untold in [
+            "ERR unknown command 'MODULE'",
+            "NOPERM this user has no permissions to run the 'module|list' command",
+            "name\nReJSON\nver\n20808",
+            built_in,
+        ] {
+            assert_eq!(modules(untold), None, "{untold}");
+        }
     }
 
     #[test]

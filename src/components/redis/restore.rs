@@ -279,13 +279,8 @@ impl Plan<'_> {
             .collect();
         let arguments = self.docker.arguments(name)?;
         if values.contains_key("dir") {
-            // Before Redis 7, a module is listed without its file.
             let listed = modules(replies.last().map_or("", String::as_str));
-            let modules = if listed.is_empty() {
-                modules_of(&arguments)
-            } else {
-                listed
-            };
+            let modules = listed.unwrap_or_else(|| modules_of(&arguments));
             let layout = Layout::new(|name| values.get(name).cloned());
             return Ok(Layout { modules, ..layout });
         }

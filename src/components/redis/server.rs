@@ -56,8 +56,8 @@ pub(super) struct State {
     pub(super) keys: Option<u64>,
     /// The databases that hold keys.
     pub(super) databases: Vec<u32>,
-    /// The modules that were loaded from files, each with its arguments.
-    pub(super) modules: Vec<Vec<String>>,
+    /// The modules that were loaded from files, each with its arguments, where Redis tells them.
+    pub(super) modules: Option<Vec<Vec<String>>>,
 }
 
 impl State {

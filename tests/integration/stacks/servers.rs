@@ -156,6 +156,31 @@ fn redis_by_tls_alone_with_a_module_and_postgres_with_pg_cron_come_back() {
         "0"
     );
     sandbox.psql("CREATE EXTENSION pg_cron");
+    // A user who may not list modules: the arguments of the server name them.
+    redis(&[
+        "acl",
+        "setuser",
+        "saver",
+        "on",
+        ">let me in",
+        "~*",
+        "&*",
+        "+@all",
+        "-module",
+    ]);
+    sandbox.set("BACKUP_REDIS_USER", "saver");
+    sandbox.set("BACKUP_REDIS_PASSWORD", "let me in");
+    run(&sandbox, "backup-redis", &[]).assert_success();
+    run(&sandbox, "test-recovery", &["--redis"]).assert_success();
+    // Where neither tells them, that is no fault of the snapshot.
+    let point = sandbox.backups("sets").pop().unwrap();
+    let told = fs::read_to_string(&point).unwrap();
+    assert!(told.contains("redis.modules: /modules/counter.so strict"), "{told}");
+    let untold = told.lines().filter(|line| !line.contains("redis.modules"));
+    fs::write(&point, untold.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let outcome = run(&sandbox, "test-recovery", &["--redis"]);
+    assert_eq!(outcome.code, Some(2), "{outcome}");
+    assert!(!fs::read_to_string(&point).unwrap().contains("failed redis"));
 }
 
 #[test]
