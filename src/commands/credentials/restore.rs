@@ -82,13 +82,21 @@ fn run(app: &App, call: &Call) -> Result<()> {
     let project = call
         .value(&PROJECT)
         .map(|project| project.to_string_lossy().into_owned());
-    let shares = shares(
-        JOURNAL,
-        then.credential_shares(&id),
-        &now,
-        (Table::SharedCredential, &id, replaced.is_some()),
-        project.as_deref(),
-    )?;
+    let shares = if credential.text("usageScope") == "instance" {
+        ensure!(
+            project.is_none(),
+            hinted("It belongs to n8n itself and to no project", "leave out --project")
+        );
+        Vec::new()
+    } else {
+        shares(
+            JOURNAL,
+            then.credential_shares(&id),
+            &now,
+            (Table::SharedCredential, &id, replaced.is_some()),
+            project.as_deref(),
+        )?
+    };
     let name = ascii(credential.text("name"));
     JOURNAL.warn(format_args!(
         "This will {} credential {name} ({}), as it was in {}",

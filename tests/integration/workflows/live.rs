@@ -483,6 +483,20 @@ fn a_credential_comes_back_where_its_key_is() {
     outcome.assert_never_says("FSoGtTx4c4UFzXbw:");
     assert_eq!(sandbox.psql(all), before);
     assert_eq!(names(&sandbox.path("backups/credentials")).len(), 1);
+    // One that n8n itself uses belongs to no project.
+    let own = changed(
+        &sandbox,
+        "instance.sql.gz",
+        &format!("/^{old}\\t.*credential:owner/d; /^Old basic\\t/s/project$/instance/"),
+    );
+    sandbox.psql(&format!("DELETE FROM credentials_entity WHERE id = '{old}'"));
+    let args = ["credentials", "restore", old, "--from", path(&own)];
+    let outcome = workflows(&sandbox, &[&args[..], &["--project", "any"]].concat());
+    outcome.assert_error("It belongs to n8n itself and to no project");
+    workflows(&sandbox, &args).assert_log_has("credentials restore", "SUCCESS Credential restored: Old basic ({})");
+    let share = "(SELECT count(*) FROM shared_credentials WHERE \"credentialsId\" = id)";
+    let placed = format!("SELECT \"usageScope\", {share} FROM credentials_entity WHERE id = '{old}'");
+    assert_eq!(sandbox.psql(&placed).trim(), "instance|0");
     // What is changed during the question would be lost: what is saved is what was read before.
     let psql = format!(
         "\"$real\" exec {} psql -qU n8n n8n -c \"UPDATE credentials_entity SET name = 'Edited' WHERE id = '{rotated}'\"",
