@@ -358,7 +358,12 @@ impl Restored {
                 if !renamed.iter().any(|(old, _)| old == webhook) {
                     renamed.push((webhook.to_owned(), new_uuid()?));
                 }
-                let path = node.get("parameters").and_then(|values| values.get("path")?.as_str());
+                // As n8n takes them: a form trigger has its path among the options.
+                let parameters = node.get("parameters");
+                let path = [parameters, parameters.and_then(|values| values.get("options"))]
+                    .into_iter()
+                    .filter_map(|values| values?.get("path")?.as_str())
+                    .find(|path| !path.is_empty());
                 // With a part that varies, n8n puts the ID in front of it.
                 let path = path.filter(|path| is_used && (*path != webhook || path.len() < 16) && !path.contains(':'));
                 paths.extend(path.map(str::to_owned));

@@ -65,6 +65,22 @@ fn webhooks_get_new_ids_and_keep_the_paths_that_people_chose() {
 }
 
 #[test]
+fn the_path_of_a_form_is_told_wherever_n8n_has_it() {
+    for (parameters, wanted) in [
+        (r#"{"path":"a"}"#, &["a"][..]),
+        (r#"{"path":"a","options":{"path":"b"}}"#, &["a"]),
+        (r#"{"path":"","options":{"path":"b"}}"#, &["b"]),
+        (r#"{"options":{"path":"b"}}"#, &["b"]),
+        (r#"{"options":{"path":""}}"#, &[]),
+        (r#"{"options":{}}"#, &[]),
+    ] {
+        let nodes = format!(r#"[{{"webhookId":"w","parameters":{parameters}}}]"#);
+        let mut restored = restored(&[("id", "w"), ("nodes", &nodes)]);
+        assert_eq!(restored.renew().unwrap(), wanted, "{parameters}");
+    }
+}
+
+#[test]
 fn what_was_published_counts_beside_what_is_edited() {
     let node = |id: &str| {
         format!(
