@@ -372,7 +372,7 @@ fn sockets_are_told_and_our_own_directory_is_left_out() {
              >.n8n-backup-restore/root; echo secret >.n8n-backup-restore/new/config; touch -d @$d .",
         );
         let mountpoint = sandbox.docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &sandbox.volume()]);
-        let socket = std::path::Path::new(mountpoint.trim()).join("odd/socket");
+        let socket = std::path::Path::new(mountpoint.trim()).join("odd/so\ncket");
         let bound = std::os::unix::net::UnixListener::bind(&socket);
         if image == IMAGES[0] {
             // A restore of the database, which works in that directory, too, must not lose it.

@@ -116,8 +116,18 @@ error() {
   [ $errors -gt 3 ] || printf 'error %s\n' "$1"
 }
 sorted() {
-  errors=0 changed=0 sockets=0 cut=0 status=1
+  errors=0 changed=0 sockets=0 cut=0 status=1 held=''
   while IFS= read -r line; do
+    case $line in
+      'tar: '* | 'exit '*) [ -z "$held" ] || error "$held"; held='' ;;
+    esac
+    [ -z "$held" ] || line="$held\\n$line"
+    held=''
+    case ${line#tar: } in
+      *': '*) ;;
+      # busybox prints a name with line feeds as it is: the reason is yet to come.
+      ./* | "can't open './"*) held=$line; continue ;;
+    esac
     case $line in
       'exit '*) status=${line#exit } ;;
       # busybox ends where a file has become shorter; GNU's fills it up.
@@ -134,6 +144,7 @@ sorted() {
       *) error "$line" ;;
     esac
   done
+  [ -z "$held" ] || error "$held"
   printf 'exit %s %s %s %s %s %s\n' "$status" "$errors" "$changed" "$sockets" $staged $cut
 }
 exec 3>&1

@@ -161,6 +161,48 @@ fn what_became_shorter_is_read_again_and_what_cannot_be_read_is_an_error() {
     }
 }
 
+/// busybox's tar prints names as they are.
+#[test]
+fn a_name_with_line_feeds_is_one_message() {
+    for (text, status, changed, sockets) in [
+        ("tar: ./a\nb.sock: socket ignored", 0, 0, 1),
+        (
+            "tar: ./a\n\nb\nc.sock: socket ignored\ntar: ./d: socket ignored",
+            0,
+            0,
+            2,
+        ),
+        ("tar: ./a\nb: No such file or directory", 1, 1, 0),
+        (
+            "tar: can't open './a\nb': No such file or directory\ntar: ./c.sock: socket ignored",
+            1,
+            1,
+            1,
+        ),
+    ] {
+        let said = said_of(text, status).unwrap();
+        assert_eq!((said.changed.0, said.sockets.0), (changed, sockets), "{text}");
+    }
+    let said = said_of("tar: ./a\nb.sock: socket ignored", 0).unwrap();
+    assert_eq!(said.sockets.1, ["./a\\nb.sock: socket ignored"]);
+    // What cannot be read is told, whatever it is called, and whatever is said before and after.
+    for (text, wanted) in [
+        ("tar: ./a\nb: Permission denied", "1 of"),
+        ("tar: can't open './a\n: socket ignored\nb': Permission denied", "1 of"),
+        ("tar: can't open './a\nb: socket ignored': Permission denied", "1 of"),
+        ("tar: ./a\nb: Permission denied\nb.sock: socket ignored", "1 of"),
+        ("tar: ./a: Permission denied\nsh: b: No such file or directory", "1 of"),
+        ("tar: ./a\ntar: ./b.sock: socket ignored", "1 of"),
+        ("tar: ./a\nexit 0", "1 of"),
+        ("tar: ./a", "1 of"),
+        ("tar: out of memory\nsh: b: No such file or directory", "1 of"),
+        ("tar: ./a\nb: Permission denied\ntar: ./c\nd: I/O error", "2 of"),
+    ] {
+        let error = said_of(text, 1).unwrap_err().to_string();
+        assert!(error.starts_with(wanted), "{text}: {error}");
+    }
+}
+
 #[test]
 fn what_is_mounted_in_the_home_is_packed_by_itself() {
     let dir = TempDir::new();
