@@ -16,8 +16,9 @@ use crate::store::{Kind, Stamp};
 /// was a whole one. Once n8n has run again, that restore is history.
 pub fn unfinished(app: &App) -> Result<Option<Option<Stamp>>> {
     let Some(record) = read(app)? else { return Ok(None) };
-    let replaced = record.point.is_some() || record.knows_n8n(app);
-    let history = !replaced || is_history(app, &app.docker()?, &record)?;
+    let docker = app.docker()?;
+    let replaced = record.point.is_some() || record.knows_n8n(app, &present(app, &docker)?);
+    let history = !replaced || is_history(app, &docker, &record)?;
     Ok((!history).then_some(record.point))
 }
 
@@ -68,17 +69,28 @@ impl Needs {
 
 /// Whether n8n has worked since the record was written. A container that is gone does not count.
 pub(super) fn is_history(app: &App, docker: &Docker, record: &Record) -> Result<bool> {
-    let knows_n8n = record.knows_n8n(app);
-    for name in &app.config.n8n_containers {
-        let Some(now) = docker.container(name)? else { continue };
+    let found = present(app, docker)?;
+    let knows_n8n = record.knows_n8n(app, &found);
+    Ok(found.iter().any(|now| {
         // One that was made since and never started has not worked.
-        let rested = now.status == Status::Created || record.last_start(&now) == Some(&now.started_at);
+        let rested = now.status == Status::Created || record.last_start(now) == Some(&now.started_at);
         // Where n8n was never stopped, only one that runs has worked.
-        if is_up(&now) || (knows_n8n && !rested) {
-            return Ok(true);
-        }
+        is_up(now) || (knows_n8n && !rested)
+    }))
+}
+
+/// Those of n8n's containers that are there.
+fn present(app: &App, docker: &Docker) -> Result<Vec<Container>> {
+    let names = app.config.n8n_containers.iter();
+    names.filter_map(|name| docker.container(name).transpose()).collect()
+}
+
+/// What has the name of a container that the record knows, or that container, which may have another name by now.
+fn find(docker: &Docker, name: &str, entry: &Entry) -> Result<Option<Container>> {
+    match docker.container(name)? {
+        None => docker.container(entry.handle(name)),
+        found => Ok(found),
     }
-    Ok(false)
 }
 
 /// What a restore that was killed has left.
@@ -110,18 +122,11 @@ pub fn interrupted(app: &App) -> Option<Interrupted> {
     // n8n was started by hand since: that restore is history, and its servers are to run.
     let history = docker.as_ref().map(|docker| is_history(app, docker, &record));
     let history = history.is_some_and(|history| history.unwrap_or(false));
-    let state = |name: &str, entry: &Entry| {
-        let find = |docker: &Docker| match docker.container(name)? {
-            // It may have another name by now.
-            None => docker.container(entry.handle(name)),
-            found => Ok(found),
-        };
-        match docker.as_ref().map(find) {
-            Some(Ok(Some(now))) if is_up(&now) => Some(true),
-            // One that is gone is not to be started.
-            Some(Ok(None)) => None,
-            _ => Some(false),
-        }
+    let state = |name: &str, entry: &Entry| match docker.as_ref().map(|docker| find(docker, name, entry)) {
+        Some(Ok(Some(now))) if is_up(&now) => Some(true),
+        // One that is gone is not to be started.
+        Some(Ok(None)) => None,
+        _ => Some(false),
     };
     let mut left = Vec::new();
     let mut stopped = Vec::new();
@@ -227,8 +232,8 @@ pub fn release(app: &App, journal: Journal) -> Result<()> {
 
 /// Whether all that is to run does, as far as it is there.
 fn runs_again(docker: &Docker, record: &Record) -> Result<bool> {
-    for (name, _) in record.containers.iter().filter(|(_, entry)| entry.runs) {
-        if docker.container(name)?.is_some_and(|now| !is_up(&now)) {
+    for (name, entry) in record.containers.iter().filter(|(_, entry)| entry.runs) {
+        if find(docker, name, entry)?.is_some_and(|now| !is_up(&now)) {
             return Ok(false);
         }
     }

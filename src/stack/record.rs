@@ -121,9 +121,10 @@ impl Record {
         each.filter_map(|(name, entry)| Some((name.as_str(), entry.policy.as_deref()?)))
     }
 
-    /// Whether n8n was stopped for the restore.
-    pub(super) fn knows_n8n(&self, app: &App) -> bool {
-        self.containers.keys().any(|name| is_n8n(app, name))
+    /// Whether n8n was stopped for the restore, whose containers are `found`, some of them with other names by now.
+    pub(super) fn knows_n8n(&self, app: &App, found: &[Container]) -> bool {
+        let mut names = self.containers.keys();
+        names.any(|name| is_n8n(app, name)) || found.iter().any(|now| self.of(now).is_some())
     }
 
     fn parse(text: &str) -> Option<Self> {

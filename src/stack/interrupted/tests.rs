@@ -168,6 +168,39 @@ fn an_n8n_that_has_not_worked_since_is_no_history_whatever_it_is_called() {
 }
 
 #[test]
+fn an_n8n_that_was_renamed_is_the_one_that_was_stopped() {
+    let alone = "container n8n-main t runs\nid n8n-main id-a\npart redis\nbegun redis\n";
+    let dir = TempDir::new();
+    let mut app = app_with(dir.path(), alone);
+    app.config.n8n_containers = vec!["n8n-old".to_owned()];
+    add(dir.path(), "n8n-old", "id-a", "exited", "t");
+    assert_eq!(unfinished(&app).unwrap(), Some(None));
+    add(dir.path(), "n8n-old", "id-a", "exited", "u");
+    assert_eq!(unfinished(&app).unwrap(), None);
+    // One that nothing is known of has not worked while it rests.
+    add(dir.path(), "n8n-old", "id-b", "exited", "u");
+    assert_eq!(unfinished(&app).unwrap(), None);
+    let record = read(&app).unwrap().unwrap();
+    assert!(!is_history(&app, &app.docker().unwrap(), &record).unwrap());
+
+    // As long as a worker rests, the restore is not forgotten.
+    let queue = "container n8n-main t runs\nid n8n-main id-m\ncontainer n8n-worker t runs\nid n8n-worker id-w\n";
+    fs::write(path(&app), queue).unwrap();
+    app.config.n8n_containers = vec!["n8n-main".to_owned(), "n8n-w2".to_owned()];
+    add(dir.path(), "n8n-main", "id-m", "running", "u");
+    add(dir.path(), "n8n-w2", "id-w", "exited", "t");
+    release(&app, Journal::new("backup-all")).unwrap();
+    let text = interrupted(&app).unwrap().text;
+    assert!(
+        text.contains("has left stopped: n8n-worker. n8n was started since: "),
+        "{text}"
+    );
+    add(dir.path(), "n8n-w2", "id-w", "running", "u");
+    release(&app, Journal::new("backup-all")).unwrap();
+    assert!(!path(&app).exists());
+}
+
+#[test]
 fn what_is_restored_is_not_to_be_restored() {
     let dir = TempDir::new();
     let base = "container n8n-main t runs\nid n8n-main id-a\npoint 20260102_030405\npart postgres\npart redis\n";
