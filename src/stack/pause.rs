@@ -149,7 +149,11 @@ impl<'a> Pause<'a> {
             let Some(container) = self.docker.container(name)? else {
                 continue;
             };
-            let known = before.of(&container).or_else(|| before.containers.get(name));
+            let known = match before.is_replaced(self.docker, &container)? {
+                true => None,
+                false => before.of(&container),
+            };
+            let known = known.or_else(|| before.containers.get(name));
             let runs = is_up(&container);
             if container.status == Status::Paused {
                 self.journal

@@ -8,7 +8,8 @@ use anyhow::{bail, Context as _, Result};
 
 use super::{LeftHalfDone, Unseen};
 use crate::app::App;
-use crate::engine::Container;
+use crate::engine::describe::Described;
+use crate::engine::{Container, Docker};
 use crate::store::atomic::{self, Access};
 use crate::store::{Kind, Stamp};
 
@@ -76,6 +77,18 @@ impl Record {
     pub(super) fn with_id(&self, id: &str) -> Option<&Entry> {
         let mut each = self.containers.values();
         each.find(|entry| entry.id == id && !id.is_empty())
+    }
+
+    /// Whether this very container was renamed since, and another one has the name under which it is known.
+    pub(super) fn is_replaced(&self, docker: &Docker, container: &Container) -> Result<bool> {
+        let mut each = self.containers.iter();
+        let known = each.find(|(_, entry)| entry.id == container.id && !container.id.is_empty());
+        match known {
+            Some((name, _)) if *name != container.name => {
+                Ok(docker.container(name)?.is_some_and(|now| now.id != container.id))
+            }
+            _ => Ok(false),
+        }
     }
 
     /// When this very container was started last, as the restore began; none of one that was not there.
@@ -200,13 +213,18 @@ pub(super) fn is_n8n(app: &App, name: &str) -> bool {
     app.config.n8n_containers.iter().any(|n8n| n8n == name)
 }
 
-/// What the containers are called that a restore under way, or an interrupted one, is to start at its end, and their IDs, as
-/// they may be called something else by now; none where its record cannot be read.
-pub(super) fn to_run(app: &App) -> Vec<String> {
+/// What those of `all` containers are called that a restore under way, or an interrupted one, is to start at its end,
+/// and their IDs, as they may be called something else by now, unless another one has taken the name; none where its
+/// record cannot be read.
+pub(super) fn to_run(app: &App, all: &[Described]) -> Vec<String> {
     let record = read(app).ok().flatten().unwrap_or_default();
     let entries = record.containers.into_iter().filter(|(_, entry)| entry.runs);
-    let names = entries.flat_map(|(name, entry)| [name, entry.id]);
-    names.filter(|name| !name.is_empty()).collect()
+    let names = entries.flat_map(|(name, entry)| {
+        let is_replaced = all.iter().any(|one| one.name == name && one.id != entry.id);
+        let id = (!is_replaced && !entry.id.is_empty()).then_some(entry.id);
+        [Some(name), id]
+    });
+    names.flatten().collect()
 }
 
 pub(super) fn path(app: &App) -> PathBuf {

@@ -208,7 +208,7 @@ impl<'a> Stack<'a> {
                 .filter_map(|container| Some((role(container)?, container)))
                 .collect();
             found.sort_by(|(role, one), (other_role, other)| (role, &one.name).cmp(&(other_role, &other.name)));
-            put_first_what_works(app, &mut found);
+            put_first_what_works(app, all, &mut found);
             found
         };
         let servers = |chosen: &dyn Fn(&Described) -> bool| with(role, chosen);
@@ -295,7 +295,7 @@ impl<'a> Stack<'a> {
                 hint: format!("set {COMPOSE_PROJECT} in .env to one of them"),
             });
         }
-        let to_run = record::to_run(app);
+        let to_run = record::to_run(app, all);
         let rests = |one: &Described| standing(&to_run, one) == Standing::Rests;
         let works = found.first().is_some_and(|(_, main)| !rests(main));
         let left = found.iter().filter(|(role, one)| works && is_main(*role) && rests(one));
@@ -335,12 +335,12 @@ fn standing(to_run: &[String], container: &Described) -> Standing {
 
 /// Puts the main container first that works: one that was left behind tells what once was. Where none works, the order
 /// is that of the newest recovery point.
-fn put_first_what_works(app: &App, found: &mut [(Role, &Described)]) {
+fn put_first_what_works(app: &App, all: &[Described], found: &mut [(Role, &Described)]) {
     let mains = || found.iter().filter(|(role, _)| is_main(*role));
     if mains().nth(1).is_none() {
         return;
     }
-    let to_run = record::to_run(app);
+    let to_run = record::to_run(app, all);
     let known = match mains().all(|(_, one)| standing(&to_run, one) == Standing::Rests) {
         true => recall::names(app).unwrap_or_default(),
         false => Vec::new(),
@@ -377,7 +377,7 @@ fn complete<'a>(
     found.extend(more);
     // Of two that are alike and work, the one that was known tells the configuration.
     found.sort_by_key(|(role, _)| *role);
-    put_first_what_works(app, &mut found);
+    put_first_what_works(app, all, &mut found);
     found
 }
 

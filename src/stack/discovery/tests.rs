@@ -906,6 +906,11 @@ fn a_main_container_that_was_left_behind_does_not_tell() {
     let record = record.replace("mine-n8n-1 ", "mine-before-1 ") + &format!("id mine-before-1 {id}\n");
     std::fs::write(project.join("backups/.restore"), record).unwrap();
     assert_eq!(told([gone(), gone()], "").0, old);
+    // Unless another one has its name by now.
+    let record = format!("container {new} 2026-01-01T00:00:00Z runs\nid {new} {id}\n");
+    std::fs::write(project.join("backups/.restore"), record).unwrap();
+    let (by, names, _) = told([gone(), gone()], "");
+    assert_eq!((by.as_str(), names.len()), (new, 3));
 }
 
 #[test]

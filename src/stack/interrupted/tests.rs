@@ -259,3 +259,20 @@ fn a_container_that_was_renamed_and_is_named_nowhere_keeps_its_policy() {
     assert_eq!(record.held().collect::<Vec<_>>(), [("n8n-old", "always")]);
     assert!(record.containers["n8n-old"].runs);
 }
+
+#[test]
+fn a_container_whose_place_another_one_has_taken_is_not_started() {
+    let dir = TempDir::new();
+    let base = "container n8n-main t runs\nid n8n-main id-a\ncontainer redis t rests\nid redis id-r\n\
+        point 20260102_030405\npart redis\n";
+    let mut app = app_with(dir.path(), base);
+    add(dir.path(), "n8n-old", "id-a", "exited", "t");
+    add(dir.path(), "n8n-main", "id-new", "exited", "u");
+    app.config.n8n_containers = vec!["n8n-main".to_owned(), "n8n-old".to_owned()];
+    let docker = app.docker().unwrap();
+    let mut pause = Pause::plan(&app, &docker, Journal::new("restore-all"), &[]).unwrap();
+    pause.begin().unwrap();
+    let record = read(&app).unwrap().unwrap();
+    let runs = |name: &str| record.containers[name].runs;
+    assert!(runs("n8n-main") && !runs("n8n-old"));
+}
