@@ -12,7 +12,7 @@ use std::thread;
 use anyhow::{anyhow, ensure, Context as _, Result};
 
 use super::discovery;
-use super::interrupted::{is_history, is_up, let_go, names_of, unfinished};
+use super::interrupted::{is_history, is_up, let_go, names_of, running, unfinished};
 use super::record::{is_n8n, path, read, write, Entry, Record};
 use super::LeftHalfDone;
 use crate::app::App;
@@ -186,12 +186,15 @@ impl<'a> Pause<'a> {
                 self.app.config.n8n_containers.join(" ")
             ));
         }
-        // Where n8n has worked since, it may have been given its servers back by hand: they are not taken from it.
+        // Where n8n has worked since, it may have been given its servers back by hand: they are not taken from it. Nor
+        // from one that is started at the end.
+        let starts_n8n = record.containers.values().any(|entry| entry.runs);
         let history = is_history(self.app, self.docker, &before)?;
         for (name, entry) in &self.record.containers {
             // One that runs now may have been started by the restore that was interrupted.
             let known = before.with_id(&entry.id).or_else(|| before.containers.get(name));
             let runs = match known {
+                _ if starts_n8n => true,
                 Some(known) if history => known.runs || entry.runs,
                 Some(known) => known.runs,
                 None => entry.runs,
@@ -385,12 +388,27 @@ impl<'a> Pause<'a> {
 
     /// Stops what did not run before.
     fn stop_temporary(&self) -> Result<()> {
-        for (name, _) in self.others().filter(|(_, runs)| !runs) {
-            if self.docker.container(name)?.is_some_and(|now| is_up(&now)) {
+        let names = self.others().filter(|(_, runs)| !runs).map(|(name, _)| name);
+        self.stop_again(&names.collect::<Vec<_>>())
+    }
+
+    /// Stops those that run and did not before, unless an n8n that somebody has started meanwhile works with them.
+    fn stop_again(&self, names: &[&str]) -> Result<()> {
+        let up = self.docker.containers(names)?;
+        let up: Vec<String> = up.into_iter().filter(is_up).map(|now| now.name).collect();
+        let n8n = match up.is_empty() {
+            true => None,
+            false => running(self.app),
+        };
+        for name in &up {
+            if let Some(n8n) = &n8n {
                 self.journal
-                    .info(format_args!("Stopping {name}, which did not run before"));
-                self.docker.stop(name)?;
+                    .info(format_args!("{name} did not run before and goes on, as {n8n} does"));
+                continue;
             }
+            self.journal
+                .info(format_args!("Stopping {name}, which did not run before"));
+            self.docker.stop(name)?;
         }
         Ok(())
     }
@@ -489,11 +507,8 @@ impl Drop for Pause<'_> {
             return;
         }
         // After a failure elsewhere, which is what is told, or a no.
-        for name in &self.lent {
-            self.journal
-                .info(format_args!("Stopping {name}, which did not run before"));
-            let _ = self.docker.stop(name);
-        }
+        let lent: Vec<&str> = self.lent.iter().map(String::as_str).collect();
+        let _ = self.stop_again(&lent);
         let _ = match &self.before {
             Some(before) => write(self.app, before),
             None => fs::remove_file(path(self.app)).map_err(Into::into),

@@ -615,23 +615,17 @@ fn a_part_by_itself_leaves_an_unfinished_restore_unfinished() {
 fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
     let sandbox = Sandbox::new("norun").kept().stack().n8n().seeded().build();
     sandbox.run("backup-all", &[]).assert_success();
-    let servers = ["postgres", "redis"].map(|name| sandbox.container(name));
-    for name in &servers {
-        sandbox.docker(&["stop", name]);
+    for name in PARTS {
+        sandbox.docker(&["stop", &sandbox.container(name)]);
     }
-    let rest = |outcome: &crate::common::Outcome, n8n: &str| {
-        for (name, wanted) in PARTS.into_iter().zip(["exited", "exited", n8n, n8n]) {
+    let all = |outcome: &crate::common::Outcome, wanted: &str| {
+        for name in PARTS {
             assert_eq!(status(&sandbox, name), wanted, "{name}: {outcome}");
         }
         assert!(!sandbox.path("backups/.restore").exists());
     };
     // In the middle of a part, and while the files were still verified.
-    for (moment, n8n) in [("Restoring: redis", "running"), ("", "exited")] {
-        if n8n == "exited" {
-            for name in ["n8n-main", "n8n-worker"] {
-                sandbox.docker(&["stop", "-t", "1", &sandbox.container(name)]);
-            }
-        }
+    for moment in ["Restoring: redis", ""] {
         let mut running = sandbox.spawn("restore-all", &["latest"]);
         running.await_that("the moment", |running| {
             status(&sandbox, "postgres") == "running" && running.log().contains(moment)
@@ -641,26 +635,81 @@ fn what_did_not_run_before_an_interrupted_restore_does_not_run_after_it() {
         let record = fs::read_to_string(sandbox.path("backups/.restore")).unwrap();
         assert_eq!(record.contains("begun redis\n"), !moment.is_empty(), "{record}");
         let said = sandbox.binary().arg("status").run();
-        let wanted = format!("running, though it did not run before: {}", servers[0]);
+        let wanted = format!(
+            "running, though it did not run before: {}",
+            sandbox.container("postgres")
+        );
         assert!(said.stdout.contains(&wanted), "{said}");
         assert_eq!(status(&sandbox, "postgres"), "running");
         let outcome = sandbox.run("restore-all", &["latest"]);
         outcome.assert_success();
-        rest(&outcome, n8n);
+        all(&outcome, "exited");
     }
-    // Nor after a no, or a failure before anything was done.
+    // Nor after a no.
     let outcome = sandbox.call("restore-all").arg("latest").terminal("no\n").run();
     assert_eq!(outcome.code, Some(0), "{outcome}");
-    rest(&outcome, "exited");
-    sandbox.docker(&[
-        "start",
-        &sandbox.container("n8n-main"),
-        &sandbox.container("n8n-worker"),
-    ]);
+    all(&outcome, "exited");
+}
+
+#[test]
+fn an_n8n_that_runs_keeps_the_servers_that_were_started_for_a_restore() {
+    let sandbox = Sandbox::new("keeps").kept().stack().n8n().seeded().build();
+    sandbox.run("backup-all", &[]).assert_success();
+    let snapshot = sandbox.backup("redis").display().to_string();
+    let stop = |names: &[&str]| {
+        for name in names {
+            sandbox.docker(&["stop", &sandbox.container(name)]);
+        }
+    };
+    let assert_all_run = |outcome: &crate::common::Outcome| {
+        for name in PARTS {
+            assert_eq!(status(&sandbox, name), "running", "{name}: {outcome}");
+        }
+        assert!(!sandbox.path("backups/.restore").exists());
+    };
+    // They had ended beside it.
+    let servers = ["postgres", "redis"];
+    for (name, file, ended) in [
+        ("restore-all", "latest", &servers[..]),
+        ("restore-all", "latest", &servers[..1]),
+        ("restore-redis", &*snapshot, &servers[1..]),
+    ] {
+        stop(ended);
+        let outcome = sandbox.run(name, &["--yes", file]);
+        outcome.assert_success();
+        assert_all_run(&outcome);
+    }
+    stop(&servers);
     let docker = sandbox.failing_docker("*' stop '*n8n-main*", 1);
     let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
     assert_eq!(outcome.code, Some(1), "{outcome}");
-    rest(&outcome, "running");
+    assert_all_run(&outcome);
+
+    // Somebody starts it all once the servers run, before the answer or, which is a failure, after it.
+    let started = PARTS.map(|name| format!("'{}'", sandbox.container(name))).join(" ");
+    let starting = |when: &str| {
+        sandbox.stand_in_docker(&format!(
+            "case \" $* \" in {when}) \"$real\" \"$@\"; code=$?; \
+             \"$real\" start {started} >/dev/null; exit $code ;; esac"
+        ))
+    };
+    let at_the_question = starting("*' start '*postgres*");
+    for answer in ["no\n", "yes\n"] {
+        stop(&PARTS);
+        let call = sandbox.call("restore-all").arg("latest").terminal(answer);
+        let outcome = call.path_first(&at_the_question).run();
+        assert_eq!(outcome.code, Some(0), "{outcome}");
+        assert_all_run(&outcome);
+    }
+    stop(&PARTS);
+    let docker = starting("*n8n_restore_*");
+    let outcome = sandbox.call("restore-all").arg("latest").path_first(&docker).run();
+    outcome.assert_error("Full restore failed at postgres; no other part was touched");
+    outcome.assert_log_has(
+        "restore-all",
+        "INFO {}-postgres did not run before and goes on, as {} does",
+    );
+    assert_all_run(&outcome);
 }
 
 #[test]

@@ -221,28 +221,73 @@ fn what_is_restored_is_not_to_be_restored() {
 #[test]
 fn a_container_that_was_renamed_since_is_gone_on_with() {
     let dir = TempDir::new();
-    let base = "container n8n-main t runs\nid n8n-main id-a\npolicy n8n-main always\n\
-        container redis t rests\nid redis id-r\npoint 20260102_030405\npart redis\npart n8n\ndone redis\n";
-    let mut app = app_with(dir.path(), base);
-    add(dir.path(), "n8n-old", "id-a", "exited", "t");
-    add(dir.path(), "redis-old", "id-r", "running", "u");
-    app.config.n8n_containers = vec!["n8n-old".to_owned()];
-    let docker = app.docker().unwrap();
-    let servers = ["redis-old".to_owned()];
-    let mut pause = Pause::plan(&app, &docker, Journal::new("restore-all"), &servers).unwrap();
-    pause.begin().unwrap();
-    assert!(pause.starts_n8n());
-    let record = read(&app).unwrap().unwrap();
-    let told = |name: &str| {
-        record
-            .containers
-            .get(name)
-            .map(|entry| (entry.runs, entry.policy.as_deref()))
-    };
-    assert_eq!(told("n8n-old"), Some((true, Some("always"))));
-    // The interrupted restore had started it.
-    assert_eq!(told("redis-old"), Some((false, None)));
-    assert_eq!((record.containers.len(), record.done), (2, vec![Kind::Redis]));
+    for runs in [true, false] {
+        let state = if runs { "runs" } else { "rests" };
+        let base = format!(
+            "container n8n-main t {state}\nid n8n-main id-a\npolicy n8n-main always\n\
+             container redis t rests\nid redis id-r\npoint 20260102_030405\npart redis\npart n8n\ndone redis\n"
+        );
+        let mut app = app_with(dir.path(), &base);
+        add(dir.path(), "n8n-old", "id-a", "exited", "t");
+        add(dir.path(), "redis-old", "id-r", "running", "u");
+        app.config.n8n_containers = vec!["n8n-old".to_owned()];
+        let docker = app.docker().unwrap();
+        let servers = ["redis-old".to_owned()];
+        let mut pause = Pause::plan(&app, &docker, Journal::new("restore-all"), &servers).unwrap();
+        pause.begin().unwrap();
+        assert_eq!(pause.starts_n8n(), runs);
+        let record = read(&app).unwrap().unwrap();
+        let told = |name: &str| {
+            record
+                .containers
+                .get(name)
+                .map(|entry| (entry.runs, entry.policy.as_deref()))
+        };
+        assert_eq!(told("n8n-old"), Some((runs, Some("always"))));
+        // The interrupted restore had started it, and an n8n that is started needs it.
+        assert_eq!(told("redis-old"), Some((runs, None)));
+        assert_eq!((record.containers.len(), record.done), (2, vec![Kind::Redis]));
+    }
+}
+
+#[test]
+fn what_was_started_for_a_restore_is_stopped_unless_n8n_runs() {
+    let dir = TempDir::new();
+    let calls = || fs::read_to_string(dir.path().join("calls")).unwrap();
+    for (before, now, [stopped, runs]) in [
+        ("exited", "exited", [true, false]),
+        ("exited", "running", [false, true]),
+        ("running", "running", [false, true]),
+    ] {
+        let mut app = app_with(dir.path(), "");
+        fs::remove_file(path(&app)).unwrap();
+        app.config.n8n_containers = vec!["n8n-main".to_owned()];
+        add(dir.path(), "n8n-main", "id-a", before, "t");
+        add(dir.path(), "redis", "id-r", "exited", "t");
+        let docker = app.docker().unwrap();
+        let servers = ["redis".to_owned()];
+        let plan = || Pause::plan(&app, &docker, Journal::new("restore-all"), &servers).unwrap();
+        let start = |pause: &mut Pause| {
+            pause.start_temporarily("redis").unwrap();
+            add(dir.path(), "redis", "id-r", "running", "u");
+            add(dir.path(), "n8n-main", "id-a", now, "t");
+        };
+        // After a no, and while it goes on.
+        let mut pause = plan();
+        start(&mut pause);
+        drop(pause);
+        assert_eq!(calls().contains("stop"), stopped, "{before} {now}: {}", calls());
+        add(dir.path(), "redis", "id-r", "exited", "t");
+        let mut pause = plan();
+        start(&mut pause);
+        pause.begin().unwrap();
+        assert_eq!(
+            read(&app).unwrap().unwrap().containers["redis"].runs,
+            runs,
+            "{before} {now}"
+        );
+        fs::remove_file(dir.path().join("calls")).unwrap();
+    }
 }
 
 #[test]
