@@ -353,6 +353,26 @@ fn stop_started(
     done
 }
 
+/// Has the record of a restore that is left unfinished tell of n8n as it rests now: what was started until now, and
+/// was stopped again, is no sign that somebody has given that restore up. As it has worked with what was in place by
+/// then, that is restored again.
+pub(super) fn settle(app: &App, journal: Journal) -> Result<()> {
+    let Some(mut record) = read(app)? else { return Ok(()) };
+    let docker = app.docker()?;
+    let mut changed = false;
+    for now in at_rest(app, &docker, &record)? {
+        if !is_up(&now) && !rests(&record, &now) {
+            record.note_start(&now);
+            changed = true;
+        }
+    }
+    if !changed {
+        return Ok(());
+    }
+    record.forget_done(journal, &Kind::ALL, "n8n was started while it was being restored");
+    write(app, &record)
+}
+
 /// The containers that are to rest during a restore, as they are now.
 fn at_rest(app: &App, docker: &Docker, record: &Record) -> Result<Vec<Container>> {
     let mut found = app.n8n_containers(docker)?;

@@ -12,7 +12,7 @@ use std::thread;
 use anyhow::{anyhow, ensure, Context as _, Result};
 
 use super::discovery;
-use super::interrupted::{is_history, is_up, let_go, names_of, running, unfinished};
+use super::interrupted::{is_history, is_up, let_go, names_of, running, settle, unfinished};
 use super::record::{is_n8n, path, read, write, Entry, Record};
 use super::LeftHalfDone;
 use crate::app::App;
@@ -237,8 +237,8 @@ impl<'a> Pause<'a> {
                 known.is_some_and(|known| known.id != now.id)
             };
             if is_gone || record.containers.iter().any(is_other) {
-                self.forget_done(
-                    &mut record,
+                record.forget_done(
+                    self.journal,
                     &Kind::ALL,
                     "the containers were created again since the interrupted run",
                 );
@@ -324,7 +324,7 @@ impl<'a> Pause<'a> {
             "n8n stays stopped: the restore of {} was interrupted. Run it again, which sets that right and starts n8n",
             names_of(&self.record.parts)
         ));
-        let kept = self.write().and_then(|()| self.stop_temporary());
+        let kept = self.write().and_then(|()| self.leave());
         match (done, kept) {
             (Ok(()), kept) => kept,
             (Err(error), Ok(())) => Err(error),
@@ -384,6 +384,12 @@ impl<'a> Pause<'a> {
         let each = self.record.containers.iter();
         each.filter(|(name, _)| !is_n8n(self.app, name))
             .map(|(name, entry)| (name.as_str(), entry.runs))
+    }
+
+    /// Leaves the record in place, with n8n stopped; what did not run before is stopped.
+    fn leave(&self) -> Result<()> {
+        let settled = settle(self.app, self.journal);
+        self.stop_temporary().and(settled)
     }
 
     /// Stops what did not run before.
@@ -448,7 +454,7 @@ impl<'a> Pause<'a> {
                 ""
             }
         ));
-        if let Err(error) = self.stop_temporary() {
+        if let Err(error) = self.leave() {
             self.journal.failure(&error);
         }
         true
@@ -463,7 +469,7 @@ impl<'a> Pause<'a> {
                 if self.starts_n8n() {
                     self.journal.error("n8n stays stopped");
                 }
-                if let Err(worse) = self.stop_temporary() {
+                if let Err(worse) = self.leave() {
                     self.journal.failure(&worse);
                 }
                 return work;

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context as _, Result};
 
+use super::interrupted::names_of;
 use super::{LeftHalfDone, Unseen};
 use crate::app::App;
 use crate::engine::describe::Described;
 use crate::engine::{Container, Docker};
+use crate::report::log::Journal;
 use crate::store::atomic::{self, Access};
 use crate::store::{Kind, Stamp};
 
@@ -95,6 +97,34 @@ impl Record {
     pub(super) fn last_start(&self, container: &Container) -> Option<&str> {
         let known = self.of(container).map(|entry| &entry.started);
         known.or_else(|| self.seen.get(&container.id)).map(String::as_str)
+    }
+
+    /// Takes a container's last start for one that says nothing.
+    pub(super) fn note_start(&mut self, container: &Container) {
+        let is_this = |name: &str, entry: &Entry| match entry.id.as_str() {
+            "" => name == container.name,
+            id => id == container.id,
+        };
+        let started = container.started_at.clone();
+        match self.containers.iter_mut().find(|(name, entry)| is_this(name, entry)) {
+            Some((_, entry)) => entry.started = started,
+            None => {
+                self.seen.insert(container.id.clone(), started);
+            }
+        }
+    }
+
+    /// Has those of these parts that are in place restored once more.
+    pub(super) fn forget_done(&mut self, journal: Journal, kinds: &[Kind], why: &str) {
+        let (mut again, done): (Vec<Kind>, Vec<Kind>) = self.done.iter().partition(|kind| kinds.contains(kind));
+        if again.is_empty() {
+            return;
+        }
+        journal.warn(format_args!("To be restored again, since {why}: {}", names_of(&again)));
+        // Until then each counts as half replaced, whoever skips it, and nothing as untouched, also where it fails.
+        self.done = done;
+        self.begun.append(&mut again);
+        self.mixed = true;
     }
 
     /// After the work on a part: only one that was left half done is still begun, by this restore or by one before it that was

@@ -771,3 +771,64 @@ fn a_worker_that_is_gone_does_not_finish_a_restore() {
     assert_eq!(status(&sandbox, "n8n-main"), "running");
     assert!(!sandbox.path("backups/.restore").exists());
 }
+
+/// A supervisor's start, which is taken back with the exchange, gives no restore up.
+#[test]
+fn an_n8n_that_is_started_and_stopped_again_meanwhile_leaves_a_restore_unfinished() {
+    let sandbox = Sandbox::new("undone").kept().stack().n8n().seeded().build();
+    let before = sandbox.fingerprint();
+    sandbox.run("backup-all", &[]).assert_success();
+    let point = crate::common::name(&sandbox.backups("sets")[0]).replace(".sha256", "");
+    let databases = || [sandbox.fingerprint_postgres(), sandbox.fingerprint_redis()];
+    let restored = databases();
+    sandbox.psql("drop table settings cascade");
+    sandbox.redis(&["flushall"]);
+    sandbox.in_volume(&sandbox.volume(), "echo new >made-since");
+    let volume = sandbox.fingerprint_volume();
+
+    let main = sandbox.container("n8n-main");
+    sandbox.docker(&["update", "--restart=always", &main]);
+    let docker = sandbox.stand_in_docker(&format!(
+        "case \" $* \" in *' exec '*'/n8n-backup-volume'*' exchange '*) \"$real\" \"$@\"; code=$?; \
+         \"$real\" start '{main}' >/dev/null; exit $code ;; esac"
+    ));
+    let call = sandbox.call("restore-all").args(&["--yes", &point]);
+    let outcome = call.path_first(&docker).run();
+    outcome.assert_error("Full restore failed at n8n");
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN n8n stays stopped: restored from the recovery point: postgres, redis; as before: n8n, env",
+    );
+    outcome.assert_log_has(
+        "restore-all",
+        "WARN To be restored again, since n8n was started while it was being restored: postgres, redis",
+    );
+    assert_eq!(databases(), restored);
+    assert_same(&volume, &sandbox.fingerprint_volume());
+    assert_eq!(status(&sandbox, "n8n-main"), "exited");
+
+    let night = sandbox.run("backup-all", &[]);
+    night.assert_success().assert_log_has(
+        "backup-all",
+        "WARN An interrupted restore had held these containers; {}. With 'always' the engine starts n8n on {}",
+    );
+    let newest = fs::read_to_string(sandbox.backups("sets").last().unwrap()).unwrap();
+    assert!(
+        newest.contains("aside: made while a restore was interrupted"),
+        "{newest}"
+    );
+    let said = sandbox.binary().arg("status").run();
+    assert!(
+        said.stdout
+            .contains("half restored: postgres, redis, n8n, env. Run the same"),
+        "{said}"
+    );
+    let outcome = sandbox.run("restore-all", &["latest"]);
+    outcome.assert_success();
+    outcome.assert_log_has("restore-all", "INFO Restoring: postgres");
+    assert_same(&before, &sandbox.fingerprint());
+    for name in PARTS {
+        assert_eq!(status(&sandbox, name), "running", "{name}");
+    }
+    assert!(!sandbox.path("backups/.restore").exists());
+}

@@ -321,3 +321,51 @@ fn a_container_whose_place_another_one_has_taken_is_not_started() {
     let runs = |name: &str| record.containers[name].runs;
     assert!(runs("n8n-main") && !runs("n8n-old"));
 }
+
+#[test]
+fn an_n8n_that_was_started_and_stopped_again_during_a_restore_ends_none() {
+    let point = Stamp::parse("20260102_030405");
+    let dir = TempDir::new();
+    for (started, half, done) in [
+        ("t", "half restored: n8n. ", &[Kind::Redis][..]),
+        ("u", "half restored: redis, n8n. ", &[]),
+    ] {
+        let mut app = app_with(dir.path(), "");
+        fs::remove_file(path(&app)).unwrap();
+        app.config.n8n_containers = vec!["n8n-main".to_owned()];
+        add(dir.path(), "n8n-main", "id-a", "running", "t");
+        let docker = app.docker().unwrap();
+        let mut pause = Pause::plan(&app, &docker, Journal::new("restore-all"), &[]).unwrap();
+        pause.begin().unwrap();
+        let rest = |started: &str| add(dir.path(), "n8n-main", "id-a", "exited", started);
+        rest("t");
+        pause
+            .resume(point.unwrap(), &[Kind::Redis, Kind::N8n], &[], "")
+            .unwrap();
+        pause.restore_part(Kind::Redis, || Ok(())).unwrap();
+        let undone = pause.restore_part(Kind::N8n, || {
+            rest(started);
+            anyhow::bail!("n8n-main was started")
+        });
+        assert!(undone.is_err() && pause.stay_stopped());
+        let assert_unfinished = || {
+            assert_eq!(unfinished(&app).unwrap(), Some(point), "{started}");
+            let text = interrupted(&app).unwrap().text;
+            assert!(text.contains(half), "{text}");
+            assert_eq!(read(&app).unwrap().unwrap().done, done);
+        };
+        assert_unfinished();
+        // Nor during one of a part by itself.
+        if started == "u" {
+            let work = || {
+                rest("v");
+                Ok(())
+            };
+            crate::stack::pause::within(&app, Journal::new("restore-redis"), Kind::Redis, work).unwrap();
+            assert_unfinished();
+        }
+        // Whoever starts it afterwards has given that up.
+        rest("w");
+        assert_eq!(unfinished(&app).unwrap(), None);
+    }
+}

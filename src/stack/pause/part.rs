@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::app::App;
 use crate::report::log::Journal;
 use crate::stack::discovery;
-use crate::stack::interrupted::unfinished;
+use crate::stack::interrupted::{settle, unfinished};
 use crate::stack::record::{read, write, Record};
 use crate::store::{Kind, Stamp};
 
@@ -21,7 +21,11 @@ pub fn within(app: &App, journal: Journal, kind: Kind, work: impl FnOnce() -> Re
     let mut record = read(app)?.unwrap_or_default();
     // What worked before this is no sign of it.
     record.seen = discovery::last_starts(app, &app.docker()?)?;
-    replace_part(app, journal, record, kind, Some(point), work)
+    let done = replace_part(app, journal, record, kind, Some(point), work);
+    if let Err(error) = settle(app, journal) {
+        journal.failure(&error);
+    }
+    done
 }
 
 /// As [`within`], for what n8n does not work on while it runs: neither an engine that does not answer nor a record that

@@ -5,7 +5,6 @@ use anyhow::{ensure, Result};
 use super::Pause;
 use crate::process::hinted;
 use crate::stack::interrupted::names_of;
-use crate::stack::record::Record;
 use crate::store::{Kind, Stamp};
 
 impl Pause<'_> {
@@ -40,7 +39,7 @@ impl Pause<'_> {
                     "give the same options, or restore all parts"
                 )
             );
-            self.forget_done(&mut record, &other, "the interrupted run had other options");
+            record.forget_done(self.journal, &other, "the interrupted run had other options");
             self.record = record;
         }
         left_out.clone_into(&mut self.record.left_out);
@@ -78,20 +77,6 @@ impl Pause<'_> {
         self.record.parts.dedup();
         self.write()?;
         Ok(self.record.done.clone())
-    }
-
-    /// Has those of these parts that are in place restored once more.
-    pub(super) fn forget_done(&self, record: &mut Record, kinds: &[Kind], why: &str) {
-        let (mut again, done): (Vec<Kind>, Vec<Kind>) = record.done.iter().partition(|kind| kinds.contains(kind));
-        if again.is_empty() {
-            return;
-        }
-        self.journal
-            .warn(format_args!("To be restored again, since {why}: {}", names_of(&again)));
-        // Until then each counts as half replaced, whoever skips it, and nothing as untouched, also where it fails.
-        record.done = done;
-        record.begun.append(&mut again);
-        record.mixed = true;
     }
 
     /// Restores a part, and records that it is in place.
