@@ -90,8 +90,9 @@ fn send(curl: &Path, url: &Secret, signal: Signal, lines: &[String]) -> Result<(
 
 /// curl's configuration for a ping: at most 10 seconds for a try, and half a minute for all of them. A redirect is not
 /// followed, since it may lead to a page of login, but must not pass for an answer. Brackets and braces are a part of
-/// the address.
+/// the address; a fragment is not, since nobody sends one: what stood behind it would not arrive.
 fn request(url: &str, signal: Signal, lines: &[String]) -> String {
+    let url = url.split('#').next().unwrap_or_default();
     let (url, query) = match url.split_once('?') {
         Some((url, query)) => (url, format!("?{query}")),
         None => (url, String::new()),
@@ -223,6 +224,13 @@ mod tests {
         assert_eq!(
             line("https://h/k/n8n?create=1", Signal::Fail),
             "url = \"https://h/k/n8n/fail?create=1\""
+        );
+        // What people tag an address with is for them alone.
+        assert_eq!(line("https://h/k#n8n", Signal::Fail), "url = \"https://h/k/fail\"");
+        assert_eq!(line("https://h/k/#a?b#c", Signal::Start), "url = \"https://h/k/start\"");
+        assert_eq!(
+            line("https://h/k?a=1#n8n", Signal::Success),
+            "url = \"https://h/k?a=1\""
         );
         assert_eq!(line("http://h/\"x", Signal::Success), "url = \"http://h/\\\"x\"");
         assert!(request("http://h", Signal::Fail, &["a \"b\"".into(), "c\\".into()])
