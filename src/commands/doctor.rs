@@ -22,7 +22,7 @@ use crate::report::channels::channels;
 use crate::report::finding::{Level, Report};
 use crate::report::log::{ascii, Journal};
 use crate::stack::{self, discovery};
-use crate::store::lock::{component_lock, is_ours, is_strangers, look_at, Seen};
+use crate::store::lock::{check_shared, component_lock, is_ours, is_same, is_strangers, look_at, Seen};
 use crate::store::place::{limits, Limits};
 use crate::store::Kind;
 use crate::stream::compress::Compressor;
@@ -257,7 +257,11 @@ fn locks(app: &App, report: &mut Report) {
             ),
         );
     }
-    for path in [&deciding, shared] {
+    if let Err(error) = check_shared(app.store.root(), shared) {
+        report.error("lock", &error);
+    }
+    let shared_alone = (!is_same(&deciding, shared)).then_some(shared);
+    for path in [&deciding].into_iter().chain(shared_alone) {
         match look_at(path) {
             Err(_) if is_strangers(path, app.store.root()) => {}
             Ok(Seen::Free) => report.ok("lock", format!("{} is free", path.display())),

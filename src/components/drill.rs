@@ -20,7 +20,7 @@ use crate::formats::tar::Names;
 use crate::process::hinted;
 use crate::report::log::Journal;
 use crate::report::units;
-use crate::store::lock::{Attempt, Lock};
+use crate::store::lock::{drill_lock, Attempt, Lock};
 use crate::store::make_dir;
 use crate::store::manifest::{Member, Point};
 use crate::stream::read::sha256;
@@ -282,9 +282,8 @@ pub fn check_room(app: &App, docker: &Docker, label: Label<'_>, image: &str, byt
 
 /// Keeps other tests away: each clears what another one has left.
 pub fn hold(app: &App) -> Result<Lock> {
-    let dir = app.store.sets_dir();
-    make_dir(&dir)?;
-    match Lock::attempt(&dir.join(".drill.lock"))? {
+    make_dir(&app.store.sets_dir())?;
+    match Lock::attempt(&drill_lock(app.store.root()))? {
         Attempt::Held(lock) => Ok(lock),
         Attempt::Busy(pid) => bail!("Recovery test already in progress (PID: {pid})"),
     }

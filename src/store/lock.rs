@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail, Context, Error, Result};
 
 use crate::process::{hinted, shell_quote};
-use crate::store::atomic;
+use crate::store::{atomic, Kind, SETS};
 
 /// A lock that is ours until this is dropped.
 #[derive(Debug)]
@@ -103,25 +103,33 @@ impl Drop for Lock {
 
 /// The lock of a project that backup-all and the restores share: `backups/.lock`. Earlier versions, and the scripts before them,
 /// know another file, which is taken and filled as well where it is ours; in a shared directory anybody can put one there.
+/// The setting may name the one that decides, too.
 #[derive(Debug)]
 pub struct ProjectLock {
     deciding: Lock,
-    shared: Result<Lock>,
+    shared: Result<Option<Lock>>,
 }
 
 impl ProjectLock {
     /// Tries to take the lock of the project whose backups lie in `root`, and `shared` with it.
     pub fn attempt(root: &Path, shared: &Path) -> Result<Attempt<Self>> {
-        let deciding = match Lock::attempt(&component_lock(root))? {
+        check_shared(root, shared)?;
+        let path = component_lock(root);
+        let deciding = match Lock::attempt(&path)? {
             Attempt::Held(lock) => lock,
             Attempt::Busy(pid) => return Ok(Attempt::Busy(pid)),
         };
+        // A second lock on one file waits for the first, whoever holds that.
+        if is_same(&path, shared) {
+            let shared = Ok(None);
+            return Ok(Attempt::Held(Self { deciding, shared }));
+        }
         if is_strangers(shared, root) {
             let shared = Err(strangers(shared));
             return Ok(Attempt::Held(Self { deciding, shared }));
         }
         let shared = match Lock::attempt_for(shared, root) {
-            Ok(Attempt::Held(lock)) => Ok(lock),
+            Ok(Attempt::Held(lock)) => Ok(Some(lock)),
             // Earlier versions let everybody open it, and who has it open can hold it whatever its mode is now.
             Ok(Attempt::Busy(pid)) if !is_ours(&pid, root) => Err(held(shared)),
             Ok(Attempt::Busy(pid)) => return Ok(Attempt::Busy(pid)),
@@ -134,13 +142,40 @@ impl ProjectLock {
 
     /// Whether the last holder ended without giving the lock back.
     pub fn was_stale(&self) -> bool {
-        self.deciding.stale || self.shared.as_ref().is_ok_and(Lock::was_stale)
+        let mut all = self.shared.iter().flatten().chain([&self.deciding]);
+        all.any(Lock::was_stale)
     }
 
     /// Why the file that earlier versions know is not held, if it is not.
     pub fn warning(&self) -> Option<&Error> {
         self.shared.as_ref().err()
     }
+}
+
+/// Whether two paths are of one file, also where that is not there yet. A link is one of its own.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let dir = path.parent()?.metadata().ok()?;
+        Some((dir.dev(), dir.ino(), path.file_name()?.to_owned()))
+    };
+    one == other || place(one).is_some_and(|one| place(other) == Some(one))
+}
+
+/// Refuses a lock of one part of the project for all of it: a run would wait for itself.
+pub fn check_shared(root: &Path, shared: &Path) -> Result<()> {
+    let dirs = Kind::ALL.map(Kind::dir).into_iter().chain([SETS]);
+    let parts = dirs.map(|dir| component_lock(&root.join(dir)));
+    let mut parts = parts.chain([drill_lock(root), offsite_lock(root)]);
+    if parts.any(|part| is_same(&part, shared)) {
+        bail!(hinted(
+            format_args!(
+                "BACKUP_LOCK_FILE names {}, a lock of n8n-backup's own, for which each run would wait",
+                shared.display()
+            ),
+            "set it in .env to a file outside of backups/, or leave it out"
+        ));
+    }
+    Ok(())
 }
 
 fn strangers(path: &Path) -> Error {
@@ -349,6 +384,16 @@ pub fn remove_unused(path: &Path) -> io::Result<bool> {
 /// The lock of one component's directory: two backups of the same component wait for each other.
 pub fn component_lock(dir: &Path) -> PathBuf {
     dir.join(".lock")
+}
+
+/// The lock of the recovery tests of the project whose backups lie in `root`.
+pub fn drill_lock(root: &Path) -> PathBuf {
+    root.join(SETS).join(".drill.lock")
+}
+
+/// The lock of what is done at the off-site place.
+pub fn offsite_lock(root: &Path) -> PathBuf {
+    root.join(".offsite.lock")
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub use stamp::Stamp;
 
 /// How the name of a recovery point's manifest ends.
 pub const SET_SUFFIX: &str = ".sha256";
+/// The directory of the manifests, here and off-site.
+pub const SETS: &str = "sets";
 
 /// A backup file under its final name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +131,7 @@ impl Store {
 
     /// Where the recovery points lie.
     pub fn sets_dir(&self) -> PathBuf {
-        self.root.join("sets")
+        self.root.join(SETS)
     }
 
     /// The file of the project's identity.

@@ -14,10 +14,8 @@ use super::inventory::newest_first;
 use super::manifest::Point;
 use super::remote::Rclone;
 use super::retention::{decide, File, Grade, Reason, Rules, Unit};
-use super::{Kind, Stamp, ENCRYPTED, SET_SUFFIX};
+use super::{Kind, Stamp, ENCRYPTED, SETS, SET_SUFFIX};
 
-/// The directory of the manifests, there as here.
-const SETS: &str = "sets";
 /// How the name of a stack's directory begins.
 const STACK: &str = "stack-";
 

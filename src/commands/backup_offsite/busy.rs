@@ -4,10 +4,11 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::{is_here, is_marked, lock_path, may_leave};
+use super::{is_here, is_marked, may_leave};
 use crate::app::{halted, App};
 use crate::report::units;
 use crate::store::inventory;
+use crate::store::lock::offsite_lock;
 use crate::store::manifest::Point;
 
 /// How long a point may wait for a copy that is under way: one daily run finds it so, the next but one does not.
@@ -61,7 +62,9 @@ impl Busy {
         let since = |time| now.duration_since(time).unwrap_or_default();
         let age = since(waits.time());
         // It has written its number there.
-        let begun = lock_path(app).metadata().and_then(|meta| meta.modified());
+        let begun = offsite_lock(app.store.root())
+            .metadata()
+            .and_then(|meta| meta.modified());
         let waited = begun.map_or(age, |begun| age.min(since(begun)));
         (waited > LONGEST).then(|| {
             format!(
@@ -102,7 +105,7 @@ mod tests {
             fs::write(point.path(&plain.store), text).unwrap();
             point
         });
-        let lock = File::create(lock_path(&plain)).unwrap();
+        let lock = File::create(offsite_lock(plain.store.root())).unwrap();
         assert_eq!(Busy::why_too_long(&plain), None, "it has begun just now");
         lock.set_modified(SystemTime::now() - LONGEST - Duration::from_secs(60))
             .unwrap();

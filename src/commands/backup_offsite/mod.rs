@@ -34,7 +34,7 @@ use crate::report::units;
 use crate::store::atomic::{self, Access};
 use crate::store::identity::{self, Identity};
 use crate::store::inventory;
-use crate::store::lock::{Attempt, Lock};
+use crate::store::lock::{offsite_lock, Attempt, Lock};
 use crate::store::manifest::{self, Point};
 use crate::store::marks::{self, Mark, OffsiteCopy};
 use crate::store::offsite::{set_name, stack_dir};
@@ -230,14 +230,10 @@ pub(super) fn rclone(app: &App) -> Result<Rclone> {
 /// One copy at a time; a backup may run meanwhile.
 fn hold(app: &App) -> Result<Lock> {
     make_dir(app.store.root())?;
-    match Lock::attempt(&lock_path(app))? {
+    match Lock::attempt(&offsite_lock(app.store.root()))? {
         Attempt::Held(lock) => Ok(lock),
         Attempt::Busy(pid) => bail!(Busy(pid)),
     }
-}
-
-fn lock_path(app: &App) -> PathBuf {
-    app.store.root().join(".offsite.lock")
 }
 
 /// The points of this stack, newest first, and its identity. Where there is neither, there is nothing to send. That the

@@ -17,7 +17,7 @@ use anyhow::{anyhow, bail, Error, Result};
 
 use super::manifest::{Member, Point};
 use super::marks::Mark;
-use super::{disk, entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SET_SUFFIX};
+use super::{disk, entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SETS, SET_SUFFIX};
 use crate::process::shell_quote;
 
 /// A time that lies further ahead than this was dated by a clock that is wrong, or today's is. An hour is what clocks are set
@@ -215,8 +215,6 @@ impl Listing {
 
 /// The name of the directory of all.
 const ROOT: &str = "backups";
-/// The name of the directory of the manifests.
-const SETS: &str = "sets";
 /// A file by which somebody says that what was in its directory was deleted on purpose. With a disk it is away, too.
 const EMPTIED: &str = ".emptied";
 

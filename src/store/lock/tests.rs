@@ -163,6 +163,41 @@ fn both_files_of_a_project_are_held_and_are_for_their_owner_alone() {
 }
 
 #[test]
+fn the_file_that_decides_may_be_named_and_no_other_of_ours() {
+    let dir = TempDir::new();
+    let (root, away) = (dir.path().join("backups"), dir.path().join("away"));
+    fs::create_dir_all(root.join("redis")).unwrap();
+    std::os::unix::fs::symlink(&root, &away).unwrap();
+    // The first run, and one after a run that was killed.
+    for left in ["", "4194304\n"] {
+        for shared in [root.join(".lock"), away.join(".lock"), root.join("redis/../.lock")] {
+            fs::write(root.join(".lock"), left).unwrap();
+            let lock = project(&root, &shared);
+            assert!(lock.warning().is_none(), "{shared:?}");
+            assert_eq!(lock.was_stale(), !left.is_empty(), "{shared:?}");
+            assert!(
+                matches!(ProjectLock::attempt(&root, &shared).unwrap(), Attempt::Busy(_)),
+                "{shared:?}"
+            );
+        }
+    }
+    for name in [
+        "redis/.lock",
+        "postgres/.lock",
+        "sets/.lock",
+        "sets/.drill.lock",
+        ".offsite.lock",
+    ] {
+        let error = ProjectLock::attempt(&root, &root.join(name)).unwrap_err().to_string();
+        assert!(error.starts_with("BACKUP_LOCK_FILE names"), "{name}: {error}");
+    }
+    assert!(check_shared(&root, &away.join("redis/.lock")).is_err());
+    for name in ["backup.lock", "redis/lock"] {
+        assert!(project(&root, &root.join(name)).warning().is_none(), "{name}");
+    }
+}
+
+#[test]
 fn a_look_at_a_lock_leaves_no_trace() {
     let dir = TempDir::new();
     let path = dir.path().join("lock");
