@@ -233,10 +233,15 @@ pub fn helper_container(
     if dry_run {
         return start(&[Label::Look(&project)]);
     }
-    let owner = format!("{project}-restore-{}", kind.name());
+    let owner = helper_owner(app, kind);
     let helper = Label::Helper(&owner);
     docker.sweep(helper)?;
     start(&[helper, Label::Restore(&project)])
+}
+
+/// Whose the helper containers are in which a component is restored.
+pub fn helper_owner(app: &App, kind: Kind) -> String {
+    format!("{}-restore-{}", app.owner(), kind.name())
 }
 
 /// Removes the helper containers that restores which were killed have left. Gives how many there were. The caller holds the

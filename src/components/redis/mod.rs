@@ -2,6 +2,7 @@
 
 mod drill;
 mod layout;
+mod left;
 mod replies;
 mod restore;
 mod save;
@@ -25,6 +26,7 @@ use crate::report::log::{self, Journal};
 use crate::store::{Kind, Stamp};
 use crate::stream::publish::{publish, write};
 use crate::stream::read::observe;
+use left::Left;
 use save::COPY;
 use server::Redis;
 
@@ -102,6 +104,10 @@ impl Component for RedisData {
         if let Some(Err(error)) = dir.map(|dir| layout::check_kept(docker, name, dir)) {
             report.warn("redis", error.to_string());
         }
+        let left = dir.map(|dir| Left::look(docker, name, Some(dir)).warning(Some(dir)));
+        if let Some(text) = left.flatten() {
+            report.warn("redis", text);
+        }
         let databases = state.as_ref().map(|state| state.databases.as_slice());
         if let Some(why) = shared(app, databases.unwrap_or_default()) {
             report.warn(
@@ -123,7 +129,7 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
     check_plain(app, Kind::Redis)?;
     let docker = app.docker()?;
     let config = &app.config;
-    docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;
+    let container = docker.running(&config.redis_container, "BACKUP_REDIS_CONTAINER")?;
     let _lock = app.hold(Kind::Redis, JOURNAL)?;
     let redis = Redis::live(app, &docker);
 
@@ -131,6 +137,7 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         .begin_save_once_loaded(app, JOURNAL)
         .with_context(|| format!("Failed to get LASTSAVE from Redis (port {})", config.redis_port))?;
     let before = begun.before.last_save.clone();
+    let left = copy.as_ref().map(|copy| copy.left);
     JOURNAL.info(format_args!("Current LASTSAVE: {before}"));
     let (saved, at_once) = redis.save(begun, JOURNAL)?;
     JOURNAL.info(format_args!("BGSAVE completed. New LASTSAVE: {}", saved.last_save));
@@ -166,6 +173,9 @@ fn backup(app: &App, stamp: Stamp) -> Result<Backup> {
         JOURNAL.warn("The snapshot carries no checksum: set 'rdbchecksum yes' in Redis to have its contents proven");
     }
     let entry = publish(&app.config, partial, bytes).context("Failed to copy RDB file from container")?;
+    let dir = saved.dir.as_deref();
+    let left = left.unwrap_or_else(|| Left::look(&docker, &container.name, dir));
+    left::clear(app, &docker, &container, left, dir);
     let mut facts = facts(&summary);
     facts.extend(saved.keys.map(|keys| ("redis.keys".to_owned(), keys.to_string())));
     let modules = saved.modules.unwrap_or_else(|| {

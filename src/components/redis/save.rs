@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
+use super::left::{Left, LEFT};
 use super::server::{replies, Redis, State};
 use super::LISTENS_AFTER;
 use crate::app::App;
@@ -19,11 +20,11 @@ const PAUSES: [&str; 2] = ["WAIT 1 5", "WAIT 1 30"];
 /// How often a save is asked for again while saves of the server's own come before it.
 const ATTEMPTS: u32 = 3;
 
-/// What begins the line with the file, between the replies and the copy.
+/// What begins the line with what a restore has left and the file, between the replies and the copy.
 const COPIES: &[u8] = b"n8n-backup-copies ";
 
-/// Takes how redis-cli reaches the server, and by standard input what redis-cli runs, up to an empty line. Prints the
-/// replies, a line with the file that Redis saves to, and that file.
+/// Follows [`LEFT`]. Takes how redis-cli reaches the server, and by standard input what redis-cli runs, up to an empty
+/// line. Prints the replies, a line with what a restore has left and the file that Redis saves to, and that file.
 const SESSION: &str = r#"client=redis-cli
 command -v redis-cli >/dev/null || client=valkey-cli
 commands=
@@ -35,7 +36,7 @@ replies=$(printf %s "$commands" | "$client" "$@") || exit
 told() { printf '%s\n' "$replies" | sed -n "/^$1\$/{n;p;q;}"; }
 dir=$(told dir) name=$(told dbfilename)
 set -- cat -- "${dir:-/data}/${name:-dump.rdb}"
-printf '%s\nn8n-backup-copies %s\n' "$replies" "$3"
+printf '%s\nn8n-backup-copies %s %s\n' "$replies" "$(left "${dir:-/data}")" "$3"
 "#;
 
 /// What messages call the copy.
@@ -94,18 +95,21 @@ pub(super) struct Copy {
     pub(super) stream: Box<dyn Read + Send>,
     /// The file.
     pub(super) file: String,
+    /// What an interrupted restore has left beside it.
+    pub(super) left: Left,
 }
 
-/// The replies, the file and the beginning of the copy, once all of that is there.
-fn parted(output: &[u8]) -> Option<(&[u8], String, &[u8])> {
+/// The replies, what is left, the file and the beginning of the copy, once all of that is there.
+fn parted(output: &[u8]) -> Option<(&[u8], Left, String, &[u8])> {
     let line = |at: &usize| *at == 0 || output[at - 1] == b'\n';
     let mut places = output.windows(COPIES.len()).enumerate();
     let begin = places.find_map(|(at, bytes)| (bytes == COPIES && line(&at)).then_some(at))?;
     let (session, rest) = output.split_at(begin);
     let rest = &rest[COPIES.len()..];
     let end = rest.iter().position(|byte| *byte == b'\n')?;
-    let file = String::from_utf8_lossy(&rest[..end]).into_owned();
-    Some((session, file, &rest[end + 1..]))
+    let line = String::from_utf8_lossy(&rest[..end]);
+    let (left, file) = line.split_once(' ')?;
+    Some((session, Left::of(left), file.to_owned(), &rest[end + 1..]))
 }
 
 impl Redis<'_> {
@@ -120,7 +124,9 @@ impl Redis<'_> {
     fn begin_save_and_copy(&self, mut chain: Chain) -> Result<Option<(Begun, Copy)>> {
         let started = Instant::now();
         let at: Vec<&str> = self.at.iter().map(String::as_str).collect();
-        let call = self.docker.exec_leashed_after(SESSION, self.container, &at);
+        let call = self
+            .docker
+            .exec_leashed_after(&format!("{LEFT}{SESSION}"), self.container, &at);
         let (leash, mut stream) = chain.stream(COPY, call, Input::Piped)?;
         let mut leash = leash.context("redis-cli has no input")?;
         let commands = Begun::commands();
@@ -128,7 +134,7 @@ impl Redis<'_> {
         let _ = writeln!(leash, "{}", self.script(&commands));
         let mut output = Vec::new();
         let mut block = [0; 8192];
-        let (session, file, rest) = loop {
+        let (session, left, file, rest) = loop {
             if let Some(parts) = parted(&output) {
                 break parts;
             }
@@ -154,6 +160,7 @@ impl Redis<'_> {
             leash,
             stream: Box::new(Cursor::new(rest.to_vec()).chain(stream)),
             file,
+            left,
         };
         Ok(Some((begun, copy)))
     }
@@ -276,11 +283,11 @@ mod tests {
 
     #[test]
     fn a_session_is_told_from_the_copy_wherever_it_is_cut() {
-        let output = b"replies\nn8n-backup-copies /data/odd name.rdb\nREDIS\nn8n-backup-copies x\n";
+        let output = b"replies\nn8n-backup-copies staged /data/odd name.rdb\nREDIS\nn8n-backup-copies x\n";
         let whole = parted(output).unwrap();
         assert_eq!(whole.0, b"replies\n");
-        assert_eq!(whole.1, "/data/odd name.rdb");
-        assert!(whole.2.starts_with(b"REDIS\n"));
-        assert!((0..45).all(|cut| parted(&output[..cut]).is_none()));
+        assert_eq!((whole.1, whole.2.as_str()), (Left::Staged, "/data/odd name.rdb"));
+        assert!(whole.3.starts_with(b"REDIS\n"));
+        assert!((0..52).all(|cut| parted(&output[..cut]).is_none()));
     }
 }

@@ -414,6 +414,40 @@ fn a_killed_redis_restore_is_set_right_by_the_next() {
     assert!(runs(&sandbox, "n8n-main") && runs(&sandbox, "n8n-worker"));
 }
 
+/// It is a copy of all that the queue held, in the volume of the live server.
+#[test]
+fn what_a_killed_redis_restore_has_staged_goes_with_the_next_backup() {
+    let builder = Sandbox::new("staged").redis_arg("--appendonly").redis_arg("yes").n8n();
+    let (sandbox, file, _, changed) = changed_redis(builder);
+    let before = redis_files(&sandbox);
+    let mut running = sandbox.spawn("restore-redis", &[&file]);
+    running.await_log("Loading the snapshot in a server of its own");
+    running.signal("KILL");
+    running.wait();
+    assert!(redis_files(&sandbox).contains(".n8n-backup-restore"));
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_success();
+    let told = "WARN Removed from Redis's volume what an interrupted restore had staged there";
+    outcome.assert_log_has("backup-redis", told);
+    assert_eq!(redis_files(&sandbox), before);
+    assert_same(&changed, &sandbox.fingerprint_redis());
+    let volume = format!("volume={}_redis_data", sandbox.prefix());
+    let users = sandbox.docker(&["ps", "-aq", "--filter", &volume]);
+    assert_eq!(users.lines().count(), 1, "only Redis itself uses its volume");
+
+    // Of an exchange that was begun nothing is removed: what was there before may lie in there.
+    let work = "/data/.n8n-backup-restore";
+    let script = format!("mkdir -p {work}/old {work}/new && touch {work}/begun {work}/old/dump.rdb");
+    sandbox.docker(&["exec", &sandbox.container("redis"), "sh", "-c", &script]);
+    let outcome = sandbox.run("backup-redis", &[]);
+    outcome.assert_success();
+    let told = format!("An interrupted restore of Redis has left its traces, and what was there before, in {work}");
+    outcome.assert_log_has("backup-redis", &format!("WARN {told}: {{}}"));
+    let doctor = sandbox.binary().args(&["doctor"]).run();
+    assert!(doctor.stdout.contains(&told), "{doctor}");
+    assert!(redis_files(&sandbox).contains(".n8n-backup-restore"));
+}
+
 #[test]
 fn what_is_no_snapshot_is_refused_before_anything_is_touched() {
     let sandbox = Sandbox::new("norestore").redis().build();
