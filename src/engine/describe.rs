@@ -42,8 +42,10 @@ pub struct Described {
     pub host_name: String,
     /// `host`, `container:ID`, or the name of a network.
     pub network_mode: String,
-    /// The ports of the host that lead to it.
+    /// The ports of the host that were to lead to it.
     pub published: Vec<Published>,
+    /// Whether any port of the host leads to it now: in networks of type macvlan none does, whatever was asked for.
+    pub is_bound: bool,
     /// The addresses of the engine's host in its networks, while it runs.
     pub gateways: Vec<String>,
     /// The ports that its image, or who created it, says that it listens on.
@@ -192,6 +194,7 @@ impl Described {
             host_name: text(&["Config", "Hostname"]),
             network_mode: text(&["HostConfig", "NetworkMode"]),
             published: at(&["HostConfig", "PortBindings"]).map(ports).unwrap_or_default(),
+            is_bound: at(&["NetworkSettings", "Ports"]).is_some_and(|bound| !ports(bound).is_empty()),
             gateways: networks
                 .iter()
                 .filter_map(|(_, network)| network.get("Gateway")?.as_str())
@@ -347,7 +350,8 @@ pub mod tests {
                                "PortBindings": {"5678/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
                            {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
-                "NetworkSettings": {"Networks": {"n": {"Aliases": ["n8n"], "Links": ["p-db-1:db"], "IPAddress": "172.18.0.2", "Gateway": "172.18.0.1"}, "m": {"Aliases": null}}}}"#,
+                "NetworkSettings": {"Ports": {"5678/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}]},
+                                    "Networks": {"n": {"Aliases": ["n8n"], "Links": ["p-db-1:db"], "IPAddress": "172.18.0.2", "Gateway": "172.18.0.1"}, "m": {"Aliases": null}}}}"#,
         );
         assert_eq!((found.name.as_str(), &found.status), ("web-1", &Status::Running));
         assert_eq!((found.variable("A"), found.variable("EMPTY")), (Some("b=c"), None));
@@ -365,6 +369,11 @@ pub mod tests {
             inner: 5678,
         };
         assert_eq!((found.published, found.exposed), (vec![published], vec![5678]));
+        assert!(found.is_bound);
+        for ports in ["{}", r#"{"5678/tcp": null}"#, "null"] {
+            let text = format!(r#"{{"Id": "0a", "Name": "/lan", "NetworkSettings": {{"Ports": {ports}}}}}"#);
+            assert!(!described(&text).is_bound, "{ports}");
+        }
         assert_eq!(found.gateways, ["172.18.0.1"]);
         let link = |other: &str, name: &str| (other.to_owned(), name.to_owned());
         assert_eq!(found.links, [link("n8n-db", "postgres"), link("p-db-1", "db")]);

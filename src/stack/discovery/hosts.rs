@@ -185,14 +185,17 @@ fn is_reached_as(host: &str, address: &str, is_here: bool) -> bool {
     }
 }
 
-/// Whether the engine's containers run on this host itself: it has the other end of all networks of those that publish a
-/// port (a network of type macvlan has a router there). It may have that of some where another engine beside it has
+/// Whether the engine's containers run on this host itself: of each that a port leads to, it has the other end of a
+/// network (one of type macvlan has a router there). It may have that of some where another engine beside it has
 /// networks of the same addresses.
 fn is_engine_here(all: &[Described]) -> bool {
-    let publishing = all.iter().filter(|one| !one.published.is_empty());
-    let gateways = publishing.flat_map(|one| &one.gateways);
-    let mut gateways = gateways.filter_map(|address| address.parse().ok()).peekable();
-    gateways.peek().is_some() && gateways.all(is_bindable)
+    let gateways_of = |one: &Described| -> Vec<IpAddr> {
+        let gateways = one.gateways.iter();
+        gateways.filter_map(|gateway| gateway.parse().ok()).collect()
+    };
+    let bound = all.iter().filter(|one| one.is_bound).map(gateways_of);
+    let mut told = bound.filter(|gateways| !gateways.is_empty()).peekable();
+    told.peek().is_some() && told.all(|gateways| gateways.into_iter().any(is_bindable))
 }
 
 /// Whether an address is one of this host: a socket can be bound to no other.
@@ -362,20 +365,34 @@ mod tests {
 
     #[test]
     fn a_port_that_is_for_the_host_alone_leads_no_container_to_a_server() {
+        // An address of this host, and one that is none.
+        let (here, away) = ("127.0.0.1", "203.0.113.7");
         let reaches = |mode: &str, host: &str, address: &str, gateway: &str| {
             let bindings =
                 format!(r#", "PortBindings": {{"5432/tcp": [{{"HostIp": "{address}", "HostPort": "5432"}}]}}"#);
-            let mut all = [
+            let asked = r#", "PortBindings": {"80/tcp": [{"HostPort": "80"}]}"#;
+            let on_lan = |name| container(name, "traefik", "macvlan", "", asked);
+            let mut all = vec![
                 container("n8n", "n8nio/n8n", mode, "", ""),
                 container("old", "postgres:16", "bridge", "", &bindings),
-                container("lan", "pihole", "macvlan", "", ""),
+                // Docker opens no port to one, and has a router there to the other.
+                on_lan("lan"),
+                on_lan("proxy"),
             ];
+            let gateways = gateway.split(' ').map(|one| vec![one.to_owned()]);
+            let bound = gateways.enumerate().map(|(number, gateways)| Described {
+                gateways,
+                is_bound: true,
+                ..container(&number.to_string(), "nginx", "bridge", "", "")
+            });
+            all.extend(bound);
             all[2].gateways = vec!["192.0.2.1".to_owned()];
-            all[1].gateways = gateway.split(' ').map(str::to_owned).collect();
+            if gateway == here {
+                all[3].gateways = ["192.0.2.1", here].map(str::to_owned).to_vec();
+                all[3].is_bound = true;
+            }
             !found(&all, host, 5432, Kind::Postgres).is_empty()
         };
-        // An address of this host, and one that is none.
-        let (here, away) = ("127.0.0.1", "203.0.113.7");
         for host in ["host.docker.internal", "172.17.0.1"] {
             for address in ["", "0.0.0.0", "::", "172.17.0.1"] {
                 assert!(reaches("net", host, address, here), "{host} {address}");
@@ -407,6 +424,7 @@ mod tests {
             container("pg", "postgres:16", "host", "", ""),
         ];
         all[1].gateways = vec![here.to_owned()];
+        all[1].is_bound = true;
         assert_eq!(
             found(&all, "host.docker.internal", 5432, Kind::Postgres),
             one("pg", 5432)
