@@ -201,7 +201,27 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
     Ok(layout)
 }
 
+/// Whether n8n's database in SQLite lies in what a restore of n8n's data replaces, which is to leave it as it is. Where
+/// the layout is an error, that is told by itself.
+pub fn holds_database(app: &App, docker: &Docker) -> bool {
+    let layout = || data_layout(app, docker, &app.n8n_containers(docker)?);
+    layout().is_ok_and(|layout| layout.database_place(app).is_some())
+}
+
 impl Layout {
+    /// Where a helper container that writes sees the directory that holds n8n's database in SQLite, if one does, and
+    /// the name of the database in there.
+    pub fn database_place(&self, app: &App) -> Option<(String, String)> {
+        let file = app.config.found.sqlite.as_ref()?;
+        let place = match self.database(&file.path) {
+            Some((directory, within)) => (directory.target, within),
+            // The containers are gone that would tell.
+            None if self.home.at.is_empty() => (DATA_MOUNT.to_owned(), file.in_home.clone()),
+            None => return None,
+        };
+        (!place.1.is_empty()).then_some(place)
+    }
+
     /// A home with nothing besides.
     fn of(home: Place) -> Self {
         Self {

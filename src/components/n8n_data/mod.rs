@@ -17,6 +17,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 pub use self::drill::unpack_home;
 pub use self::helper::check_mounted;
+pub use self::layout::holds_database;
 use self::layout::{data_layout, Layout, HOME};
 use self::packer::{Packer, Packing, Reading, Said, What};
 pub use self::restore::recover;

@@ -14,7 +14,7 @@ use super::packer::{self, Packer, Rework};
 use crate::app::App;
 use crate::components::dirswap::{self, DirSwap, DirSwaps, State};
 use crate::components::{Around, N8n, RestoreOptions, RestorePlan};
-use crate::engine::{Docker, Exec, Guard, Source, DATA_MOUNT};
+use crate::engine::{Docker, Exec, Guard, Source};
 use crate::formats::tar;
 use crate::process::hinted;
 use crate::report::log::Journal;
@@ -349,15 +349,9 @@ impl Plan<'_> {
 
     /// The directory of those that are exchanged which holds n8n's database in SQLite, and its name in there.
     fn database(&self) -> Option<(String, String)> {
-        let file = self.app.config.found.sqlite.as_ref()?;
-        let (target, within) = match self.layout.database(&file.path) {
-            Some((directory, within)) => (directory.target, within),
-            // The containers are gone that would tell.
-            None if self.layout.home.at.is_empty() => (DATA_MOUNT.to_owned(), file.in_home.clone()),
-            None => return None,
-        };
+        let (target, within) = self.layout.database_place(self.app)?;
         let is_exchanged = self.parts.iter().any(|(directory, _)| directory.target == target);
-        (is_exchanged && !within.is_empty()).then_some((target, within))
+        is_exchanged.then_some((target, within))
     }
 
     /// Refuses a database behind a symbolic link: the link would stay, and what it leads to would not. A database that

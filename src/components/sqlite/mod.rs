@@ -11,6 +11,7 @@ use anyhow::{ensure, Context as _, Result};
 
 use self::node::{explained, Contents, Copying, Node};
 use super::drill::{DrillEnv, Drilled};
+use super::n8n_data::holds_database;
 use super::{check_plain, About, Backup, BackupRun, Component, RestoreOptions, RestorePlan};
 use super::{ALLOW_PLAIN, DEACTIVATE, KEEP_OLD, YES};
 use crate::app::App;
@@ -135,9 +136,10 @@ fn place<'a>(container: &'a Container, file: &'a str) -> &'a str {
     above.max_by_key(|at| at.len()).unwrap_or(dir)
 }
 
-/// Why `restore-n8n` would not leave a database as it is, and what to do, where its path leads through a symbolic link.
-fn linked(file: &str, link: &str) -> Option<String> {
-    (!link.is_empty()).then(|| {
+/// Why `restore-n8n` would not leave a database as it is, and what to do, where its path leads through a symbolic link
+/// in what that replaces.
+fn linked(app: &App, docker: &Docker, file: &str, link: &str) -> Option<String> {
+    (!link.is_empty() && holds_database(app, docker)).then(|| {
         format!(
             "{file} lies behind a symbolic link, beside which restore-n8n replaces nothing: set DB_SQLITE_DATABASE of \
              n8n's containers to {link}"
@@ -201,7 +203,7 @@ fn backup(app: &App, run: &BackupRun) -> Result<Backup> {
 }
 
 fn copied(node: Node<'_>, file: &str, mount: &str, run: &BackupRun) -> Result<Backup> {
-    let app = node.app;
+    let (app, docker) = (node.app, node.docker);
     let name = format!(".n8n-backup-sqlite-{}", app.owner());
     let Copying {
         mut chain,
@@ -213,7 +215,7 @@ fn copied(node: Node<'_>, file: &str, mount: &str, run: &BackupRun) -> Result<Ba
     } = node.copy(app.chain(), file, mount, &name)?;
     // What is read from now on holds all that the copy names.
     run.snapshot.take();
-    if let Some(text) = linked(file, &link) {
+    if let Some(text) = linked(app, docker, file, &link) {
         JOURNAL.warn(text);
     }
     if journal != "wal" {
@@ -290,7 +292,7 @@ fn probe(app: &App, docker: &Docker, report: &mut Report) -> Result<String> {
     }
     let node = Node::new(app, docker, name);
     let found = node.probe(path, place(&container, path))?;
-    if let Some(text) = linked(path, &found.link) {
+    if let Some(text) = linked(app, docker, path, &found.link) {
         report.warn("sqlite", text);
     }
     ensure!(found.length > 0, "{path} in {name} is empty: n8n has not started yet");

@@ -1,6 +1,6 @@
 use super::databases::holds;
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, SqliteFile};
 use crate::engine::{Mount, Status};
 use crate::testing::{executable, TempDir, STALL};
 
@@ -518,4 +518,37 @@ fn what_is_n8ns_is_backed_up_wherever_it_lies_on_the_host() {
             assert_eq!(left_out, wanted);
         }
     }
+}
+
+#[test]
+fn a_database_that_no_restore_of_n8ns_data_replaces_is_told_from_one_that_it_has_to_leave() {
+    const AT: &str = "/home/node/.n8n";
+    let holds = |settings: &str, mounts: Mounts<'_>, path: &str, in_home: &str| {
+        let mut app = App::new(Config::without_env_file(Path::new("/project")).unwrap());
+        app.config.found.sqlite = Some(SqliteFile {
+            container: "main".to_owned(),
+            path: path.to_owned(),
+            in_home: in_home.to_owned(),
+        });
+        laid_out(settings, AT, &[("main", mounts)])
+            .database_place(&app)
+            .is_some()
+    };
+    let (home, database) = (("n8n_n8n_data", AT), "/db/current/database.sqlite");
+    let (apart, within) = ([home, ("n8n_db", "/db")], [home, ("./db", "/home/node/.n8n/db")]);
+    assert!(holds("", &apart, database, ""));
+    assert!(!holds("BACKUP_EXCLUDE_MOUNTS=/db\n", &apart, database, ""));
+    for path in ["/home/node/.n8n/database.sqlite", "/home/node/.n8n/db/database.sqlite"] {
+        assert!(holds("", &within, path, "database.sqlite"), "{path}");
+    }
+    assert!(!holds("", &[home], database, ""));
+    // The containers do not tell where the home is.
+    let unknown = [("other", "/files")];
+    assert!(holds(
+        "",
+        &unknown,
+        "/home/node/.n8n/database.sqlite",
+        "database.sqlite"
+    ));
+    assert!(!holds("", &unknown, database, ""));
 }
