@@ -25,21 +25,37 @@ pub fn set_name(stamp: Stamp, encrypted: bool) -> String {
     format!("{SETS}/{stamp}{SET_SUFFIX}{end}")
 }
 
-/// What is ours at the top of the place, as a pattern of rclone's.
-pub(super) fn our_names() -> String {
-    format!("{{{STACK}*,{SETS},{}}}", Kind::ALL.map(Kind::dir).join(","))
+/// What is ours at the top of the place, as a pattern of rclone's: that of one stack, or of all.
+pub(super) fn our_names(stack: Option<&Identity>) -> String {
+    let stack = stack.map_or_else(|| format!("{STACK}*"), stack_dir);
+    format!("{{{stack},{SETS},{}}}", Kind::ALL.map(Kind::dir).join(","))
 }
 
-/// Whether a path there is that of a directory of ours: a stack's, or one of files, in a stack's or at the top. What a remote
-/// of type crypt encrypts may be one: rclone's errors call it as it lies there, in base32, 16 bytes or some more of them.
-pub(super) fn is_our_dir(path: &str) -> bool {
-    let in_base32 = |name: &str| name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v'));
-    let is_encrypted = |name: &str| matches!(name.len(), 26 | 52) && in_base32(name);
-    let is_stack = |name: &str| is_encrypted(name) || name.strip_prefix(STACK).and_then(Identity::parse).is_some();
+/// Whether a path there is that of a directory of ours: of the stack, or of any where none is told, or one of files, in
+/// a stack's or at the top. What a remote of type crypt encrypts may be one.
+pub(super) fn is_our_dir(path: &str, stack: Option<&Identity>) -> bool {
+    let is_ours = |found: &Identity| stack.is_none_or(|stack| stack == found);
+    let named = |name: &str| name.strip_prefix(STACK).and_then(Identity::parse);
+    let is_stack = |name: &str| is_encrypted(name) || named(name).as_ref().is_some_and(is_ours);
     let has_files = |name: &str| is_encrypted(name) || name == SETS || Kind::ALL.iter().any(|kind| kind.dir() == name);
     match path.split_once('/') {
         Some((stack, dir)) => is_stack(stack) && has_files(dir),
         None => is_stack(path) || has_files(path),
+    }
+}
+
+/// Whether a name may be what a remote of type crypt makes of one of ours: rclone's errors call it as it lies there, in
+/// base32 or base64, 16 bytes or some more of them. In base64 such a name all but never has capitals alone, or none.
+fn is_encrypted(name: &str) -> bool {
+    let all = |is: fn(&u8) -> bool| name.as_bytes().iter().all(is);
+    let any = |is: fn(&u8) -> bool| name.as_bytes().iter().any(is);
+    match name.len() {
+        26 | 52 => all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v')),
+        22 | 43 => {
+            let in_base64 = all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+            in_base64 && any(u8::is_ascii_uppercase) && any(u8::is_ascii_lowercase)
+        }
+        _ => false,
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::process::{self, find, hinted, Chain, ChildOutput, Clock, Input, Output, Tail};
+use crate::store::identity::Identity;
 use crate::store::offsite::{is_our_dir, our_names};
 
 /// The slowest that a remote may take its checksums before it counts as stalled, in bytes a second.
@@ -91,6 +92,8 @@ pub struct Rclone {
     config: Option<PathBuf>,
     remote: String,
     stall: Duration,
+    /// The stack whose files are wanted; none for those of all.
+    stack: Option<Identity>,
     /// Whether the place, with its bucket, was seen.
     is_there: Arc<AtomicBool>,
 }
@@ -115,8 +118,14 @@ impl Rclone {
             config,
             remote,
             stall,
+            stack: None,
             is_there: Arc::default(),
         })
+    }
+
+    /// The same, for the files of one stack: what keeps those of others from the list is no error.
+    pub fn of_stack(self, stack: Option<Identity>) -> Self {
+        Self { stack, ..self }
     }
 
     /// The same, of a directory there.
@@ -139,7 +148,8 @@ impl Rclone {
 
     /// The files there, by their paths, with their lengths where the remote tells them; none when the directory does not exist.
     pub fn list(&self) -> Result<Vec<(String, Option<u64>)>> {
-        let ours = our_names();
+        let stack = self.stack.as_ref();
+        let ours = our_names(stack);
         let ask = |links: &[&str]| {
             let mut command = self.command("lsf");
             command
@@ -152,7 +162,7 @@ impl Rclone {
             self.answer(&mut command, None, self.stall)
         };
         let mut output = ask(&[LINKS])?;
-        let mut is_whole = output.success || has_broken_links_only(&output.stderr);
+        let mut is_whole = output.success || has_broken_links_only(&output.stderr, stack);
         // A link that may not be followed, whoever's it is, keeps all beside it from the list. Without links that is whole,
         // unless one of ours is passed over.
         if !is_whole && LOCAL_ERRORS.iter().any(|error| output.stderr.contains(error)) {
@@ -377,13 +387,13 @@ fn has_differed(succeeded: bool, said: &str) -> bool {
 /// Whether nothing is wrong with a list but links in it that lead nowhere, which rclone passes over, and none is in the
 /// place of a directory of ours: what that held on a disk that is not mounted is not gone. Only rclone's last lines are
 /// known; the last one tells the number of errors.
-fn has_broken_links_only(said: &str) -> bool {
+fn has_broken_links_only(said: &str, stack: Option<&Identity>) -> bool {
     let errors = said.split("ERROR : ");
     let broken: Vec<&str> = errors
         .filter_map(|error| Some(error.split_once(": Listing error: symlink:")?.0))
         .collect();
     let all = number_before(said, "errors: last error was").unwrap_or(1);
-    all == broken.len() as u64 && !broken.into_iter().any(is_our_dir)
+    all == broken.len() as u64 && !broken.into_iter().any(|path| is_our_dir(path, stack))
 }
 
 /// The number that stands before `words`.

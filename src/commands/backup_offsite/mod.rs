@@ -87,6 +87,7 @@ pub fn run(app: &App, dry_run: bool) -> Result<u8> {
     let now = SystemTime::now();
     let mut failed = Vec::new();
     let (points, stack) = points(app, now, dry_run, &mut failed)?;
+    let rclone = rclone.of_stack(stack.clone());
     let there = There::look(&rclone, stack)?;
     check_there(app, &points, &there, &remote)?;
     let mut plan = plan(app, &points, &there, now, dry_run, &mut failed)?;

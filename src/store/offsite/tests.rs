@@ -322,8 +322,23 @@ fn stacks_are_kept_apart() {
 
 #[test]
 fn directories_of_ours_are_told_from_what_others_have_there() {
-    for path in ["stack-00000000000000aa", "sets", "env", "stack-00000000000000aa/sqlite"] {
-        assert!(is_our_dir(path), "{path}");
+    let ours = Identity::parse("00000000000000aa");
+    for path in [
+        "stack-00000000000000aa",
+        "sets",
+        "env",
+        "stack-00000000000000aa/sqlite",
+        // In base32 and in base64, as a remote of type crypt has them.
+        "p0gq7c4vhdn1u6rm2bsk5tj8ea",
+        "fK3n-0Zq_xT9aBcDe1mN2w",
+        "p0gq7c4vhdn1u6rm2bsk5tj8ea/fK3n-0Zq_xT9aBcDe1mN2w",
+        "fK3n-0Zq_xT9aBcDe1mN2wfK3n-0Zq_xT9aBcDe1mN2",
+    ] {
+        assert!(is_our_dir(path, None) && is_our_dir(path, ours.as_ref()), "{path}");
+    }
+    // Another stack's is for that one, and for whoever looks for any.
+    for path in ["stack-00000000000000bb", "stack-00000000000000bb/redis"] {
+        assert!(is_our_dir(path, None) && !is_our_dir(path, ours.as_ref()), "{path}");
     }
     for path in [
         "stack-old",
@@ -333,7 +348,9 @@ fn directories_of_ours_are_told_from_what_others_have_there() {
         "redis/old",
         "stack-00000000000000aa/old",
         "stack-00000000000000aa/redis/sets",
+        "an-old-directory-of-me",
+        "NOTES-OF-SOMEBODY-ELSE",
     ] {
-        assert!(!is_our_dir(path), "{path}");
+        assert!(!is_our_dir(path, None) && !is_our_dir(path, ours.as_ref()), "{path}");
     }
 }

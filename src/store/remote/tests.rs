@@ -106,18 +106,37 @@ fn links_of_others_hide_nothing_of_ours() {
         symlink("gone", at(link)).unwrap();
         assert_eq!(list(), ["postgres/a", "redis/a"], "{link}");
     }
-    // A disk of ours that is not mounted holds what it held.
+    // A disk of ours that is not mounted holds what it held; another stack's is for that one, and for a list of all.
     fs::create_dir_all(at("there/stack-00000000000000aa/sets")).unwrap();
-    for link in [
-        "there/stack-00000000000000aa/redis",
-        "there/sets",
-        "there/stack-00000000000000bb",
+    fs::write(at("there/stack-00000000000000aa/sets/a"), "x").unwrap();
+    let of_one = rclone.clone().of_stack(Identity::parse("00000000000000aa"));
+    let names_of_one = || {
+        let mut names: Vec<String> = of_one.list().unwrap().into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names
+    };
+    for (link, is_ours) in [
+        ("there/stack-00000000000000aa/redis", true),
+        ("there/sets", true),
+        ("there/stack-00000000000000bb", false),
     ] {
         symlink(at("unmounted"), at(link)).unwrap();
         let error = rclone.list().unwrap_err().to_string();
         assert!(error.contains("cannot be listed") && error.contains(link), "{error}");
+        assert_eq!(of_one.list().is_err(), is_ours, "{link}");
+        if !is_ours {
+            let wanted = ["postgres/a", "redis/a", "stack-00000000000000aa/sets/a"];
+            assert_eq!(names_of_one(), wanted, "{link}");
+            // Nor is one that may not be followed, beside what is no link.
+            fs::remove_file(at(link)).unwrap();
+            fs::remove_file(at("there/postgres")).unwrap();
+            symlink("redis/a/b", at(link)).unwrap();
+            assert_eq!(names_of_one(), wanted[1..], "{link}");
+            symlink("../disk", at("there/postgres")).unwrap();
+        }
         fs::remove_file(at(link)).unwrap();
     }
+    fs::remove_dir_all(at("there/stack-00000000000000aa")).unwrap();
     // More of them than there are lines to count.
     (0..9).for_each(|number| symlink("gone", at(&format!("there/old{number}"))).unwrap());
     assert!(rclone.list().is_err());
@@ -154,7 +173,7 @@ fn links_that_lead_nowhere_are_told_from_other_errors() {
         (false, format!("{closed} / Failed to lsf: open /r/b")),
         (false, String::new()),
     ] {
-        assert_eq!(has_broken_links_only(&said), is_so, "{said}");
+        assert_eq!(has_broken_links_only(&said, None), is_so, "{said}");
     }
 }
 
