@@ -111,11 +111,11 @@ fn starts_as_root(container: &Described) -> bool {
     matches!(user, "" | "root" | "0")
 }
 
-/// Whether n8n leaves what is mounted at the home of the user node unused, since no start script has changed to that
-/// user: its process tells. What does not run tells nothing.
-fn passes_over_volume(docker: &Docker, container: &Described, home: &str) -> bool {
+/// Whether n8n leaves what is mounted at the home of the user node, or in it, unused, since no start script has changed
+/// to that user: its process tells. What does not run tells nothing.
+fn passes_over(docker: &Docker, container: &Described, home: &str) -> bool {
     let is_doubtful = folder_of(container).is_none() && starts_as_root(container) && home == OF_NODE;
-    if !is_doubtful || mount_of(container, home).is_none() || container.status != Status::Running {
+    if !is_doubtful || container.status != Status::Running {
         return false;
     }
     let words = ["sh", "-c", FOLDERS, "sh", "/proc", OF_ROOT, OF_NODE];
@@ -132,7 +132,7 @@ fn are_of_root(folders: &str) -> bool {
 
 /// n8n's key in its `config`, where that is a file of the host which is mounted by itself: no volume holds it. One that
 /// cannot be read is told in `warnings`.
-pub(super) fn mounted_key(main: &Configuration<'_>, warnings: &mut Vec<String>) -> Option<Secret> {
+fn mounted_key(main: &Configuration<'_>, warnings: &mut Vec<String>) -> Option<Secret> {
     let config = format!("{}/config", home_of(main.container));
     let mount = mount_of(main.container, &config);
     let mount = mount.filter(|mount| mount.destination == config && mount.volume.is_empty())?;
@@ -178,12 +178,23 @@ fn warn_of_home(config: &Config, found: &mut Found, main: &Described, home: &str
     ));
 }
 
-/// Finds n8n's home.
-pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &Stack<'_>) {
+/// Finds n8n's home, and its key there where nothing else has told it.
+pub(super) fn home(app: &mut App, docker: &Docker, found: &mut Found, stack: &Stack<'_>, main: &Configuration<'_>) {
     let config = &mut app.config;
     let mut home = home_of(stack.main);
     let mut hint = "mount a volume there, as n8n's documentation says".to_owned();
-    if !config.is_set("BACKUP_N8N_VOLUME") && passes_over_volume(docker, stack.main, &home) {
+    let is_named = config.is_set("BACKUP_N8N_VOLUME");
+    let key = match found.key {
+        None => mounted_key(main, &mut found.undeployed),
+        Some(_) => None,
+    };
+    let is_asked = key.is_some() || (!is_named && mount_of(stack.main, &home).is_some());
+    let passes_over = is_asked && passes_over(docker, stack.main, &home);
+    // n8n has made itself another key than one that it passes over.
+    if let Some(key) = key.filter(|_| !passes_over) {
+        found.key = Some(key);
+    }
+    if passes_over && !is_named {
         if needs_no_home(found) {
             // A restore can do without root's home. What is mounted may be wanted all the same, with what is beside it.
             let why = format!(", which runs as root and leaves what is mounted at {home} unused");

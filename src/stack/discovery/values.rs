@@ -1,7 +1,7 @@
 //! From the configuration of n8n's containers to the settings.
 
 use super::configuration::Configuration;
-use super::home::{home, leave_out_database, mounted_key, storage};
+use super::home::{home, leave_out_database, storage};
 use super::hosts::{inner_port, is_proxy, reached};
 use super::same::{differ, strangers};
 use super::{foreign, is_foreign, is_server, Stack, N8N_CONTAINERS};
@@ -58,8 +58,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
     found.deployment.dedup();
     found.compose = super::deployment::composed(&app.config.project, stack);
     found.compose.directories = super::deployment::directories(&app.config.project, &containers, &found.deployment);
-    let key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
-    found.key = key.or_else(|| mounted_key(&main, &mut found.undeployed));
+    found.key = main.value("N8N_ENCRYPTION_KEY").map(|key| Secret::new(&key));
     database(app, docker, &mut found, all, &main);
     if found.uses(Kind::Sqlite) {
         leave_out_database(&mut found, &app.config.project, stack.main);
@@ -71,7 +70,7 @@ pub(super) fn fill(app: &mut App, docker: &Docker, all: &[Described], stack: &St
         super::deployment::readable(&app.config.project, found.deployment, &excluded, &mut found.undeployed);
     queue(app, &mut found, all, &main, stack);
     refuse_unread(&app.config, &mut found, &main);
-    home(app, docker, &mut found, stack);
+    home(app, docker, &mut found, stack, &main);
     storage(app, &mut found, stack.main);
     if let Some(place) = main
         .value("N8N_DEFAULT_BINARY_DATA_MODE")

@@ -151,7 +151,10 @@ fn a_process_of_n8ns_tells_whether_it_works_as_root() {
 fn a_home_of_roots_without_a_volume_costs_neither_the_database_nor_the_key() {
     let dir = TempDir::new();
     let project = dir.path().canonicalize().unwrap();
-    executable(&project.join("docker"), "#!/bin/sh\necho HOME=/root\n");
+    executable(
+        &project.join("docker"),
+        "#!/bin/sh\ncase \"$*\" in */.n8n/config) echo '{\"encryptionKey\":\"other\"}' ;; *) echo HOME=/root ;; esac\n",
+    );
     let with = |settings: &str, env: &[&str], mounts: &[(&str, &str)]| {
         let mut n8n = container("mine-n8n-1", "n8nio/n8n", env, &[], Some(("mine", &project, "n8n")));
         n8n.user = "root".to_owned();
@@ -182,12 +185,16 @@ fn a_home_of_roots_without_a_volume_costs_neither_the_database_nor_the_key() {
     }
     let (told, _) = with("BACKUP_EXCLUDE_MOUNTS=/root/.n8n\n", &env, &[]);
     assert!(told.undeployed.is_empty(), "{:?}", told.undeployed);
-    // The key, or the database, lies in root's home alone.
-    for env in [&env[..2], &env[2..]] {
-        let (told, _) = with("", env, &[]);
+    // The key, or the database, lies in root's home alone, whatever key is mounted in the other one.
+    let config = [("config", "/home/node/.n8n/config")];
+    for (env, mounts) in [(&env[..2], &[][..]), (&env[2..], &[]), (&env[..2], &config)] {
+        let (told, _) = with("", env, mounts);
         assert_eq!(told.home, OF_ROOT);
         assert!(told.problems.contains_key(&Kind::N8n), "{env:?}");
+        assert_eq!(told.key.is_some(), env.len() == 1, "{env:?}");
     }
+    let (told, _) = with("BACKUP_N8N_VOLUME=mine-n8n-1_data\n", &env[..2], &config);
+    assert!(told.key.is_none() && !told.problems.contains_key(&Kind::N8n));
 }
 
 #[test]
