@@ -6,6 +6,7 @@ use anyhow::{bail, ensure, Result};
 use super::{sql, Psql, JOURNAL};
 use crate::app::App;
 use crate::formats::pg_dump;
+use crate::process::Observer;
 
 /// The fact of a recovery point whose dump holds no executions, and its value.
 pub(super) const FACT: (&str, &str) = ("postgres.executions", "left out");
@@ -27,18 +28,46 @@ struct Scripts {
 /// Leads the name of a table, in hexadecimal, before its rows: no line of COPY begins so.
 const HEAD: &str = "\\=";
 
-/// The tables, each by its name and then its rows as COPY writes them, that hold a row which `is_one`.
-fn holding(output: &str, is_one: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let mut found: Vec<String> = Vec::new();
-    let mut table = String::new();
-    for line in output.lines() {
-        match line.strip_prefix(HEAD) {
-            Some(name) => table = sql::unhex(name)?,
-            None if is_one(line) && found.last() != Some(&table) => found.push(table.clone()),
-            None => {}
+/// Reads tables, each by its name and then its rows as COPY writes them, as they come: there may be millions.
+struct Holding {
+    is_one: fn(&str) -> bool,
+    /// The beginning of a line that goes on.
+    line: Vec<u8>,
+    table: String,
+    /// Those with a row that `is_one`.
+    found: Vec<String>,
+}
+
+impl Holding {
+    fn new(is_one: fn(&str) -> bool) -> Self {
+        Self {
+            is_one,
+            line: Vec::new(),
+            table: String::new(),
+            found: Vec::new(),
         }
     }
-    Ok(found)
+}
+
+impl Observer for Holding {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+        for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if !part.ends_with(b"\n") {
+                break;
+            }
+            let line = std::mem::take(&mut self.line);
+            let line = String::from_utf8_lossy(&line);
+            match line.trim_end_matches('\n') {
+                line if line.starts_with(HEAD) => self.table = sql::unhex(&line[HEAD.len()..])?,
+                line if (self.is_one)(line) && self.found.last() != Some(&self.table) => {
+                    self.found.push(self.table.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether no part of a key is NULL.
@@ -68,8 +97,9 @@ impl LeftOut {
         }
         let scripts = scripts(&app.config.found.schema, &app.config.found.table_prefix)?;
         let database = &app.config.postgres_db;
-        let ask = |script: &String| psql.run(database, "dump", script.clone());
-        let referring = holding(&ask(&scripts.referring)?, refers)?;
+        let mut tables = sql::parse_names(&psql.run(database, "dump", scripts.tables.clone())?)?;
+        let ask = |script: &String, is_one| psql.pass(database, "dump", script.clone(), Holding::new(is_one));
+        let referring = ask(&scripts.referring, refers)?.found;
         if !referring.is_empty() {
             JOURNAL.warn(format_args!(
                 "Executions are not left out of this dump, because rows of other tables refer to them: {}",
@@ -77,8 +107,7 @@ impl LeftOut {
             ));
             return Ok(None);
         }
-        let mut tables = sql::parse_names(&ask(&scripts.tables)?)?;
-        let shared = holding(&ask(&scripts.shared)?, is_shared)?;
+        let shared = ask(&scripts.shared, is_shared)?.found;
         tables.retain(|table| !shared.contains(table));
         if tables.is_empty() {
             JOURNAL.warn("BACKUP_EXECUTIONS=off leaves nothing out: no table of executions was found");
@@ -102,15 +131,16 @@ impl LeftOut {
 
     /// Makes sure that no row was written while the dump was made that refers to an execution, or belongs to none.
     pub(super) fn check(&self, app: &App, psql: &Psql<'_>) -> Result<()> {
-        let ask = |script: &String| psql.run(&app.config.postgres_db, "dump", script.clone());
-        let mut shared = holding(&ask(&self.scripts.shared)?, is_shared)?;
+        let database = &app.config.postgres_db;
+        let ask = |script: &String, is_one| psql.pass(database, "dump", script.clone(), Holding::new(is_one));
+        let mut shared = ask(&self.scripts.shared, is_shared)?.found;
         shared.retain(|table| self.tables.contains(table));
         ensure!(
             shared.is_empty(),
             "binary data that belong to no execution were written meanwhile ({}): the next dump holds them",
             shared.join(", ")
         );
-        let referring = holding(&ask(&self.scripts.referring)?, refers)?;
+        let referring = ask(&self.scripts.referring, refers)?.found;
         ensure!(
             referring.is_empty(),
             "rows that refer to executions were written meanwhile ({}): the next dump holds all",
@@ -191,11 +221,21 @@ mod tests {
 
     #[test]
     fn tables_are_known_by_their_rows() {
+        let holding = |output: &str, is_one: fn(&str) -> bool, size: usize| {
+            let mut holding = Holding::new(is_one);
+            output
+                .as_bytes()
+                .chunks(size)
+                .for_each(|chunk| holding.feed(chunk).unwrap());
+            holding.found
+        };
         let keys = "\\=61\n\\N\t1\n\\=62\n\\N\t\\N\n2\t1\n3\t1\n\\=63\n";
-        assert_eq!(holding(keys, refers).unwrap(), ["b"]);
         let sources = "\\=61\nexecution\n\\N\n\\=62\nexecution\nchat\n";
-        assert_eq!(holding(sources, is_shared).unwrap(), ["b"]);
-        assert_eq!(holding("", is_shared).unwrap(), Vec::<String>::new());
+        for size in [1, 7, 100] {
+            assert_eq!(holding(keys, refers, size), ["b"]);
+            assert_eq!(holding(sources, is_shared, size), ["b"]);
+        }
+        assert!(holding("", is_shared, 1).is_empty());
         let asked = scripts("", "").unwrap();
         for script in [asked.shared, asked.referring] {
             assert!(

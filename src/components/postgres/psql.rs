@@ -1,5 +1,6 @@
 //! psql in the container of a server.
 
+use std::io;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ use super::messages::{self, Messages};
 use super::{logged_in, scratch, sql};
 use crate::app::App;
 use crate::engine::{Docker, Exec};
-use crate::process::{self, Chain};
+use crate::process::{self, Chain, Input, Observer};
 
 /// Scripts are UTF-8; a dump says for itself what it is.
 const UTF8: [(&str, &str); 1] = [("PGCLIENTENCODING", "UTF8")];
@@ -124,6 +125,18 @@ impl<'a> Psql<'a> {
             return Err(anyhow!("psql: {text} ({code})"));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a script and gives its output, however much it is, to `observer` as it comes. [`Psql::run`] has found out before
+    /// how the server lets us in.
+    pub(super) fn pass<O: Observer>(&self, database: &str, task: &str, script: String, observer: O) -> Result<O> {
+        let mut chain = self.app.chain();
+        let (stdin, stdout) = chain.spawn("psql", self.command(database, task)?, Input::Piped)?;
+        if let Some(stdin) = stdin {
+            chain.pump("writing to psql", io::Cursor::new(script.into_bytes()), stdin, ());
+        }
+        let seen = chain.pump("reading from psql", stdout, io::sink(), observer);
+        seen.get(&chain.finish()?)
     }
 
     pub(super) fn is_live(&self) -> bool {
