@@ -300,31 +300,28 @@ fn point(app: &App, operand: Option<&OsStr>, parts: &[Kind]) -> Result<Point> {
             point.stamp
         ));
     }
-    for (path, point) in points {
-        match point {
-            Ok(point) => match point.why_not_latest(parts) {
-                None => {
-                    if future(&point) {
-                        JOURNAL.warn("There is no other one, so it is taken all the same: is the clock right?");
-                    }
-                    return Ok(point);
-                }
-                Some(why) => {
-                    let why = format!("Passing over the newer recovery point {}: {why}", point.stamp);
-                    // The backup of one component by itself is nothing unusual.
-                    match point.members.len() == 1 && point.damaged().is_empty() {
-                        true => JOURNAL.info(why),
-                        false => JOURNAL.warn(why),
-                    }
-                }
-            },
-            Err(error) => JOURNAL.warning(&error.context(format!("Passing over {}", path.display()))),
+    let found = inventory::latest(points, |point| {
+        let Some(why) = point.why_not_latest(parts) else {
+            return true;
+        };
+        let why = format!("Passing over the newer recovery point {}: {why}", point.stamp);
+        // The backup of one component by itself is nothing unusual.
+        match point.members.len() == 1 && point.damaged().is_empty() {
+            true => JOURNAL.info(why),
+            false => JOURNAL.warn(why),
         }
+        false
+    })?;
+    let point = found.with_context(|| {
+        hinted(
+            "There is no recovery point that holds all of these parts",
+            "name one, with --only or --skip for the parts that it holds",
+        )
+    })?;
+    if future(&point) {
+        JOURNAL.warn("There is no other one, so it is taken all the same: is the clock right?");
     }
-    bail!(hinted(
-        "There is no recovery point that holds all of these parts",
-        "name one, with --only or --skip for the parts that it holds"
-    ))
+    Ok(point)
 }
 
 /// What is kept of what the parts hold now.

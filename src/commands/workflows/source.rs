@@ -87,10 +87,8 @@ fn of_point(app: &App, point: &Point) -> Result<Dump> {
 
 /// The newest point that has a dump.
 fn latest(app: &App) -> Result<Point> {
-    inventory::latest_first(&app.store, SystemTime::now())?
-        .into_iter()
-        .filter_map(|(_, point)| point.ok())
-        .find(|point| point.why_not_latest(&DATABASES).is_none())
+    let points = inventory::latest_first(&app.store, SystemTime::now())?;
+    inventory::latest(points, |point| point.why_not_latest(&DATABASES).is_none())?
         .context("There is no recovery point with a dump of the database yet: name a file")
 }
 
@@ -158,6 +156,8 @@ pub fn similar<'a>(id: &str, known: impl Iterator<Item = (&'a str, &'a str)>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::Config;
     use crate::store::manifest::{Member, UNUSED};
@@ -187,6 +187,11 @@ mod tests {
             write("20260102_030405", database, &[]);
             write("20260101_030405", database, &[]);
             assert_eq!(found().as_deref(), Some("20260102_030405"), "{database:?}");
+            // It may be the latest.
+            let unreadable = app.store.set_path(Stamp::parse("20260105_030405").unwrap());
+            fs::create_dir(&unreadable).unwrap();
+            let told = format!("{:#}", latest(&app).unwrap_err());
+            assert!(told.contains(&unreadable.display().to_string()), "{told}");
         }
     }
 }

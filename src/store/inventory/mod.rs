@@ -18,7 +18,7 @@ use anyhow::{anyhow, bail, Error, Result};
 use super::manifest::{Member, Point};
 use super::marks::Mark;
 use super::{disk, entry_of, identity, is_there, read_dir, Entry, Kind, Stamp, Store, SETS, SET_SUFFIX};
-use crate::process::shell_quote;
+use crate::process::{hinted, shell_quote};
 
 /// A time that lies further ahead than this was dated by a clock that is wrong, or today's is. An hour is what clocks are set
 /// back in autumn, and a name without a manifest tells local time.
@@ -444,12 +444,37 @@ pub fn newest(store: &Store, now: SystemTime) -> Result<Option<(PathBuf, Result<
     Ok(latest_first(store, now)?.into_iter().find(|(_, point)| is_one(point)))
 }
 
+/// The first of the points, in the order of [`latest_first`], that is `wanted`. One that cannot be read is not passed over: it may
+/// be the one, and what it holds is newer. A name that is none of ours tells of no time, and stands last.
+///
+/// # Errors
+/// When a newer point, or one that there is besides, cannot be read.
+pub fn latest(points: Vec<(PathBuf, Result<Point>)>, mut wanted: impl FnMut(&Point) -> bool) -> Result<Option<Point>> {
+    for (path, point) in points {
+        match point {
+            Ok(point) if wanted(&point) => return Ok(Some(point)),
+            Err(error) if stamp_of(&path).is_some() => {
+                return Err(error.context(hinted(
+                    format_args!("{} cannot be read, and may be what latest means", path.display()),
+                    "name another point by its stamp, YYYYMMDD_HHMMSS: n8n-backup list shows them",
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The point that a manifest's name stands for.
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    path.file_stem()?.to_str().and_then(Stamp::parse)
+}
+
 /// The instant of a point; of one that cannot be read the name alone tells it.
 fn time_of(path: &Path, point: &Result<Point>) -> SystemTime {
-    let stamp = || path.file_stem()?.to_str().and_then(Stamp::parse).map(Stamp::time);
     match point {
         Ok(point) => point.time(),
-        Err(_) => stamp().unwrap_or(SystemTime::UNIX_EPOCH),
+        Err(_) => stamp_of(path).map_or(SystemTime::UNIX_EPOCH, Stamp::time),
     }
 }
 

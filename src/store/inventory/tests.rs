@@ -297,6 +297,37 @@ fn the_order_is_that_of_the_instants() {
 }
 
 /// The names that are looked at, and what is found to be the newest, of points that are told by `NAME INSTANT WANTED`.
+#[test]
+fn what_cannot_be_read_is_not_passed_over() {
+    let (_dir, store) = store(&["20260101_020000", "20260103_020000"]);
+    let latest = |wanted: &str| {
+        let points = latest_first(&store, SystemTime::now()).unwrap();
+        latest(points, |point| point.stamp.to_string() == wanted)
+    };
+    // What has no name of ours may lie there, and is never the newest.
+    fs::create_dir(store.sets_dir().join("notes.sha256")).unwrap();
+    assert!(latest("20260101_020000").unwrap().is_some());
+    assert!(latest("20260104_020000").unwrap().is_none());
+    let between = store.set_path(Stamp::parse("20260102_020000").unwrap());
+    let make: [fn(&Path); 3] = [
+        |path| fs::create_dir(path).unwrap(),
+        |path| fs::write(path, "# n8n-backup recovery point 20260102_020000\n").unwrap(),
+        |path| symlink(path.with_file_name("20260101_020000.sha256"), path).unwrap(),
+    ];
+    for make in make {
+        make(&between);
+        assert!(latest("20260103_020000").unwrap().is_some());
+        let error = latest("20260101_020000").unwrap_err();
+        let told = crate::process::explained(&error);
+        assert!(
+            told.contains(&between.display().to_string()) && told.contains("by its stamp"),
+            "{told}"
+        );
+        let _ = fs::remove_file(&between);
+        let _ = fs::remove_dir(&between);
+    }
+}
+
 fn look(points: &[(&str, &str, bool)], now: &str) -> (Vec<String>, String) {
     let stamp = |text: &str| Stamp::parse(text).unwrap();
     let mut names = Vec::new();

@@ -207,6 +207,59 @@ fn latest_is_what_was_backed_up_last_wherever_the_clock_was_set_to() {
     }
 }
 
+/// What it holds is newer, and nobody knows what that is.
+#[test]
+fn a_newest_point_that_cannot_be_read_is_not_passed_over() {
+    let sandbox = Sandbox::new("unreadnewest").redis().build();
+    for value in ["1", "2"] {
+        sandbox.redis(&["SET", "value", value]);
+        sandbox.run("backup-redis", &[]).assert_success();
+    }
+    sandbox.redis(&["SET", "value", "3"]);
+    let all = points(&sandbox);
+    let set = sandbox.path(format!("backups/sets/{}.sha256", all[1]));
+    let text = fs::read_to_string(&set).unwrap();
+    for cut in [None, Some(text.len() / 2)] {
+        fs::remove_file(&set).unwrap();
+        match cut {
+            None => fs::create_dir(&set).unwrap(),
+            Some(end) => fs::write(&set, &text[..end]).unwrap(),
+        }
+        for args in [
+            &["latest", "--only", "redis", "--yes"][..],
+            &["--only", "redis", "--dry-run"],
+        ] {
+            let outcome = sandbox.run("restore-all", args);
+            outcome.assert_error(&format!(
+                "{} cannot be read, and may be what latest means",
+                set.display()
+            ));
+            outcome.assert_log_has("restore-all", "ERROR Hint: name another point by its stamp{}");
+            assert_eq!(sandbox.redis(&["GET", "value"]), "3", "{outcome}");
+        }
+        // The other commands say so, too.
+        for args in [&["pin", "latest"][..], &["workflows", "latest"]] {
+            let outcome = offline(&sandbox, args);
+            let said = [outcome.stdout.as_str(), &outcome.stderr, &outcome.log].concat();
+            assert!(
+                outcome.code == Some(1) && said.contains(&*set.to_string_lossy()),
+                "{outcome}"
+            );
+        }
+        let _ = fs::remove_dir(&set);
+        fs::write(&set, "").unwrap();
+    }
+    sandbox
+        .run("restore-all", &[&all[0], "--only", "redis", "--yes"])
+        .assert_success();
+    assert_eq!(sandbox.redis(&["GET", "value"]), "1");
+    fs::write(&set, text).unwrap();
+    sandbox
+        .run("restore-all", &["latest", "--only", "redis", "--yes"])
+        .assert_success();
+    assert_eq!(sandbox.redis(&["GET", "value"]), "2");
+}
+
 /// Retention counts by the instant as well.
 #[test]
 fn the_newest_three_are_those_of_the_instants() {
