@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::{anyhow, bail, Error, Result};
 use chrono::Utc;
@@ -25,6 +26,7 @@ use crate::report::run::{report_lost_run, report_run, Running};
 use crate::report::units;
 use crate::stack::{self, discovery};
 use crate::store::atomic::{self, Access};
+use crate::store::inventory::Inventory;
 use crate::store::manifest::Point;
 use crate::store::space::{available, disks, Disk};
 use crate::store::{total, Kind, Stamp};
@@ -376,12 +378,14 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
 fn check_space(app: &App) -> Result<()> {
     crate::store::make_dir(app.store.root())?;
     let reclaimable = cleanup::reclaimable(app);
+    // Where the manifests cannot be read, no backup is recorded, and that is told then.
+    let inventory = Inventory::take(&app.store).unwrap_or_default();
     disks(&app.store)
         .iter()
-        .try_for_each(|disk| check_disk(app, disk, &reclaimable))
+        .try_for_each(|disk| check_disk(app, disk, &reclaimable, expected(&inventory, &disk.kinds)))
 }
 
-fn check_disk(app: &App, disk: &Disk, reclaimable: &[(Kind, u64)]) -> Result<()> {
+fn check_disk(app: &App, disk: &Disk, reclaimable: &[(Kind, u64)], expected: u64) -> Result<()> {
     // What is asked for besides is on the disk of `backups/` itself; another one may be small.
     let (place, min_free_kb) = match disk.dir == app.store.root() {
         true => (String::new(), app.config.min_free_kb),
@@ -394,7 +398,6 @@ fn check_disk(app: &App, disk: &Disk, reclaimable: &[(Kind, u64)]) -> Result<()>
     let text = units::available(bytes);
     let freed = reclaimable.iter().filter(|(kind, _)| disk.kinds.contains(kind));
     let room = bytes.saturating_add(total(freed.map(|(_, bytes)| *bytes)));
-    let expected = expected(app, &disk.kinds);
     let required = match min_free_kb {
         kb if room >= kb * 1024 => (room < expected).then(|| units::amount(expected)),
         1_048_576 => Some("1GiB".to_owned()),
@@ -408,8 +411,10 @@ fn check_disk(app: &App, disk: &Disk, reclaimable: &[(Kind, u64)]) -> Result<()>
 }
 
 /// What this run will take: the last backup of each kind, and a quarter more.
-fn expected(app: &App, kinds: &[Kind]) -> u64 {
-    let newest = |kind: &Kind| app.store.list(*kind).ok()?.pop().map(|entry| entry.disk);
+fn expected(inventory: &Inventory, kinds: &[Kind]) -> u64 {
+    let now = SystemTime::now();
+    let is_ours = |point: &Point| point.excluded_from_latest().is_none();
+    let newest = |kind: &Kind| Some(inventory.newest_file(*kind, now, is_ours)?.disk);
     let sum = total(kinds.iter().filter_map(newest));
     sum.saturating_add(sum / 4)
 }

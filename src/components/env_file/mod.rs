@@ -7,6 +7,7 @@ mod restore;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
@@ -24,7 +25,7 @@ use crate::report::finding::Report;
 use crate::report::log::Journal;
 use crate::store::atomic;
 use crate::store::identity::OF_ANOTHER;
-use crate::store::inventory;
+use crate::store::inventory::{self, Inventory};
 use crate::store::manifest::{Member, Point};
 use crate::store::{is_there, Kind, Stamp, ENCRYPTED};
 use crate::stream::publish::{publish, write};
@@ -254,7 +255,9 @@ pub fn check_plain(app: &App, kind: Kind) -> Result<()> {
     let Some(lost) = lost(app) else {
         return Ok(());
     };
-    let newest = app.store.list(kind)?.pop();
+    let inventory = Inventory::take(&app.store)?;
+    let is_ours = |point: &Point| point.excluded_from_latest() != Some(OF_ANOTHER);
+    let newest = inventory.newest_file(kind, SystemTime::now(), is_ours);
     ensure!(
         !newest.is_some_and(|entry| entry.path.to_string_lossy().ends_with(ENCRYPTED)),
         "{lost}: the newest backup of {} is encrypted, and none is made that is not. Put .env back by restore-env.sh, or write \

@@ -287,6 +287,25 @@ impl Inventory {
         names.filter(|name| *name != SETS || others).collect()
     }
 
+    /// The newest backup of a kind that is there: of the points that are meant, by their instants, else of the files that
+    /// belong to none, by their names. What was fetched or copied here is as old as it was.
+    pub fn newest_file(&self, kind: Kind, now: SystemTime, is_meant: impl Fn(&Point) -> bool) -> Option<&Entry> {
+        let meant = self.points.iter().filter(|held| is_meant(&held.point));
+        let held = meant.flat_map(|held| held.files.iter().map(|file| (held.point.time(), file)));
+        let held = held.filter(|(_, file)| file.member.kind == kind);
+        let mut files: Vec<(SystemTime, &Entry)> = held
+            .filter_map(|(time, file)| Some((time, file.entry.as_ref()?)))
+            .collect();
+        if files.is_empty() {
+            let loose = self.unrecorded.iter().filter(|(of, _)| *of == kind);
+            files = loose
+                .map(|(_, entry)| (entry.stamp.map_or(entry.modified, Stamp::time), entry))
+                .collect();
+        }
+        newest_first(&mut files, now, |(time, entry)| (*time, entry.path.clone()));
+        files.first().map(|(_, entry)| *entry)
+    }
+
     /// Refuses to go on where a directory cannot be read.
     pub fn check_listed(&self) -> Result<()> {
         for (_, listing) in &self.listings {

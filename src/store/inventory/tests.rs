@@ -265,6 +265,32 @@ fn where_no_manifest_ever_was_none_is_missed() {
 }
 
 #[test]
+fn the_newest_file_is_not_the_one_that_was_written_last() {
+    let (_dir, store) = store(&["20260103_020000", "20260101_020000"]);
+    let newest = |is_meant: fn(&Point) -> bool| {
+        let inventory = Inventory::take(&store).unwrap();
+        let entry = inventory.newest_file(Kind::Redis, SystemTime::now(), is_meant);
+        entry.map(|entry| entry.stamp.unwrap().to_string())
+    };
+    let ours = |point: &Point| point.excluded_from_latest().is_none();
+    let loose = |stamp: &str| fs::write(store.path(Kind::Redis, Stamp::parse(stamp).unwrap()), "x").unwrap();
+    loose("20250101_020000");
+    assert_eq!(newest(ours).as_deref(), Some("20260103_020000"));
+    // Newer, and set aside.
+    let mut aside = add(&store, "20260104_020000", None);
+    aside.mark(&Mark::ExcludedFromLatest("made before a restore".to_owned()));
+    fs::write(aside.path(&store), aside.text()).unwrap();
+    assert_eq!(newest(ours).as_deref(), Some("20260103_020000"));
+    assert_eq!(newest(|_| true).as_deref(), Some("20260104_020000"));
+    // Of the points whose file is there.
+    fs::remove_file(store.path(Kind::Redis, Stamp::parse("20260103_020000").unwrap())).unwrap();
+    assert_eq!(newest(ours).as_deref(), Some("20260101_020000"));
+    // Where none is meant, the names of the others tell.
+    loose("20240101_020000");
+    assert_eq!(newest(|_| false).as_deref(), Some("20250101_020000"));
+}
+
+#[test]
 fn the_order_is_that_of_the_instants() {
     let (_dir, store) = store(&[]);
     // Tokyo, then UTC; and either hour of the night in which clocks are set back.

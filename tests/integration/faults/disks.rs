@@ -105,6 +105,20 @@ fn a_run_that_would_not_fit_does_not_begin() {
         crate::common::sh("touch -d '30 days ago' \"$1\"", &[older.as_os_str()]);
         sandbox.run("backup-all", &[]).assert_success();
         assert!(!older.exists());
+        // What was brought here since tells nothing of this stack: a file that was copied, and a point of another one.
+        fs::write(&older, vec![b'x'; 4 << 20]).unwrap();
+        sandbox.run("backup-all", &[]).assert_success();
+        fs::remove_file(&older).unwrap();
+        let foreign = "20260102_000000";
+        let dump = format!("postgres/n8n_{foreign}.sql.gz");
+        fs::write(sandbox.path("backups").join(&dump), vec![b'x'; 4 << 20]).unwrap();
+        let text = format!(
+            "# n8n-backup recovery point {foreign}\n# stack: 00000000000000bb\n# size.postgres: {}\n{}  {dump}\n",
+            4 << 20,
+            "0".repeat(64)
+        );
+        fs::write(sandbox.path(format!("backups/sets/{foreign}.sha256")), text).unwrap();
+        sandbox.run("backup-all", &[]).assert_success();
     });
 }
 
