@@ -158,8 +158,9 @@ fn row(held: &PointOnDisk, kinds: &[Kind], now: SystemTime) -> Vec<String> {
         let words: Vec<&str> = drill.split(' ').map(date).collect();
         state.push(format!("drill {}", words.join(" ")));
     }
-    if let Some(offsite) = held.point.fact("offsite") {
-        state.push(format!("off-site {}", date(offsite)));
+    match held.point.whole_copy() {
+        Some(offsite) => state.push(format!("off-site {}", date(offsite))),
+        None => state.extend(held.point.copy_defect().map(|_| "off-site not whole".to_owned())),
     }
     if let Some(pin) = held.point.pin() {
         state.push(match pin.reason {
@@ -296,7 +297,8 @@ fn point(app: &App, held: &PointOnDisk, now: SystemTime) -> Json {
                     .collect(),
             ),
         ),
-        ("offsite", fact("offsite")),
+        ("offsite", Json::maybe(point.whole_copy())),
+        ("offsite_defect", Json::maybe(point.copy_defect())),
         ("pinned", fact(marks::PINNED)),
         ("files", Json::List(files.collect())),
     ])

@@ -16,6 +16,10 @@ pub const OFFSITE: &str = "offsite";
 pub const EXCLUDED: &str = "aside";
 pub const PINNED: &str = "pinned";
 
+/// What was found wrong with the copy off-site, until it is sent again or found whole; a fact of a point. The mark stays beside
+/// it: by that, what is there is known as ours.
+pub const OFFSITE_DEFECT: &str = "offsite.defect";
+
 /// What the last drill has shown, part by part; facts of a point.
 pub const KEY: &str = "drill.key";
 pub const OPENED: &str = "drill.opened";

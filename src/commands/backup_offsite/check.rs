@@ -6,7 +6,7 @@ use anyhow::{bail, Error, Result};
 use chrono::DateTime;
 
 use super::there::{sent_manifest, There};
-use super::{check_files, is_here, is_marked, length, names_of, Changed, JOURNAL};
+use super::{check_files, is_here, is_marked, length, names_of, note_defect, Changed, JOURNAL};
 use crate::app::App;
 use crate::commands::shared::now;
 use crate::commands::verify::note_damaged;
@@ -21,8 +21,9 @@ pub(super) const CHECKED: &str = "offsite.checked";
 /// A run compares no more copies than this, as long as none is as it was sent.
 const MOST: usize = 3;
 
-/// Compares the copies by checksums until one is as it was sent: of those that are whole here, the one first that was compared
-/// the longest ago. Gives those that are to be sent again, and adds to `failed` what says nothing of a copy.
+/// Compares the copies by checksums until one is as it was sent: of those that are whole here, first the ones that were found
+/// broken before, then those that were compared the longest ago. Gives those that are to be sent again, and adds to `failed` what
+/// says nothing of a copy.
 pub(super) fn check_in_turn<'a>(
     app: &App,
     rclone: &Rclone,
@@ -38,7 +39,7 @@ pub(super) fn check_in_turn<'a>(
         DateTime::parse_from_rfc3339(time).map_or(0, |time| time.timestamp_millis())
     };
     let mut turns: Vec<&Point> = points.iter().filter(whole).collect();
-    turns.sort_by_key(compared);
+    turns.sort_by_key(|point| (point.copy_defect().is_none(), compared(point)));
     let (mut again, mut left) = (Vec::new(), MOST);
     for point in turns {
         if left == 0 {
@@ -46,7 +47,10 @@ pub(super) fn check_in_turn<'a>(
         }
         match compare(app, rclone, point, there) {
             Ok(proof) => {
-                manifest::update(&app.store, point.stamp, |point| point.set(CHECKED, &now()))?;
+                manifest::update(&app.store, point.stamp, |point| {
+                    point.set(CHECKED, &now());
+                    point.unset(marks::OFFSITE_DEFECT);
+                })?;
                 JOURNAL.info(format_args!(
                     "The copy of recovery point {} is as it was sent, {proof}",
                     point.stamp
@@ -91,6 +95,7 @@ pub(super) fn check_in_turn<'a>(
                     "The copy of recovery point {} is not as it was sent. It is sent again",
                     point.stamp
                 )));
+                note_defect(app, point, "it is not as it was sent")?;
                 again.push(point);
             }
         }

@@ -171,6 +171,7 @@ fn send_and_mark(app: &App, rclone: &Rclone, point: &Point, bytes: u64, there: &
     manifest::update(&app.store, point.stamp, |now| {
         now.mark(&Mark::Offsite(OffsiteCopy::now(&remote, Some(&proof.to_string()))));
         now.unset(CHECKED);
+        now.unset(marks::OFFSITE_DEFECT);
         now.set(SENT, &manifest);
         note_pin(now, point);
     })?;
@@ -352,6 +353,9 @@ fn plan<'a>(
             let what = format!("The copy of recovery point {} is not whole: {defect}", point.stamp);
             if here {
                 JOURNAL.warn(format_args!("{what}. It is sent again"));
+                if !dry_run {
+                    note_defect(app, point, &defect)?;
+                }
             } else {
                 JOURNAL.warn(format_args!(
                     "{what}. It cannot be sent again, since it is not whole here either"
@@ -393,6 +397,13 @@ fn plan<'a>(
         ));
     }
     Ok(plan)
+}
+
+/// Remembers what is wrong with the copy of a point before that is sent again: that may fail, or come to no end.
+fn note_defect(app: &App, point: &Point, defect: &str) -> Result<()> {
+    manifest::update(&app.store, point.stamp, |point| {
+        point.set(marks::OFFSITE_DEFECT, defect)
+    })
 }
 
 fn names_of(point: &Point) -> Vec<String> {

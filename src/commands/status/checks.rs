@@ -48,7 +48,10 @@ pub(super) struct Seen {
     pub(super) drill: Option<DrillOutcome>,
     /// What the drill has shown, part by part.
     pub(super) proofs: Vec<(&'static str, String)>,
+    /// Where a copy is that is whole, as far as is known.
     pub(super) offsite: Option<String>,
+    /// What was found wrong with the copy.
+    pub(super) copy_defect: Option<String>,
     /// What the key of the point opened in its drill.
     pub(super) key: Option<String>,
     /// Why it is pinned, if it is; empty where that was not said.
@@ -183,6 +186,10 @@ impl State {
     fn offsite(&self, index: usize, newest: &Seen) -> Finding {
         let mut earlier = self.points[..index].iter().rev();
         let before = earlier.find(|point| point.why_not_latest.is_none());
+        if let Some(defect) = &newest.copy_defect {
+            let text = format!("the newest point's copy off-site is not whole: {defect}");
+            return Finding::new("offsite", Level::Warning, text);
+        }
         match (newest.offsite.as_deref(), before) {
             (Some(copy), _) => Finding::new("offsite", Level::Ok, copy),
             (None, _) if !self.offsite_wanted => Finding::new("offsite", Level::Ok, "no copy off-site"),
@@ -327,7 +334,8 @@ impl Seen {
             verified: point.fact(marks::VERIFIED).map(str::to_owned),
             drill: point.drill(),
             proofs: point.proofs(),
-            offsite: point.fact(marks::OFFSITE).map(str::to_owned),
+            offsite: point.whole_copy().map(str::to_owned),
+            copy_defect: point.copy_defect().map(str::to_owned),
             key: point.fact("drill.key").map(str::to_owned),
             pinned: point.pin().map(|pin| pin.reason.unwrap_or_default()),
             executions_left_out: point.fact("postgres.executions").is_some(),

@@ -120,7 +120,12 @@ fn next_steps(state: &State, findings: &[Finding]) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if !state.offsite_wanted && state.points.iter().all(|point| point.offsite.is_none()) {
+    if !state.offsite_wanted
+        && state
+            .points
+            .iter()
+            .all(|point| point.offsite.is_none() && point.copy_defect.is_none())
+    {
         steps.push("Keep a copy on another machine: docs/offsite.md".to_owned());
     }
     if steps.is_empty() {
@@ -274,7 +279,11 @@ fn table(html: &mut String, points: &[Seen]) {
             units::amount(point.bytes),
             escaped(&state.join(", ")),
             escaped(&drilled(point)),
-            escaped(&point.offsite.as_deref().map_or_else(|| "-".to_owned(), day_and_place))
+            escaped(&match (&point.offsite, &point.copy_defect) {
+                (Some(copy), _) => day_and_place(copy),
+                (None, Some(_)) => "not whole".to_owned(),
+                (None, None) => "-".to_owned(),
+            })
         );
     }
     html.push_str("</table></div>\n");

@@ -362,6 +362,14 @@ fn a_copy_that_is_under_way_is_no_fault() {
     };
     assert_eq!(level_of(vec![sent(20, true), partial, sent(1, false)]), Level::Ok);
     assert_eq!(level(&state(vec![sent(20, false)]), "offsite"), Level::Ok);
+    // One that was found broken is none, also where nobody asks for copies.
+    let broken = |age_hours: i64| Seen {
+        copy_defect: Some("it is not there any more".to_owned()),
+        ..sent(age_hours, false)
+    };
+    assert_eq!(level_of(vec![broken(20), sent(0, false)]), Level::Warning);
+    assert_eq!(level_of(vec![broken(20), sent(0, true)]), Level::Ok);
+    assert_eq!(level(&state(vec![broken(20)]), "offsite"), Level::Warning);
 }
 
 #[test]

@@ -221,6 +221,16 @@ impl Point {
         }
     }
 
+    /// What was found wrong with that copy.
+    pub fn copy_defect(&self) -> Option<&str> {
+        self.fact(marks::OFFSITE).and(self.fact(marks::OFFSITE_DEFECT))
+    }
+
+    /// The mark of that copy, where it is whole as far as is known.
+    pub fn whole_copy(&self) -> Option<&str> {
+        self.fact(marks::OFFSITE).filter(|_| self.copy_defect().is_none())
+    }
+
     /// Why it is restored by name only, if it is.
     pub fn excluded_from_latest(&self) -> Option<&str> {
         self.fact(marks::EXCLUDED)

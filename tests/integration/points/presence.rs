@@ -573,6 +573,69 @@ fn what_is_empty_off_site_lets_nothing_go_there() {
     assert_eq!(sets(), 1, "{outcome}");
 }
 
+/// A copy that is known not to be whole is none until it is, whatever keeps it from being sent again.
+#[test]
+fn a_copy_that_cannot_be_sent_again_is_no_copy() {
+    if !has_program("rclone") {
+        return skip(
+            "points::presence::a_copy_that_cannot_be_sent_again_is_no_copy",
+            "no rclone",
+        );
+    }
+    let sandbox = Sandbox::new("offbroken")
+        .env("RCLONE_SYNC_ENCRYPTED_ONLY", "false")
+        .env("BACKUP_OFFSITE", "true")
+        .build();
+    let there = to_directory(&sandbox);
+    let [_, newest] = [2, 1].map(|age| point(&sandbox, age, &whole(100), &[]));
+    sandbox.run("backup-offsite", &[]).assert_success();
+    let identity = fs::read_to_string(sandbox.path("backups/.identity")).unwrap();
+    let dump = format!("stack-{}/redis/dump_{newest}.rdb", identity.trim());
+    let dump = there.join(dump);
+    let text = fs::read(&dump).unwrap();
+    let set = sandbox.path(format!("backups/sets/{newest}.sha256"));
+    // As of a remote that is full, or a key that may no longer write.
+    let full = sandbox.stand_in(
+        "rclone",
+        "#!/bin/sh\ncase \" $* \" in *' copy '*) exit 5 ;; esac\nPATH=${PATH#*:}\nexec rclone \"$@\"\n",
+    );
+    let send_in_vain = || sandbox.call("backup-offsite").path_first(&full).run();
+    let says = |level: &str| {
+        let status = offline(&sandbox, &["status", "--max-age", "30d"]);
+        let list = offline(&sandbox, &["list"]);
+        let json = offline(&sandbox, &["list", "--json"]);
+        let is_broken = level == "WARNING";
+        assert!(status.stdout.contains(&format!("[{level}] offsite: ")), "{status}");
+        assert_eq!(list.stdout.contains("off-site not whole"), is_broken, "{list}");
+        assert_eq!(json.stdout.contains("\"offsite\": null"), is_broken, "{json}");
+        assert_eq!(fact(&set, "offsite.defect").is_some(), is_broken);
+        assert!(fact(&set, "offsite").is_some());
+    };
+    says("OK");
+    let flipped = [&text[..99], b"y"].concat();
+    for broken in [None, Some(flipped)] {
+        match &broken {
+            None => fs::remove_file(&dump).unwrap(),
+            Some(other) => fs::write(&dump, other).unwrap(),
+        }
+        // The checksums of one point are compared in each run.
+        assert!((0..3).any(|_| send_in_vain().code == Some(1)), "{}", sandbox.log());
+        says("WARNING");
+        assert_eq!(send_in_vain().code, Some(1));
+        says("WARNING");
+        sandbox.run("backup-offsite", &[]).assert_success();
+        assert_eq!(fs::read(&dump).unwrap(), text);
+        says("OK");
+    }
+    // Somebody has brought it back.
+    fs::remove_file(&dump).unwrap();
+    assert_eq!(send_in_vain().code, Some(1));
+    says("WARNING");
+    fs::write(&dump, &text).unwrap();
+    assert_eq!(send_in_vain().code, Some(2));
+    says("OK");
+}
+
 /// What is gone for good is so told by its neighbours, and its manifest goes in its time.
 #[test]
 fn a_file_that_is_gone_by_itself_does_not_hold_the_rest() {
