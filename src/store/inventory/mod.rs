@@ -214,7 +214,7 @@ impl Listing {
 }
 
 /// The name of the directory of all.
-const ROOT: &str = "backups";
+pub(super) const ROOT: &str = "backups";
 /// A file by which somebody says that what was in its directory was deleted on purpose. With a disk it is away, too.
 const EMPTIED: &str = ".emptied";
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{days_ago, fact, loose, manifest, offline, point, points, sha256sum_agrees, touch, whole, KINDS};
@@ -271,6 +271,64 @@ fn a_disk_that_holds_all_backups_is_missed() {
     let outcome = sandbox.run("cleanup-backups", &[]);
     outcome.assert_success().assert_never_says("is not the disk");
     assert_eq!(points(&sandbox).len(), 3, "{outcome}");
+}
+
+/// A directory that goes with its test.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The project is on one disk, the mount point on another, and the backups are on a third one.
+#[test]
+fn a_disk_that_a_link_leads_to_is_missed() {
+    let test = "points::presence::a_disk_that_a_link_leads_to_is_missed";
+    let sandbox = Sandbox::new("linkdisk").redis().build();
+    let shared = Path::new("/dev/shm");
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    if !can_mount() || device(shared).is_none() || device(shared) == device(&sandbox.path("")) {
+        return skip(
+            test,
+            "needs to mount in a namespace of its own (root), and a /dev/shm that is a disk of its own",
+        );
+    }
+    let outer = Removed(shared.join(format!("{}linkdisk", sandbox.prefix())));
+    let place = outer.0.join("my disk");
+    fs::create_dir_all(&place).unwrap();
+    let _ = fs::remove_dir_all(sandbox.path("backups"));
+    symlink(&place, sandbox.path("backups")).unwrap();
+    // The disk goes with the program.
+    let script = r#"mount -t tmpfs none "$1" && shift && exec "$@""#;
+    let mut under = ["unshare", "-m", "sh", "-c", script, "sh"].map(OsString::from).to_vec();
+    under.push(place.clone().into());
+    sandbox.call("backup-redis").under(&under).run().assert_success();
+    assert!(points(&sandbox).is_empty());
+    let trace = sandbox.path("logs/.identity");
+    let told = fs::read_to_string(&trace).unwrap();
+    assert!(told.ends_with(&format!(" {}\n", place.display())), "{told}");
+    for night in 1..3 {
+        let status = offline(&sandbox, &["status"]);
+        let critical = "[CRITICAL] directories: ";
+        assert!(status.code == Some(2) && status.stdout.contains(critical), "{status}");
+        sandbox.run("backup-redis", &[]).assert_success();
+        let made = sandbox.backups("sets").pop().unwrap();
+        assert_eq!(points(&sandbox).len(), night);
+        assert_eq!(fact(&made, "away").as_deref(), Some("backups"));
+        assert_eq!(fact(&made, "stack").as_deref(), told.split(' ').next());
+        assert_eq!(fs::read_to_string(&trace).unwrap(), told);
+    }
+    // It is back, or the link leads to another disk.
+    let status = sandbox.binary().args(&["status"]).under(&under).run();
+    assert!(!status.stdout.contains("directories: "), "{status}");
+    let moved = outer.0.join("moved");
+    fs::create_dir(&moved).unwrap();
+    fs::remove_file(sandbox.path("backups")).unwrap();
+    symlink(&moved, sandbox.path("backups")).unwrap();
+    let status = offline(&sandbox, &["status"]);
+    assert!(!status.stdout.contains("directories: "), "{status}");
 }
 
 /// The way out that docs/retention.md names.
