@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{anyhow, bail, Error, Result};
 use chrono::Utc;
 
-use super::shared::{hold, now, open, record};
+use super::shared::{begins, hold, open, record};
 use super::status::{self, State};
 use super::{backup_offsite, cleanup, test_recovery};
 use super::{Command, Run};
@@ -198,7 +198,7 @@ fn back_up(app: &App, run: &Running) -> Result<()> {
         failed += 1;
     }
     let stamp = app.store.free_stamp();
-    let begun = now();
+    let begun = begins(&app.store);
     let (together, last): (Vec<&dyn Component>, Vec<&dyn Component>) = COMPONENTS
         .iter()
         .filter(|component| app.config.found.uses(component.kind()))

@@ -1,9 +1,10 @@
 //! What commands share: the way into a project, the main lock, the record of a run.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, Result};
-use chrono::{Local, SecondsFormat};
+use chrono::{DateTime, Local, SecondsFormat};
 
 use crate::app::App;
 use crate::cli::{suggestion, Call, Flag};
@@ -14,12 +15,12 @@ use crate::process::priority;
 use crate::report::log::Journal;
 use crate::stack::{self, discovery};
 use crate::store::disk;
-use crate::store::identity::Identity;
-use crate::store::inventory::Inventory;
+use crate::store::identity::{Identity, OF_ANOTHER};
+use crate::store::inventory::{self, is_ahead, Inventory};
 use crate::store::lock::{component_lock, Attempt, Lock, ProjectLock};
 use crate::store::manifest::{Member, Point, NONE};
 use crate::store::marks::Mark;
-use crate::store::{Kind, Stamp};
+use crate::store::{Kind, Stamp, Store};
 
 /// A rehearsal.
 pub const fn dry_run(help: &'static str) -> Flag {
@@ -52,9 +53,24 @@ pub fn backup_one(app: &App, component: &dyn Component, excluded: Option<&str>) 
     app.check_encryption(journal)?;
     app.config.found.check(component.kind())?;
     let stamp = app.store.free_stamp();
-    let begun = now();
+    let begun = begins(&app.store);
     let backup = component.backup(app, &BackupRun::alone(stamp, excluded.is_some()))?;
     record(app, journal, stamp, &begun, &[backup], &[], excluded).map(drop)
+}
+
+/// The instant of a run that begins now, as its point tells it: after those of the points that there are, also where the clock
+/// ran fast then, and was set right since.
+pub fn begins(store: &Store) -> String {
+    let now = SystemTime::now();
+    let points = inventory::list(store).unwrap_or_default();
+    let points = points.into_iter().filter_map(|(_, point)| point.ok());
+    let ours = points.filter(|point| point.excluded_from_latest() != Some(OF_ANOTHER));
+    let newest = ours
+        .map(|point| point.time())
+        .filter(|time| !is_ahead(*time, now))
+        .max();
+    let next = newest.map(|newest| newest + Duration::from_millis(1));
+    rfc3339(next.map_or(now, |next| next.max(now)).into())
 }
 
 /// Writes the recovery point of a run, and gives the stamp that it bears. It is excluded by the same write: a run that
@@ -155,7 +171,11 @@ fn sweep(app: &App, journal: Journal) -> Result<()> {
 
 /// The time now with its offset, as a manifest tells it; two runs of the same second are told apart.
 pub fn now() -> String {
-    Local::now().to_rfc3339_opts(SecondsFormat::Millis, false)
+    rfc3339(Local::now())
+}
+
+fn rfc3339(time: DateTime<Local>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, false)
 }
 
 /// The settings and the backups of a project, for a command that begins: warns about unknown settings, and completes
@@ -206,4 +226,40 @@ fn begin(mut app: App, call: &Call, find: fn(&mut App), completes: bool) -> App 
         priority::lower(app.config.nice, app.config.path.as_ref());
     }
     app
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_run_begins_after_what_a_fast_clock_has_dated() {
+        let dir = TempDir::new();
+        let store = Store::new(dir.path().join("backups"));
+        let now = SystemTime::now();
+        let minutes = |minutes: u64| now + Duration::from_secs(minutes * 60);
+        let add = |stamp: &str, begun: SystemTime, stack: &str| {
+            let mut point = Point::new(Stamp::parse(stamp).unwrap());
+            point.set("deleted", "redis");
+            point.set("begun", &rfc3339(begun.into()));
+            if let Some(stack) = Identity::parse(stack) {
+                stack.mark(&mut point);
+            }
+            point.write(&store).unwrap();
+        };
+        let begins = || SystemTime::from(DateTime::parse_from_rfc3339(&begins(&store)).unwrap());
+        let own = "00000000000000aa";
+        Identity::parse(own).unwrap().adopt(&store).unwrap();
+        // What is dated in the future hides nothing, and what is of another stack tells nothing of this clock.
+        add("20260101_020000", minutes(600), own);
+        add("20260101_030000", minutes(60), "00000000000000bb");
+        assert!(begins() < minutes(10));
+        add("20260101_040000", minutes(50), own);
+        assert!(begins() > minutes(49) && begins() < minutes(51));
+        // Two of them keep their order.
+        let first = begins();
+        add("20260101_050000", first, own);
+        assert!(begins() > first);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 
-use super::{offline, point, point_at, points, stamp, whole, DAY};
+use super::{fact, manifest, offline, point, point_at, points, stamp, whole, DAY};
 use crate::common::{has_program, skip, Outcome, Sandbox};
 
 /// What each command takes for the newest of the points that are here.
@@ -204,6 +204,33 @@ fn latest_is_what_was_backed_up_last_wherever_the_clock_was_set_to() {
         let outcome = sandbox.call("restore-all").args(&restore).env("TZ", zone).run();
         outcome.assert_success();
         assert_eq!(sandbox.redis(&["GET", "value"]), "2", "{both:?} {outcome}");
+    }
+}
+
+/// The clock ran fast, by less than what counts as the future, and was set right.
+#[test]
+fn what_is_made_after_the_clock_was_set_right_is_the_newest() {
+    let sandbox = Sandbox::new("setright").redis().build();
+    sandbox.redis(&["SET", "value", "1"]);
+    sandbox.run("backup-redis", &[]).assert_success();
+    let set = manifest(&sandbox);
+    let text = fs::read_to_string(&set).unwrap();
+    let begun = fact(&set, "begun").unwrap();
+    let fast = DateTime::parse_from_rfc3339(&begun).unwrap() + Duration::from_secs(50 * 60);
+    let fast = fast.to_rfc3339_opts(SecondsFormat::Millis, false);
+    fs::write(
+        &set,
+        text.replace(&format!("# begun: {begun}"), &format!("# begun: {fast}")),
+    )
+    .unwrap();
+    for value in ["2", "3"] {
+        sandbox.redis(&["SET", "value", value]);
+        sandbox.run("backup-redis", &[]).assert_success();
+        sandbox.redis(&["SET", "value", "4"]);
+        sandbox
+            .run("restore-all", &["latest", "--only", "redis", "--yes"])
+            .assert_success();
+        assert_eq!(sandbox.redis(&["GET", "value"]), value);
     }
 }
 
