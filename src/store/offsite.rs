@@ -223,8 +223,8 @@ pub struct Place<'a> {
 
 /// Applies the retention to what is there: the same rules as here, but for the age, which is counted from the newest point
 /// there, so that a clock that jumps takes nothing away. `places` are the directories whose points are ours. A point that lacks a
-/// file there, holds one that is not as it was, or is restored by name only, is relied on for nothing; so is one whose manifest
-/// cannot be read, which stays.
+/// file there, holds one that is not as it was, was found to differ, or is restored by name only, is relied on for nothing; so is
+/// one whose manifest cannot be read, which stays.
 ///
 /// # Errors
 /// When a directory there does not hold what it should, as the points tell that this host knows.
@@ -269,7 +269,11 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
                     unit.files.push(file(Grade::Empty))
                 }
                 // A point that is known and does not name it vouches for nothing.
-                Some(unit) if point.is_some_and(|point| owner.is_none() || point.excluded_from_latest().is_some()) => {
+                Some(unit)
+                    if point.is_some_and(|point| {
+                        owner.is_none() || point.excluded_from_latest().is_some() || point.copy_defect().is_some()
+                    }) =>
+                {
                     unit.files.push(file(Grade::Unproven));
                 }
                 Some(unit) => unit.files.push(file(Grade::Good)),
@@ -300,7 +304,8 @@ pub fn expired(places: &[Place<'_>], now: SystemTime, rules: &Rules) -> Result<E
             unit.unreadable = locked.contains(&set);
             unit.complete = match known.get(&set) {
                 Some(point) => {
-                    point.excluded_from_latest().is_none() && point.is_complete() && there.lacks(point).is_empty()
+                    let is_meant = point.excluded_from_latest().is_none() && point.copy_defect().is_none();
+                    is_meant && point.is_complete() && there.lacks(point).is_empty()
                 }
                 // Which parts a stack has no use for is not told by names: with SQLite, n8n needs neither a queue nor `.env`.
                 None if good(&Kind::Sqlite) => good(&Kind::N8n),

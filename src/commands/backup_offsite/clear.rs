@@ -55,7 +55,9 @@ pub(super) fn clear(app: &App, rclone: &Rclone, points: &[Point], before: There,
     let rules = rules(app);
     let now = SystemTime::now();
     let after = There::look(rclone, before.stack.clone())?;
-    let mut known = points.to_vec();
+    // What this run has found wrong with a copy, or set right, their manifests tell.
+    let now_told = |point: &Point| Point::load(&point.path(&app.store)).unwrap_or_else(|_| point.clone());
+    let mut known: Vec<Point> = points.iter().map(now_told).collect();
     let mut locked: Vec<(Stamp, Error)> = Vec::new();
     // A host that has taken over knows its points there by their manifests alone.
     let expired = loop {

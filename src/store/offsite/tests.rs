@@ -205,10 +205,17 @@ fn a_point_that_is_restored_by_name_only_is_relied_on_for_nothing() {
     points[2].set("aside", "made right before a restore");
     let now = stamp("20261101_000000").time();
     let expired = expired(&[place(&files, &points)], now, &rules(30, 1)).unwrap();
-    assert_eq!(
-        expired.sets,
-        ["sets/20260101_020000.sha256", "sets/20260103_020000.sha256"]
-    );
+    let relied_on_the_second = ["sets/20260101_020000.sha256", "sets/20260103_020000.sha256"];
+    assert_eq!(expired.sets, relied_on_the_second);
+    // Nor must a copy that differs, of the same length, and could not be sent again.
+    points[2] = point("0103", &PARTS);
+    points[2].set("offsite", "2026-01-03T02:10:00Z there");
+    points[2].set("offsite.defect", "it is not as it was sent");
+    let again = super::expired(&[place(&files, &points)], now, &rules(30, 1)).unwrap();
+    assert_eq!(again.sets, relied_on_the_second);
+    points[2].unset("offsite.defect");
+    let sent = super::expired(&[place(&files, &points)], now, &rules(30, 1)).unwrap();
+    assert_eq!(sent.sets[1], "sets/20260102_020000.sha256");
 }
 
 #[test]
