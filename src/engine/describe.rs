@@ -150,7 +150,10 @@ impl Described {
                         let [kind, name, at, source] =
                             ["Type", "Name", "Destination", "Source"].map(|name| field(mount, name));
                         let subpath = subpath_at(&at);
-                        Mount::new(&kind, name, at, source, subpath)
+                        Mount {
+                            read_only: matches!(mount.get("RW"), Some(Json::Bool(false))),
+                            ..Mount::new(&kind, name, at, source, subpath)
+                        }
                     })
                     .collect(),
             },
@@ -349,7 +352,7 @@ pub mod tests {
                                "Links": ["/n8n-db:/web-1/postgres"], "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
                                "PortBindings": {"5678/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}], "9/udp": null}},
                 "Mounts": [{"Type": "volume", "Name": "v", "Source": "/var/v", "Destination": "/home/node/.n8n"},
-                           {"Type": "bind", "Source": "/srv", "Destination": "/files"}],
+                           {"Type": "bind", "Source": "/srv", "Destination": "/files", "RW": false}],
                 "NetworkSettings": {"Ports": {"5678/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}]},
                                     "Networks": {"n": {"Aliases": ["n8n"], "Links": ["p-db-1:db"], "IPAddress": "172.18.0.2", "Gateway": "172.18.0.1"}, "m": {"Aliases": null}}}}"#,
         );

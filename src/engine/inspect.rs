@@ -158,6 +158,8 @@ pub struct Mount {
     pub directory: String,
     /// Where the container sees it.
     pub destination: String,
+    /// The container may not write there.
+    pub read_only: bool,
 }
 
 impl Mount {
@@ -169,6 +171,7 @@ impl Mount {
             subpath,
             directory: when(kind == "bind", source),
             destination,
+            read_only: false,
         }
     }
 }

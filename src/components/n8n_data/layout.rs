@@ -143,11 +143,14 @@ pub fn data_layout(app: &App, docker: &Docker, containers: &[Container]) -> Resu
             "" => None,
             home => at.strip_prefix(home).and_then(|rest| rest.strip_prefix('/')),
         };
-        let is_n8ns = below.is_some() || config.include_mounts.contains(at) || config.found.storage_mount == *at;
+        let is_named = config.include_mounts.contains(at) || config.found.storage_mount == *at;
+        let is_n8ns = is_named || below.is_some();
+        // What n8n can only read there is the system's, wherever n8n sees it.
+        let is_written = is_named || (is_n8ns && !mount.read_only);
         let why = match &place.source {
             // A single file, a socket, a device.
             Source::Directory(path) if is_no_directory(path) => continue,
-            Source::Directory(path) if !is_n8ns && system::holds(app, path) => continue,
+            Source::Directory(path) if !is_written && system::holds(app, path) => continue,
             Source::Directory(path) if system::fills(app, path) => {
                 Some("it is a directory of the system, which a restore must not replace")
             }

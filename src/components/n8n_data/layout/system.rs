@@ -8,7 +8,7 @@ const SYSTEM: [&str; 11] = [
     "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/dev", "/run", "/boot",
 ];
 /// Of these, what the kernel, packages and updates fill.
-const FILLED: [&str; 17] = [
+const FILLED: [&str; 18] = [
     "/lib",
     "/lib64",
     "/bin",
@@ -22,6 +22,7 @@ const FILLED: [&str; 17] = [
     "/usr/bin",
     "/usr/sbin",
     "/usr/share",
+    "/usr/local/share/ca-certificates",
     "/etc/ssl",
     "/etc/pki",
     "/etc/ca-certificates",

@@ -333,14 +333,18 @@ fn layout_beside(servers: Mounts<'_>, settings: &str, home: &str, containers: &[
         mounts: mounts
             .iter()
             .map(|(source, at)| {
+                let (source, read_only) = source
+                    .strip_suffix(" ro")
+                    .map_or((*source, false), |source| (source, true));
                 let (name, subpath) = source
                     .split_once(':')
-                    .map_or((*source, None), |(name, path)| (name, Some(path)));
+                    .map_or((source, None), |(name, path)| (name, Some(path)));
                 Mount {
                     directory: directory_of(source).unwrap_or_default(),
                     name: directory_of(source).map_or(name.to_owned(), |_| String::new()),
                     subpath: subpath.map(str::to_owned),
                     destination: (*at).to_owned(),
+                    read_only,
                 }
             })
             .collect(),
@@ -508,6 +512,12 @@ fn what_is_n8ns_is_backed_up_wherever_it_lies_on_the_host() {
     ] {
         assert_eq!(of("", &[(path, at)]), (none(), none()), "{path}");
     }
+    // So it is where n8n may only read it, unless it is named.
+    let below = "/home/node/.n8n/certs";
+    assert_eq!(of("", &[("/etc/none ro", below)]), (none(), none()));
+    assert_eq!(of("", &[("/srv/none ro", below)]), (below.to_owned(), none()));
+    let named = of("BACKUP_INCLUDE_MOUNTS=/files\n", &[("/etc/none ro", "/files")]);
+    assert_eq!(named, ("/files".to_owned(), none()));
     // A file stays one of the system's below the home, too; a directory is left out.
     assert_eq!(of("", &[("/etc/passwd", "/home/node/.n8n/users")]), (none(), none()));
     for path in ["/etc", "/run", "/usr/share/none", "/etc/ssl/none", "/proc/none", "/dev"] {
