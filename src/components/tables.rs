@@ -66,7 +66,7 @@ pub fn read_tables<O: Observer>(app: &App, names: &[&str], observer: O) -> Resul
 pub fn check_put(app: &App) -> Result<()> {
     match app.config.found.database() {
         Kind::Sqlite => sqlite::tables::check_put(app),
-        _ => Ok(()),
+        _ => postgres::check_put(app),
     }
 }
 

@@ -35,7 +35,7 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use self::executions::LeftOut;
 pub use self::live::read_tables;
 use self::psql::{turns, Psql, OTHER_LOGINS};
-pub use self::rows::put_rows;
+pub use self::rows::{check_put, put_rows};
 use super::drill::{DrillEnv, Drilled};
 use super::tables::told_place;
 use super::{check_plain, About, Backup, BackupRun, Component, File, RestoreOptions, RestorePlan};

@@ -27,7 +27,12 @@ pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()>
     let mut tables: Vec<&TableName> = puts.iter().map(|put| &put.table).collect();
     tables.sort_unstable();
     tables.dedup();
-    let known = psql.run(database, "workflows", columns(&tables)?);
+    let lead = match role {
+        // A session of n8n's may begin with the rights of another role (ALTER ROLE ... SET role).
+        Some(_) => format!("{}RESET ROLE;\n", sql::PRELUDE),
+        None => sql::PRELUDE.to_owned(),
+    };
+    let known = psql.run(database, "workflows", format!("{lead}{}", columns(&tables)?));
     let known = parse_columns(&known.map_err(|error| shut_out(app, role, error))?)?;
     let mut lacking = Vec::new();
     for put in puts {
@@ -43,7 +48,7 @@ pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()>
     lacking.dedup();
     refuse_lacking(&lacking)?;
     let output = psql
-        .run_long(database, "workflows", script(puts, &known, guard)?)
+        .run_long(database, "workflows", format!("{lead}{}", script(puts, &known, guard)?))
         .map_err(|error| {
             let said = format!("{error:#}");
             match REFUSALS.iter().find(|(code, _)| said.contains(code)) {
@@ -56,6 +61,13 @@ pub fn put_rows(app: &App, puts: &[Put], guard: Option<Guard<'_>>) -> Result<()>
         "psql ended before the end of the transaction"
     );
     Ok(())
+}
+
+/// Refuses to begin where n8n's role could write no rows.
+pub fn check_put(app: &App) -> Result<()> {
+    let docker = app.docker()?;
+    docker.running(&app.config.postgres_container, "BACKUP_POSTGRES_CONTAINER")?;
+    role_of_n8n(app, &Psql::live(app, &docker)).map(drop)
 }
 
 /// The role that n8n logs in as, where it has fewer rights than ours: triggers and checks of n8n's tables, whoever they
@@ -84,7 +96,8 @@ fn role_of_n8n<'a>(app: &'a App, live: &Psql<'_>) -> Result<Option<&'a str>> {
 /// Adds what to do to the failure of a login as n8n's role.
 fn shut_out(app: &App, role: Option<&str>, error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
-    match role.filter(|_| text.contains("FATAL:")) {
+    let is_refused = ["FATAL:", "fe_sendauth"].iter().any(|said| text.contains(said));
+    match role.filter(|_| is_refused) {
         Some(role) => hinted(
             format_args!("n8n's role {role}, with whose rights rows are written, cannot log in: {text}"),
             format_args!(
@@ -127,12 +140,11 @@ fn columns(tables: &[&TableName]) -> Result<String> {
         names.push(sql::literal(&qualified(table)?)?);
     }
     Ok(format!(
-        "{}SELECT concat_ws(E'\\t', {}, coalesce(a.attnum = ANY (i.indkey), false)) \
+        "SELECT concat_ws(E'\\t', {}, coalesce(a.attnum = ANY (i.indkey), false)) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid \
          LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
          WHERE c.oid IN (SELECT to_regclass(x) FROM unnest(ARRAY[{}]::text[]) x) \
          AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY c.oid, a.attnum;\n",
-        sql::PRELUDE,
         // Without a length, a value that is too long is an error and is not cut.
         ["n.nspname", "c.relname", "a.attname", "format_type(a.atttypid, -1)"]
             .map(|name| format!("encode(convert_to({name}::text, 'UTF8'), 'hex')"))
@@ -167,7 +179,7 @@ fn qualified(table: &TableName) -> Result<String> {
 
 /// The transaction. Values travel as text, as rows of COPY, and become those of the columns' types by the server.
 fn script(puts: &[Put], known: &HashMap<TableName, Vec<Column>>, guard: Option<Guard<'_>>) -> Result<String> {
-    let mut text = format!("{}BEGIN;\n", sql::PRELUDE);
+    let mut text = "BEGIN;\n".to_owned();
     if let Some(Guard { table, id, off, read }) = guard {
         let (table, id) = (qualified(table)?, sql::literal(id)?);
         let mut refused = Vec::new();
@@ -273,6 +285,8 @@ mod tests {
         let error = shut_out(&app, Some("app"), failed(refused));
         assert!(error.to_string().contains("n8n's role app"), "{error:#}");
         assert!(hint_of(&error).unwrap().contains("BACKUP_POSTGRES_USER"));
+        let silent = "psql: error: connection to server on socket failed: fe_sendauth: no password supplied";
+        assert!(hint_of(&shut_out(&app, Some("app"), failed(silent))).is_some());
         assert_eq!(shut_out(&app, None, failed(refused)).to_string(), refused);
         let other = "psql: ERROR 42501 permission denied";
         assert_eq!(shut_out(&app, Some("app"), failed(other)).to_string(), other);
