@@ -183,11 +183,13 @@ fn scripts(schema: &str, prefix: &str) -> Result<Scripts> {
          (SELECT o.oid::regclass WHERE relkind = 'r' UNION SELECT relid FROM pg_partition_tree(o.oid) WHERE isleaf) \
          t(part) \\gexec\n"
     );
-    // The keys of a partitioned table are those of its partitions, too.
+    // The keys of a partitioned table are those of its partitions, too. COPY gives no generated column: such a key counts
+    // as one that refers.
     let referring = format!(
         "SELECT format('SELECT %L', '{HEAD}' || encode(convert_to(f.conrelid::regclass::text, 'UTF8'), 'hex')), \
-         format('COPY %s (%s) TO STDOUT', f.conrelid::regclass, (SELECT string_agg(quote_ident(a.attname), ', ') \
-         FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) \
+         (SELECT CASE WHEN bool_or(a.attgenerated <> '') THEN 'SELECT 1' \
+         ELSE format('COPY %s (%s) TO STDOUT', f.conrelid::regclass, string_agg(quote_ident(a.attname), ', ')) END \
+         FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)) \
          FROM pg_constraint f JOIN pg_class r ON r.oid = f.conrelid WHERE f.contype = 'f' AND r.relkind = 'r' \
          AND f.confrelid IN (SELECT c.oid {ours}) AND f.conrelid NOT IN (SELECT c.oid {ours}) ORDER BY f.oid \\gexec\n"
     );
