@@ -92,7 +92,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT CASE
     WHEN kind = 's' AND has_sequence_privilege(oid, 'SELECT') THEN
         format('SELECT concat_ws(E''\t'', %L, %L, %L, last_value, is_called) FROM %s', kind, hexschema, hexname, oid::regclass)
-    WHEN kind NOT IN ('s', 'f') AND has_table_privilege(oid, 'SELECT') THEN
+    WHEN kind NOT IN ('s', 'f') AND has_table_privilege(oid, 'SELECT') AND NOT row_security_active(oid) THEN
         format('SELECT concat_ws(E''\t'', %L, %L, %L, count(*), false) FROM %s%s', kind, hexschema, hexname,
             CASE WHEN kind = 'p' THEN '' ELSE 'ONLY ' END, oid::regclass)
     ELSE format('SELECT concat_ws(E''\t'', %L, %L, %L, ''?'', false)', kind, hexschema, hexname) END
