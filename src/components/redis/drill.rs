@@ -130,11 +130,10 @@ fn loaded(env: &DrillEnv<'_>, server: &mut ScratchContainer) -> Result<u64> {
     let keyspace = keyspace.map_err(|error| {
         let text = format!("{error:#}");
         let error = error.context("Redis did not load the snapshot");
-        if env.point.fact(MODULES_FACT).is_none() && lacks_module(&text) {
-            const UNTOLD: &str = "The recovery point does not tell which modules Redis had loaded";
-            const WHAT_TO_DO: &str =
-                "allow Redis's user MODULE LIST (or name the modules in the arguments of the server, \
-                                      before Redis 7), and make a backup";
+        if lacks_module(&text) {
+            const UNTOLD: &str = "The recovery point does not tell all modules that Redis had loaded";
+            const WHAT_TO_DO: &str = "allow Redis's user MODULE LIST (or name the modules in the arguments of the \
+                server, before Redis 7), and make a backup";
             return error.context(hinted(UNTOLD, WHAT_TO_DO)).context(Inconclusive);
         }
         match tells_of_snapshot(&text) {
