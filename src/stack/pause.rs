@@ -406,6 +406,7 @@ impl<'a> Pause<'a> {
             true => None,
             false => running(self.app),
         };
+        let mut done = Ok(());
         for name in &up {
             if let Some(n8n) = &n8n {
                 self.journal
@@ -414,9 +415,9 @@ impl<'a> Pause<'a> {
             }
             self.journal
                 .info(format_args!("Stopping {name}, which did not run before"));
-            self.docker.stop(name)?;
+            done = done.and(self.docker.stop(name));
         }
-        Ok(())
+        done
     }
 
     /// Leaves n8n stopped and the record in place, since only some of the recovery point's parts were brought back: what
@@ -514,7 +515,9 @@ impl Drop for Pause<'_> {
         }
         // After a failure elsewhere, which is what is told, or a no.
         let lent: Vec<&str> = self.lent.iter().map(String::as_str).collect();
-        let _ = self.stop_again(&lent);
+        if let Err(error) = self.stop_again(&lent) {
+            self.journal.failure(&error);
+        }
         let _ = match &self.before {
             Some(before) => write(self.app, before),
             None => fs::remove_file(path(self.app)).map_err(Into::into),
