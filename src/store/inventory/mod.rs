@@ -334,7 +334,7 @@ impl Inventory {
         }
         for kind in Kind::ALL {
             let emptied = fs::metadata(store.dir(kind).join(EMPTIED)).and_then(|meta| meta.modified());
-            let is_given_up = |point: &Point| emptied.as_ref().is_ok_and(|time| point.time() <= *time);
+            let is_given_up = |point: &Point| emptied.as_ref().is_ok_and(|time| point.was_made_by(*time));
             // What was made while the directory was away lies beside what should be there, and tells nothing of it.
             let tells = |point: &Point| !point.was_away(kind.name()) && !is_given_up(point);
             let points = self.points.iter().filter(|held| tells(&held.point));

@@ -1,6 +1,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::store::manifest;
 use crate::testing::TempDir;
 
 /// A store with a recovery point for each of the stamps, whose files hold ten bytes each.
@@ -181,6 +182,12 @@ fn what_was_deleted_on_purpose_is_not_missed() {
     assert!(away(&store).is_empty());
     empty();
     assert_eq!(away(&store), ["redis"]);
+    // The instant of one may be ahead of its time.
+    manifest::update(&store, Stamp::parse("20260103_020000").unwrap(), |point| {
+        point.set("finished", "2026-01-02T11:00:00Z")
+    })
+    .unwrap();
+    assert!(away(&store).is_empty());
 }
 
 #[test]

@@ -128,6 +128,15 @@ impl Point {
         begun.map_or_else(|| self.stamp.time(), SystemTime::from)
     }
 
+    /// Whether it was made by then, as its beginning or its end tells: one that follows what a clock that ran fast has dated
+    /// begins after that, and ends when it does.
+    pub fn was_made_by(&self, time: SystemTime) -> bool {
+        let ended = self
+            .fact("finished")
+            .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        self.time() <= time || ended.is_some_and(|ended| SystemTime::from(ended) <= time)
+    }
+
     /// Notes the directories below `backups/` that are away while it is made.
     pub fn set_away(&mut self, names: &[&str]) {
         self.unset(AWAY);
