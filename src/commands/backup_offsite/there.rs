@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::store::identity::{self, Identity};
 use crate::store::inventory::is_ahead;
 use crate::store::manifest::{self, Point};
+use crate::store::marks;
 use crate::store::offsite::{expired, set_name, stack_dir, Expired, Place, Remote, RemoteFiles};
 use crate::store::remote::Rclone;
 use crate::store::retention::{age_in_days, Rules};
@@ -105,7 +106,11 @@ impl There {
         let is_old = |point: &Point| {
             point.pin().is_none() && from.is_some_and(|from| age_in_days(point.time(), from) > rules.days)
         };
-        let expired = expired(&all.places(points, &[]), now, rules);
+        let mut sent = points.to_vec();
+        for point in sent.iter_mut().filter(|point| can_be_sent(point)) {
+            point.unset(marks::OFFSITE_DEFECT);
+        }
+        let expired = expired(&all.places(&sent, &[]), now, rules);
         let goes = |point: &&Point| match (&expired, all.set_path(point)) {
             (Ok(expired), Some(set)) => expired.sets.contains(&set),
             // What was sent is missed there.
@@ -380,6 +385,11 @@ mod tests {
         // What cannot be sent takes the place of nothing.
         let cannot = |point: &Point, day: &str| point.stamp.to_string()[6..8] == *day;
         assert_eq!(outdated(&there, &points, &|point| !cannot(point, "03")), ["03", "02"]);
+        // What was found to differ counts as it will be when it is sent again.
+        let mut differing = points.clone();
+        differing[2].set("offsite", "2026-01-03T02:10:00Z there");
+        differing[2].set(marks::OFFSITE_DEFECT, "it is not as it was sent");
+        assert_eq!(outdated(&there, &differing, &|_| true), ["02", "01"]);
         // Nor does it hide what is outdated, where nothing else holds a file of its kind.
         let with_plain = [&points[..], &[point("04 e")]].concat();
         let can = |point: &Point| !cannot(point, "04");
