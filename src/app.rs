@@ -56,9 +56,10 @@ impl App {
     /// own programs.
     pub fn postgres_login(&self) -> (&str, Option<&Secret>) {
         let config = &self.config;
-        match &config.found.second_login {
-            Some((user, password)) if self.postgres_as_n8n.load(Ordering::Relaxed) => (user, password.as_ref()),
-            _ => (&config.postgres_user, config.postgres_password.as_ref()),
+        let found = &config.found;
+        match found.second_login && self.postgres_as_n8n.load(Ordering::Relaxed) {
+            true => (&found.login, found.login_password.as_ref()),
+            false => (&config.postgres_user, config.postgres_password.as_ref()),
         }
     }
 

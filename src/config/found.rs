@@ -35,8 +35,8 @@ pub struct Found {
     pub login: String,
     /// Its password, where n8n's container tells it and the one that restores is another role.
     pub login_password: Option<Secret>,
-    /// That role, with its password where the container tells it, if another one is to be the server's superuser.
-    pub second_login: Option<(String, Option<Secret>)>,
+    /// That role is asked where the server lacks the superuser that its container names.
+    pub second_login: bool,
     /// The volumes that PostgreSQL and Redis mount, each with its path in the container.
     pub server_volumes: Vec<(String, String)>,
     /// n8n's database, where that is in SQLite.

@@ -234,7 +234,7 @@ pub(super) fn turns(app: &App, failure: &str) -> bool {
 /// start. From then on it is asked as the role that n8n logs in as.
 fn turns_to_n8n(app: &App, failure: &str) -> bool {
     let lacks = format!("FATAL:  role \"{}\" does not exist", app.config.postgres_user);
-    let is_lacking = app.config.found.second_login.is_some() && failure.contains(&lacks);
+    let is_lacking = app.config.found.second_login && failure.contains(&lacks);
     app.postgres_as_n8n.fetch_or(is_lacking, Ordering::Relaxed);
     is_lacking
 }
@@ -279,7 +279,9 @@ mod tests {
         let dir = TempDir::new();
         let app = |second: Option<&str>| {
             let mut config = Config::of_text(dir.path(), Path::new(".env"), b"POSTGRES_USER=renamed\n").unwrap();
-            config.found.second_login = second.map(|user| (user.to_owned(), Some(Secret::new("p"))));
+            config.found.second_login = second.is_some();
+            config.found.login = second.unwrap_or_default().to_owned();
+            config.found.login_password = second.map(|_| Secret::new("p"));
             App::new(config)
         };
         let lacks = |role: &str| format!("psql: error: connection failed: FATAL:  role \"{role}\" does not exist");

@@ -101,8 +101,8 @@ fn shut_out(app: &App, role: Option<&str>, error: anyhow::Error) -> anyhow::Erro
         Some(role) => hinted(
             format_args!("n8n's role {role}, with whose rights rows are written, cannot log in: {text}"),
             format_args!(
-                "have pg_hba.conf let it in from within {}, or set BACKUP_POSTGRES_USER in .env to it, and \
-                 BACKUP_POSTGRES_PASSWORD, while you run this command",
+                "have pg_hba.conf let it in from within {}; where it is its password that is not known, set \
+                 BACKUP_POSTGRES_USER={role} and BACKUP_POSTGRES_PASSWORD in .env while you run this command",
                 app.config.postgres_container
             ),
         )

@@ -298,10 +298,8 @@ fn database(app: &mut App, docker: &Docker, found: &mut Found, all: &[Described]
             }
             false => {
                 // The container's variables tell how the server was first started, and may have changed since.
-                if superuser.as_ref().is_some_and(|role| role.user != found.login) && !found.login.is_empty() {
-                    let password = main.container.variable(PASSWORD).map(Secret::new);
-                    found.second_login = Some((found.login.clone(), password));
-                }
+                let is_another = superuser.as_ref().is_some_and(|role| role.user != found.login);
+                found.second_login = is_another && !found.login.is_empty();
                 let role = superuser.unwrap_or_else(of_n8n);
                 found.row("database user", &role.user, &role.from);
                 config.postgres_user.clone_from(&role.user);
