@@ -377,9 +377,9 @@ fn side_by_side(app: &App, components: &[&dyn Component], stamp: Stamp) -> (Vec<
 /// Refuses to begin on a disk that is nearly full, or where one has less room than the last backups took.
 fn check_space(app: &App) -> Result<()> {
     crate::store::make_dir(app.store.root())?;
-    let reclaimable = cleanup::reclaimable(app);
     // Where the manifests cannot be read, no backup is recorded, and that is told then.
     let inventory = Inventory::take(&app.store).unwrap_or_default();
+    let reclaimable = cleanup::reclaimable(app, &inventory);
     disks(&app.store)
         .iter()
         .try_for_each(|disk| check_disk(app, disk, &reclaimable, expected(&inventory, &disk.kinds)))

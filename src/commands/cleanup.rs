@@ -199,11 +199,11 @@ fn check_names(app: &App) -> Result<()> {
 }
 
 /// The bytes on disk that the cleanup will free of each kind; none in a directory that cannot be read.
-pub fn reclaimable(app: &App) -> Vec<(Kind, u64)> {
-    let (Ok(()), Ok(inventory)) = (check_names(app), Inventory::take(&app.store)) else {
+pub fn reclaimable(app: &App, inventory: &Inventory) -> Vec<(Kind, u64)> {
+    if check_names(app).is_err() {
         return Vec::new();
-    };
-    let plan = Plan::new(&inventory, components::lost_env_file(app).is_some(), stack::needs(app));
+    }
+    let plan = Plan::new(inventory, components::lost_env_file(app).is_some(), stack::needs(app));
     let kept = plan.kept(&plan.decide(SystemTime::now(), &app.config.retention));
     let of = |listing: &Listing| {
         let gone = listing.files().iter().filter(|entry| !kept.contains(&entry.path));
