@@ -4,19 +4,24 @@ use anyhow::Result;
 
 use super::JOURNAL;
 use crate::app::App;
-use crate::components::dirswap::{helper_owner, DirSwap, State, WORK};
+use crate::components::dirswap::{begun, helper_owner, DirSwap, State, WORK};
 use crate::engine::{Container, Data, Docker, Exec, Label};
 use crate::store::Kind;
 
-/// A function of the shell: takes the directory of Redis's data, and prints what a restore has left there. It is asked
-/// in the container itself, since each backup asks, and a helper container takes the engine some time.
-pub(super) const LEFT: &str = r#"left() {
-  if [ -e "$1/.n8n-backup-restore/begun" ]; then echo begun
-  elif [ -e "$1/.n8n-backup-restore" ]; then echo staged
+/// A function of the shell, `left`: takes the directory of Redis's data, and prints what a restore has left there. It is
+/// asked in the container itself, since each backup asks, and a helper container takes the engine some time.
+pub(super) fn shell_function() -> String {
+    format!(
+        r#"left() {{
+  if [ -e "{}" ]; then echo begun
+  elif [ -e "$1/{WORK}" ]; then echo staged
   else echo nothing
   fi
+}}
+"#,
+        begun("$1")
+    )
 }
-"#;
 
 /// Where Redis keeps its data when it does not say.
 const USUAL: &str = "/data";
@@ -32,7 +37,7 @@ pub(super) enum Left {
 }
 
 impl Left {
-    /// Of what [`LEFT`] prints.
+    /// Of what [`shell_function`] prints.
     pub(super) fn of(told: &str) -> Self {
         match told.trim() {
             "begun" => Self::Begun,
@@ -43,7 +48,7 @@ impl Left {
 
     /// As the container shows it that runs.
     pub(super) fn look(docker: &Docker, container: &str, dir: Option<&str>) -> Self {
-        let script = format!("{LEFT}left \"$1\"");
+        let script = format!("{}left \"$1\"", shell_function());
         let argv = ["sh", "-c", &script, "sh", dir.unwrap_or(USUAL)];
         let told = docker.answer("sh", docker.exec(container, Exec::default(), &argv), None);
         told.map_or(Self::Nothing, |told| Self::of(&told.text()))
@@ -100,14 +105,13 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::components::dirswap::begun;
     use crate::testing::{sh, TempDir};
 
     #[test]
     fn what_is_staged_is_told_from_what_was_begun() {
         let dir = TempDir::new();
         let left = || {
-            let output = sh(&format!("{LEFT}left \"$1\""))
+            let output = sh(&format!("{}left \"$1\"", shell_function()))
                 .arg("sh")
                 .arg(dir.path())
                 .output()

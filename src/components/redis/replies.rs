@@ -57,8 +57,8 @@ pub(super) fn keys(reply: &str) -> Option<u64> {
 }
 
 /// The files and arguments in the reply to `MODULE LIST`: for each the lines `name`, `ver`, `path` and `args`, each with its value
-/// in the next ones. What is built in has no file. None where no file is named, as before Redis 7 or
-/// where the command is denied.
+/// in the next ones. What is built in has no file. None where no file is named, as before Redis 7 or where the command is
+/// denied.
 pub(super) fn modules(reply: &str) -> Option<Vec<Vec<String>>> {
     let mut modules: Vec<Vec<String>> = Vec::new();
     let mut lines = reply.lines().peekable();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context as _, Result};
 
-use super::left::{Left, LEFT};
+use super::left::{shell_function, Left};
 use super::server::{replies, Redis, State};
 use super::LISTENS_AFTER;
 use crate::app::App;
@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 3;
 /// What begins the line with what a restore has left and the file, between the replies and the copy.
 const COPIES: &[u8] = b"n8n-backup-copies ";
 
-/// Follows [`LEFT`]. Takes how redis-cli reaches the server, and by standard input what redis-cli runs, up to an empty
+/// Follows [`shell_function`]. Takes how redis-cli reaches the server, and by standard input what redis-cli runs, up to an empty
 /// line. Prints the replies, a line with what a restore has left and the file that Redis saves to, and that file.
 const SESSION: &str = r#"client=redis-cli
 command -v redis-cli >/dev/null || client=valkey-cli
@@ -126,7 +126,7 @@ impl Redis<'_> {
         let at: Vec<&str> = self.at.iter().map(String::as_str).collect();
         let call = self
             .docker
-            .exec_leashed_after(&format!("{LEFT}{SESSION}"), self.container, &at);
+            .exec_leashed_after(&(shell_function() + SESSION), self.container, &at);
         let (leash, mut stream) = chain.stream(COPY, call, Input::Piped)?;
         let mut leash = leash.context("redis-cli has no input")?;
         let commands = Begun::commands();
