@@ -187,7 +187,10 @@ impl State {
         let mut earlier = self.points[..index].iter().rev();
         let before = earlier.find(|point| point.why_not_latest.is_none());
         if let Some(defect) = &newest.copy_defect {
-            let text = format!("the newest point's copy off-site is not whole: {defect}");
+            let text = format!(
+                "the newest point's copy off-site is not whole ({defect}), and is to be sent again: where that fails, the \
+                 log of backup-offsite says why"
+            );
             return Finding::new("offsite", Level::Warning, text);
         }
         match (newest.offsite.as_deref(), before) {
