@@ -150,10 +150,8 @@ impl Described {
                         let [kind, name, at, source] =
                             ["Type", "Name", "Destination", "Source"].map(|name| field(mount, name));
                         let subpath = subpath_at(&at);
-                        Mount {
-                            read_only: matches!(mount.get("RW"), Some(Json::Bool(false))),
-                            ..Mount::new(&kind, name, at, source, subpath)
-                        }
+                        let read_only = matches!(mount.get("RW"), Some(Json::Bool(false)));
+                        Mount::new(&kind, name, at, source, subpath, read_only)
                     })
                     .collect(),
             },

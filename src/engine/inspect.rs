@@ -164,14 +164,21 @@ pub struct Mount {
 
 impl Mount {
     /// Of these fields those count that fit the kind.
-    pub(super) fn new(kind: &str, name: String, destination: String, source: String, subpath: Option<String>) -> Self {
+    pub(super) fn new(
+        kind: &str,
+        name: String,
+        destination: String,
+        source: String,
+        subpath: Option<String>,
+        read_only: bool,
+    ) -> Self {
         let when = |is: bool, text: String| if is { text } else { String::new() };
         Self {
             name: when(kind == "volume", name),
             subpath,
             directory: when(kind == "bind", source),
             destination,
-            read_only: false,
+            read_only,
         }
     }
 }

@@ -31,6 +31,7 @@ pub(super) const HOME: &str = "/.n8n";
 pub(super) const RESERVED: &str = ".n8n-backup-";
 /// Holds the other directories in an archive, and in a helper container.
 pub(super) const MOUNTS: &str = ".n8n-backup-mounts";
+
 const HOLDS_OURS: &str = "it holds n8n-backup's log, program or scripts";
 
 /// A directory that belongs to n8n's data.

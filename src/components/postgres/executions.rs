@@ -70,6 +70,13 @@ impl Observer for Holding {
     }
 }
 
+/// The tables, of those that a script reads, that hold a row which `is_one`.
+fn holding(app: &App, psql: &Psql<'_>, script: &str, is_one: fn(&str) -> bool) -> Result<Vec<String>> {
+    let database = &app.config.postgres_db;
+    let read = psql.pass(database, "dump", script.to_owned(), Holding::new(is_one))?;
+    Ok(read.found)
+}
+
 /// Whether no part of a key is NULL.
 fn refers(key: &str) -> bool {
     !key.split('\t').any(|part| part == "\\N")
@@ -96,10 +103,9 @@ impl LeftOut {
             return Ok(None);
         }
         let scripts = scripts(&app.config.found.schema, &app.config.found.table_prefix)?;
-        let database = &app.config.postgres_db;
-        let mut tables = sql::parse_names(&psql.run(database, "dump", scripts.tables.clone())?)?;
-        let ask = |script: &String, is_one| psql.pass(database, "dump", script.clone(), Holding::new(is_one));
-        let referring = ask(&scripts.referring, refers)?.found;
+        let tables = psql.run(&app.config.postgres_db, "dump", scripts.tables.clone())?;
+        let mut tables = sql::parse_names(&tables)?;
+        let referring = holding(app, psql, &scripts.referring, refers)?;
         if !referring.is_empty() {
             JOURNAL.warn(format_args!(
                 "Executions are not left out of this dump, because rows of other tables refer to them: {}",
@@ -107,7 +113,7 @@ impl LeftOut {
             ));
             return Ok(None);
         }
-        let shared = ask(&scripts.shared, is_shared)?.found;
+        let shared = holding(app, psql, &scripts.shared, is_shared)?;
         tables.retain(|table| !shared.contains(table));
         if tables.is_empty() {
             JOURNAL.warn("BACKUP_EXECUTIONS=off leaves nothing out: no table of executions was found");
@@ -131,16 +137,14 @@ impl LeftOut {
 
     /// Makes sure that no row was written while the dump was made that refers to an execution, or belongs to none.
     pub(super) fn check(&self, app: &App, psql: &Psql<'_>) -> Result<()> {
-        let database = &app.config.postgres_db;
-        let ask = |script: &String, is_one| psql.pass(database, "dump", script.clone(), Holding::new(is_one));
-        let mut shared = ask(&self.scripts.shared, is_shared)?.found;
+        let mut shared = holding(app, psql, &self.scripts.shared, is_shared)?;
         shared.retain(|table| self.tables.contains(table));
         ensure!(
             shared.is_empty(),
             "binary data that belong to no execution were written meanwhile ({}): the next dump holds them",
             shared.join(", ")
         );
-        let referring = ask(&self.scripts.referring, refers)?.found;
+        let referring = holding(app, psql, &self.scripts.referring, refers)?;
         ensure!(
             referring.is_empty(),
             "rows that refer to executions were written meanwhile ({}): the next dump holds all",

@@ -122,19 +122,18 @@ impl Point {
     /// The instant at which its run began. The name tells local time: of another zone where the host was moved, and of either
     /// hour where clocks were set back.
     pub fn time(&self) -> SystemTime {
-        let begun = self
-            .fact("begun")
-            .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-        begun.map_or_else(|| self.stamp.time(), SystemTime::from)
+        self.instant("begun").unwrap_or_else(|| self.stamp.time())
+    }
+
+    fn instant(&self, fact: &str) -> Option<SystemTime> {
+        let instant = DateTime::parse_from_rfc3339(self.fact(fact)?).ok()?;
+        Some(instant.into())
     }
 
     /// Whether it was made by then, as its beginning or its end tells: one that follows what a clock that ran fast has dated
     /// begins after that, and ends when it does.
     pub fn was_made_by(&self, time: SystemTime) -> bool {
-        let ended = self
-            .fact("finished")
-            .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-        self.time() <= time || ended.is_some_and(|ended| SystemTime::from(ended) <= time)
+        self.time() <= time || self.instant("finished").is_some_and(|ended| ended <= time)
     }
 
     /// Notes the directories below `backups/` that are away while it is made.
